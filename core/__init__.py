@@ -1,0 +1,1 @@
+"""LMDyno: LLM inference engines on a dynamometer."""

@@ -1,0 +1,34 @@
+"""Domain objects to JSON and back.
+
+Encoding is orjson's own view of dataclasses; decoding is pydantic's, so that a record from another version or
+another hand fails with the name of the field that is wrong. Thread-safe.
+"""
+
+from collections.abc import Hashable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import InputError
+
+T = TypeVar("T")
+
+
+def encode(value: object) -> bytes:
+    """UTF-8 JSON of a dataclass, or of plain lists and dicts that hold them."""
+    return orjson.dumps(value)
+
+
+def decode(kind: type[T], data: bytes | str) -> T:
+    """The object that `data` describes; raises InputError naming the first wrong field."""
+    try:
+        return cast("T", _adapter(cast("Hashable", kind)).validate_json(data))
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        raise InputError(f"{kind.__name__}: {place}: {first['msg']}", code="bad-record") from exc
+
+
+_adapter = cache(TypeAdapter[Any])

@@ -1,0 +1,38 @@
+"""What was said: messages, and the history that each lane sees."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A prompt of an earlier turn and one lane's answer to it ("" if it gave none)."""
+
+    prompt: str
+    answer: str
+
+
+def messages_for(prompt: str, *, system: str = "", earlier: Iterable[Exchange] = ()) -> tuple[Message, ...]:
+    """The messages one lane is sent: its own history, without turns that it did not answer."""
+    messages = [Message(Role.SYSTEM, system)] if system.strip() else []
+    for exchange in earlier:
+        if exchange.answer:
+            messages += [
+                Message(Role.USER, exchange.prompt),
+                Message(Role.ASSISTANT, exchange.answer),
+            ]
+    messages.append(Message(Role.USER, prompt))
+    return tuple(messages)

@@ -1,0 +1,173 @@
+"""A recorded experiment: what was asked of which lanes, and what each of them did.
+
+A turn is one prompt and its answers; a request is one lane's part of it. Plans are made before anything is
+sent; records hold the facts afterwards, partial ones too.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import uuid4
+
+from core.domain.conversation import Message
+from core.domain.sampling import Sampling
+from core.domain.specs import LaneSpec
+from core.domain.timing import Timing
+from core.errors import LMDynoError
+
+
+def new_id() -> str:
+    """A short random id, fit for URLs and file names."""
+    return uuid4().hex[:16]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Mode(StrEnum):
+    """Whether the lanes of a turn run at the same time; lanes on one machine slow each other down."""
+
+    ONE_AFTER_ANOTHER = "one-after-another"
+    TOGETHER = "together"
+
+
+class FinishReason(StrEnum):
+    """Why an answer ended; None in a record means that it has not, or that the engine did not say."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class Phase(StrEnum):
+    """Where a request stands."""
+
+    QUEUED = "queued"
+    """Waits for other requests on its device, or for its place in the turn."""
+    STARTING = "starting"
+    """Waits for its engine to become healthy."""
+    SENT = "sent"
+    """Sent, no text yet."""
+    STREAMING = "streaming"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """An error as a record keeps it: what happened, a stable code, what to do next."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, error: LMDynoError) -> "ErrorInfo":
+        return cls(code=error.code, message=error.message, hint=error.hint)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestPlan:
+    """One lane's part of a turn, before it is sent."""
+
+    lane: LaneSpec
+    messages: tuple[Message, ...]
+    id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPlan:
+    """One prompt for several lanes; `requests` in the order in which they run one after another."""
+
+    conversation_id: str
+    prompt: str
+    requests: tuple[RequestPlan, ...]
+    sampling: Sampling
+    mode: Mode = Mode.ONE_AFTER_ANOTHER
+    system_prompt: str = ""
+    replaces: str | None = None
+    """The turn that this one is asked instead of (regenerated or edited); its record stays."""
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """What one lane did in a turn."""
+
+    id: str
+    turn_id: str
+    lane: LaneSpec
+    messages: tuple[Message, ...]
+    phase: Phase = Phase.QUEUED
+    engine_version: str | None = None
+    device: str | None = None
+    served_model: str | None = None
+    sent_at: datetime | None = None
+    """Wall clock at `timing.sent_ns`."""
+    timing: Timing | None = None
+    """None for a request that was never sent."""
+    text: str = ""
+    reasoning: str = ""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Prompt tokens that the engine took from its prefix cache, where it says so."""
+    finish_reason: FinishReason | None = None
+    error: ErrorInfo | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know, such as a setting that the server does not take."""
+
+    @property
+    def output_tokens(self) -> int | None:
+        return self.timing.output_tokens if self.timing else None
+
+    @property
+    def ttft_s(self) -> float | None:
+        return self.timing.ttft_s if self.timing else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        return self.timing.tpot_s if self.timing else None
+
+    @property
+    def e2e_s(self) -> float | None:
+        return self.timing.e2e_s if self.timing else None
+
+    @property
+    def decode_tok_per_s(self) -> float | None:
+        return self.timing.decode_tok_per_s if self.timing else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The machine a turn ran on; None where it can't be told."""
+
+    host: str
+    platform: str
+    python: str
+    cpu: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    gpus: tuple[str, ...] = ()
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """A turn as the store keeps it."""
+
+    id: str
+    conversation_id: str
+    created_at: datetime
+    prompt: str
+    system_prompt: str
+    mode: Mode
+    sampling: Sampling
+    requests: tuple[RequestRecord, ...]
+    machine: Machine | None = None
+    replaces: str | None = None
+
+    @property
+    def done(self) -> bool:
+        return all(request.phase is Phase.DONE for request in self.requests)

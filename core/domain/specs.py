@@ -1,0 +1,130 @@
+"""What is compared: models, the engines that serve them, and the lanes that put both side by side.
+
+A lane is one column: engine + model + settings. A local lane owns one engine process, known by the lane's
+name; an `endpoint` lane is a server that somebody else runs.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class EngineKind(StrEnum):
+    """How a lane's answers are made; each local kind is a row of `core.engines.launch`."""
+
+    TRANSFORMERS = "transformers"
+    TURBOMIND = "turbomind"
+    AWQ = "awq"
+    PYTORCH = "pytorch"
+    ENDPOINT = "endpoint"
+
+
+class Weights(StrEnum):
+    """Which form of a model a lane loads; all forms come from the same checkpoint."""
+
+    CHECKPOINT = "checkpoint"
+    GGUF = "gguf"
+    AWQ = "awq"
+
+
+class Dialect(StrEnum):
+    """How a server streams and which sampling fields it takes (`core.meter.dialects`)."""
+
+    LMDEPLOY = "lmdeploy"
+    TRANSFORMERS = "transformers"
+    GENERIC = "generic"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """One Hugging Face checkpoint and what was derived from it."""
+
+    name: str
+    checkpoint: str
+    """A folder, or a hub id such as `Qwen/Qwen2.5-7B-Instruct`."""
+    gguf: str | None = None
+    """A packed GGUF file of the same weights."""
+    awq: str | None = None
+    """A folder with the W4A16 (AWQ) form of the same weights."""
+
+    def path(self, weights: Weights) -> str | None:
+        """Where the given form is; None if the model has no such form."""
+        return {
+            Weights.CHECKPOINT: self.checkpoint,
+            Weights.GGUF: self.gguf,
+            Weights.AWQ: self.awq,
+        }[weights]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Settings of a local engine, under the engines' own names; None leaves the engine's default.
+
+    Which of them a kind takes is part of its row in `core.engines.launch`; `core.config` refuses the others.
+    """
+
+    device: str | None = None
+    """`cpu` or `cuda`; None is a GPU where there is one."""
+    devices: tuple[int, ...] | None = None
+    """GPU indices to pin the engine to; None places it by free memory."""
+    dtype: str = "auto"
+    """`auto`, `float16`, `bfloat16` or `float32`."""
+    python: str | None = None
+    """The engine's own Python interpreter, for stacks that can't share one environment."""
+    trust_remote_code: bool = False
+    start_timeout_s: float = 600.0
+    continuous_batching: bool = False
+    """transformers: serve several requests at once instead of one after another."""
+    session_len: int = 4096
+    """LMDeploy: context length in tokens, prompt and answer together."""
+    max_batch_size: int = 64
+    """LMDeploy: requests that run at once; further ones wait."""
+    cache_max_entry_count: float = 0.4
+    """LMDeploy: share of the GPU memory still free after loading the weights that the KV cache takes."""
+    quant_policy: int = 0
+    """LMDeploy: bits of the KV cache, 8 or 4; 0 keeps the dtype."""
+    tp: int = 1
+    """LMDeploy: GPUs that one engine spans (tensor parallel size)."""
+    enable_prefix_caching: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSpec:
+    """A server that somebody else runs."""
+
+    url: str
+    """Base URL with the version path, such as `http://gpu-host:23333/v1`."""
+    model: str | None = None
+    """The id the server knows the model by; None takes the first that it lists."""
+    dialect: Dialect = Dialect.GENERIC
+    api_key_name: str | None = None
+    """Name of the environment variable or secret that holds the key; the key itself is stored nowhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSpec:
+    """One column of a comparison. Either `model` (a local engine) or `endpoint` is set."""
+
+    name: str
+    kind: EngineKind
+    model: ModelSpec | None = None
+    weights: Weights = Weights.CHECKPOINT
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    endpoint: EndpointSpec | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return self.endpoint is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a lane's requests go right now, and what answers there."""
+
+    url: str
+    model: str
+    dialect: Dialect
+    api_key: str | None = field(default=None, repr=False)
+    version: str | None = None
+    """What runs there, such as `transformers 5.23.0, torch 2.12.1`."""
+    device: str | None = None
+    """The local device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""

@@ -1,0 +1,75 @@
+"""Where LMDyno keeps its things, read once from the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| `LMDYNO_HOME` | models, logs, database, state | `.lmdyno/` beside `streamlit_app.py` |
+| `LMDYNO_DATABASE_URL` | SQLAlchemy URL of the store | SQLite in the home folder |
+| `LMDYNO_LANES` | the lanes file | `lanes.toml` beside `streamlit_app.py` |
+| `LMDYNO_DEMO_GGUF` | the demo weights' GGUF file, if it is there already | – |
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.errors import ConfigError
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Paths and addresses of one LMDyno home. Nothing is created by reading it."""
+
+    home: Path
+    lanes_file: Path
+    database_url: str = field(repr=False)
+    secrets_file: Path = PROJECT_ROOT / ".streamlit" / "secrets.toml"
+    demo_gguf: Path | None = None
+
+    @property
+    def models_dir(self) -> Path:
+        return self.home / "models"
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def locks_dir(self) -> Path:
+        return self.home / "locks"
+
+    @property
+    def engines_file(self) -> Path:
+        return self.home / "engines.json"
+
+    def secret(self, name: str) -> str | None:
+        """A key by its name, from the environment or the top level of Streamlit's secrets.
+
+        Raises ConfigError for a secrets file that is not TOML. The value must never be shown or logged.
+        """
+        if value := os.environ.get(name):
+            return value
+        try:
+            secrets = tomllib.loads(self.secrets_file.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except tomllib.TOMLDecodeError as exc:
+            raise ConfigError(
+                f"{self.secrets_file.name} is not valid TOML", hint=f"The parser says: {exc}"
+            ) from None
+        value = secrets.get(name)
+        return value if isinstance(value, str) else None
+
+
+def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    home = Path(environ.get("LMDYNO_HOME") or PROJECT_ROOT / ".lmdyno").expanduser().resolve()
+    demo_gguf = environ.get("LMDYNO_DEMO_GGUF")
+    return Settings(
+        home=home,
+        lanes_file=Path(environ.get("LMDYNO_LANES") or PROJECT_ROOT / "lanes.toml").expanduser(),
+        database_url=environ.get("LMDYNO_DATABASE_URL") or f"sqlite:///{home / 'lmdyno.db'}",
+        demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
+    )

@@ -1,0 +1,50 @@
+"""Seconds and bytes become text for people here, and nowhere else. Unknown is "–"."""
+
+UNKNOWN = "–"
+
+
+def milliseconds(seconds: float | None) -> str:
+    """`0.0123` → "12.3 ms"; from one second on in seconds, from 100 ms on without a fraction."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    ms = seconds * 1e3
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms"
+
+
+def duration(seconds: float | None) -> str:
+    """`75` → "1 min 15 s"; for waiting times, where a fraction says nothing."""
+    if seconds is None:
+        return UNKNOWN
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def gib(size_bytes: int | float | None) -> str:
+    """`1_610_612_736` → "1.50 GiB"; below 1 GiB in MiB."""
+    if size_bytes is None:
+        return UNKNOWN
+    if size_bytes < 2**30:
+        return f"{size_bytes / 2**20:.0f} MiB"
+    return f"{size_bytes / 2**30:.2f} GiB"
+
+
+def tok_per_s(speed: float | None) -> str:
+    """`123.4` → "123 tok/s"; below 100 with one decimal."""
+    if speed is None:
+        return UNKNOWN
+    return f"{speed:.0f} tok/s" if speed >= 100 else f"{speed:.1f} tok/s"
+
+
+def count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"
+
+
+def ratio(value: float | None) -> str:
+    """`1.234` → "1.23×"."""
+    return UNKNOWN if value is None else f"{value:.2f}×"

@@ -1,0 +1,23 @@
+from core.domain.conversation import Exchange, Message, Role, messages_for
+
+
+def test_first_prompt_alone():
+    assert messages_for("Hi") == (Message(Role.USER, "Hi"),)
+
+
+def test_a_lane_sees_its_own_history_in_order():
+    messages = messages_for("Third?", system="Be brief.", earlier=[Exchange("One?", "1")])
+    assert [(m.role, m.content) for m in messages] == [
+        ("system", "Be brief."),
+        ("user", "One?"),
+        ("assistant", "1"),
+        ("user", "Third?"),
+    ]
+
+
+def test_a_turn_the_lane_did_not_answer_is_left_out():
+    assert messages_for("B", earlier=[Exchange("A", "")]) == (Message(Role.USER, "B"),)
+
+
+def test_a_blank_system_prompt_is_none():
+    assert messages_for("A", system="  \n") == (Message(Role.USER, "A"),)

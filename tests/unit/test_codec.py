@@ -1,0 +1,61 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from core.codec import decode, encode
+from core.domain.conversation import Message, Role
+from core.domain.runs import (
+    ErrorInfo,
+    FinishReason,
+    Phase,
+    RequestPlan,
+    RequestRecord,
+    TurnPlan,
+)
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.domain.timing import Timing
+from core.errors import InputError
+
+LANE = LaneSpec(
+    name="hf-q4",
+    kind=EngineKind.TRANSFORMERS,
+    model=ModelSpec(name="m", checkpoint="/m", gguf="/m/m.gguf"),
+    weights=Weights.GGUF,
+)
+
+
+def test_a_plan_survives_the_round_trip():
+    plan = TurnPlan(
+        conversation_id="c",
+        prompt="你好",
+        sampling=Sampling(seed=7),
+        requests=(RequestPlan(lane=LANE, messages=(Message(Role.USER, "你好"),)),),
+    )
+    assert decode(TurnPlan, encode(plan)) == plan
+
+
+def test_a_record_survives_the_round_trip():
+    record = RequestRecord(
+        id="r",
+        turn_id="t",
+        lane=LANE,
+        messages=(),
+        phase=Phase.DONE,
+        sent_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        timing=Timing(sent_ns=1, chunk_ns=(2, 3), content_chars=(1, 1), chunk_tokens=(1, 2)),
+        finish_reason=FinishReason.ERROR,
+        error=ErrorInfo("engine-crashed", "It died."),
+    )
+    assert decode(RequestRecord, encode(record)) == record
+
+
+def test_a_wrong_field_is_named():
+    with pytest.raises(InputError, match=r"Sampling: max_tokens: ") as caught:
+        decode(Sampling, b'{"max_tokens": "many"}')
+    assert caught.value.code == "bad-record"
+
+
+def test_text_that_is_not_json_is_an_input_error():
+    with pytest.raises(InputError, match="the document"):
+        decode(Sampling, b"{")
