@@ -1,0 +1,272 @@
+"""Reproduce this lane: the commands and programs that do by hand what a lane does, from its real settings.
+
+Texts only; nothing here runs an engine. Keys appear as an environment variable's name, never as a value.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, LaneSpec, Weights
+
+PROMPT = "What is the capital of France?"
+PORT = 23333
+KEY_VARIABLE = "LMDYNO_API_KEY"
+
+_LMDEPLOY = (EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """One ready-to-copy text; `language` is `bash` or `python`."""
+
+    title: str
+    language: str
+    code: str
+
+
+def recipes(lane: LaneSpec, *, sampling: Sampling, served_model: str | None = None) -> tuple[Recipe, ...]:
+    """All ways to reproduce the lane that its kind has.
+
+    `served_model` is the id that the running server lists; without one the id that the recipe's own server
+    command gives it stands there.
+    """
+    if lane.endpoint:
+        model = served_model or lane.endpoint.model or "MODEL"
+        return _clients(lane.endpoint.url, model, sampling, lane.endpoint.api_key_name)
+    assert lane.model is not None
+    path = lane.model.path(lane.weights)
+    if path is None:
+        return ()
+    if lane.kind in _LMDEPLOY:
+        return _lmdeploy(lane, path, sampling)
+    return _transformers(lane, path, sampling)
+
+
+def lmdeploy_flags(lane: LaneSpec) -> tuple[str, ...]:
+    """Engine flags that `lmdeploy serve api_server` and `lmdeploy chat` share."""
+    settings = lane.settings
+    flags = [
+        *("--backend", "pytorch" if lane.kind is EngineKind.PYTORCH else "turbomind"),
+        *("--dtype", settings.dtype),
+        *("--session-len", str(settings.session_len)),
+        *("--cache-max-entry-count", f"{settings.cache_max_entry_count:g}"),
+        *("--quant-policy", str(settings.quant_policy)),
+        *("--tp", str(settings.tp)),
+    ]
+    if lane.kind is EngineKind.AWQ:
+        flags += ["--model-format", "awq"]
+    if settings.enable_prefix_caching:
+        flags.append("--enable-prefix-caching")
+    if settings.trust_remote_code:
+        flags.append("--trust-remote-code")
+    return tuple(flags)
+
+
+def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ...]:
+    assert lane.model is not None
+    name = lane.name
+    serve = [
+        *("lmdeploy", "serve", "api_server", path),
+        *("--server-name", "127.0.0.1", "--server-port", str(PORT), "--model-name", name),
+        *lmdeploy_flags(lane),
+        *("--max-batch-size", str(lane.settings.max_batch_size)),
+        *("--generation-config", "lmdeploy"),
+    ]
+    found = [
+        Recipe(
+            "Chat in a terminal", "bash", _command(["lmdeploy", "chat", path, *lmdeploy_flags(lane)], lane)
+        ),
+        Recipe("API server", "bash", f'{_command(serve, lane)} --api-keys "${KEY_VARIABLE}"'),
+        *_clients(f"http://127.0.0.1:{PORT}/v1", name, sampling, KEY_VARIABLE, lmdeploy=True),
+        Recipe("Python pipeline, timed", "python", _pipeline_program(lane, path, sampling)),
+        Recipe("The same weights in transformers", "python", _transformers_program(lane, sampling)),
+    ]
+    if lane.weights is Weights.AWQ:
+        found.append(
+            Recipe("How the W4A16 weights were made", "bash", _quantise(lane.model.checkpoint, path))
+        )
+    return tuple(found)
+
+
+def _transformers(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ...]:
+    programs = (Recipe("transformers, timed", "python", _transformers_program(lane, sampling)),)
+    if lane.weights is Weights.GGUF:
+        return programs
+    settings = lane.settings
+    serve = ["transformers", "serve", path, "--host", "127.0.0.1", "--port", str(PORT)]
+    serve += ["--dtype", settings.dtype]
+    if settings.device:
+        serve += ["--device", settings.device]
+    if settings.continuous_batching:
+        serve.append("--continuous-batching")
+    if settings.trust_remote_code:
+        serve.append("--trust-remote-code")
+    return (
+        Recipe("API server", "bash", _command(serve, lane)),
+        *_clients(f"http://127.0.0.1:{PORT}/v1", path, sampling, None),
+        *programs,
+    )
+
+
+def _clients(
+    url: str, model: str, sampling: Sampling, key_name: str | None, *, lmdeploy: bool = False
+) -> tuple[Recipe, ...]:
+    return (
+        Recipe("curl", "bash", _curl(url, model, sampling, key_name, lmdeploy=lmdeploy)),
+        Recipe("OpenAI client, timed", "python", _openai_program(url, model, sampling, key_name)),
+        Recipe("SSH tunnel to a remote server", "bash", f"ssh -N -L {PORT}:127.0.0.1:{PORT} USER@GPU-HOST"),
+    )
+
+
+def _command(argv: Sequence[str], lane: LaneSpec) -> str:
+    devices = lane.settings.devices
+    pinned = f"CUDA_VISIBLE_DEVICES={','.join(map(str, devices))} " if devices else ""
+    return pinned + shlex.join(argv)
+
+
+def _quantise(checkpoint: str, path: str) -> str:
+    return shlex.join(["lmdeploy", "lite", "auto_awq", checkpoint, "--work-dir", path, "--w-bits", "4"])
+
+
+def _curl(url: str, model: str, sampling: Sampling, key_name: str | None, *, lmdeploy: bool) -> str:
+    fields = [
+        f'"model": "{model}"',
+        f'"messages": [{{"role": "user", "content": "{PROMPT}"}}]',
+        f'"max_tokens": {sampling.max_tokens}',
+        f'"temperature": {sampling.temperature:g}',
+        f'"top_p": {sampling.top_p:g}',
+    ]
+    if lmdeploy:
+        fields.append(f'"top_k": {1 if sampling.greedy else sampling.top_k or -1}')
+    header = f' -H "Authorization: Bearer ${key_name}"' if key_name else ""
+    body = "{" + ", ".join(fields) + "}"
+    return (
+        f"curl --silent {url}/chat/completions -H 'Content-Type: application/json'{header} \\\n  -d '{body}'"
+    )
+
+
+def _openai_program(url: str, model: str, sampling: Sampling, key_name: str | None) -> str:
+    key = f'os.environ["{key_name}"]' if key_name else '"none"'
+    return f'''import os
+import time
+
+from openai import OpenAI
+
+client = OpenAI(base_url="{url}", api_key={key})
+sent = time.perf_counter()
+first = None
+stream = client.chat.completions.create(
+    model="{model}",
+    messages=[{{"role": "user", "content": "{PROMPT}"}}],
+    max_tokens={sampling.max_tokens},
+    temperature={sampling.temperature:g},
+    top_p={sampling.top_p:g},
+    stream=True,
+)
+for chunk in stream:
+    text = chunk.choices[0].delta.content if chunk.choices else None
+    if text:
+        first = first or time.perf_counter()
+        print(text, end="", flush=True)
+print(f"\\nTTFT {{first - sent:.3f}} s, E2E {{time.perf_counter() - sent:.3f}} s")
+'''
+
+
+def _pipeline_program(lane: LaneSpec, path: str, sampling: Sampling) -> str:
+    settings = lane.settings
+    pytorch = lane.kind is EngineKind.PYTORCH
+    config = "PytorchEngineConfig" if pytorch else "TurbomindEngineConfig"
+    arguments = [
+        f"dtype={settings.dtype!r}",
+        f"session_len={settings.session_len}",
+        f"max_batch_size={settings.max_batch_size}",
+        f"cache_max_entry_count={settings.cache_max_entry_count:g}",
+        f"quant_policy={settings.quant_policy}",
+        f"tp={settings.tp}",
+        f"enable_prefix_caching={settings.enable_prefix_caching}",
+    ]
+    if lane.kind is EngineKind.AWQ:
+        arguments.append('model_format="awq"')
+    trust = ", trust_remote_code=True" if settings.trust_remote_code else ""
+    return f"""import time
+
+from lmdeploy import GenerationConfig, {config}, pipeline
+
+if __name__ == "__main__":
+    engine = {config}({", ".join(arguments)})
+    sampling = GenerationConfig({_generation_config(sampling)})
+    with pipeline({path!r}, backend_config=engine{trust}) as pipe:
+        pipe("warm-up", gen_config=GenerationConfig(max_new_tokens=8))
+        sent = time.perf_counter()
+        first = tokens = None
+        for part in pipe.stream_infer({PROMPT!r}, gen_config=sampling):
+            if part.text and first is None:
+                first, first_tokens = time.perf_counter(), part.generate_token_len
+            print(part.text, end="", flush=True)
+            tokens, last = part.generate_token_len, time.perf_counter()
+        speed = (tokens - first_tokens) / (last - first)
+        print(f"\\nTTFT {{first - sent:.4f}} s, decode {{speed:.1f}} tok/s")
+"""
+
+
+def _generation_config(sampling: Sampling) -> str:
+    fields = [f"max_new_tokens={sampling.max_tokens}"]
+    if sampling.greedy:
+        fields.append("do_sample=False")
+    else:
+        fields += [
+            "do_sample=True",
+            f"temperature={sampling.temperature:g}",
+            f"top_p={sampling.top_p:g}",
+            f"top_k={sampling.top_k}",
+        ]
+    if sampling.repetition_penalty != 1:
+        fields.append(f"repetition_penalty={sampling.repetition_penalty:g}")
+    if sampling.seed is not None:
+        fields.append(f"random_seed={sampling.seed}")
+    if sampling.fixed_length:
+        fields.append("ignore_eos=True")
+    return ", ".join(fields)
+
+
+def _transformers_program(lane: LaneSpec, sampling: Sampling) -> str:
+    assert lane.model is not None
+    source, extra = lane.model.checkpoint, ""
+    if lane.weights is Weights.GGUF and lane.model.gguf:
+        gguf = PurePath(lane.model.gguf)
+        source, extra = str(gguf.parent), f", gguf_file={gguf.name!r}"
+    if lane.settings.trust_remote_code:
+        extra += ", trust_remote_code=True"
+    dtype = "float16" if lane.kind in _LMDEPLOY and lane.settings.dtype == "auto" else lane.settings.dtype
+    device = lane.settings.device or "cuda"
+    generate = [f"max_new_tokens={sampling.max_tokens}", f"do_sample={not sampling.greedy}"]
+    if not sampling.greedy:
+        generate += [f"temperature={sampling.temperature:g}", f"top_p={sampling.top_p:g}"]
+        generate += [f"top_k={sampling.top_k}"]
+    if sampling.repetition_penalty != 1:
+        generate.append(f"repetition_penalty={sampling.repetition_penalty:g}")
+    if sampling.fixed_length:
+        generate.append(f"min_new_tokens={sampling.max_tokens}")
+    seed = f"torch.manual_seed({sampling.seed})\n" if sampling.seed is not None else ""
+    return f"""import time
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({source!r}{extra})
+model = AutoModelForCausalLM.from_pretrained({source!r}, dtype={dtype!r}{extra}).to({device!r})
+messages = [{{"role": "user", "content": {PROMPT!r}}}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+).to(model.device)
+model.generate(**inputs, max_new_tokens=8)
+{seed}sent = time.perf_counter()
+output = model.generate(**inputs, {", ".join(generate)})
+elapsed = time.perf_counter() - sent
+answer = output[0, inputs["input_ids"].shape[1] :]
+print(tokenizer.decode(answer, skip_special_tokens=True))
+print(f"{{len(answer)}} tokens in {{elapsed:.3f}} s, {{len(answer) / elapsed:.1f}} tok/s end to end")
+"""

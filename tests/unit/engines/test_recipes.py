@@ -1,0 +1,144 @@
+"""Every command is parsed by the tool it names, every program compiles; both say what the lane is set to."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from core.domain.sampling import Sampling
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.engines.recipes import Recipe, recipes
+
+MODEL = ModelSpec(name="m", checkpoint="/models/m", gguf="/models/m/m.gguf", awq="/models/m-awq")
+SETTINGS = EngineSettings(
+    dtype="float16",
+    session_len=2048,
+    max_batch_size=16,
+    cache_max_entry_count=0.25,
+    quant_policy=8,
+    tp=2,
+    enable_prefix_caching=True,
+    devices=(0, 1),
+)
+TURBOMIND = LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=MODEL, settings=SETTINGS)
+AWQ = LaneSpec(name="awq", kind=EngineKind.AWQ, model=MODEL, weights=Weights.AWQ, settings=SETTINGS)
+PYTORCH = LaneSpec(name="pytorch", kind=EngineKind.PYTORCH, model=MODEL, settings=SETTINGS)
+HF = LaneSpec(
+    name="hf",
+    kind=EngineKind.TRANSFORMERS,
+    model=MODEL,
+    settings=EngineSettings(device="cpu", dtype="bfloat16", continuous_batching=True),
+)
+HF_Q4 = LaneSpec(name="hf-q4", kind=EngineKind.TRANSFORMERS, model=MODEL, weights=Weights.GGUF)
+REMOTE = LaneSpec(
+    name="lab",
+    kind=EngineKind.ENDPOINT,
+    endpoint=EndpointSpec(url="http://lab:23333/v1", model="qwen", api_key_name="LAB_KEY"),
+)
+ALL = [TURBOMIND, AWQ, PYTORCH, HF, HF_Q4, REMOTE]
+
+PARSE_LMDEPLOY = """
+import json, sys
+from lmdeploy.cli.cli import CLI
+from lmdeploy.cli.lite import SubCliLite
+from lmdeploy.cli.serve import SubCliServe
+CLI.add_parsers(); SubCliServe.add_parsers(); SubCliLite.add_parsers()
+for line in sys.stdin:
+    known = vars(CLI.parser.parse_args(json.loads(line)))
+    print(json.dumps({k: v for k, v in known.items() if isinstance(v, str | int | float | bool | list)}))
+"""
+
+
+def by_title(lane, sampling=None) -> dict[str, Recipe]:
+    return {recipe.title: recipe for recipe in recipes(lane, sampling=sampling or Sampling())}
+
+
+def words(recipe: Recipe) -> list[str]:
+    return [word for word in shlex.split(recipe.code) if not word.startswith("CUDA_VISIBLE_DEVICES=")]
+
+
+@pytest.mark.parametrize("lane", ALL, ids=lambda lane: lane.name)
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(), Sampling(temperature=0.7, top_k=40, seed=3, repetition_penalty=1.1, fixed_length=True)],
+    ids=["greedy", "sampled"],
+)
+def test_every_program_compiles_and_every_command_splits(lane, sampling):
+    found = recipes(lane, sampling=sampling)
+    assert found
+    for recipe in found:
+        if recipe.language == "python":
+            compile(recipe.code, recipe.title, "exec")
+        else:
+            assert shlex.split(recipe.code)
+
+
+@pytest.mark.engine
+def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
+    pytest.importorskip("lmdeploy", reason="LMDeploy has wheels for Linux on x86-64 only")
+    import json
+
+    commands = [
+        words(recipe)
+        for lane in (TURBOMIND, AWQ, PYTORCH)
+        for recipe in recipes(lane, sampling=Sampling())
+        if recipe.code.removeprefix("CUDA_VISIBLE_DEVICES=0,1 ").startswith("lmdeploy")
+    ]
+    assert len(commands) == 7
+    done = subprocess.run(
+        [sys.executable, "-c", PARSE_LMDEPLOY],
+        input="\n".join(json.dumps(command[1:]) for command in commands),
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(parsed) == len(commands)
+    for command, options in zip(commands, parsed, strict=True):
+        if command[1] == "lite":
+            assert (options["model"], options["work_dir"]) == ("/models/m", "/models/m-awq")
+            continue
+        assert options["session_len"] == 2048
+        assert options["cache_max_entry_count"] == 0.25
+        assert options["quant_policy"] == 8
+        assert options["tp"] == 2
+        assert options["dtype"] == "float16"
+        assert options["enable_prefix_caching"] is True
+        if command[1] == "serve":
+            assert options["max_batch_size"] == 16
+            assert options["generation_config"] == "lmdeploy"
+            assert options["server_name"] == "127.0.0.1"
+
+
+def test_pinned_devices_are_part_of_the_command():
+    assert by_title(TURBOMIND)["API server"].code.startswith("CUDA_VISIBLE_DEVICES=0,1 lmdeploy serve")
+
+
+def test_the_awq_lane_names_its_format_and_how_it_was_made():
+    found = by_title(AWQ)
+    assert "--model-format awq" in found["API server"].code
+    assert "model_format='awq'" in found["Python pipeline, timed"].code.replace('"', "'")
+    assert "auto_awq /models/m " in found["How the W4A16 weights were made"].code
+
+
+def test_the_pytorch_lane_never_says_turbomind():
+    assert not any("turbomind" in recipe.code.lower() for recipe in recipes(PYTORCH, sampling=Sampling()))
+
+
+def test_a_key_is_named_and_never_shown():
+    found = by_title(REMOTE)
+    assert "$LAB_KEY" in found["curl"].code
+    assert 'os.environ["LAB_KEY"]' in found["OpenAI client, timed"].code
+
+
+def test_a_running_servers_own_model_id_is_used():
+    (curl, *_) = recipes(REMOTE, sampling=Sampling(), served_model="internlm2")
+    assert '"model": "internlm2"' in curl.code
+
+
+def test_the_gguf_program_loads_the_packed_file():
+    program = by_title(HF_Q4)["transformers, timed"].code
+    assert "gguf_file='m.gguf'" in program.replace('"', "'")
+    assert '"API server"' not in by_title(HF_Q4)
