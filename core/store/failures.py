@@ -1,0 +1,139 @@
+"""What a database can answer instead of doing its part, in words for people: one table of causes."""
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from core.errors import StoreError
+from core.store.location import Location
+
+
+class Failure(NamedTuple):
+    code: str
+    message: str
+    """With `{place}` and `{detail}`."""
+    hint: str
+
+
+LOCKED = Failure(
+    "store-locked",
+    "The store is locked by another program: {place}.",
+    "Close the program that holds it (a database browser, a backup), then try again.",
+)
+NOT_WRITABLE = Failure(
+    "store-not-writable",
+    "The store can't be written: {place} ({detail}).",
+    "Check who owns it and its permissions, or set LMDYNO_HOME to a folder that you can write to.",
+)
+FULL = Failure(
+    "store-full",
+    "No space is left for the store: {place}.",
+    "Free some space on that disk, then try again.",
+)
+DISK = Failure(
+    "store-disk-error",
+    "The disk failed the store: {place} ({detail}).",
+    "Check that the disk is there, healthy and not full.",
+)
+CORRUPT = Failure(
+    "store-corrupt",
+    "The store is damaged or not a database: {place} ({detail}).",
+    "Move the file away to start with an empty store, or put a backup in its place.",
+)
+UNREACHABLE = Failure(
+    "store-unreachable",
+    "The store can't be reached: {place} ({detail}).",
+    "Check that the server runs, and host, user and password in LMDYNO_DATABASE_URL.",
+)
+OTHER = Failure(
+    StoreError.default_code,
+    "The store failed: {place} ({detail}).",
+    "If it happens again, report it with this text.",
+)
+
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: LOCKED,
+    sqlite3.SQLITE_LOCKED: LOCKED,
+    sqlite3.SQLITE_READONLY: NOT_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: NOT_WRITABLE,
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_IOERR: DISK,
+    sqlite3.SQLITE_CORRUPT: CORRUPT,
+    sqlite3.SQLITE_NOTADB: CORRUPT,
+}
+# https://www.postgresql.org/docs/current/errcodes-appendix.html; a class is a code's first two characters.
+_POSTGRESQL = {
+    "55P03": LOCKED,
+    "40P01": LOCKED,
+    "25006": NOT_WRITABLE,
+    "42501": NOT_WRITABLE,
+    "53100": FULL,
+    "53300": UNREACHABLE,
+    "58030": DISK,
+    "08": UNREACHABLE,
+    "28": UNREACHABLE,
+    "3D": UNREACHABLE,
+    "57P01": UNREACHABLE,
+    "57P02": UNREACHABLE,
+    "57P03": UNREACHABLE,
+    "XX001": CORRUPT,
+    "XX002": CORRUPT,
+}
+_OS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EIO: DISK,
+}
+
+
+@runtime_checkable
+class _PostgresError(Protocol):
+    """A psycopg error; the driver is optional, so its class can't be named."""
+
+    sqlstate: str | None
+
+
+@contextmanager
+def explained(location: Location) -> Iterator[None]:
+    """Turn errors of the database, its driver and its files into a StoreError."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+        raise explain(exc, location) from exc
+
+
+def explain(error: SQLAlchemyError | sqlite3.Error | OSError, location: Location) -> StoreError:
+    """The StoreError that tells what `error` means to whoever keeps the store."""
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    failure = _failure(error, cause)
+    detail = location.without_secrets(str(cause).strip().partition("\n")[0])
+    return StoreError(
+        failure.message.format(place=location, detail=detail),
+        hint=failure.hint,
+        code=failure.code,
+    )
+
+
+def _failure(error: Exception, cause: BaseException) -> Failure:
+    if isinstance(cause, sqlite3.Error):
+        return _SQLITE.get(_primary_code(cause), OTHER)
+    if isinstance(cause, OSError):
+        return _OS.get(cause.errno or 0, NOT_WRITABLE)
+    if isinstance(cause, _PostgresError):
+        if cause.sqlstate is None:  # the server never answered, or the connection broke
+            return UNREACHABLE if isinstance(error, OperationalError) else OTHER
+        return _POSTGRESQL.get(cause.sqlstate) or _POSTGRESQL.get(cause.sqlstate[:2]) or OTHER
+    return OTHER
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """SQLite's result code without its extension; errors of Python's own module have none."""
+    try:
+        return error.sqlite_errorcode & 0xFF
+    except AttributeError:
+        return sqlite3.SQLITE_ERROR

@@ -1,0 +1,194 @@
+"""Plans and records to rows, and rows back to records. Knows the columns, runs no statement."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import Row
+
+from core import codec
+from core.domain.conversation import Message
+from core.domain.runs import Machine, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.domain.specs import LaneSpec
+
+RowValues = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationSummary:
+    """A conversation as a list shows it; turns replaced by a later one don't count."""
+
+    id: str
+    title: str
+    """The start of its first prompt, in one line."""
+    updated_at: datetime
+    """When its last turn was asked."""
+    turns: int
+    lanes: tuple[str, ...]
+    """Names of the lanes that took part, those of the first turn first."""
+
+
+def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:
+    return {
+        "id": plan.id,
+        "conversation_id": plan.conversation_id,
+        "created_at": plan.created_at,
+        "replaces": plan.replaces,
+        "mode": plan.mode,
+        "sampling": plan.sampling,
+        "machine_id": digest(machine) if machine else None,
+        "prompt": plan.prompt,
+        "system_prompt": plan.system_prompt,
+    }
+
+
+def initial_record(plan: TurnPlan, position: int) -> RequestRecord:
+    """The record of a planned request before anything has happened."""
+    request = plan.requests[position]
+    return RequestRecord(
+        id=request.id,
+        turn_id=plan.id,
+        lane=request.lane,
+        messages=request.messages,
+        phase=Phase.QUEUED,
+    )
+
+
+def identity_values(record: RequestRecord, position: int, thread: list[RowValues]) -> RowValues:
+    """The columns of a request that stay as planned; `thread` is `message_rows` of its messages."""
+    return {
+        "id": record.id,
+        "turn_id": record.turn_id,
+        "position": position,
+        "lane_id": digest(record.lane),
+        "last_message_id": thread[-1]["id"] if thread else None,
+    }
+
+
+def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
+    """The columns of a request that change while it runs."""
+    return {
+        "phase": record.phase,
+        "updated_at": updated_at,
+        "engine_version": record.engine_version,
+        "device": record.device,
+        "served_model": record.served_model,
+        "sent_at": record.sent_at,
+        "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
+        "finish_reason": record.finish_reason,
+        "error": record.error,
+        "notes": record.notes,
+        "timing": record.timing,
+        "reasoning": record.reasoning,
+        "text": record.text,
+    }
+
+
+def machine_rows(machine: Machine | None) -> list[RowValues]:
+    return [{"id": digest(machine), "host": machine.host, "facts": machine}] if machine else []
+
+
+def lane_rows(lanes: Iterable[LaneSpec]) -> list[RowValues]:
+    rows = {
+        digest(lane): {
+            "id": digest(lane),
+            "name": lane.name,
+            "kind": lane.kind,
+            "model": lane.model.name if lane.model else lane.endpoint and lane.endpoint.model,
+            "spec": lane,
+        }
+        for lane in lanes
+    }
+    return [rows[key] for key in sorted(rows)]
+
+
+def message_rows(messages: Iterable[Message]) -> list[RowValues]:
+    """One row a message, the first one first; each one's id stands for all up to it."""
+    rows: list[RowValues] = []
+    parent_id = None
+    for message in messages:
+        identity = f"{parent_id or ''}\n{message.role}\n{message.content}"
+        row_id = _digest(identity.encode("utf-8", "surrogatepass"))
+        rows.append(
+            {
+                "id": row_id,
+                "parent_id": parent_id,
+                "role": message.role,
+                "content": message.content,
+            }
+        )
+        parent_id = row_id
+    return rows
+
+
+def merged(threads: Iterable[list[RowValues]]) -> list[RowValues]:
+    """The rows of several threads, each once: parents first, and in an order that all writers share."""
+    rows = {row["id"]: (depth, row) for thread in threads for depth, row in enumerate(thread)}
+    return [row for _, row in sorted(rows.values(), key=lambda item: (item[0], item[1]["id"]))]
+
+
+class StoredMessage(NamedTuple):
+    message: Message
+    parent_id: str | None
+
+
+def to_message(row: Row[Any]) -> StoredMessage:
+    return StoredMessage(Message(row.role, row.content), row.parent_id)
+
+
+def thread_of(last_id: str | None, stored: Mapping[str, StoredMessage]) -> tuple[Message, ...]:
+    """The messages that end with `last_id`, out of stored ones by their id."""
+    thread: list[Message] = []
+    while last_id is not None:
+        message, last_id = stored[last_id]
+        thread.append(message)
+    return tuple(reversed(thread))
+
+
+def to_request(row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...]) -> RequestRecord:
+    return RequestRecord(
+        id=row.id,
+        turn_id=row.turn_id,
+        lane=lane,
+        messages=messages,
+        phase=row.phase,
+        engine_version=row.engine_version,
+        device=row.device,
+        served_model=row.served_model,
+        sent_at=row.sent_at,
+        timing=row.timing,
+        text=row.text,
+        reasoning=row.reasoning,
+        prompt_tokens=row.prompt_tokens,
+        cached_tokens=row.cached_tokens,
+        finish_reason=row.finish_reason,
+        error=row.error,
+        notes=row.notes,
+    )
+
+
+def to_turn(row: Row[Any], requests: Iterable[RequestRecord], machine: Machine | None) -> TurnRecord:
+    return TurnRecord(
+        id=row.id,
+        conversation_id=row.conversation_id,
+        created_at=row.created_at,
+        prompt=row.prompt,
+        system_prompt=row.system_prompt,
+        mode=row.mode,
+        sampling=row.sampling,
+        requests=tuple(requests),
+        machine=machine,
+        replaces=row.replaces,
+    )
+
+
+def digest(value: Machine | LaneSpec) -> str:
+    """The id under which a recurring object is kept once."""
+    return _digest(codec.encode(value))
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

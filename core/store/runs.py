@@ -1,0 +1,189 @@
+"""The store: every turn with its requests, written as they happen, read back as records."""
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, Table, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from core.domain.runs import (
+    ErrorInfo,
+    FinishReason,
+    Machine,
+    Phase,
+    RequestRecord,
+    TurnPlan,
+    TurnRecord,
+    utc_now,
+)
+from core.errors import StoreError
+from core.store import queries, records, schema
+from core.store.database import connect, for_writing, prepare_file
+from core.store.failures import explained
+from core.store.location import Location, parse_location
+from core.store.records import ConversationSummary
+from core.store.tables import STILL_OPEN, lanes, machines, messages, requests, turns
+
+__all__ = ["INTERRUPTED", "ConversationSummary", "Store"]
+
+INTERRUPTED = ErrorInfo(
+    code="interrupted",
+    message="The program that recorded this answer ended before the answer did.",
+    hint="What had arrived by then is kept. Ask again for the whole answer.",
+)
+
+
+class Store:
+    """Turns and requests in SQLite or PostgreSQL.
+
+    Thread-safe, and safe with other processes on the same database. Every method but the constructor and
+    `close` raises StoreError, and opens the store first if that has not happened yet.
+    """
+
+    def __init__(self, database_url: str, *, lock_timeout_s: float = 5.0) -> None:
+        """Remember where the store is; no file and no server is touched.
+
+        `lock_timeout_s` is how long a statement waits for another program's lock.
+        """
+        self._database_url = database_url
+        self._lock_timeout_s = lock_timeout_s
+        self._opening = threading.Lock()
+        self._database: _Database | None = None
+
+    def open(self) -> None:
+        """Create the database or migrate it to this version's schema; does nothing if it is open."""
+        self._opened()
+
+    def close(self) -> None:
+        """Let go of the database's connections; the next use opens it again."""
+        with self._opening:
+            if self._database:
+                self._database.engine.dispose()
+                self._database = None
+
+    def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None:
+        """Record a turn and its requests, all queued; what is stored of it already stays as it is."""
+        planned = [records.initial_record(plan, place) for place in range(len(plan.requests))]
+        with self._writing() as connection:
+            _insert_new(connection, machines, records.machine_rows(machine))
+            _insert_new(connection, turns, [records.turn_values(plan, machine)])
+            _insert_requests(connection, planned, first_position=0)
+
+    def save_request(self, record: RequestRecord) -> None:
+        """Record how far a request is; its turn must have been saved."""
+        values = records.progress_values(record, utc_now())
+        with self._writing() as connection:
+            saved = connection.execute(update(requests).where(requests.c.id == record.id).values(values))
+            if saved.rowcount == 0:
+                position = _next_position(connection, record.turn_id)
+                _insert_requests(connection, [record], first_position=position)
+
+    def turn(self, turn_id: str) -> TurnRecord | None:
+        """A turn by its id, replaced or not; None if there is none."""
+        with self._reading() as connection:
+            return queries.read_turn(connection, turn_id)
+
+    def conversation(self, conversation_id: str) -> tuple[TurnRecord, ...]:
+        """Its turns, oldest first, without those that a later one replaces."""
+        with self._reading() as connection:
+            return queries.read_conversation(connection, conversation_id)
+
+    def conversations(self, limit: int = 50) -> tuple[ConversationSummary, ...]:
+        """The conversations, the one with the newest turn first."""
+        with self._reading() as connection:
+            return queries.read_conversations(connection, limit)
+
+    def interrupt_unfinished(self, *, exclude: Collection[str] = (), older_than_s: float = 60.0) -> int:
+        """End the requests that a dead meter left open, as failed with `INTERRUPTED`; returns their number.
+
+        Spared are the requests of turns in `exclude` and those saved within the last `older_than_s`, which
+        another process may be working on. One that was ended wrongly recovers when it is saved again.
+        """
+        now = utc_now()
+        with self._writing() as connection:
+            ended = connection.execute(
+                update(requests)
+                .where(
+                    STILL_OPEN,
+                    requests.c.updated_at < now - timedelta(seconds=older_than_s),
+                    requests.c.turn_id.not_in(list(exclude)),
+                )
+                .values(
+                    phase=Phase.DONE,
+                    finish_reason=FinishReason.ERROR,
+                    error=INTERRUPTED,
+                    updated_at=now,
+                )
+            )
+            return ended.rowcount
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        database = self._opened()
+        with explained(database.location), database.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        database = self._opened()
+        with explained(database.location), for_writing(database.engine).begin() as connection:
+            yield connection
+
+    def _opened(self) -> "_Database":
+        with self._opening:
+            if self._database is None:
+                self._database = _open(self._database_url, self._lock_timeout_s)
+            return self._database
+
+
+class _Database(NamedTuple):
+    engine: Engine
+    location: Location
+
+
+def _open(database_url: str, lock_timeout_s: float) -> _Database:
+    location = parse_location(database_url)
+    with explained(location):
+        if location.file:
+            prepare_file(location.file, lock_timeout_s=lock_timeout_s)
+        engine = connect(location, lock_timeout_s=lock_timeout_s)
+        try:
+            schema.upgrade(engine, location)
+        except BaseException:
+            engine.dispose()
+            raise
+    return _Database(engine, location)
+
+
+def _insert_requests(connection: Connection, new: Sequence[RequestRecord], *, first_position: int) -> None:
+    now = utc_now()
+    _insert_new(connection, lanes, records.lane_rows(record.lane for record in new))
+    threads = [records.message_rows(record.messages) for record in new]
+    _insert_new(connection, messages, records.merged(threads))
+    rows = [
+        records.identity_values(record, position, thread) | records.progress_values(record, now)
+        for position, (record, thread) in enumerate(zip(new, threads, strict=True), first_position)
+    ]
+    _insert_new(connection, requests, rows)
+
+
+def _next_position(connection: Connection, turn_id: str) -> int:
+    if connection.scalar(select(turns.c.id).where(turns.c.id == turn_id)) is None:
+        raise StoreError(
+            "An answer could not be stored: the store does not have its turn.",
+            hint="It was deleted, or could not be stored when it began.",
+            code="store-unknown-turn",
+        )
+    last = connection.scalar(select(func.max(requests.c.position)).where(requests.c.turn_id == turn_id))
+    return 0 if last is None else last + 1
+
+
+def _insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Insert those of the rows that are not there yet."""
+    if rows:
+        is_sqlite = connection.dialect.name == "sqlite"
+        insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
+        connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]), rows)

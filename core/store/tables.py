@@ -1,0 +1,115 @@
+"""The schema: what is kept of turns, requests, lanes, machines and messages.
+
+Facts only; metrics are computed from a request's stamps (`core.domain.timing`). What recurs is kept once,
+under a digest of itself: lanes and machines as they were then, and the messages that a request was sent. A
+message knows the one before it, so a conversation grows by what is said, not by its whole history each turn.
+
+A change here needs a migration (`core/store/migrations/versions`); so does a new member of a stored closed
+set: an empty one, by which older programs learn that they can't read it.
+"""
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from core.domain.conversation import Role
+from core.domain.runs import ErrorInfo, FinishReason, Machine, Mode, Phase
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, LaneSpec
+from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime
+
+# Names for every constraint: a later migration can't change what it can't name.
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+machines = Table(
+    "machines",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", FreeText, nullable=False),
+    Column("facts", Document(Machine), nullable=False),
+)
+
+lanes = Table(
+    "lanes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("kind", Choice(EngineKind), nullable=False),
+    Column("model", Text),
+    Column("spec", Document(LaneSpec), nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("parent_id", ForeignKey("messages.id")),
+    Column("role", Choice(Role), nullable=False),
+    Column("content", FreeText, nullable=False),
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("conversation_id", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    # Not a foreign key: the turn that was replaced may be one that could not be stored.
+    Column("replaces", Text, index=True),
+    Column("mode", Choice(Mode), nullable=False),
+    Column("sampling", Document(Sampling), nullable=False),
+    Column("machine_id", ForeignKey("machines.id")),
+    Column("prompt", FreeText, nullable=False),
+    Column("system_prompt", FreeText, nullable=False),
+    Index(None, "conversation_id", "created_at"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("turn_id", ForeignKey("turns.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
+    Column("last_message_id", ForeignKey("messages.id")),
+    Column("phase", Choice(Phase), nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("engine_version", FreeText),
+    Column("device", Text),
+    Column("served_model", FreeText),
+    Column("sent_at", UtcDateTime),
+    Column("prompt_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("finish_reason", Choice(FinishReason)),
+    Column("error", Document(ErrorInfo)),
+    Column("notes", Document(tuple[str, ...]), nullable=False),
+    # The long columns last: SQLite reads a row from its start and leaves out what it isn't asked for.
+    Column("timing", Stamps),
+    Column("reasoning", FreeText, nullable=False),
+    Column("text", FreeText, nullable=False),
+    UniqueConstraint("turn_id", "position"),
+)
+
+# The value is part of the text: a partial index serves only statements that repeat its condition.
+STILL_OPEN = text("phase <> 'done'")
+Index(
+    "ix_requests_open",
+    requests.c.updated_at,
+    sqlite_where=STILL_OPEN,
+    postgresql_where=STILL_OPEN,
+)

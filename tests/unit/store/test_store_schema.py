@@ -1,0 +1,182 @@
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, event, text
+from store_samples import HF, MACHINE, a_full_record, a_plan
+
+from core.errors import StoreError
+from core.store import schema
+from core.store.database import connect
+from core.store.location import parse_location
+from core.store.runs import Store
+from core.store.tables import metadata
+
+
+@pytest.fixture
+def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Gives the program a migration 0002 with the given body."""
+
+    def add(body: str) -> None:
+        scripts = tmp_path / "migrations"
+        with as_file(files("core.store") / "migrations") as original:
+            shutil.copytree(original, scripts)
+        (scripts / "versions" / "0002_next.py").write_text(
+            "from alembic import op\n"
+            "import sqlalchemy as sa\n"
+            "revision, down_revision = '0002', '0001'\n"
+            f"def upgrade():\n    {body}\n"
+        )
+        monkeypatch.setattr(schema, "SCRIPTS", str(scripts))
+
+    return add
+
+
+def test_the_migrations_make_the_schema_that_the_code_describes(database_url: str, store: Store) -> None:
+    engine = connect(parse_location(database_url), lock_timeout_s=5)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    engine.dispose()
+
+
+def test_opening_again_changes_nothing(sqlite_url: str) -> None:
+    file = _with_a_turn(sqlite_url)
+    before = file.read_bytes()
+    store = Store(sqlite_url)
+    store.open()
+    store.open()
+    store.close()
+    assert file.read_bytes() == before
+    assert sorted(path.name for path in file.parent.iterdir()) == ["lmdyno.db"]
+
+
+def test_a_newer_schema_is_refused(store: Store, database_url: str) -> None:
+    store.close()
+    engine = connect(parse_location(database_url), lock_timeout_s=5)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(StoreError, match="schema 9999, this version knows up to 0001") as caught:
+        store.open()
+    assert caught.value.code == "store-newer-schema"
+    assert "Update LMDyno" in caught.value.hint
+
+
+def test_an_older_schema_is_migrated_and_a_copy_kept(
+    sqlite_url: str, next_migration: Callable[[str], None]
+) -> None:
+    file = _with_a_turn(sqlite_url)
+    next_migration("op.add_column('turns', sa.Column('tag', sa.Text))")
+    store = Store(sqlite_url)
+    assert len(store.conversation("talk")) == 1
+    store.close()
+    assert _columns(file, "turns")[-1] == "tag"
+    copy = file.with_name("lmdyno.db.schema-0001.bak")
+    assert "tag" not in _columns(copy, "turns")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, copy.name]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "op.drop_table('requests'); op.execute('SELECT * FROM nowhere')",
+        "op.execute('DELETE FROM messages')",
+    ],
+    ids=["a statement fails", "rows are left that refer to nothing"],
+)
+def test_a_failed_migration_changes_nothing(
+    sqlite_url: str, next_migration: Callable[[str], None], body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = _with_a_turn(sqlite_url)
+    scripts = schema.SCRIPTS
+    next_migration(body)
+    with pytest.raises(StoreError) as caught:
+        Store(sqlite_url).open()
+    assert caught.value.code == "store-upgrade-failed"
+    monkeypatch.setattr(schema, "SCRIPTS", scripts)
+    store = Store(sqlite_url)
+    assert store.conversation("talk")[0].requests[0].text == "Par是"
+    store.close()
+    assert file.with_name("lmdyno.db.schema-0001.bak").exists()
+
+
+def test_a_failed_migration_of_a_server_changes_nothing(
+    postgresql_url: str, next_migration: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(postgresql_url)
+    store.save_turn(a_plan(), None)
+    store.close()
+    scripts = schema.SCRIPTS
+    next_migration("op.drop_table('requests'); op.execute('SELECT * FROM nowhere')")
+    with pytest.raises(StoreError) as caught:
+        store.open()
+    assert caught.value.code == "store-upgrade-failed"
+    monkeypatch.setattr(schema, "SCRIPTS", scripts)
+    assert len(store.conversation("talk")[0].requests) == 2
+    store.close()
+
+
+def test_the_file_is_its_owners_alone_and_in_wal_mode(sqlite_url: str) -> None:
+    file = _with_a_turn(sqlite_url)
+    assert file.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_request_can_not_refer_to_a_missing_turn(store: Store, database_url: str) -> None:
+    engine = connect(parse_location(database_url), lock_timeout_s=5)
+    with pytest.raises(Exception, match=r"(?i)foreign key"), engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO turns SELECT 'x', 'c', '2026-01-01', NULL, '', '', 'missing', '', ''")
+        )
+    engine.dispose()
+
+
+def test_no_query_reads_a_whole_table(sqlite_url: str) -> None:
+    file = _with_a_turn(sqlite_url)
+    statements: list[tuple[str, tuple[object, ...]]] = []
+
+    def note(_, __, statement: str, parameters: tuple[object, ...], *___) -> None:
+        statements.append((statement, parameters))
+
+    store = Store(sqlite_url)
+    store.open()
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        (turn,) = store.conversation("talk")
+        store.turn(turn.id)
+        store.save_request(turn.requests[0])
+        store.interrupt_unfinished()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+        store.close()
+    queries = [(sql, values) for sql, values in statements if not sql.startswith("BEGIN")]
+    assert len(queries) == 2 * 5 + 1 + 1
+    with closing(sqlite3.connect(file)) as connection:
+        for sql, values in queries:
+            steps = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
+            assert not re.search(r"SCAN (turns|requests|messages|lanes|machines)\b", str(steps)), sql
+
+
+def _with_a_turn(sqlite_url: str) -> Path:
+    store = Store(sqlite_url)
+    plan = a_plan(HF)
+    store.save_turn(plan, MACHINE)
+    store.save_request(a_full_record(plan))
+    store.close()
+    file = parse_location(sqlite_url).file
+    assert file is not None
+    return file
+
+
+def _columns(file: Path, table: str) -> list[str]:
+    with closing(sqlite3.connect(file)) as connection:
+        return [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
