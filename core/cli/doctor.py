@@ -1,0 +1,62 @@
+"""`doctor`: what this machine has, which lanes can run on it, and what to do about the others."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from core.cli import context
+from core.codec import encode
+from core.doctor import Diagnosis, Status, examine
+
+output = Console(highlight=False)
+progress = Console(stderr=True)
+
+_MARKS = {
+    Status.OK: "[green]ok[/]",
+    Status.INFO: "[blue]info[/]",
+    Status.WARN: "[yellow]warn[/]",
+    Status.FAIL: "[bold red]fail[/]",
+}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Examine Python, driver, GPU, engines and lanes. Exit code 1 if something must be repaired."""
+    settings, book = context.load()
+    with progress.status("Importing the engines in child processes"):
+        diagnosis = examine(settings, book)
+    if as_json:
+        typer.echo(encode(_document(diagnosis)))
+    else:
+        output.print(_table(diagnosis))
+    if diagnosis.failed:
+        raise typer.Exit(1)
+
+
+def _document(diagnosis: Diagnosis) -> dict[str, object]:
+    return {
+        "findings": diagnosis.findings,
+        "lanes": [
+            {
+                "name": lane.name,
+                "can_run": lane.can_run,
+                "reason": lane.reason.message if lane.reason else None,
+                "hint": lane.reason.hint if lane.reason else None,
+            }
+            for lane in diagnosis.lanes
+        ],
+        "machine": diagnosis.machine,
+    }
+
+
+def _table(diagnosis: Diagnosis) -> Table:
+    table = Table("", "what", "found")
+    for finding in diagnosis.findings:
+        detail = f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
+        # Hints name tables such as [models.NAME], which rich would take for its own markup.
+        table.add_row(_MARKS[finding.status], escape(finding.what), escape(detail))
+    return table

@@ -1,0 +1,128 @@
+"""The whole examination: machine, engines' environments, weights, store and every lane."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from core.config import LaneBook
+from core.doctor.findings import Diagnosis, Finding, LaneFitness, Status
+from core.doctor.fitness import LMDEPLOY_KINDS, can_run
+from core.doctor.machine_checks import machine_findings
+from core.doctor.probe import EngineStack, probe_stack
+from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_problem
+from core.domain.runs import ErrorInfo
+from core.domain.specs import EngineKind, LaneSpec
+from core.errors import StoreError
+from core.models.demo import demo_model, is_prepared
+from core.settings import Settings
+from core.store.runs import Store
+from core.telemetry.gpus import GpuFacts
+from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import Nvml
+
+
+def diagnose(settings: Settings, lanes: LaneBook) -> tuple[Finding, ...]:
+    """The findings of `examine` alone."""
+    return examine(settings, lanes).findings
+
+
+def examine(
+    settings: Settings,
+    lanes: LaneBook,
+    *,
+    nvml: Nvml | None = None,
+    probe: Callable[[str], EngineStack] = probe_stack,
+) -> Diagnosis:
+    """Look at everything that decides which lanes can run here.
+
+    Takes 10 to 20 s where torch is installed, since it is imported in a child process. Opens the store, which
+    creates or migrates it. Never raises for what it finds.
+    """
+    nvml = nvml or Nvml()
+    machine = describe_machine(nvml)
+    driver, gpus = nvml.driver_version(), nvml.devices()
+    stacks = {python: probe(python) for python in _pythons(lanes.lanes)}
+    fitness = tuple(_fitness(lane, stacks, driver, gpus) for lane in lanes.lanes)
+    findings = (
+        *machine_findings(settings, machine, nvml),
+        *(
+            finding
+            for python, stack in stacks.items()
+            for finding in stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable)
+        ),
+        *_demo_weights(settings, lanes),
+        _store(settings),
+        *_lane_findings(fitness),
+    )
+    return Diagnosis(findings=findings, lanes=fitness, machine=machine)
+
+
+def _pythons(lanes: Sequence[LaneSpec]) -> tuple[str, ...]:
+    """LMDyno's own interpreter, then those that lanes name."""
+    named = (lane.settings.python for lane in lanes if lane.settings.python)
+    return tuple(dict.fromkeys((sys.executable, *named)))
+
+
+def _fitness(
+    lane: LaneSpec, stacks: Mapping[str, EngineStack], driver: str | None, gpus: Sequence[GpuFacts]
+) -> LaneFitness:
+    reason = can_run(lane, gpu=bool(gpus))
+    if reason is None and lane.is_local:
+        reason = _stack_reason(lane, stacks[lane.settings.python or sys.executable], driver, gpus)
+    return LaneFitness(lane.name, reason)
+
+
+def _stack_reason(
+    lane: LaneSpec, stack: EngineStack, driver: str | None, gpus: Sequence[GpuFacts]
+) -> ErrorInfo | None:
+    if stack.problem is not None:
+        return ErrorInfo("engine-python-broken", stack.problem, "Correct `python` of the lane.")
+    needs_gpu = lane.kind in LMDEPLOY_KINDS or (gpus and lane.settings.device != "cpu")
+    if needs_gpu and (problem := torch_problem(stack, driver=driver, gpus=gpus)):
+        return ErrorInfo("torch-unfit", *problem)
+    if lane.kind in (EngineKind.TURBOMIND, EngineKind.AWQ) and (
+        problem := turbomind_problem(stack, driver=driver, gpus=gpus)
+    ):
+        return ErrorInfo("turbomind-unfit", *problem)
+    if stack.torch is None:
+        return ErrorInfo(
+            "torch-unfit", f"torch can't be imported: {stack.torch_problem}", "Install it again."
+        )
+    return None
+
+
+def _demo_weights(settings: Settings, lanes: LaneBook) -> Iterator[Finding]:
+    demo = demo_model(settings)
+    if all(model.checkpoint != demo.checkpoint for model in lanes.models):
+        return
+    if is_prepared(settings):
+        yield Finding(Status.OK, "demo weights", f"{demo.name} is prepared")
+    else:
+        yield Finding(
+            Status.WARN,
+            "demo weights",
+            f"{demo.name} is not prepared",
+            "Prepare it, which takes a minute: python -m core models demo",
+        )
+
+
+def _store(settings: Settings) -> Finding:
+    store = Store(settings.database_url)
+    try:
+        store.open()
+    except StoreError as error:
+        return Finding(Status.FAIL, "store", error.message, error.hint)
+    finally:
+        store.close()
+    return Finding(Status.OK, "store", "Turns can be written")
+
+
+def _lane_findings(fitness: Sequence[LaneFitness]) -> Iterator[Finding]:
+    for lane in fitness:
+        if lane.reason is None:
+            yield Finding(Status.OK, f"lane {lane.name}", "It can run here")
+        else:
+            yield Finding(Status.WARN, f"lane {lane.name}", lane.reason.message, lane.reason.hint)
+    if fitness and not any(lane.can_run for lane in fitness):
+        yield Finding(
+            Status.FAIL, "lanes", "No lane can run here", "Follow the hints above for at least one of them."
+        )

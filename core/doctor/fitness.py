@@ -1,0 +1,135 @@
+"""Whether a lane can run here, told from files and installed packages alone: cheap enough for every start.
+
+Imports no engine library and starts no process; what only an import can show is left to `examine`.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from core.config import DEMO_NAME
+from core.domain.runs import ErrorInfo
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+
+_PACKAGES = {
+    EngineKind.TRANSFORMERS: ("torch", "transformers", "accelerate", "fastapi", "uvicorn"),
+    EngineKind.TURBOMIND: ("torch", "lmdeploy"),
+    EngineKind.AWQ: ("torch", "lmdeploy"),
+    EngineKind.PYTORCH: ("torch", "lmdeploy"),
+}
+"""What an engine of each kind imports; `transformers serve` needs the last two for its server."""
+
+LMDEPLOY_KINDS = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH})
+
+
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+def _here() -> tuple[str, str]:
+    return sys.platform, platform.machine()
+
+
+def can_run(
+    lane: LaneSpec,
+    *,
+    gpu: bool,
+    installed: Callable[[str], bool] = _installed,
+    here: Callable[[], tuple[str, str]] = _here,
+) -> ErrorInfo | None:
+    """Why the lane can't run on this machine and what to do; None if nothing speaks against it.
+
+    Args:
+        lane: any lane; an endpoint is always fit, since only a request shows whether somebody answers.
+        gpu: an NVIDIA GPU is here.
+        installed: whether a package can be imported by this Python.
+        here: operating system and processor, as `sys.platform` and `platform.machine` name them.
+    """
+    if not lane.is_local:
+        return None
+    return (
+        _platform_problem(lane, here())
+        or _gpu_problem(lane, gpu)
+        or _python_problem(lane, installed)
+        or _weights_problem(lane)
+    )
+
+
+def _platform_problem(lane: LaneSpec, here: tuple[str, str]) -> ErrorInfo | None:
+    if lane.kind in LMDEPLOY_KINDS and here != ("linux", "x86_64"):
+        return ErrorInfo(
+            "platform-not-served",
+            f"LMDeploy has no build for {here[0]} on {here[1]}",
+            "Use a transformers lane, or an endpoint on a Linux machine with an NVIDIA GPU.",
+        )
+    return None
+
+
+def _gpu_problem(lane: LaneSpec, gpu: bool) -> ErrorInfo | None:
+    if gpu:
+        return None
+    if lane.kind in LMDEPLOY_KINDS:
+        return ErrorInfo(
+            "no-gpu",
+            "LMDeploy needs an NVIDIA GPU, and none is here",
+            "Use a transformers lane on the CPU, or an endpoint on a machine with a GPU.",
+        )
+    if lane.settings.device == "cuda" or lane.settings.devices:
+        return ErrorInfo(
+            "no-gpu",
+            "The lane is set to a GPU, and no NVIDIA GPU is here",
+            'Set device = "cpu" for this lane, or leave it out.',
+        )
+    return None
+
+
+def _python_problem(lane: LaneSpec, installed: Callable[[str], bool]) -> ErrorInfo | None:
+    python = lane.settings.python
+    if python is not None and python != sys.executable:
+        if os.access(python, os.X_OK):
+            return None
+        return ErrorInfo(
+            "engine-python-missing",
+            f"The lane's own Python is not at {python}",
+            "Correct `python` in lanes.toml, or leave it out to use LMDyno's own environment.",
+        )
+    packages = _PACKAGES[lane.kind]
+    if lane.weights is Weights.GGUF:
+        packages += ("gguf",)
+    missing = [package for package in packages if not installed(package)]
+    if missing:
+        return ErrorInfo(
+            "engine-not-installed",
+            f"Not installed: {', '.join(missing)}",
+            "Install LMDyno's requirements: pip install -r requirements.txt",
+        )
+    return None
+
+
+def _weights_problem(lane: LaneSpec) -> ErrorInfo | None:
+    """A hub id can't be checked without the network, so only folders and files are."""
+    if lane.model is None:
+        return ErrorInfo("no-model", "The lane names no model", "Add `model` to it in lanes.toml.")
+    path = lane.model.path(lane.weights)
+    if path is None:
+        return ErrorInfo(
+            "no-such-weights",
+            f"The model {lane.model.name} has no {lane.weights} form",
+            f"Add `{lane.weights}` to [models.{lane.model.name}] in lanes.toml.",
+        )
+    if not Path(path).is_absolute() or Path(path).exists():
+        return None
+    return ErrorInfo(
+        "weights-missing", f"There are no weights at {path}", _weights_hint(lane.model, lane.weights)
+    )
+
+
+def _weights_hint(model: ModelSpec, weights: Weights) -> str:
+    if weights is Weights.AWQ:
+        return f"Quantise the model: python -m core quantize {model.name}"
+    if Path(model.checkpoint).name == DEMO_NAME:
+        return "Prepare the demo weights: python -m core models demo"
+    return f"Correct the path of the model {model.name} in lanes.toml."

@@ -1,0 +1,125 @@
+"""How TurboMind divides GPU memory into a KV cache, and how many tokens fit into it.
+
+The arithmetic is TurboMind's own, read in LMDeploy's sources (https://github.com/InternLM/lmdeploy):
+`src/turbomind/turbomind.cc` takes `cache_max_entry_count` of the memory that is free after the weights are
+loaded; `src/turbomind/memory/page.h`, `slab.h` and `object.cc` divide it into pages of 32 MiB and these into
+slabs of equal blocks; a block holds keys and values of 64 tokens in all layers. It holds for decoder models
+whose layers all have an ordinary KV cache (MHA, GQA, MQA), not for MLA, sliding windows or linear attention.
+
+Pure functions of plain numbers: it reads no checkpoint and asks no GPU.
+"""
+
+from dataclasses import dataclass
+
+from core.errors import InputError
+
+BLOCK_TOKENS = 64
+"""Tokens in a block: LMDeploy's default `cache_block_seq_len`."""
+KV_BITS = (16, 8, 4)
+
+_DTYPE_BITS = 16
+"""TurboMind computes in float16 or bfloat16 only."""
+_PAGE_BYTES = 32 * 2**20
+_MAX_SLAB_BYTES = 2**30
+_MIN_SLAB_USE = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvShape:
+    """What of a model decides the size of its KV cache."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvPool:
+    """A KV cache as TurboMind lays it out, on each GPU that the engine spans."""
+
+    reserved_bytes: int
+    """Taken from the GPU at start, whatever of it is used later."""
+    block_bytes: int
+    """Keys and values of `BLOCK_TOKENS` tokens."""
+    slab_bytes: int
+    blocks: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that fit, over all sequences together."""
+        return self.blocks * BLOCK_TOKENS
+
+    @property
+    def usable_bytes(self) -> int:
+        """What blocks can fill; the rest of the reserved memory is lost to rounding."""
+        return self.blocks * self.block_bytes
+
+    def sequences(self, length_tokens: int) -> int:
+        """Sequences of this length that fit at once; each takes whole blocks."""
+        if length_tokens < 1:
+            raise InputError(f"A sequence of {length_tokens} tokens", hint="Choose a length above 0.")
+        return self.blocks // -(-length_tokens // BLOCK_TOKENS)
+
+
+def kv_bytes_per_token(shape: KvShape, *, kv_bits: int = 16, tp: int = 1) -> int:
+    """Bytes of one token's keys and values in all layers, on one GPU of `tp`.
+
+    A quantised cache (8 or 4 bits) keeps a 16-bit scale and zero point for each head and token besides.
+    """
+    if kv_bits not in KV_BITS:
+        raise InputError(f"A KV cache of {kv_bits} bits", hint="TurboMind keeps it in 16, 8 or 4 bits.")
+    parameter_bits = 0 if kv_bits == _DTYPE_BITS else 2 * _DTYPE_BITS
+    head_bits = shape.head_dim * kv_bits + parameter_bits
+    return shape.layers * _kv_heads_per_gpu(shape, tp) * 2 * head_bits // 8
+
+
+def kv_pool(shape: KvShape, reserved_bytes: int, *, kv_bits: int = 16, tp: int = 1) -> KvPool:
+    """The blocks that TurboMind makes of `reserved_bytes` on each GPU."""
+    block_bytes = kv_bytes_per_token(shape, kv_bits=kv_bits, tp=tp) * BLOCK_TOKENS
+    slab_bytes = _slab_bytes(block_bytes)
+    pages = max(0, reserved_bytes) // _PAGE_BYTES
+    slabs = pages * _PAGE_BYTES // slab_bytes
+    return KvPool(
+        reserved_bytes=max(0, reserved_bytes),
+        block_bytes=block_bytes,
+        slab_bytes=slab_bytes,
+        blocks=slabs * (slab_bytes // block_bytes),
+    )
+
+
+def refuse_unless_plain_attention(
+    architecture: str, *, is_mla: bool, is_hybrid: bool, sliding_window: int | None
+) -> None:
+    """Raise InputError (`kv-arithmetic-unknown`) for models whose cache is laid out otherwise."""
+    if is_mla:
+        reason = "it caches a compressed form of keys and values (MLA)"
+    elif is_hybrid:
+        reason = "some of its layers keep a state of fixed size instead of keys and values"
+    elif sliding_window:
+        reason = f"some of its layers look back only {sliding_window} tokens (sliding window)"
+    else:
+        return
+    raise InputError(
+        f"The KV cache of {architecture} can't be predicted: {reason}",
+        hint="Start the engine and read its memory instead.",
+        code="kv-arithmetic-unknown",
+    )
+
+
+def _kv_heads_per_gpu(shape: KvShape, tp: int) -> int:
+    """Heads are shared out over the GPUs; with fewer heads than GPUs each keeps a copy of one."""
+    if tp < 1 or (shape.kv_heads % tp and tp % shape.kv_heads):
+        raise InputError(
+            f"{shape.kv_heads} KV heads can't be divided over {tp} GPUs",
+            hint="Choose a tensor parallel size that divides the number of KV heads.",
+        )
+    return max(1, shape.kv_heads // tp)
+
+
+def _slab_bytes(block_bytes: int) -> int:
+    """The smallest power of two of pages that holds a block, doubled until at most 5 % is left over."""
+    pages = -(-block_bytes // _PAGE_BYTES)
+    slab = (1 << (pages - 1).bit_length()) * _PAGE_BYTES
+    while slab // block_bytes * block_bytes / slab < _MIN_SLAB_USE and slab * 2 <= _MAX_SLAB_BYTES:
+        slab *= 2
+    return slab

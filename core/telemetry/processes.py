@@ -1,0 +1,137 @@
+"""Processes of this machine, seen through psutil. Knows nothing of engines.
+
+A pid alone names nobody: numbers are used again. A process is meant by its pid together with the time it was
+created, and every function that ends one checks both. All functions are thread-safe.
+"""
+
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+_CLOCK_STEP_S = 2.0
+"""Creation times are counted from the boot time, which the kernel may round differently after a clock step."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that can't be mistaken for a later one with the same number."""
+
+    pid: int
+    created_s: float
+    """Seconds since the epoch."""
+
+    @property
+    def alive(self) -> bool:
+        return is_alive(self.pid, self.created_s)
+
+
+def process_created_s(pid: int) -> float | None:
+    """When the process was created, in seconds since the epoch; None if there is none."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None
+
+
+def is_alive(pid: int, created_s: float) -> bool:
+    """Whether that very process still runs. A zombie is dead."""
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created_s) > _CLOCK_STEP_S:
+            return False
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def identify(pid: int) -> ProcessId | None:
+    """The process that has this number now; None if none has."""
+    created_s = process_created_s(pid)
+    return None if created_s is None else ProcessId(pid, created_s)
+
+
+def this_process() -> ProcessId:
+    pid = os.getpid()
+    return ProcessId(pid, psutil.Process(pid).create_time())
+
+
+def tree(pid: int) -> tuple[int, ...]:
+    """The process and all its descendants; empty if it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return (pid, *(child.pid for child in process.children(recursive=True)))
+    except psutil.Error:
+        return ()
+
+
+def resident_bytes(pids: Iterable[int]) -> int | None:
+    """Resident memory of these processes together; None if none of them can be read.
+
+    Pages that they share are counted once for each.
+    """
+    sizes = [size for pid in pids if (size := _resident_bytes(pid)) is not None]
+    return sum(sizes) if sizes else None
+
+
+def _resident_bytes(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def with_environment(variable: str, value: str) -> tuple[ProcessId, ...]:
+    """Every process of this user that was started with that environment variable, zombies left out.
+
+    It finds the children of a dead process too, in whatever session they are.
+    """
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value:
+                found.append(ProcessId(process.pid, process.create_time()))
+        except psutil.Error:
+            continue  # gone meanwhile, a zombie, or somebody else's
+    return tuple(found)
+
+
+def listens_on(pids: Iterable[int], port: int) -> bool:
+    """Whether one of these processes accepts TCP connections on the port."""
+    return any(_listens_on(pid, port) for pid in pids)
+
+
+def _listens_on(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+    except psutil.Error:
+        return False
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
+
+
+def send_signal(process: ProcessId, number: signal.Signals) -> None:
+    """Signal that very process; nothing happens if it is gone."""
+    if process.alive:
+        try:
+            os.kill(process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def send_signal_to_group(leader: ProcessId, number: signal.Signals) -> None:
+    """Signal the process group that `leader` leads; nothing happens if the leader is gone."""
+    if leader.alive:
+        try:
+            os.killpg(leader.pid, number)
+        except ProcessLookupError:
+            return
+
+
+def group_of(pid: int) -> int | None:
+    """The id of the process group that it belongs to; None if it is gone."""
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None

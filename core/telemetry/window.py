@@ -1,0 +1,186 @@
+"""What happened between two stamps: peaks, means and energy from a series of samples.
+
+Energy is the change of NVML's counter, read off between the samples around each stamp. It belongs to the
+whole board and everything that ran on it; the power that the board draws when idle stands beside it,
+unsubtracted.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, median
+from typing import TypeVar
+
+from core.telemetry.gpus import GpuReading
+from core.telemetry.samples import MemorySource, Sample
+
+Number = TypeVar("Number", int, float)
+
+_NS = 1e-9
+_MAX_GAP_S = 2.5
+"""Between samples further apart than this nothing is read off: idle sampling is once a second."""
+_IDLE_SAMPLES = 30
+"""Idle power is the median of up to this many idle samples, the last ones before the window."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuWindow:
+    """One GPU during a window; None where it could not be measured, with the reason in `energy_gap`."""
+
+    index: int
+    name: str
+    board: int
+    peak_used_bytes: int | None
+    mean_utilisation_ratio: float | None
+    mean_power_w: float | None
+    """Mean of the power readings, which many GPUs average over a second: energy is the better measure."""
+    energy_j: float | None
+    energy_gap: str | None
+    idle_power_w: float | None
+    """Median power while no engine was busy and no kernel ran, shortly before the window."""
+    peak_temperature_c: float | None
+    throttle_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWindow:
+    """One engine during a window."""
+
+    name: str
+    was_busy: bool
+    peak_gpu_bytes: int | None
+    """The largest sum over all its GPUs."""
+    source: MemorySource | None
+    """`difference` if any part of the sum was found that way."""
+    peak_resident_bytes: int | None
+    mean_cpu_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowStats:
+    """What the samples say about a stretch of time; stamps are perf_counter_ns."""
+
+    start_ns: int
+    end_ns: int
+    samples: int
+    """Samples inside the window; the energy also uses the ones around it."""
+    gpus: tuple[GpuWindow, ...]
+    engines: tuple[EngineWindow, ...]
+
+    @property
+    def duration_s(self) -> float:
+        return (self.end_ns - self.start_ns) * _NS
+
+    @property
+    def busy_engines(self) -> tuple[str, ...]:
+        """Who was at work in the window; with more than one its energy and utilisation are shared."""
+        return tuple(engine.name for engine in self.engines if engine.was_busy)
+
+
+def window_stats(samples: Sequence[Sample], start_ns: int, end_ns: int) -> WindowStats:
+    """Statistics of `[start_ns, end_ns]` over samples in the order of time."""
+    inside = [sample for sample in samples if start_ns <= sample.at_ns <= end_ns]
+    around = (*_last_before(samples, start_ns), *inside)
+    gpus = {reading.index: reading for sample in around for reading in sample.gpus}
+    names = dict.fromkeys(engine.name for sample in inside for engine in sample.engines)
+    return WindowStats(
+        start_ns=start_ns,
+        end_ns=end_ns,
+        samples=len(inside),
+        gpus=tuple(_gpu_window(samples, inside, gpu, start_ns, end_ns) for gpu in gpus.values()),
+        engines=tuple(_engine_window(inside, name) for name in names),
+    )
+
+
+def _last_before(samples: Sequence[Sample], at_ns: int) -> Sequence[Sample]:
+    return [sample for sample in samples if sample.at_ns < at_ns][-1:]
+
+
+def _gpu_window(
+    samples: Sequence[Sample], inside: Sequence[Sample], gpu: GpuReading, start_ns: int, end_ns: int
+) -> GpuWindow:
+    readings = [reading for sample in inside if (reading := sample.gpu(gpu.index))]
+    energy = _energy(samples, gpu.index, start_ns, end_ns)
+    return GpuWindow(
+        index=gpu.index,
+        name=gpu.name,
+        board=gpu.board,
+        peak_used_bytes=_peak(reading.used_bytes for reading in readings),
+        mean_utilisation_ratio=_mean(reading.utilisation_ratio for reading in readings),
+        mean_power_w=_mean(reading.power_w for reading in readings),
+        energy_j=energy if isinstance(energy, float) else None,
+        energy_gap=energy if isinstance(energy, str) else None,
+        idle_power_w=_idle_power(samples, gpu.index, start_ns),
+        peak_temperature_c=_peak(reading.temperature_c for reading in readings),
+        throttle_reasons=tuple(
+            dict.fromkeys(reason for reading in readings for reason in reading.throttle_reasons or ())
+        ),
+    )
+
+
+def _engine_window(inside: Sequence[Sample], name: str) -> EngineWindow:
+    readings = [engine for sample in inside for engine in sample.engines if engine.name == name]
+    totals = [
+        (sum(share.used_bytes or 0 for share in engine.gpu_memory), engine.gpu_memory)
+        for engine in readings
+        if engine.gpu_memory and all(share.used_bytes is not None for share in engine.gpu_memory)
+    ]
+    peak_bytes, shares = max(totals, key=lambda total: total[0], default=(None, ()))
+    sources = {share.source for share in shares}
+    return EngineWindow(
+        name=name,
+        was_busy=any(engine.busy for engine in readings),
+        peak_gpu_bytes=peak_bytes,
+        source=MemorySource.DIFFERENCE if MemorySource.DIFFERENCE in sources else next(iter(sources), None),
+        peak_resident_bytes=_peak(engine.resident_bytes for engine in readings),
+        mean_cpu_ratio=_mean(engine.cpu_ratio for engine in readings),
+    )
+
+
+def _energy(samples: Sequence[Sample], gpu: int, start_ns: int, end_ns: int) -> float | str:
+    """Joules between the stamps, or why they can't be told."""
+    readings = [(sample.at_ns, reading) for sample in samples if (reading := sample.gpu(gpu))]
+    counter = [(at, reading.energy_j) for at, reading in readings if reading.energy_j is not None]
+    if not counter:
+        reasons = (reading.reason("energy_j") for _, reading in readings)
+        return next((reason for reason in reasons if reason), "No samples")
+    start, end = _read_off(counter, start_ns), _read_off(counter, end_ns)
+    if start is None or end is None:
+        return "The window is not covered by samples"
+    within = [start, *(joules for at, joules in counter if start_ns < at < end_ns), end]
+    if any(later < earlier for earlier, later in pairwise(within)):
+        return "The energy counter started again within the window"
+    return end - start
+
+
+def _read_off(counter: Sequence[tuple[int, float]], at_ns: int) -> float | None:
+    """The counter at a stamp, on the line between the samples around it."""
+    before = [point for point in counter if point[0] <= at_ns]
+    after = [point for point in counter if point[0] >= at_ns]
+    if not before or not after:
+        return None
+    (left_ns, left), (right_ns, right) = before[-1], after[0]
+    if left_ns == right_ns:
+        return left
+    if (right_ns - left_ns) * _NS > _MAX_GAP_S:
+        return None
+    return left + (right - left) * (at_ns - left_ns) / (right_ns - left_ns)
+
+
+def _idle_power(samples: Sequence[Sample], gpu: int, start_ns: int) -> float | None:
+    idle = [
+        reading.power_w
+        for sample in samples
+        if sample.at_ns < start_ns and not sample.busy and (reading := sample.gpu(gpu))
+        if reading.power_w is not None and not reading.utilisation_ratio
+    ]
+    return median(idle[-_IDLE_SAMPLES:]) if idle else None
+
+
+def _peak(values: Iterable[Number | None]) -> Number | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

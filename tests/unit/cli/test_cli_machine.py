@@ -1,0 +1,104 @@
+"""The commands that look at the machine: `doctor`, `memory predict` and `telemetry`."""
+
+import json
+
+import pytest
+import typer
+from safetensors_stub import write_checkpoint
+from typer.testing import CliRunner
+
+from core.cli import doctor, memory, telemetry
+from core.doctor import Diagnosis, Finding, LaneFitness, Status
+from core.domain.runs import ErrorInfo, Machine
+from core.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LMDYNO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LMDYNO_LANES", str(tmp_path / "lanes.toml"))
+
+
+@pytest.fixture
+def app():
+    app = typer.Typer()
+    app.command()(doctor.doctor)
+    app.add_typer(memory.app, name="memory")
+    app.command()(telemetry.telemetry)
+    return app
+
+
+def diagnosis(status):
+    return Diagnosis(
+        findings=(Finding(status, "store", "It is full", "Correct [models.m]."),),
+        lanes=(
+            LaneFitness("hf", None),
+            LaneFitness("awq", ErrorInfo("no-gpu", "No GPU is here", "Use the CPU.")),
+        ),
+        machine=Machine(host="h", platform="Linux", python="3.12.1"),
+    )
+
+
+@pytest.mark.parametrize(("status", "code"), [(Status.WARN, 0), (Status.FAIL, 1)])
+def test_doctor_as_json(app, monkeypatch, status, code):
+    monkeypatch.setattr(doctor, "examine", lambda settings, book: diagnosis(status))
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == code
+    document = json.loads(result.stdout)
+    assert document["findings"] == [
+        {"status": status, "what": "store", "detail": "It is full", "remedy": "Correct [models.m]."}
+    ]
+    assert document["lanes"] == [
+        {"name": "hf", "can_run": True, "reason": None, "hint": None},
+        {"name": "awq", "can_run": False, "reason": "No GPU is here", "hint": "Use the CPU."},
+    ]
+    assert document["machine"]["host"] == "h"
+
+
+def test_doctor_as_a_table_shows_each_remedy(app, monkeypatch):
+    monkeypatch.setattr(doctor, "examine", lambda settings, book: diagnosis(Status.FAIL))
+    result = CliRunner().invoke(app, ["doctor"])
+    assert "It is full" in result.stdout
+    assert "Correct [models.m]." in result.stdout
+
+
+def test_memory_predict_as_json(app, tmp_path):
+    folder = write_checkpoint(tmp_path / "model")
+    result = CliRunner().invoke(
+        app, ["memory", "predict", str(folder), "--ratio", "0.5", "--gpu-gib", "24", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["kv_bytes_per_token"] == 131_072
+    assert document["kv_tokens"] == document["kv_blocks"] * 64
+    assert document["fits"] is True
+    assert sum(part["size_bytes"] for part in document["parts"]) == document["total_bytes"]
+
+
+def test_memory_predict_in_words_and_with_fewer_bits(app, tmp_path):
+    folder = write_checkpoint(tmp_path / "model")
+    arguments = ["memory", "predict", str(folder), "--ratio", "0.5", "--gpu-gib", "24", "--kv-bits", "4"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "34,816 bytes" in result.stdout
+
+
+def test_memory_predict_refuses_what_the_arithmetic_does_not_hold_for(app, tmp_path):
+    folder = write_checkpoint(tmp_path / "model", sliding_window=4096)
+    result = CliRunner().invoke(app, ["memory", "predict", str(folder), "--ratio", "0.5", "--gpu-gib", "24"])
+    assert isinstance(result.exception, InputError)
+    assert result.exception.code == "kv-arithmetic-unknown"
+
+
+def test_telemetry_samples_for_the_time_asked_for(app):
+    result = CliRunner().invoke(app, ["telemetry", "--seconds", "0.3", "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["samples"]
+    assert document["window"]["end_ns"] - document["window"]["start_ns"] >= 0.3e9
+
+
+def test_telemetry_as_a_table(app):
+    result = CliRunner().invoke(app, ["telemetry", "--seconds", "0.3"])
+    assert result.exit_code == 0, result.output
+    assert "samples" in result.stdout

@@ -1,0 +1,179 @@
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from core.config import LaneBook, load_lanes
+from core.doctor import Status, examine
+from core.doctor.probe import EngineStack, TorchFacts
+from core.domain.runs import ErrorInfo
+from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.settings import load_settings
+from core.telemetry.gpus import GpuFacts
+
+GIB = 2**30
+H100 = GpuFacts(index=0, name="H100", total_bytes=80 * GIB, free_bytes=79 * GIB, compute_capability=(9, 0))
+
+
+@dataclass
+class StubNvml:
+    gpus: tuple = ()
+    trouble: ErrorInfo | None = None
+
+    def devices(self):
+        return self.gpus
+
+    def driver_version(self):
+        return "580.95.05" if self.gpus else None
+
+    def cuda_version(self):
+        return (13, 0) if self.gpus else None
+
+    def problem(self):
+        return self.trouble
+
+    def close(self):
+        pass
+
+
+def fitting(python):
+    return EngineStack(
+        python=python,
+        python_version="3.12.1",
+        versions={"lmdeploy": "0.18.0", "torch": "2.12.1", "transformers": "5.23.0"},
+        torch=TorchFacts("13.0", True, ("sm_90",)),
+        turbomind_loads=True,
+    )
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load_settings({"LMDYNO_HOME": str(tmp_path / "home"), "LMDYNO_LANES": str(tmp_path / "none")})
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    return ModelSpec(name="m", checkpoint=str(folder), awq=str(folder))
+
+
+def book(*lanes):
+    models = {lane.model.name: lane.model for lane in lanes}
+    return LaneBook(models=tuple(models.values()), lanes=lanes, source=None)
+
+
+def by_what(diagnosis):
+    return {finding.what: finding for finding in diagnosis.findings}
+
+
+def test_a_gpu_machine_where_everything_fits(settings, model):
+    lanes = book(
+        LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model),
+        LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=model),
+    )
+    diagnosis = examine(settings, lanes, nvml=StubNvml((H100,)), probe=fitting)
+    assert not diagnosis.failed
+    assert [(lane.name, lane.can_run) for lane in diagnosis.lanes] == [("hf", True), ("turbomind", True)]
+    found = by_what(diagnosis)
+    assert found["GPU 0"].status is Status.OK
+    assert found["NVIDIA driver"].detail == "580.95.05, serves CUDA up to 13.0"
+    assert found["store"].status is Status.OK
+    assert diagnosis.machine.gpus == ("H100, 80.00 GiB",)
+
+
+def test_a_lane_whose_backend_does_not_load_can_t_run_although_its_files_are_there(settings, model):
+    def broken(python):
+        return EngineStack(
+            python=python,
+            versions={"lmdeploy": "0.18.0"},
+            torch=TorchFacts("13.0", True, ("sm_90",)),
+            turbomind_problem="libcublas.so.12",
+        )
+
+    lanes = book(
+        LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=model),
+        LaneSpec(name="pytorch", kind=EngineKind.PYTORCH, model=model),
+    )
+    diagnosis = examine(settings, lanes, nvml=StubNvml((H100,)), probe=broken)
+    turbomind, pytorch = diagnosis.lanes
+    assert turbomind.reason.code == "turbomind-unfit"
+    assert pytorch.can_run
+    assert diagnosis.failed
+
+
+def test_gpu_lanes_on_a_machine_without_one_say_what_can_be_done(settings, model):
+    trouble = ErrorInfo("no-nvidia-driver", "No NVIDIA driver is installed", "Use the CPU.")
+    lanes = book(
+        LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model),
+        LaneSpec(name="awq", kind=EngineKind.AWQ, model=model),
+    )
+    diagnosis = examine(settings, lanes, nvml=StubNvml(trouble=trouble), probe=fitting)
+    found = by_what(diagnosis)
+    assert found["lane hf"].status is Status.OK
+    assert found["lane awq"].status is Status.WARN
+    assert "endpoint" in found["lane awq"].remedy
+    assert (found["GPU"].status, found["GPU"].detail) == (Status.INFO, "No NVIDIA driver is installed")
+    assert not diagnosis.failed
+
+
+def test_a_machine_on_which_nothing_runs_fails(settings, model):
+    diagnosis = examine(
+        settings,
+        book(LaneSpec(name="awq", kind=EngineKind.AWQ, model=model)),
+        nvml=StubNvml(),
+        probe=fitting,
+    )
+    assert by_what(diagnosis)["lanes"].status is Status.FAIL
+    assert diagnosis.failed
+
+
+def test_every_python_that_a_lane_names_is_asked_once(settings, model):
+    asked = []
+
+    def probe(python):
+        asked.append(python)
+        return fitting(python)
+
+    own = EngineSettings(python="/bin/sh")
+    lanes = book(
+        LaneSpec(name="a", kind=EngineKind.TURBOMIND, model=model, settings=own),
+        LaneSpec(name="b", kind=EngineKind.TURBOMIND, model=model, settings=own),
+        LaneSpec(name="c", kind=EngineKind.TRANSFORMERS, model=model),
+    )
+    diagnosis = examine(settings, lanes, nvml=StubNvml((H100,)), probe=probe)
+    assert asked == [sys.executable, "/bin/sh"]
+    assert "engines in /bin/sh: TurboMind" in by_what(diagnosis)
+
+
+def test_a_store_that_can_t_be_written_fails_with_the_reason(settings, model, tmp_path):
+    (tmp_path / "home").write_text("a file where a folder should be")
+    diagnosis = examine(
+        settings,
+        book(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
+        nvml=StubNvml(),
+        probe=fitting,
+    )
+    store = by_what(diagnosis)["store"]
+    assert store.status is Status.FAIL
+    assert store.remedy
+
+
+def test_demo_weights_that_are_missing_are_a_warning_with_the_command(settings):
+    lanes = load_lanes(settings, gpu=False)
+    diagnosis = examine(settings, lanes, nvml=StubNvml(), probe=fitting)
+    found = by_what(diagnosis)
+    assert found["demo weights"].status is Status.WARN
+    assert "models demo" in found["demo weights"].remedy
+    assert "models demo" in found["lane hf"].remedy
+
+
+def test_a_nearly_full_gpu_is_pointed_out(settings, model):
+    full = GpuFacts(index=0, name="H100", total_bytes=80 * GIB, free_bytes=5 * GIB)
+    diagnosis = examine(
+        settings,
+        book(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
+        nvml=StubNvml((full,)),
+        probe=fitting,
+    )
+    assert by_what(diagnosis)["GPU 0"].status is Status.WARN

@@ -1,0 +1,106 @@
+import pytest
+
+from core.doctor.findings import Status
+from core.doctor.probe import EngineStack, TorchFacts
+from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_problem
+from core.telemetry.gpus import GpuFacts
+
+H100 = GpuFacts(index=0, name="H100", total_bytes=1, free_bytes=1, compute_capability=(9, 0))
+V100 = GpuFacts(index=0, name="V100", total_bytes=1, free_bytes=1, compute_capability=(7, 0))
+P100 = GpuFacts(index=0, name="P100", total_bytes=1, free_bytes=1, compute_capability=(6, 0))
+VERSIONS = {"lmdeploy": "0.18.0", "transformers": "5.23.0", "torch": "2.12.1+cu130"}
+
+
+def stack(**changes):
+    facts = {
+        "python": "/venv/bin/python",
+        "python_version": "3.12.1",
+        "versions": VERSIONS,
+        "torch": TorchFacts(cuda="13.0", sees_gpu=True, architectures=("sm_75", "sm_80", "sm_90")),
+        "turbomind_loads": True,
+    }
+    return EngineStack(**facts | changes)
+
+
+def statuses(stack, *, driver="580.95.05", gpus=(H100,)):
+    return {f.what: f for f in stack_findings(stack, driver=driver, gpus=gpus, own=True)}
+
+
+def test_a_stack_that_fits_is_fine():
+    found = statuses(stack())
+    assert found["engines: torch"].status is Status.OK
+    assert found["engines: TurboMind"].status is Status.OK
+    assert "lmdeploy 0.18.0" in found["engines"].detail
+
+
+def test_without_a_gpu_turbomind_is_no_failure():
+    torch = TorchFacts(cuda="13.0", sees_gpu=False, architectures=())
+    found = statuses(stack(torch=torch, turbomind_loads=False), driver=None, gpus=())
+    assert found["engines: TurboMind"].status is Status.INFO
+    assert found["engines: torch"].status is Status.OK
+
+
+@pytest.mark.parametrize(
+    ("changes", "driver", "gpu", "message"),
+    [
+        ({"torch": TorchFacts("13.0", False, ())}, "570.86", H100, "Driver 570.86 is too old"),
+        ({"torch": TorchFacts("13.0", False, ())}, "580.95", H100, "sees no GPU"),
+        ({"torch": TorchFacts(None, False, ())}, "580.95", H100, "CPU-only"),
+        (
+            {"torch": None, "torch_problem": "ImportError: x"},
+            "580.95",
+            H100,
+            "can't be imported: ImportError: x",
+        ),
+        ({}, "580.95", V100, "no kernels for V100"),
+    ],
+)
+def test_what_keeps_torch_from_the_gpu_is_named_with_a_remedy(changes, driver, gpu, message):
+    problem, remedy = torch_problem(stack(**changes), driver=driver, gpus=[gpu])
+    assert message in problem
+    assert remedy
+    assert statuses(stack(**changes), driver=driver, gpus=[gpu])["engines: torch"].status is Status.FAIL
+
+
+def test_a_driver_that_the_table_calls_old_is_fine_if_torch_reaches_the_gpu():
+    """NVIDIA's forward-compatibility package makes that possible."""
+    assert torch_problem(stack(), driver="570.86", gpus=[H100]) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "driver", "gpu", "message"),
+    [
+        ({}, "470.10", H100, "needs 525"),
+        (
+            {"turbomind_loads": False, "turbomind_problem": "libcublas.so.12"},
+            "580.95",
+            H100,
+            "libcublas.so.12",
+        ),
+        ({}, "580.95", P100, "no TurboMind kernels for P100"),
+    ],
+)
+def test_what_keeps_turbomind_from_serving_is_named(changes, driver, gpu, message):
+    problem, remedy = turbomind_problem(stack(**changes), driver=driver, gpus=[gpu])
+    assert message in problem
+    assert remedy
+
+
+def test_one_gpu_that_is_served_is_enough():
+    assert turbomind_problem(stack(), driver="580.95", gpus=[P100, H100]) is None
+
+
+def test_bounds_and_llava_are_warnings():
+    found = statuses(
+        stack(
+            versions=VERSIONS | {"transformers": "5.17.0", "torch": "2.13.0"},
+            lmdeploy_needs=("torch<=2.12.1",),
+        )
+    )
+    assert found["engines: LMDeploy's bounds"].status is Status.WARN
+    assert found["engines: LLaVA"].status is Status.WARN
+
+
+def test_a_broken_interpreter_is_the_only_finding_about_it():
+    findings = list(stack_findings(stack(problem="can't be run"), driver=None, gpus=(), own=False))
+    assert [(f.status, f.what) for f in findings] == [(Status.FAIL, "engines in /venv/bin/python")]
