@@ -11,6 +11,7 @@ LMDynoError(message, hint, code)
 │  ├─ EngineTimeout         no connection, no first token, or a stream that stalled
 │  ├─ EngineCrashed         it died or broke off an answer
 │  └─ WrongBackend          it runs on another backend than the lane is named after
+├─ ModelError               a model folder could not be made or is not what it should be
 ├─ TelemetryUnavailable     no driver or no such sensor; shown as "–", never as an alarm
 └─ StoreError               the database can't be read or written
 
@@ -78,6 +79,10 @@ class EngineCrashed(EngineError):
 
 class WrongBackend(EngineError):
     default_code = "wrong-backend"
+
+
+class ModelError(LMDynoError):
+    default_code = "model"
 
 
 class TelemetryUnavailable(LMDynoError):

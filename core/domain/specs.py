@@ -4,6 +4,7 @@ A lane is one column: engine + model + settings. A local lane owns one engine pr
 name; an `endpoint` lane is a server that somebody else runs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -59,7 +60,7 @@ class ModelSpec:
 class EngineSettings:
     """Settings of a local engine, under the engines' own names; None leaves the engine's default.
 
-    Which of them a kind takes is part of its row in `core.engines.launch`; `core.config` refuses the others.
+    Which of them a kind takes says `SETTINGS_OF`, which values are allowed `core.domain.rules`.
     """
 
     device: str | None = None
@@ -85,6 +86,35 @@ class EngineSettings:
     tp: int = 1
     """LMDeploy: GPUs that one engine spans (tensor parallel size)."""
     enable_prefix_caching: bool = False
+
+
+_ANY_ENGINE = frozenset({"devices", "dtype", "python", "trust_remote_code", "start_timeout_s"})
+_LMDEPLOY = _ANY_ENGINE | {
+    "session_len",
+    "max_batch_size",
+    "cache_max_entry_count",
+    "quant_policy",
+    "tp",
+    "enable_prefix_caching",
+}
+
+SETTINGS_OF: Mapping[EngineKind, frozenset[str]] = {
+    EngineKind.TRANSFORMERS: _ANY_ENGINE | {"device", "continuous_batching"},
+    EngineKind.TURBOMIND: _LMDEPLOY,
+    EngineKind.AWQ: _LMDEPLOY,
+    EngineKind.PYTORCH: _LMDEPLOY,
+    EngineKind.ENDPOINT: frozenset(),
+}
+"""The fields of `EngineSettings` that each kind takes."""
+
+WEIGHTS_OF: Mapping[EngineKind, tuple[Weights, ...]] = {
+    EngineKind.TRANSFORMERS: (Weights.CHECKPOINT, Weights.GGUF),
+    EngineKind.TURBOMIND: (Weights.CHECKPOINT,),
+    EngineKind.AWQ: (Weights.AWQ,),
+    EngineKind.PYTORCH: (Weights.CHECKPOINT,),
+    EngineKind.ENDPOINT: (),
+}
+"""The forms of a model that each kind loads; the first is the default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

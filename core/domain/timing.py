@@ -28,7 +28,8 @@ class Timing:
     chunk_tokens: tuple[int, ...] | None = None
     """Output tokens in each of these chunks, where the engine names its token ids."""
     output_tokens: int | None = None
-    """Generated tokens by the engine's usage, without the closing end-of-sequence token."""
+    """Generated tokens without the closing end-of-sequence token: by the engine's usage, or for an answer cut
+    short by its token ids."""
     ended_ns: int | None = None
     """The end of the stream: `[DONE]`, its last byte, or the moment of cancelling."""
 

@@ -1,0 +1,231 @@
+"""`chat`: one prompt to several lanes, each answer with its measured latency."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from core import units
+from core.cli import context
+from core.codec import encode
+from core.config import LaneBook
+from core.domain.conversation import messages_for
+from core.domain.runs import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
+from core.domain.sampling import Sampling
+from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.engines.leases import lease
+from core.engines.manager import EngineManager, EngineStatus
+from core.engines.resolve import find_endpoint
+from core.errors import EngineError, InputError, StoreError
+from core.meter.devices import DeviceQueue
+from core.meter.protocol import Update
+from core.meter.turns import run_turn
+from core.settings import Settings
+from core.store.runs import Store
+from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import Nvml
+
+progress = Console(stderr=True)
+output = Console(highlight=False)
+
+
+def chat(
+    prompt: Annotated[str, typer.Argument(help="What every lane is asked.")],
+    lane: Annotated[list[str] | None, typer.Option(help="A lane by its name; repeat for more.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; repeat for more.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="The model's id at each --endpoint, in the same order.")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="All lanes at once instead of one after another.")
+    ] = False,
+    system: Annotated[str, typer.Option(help="System prompt.")] = "",
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option()] = 1.0,
+    seed: Annotated[int | None, typer.Option()] = None,
+    max_tokens: Annotated[int, typer.Option()] = 512,
+    fixed_length: Annotated[
+        bool, typer.Option("--fixed-length", help="Exactly --max-tokens tokens, past any end.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Ask several lanes the same question, one after another or together.
+
+    An engine that isn't running is started and stopped again afterwards.
+    """
+    settings, book = context.load()
+    plan = TurnPlan(
+        conversation_id=new_id(),
+        prompt=prompt,
+        system_prompt=system,
+        mode=Mode.TOGETHER if together else Mode.ONE_AFTER_ANOTHER,
+        sampling=Sampling(
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            max_tokens=max_tokens,
+            fixed_length=fixed_length,
+        ),
+        requests=tuple(
+            RequestPlan(lane=spec, messages=messages_for(prompt, system=system))
+            for spec in _lanes(book, lane or [], endpoint or [], model or [])
+        ),
+    )
+    records = _ask(settings, plan, quiet=as_json)
+    if as_json:
+        typer.echo(encode({"turn_id": plan.id, "mode": plan.mode, "lanes": [_result(r) for r in records]}))
+    else:
+        output.print(_table(records))
+    if any(record.error for record in records):
+        raise typer.Exit(1)
+
+
+def _lanes(
+    book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str]
+) -> tuple[LaneSpec, ...]:
+    if not names and not urls:
+        raise InputError(
+            "No lane was named",
+            hint=f"Add --lane NAME ({', '.join(spec.name for spec in book.lanes)}), or --endpoint URL.",
+        )
+    if models and len(models) != len(urls):
+        raise InputError(
+            f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
+        )
+    remote = (
+        LaneSpec(
+            name=f"endpoint-{number}",
+            kind=EngineKind.ENDPOINT,
+            endpoint=EndpointSpec(url=url.rstrip("/"), model=models[number - 1] if models else None),
+        )
+        for number, url in enumerate(urls, start=1)
+    )
+    return (*(book.lane(name) for name in dict.fromkeys(names)), *remote)
+
+
+def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRecord, ...]:
+    local = [request.lane for request in plan.requests if request.lane.is_local]
+    manager = EngineManager(settings, local, gpu=Nvml())
+    try:
+        _start_engines(manager, local, quiet=quiet)
+        return asyncio.run(_measure(settings, plan, _Printer(plan, quiet=quiet)))
+    finally:
+        manager.close()
+
+
+def _start_engines(manager: EngineManager, lanes: Sequence[LaneSpec], *, quiet: bool) -> None:
+    """Start what isn't running; an engine that fails here becomes its own lane's error in the turn."""
+    for spec in lanes:
+        manager.ensure(spec.name)
+    for spec in lanes:
+        with progress.status(f"{spec.name}: starting") as status:
+
+            def show(now: EngineStatus) -> None:
+                status.update(f"{now.name}: {now.stage or now.state} · {units.duration(now.elapsed_s)}")
+
+            try:
+                manager.wait_until_healthy(
+                    spec.name, spec.settings.start_timeout_s, on_progress=None if quiet else show
+                )
+            except EngineError:
+                continue
+
+
+async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> tuple[RequestRecord, ...]:
+    cancel = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, cancel.set)
+    store = _open_store(settings, plan)
+    records = await run_turn(
+        plan,
+        resolve=partial(find_endpoint, settings),
+        lease=partial(lease, settings),
+        on_update=printer.show,
+        cancel=cancel,
+        devices=DeviceQueue(settings.locks_dir),
+    )
+    if store:
+        try:
+            for record in records:
+                store.save_request(record)
+        except StoreError as error:
+            progress.print(f"Not stored: {error.message} {error.hint}")
+        finally:
+            store.close()
+    return records
+
+
+def _open_store(settings: Settings, plan: TurnPlan) -> Store | None:
+    store = Store(settings.database_url)
+    try:
+        store.open()
+        store.save_turn(plan, describe_machine())
+    except StoreError as error:
+        progress.print(f"Not stored: {error.message} {error.hint}")
+        return None
+    return store
+
+
+class _Printer:
+    """Streams answers to the terminal: one after another as they come, together when each is done."""
+
+    def __init__(self, plan: TurnPlan, *, quiet: bool) -> None:
+        self._lanes = {request.id: request.lane.name for request in plan.requests}
+        self._live = plan.mode is Mode.ONE_AFTER_ANOTHER or len(plan.requests) == 1
+        self._quiet = quiet
+        self._headed: set[str] = set()
+
+    def show(self, update: Update) -> None:
+        if self._quiet:
+            return
+        if self._live and update.content:
+            self._head(update.request_id)
+            output.out(update.content, end="")
+        if update.phase is Phase.DONE and update.record:
+            self._head(update.request_id)
+            if not self._live:
+                output.out(update.record.text, end="")
+            output.print()
+            if error := update.record.error:
+                output.print(f"[red]{error.message}[/red]\n{error.hint}")
+
+    def _head(self, request_id: str) -> None:
+        if request_id not in self._headed:
+            self._headed.add(request_id)
+            output.rule(self._lanes[request_id], align="left")
+
+
+def _result(record: RequestRecord) -> dict[str, Any]:
+    return {
+        "lane": record.lane.name,
+        "text": record.text,
+        "finish_reason": record.finish_reason,
+        "prompt_tokens": record.prompt_tokens,
+        "output_tokens": record.output_tokens,
+        "ttft_s": record.ttft_s,
+        "tpot_s": record.tpot_s,
+        "e2e_s": record.e2e_s,
+        "decode_tok_per_s": record.decode_tok_per_s,
+        "error": record.error,
+    }
+
+
+def _table(records: Sequence[RequestRecord]) -> Table:
+    table = Table("lane", "TTFT", "decode", "E2E", "tokens in", "tokens out", "finish")
+    for record in records:
+        table.add_row(
+            record.lane.name,
+            units.milliseconds(record.ttft_s),
+            units.tok_per_s(record.decode_tok_per_s),
+            units.milliseconds(record.e2e_s),
+            units.count(record.prompt_tokens),
+            units.count(record.output_tokens),
+            record.finish_reason or units.UNKNOWN,
+        )
+    return table

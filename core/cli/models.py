@@ -1,0 +1,95 @@
+"""`models`: the checkpoints on disk, and how they come to be there."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from core import units
+from core.codec import encode
+from core.jobs.book import Jobs
+from core.jobs.records import JobState
+from core.models import catalogue, demo, internlm2
+from core.models.awq import prepare_demo_awq
+from core.settings import Settings, load_settings
+from core.telemetry.nvml import Nvml
+
+app = typer.Typer(help="The checkpoints on disk, and how they come to be there.", no_args_is_help=True)
+console = Console(stderr=True)
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """The models in the models folder with their forms and sizes."""
+    models = catalogue.list_models(load_settings())
+    if as_json:
+        typer.echo(encode([_facts(model) for model in models]))
+        return
+    table = Table("model", "form", "size", "path")
+    for model in models:
+        for form in model.forms:
+            table.add_row(model.name, form.weights, units.gib(form.size_bytes), str(form.path))
+    Console().print(table)
+
+
+def _facts(model: catalogue.StoredModel) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "size_bytes": model.size_bytes,
+        "forms": [
+            {
+                "weights": form.weights,
+                "path": str(form.path),
+                "size_bytes": form.size_bytes,
+                "provenance": form.provenance,
+            }
+            for form in model.forms
+        ],
+    }
+
+
+@app.command("demo")
+def prepare_demo() -> None:
+    """Prepare the demo weights once: SmolLM2-135M-Instruct, with its W4A16 form where a GPU can make it."""
+    settings = load_settings()
+    if not demo.is_prepared(settings):
+        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+            task = progress.add_task("Preparing the demo weights")
+            demo.prepare(settings, lambda line: progress.update(task, description=line))
+    if Nvml().devices():
+        _quantise_demo(settings)
+    console.print(f"Demo weights: {settings.models_dir}")
+
+
+def _quantise_demo(settings: Settings) -> None:
+    job_id = prepare_demo_awq(settings)
+    if job_id is None:
+        return
+    jobs = Jobs(settings)
+    with Progress(console=console) as progress:
+        task = progress.add_task("W4A16 of the demo weights", total=1.0)
+        while not (status := jobs.wait(job_id, timeout_s=0.5)).state.ended:
+            progress.update(task, completed=status.record.progress or 0.0)
+        progress.update(task, completed=1.0)
+    if status.state is not JobState.DONE:
+        error = status.record.error
+        console.print(f"The awq lane has no weights yet: {error.message if error else status.state}")
+
+
+@app.command("internlm2")
+def convert_internlm2(
+    source: Annotated[Path, typer.Argument(help="Folder of an InternLM2 checkpoint.")],
+    name: Annotated[str | None, typer.Option(help="The result's name; default is SOURCE-llama.")] = None,
+) -> None:
+    """Convert an InternLM2 checkpoint to a Llama one, which every engine loads without remote code."""
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        task = progress.add_task("Converting")
+        model = internlm2.convert(
+            load_settings(), source, name=name, report=lambda line: progress.update(task, description=line)
+        )
+    typer.echo(model.checkpoint)

@@ -1,0 +1,108 @@
+"""`lanes.toml`: the models, lanes and endpoints of this LMDyno; without it, lanes that fit the machine.
+
+`[models.NAME]` names a checkpoint and what was derived from it, `[lanes.NAME]` an engine over a model or a
+server's URL. Every mistake is a ConfigError with the line, the key and what is allowed. Reading a lanes file
+touches no model: whether a folder holds one is found out when an engine starts. Lanes that were added or
+changed in the dashboard (`core.config.changes`) are laid over both.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.config.changes import changes_file
+from core.config.lanes import LANE_NAME, read_lanes
+from core.config.models import DEMO_GGUF_FILE, DEMO_NAME, awq_dir, demo_model, read_models
+from core.config.toml_source import TomlSource
+from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.errors import ConfigError
+from core.settings import Settings
+
+__all__ = ["DEMO_GGUF_FILE", "DEMO_NAME", "LANE_NAME", "LaneBook", "awq_dir", "demo_model", "load_lanes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneBook:
+    """All lanes that can be picked, in the file's order, and the models they use."""
+
+    models: tuple[ModelSpec, ...]
+    lanes: tuple[LaneSpec, ...]
+    source: Path | None
+    """The lanes file; None for the defaults of the machine."""
+
+    def lane(self, name: str) -> LaneSpec:
+        """The lane of that name; raises ConfigError with the names there are."""
+        for lane in self.lanes:
+            if lane.name == name:
+                return lane
+        raise _missing("lane", name, (lane.name for lane in self.lanes))
+
+    def model(self, name: str) -> ModelSpec:
+        """The model of that name; raises ConfigError with the names there are."""
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise _missing("model", name, (model.name for model in self.models))
+
+
+def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
+    """The lanes of the lanes file, or the machine's own if there is none.
+
+    Args:
+        settings: tells where the lanes file and the models folder are.
+        gpu: an NVIDIA GPU is here; decides only over the defaults.
+
+    Raises:
+        ConfigError: with line, key and what is allowed.
+    """
+    book = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
+    return _with_changes(settings, book)
+
+
+def _from_file(settings: Settings) -> LaneBook:
+    source = TomlSource.read(settings.lanes_file)
+    for key in source.values:
+        if key not in ("models", "lanes"):
+            raise source.unknown_key((key,), ("models", "lanes"), "the lanes file")
+    models = read_models(source, settings)
+    lanes = read_lanes(source, models, settings.lanes_file.parent)
+    return LaneBook(models=models, lanes=lanes, source=settings.lanes_file)
+
+
+def _with_changes(settings: Settings, book: LaneBook) -> LaneBook:
+    path = changes_file(settings)
+    if not path.exists():
+        return book
+    changed = read_lanes(TomlSource.read(path), book.models, path.parent)
+    by_name = {lane.name: lane for lane in (*book.lanes, *changed)}
+    return replace(book, lanes=tuple(by_name.values()))
+
+
+def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
+    demo = demo_model(settings)
+    lanes: tuple[LaneSpec, ...]
+    if gpu:
+        hf = EngineSettings(dtype="float16")
+        lanes = (
+            LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=demo, settings=hf),
+            LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=demo),
+            LaneSpec(name="awq", kind=EngineKind.AWQ, model=demo, weights=Weights.AWQ),
+        )
+    else:
+        hf = EngineSettings(dtype="bfloat16", device="cpu")
+        q4 = EngineSettings(device="cpu")
+        lanes = (
+            LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=demo, settings=hf),
+            LaneSpec(
+                name="hf-q4",
+                kind=EngineKind.TRANSFORMERS,
+                model=demo,
+                weights=Weights.GGUF,
+                settings=q4,
+            ),
+        )
+    return LaneBook(models=(demo,), lanes=lanes, source=None)
+
+
+def _missing(what: str, name: str, names: Iterable[str]) -> ConfigError:
+    return ConfigError(f'There is no {what} "{name}"', hint=f"There are: {', '.join(names) or 'none'}.")

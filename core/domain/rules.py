@@ -1,0 +1,100 @@
+"""Which values the settings of an engine may have, with the reason in words for people.
+
+One table for the lanes file, the command line and the controls on a page. `SETTINGS_OF` in
+`core.domain.specs` says which kind takes which setting at all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from core.domain.specs import EngineKind, EngineSettings
+
+DEVICES = ("cpu", "cuda")
+QUANT_POLICIES = (0, 4, 8)
+_TRANSFORMERS_DTYPES = ("auto", "float16", "bfloat16", "float32")
+_LMDEPLOY_DTYPES = ("auto", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one setting accepts; `allowed` completes the sentence "Allowed: …"."""
+
+    accepts: Callable[[object], bool]
+    allowed: str
+
+
+def dtypes(kind: EngineKind) -> tuple[str, ...]:
+    """The dtypes that a kind computes in; LMDeploy has no float32."""
+    return _TRANSFORMERS_DTYPES if kind is EngineKind.TRANSFORMERS else _LMDEPLOY_DTYPES
+
+
+def rule(kind: EngineKind, setting: str) -> Rule:
+    """The rule for a setting that `SETTINGS_OF[kind]` contains."""
+    return one_of(dtypes(kind)) if setting == "dtype" else _RULES[setting]
+
+
+def conflict(settings: EngineSettings) -> tuple[str, str] | None:
+    """Settings that contradict each other: the one to change, and what is allowed; else None."""
+    pinned = settings.devices
+    if pinned is not None and settings.tp > len(pinned):
+        return "tp", f"at most the number of devices, {len(pinned)}"
+    return None
+
+
+def one_of(values: tuple[object, ...]) -> Rule:
+    """Exactly one of the values, type included: `true` is not 1."""
+    return Rule(
+        lambda given: any(type(given) is type(value) and given == value for value in values),
+        " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in values),
+    )
+
+
+def _whole(low: int, high: int) -> Rule:
+    return Rule(
+        lambda given: type(given) is int and low <= given <= high,
+        f"a whole number from {low} to {high}",
+    )
+
+
+def _number(given: object) -> float | None:
+    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
+
+
+def _is_share(given: object) -> bool:
+    number = _number(given)
+    return number is not None and 0 < number < 1
+
+
+def _is_timeout(given: object) -> bool:
+    number = _number(given)
+    return number is not None and 1 <= number <= 86_400
+
+
+def _is_device_list(given: object) -> bool:
+    return (
+        isinstance(given, list | tuple)
+        and 0 < len(given) == len(set(given))
+        and all(type(index) is int and 0 <= index < 64 for index in given)
+    )
+
+
+_FLAG = Rule(lambda given: isinstance(given, bool), "true or false")
+
+_RULES: Mapping[str, Rule] = {
+    "device": one_of(DEVICES),
+    "devices": Rule(_is_device_list, "a list of different GPU indices, such as [0] or [0, 1]"),
+    "python": Rule(
+        lambda given: isinstance(given, str) and given != "",
+        "the path of a Python interpreter, in quotes",
+    ),
+    "trust_remote_code": _FLAG,
+    "start_timeout_s": Rule(_is_timeout, "a number of seconds from 1 to 86400"),
+    "continuous_batching": _FLAG,
+    "session_len": _whole(1, 10_000_000),
+    "max_batch_size": _whole(1, 4096),
+    # LMDeploy takes 1 and more for a block count and then aborts in its C++ part.
+    "cache_max_entry_count": Rule(_is_share, "a number above 0 and below 1"),
+    "quant_policy": one_of(QUANT_POLICIES),
+    "tp": _whole(1, 64),
+    "enable_prefix_caching": _FLAG,
+}

@@ -1,0 +1,228 @@
+"""The lanes file: what it may say, and the line, key and allowed values for what it may not."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from core.config import LaneBook, demo_model, load_lanes
+from core.domain.specs import (
+    SETTINGS_OF,
+    WEIGHTS_OF,
+    Dialect,
+    EndpointSpec,
+    EngineKind,
+    EngineSettings,
+    Weights,
+)
+from core.errors import ConfigError
+from core.settings import PROJECT_ROOT, load_settings
+
+DEMO = '[models.demo]\ncheckpoint = "demo"\n'
+
+
+@pytest.fixture
+def settings(tmp_path):
+    base = load_settings({"LMDYNO_HOME": str(tmp_path / "home")})
+    return replace(base, lanes_file=tmp_path / "lanes.toml")
+
+
+@pytest.fixture
+def load(settings):
+    def load(text: str) -> LaneBook:
+        settings.lanes_file.write_text(text, "utf-8")
+        return load_lanes(settings, gpu=False)
+
+    return load
+
+
+@pytest.fixture
+def mistake(load):
+    def mistake(text: str) -> ConfigError:
+        with pytest.raises(ConfigError) as caught:
+            load(text)
+        return caught.value
+
+    return mistake
+
+
+def test_without_a_file_the_lanes_follow_the_machine(settings):
+    cpu = load_lanes(settings, gpu=False)
+    assert [lane.name for lane in cpu.lanes] == ["hf", "hf-q4"]
+    assert cpu.source is None
+    assert cpu.lane("hf").settings == EngineSettings(dtype="bfloat16", device="cpu")
+    assert cpu.lane("hf-q4").weights is Weights.GGUF
+
+    gpu = load_lanes(settings, gpu=True)
+    assert [lane.kind for lane in gpu.lanes] == [
+        EngineKind.TRANSFORMERS,
+        EngineKind.TURBOMIND,
+        EngineKind.AWQ,
+    ]
+    assert gpu.lane("hf").settings.dtype == "float16"
+    assert {lane.model for lane in (*cpu.lanes, *gpu.lanes)} == {demo_model(settings)}
+
+
+def test_the_shipped_example_loads_and_shows_every_key():
+    example = PROJECT_ROOT / "lanes.example.toml"
+    book = load_lanes(replace(load_settings({}), lanes_file=example), gpu=False)
+    assert {lane.kind for lane in book.lanes} == set(EngineKind)
+    text = example.read_text("utf-8")
+    keys = {field.name for field in fields(EngineSettings)} | {"gguf", "awq", "weights"}
+    assert [key for key in keys if f"{key} = " not in text] == []
+
+
+def test_every_setting_belongs_to_some_kind():
+    taken = frozenset().union(*SETTINGS_OF.values())
+    assert taken == {field.name for field in fields(EngineSettings)}
+    assert set(SETTINGS_OF) == set(WEIGHTS_OF) == set(EngineKind)
+
+
+def test_a_lane_takes_its_settings_under_the_engines_own_names(load):
+    book = load(
+        DEMO + '[lanes.tm]\nengine = "turbomind"\nmodel = "demo"\n'
+        "tp = 2\ndevices = [0, 3]\nquant_policy = 8\ncache_max_entry_count = 0.25\n"
+        "session_len = 8192\nmax_batch_size = 1\nenable_prefix_caching = true\n"
+    )
+    assert book.lane("tm").settings == EngineSettings(
+        tp=2,
+        devices=(0, 3),
+        quant_policy=8,
+        cache_max_entry_count=0.25,
+        session_len=8192,
+        max_batch_size=1,
+        enable_prefix_caching=True,
+    )
+
+
+def test_awq_lanes_load_awq_weights_from_the_models_folder(load, settings):
+    book = load('[models.m]\ncheckpoint = "org/m"\n[lanes.a]\nengine = "awq"\nmodel = "m"\n')
+    lane = book.lane("a")
+    assert lane.weights is Weights.AWQ
+    assert lane.model.path(lane.weights) == str(settings.models_dir / "m-awq")
+
+
+def test_a_checkpoint_is_a_path_a_model_of_ours_or_a_hub_id(load, settings, tmp_path):
+    (settings.models_dir / "converted").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    book = load(
+        '[models.a]\ncheckpoint = "./not/there/yet"\n[models.b]\ncheckpoint = "converted"\n'
+        '[models.c]\ncheckpoint = "org/name"\n[models.d]\ncheckpoint = "beside"\ngguf = "x.gguf"\n'
+        '[lanes.hf]\nengine = "transformers"\nmodel = "a"\n'
+    )
+    assert [model.checkpoint for model in book.models] == [
+        str(tmp_path / "not/there/yet"),
+        str(settings.models_dir / "converted"),
+        "org/name",
+        str(tmp_path / "beside"),
+    ]
+    assert book.model("d").gguf == str(tmp_path / "x.gguf")
+
+
+def test_the_interpreter_of_another_environment_stays_a_link(load, tmp_path):
+    (tmp_path / "python").symlink_to("/bin/sh")
+    book = load(DEMO + '[lanes.hf]\nengine = "transformers"\nmodel = "demo"\npython = "./python"\n')
+    assert book.lane("hf").settings.python == str(tmp_path / "python")
+
+
+def test_an_endpoint_is_a_url_with_the_name_of_a_key(load):
+    book = load(
+        '[lanes.lab]\nengine = "endpoint"\nurl = "https://lab:8000/v1/"\nmodel = "m"\n'
+        'dialect = "lmdeploy"\napi_key = "LAB_KEY"\n'
+    )
+    assert book.lane("lab").endpoint == EndpointSpec(
+        url="https://lab:8000/v1", model="m", dialect=Dialect.LMDEPLOY, api_key_name="LAB_KEY"
+    )
+    assert not book.lane("lab").is_local
+
+
+def test_unknown_names_list_those_there_are(settings):
+    book = load_lanes(settings, gpu=False)
+    with pytest.raises(ConfigError, match='no lane "hg"') as caught:
+        book.lane("hg")
+    assert caught.value.hint == "There are: hf, hf-q4."
+    with pytest.raises(ConfigError, match='no model "x"') as caught:
+        book.model("x")
+    assert caught.value.hint == "There are: smollm2-135m-instruct."
+
+
+LANE = DEMO + '[lanes.tm]\nengine = "turbomind"\nmodel = "demo"\n'
+HF = DEMO + '[lanes.hf]\nengine = "transformers"\nmodel = "demo"\n'
+EP = '[lanes.lab]\nengine = "endpoint"\nurl = "http://lab/v1"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (LANE + "session_len = 0\n", "line 6: [lanes.tm] session_len is 0", "a whole number from 1"),
+        (LANE + "session_len = true\n", "line 6: [lanes.tm] session_len is true", "whole number"),
+        (LANE + "cache_max_entry_count = 1\n", "line 6: [lanes.tm] cache_max_entry_count", "below 1"),
+        (LANE + "cache_max_entry_count = 0.0\n", "line 6", "above 0"),
+        (LANE + "quant_policy = 2\n", "line 6: [lanes.tm] quant_policy is 2", "0 or 4 or 8"),
+        (LANE + 'dtype = "float32"\n', 'dtype is "float32"', '"auto" or "float16" or "bfloat16".'),
+        (LANE + "tp = 0\n", "line 6: [lanes.tm] tp is 0", "from 1"),
+        (LANE + "tp = 4\ndevices = [0, 1]\n", "line 6: [lanes.tm] tp is 4", "number of devices, 2"),
+        (LANE + "devices = [0, 0]\n", "line 6: [lanes.tm] devices", "different GPU indices"),
+        (LANE + "devices = []\n", "line 6: [lanes.tm] devices", "[0, 1]"),
+        (LANE + 'device = "cuda"\n', "line 6: [lanes.tm] device is not a key", "devices"),
+        (LANE + "sesion_len = 4096\n", "line 6: [lanes.tm] sesion_len", 'Did you mean "session_len"?'),
+        (LANE + 'weights = "awq"\n', 'line 6: [lanes.tm] weights is "awq"', '"checkpoint".'),
+        (HF + "tp = 2\n", 'tp is not a key of a lane with engine = "transformers"', "continuous_batching"),
+        (HF + 'device = "tpu"\n', 'line 6: [lanes.hf] device is "tpu"', '"cpu" or "cuda"'),
+        (HF + "start_timeout_s = 0\n", "line 6: [lanes.hf] start_timeout_s is 0", "seconds from 1"),
+        (HF + 'trust_remote_code = "yes"\n', 'trust_remote_code is "yes"', "true or false"),
+        (HF + "python = 3\n", "line 6: [lanes.hf] python is 3", "interpreter"),
+        (HF.replace("transformers", "vllm"), 'line 4: [lanes.hf] engine is "vllm"', '"endpoint"'),
+        (
+            HF.replace('"demo"\n[', '"demo"\n\n[').replace('model = "demo"', 'model = "dem"'),
+            "line 6",
+            '"demo"',
+        ),
+        (HF.replace('model = "demo"\n', ""), "line 3: [lanes.hf] has no model", 'model = "demo"'),
+        (DEMO + "[lanes.hf]\n", "line 3: [lanes.hf] has no engine", '"transformers"'),
+        (DEMO + '[lanes.HF]\nengine = "awq"\n', "line 3: [lanes.HF] is no name", "small letters"),
+        (DEMO + "[lanes]\nhf = 3\n", "line 4: [lanes.hf] is not a table", "[lanes.hf]"),
+        (DEMO, "[lanes] has no lane", "[lanes.NAME]"),
+        ("", "[lanes] has no lane", "[lanes.NAME]"),
+        ("lanes = 3\n", "line 1: [lanes] has no lane", "[lanes.NAME]"),
+        ("[[lanes]]\n", "line 1: [lanes] has no lane", "[lanes.NAME]"),
+        ("[lane.hf]\n", "line 1: [lane] is not a key", 'Did you mean "lanes"?'),
+        ("[models]\nm = 3\n", "line 2: [models.m] is not a table", "[models.m]"),
+        ("[models.m]\n", "line 1: [models.m] has no checkpoint", '"demo"'),
+        ('[models.m]\ncheckpoint = ""\n', "line 2: [models.m] checkpoint is not a text", "quotes"),
+        ('[models.m]\ncheckpoint = "nowhere"\n', "line 2: [models.m] checkpoint", "models list"),
+        ('[models.m]\nchekpoint = "a/b"\n', "line 2: [models.m] chekpoint", '"checkpoint"?'),
+        ('[models.m]\ncheckpoint = "a/b"\ngguf = "m.bin"\n', "line 3: [models.m] gguf", ".gguf"),
+        (DEMO + 'awq = "./x"\n', "line 3: [models.demo] awq", "remove the key"),
+        (
+            HF.replace('"demo"\n[', '"a/b"\n[') + 'weights = "gguf"\n',
+            'line 6: [lanes.hf] weights asks for "gguf"',
+            "Add gguf",
+        ),
+        (EP + 'dialect = "openai"\n', 'line 4: [lanes.lab] dialect is "openai"', '"generic"'),
+        (EP + "session_len = 5\n", "line 4: [lanes.lab] session_len is not a key", "dialect"),
+        (EP.replace("http://lab/v1", "lab:8000"), "line 3: [lanes.lab] url is not", "http://HOST"),
+        (EP.replace("http://lab", "ftp://lab"), "line 3: [lanes.lab] url is not", "http://HOST"),
+        (EP.replace("lab/v1", "lab:port/v1"), "line 3: [lanes.lab] url is not", "http://HOST"),
+        ('[lanes.lab]\nengine = "endpoint"\n', "line 1: [lanes.lab] has no url", "http://HOST"),
+    ],
+)
+def test_a_mistake_names_line_key_and_what_is_allowed(mistake, text, message, hint):
+    error = mistake(text)
+    assert message in error.message
+    assert error.message.startswith("lanes.toml")
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("key", ["sk-1234567890abcdef", "hf_AbCdEf", "0123456789abcdef", "lower"])
+def test_a_key_itself_is_refused_and_not_repeated(mistake, key):
+    error = mistake(EP + f'api_key = "{key}"\n')
+    assert "line 4: [lanes.lab] api_key is not the name of a secret" in error.message
+    assert "NAME" in error.hint
+    assert key not in f"{error.message} {error.hint}"
+
+
+@pytest.mark.parametrize("url", ["http://me:hush@lab/v1", "http://lab/v1?key=hush"])
+def test_a_url_with_a_secret_is_refused_and_not_repeated(mistake, url):
+    error = mistake(EP.replace("http://lab/v1", url))
+    assert "line 3" in error.message
+    assert "hush" not in f"{error.message} {error.hint}"
