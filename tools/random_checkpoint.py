@@ -73,7 +73,10 @@ def linears(dims: dict[str, int]) -> dict[str, tuple[int, int]]:
     }
 
 
-def tensors(dims: dict[str, int], *, awq: bool, device: str) -> dict[str, torch.Tensor]:
+def tensors(dims: dict[str, int], *, awq: bool, device: str, known_tokens: int) -> dict[str, torch.Tensor]:
+    """All weights. Ids that the tokenizer doesn't know get a zero row, so that they never win and every
+    token has text."""
+
     def dense(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=torch.float16, device=device).normal_(0, 0.02).cpu()
 
@@ -87,6 +90,7 @@ def tensors(dims: dict[str, int], *, awq: bool, device: str) -> dict[str, torch.
         "lm_head.weight": dense(dims["vocab"], hidden),
         "model.norm.weight": torch.ones(hidden, dtype=torch.float16),
     }
+    found["lm_head.weight"][known_tokens:] = 0
     for number in range(dims["layers"]):
         layer = f"model.layers.{number}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
@@ -99,6 +103,11 @@ def tensors(dims: dict[str, int], *, awq: bool, device: str) -> dict[str, torch.
             else:
                 found[f"{layer}.{name}.weight"] = dense(columns, rows)
     return found
+
+
+def known_tokens(tokenizer: Path) -> int:
+    vocabulary = json.loads((tokenizer / "tokenizer.json").read_text("utf-8"))
+    return len(vocabulary["model"]["vocab"])
 
 
 def main() -> None:
@@ -121,7 +130,7 @@ def main() -> None:
         }:
             shutil.copy(path, options.out)
     save_file(
-        tensors(dims, awq=options.awq, device=device),
+        tensors(dims, awq=options.awq, device=device, known_tokens=known_tokens(options.tokenizer)),
         options.out / "model.safetensors",
         metadata={"format": "pt"},
     )

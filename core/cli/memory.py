@@ -11,16 +11,10 @@ from core.cli import context
 from core.codec import encode
 from core.config import LaneBook
 from core.errors import ConfigError, InputError
-from core.models.sizes import CheckpointFacts, read_checkpoint
-from core.telemetry.kv_cache import KvShape, kv_bytes_per_token, refuse_unless_plain_attention
-from core.telemetry.memory_plan import (
-    MemoryPrediction,
-    MemorySettings,
-    ModelSizes,
-    predict,
-    weight_bytes_16_bit,
-    weight_bytes_awq,
-)
+from core.models.memory_sizes import checkpoint_sizes
+from core.models.sizes import read_checkpoint
+from core.telemetry.kv_cache import kv_bytes_per_token
+from core.telemetry.memory_plan import MemoryPrediction, MemorySettings, predict
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(help="Where the GPU memory of an LMDeploy engine goes.", no_args_is_help=True)
@@ -49,13 +43,7 @@ def predict_memory(
     """Weights, KV cache, tokens that fit, total and headroom of a TurboMind engine."""
     _, book = context.load()
     facts = read_checkpoint(_checkpoint(book, model))
-    refuse_unless_plain_attention(
-        facts.architecture,
-        is_mla=facts.is_mla,
-        is_hybrid=facts.is_hybrid,
-        sliding_window=facts.sliding_window,
-    )
-    sizes = _sizes(facts, awq=awq)
+    sizes = checkpoint_sizes(facts, awq=awq)
     settings = MemorySettings(
         cache_max_entry_count=ratio,
         kv_bits=kv_bits,
@@ -76,26 +64,6 @@ def _checkpoint(book: LaneBook, model: str) -> str:
         return book.model(model).checkpoint
     except ConfigError:
         return model
-
-
-def _sizes(facts: CheckpointFacts, *, awq: bool) -> ModelSizes:
-    return ModelSizes(
-        weight_bytes=_weight_bytes(facts, awq=awq),
-        kv=KvShape(layers=facts.layers, kv_heads=facts.kv_heads, head_dim=facts.head_dim),
-        heads=facts.heads,
-        hidden_size=facts.hidden_size,
-        intermediate_size=facts.intermediate_size,
-        vocab_size=facts.vocab_size,
-    )
-
-
-def _weight_bytes(facts: CheckpointFacts, *, awq: bool) -> int:
-    """Weights as TurboMind loads them: in 16 bits, or quantised as they are."""
-    if facts.quantization is not None or facts.parameters is None:
-        return facts.weight_bytes
-    if awq:
-        return weight_bytes_awq(facts.parameters, facts.embedding_parameters)
-    return weight_bytes_16_bit(facts.parameters)
 
 
 def _free_bytes(gpu_gib: float | None) -> int:

@@ -6,10 +6,13 @@ Texts only; nothing here runs an engine. Keys appear as an environment variable'
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from core.domain.sampling import Sampling
-from core.domain.specs import EngineKind, LaneSpec, Weights
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.errors import InputError
+from core.models.awq import read_provenance
+from core.models.awq_options import NAMED_SETS
 
 PROMPT = "What is the capital of France?"
 PORT = 23333
@@ -85,9 +88,7 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
         Recipe("The same weights in transformers", "python", _transformers_program(lane, sampling)),
     ]
     if lane.weights is Weights.AWQ:
-        found.append(
-            Recipe("How the W4A16 weights were made", "bash", _quantise(lane.model.checkpoint, path))
-        )
+        found.append(Recipe("How the W4A16 weights were made", "bash", _quantise(lane.model, path)))
     return tuple(found)
 
 
@@ -127,8 +128,25 @@ def _command(argv: Sequence[str], lane: LaneSpec) -> str:
     return pinned + shlex.join(argv)
 
 
-def _quantise(checkpoint: str, path: str) -> str:
-    return shlex.join(["lmdeploy", "lite", "auto_awq", checkpoint, "--work-dir", path, "--w-bits", "4"])
+def _quantise(model: ModelSpec, path: str) -> str:
+    """The command that made the weights, by the note beside them; LMDeploy's own defaults without one."""
+    command = ["lmdeploy", "lite", "auto_awq", model.checkpoint, "--work-dir", path, "--w-bits", "4"]
+    try:
+        made = read_provenance(Path(path))
+    except InputError:
+        made = None
+    if made is None:
+        return shlex.join(command)
+    if made.samples == 0:
+        return shlex.join([*command, "--calib-samples", "0"])
+    amount = ["--samples", str(made.samples), "--seqlen", str(made.seqlen)]
+    search = ["--search-scale"] if made.search_scale else []
+    if made.calibration in NAMED_SETS:
+        flags = [flag.replace("--", "--calib-") for flag in amount]
+        return shlex.join([*command, "--calib-dataset", made.calibration, *flags, *search])
+    # LMDeploy has no flag for a text of one's own.
+    ours = ["python", "-m", "core", "quantize", model.name, "--calibration", made.calibration]
+    return shlex.join([*ours, *amount, *search, "--out", path])
 
 
 def _curl(url: str, model: str, sampling: Sampling, key_name: str | None, *, lmdeploy: bool) -> str:

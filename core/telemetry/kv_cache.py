@@ -16,10 +16,11 @@ from core.errors import InputError
 BLOCK_TOKENS = 64
 """Tokens in a block: LMDeploy's default `cache_block_seq_len`."""
 KV_BITS = (16, 8, 4)
+PAGE_BYTES = 32 * 2**20
+"""What TurboMind's allocator divides the reserved memory into."""
 
 _DTYPE_BITS = 16
 """TurboMind computes in float16 or bfloat16 only."""
-_PAGE_BYTES = 32 * 2**20
 _MAX_SLAB_BYTES = 2**30
 _MIN_SLAB_USE = 0.95
 
@@ -77,8 +78,8 @@ def kv_pool(shape: KvShape, reserved_bytes: int, *, kv_bits: int = 16, tp: int =
     """The blocks that TurboMind makes of `reserved_bytes` on each GPU."""
     block_bytes = kv_bytes_per_token(shape, kv_bits=kv_bits, tp=tp) * BLOCK_TOKENS
     slab_bytes = _slab_bytes(block_bytes)
-    pages = max(0, reserved_bytes) // _PAGE_BYTES
-    slabs = pages * _PAGE_BYTES // slab_bytes
+    pages = max(0, reserved_bytes) // PAGE_BYTES
+    slabs = pages * PAGE_BYTES // slab_bytes
     return KvPool(
         reserved_bytes=max(0, reserved_bytes),
         block_bytes=block_bytes,
@@ -118,8 +119,8 @@ def _kv_heads_per_gpu(shape: KvShape, tp: int) -> int:
 
 def _slab_bytes(block_bytes: int) -> int:
     """The smallest power of two of pages that holds a block, doubled until at most 5 % is left over."""
-    pages = -(-block_bytes // _PAGE_BYTES)
-    slab = (1 << (pages - 1).bit_length()) * _PAGE_BYTES
+    pages = -(-block_bytes // PAGE_BYTES)
+    slab = (1 << (pages - 1).bit_length()) * PAGE_BYTES
     while slab // block_bytes * block_bytes / slab < _MIN_SLAB_USE and slab * 2 <= _MAX_SLAB_BYTES:
         slab *= 2
     return slab

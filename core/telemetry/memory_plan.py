@@ -127,6 +127,13 @@ def predict_in_order(
     return tuple(predictions)
 
 
+def largest_ratio(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> float | None:
+    """The KV ratio at which nothing would stay free: the out-of-memory line. None if no ratio fits."""
+    free_after_weights = free_bytes - CUDA_CONTEXT_BYTES - model.weight_bytes // settings.tp
+    left = free_after_weights - _buffer_bytes(model, settings)
+    return left / free_after_weights if left > 0 else None
+
+
 def weight_bytes_16_bit(parameters: int) -> int:
     """Weights in float16 or bfloat16, whatever the checkpoint holds."""
     return parameters * _BYTES_16_BIT

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 _CLOCK_STEP_S = 2.0
-"""Creation times are counted from the boot time, which the kernel may round differently after a clock step."""
+"""Creation times count from the boot time, which moves a little when the clock is set."""
 
 
 @dataclass(frozen=True, slots=True)

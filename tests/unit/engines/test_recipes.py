@@ -1,14 +1,17 @@
 """Every command is parsed by the tool it names, every program compiles; both say what the lane is set to."""
 
+import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.engines.recipes import Recipe, recipes
+from core.models.awq_provenance import Provenance
 
 MODEL = ModelSpec(name="m", checkpoint="/models/m", gguf="/models/m/m.gguf", awq="/models/m-awq")
 SETTINGS = EngineSettings(
@@ -77,8 +80,6 @@ def test_every_program_compiles_and_every_command_splits(lane, sampling):
 @pytest.mark.engine
 def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
     pytest.importorskip("lmdeploy", reason="LMDeploy has wheels for Linux on x86-64 only")
-    import json
-
     commands = [
         words(recipe)
         for lane in (TURBOMIND, AWQ, PYTORCH)
@@ -121,6 +122,49 @@ def test_the_awq_lane_names_its_format_and_how_it_was_made():
     assert "--model-format awq" in found["API server"].code
     assert "model_format='awq'" in found["Python pipeline, timed"].code.replace('"', "'")
     assert "auto_awq /models/m " in found["How the W4A16 weights were made"].code
+
+
+@pytest.mark.parametrize(
+    ("calibration", "samples", "command"),
+    [
+        ("none", 0, "lmdeploy lite auto_awq /models/m --work-dir {out} --w-bits 4 --calib-samples 0"),
+        (
+            "wikitext2",
+            128,
+            "lmdeploy lite auto_awq /models/m --work-dir {out} --w-bits 4 --calib-dataset wikitext2 "
+            "--calib-samples 128 --calib-seqlen 512",
+        ),
+        (
+            "notes.txt",
+            16,
+            "python -m core quantize m --calibration notes.txt --samples 16 --seqlen 512 --out {out}",
+        ),
+    ],
+)
+def test_the_note_beside_the_weights_says_how_they_were_made(tmp_path, calibration, samples, command):
+    Provenance(
+        tool="t",
+        source="/models/m",
+        source_config_sha256="0",
+        calibration=calibration,
+        calibration_sha256=None,
+        samples=samples,
+        seqlen=512,
+        search_scale=False,
+        batch_size=1,
+        dtype="float16",
+        bits=4,
+        group_size=128,
+        versions={},
+        device="cpu",
+        started_at="2026-01-01T00:00:00Z",
+        duration_s=1.0,
+        source_bytes=1,
+        result_bytes=1,
+    ).write(tmp_path)
+    lane = replace(AWQ, model=replace(MODEL, awq=str(tmp_path)))
+    made = by_title(lane)["How the W4A16 weights were made"].code
+    assert made == command.format(out=tmp_path)
 
 
 def test_the_pytorch_lane_never_says_turbomind():

@@ -1,0 +1,127 @@
+"""`quantize`: a W4A16 (AWQ) form of a model, made by a background job that this command watches."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from core import units
+from core.cli import context
+from core.codec import encode
+from core.config import LaneBook
+from core.domain.specs import ModelSpec
+from core.jobs.book import Jobs
+from core.jobs.records import JobState, JobStatus
+from core.models.awq import check
+from core.models.awq import quantize as start_quantizing
+from core.models.awq_options import NAMED_SETS, PYTHON_DOCS, AwqOptions
+
+_LOOK_S = 0.25
+_CANCEL_S = 30.0
+
+console = Console(stderr=True)
+DEFAULTS = AwqOptions()
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help="A model of the lanes file, or a checkpoint's folder.")],
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help=f"A text or JSONL file; {PYTHON_DOCS} (ships with Python); none; or a set from the hub: "
+            f"{', '.join(NAMED_SETS)}."
+        ),
+    ] = DEFAULTS.calibration,
+    samples: Annotated[int, typer.Option(help="Calibration sequences.")] = DEFAULTS.samples,
+    seqlen: Annotated[int, typer.Option(help="Tokens in each.")] = DEFAULTS.seqlen,
+    search_scale: Annotated[
+        bool, typer.Option("--search-scale", help="Try 20 scales a layer: better, and many times slower.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = DEFAULTS.batch_size,
+    dtype: Annotated[str, typer.Option(help="float16 or bfloat16.")] = DEFAULTS.dtype,
+    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = DEFAULTS.device,
+    out: Annotated[Path | None, typer.Option(help="Folder of the result; default NAME-awq.")] = None,
+    python: Annotated[
+        str, typer.Option(help="Interpreter with lmdeploy.", show_default="this one")
+    ] = DEFAULTS.python,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Quantise a model to W4A16 (AWQ) with LMDeploy, for a lane of the kind awq."""
+    settings, book = context.load()
+    options = AwqOptions(
+        calibration=calibration,
+        samples=samples,
+        seqlen=seqlen,
+        search_scale=search_scale,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        out=None if out is None else str(out),
+        python=python,
+    )
+    spec = _model(book, model)
+    with console.status("checking"):
+        findings = check(settings, spec, options)
+    for finding in findings:
+        if not finding.blocking:
+            console.print(f"[yellow]{finding.problem.message}[/yellow] {finding.problem.hint}")
+    jobs = Jobs(settings)
+    status = _watch(jobs, start_quantizing(settings, spec, options))
+    _tell(jobs, status, as_json=as_json)
+    if status.state is not JobState.DONE:
+        raise typer.Exit(1)
+
+
+def _model(book: LaneBook, name: str) -> ModelSpec:
+    """The model of that name in the lanes file, else the checkpoint in that folder."""
+    folder = Path(name).expanduser().absolute()
+    if any(model.name == name for model in book.models) or not folder.is_dir():
+        return book.model(name)
+    return ModelSpec(name=folder.name, checkpoint=str(folder))
+
+
+def _watch(jobs: Jobs, job_id: str) -> JobStatus:
+    """Show the job's progress until it ends; Ctrl-C cancels it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[time]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=1.0, time="")
+        try:
+            while not (status := jobs.status(job_id)).state.ended:
+                record = status.record
+                bar.update(
+                    task, completed=record.progress or 0, description=record.stage, time=_times(status)
+                )
+                time.sleep(_LOOK_S)
+        except KeyboardInterrupt:
+            bar.update(task, description="cancelling")
+            jobs.cancel(job_id)
+            status = jobs.wait(job_id, _CANCEL_S)
+    return status
+
+
+def _times(status: JobStatus) -> str:
+    left = "" if status.expected_s is None else f", about {units.duration(status.expected_s)} left"
+    return f"{units.duration(status.elapsed_s)}{left}"
+
+
+def _tell(jobs: Jobs, status: JobStatus, *, as_json: bool) -> None:
+    record = status.record
+    if as_json:
+        facts = {"job": status.id, "state": status.state, "elapsed_s": status.elapsed_s}
+        typer.echo(encode({**facts, "result": record.result, "error": record.error}))
+    elif record.result:
+        before, after = (units.gib(record.result[key]) for key in ("source_bytes", "result_bytes"))
+        typer.echo(f"{record.result['path']}: {before} → {after} in {units.duration(status.elapsed_s)}")
+    elif record.error:
+        console.print(f"[red]{record.error.message}[/red]\n{record.error.hint}", highlight=False)
+        console.print(jobs.log_tail(status.id, 15), markup=False, highlight=False, style="dim")
+    else:
+        console.print("Cancelled; nothing was kept.")

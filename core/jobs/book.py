@@ -1,0 +1,154 @@
+"""Background jobs of one LMDyno home: start, look at, cancel.
+
+A job is a process of its own with a folder under `home/jobs/`; it goes on when a page is left, the dashboard
+reloads or its starter dies, and every LMDyno process sees the same jobs. Whoever looks at a job that died
+sets its folder in order: the state is made final and half-written results are deleted. Safe for several
+threads and processes.
+"""
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+
+from core.domain.runs import ErrorInfo, utc_now
+from core.errors import InputError, LMDynoError
+from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
+from core.settings import PROJECT_ROOT, Settings
+from core.telemetry.processes import send_signal, send_signal_to_group
+
+log = logging.getLogger(__name__)
+
+KILL_AFTER_S = 20.0
+"""From the wish to cancel until a job that does not end by itself is killed by the next look at it."""
+_START_S = 30.0
+_POLL_S = 0.05
+
+
+class Jobs:
+    """The jobs of a home; cheap to make, keeps nothing in memory."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._dir = settings.home / "jobs"
+        self._locks_dir = settings.locks_dir
+
+    def start(self, spec: JobSpec) -> str:
+        """Start a job and return its id, once its process runs (within a second).
+
+        Raises LMDynoError (`job-not-started`) if it doesn't.
+        """
+        folder = JobFolder(self._dir / spec.id)
+        folder.create(spec)
+        with folder.log_file.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "core.jobs.runner", str(folder.path), str(self._locks_dir)],
+                cwd=PROJECT_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        # It may end before this process does; nobody else would take its exit status.
+        threading.Thread(target=process.wait, name=f"job-{spec.id}", daemon=True).start()
+        deadline = time.monotonic() + _START_S
+        while folder.read().runner is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise LMDynoError(
+                    f"The job could not be started: {folder.log_tail(1)}",
+                    hint=f"Its log is {folder.log_file}.",
+                    code="job-not-started",
+                )
+            time.sleep(_POLL_S)
+        log.info("job started id=%s kind=%s device=%s", spec.id, spec.kind, spec.device)
+        return spec.id
+
+    def status(self, job_id: str) -> JobStatus:
+        """Where a job stands now; raises InputError (`no-such-job`)."""
+        folder = self._folder(job_id)
+        return JobStatus(folder.spec(), _settled(folder))
+
+    def statuses(self, kind: str | None = None) -> tuple[JobStatus, ...]:
+        """All jobs, newest first, those of earlier dashboards too; of one kind, if that is named."""
+        found = []
+        for path in self._dir.glob("*/spec.json"):
+            try:
+                status = self.status(path.parent.name)
+            except InputError as exc:
+                log.warning("job folder skipped path=%s reason=%s", path.parent, exc.message)
+                continue
+            if kind is None or status.spec.kind == kind:
+                found.append(status)
+        return tuple(sorted(found, key=lambda status: status.spec.created_at, reverse=True))
+
+    def log_tail(self, job_id: str, lines: int = 40) -> str:
+        return self._folder(job_id).log_tail(lines)
+
+    def cancel(self, job_id: str) -> None:
+        """Ask a job to end; returns at once, no-op if it has ended.
+
+        It has some seconds to end by itself; a job that does not is killed when somebody looks at its status.
+        """
+        folder = self._folder(job_id)
+        record = _settled(folder)
+        if record.state.ended:
+            return
+        folder.ask_to_cancel()
+        if record.runner is not None:
+            send_signal(record.runner, signal.SIGTERM)
+
+    def wait(self, job_id: str, timeout_s: float) -> JobStatus:
+        """The status when the job has ended, or when `timeout_s` have passed."""
+        deadline = time.monotonic() + timeout_s
+        while not (status := self.status(job_id)).state.ended and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return status
+
+    def _folder(self, job_id: str) -> JobFolder:
+        path = self._dir / job_id
+        if not job_id.isalnum() or not (path / "spec.json").is_file():
+            raise InputError(f"There is no job {job_id}", code="no-such-job")
+        return JobFolder(path)
+
+
+def _settled(folder: JobFolder) -> JobRecord:
+    """The job's record, made final if its runner is gone without having done so."""
+    record = folder.read()
+    if record.state.ended or _lives(folder, record):
+        return record
+    record = folder.read()  # it may have ended properly between the two looks
+    if record.state.ended:
+        return record
+    if record.worker is not None:
+        send_signal_to_group(record.worker, signal.SIGKILL)
+    for scratch in folder.spec().scratch:
+        shutil.rmtree(scratch, ignore_errors=True)
+    ended = _ended(folder, replace(record, finished_at=utc_now()))
+    folder.write(ended)
+    return ended
+
+
+def _lives(folder: JobFolder, record: JobRecord) -> bool:
+    if record.runner is None:
+        return (utc_now() - folder.spec().created_at).total_seconds() < _START_S
+    if not record.runner.alive:
+        return False
+    asked_at = folder.cancel_asked_at()
+    if asked_at is None or (utc_now() - asked_at).total_seconds() < KILL_AFTER_S:
+        return True
+    send_signal(record.runner, signal.SIGKILL)
+    return False
+
+
+def _ended(folder: JobFolder, record: JobRecord) -> JobRecord:
+    if folder.cancel_asked_at() is not None:
+        return replace(record, state=JobState.CANCELLED, stage="cancelled")
+    error = ErrorInfo(
+        code="job-died",
+        message="The job's process is gone without having finished",
+        hint="The machine was restarted or the process was killed; start the job again.",
+    )
+    return replace(record, state=JobState.FAILED, error=error)

@@ -1,0 +1,162 @@
+"""What a background job is and where it stands, as its folder keeps it.
+
+A folder holds `spec.json` (written once), `state.json` (replaced atomically, so a reader never sees half of
+it), `log`, and `cancel` once somebody asked for that. Facts are stored; elapsed and expected time are
+derived.
+"""
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from core.codec import decode, encode
+from core.domain.runs import ErrorInfo, new_id, utc_now
+from core.telemetry.processes import ProcessId
+
+_TAIL_BYTES = 64 * 1024
+_TELLING_PROGRESS = 0.02
+
+
+class JobState(StrEnum):
+    QUEUED = "queued"
+    """Waits for an earlier job on its device."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a job does. Its worker is a module that calls `core.jobs.worker.run`."""
+
+    kind: str
+    title: str
+    worker: str
+    """Module that is started with `python -m`, in a process of its own."""
+    arguments: dict[str, Any]
+    """JSON values for the worker."""
+    device: str | None = None
+    """Jobs that name the same device run one after another."""
+    python: str
+    """Interpreter of the worker; it may belong to another environment than LMDyno's."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Set in the worker's environment, over that of the job's starter."""
+    scratch: tuple[str, ...] = ()
+    """Folders for half-written results: deleted when the job ends, however it ends."""
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=utc_now)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """Where a job stands: the content of `state.json`."""
+
+    state: JobState = JobState.QUEUED
+    runner: ProcessId | None = None
+    worker: ProcessId | None = None
+    stage: str = ""
+    progress: float | None = None
+    """0 to 1; None while it can't be told."""
+    progress_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: ErrorInfo | None = None
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """A job as somebody who looks at it sees it."""
+
+    spec: JobSpec
+    record: JobRecord
+
+    @property
+    def id(self) -> str:
+        return self.spec.id
+
+    @property
+    def state(self) -> JobState:
+        return self.record.state
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Running time, without the wait for the device; None before it starts."""
+        if self.record.started_at is None:
+            return None
+        end = self.record.finished_at or utc_now()
+        return max(0.0, (end - self.record.started_at).total_seconds())
+
+    @property
+    def expected_s(self) -> float | None:
+        """Time left at the pace so far; None while nothing is told by it, and after the end."""
+        record = self.record
+        if record.state is not JobState.RUNNING or not record.progress:
+            return None
+        if record.started_at is None or record.progress_at is None:
+            return None
+        if record.progress < _TELLING_PROGRESS:
+            return None
+        spent_s = (record.progress_at - record.started_at).total_seconds()
+        since_s = (utc_now() - record.progress_at).total_seconds()
+        return max(0.0, spent_s * (1 - record.progress) / record.progress - since_s)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """The files of one job. Any process may read; only the job's runner writes its state while it lives."""
+
+    path: Path
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log"
+
+    def create(self, spec: JobSpec) -> None:
+        self.path.mkdir(parents=True)
+        self.write(JobRecord())
+        # Last: a folder without a spec is no job yet.
+        _replace(self.path / "spec.json", encode(spec))
+
+    def spec(self) -> JobSpec:
+        """Raises OSError or InputError for a folder that holds no job."""
+        return decode(JobSpec, (self.path / "spec.json").read_bytes())
+
+    def read(self) -> JobRecord:
+        return decode(JobRecord, (self.path / "state.json").read_bytes())
+
+    def write(self, record: JobRecord) -> None:
+        _replace(self.path / "state.json", encode(record))
+
+    def ask_to_cancel(self) -> None:
+        (self.path / "cancel").touch()
+
+    def cancel_asked_at(self) -> datetime | None:
+        try:
+            return datetime.fromtimestamp((self.path / "cancel").stat().st_mtime, UTC)
+        except FileNotFoundError:
+            return None
+
+    def log_tail(self, lines: int) -> str:
+        """The last lines of the log; of long logs only what the last 64 KiB hold."""
+        try:
+            with self.log_file.open("rb") as stream:
+                stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                text = stream.read().decode("utf-8", "replace")
+        except FileNotFoundError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def _replace(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(file)

@@ -1,0 +1,186 @@
+"""One job's guardian process: `python -m core.jobs.runner FOLDER`.
+
+It waits for the job's device, starts the worker, keeps `state.json` up to date, and ends and explains the
+worker whatever happens to it. It outlives whoever started it, and loads nothing heavy itself. SIGTERM cancels
+the job.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+from core.domain.runs import ErrorInfo, utc_now
+from core.jobs.records import JobFolder, JobRecord, JobState
+from core.settings import PROJECT_ROOT
+from core.telemetry.processes import identify, this_process
+
+GRACE_S = 8
+"""From the polite request to a worker to end until it is killed."""
+_POLL_S = 0.2
+_FAREWELL_S = 5.0
+
+
+class Runner:
+    """Runs the job of one folder; the record is written by one thread at a time."""
+
+    def __init__(self, folder: JobFolder, locks_dir: Path) -> None:
+        self._folder = folder
+        self._spec = folder.spec()
+        self._locks_dir = locks_dir
+        self._record = JobRecord(runner=this_process())
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._cancelled = False
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_cancel)
+        signal.signal(signal.SIGALRM, self._on_grace_over)
+        self._update(stage=f"waiting for {self._spec.device}" if self._spec.device else "")
+        with self._device() as lock:
+            if not self._cancelled:
+                self._update(state=JobState.RUNNING, started_at=utc_now(), stage="starting")
+                self._work(lock)
+        signal.alarm(0)
+        for folder in self._spec.scratch:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._update(finished_at=utc_now(), **self._ending())
+
+    @contextmanager
+    def _device(self) -> Iterator[int | None]:
+        """Hold the device's lock; yields its file, or None without a device and when cancelled before."""
+        if self._spec.device is None:
+            yield None
+            return
+        self._locks_dir.mkdir(parents=True, exist_ok=True)
+        with (self._locks_dir / f"job-{self._spec.device}.lock").open("a") as file:
+            while not self._cancelled:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(_POLL_S)
+            yield None if self._cancelled else file.fileno()
+
+    def _work(self, lock: int | None) -> None:
+        messages, writer = os.pipe()
+        try:
+            worker = self._start(writer, lock)
+        except OSError as exc:
+            os.close(messages)
+            self._update(
+                error=ErrorInfo(
+                    code="job-not-started",
+                    message=f"The job's worker could not be started: {exc}",
+                    hint=f"Check that {self._spec.python} is a Python interpreter.",
+                )
+            )
+            return
+        finally:
+            os.close(writer)
+        self._worker = worker
+        if self._cancelled:  # SIGTERM came while it was being started
+            self._end_worker(signal.SIGTERM)
+        self._update(worker=identify(worker.pid))
+        reader = threading.Thread(
+            target=self._read, args=(os.fdopen(messages, encoding="utf-8"),), daemon=True
+        )
+        reader.start()
+        # Not reaped yet: its number, which is its group's too, can't mean another process below.
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        self._end_worker(signal.SIGKILL)
+        worker.wait()
+        reader.join(_FAREWELL_S)
+
+    def _start(self, writer: int, lock: int | None) -> subprocess.Popen[bytes]:
+        # With the lock's file the device stays locked until the worker is gone too, should this process
+        # be killed.
+        kept = (writer,) if lock is None else (writer, lock)
+        with self._folder.log_file.open("ab") as log:
+            return subprocess.Popen(
+                [self._spec.python, "-m", self._spec.worker, str(self._folder.path), str(writer)],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+                pass_fds=kept,
+            )
+
+    def _read(self, messages: TextIO) -> None:
+        with messages:
+            for line in messages:
+                self._take(json.loads(line))
+
+    def _take(self, message: dict[str, object]) -> None:
+        if "stage" in message:
+            message["progress_at"] = None if message["progress"] is None else utc_now()
+        elif isinstance(error := message.get("error"), dict):
+            message["error"] = ErrorInfo(**error)
+        self._update(**message)
+
+    def _ending(self) -> dict[str, object]:
+        """The last changes to the record, by what the worker said and how it ended."""
+        if self._record.result is not None:
+            return {"state": JobState.DONE, "progress": 1.0, "stage": "done"}
+        if self._cancelled:
+            return {"state": JobState.CANCELLED, "stage": "cancelled", "error": None}
+        error = self._record.error or self._unexplained()
+        return {"state": JobState.FAILED, "error": error}
+
+    def _unexplained(self) -> ErrorInfo:
+        code = self._worker.returncode if self._worker else None
+        last_line = self._folder.log_tail(1)
+        if code == -signal.SIGKILL:
+            return ErrorInfo(
+                code="job-killed",
+                message="The job's worker was killed by the system",
+                hint="Most often the machine ran out of memory: free some, or choose smaller settings.",
+            )
+        ended = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with code {code}"
+        return ErrorInfo(
+            code="job-crashed",
+            message=f"The job's worker ended {ended}: {last_line}"[:500],
+            hint="The job's log tells more.",
+        )
+
+    def _update(self, **changes: object) -> None:
+        self._record = replace(self._record, **changes)  # type: ignore[arg-type]
+        self._folder.write(self._record)
+
+    def _on_cancel(self, _signal: int, _frame: FrameType | None) -> None:
+        self._cancelled = True
+        self._end_worker(signal.SIGTERM)
+        signal.alarm(GRACE_S)
+
+    def _on_grace_over(self, _signal: int, _frame: FrameType | None) -> None:
+        self._end_worker(signal.SIGKILL)
+
+    def _end_worker(self, how: signal.Signals) -> None:
+        """Signal the worker's whole group, while the worker is not reaped."""
+        if self._worker is not None and self._worker.returncode is None:
+            try:
+                os.killpg(self._worker.pid, how)
+            except ProcessLookupError:
+                return
+
+
+def main(arguments: list[str]) -> int:
+    folder, locks_dir = map(Path, arguments)
+    Runner(JobFolder(folder), locks_dir).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

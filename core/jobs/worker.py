@@ -1,0 +1,48 @@
+"""The worker's end of a job: its arguments in, progress and the result out.
+
+Runs in the job's own child process, perhaps in the Python of another environment, so only the standard
+library and `core.errors` are imported. Started as `python -m MODULE FOLDER FD`: FD is a pipe to the job's
+runner that takes one JSON message a line; what a worker prints is its log.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.errors import LMDynoError
+
+
+class Report(Protocol):
+    """Says what is being done, and how much of the whole is done (0 to 1; None if it can't be told)."""
+
+    def __call__(self, stage: str, progress: float | None = None) -> None: ...
+
+
+def run(work: Callable[[Mapping[str, Any], Report], Mapping[str, Any]]) -> int:
+    """Call `work` with the job's arguments and hand in its result; returns the exit code.
+
+    An LMDynoError becomes the job's error. Any other exception is a defect and ends the process with its
+    traceback.
+    """
+    folder, fd = sys.argv[1:]
+    arguments = json.loads((Path(folder) / "spec.json").read_bytes())["arguments"]
+    with os.fdopen(int(fd), "w", encoding="utf-8") as pipe:
+
+        def send(**message: object) -> None:
+            pipe.write(f"{json.dumps(message)}\n")
+            # A runner that was killed is noticed here, as a broken pipe, and ends the worker too.
+            pipe.flush()
+
+        def report(stage: str, progress: float | None = None) -> None:
+            send(stage=stage, progress=progress)
+
+        try:
+            result = work(arguments, report)
+        except LMDynoError as exc:
+            send(error={"code": exc.code, "message": exc.message, "hint": exc.hint})
+            return 1
+        send(result=dict(result))
+    return 0

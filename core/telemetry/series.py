@@ -1,0 +1,136 @@
+"""Samples as lines for a chart, thinned out so that a browser can draw them.
+
+A moment without samples is None in every line: a gap, never a zero.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from core.telemetry.samples import Sample
+
+MAX_POINTS = 400
+_MAX_GAP_NS = int(2.5e9)
+"""Idle sampling is once a second; where samples are further apart, something was not measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """One value for each of `at_ns` in every line; `others_bytes` is what no engine holds."""
+
+    at_ns: tuple[int, ...]
+    engine_bytes: dict[str, tuple[int | None, ...]]
+    """0 while the engine does not run."""
+    others_bytes: tuple[int | None, ...] = ()
+    total_bytes: int | None = None
+    utilisation_ratio: tuple[float | None, ...] = ()
+    power_w: tuple[float | None, ...] = ()
+    temperature_c: tuple[float | None, ...] = ()
+    engine_cpu_ratio: dict[str, tuple[float | None, ...]]
+
+
+def gpu_lines(samples: Sequence[Sample], gpu: int, *, points: int = MAX_POINTS) -> Lines:
+    """One GPU's memory by engine, its load, power and temperature."""
+    groups = _groups(samples, points)
+    readings = [[reading for sample in group if (reading := sample.gpu(gpu))] for group in groups]
+    fullest = [_fullest(group, lambda sample: _used(sample, gpu)) for group in groups]
+    names = _names(samples)
+    engines = {
+        name: tuple(None if peak is None else _engine_bytes(peak, name, gpu) for peak in fullest)
+        for name in names
+    }
+    return Lines(
+        at_ns=_stamps(groups),
+        engine_bytes=engines,
+        others_bytes=tuple(
+            None if peak is None else _others(peak, gpu, [engines[name][place] or 0 for name in names])
+            for place, peak in enumerate(fullest)
+        ),
+        total_bytes=next((r.total_bytes for group in reversed(readings) for r in group), None),
+        utilisation_ratio=tuple(_mean([r.utilisation_ratio for r in group]) for group in readings),
+        power_w=tuple(_mean([r.power_w for r in group]) for group in readings),
+        temperature_c=tuple(_mean([r.temperature_c for r in group]) for group in readings),
+        engine_cpu_ratio={},
+    )
+
+
+def host_lines(samples: Sequence[Sample], *, points: int = MAX_POINTS) -> Lines:
+    """Resident memory and CPU share of each engine's process tree."""
+    groups = _groups(samples, points)
+    fullest = [_fullest(group, _resident) for group in groups]
+    names = _names(samples)
+    return Lines(
+        at_ns=_stamps(groups),
+        engine_bytes={
+            name: tuple(None if peak is None else _resident_of(peak, name) for peak in fullest)
+            for name in names
+        },
+        engine_cpu_ratio={name: tuple(_mean(_cpu_of(group, name)) for group in groups) for name in names},
+    )
+
+
+def _groups(samples: Sequence[Sample], points: int) -> list[list[Sample]]:
+    """Samples that share a point of the chart; an empty group stands for a gap in time."""
+    if not samples:
+        return []
+    span = samples[-1].at_ns - samples[0].at_ns
+    width = max(1, span // points)
+    groups: list[list[Sample]] = [[samples[0]]]
+    # Counted from the clock's zero, not from the first sample: otherwise points would jump at each redraw.
+    for sample in samples[1:]:
+        previous = groups[-1][-1]
+        if sample.at_ns - previous.at_ns > _MAX_GAP_NS:
+            groups += [[], [sample]]
+        elif sample.at_ns // width == previous.at_ns // width:
+            groups[-1].append(sample)
+        else:
+            groups.append([sample])
+    return groups
+
+
+def _stamps(groups: Sequence[Sequence[Sample]]) -> tuple[int, ...]:
+    stamps: list[int] = []
+    for group in groups:
+        stamps.append(group[-1].at_ns if group else stamps[-1] + 1)
+    return tuple(stamps)
+
+
+def _fullest(group: Sequence[Sample], size: Callable[[Sample], int | None]) -> Sample | None:
+    """The sample with the most memory: a chart of fewer points must not lose a peak."""
+    sized = [(value, sample) for sample in group if (value := size(sample)) is not None]
+    return max(sized, key=lambda pair: pair[0], default=(0, None))[1]
+
+
+def _used(sample: Sample, gpu: int) -> int | None:
+    reading = sample.gpu(gpu)
+    return reading.used_bytes if reading else None
+
+
+def _others(sample: Sample, gpu: int, engine_bytes: Sequence[int]) -> int | None:
+    used = _used(sample, gpu)
+    return None if used is None else max(0, used - sum(engine_bytes))
+
+
+def _engine_bytes(sample: Sample, name: str, gpu: int) -> int:
+    return next((engine.gpu_bytes(gpu) or 0 for engine in sample.engines if engine.name == name), 0)
+
+
+def _resident(sample: Sample) -> int | None:
+    return sum(engine.resident_bytes or 0 for engine in sample.engines)
+
+
+def _resident_of(sample: Sample, name: str) -> int:
+    return next((engine.resident_bytes or 0 for engine in sample.engines if engine.name == name), 0)
+
+
+def _cpu_of(group: Sequence[Sample], name: str) -> list[float | None]:
+    return [engine.cpu_ratio for sample in group for engine in sample.engines if engine.name == name]
+
+
+def _names(samples: Sequence[Sample]) -> list[str]:
+    return sorted({engine.name for sample in samples for engine in sample.engines})
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

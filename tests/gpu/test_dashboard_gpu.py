@@ -1,0 +1,50 @@
+"""The dashboard on a GPU machine: its chat page, driven through all three lanes."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(580)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_three_engines_answer_in_the_chat_page():
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=560).run()
+    assert not app.exception
+    app.chat_input[0].set_value("What is the capital of France?").run()
+    assert not app.exception
+    assert not app.error, [error.value for error in app.error]
+
+    from core.ui import resources
+
+    conversation = app.query_params["conversation"]
+    (turn,) = resources.store().conversation(
+        conversation[0] if isinstance(conversation, list) else conversation
+    )
+    answers = {request.lane.name: request for request in turn.requests}
+    try:
+        assert set(answers) == {"hf", "turbomind", "awq"}
+        assert all(request.error is None and request.text for request in turn.requests)
+        assert "Paris" in answers["hf"].text
+        assert "Paris" in answers["turbomind"].text
+        assert (
+            answers["hf"].prompt_tokens == answers["turbomind"].prompt_tokens == answers["awq"].prompt_tokens
+        )
+    finally:
+        if out := os.environ.get("LMDYNO_GPU_OUT"):
+            facts = {
+                name: {
+                    "text": request.text,
+                    "ttft_s": request.ttft_s,
+                    "decode_tok_per_s": request.decode_tok_per_s,
+                    "version": request.engine_version,
+                    "device": request.device,
+                }
+                for name, request in answers.items()
+            }
+            Path(out, "dashboard.json").write_text(json.dumps(facts, indent=1))
+        resources.resources().close()
