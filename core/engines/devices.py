@@ -1,0 +1,100 @@
+"""The devices of this machine as engines share them: one load at a time on each, and only what fits.
+
+What is free on a GPU is known only between two loads. So a device is locked, between all LMDyno processes of
+one home, from the look at its memory until the engine is healthy.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from core.domain.specs import LaneSpec
+from core.engines.locks import lock_path, try_lock, unlock
+from core.engines.placement import CPU, GpuView, Need, Place, choose, visible, wants_gpu
+from core.engines.registry import Registry
+from core.settings import Settings
+from core.telemetry.gpus import GpuFacts
+
+_POLL_S = 0.2
+
+
+class Devices:
+    """Places for engines. Thread-safe if its GpuView is."""
+
+    def __init__(self, settings: Settings, registry: Registry, gpu: GpuView | None) -> None:
+        self._locks_dir = settings.locks_dir
+        self._registry = registry
+        self._gpu = gpu
+
+    @contextmanager
+    def reserved(
+        self, lane: LaneSpec, need: Need, *, needs_gpu: bool, while_waiting: Callable[[str], None]
+    ) -> Iterator[Place]:
+        """The lane's devices, locked against other loads until the block ends.
+
+        Waits for as long as other engines load there; `while_waiting` is called several times a second with
+        words for people, and may raise to give up.
+
+        Raises:
+            EngineOutOfMemory: it does not fit beside what runs there.
+            EngineLoadFailed: it needs GPUs that aren't there.
+        """
+        while True:
+            place, busy = self._choose(lane, need, needs_gpu=needs_gpu)
+            if place and (held := self._lock(place)) is not None:
+                try:
+                    if self._still_fits(place, need):
+                        yield place
+                        return
+                finally:
+                    for descriptor in held:
+                        unlock(descriptor)
+            where = place.label if place else ", ".join(f"cuda:{index}" for index in busy)
+            while_waiting(f"waiting for {where}: another engine is loading there")
+            time.sleep(_POLL_S)
+
+    def free_bytes(self, place: Place) -> int | None:
+        """Free memory right now on the first GPU of the place; None on a CPU or where unknown."""
+        if not place.gpus:
+            return None
+        return {gpu.index: gpu.free_bytes for gpu in self._gpus()}.get(place.gpus[0].index)
+
+    def _gpus(self) -> tuple[GpuFacts, ...]:
+        return visible(self._gpu.devices(), os.environ) if self._gpu is not None else ()
+
+    def _choose(self, lane: LaneSpec, need: Need, *, needs_gpu: bool) -> tuple[Place | None, list[int]]:
+        gpus = self._gpus()
+        if not wants_gpu(lane, needs_gpu=needs_gpu, gpus=gpus):
+            return CPU, []
+        loading = [gpu.index for gpu in gpus if self._is_loading(gpu)]
+        held = {
+            entry.name: (entry.gpus, entry.gpu_bytes)
+            for entry in self._registry.read().values()
+            if entry.gpus and entry.alive
+        }
+        return choose(lane, need, gpus, loading=loading, held=held), loading
+
+    def _still_fits(self, place: Place, need: Need) -> bool:
+        """A second look, now that the place is locked: a load may have ended since the first."""
+        free = {gpu.index: gpu.free_bytes for gpu in self._gpus()} if place.gpus else {}
+        sizes = (free.get(gpu.index) for gpu in place.gpus)
+        return all(size is None or need.fits(size) for size in sizes)
+
+    def _is_loading(self, gpu: GpuFacts) -> bool:
+        held = self._lock(Place((gpu,)))
+        for descriptor in held or ():
+            unlock(descriptor)
+        return held is None
+
+    def _lock(self, place: Place) -> list[int] | None:
+        """All locks of the place, or none of them."""
+        held: list[int] = []
+        for name in place.lock_names:
+            descriptor = try_lock(lock_path(self._locks_dir, f"load-{name}"))
+            if descriptor is None:
+                for other in held:
+                    unlock(other)
+                return None
+            held.append(descriptor)
+        return held

@@ -1,0 +1,68 @@
+"""Who is using an engine right now.
+
+A request holds its engine's lease while it runs, and nobody stops an engine whose lease is held.
+Leases are kernel locks, so those of a process that died are gone with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from core.engines.locks import lock_path, try_lock, unlock
+from core.errors import EngineBusy
+from core.settings import Settings
+
+_PATIENCE_S = 0.1
+"""Longer than anybody holds the exclusive lease just to look whether the engine is in use."""
+
+
+@contextmanager
+def lease(settings: Settings, lane_name: str) -> Iterator[None]:
+    """Keep the lane's engine from being stopped; any number of requests at once.
+
+    Never waits longer than a tenth of a second, so it is fit for an event loop. Raises EngineBusy when the
+    engine is being stopped.
+    """
+    descriptor = try_lock(_path(settings, lane_name), shared=True, patience_s=_PATIENCE_S)
+    if descriptor is None:
+        raise EngineBusy(
+            f"The engine of {lane_name} is being stopped",
+            hint="Wait until it has ended, then start it again.",
+            code="engine-stopping",
+        )
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
+@contextmanager
+def sole_use(settings: Settings, lane_name: str) -> Iterator[None]:
+    """Keep new requests away from the lane's engine; raises EngineBusy while one runs."""
+    descriptor = try_lock(_path(settings, lane_name), patience_s=_PATIENCE_S)
+    if descriptor is None:
+        raise EngineBusy(
+            f"{lane_name} is answering a request",
+            hint="Wait for the answer or stop it, then try again; or force the engine to stop.",
+        )
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
+def in_use(settings: Settings, lane_name: str) -> bool:
+    """Whether a request of any process holds the lane's lease. Cheap."""
+    path = _path(settings, lane_name)
+    if not path.exists():
+        return False
+    # Two processes that look at the same time see each other's lock; a short second look tells.
+    descriptor = try_lock(path, patience_s=0.005)
+    if descriptor is None:
+        return True
+    unlock(descriptor)
+    return False
+
+
+def _path(settings: Settings, lane_name: str) -> Path:
+    return lock_path(settings.locks_dir, f"lease-{lane_name}")

@@ -1,0 +1,287 @@
+"""All engines of this machine for one LMDyno process: start, adopt, stop, tell.
+
+One manager a process; any number of threads may use it. What runs is kept in engines.json, so the command
+line and a restarted dashboard see and share the same engines.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+
+from core.domain.runs import utc_now
+from core.domain.specs import EngineKind, LaneSpec
+from core.engines import status, supervisor
+from core.engines.devices import Devices
+from core.engines.launch import HOST, LAUNCH_TABLE, LaunchRow
+from core.engines.leases import in_use, sole_use
+from core.engines.logfile import log_path, tail
+from core.engines.monitor import Monitor
+from core.engines.placement import GpuView
+from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.resolve import error_of, observed, same_engine
+from core.engines.startup import Startup, Surroundings
+from core.engines.status import EngineStatus
+from core.engines.supervisor import TERM_GRACE_S, Target
+from core.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
+from core.settings import Settings
+from core.telemetry.processes import this_process
+from core.units import duration
+
+__all__ = ["EngineManager", "EngineStatus"]
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_S = 0.25
+_HEALTH_TIMEOUT_S = 5.0
+_ADOPTION_S = 60.0
+"""An adopted engine that nobody uses and that does not answer for so long is started anew."""
+_CLOSE_PATIENCE_S = 2.0
+
+
+class EngineManager:
+    """Starts, watches, adopts and stops the engines of the local lanes. Thread-safe.
+
+    Engines belong to the process that started or adopted them and end with its `close`. A process that is
+    killed leaves them running, and the next manager adopts them. A `persistent` manager owns none: its
+    engines run until somebody stops them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lanes: Sequence[LaneSpec],
+        *,
+        persistent: bool = False,
+        gpu: GpuView | None = None,
+        rows: Mapping[EngineKind, LaunchRow] = LAUNCH_TABLE,
+        grace_s: float = TERM_GRACE_S,
+    ) -> None:
+        """Starts nothing and reads nothing yet.
+
+        Args:
+            settings: the home whose engines these are.
+            lanes: those that `ensure` knows.
+            persistent: engines outlive this process.
+            gpu: tells GPUs and their free memory; None for a machine without any.
+            rows: how each kind of engine is launched.
+            grace_s: seconds between SIGTERM and SIGKILL.
+        """
+        self._settings = settings
+        self._lanes = {lane.name: lane for lane in lanes}
+        self._me = this_process()
+        self._owner = None if persistent else self._me
+        self._made_at = utc_now()
+        self._closing = threading.Event()
+        self._registry = Registry(settings)
+        self._around = Surroundings(
+            settings=settings,
+            registry=self._registry,
+            rows=rows,
+            devices=Devices(settings, self._registry, gpu),
+            grace_s=grace_s,
+        )
+        self._monitor = Monitor(self._registry, rows, self._me)
+
+    def ensure(self, name: str) -> None:
+        """See to it that the lane's engine runs; returns at once, start-up goes on in a thread.
+
+        A running one is used, and adopted if its owner is gone. One with other settings is replaced.
+
+        Raises:
+            ConfigError: no such lane.
+            EngineBusy: it runs with other settings and can't be replaced: a request runs, or it belongs to
+                another LMDyno process.
+        """
+        lane = self._lane(name)
+        if not lane.is_local:
+            return
+        self._monitor.start()
+        with self._registry.changing() as engines:
+            current = engines.get(name)
+            if current is not None and _serves(current, lane):
+                if self._may_adopt(current):
+                    engines[name] = current = replace(current, owner=self._owner)
+                    self._thread(f"adopt-{name}", lambda: self._verify(current))
+                return
+            self._require_replaceable(current)
+            engines[name] = entry = self._first_entry(lane)
+        self._thread(f"start-{name}", Startup(self._around, entry, current).run)
+
+    def wait_until_healthy(
+        self,
+        name: str,
+        timeout_s: float,
+        on_progress: Callable[[EngineStatus], None] | None = None,
+    ) -> EngineStatus:
+        """Wait for an engine that is starting; `on_progress` is called a few times a second meanwhile.
+
+        Raises EngineError: it failed, was stopped, or is not ready after `timeout_s`, and goes on starting.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (now := self.status(name)).state is EngineState.STARTING:
+            if on_progress is not None:
+                on_progress(now)
+            if time.monotonic() >= deadline:
+                raise EngineTimeout(
+                    f"{name} is not ready after {duration(timeout_s)}: {now.stage or 'starting'}",
+                    hint="It goes on starting; look again later.",
+                    code="engine-not-ready",
+                )
+            time.sleep(_PROGRESS_S)
+        if now.state is EngineState.HEALTHY:
+            return now
+        if now.error is not None:
+            raise error_of(now.error)
+        raise EngineError(
+            f"The engine of {name} is {now.state}", hint="Start it again.", code="engine-not-running"
+        )
+
+    def stop(self, name: str, *, force: bool = False) -> None:
+        """End the lane's engine and wait until it is gone; nothing happens if there is none.
+
+        Raises EngineBusy while a request holds its lease, unless forced.
+        """
+        with nullcontext() if force else sole_use(self._settings, name):
+            entry = self._registry.get(name)
+            if entry is not None and entry.state is not EngineState.STOPPED:
+                self._end([entry])
+
+    def restart(self, name: str) -> None:
+        """Stop the engine and start it with the lane's present settings; raises EngineBusy like `stop`."""
+        self.stop(name)
+        self.ensure(name)
+
+    def status(self, name: str) -> EngineStatus:
+        """How the lane's engine is now. Cheap. Raises ConfigError for a lane that there isn't."""
+        entry = self._registry.get(name)
+        if entry is None:
+            return status.without_engine(self._lane(name), self._made_at)
+        return status.of_engine(
+            entry,
+            self._lanes.get(name, entry.lane),
+            silent_s=self._monitor.silent_s(entry),
+            in_use=in_use(self._settings, name),
+            owned=entry.owner == self._me,
+        )
+
+    def statuses(self) -> tuple[EngineStatus, ...]:
+        """All local lanes, then engines that still run for lanes no longer configured. Cheap."""
+        local = [name for name, lane in self._lanes.items() if lane.is_local]
+        others = [
+            entry.name
+            for entry in self._registry.read().values()
+            if entry.name not in self._lanes and entry.alive
+        ]
+        return tuple(self.status(name) for name in (*local, *others))
+
+    def log_tail(self, name: str, lines: int = 40) -> str:
+        """The last lines of the engine's log; "" before its first start."""
+        return "\n".join(tail(log_path(self._settings.logs_dir, name), lines))
+
+    def close(self) -> None:
+        """End the engines that belong to this process, and start-ups that it has not finished.
+
+        Starts no threads, so it may run at the interpreter's exit.
+        """
+        self._closing.set()
+        self._monitor.stop()
+        mine = [entry for entry in self._registry.read().values() if self._ends_with_me(entry)]
+        # A request of the command line may run on an engine of the dashboard; it gets a moment, not more.
+        deadline = time.monotonic() + _CLOSE_PATIENCE_S
+        while any(in_use(self._settings, entry.name) for entry in mine) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self._end(mine)
+
+    def _lane(self, name: str) -> LaneSpec:
+        if lane := self._lanes.get(name):
+            return lane
+        raise ConfigError(
+            f'There is no lane "{name}"', hint=f"There are: {', '.join(self._lanes) or 'none'}."
+        )
+
+    def _first_entry(self, lane: LaneSpec) -> EngineEntry:
+        return EngineEntry(
+            lane=lane,
+            state=EngineState.STARTING,
+            since=utc_now(),
+            owner=self._owner,
+            worker=self._me,
+            log_file=str(log_path(self._settings.logs_dir, lane.name)),
+        )
+
+    def _may_adopt(self, entry: EngineEntry) -> bool:
+        orphaned = entry.owner is not None and not entry.owner.alive
+        return orphaned and entry.state is EngineState.HEALTHY and self._owner is not None
+
+    def _require_replaceable(self, entry: EngineEntry | None) -> None:
+        if entry is None or not _is_up(entry):
+            return
+        if entry.owner is None or (entry.owner != self._me and entry.owner.alive):
+            whose = "until it is stopped" if entry.owner is None else "for another LMDyno process"
+            raise EngineBusy(
+                f"The engine of {entry.name} runs {whose}, with other settings",
+                hint=f"Stop it first: `python -m core engines stop {entry.name}`.",
+                code="engine-settings-differ",
+            )
+        with sole_use(self._settings, entry.name):
+            return  # nobody uses it now; requests that come later find it starting and wait
+
+    def _verify(self, entry: EngineEntry) -> None:
+        """Look whether an adopted engine really is the one that was left; otherwise start it anew."""
+        path = self._around.rows[entry.lane.kind].health_path
+        deadline = time.monotonic() + _ADOPTION_S
+        while entry.process is not None and entry.port is not None and supervisor.alive(entry.process):
+            if supervisor.answers(HOST, entry.port, path, _HEALTH_TIMEOUT_S) and supervisor.is_served_by(
+                entry.process, entry.port
+            ):
+                log.info("engine adopted lane=%s pid=%d", entry.name, entry.process.pid)
+                return
+            if time.monotonic() >= deadline and not in_use(self._settings, entry.name):
+                break
+            if self._closing.wait(_PROGRESS_S):
+                return
+        log.warning("engine can't be adopted lane=%s", entry.name)
+        with self._registry.changing() as engines:
+            if engines[entry.name].start_id != entry.start_id:
+                return
+            engines[entry.name] = fresh = self._first_entry(entry.lane)
+        Startup(self._around, fresh, entry).run()
+
+    def _ends_with_me(self, entry: EngineEntry) -> bool:
+        unfinished = entry.state is EngineState.STARTING and entry.worker == self._me
+        return unfinished or (entry.owner == self._me and entry.state is not EngineState.STOPPED)
+
+    def _end(self, entries: Sequence[EngineEntry]) -> None:
+        stopping = []
+        for entry in entries:
+            with self._registry.changing() as engines:
+                current = engines.get(entry.name)
+                if current is None or current.start_id != entry.start_id:
+                    continue  # it has made way for another start meanwhile
+                current = current.to(EngineState.STOPPING, worker=self._me, stage=None, error=None)
+                engines[entry.name] = current
+                stopping.append(current)
+        targets = [Target(entry.process, entry.start_id) for entry in stopping]
+        supervisor.end(targets, grace_s=self._around.grace_s)
+        for entry in stopping:
+            with self._registry.changing() as engines:
+                current = engines.get(entry.name)
+                if current is not None and current.start_id == entry.start_id:
+                    engines[entry.name] = current.to(EngineState.STOPPED).without_process()
+            log.info("engine stopped lane=%s", entry.name)
+
+    def _thread(self, name: str, work: Callable[[], None]) -> None:
+        # Daemons: the interpreter must be able to end while an engine loads.
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+
+def _is_up(entry: EngineEntry) -> bool:
+    return observed(entry).state in (EngineState.STARTING, EngineState.HEALTHY)
+
+
+def _serves(entry: EngineEntry, lane: LaneSpec) -> bool:
+    """Whether the engine runs, or will soon, in the form that the lane wants."""
+    return same_engine(entry.lane, lane) and _is_up(entry)

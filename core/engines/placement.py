@@ -1,0 +1,206 @@
+"""Where an engine runs, and whether it fits there.
+
+GPU memory is taken as it is free right before a start; starts on one device happen one after another, so what
+is free then is true. Pure functions of facts, apart from the Protocol that tells the facts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from core.domain.specs import LaneSpec
+from core.errors import EngineLoadFailed, EngineOutOfMemory
+from core.telemetry.gpus import GpuFacts
+from core.units import gib
+
+_USELESS_RATIO = 0.05
+"""A KV cache share below this serves nobody; then something else has to go."""
+
+
+class GpuView(Protocol):
+    """What the manager asks about GPUs; `core.telemetry.nvml.Nvml` is one."""
+
+    def devices(self) -> Sequence[GpuFacts]:
+        """All GPUs with their free memory right now; empty without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The CPU (no GPUs) or the GPUs that an engine gets."""
+
+    gpus: tuple[GpuFacts, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """`cpu`, `cuda:0` or `cuda:0,1`, by the driver's numbering."""
+        return f"cuda:{','.join(str(gpu.index) for gpu in self.gpus)}" if self.gpus else "cpu"
+
+    @property
+    def visible_devices(self) -> str:
+        """`CUDA_VISIBLE_DEVICES`; empty hides all GPUs from an engine on the CPU."""
+        return ",".join(gpu.uuid if gpu.is_mig and gpu.uuid else str(gpu.index) for gpu in self.gpus)
+
+    @property
+    def torch_device(self) -> str:
+        """The device as the engine sees it, which counts from 0; `auto` spreads over several GPUs."""
+        if not self.gpus:
+            return "cpu"
+        return "cuda:0" if len(self.gpus) == 1 else "auto"
+
+    @property
+    def lock_names(self) -> tuple[str, ...]:
+        """One lock for each device, always in the same order."""
+        return tuple(f"device-cuda-{index}" for index in sorted(gpu.index for gpu in self.gpus)) or (
+            "device-cpu",
+        )
+
+
+CPU = Place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What an engine takes on each GPU that it spans."""
+
+    weight_bytes: int
+    """Its share of the weights, as they are on disk; 0 where unknown."""
+    overhead_bytes: int
+    kv_ratio: float | None
+    """Share of the memory left after the weights that the KV cache takes; None if it grows as needed."""
+
+    def fits(self, free_bytes: int) -> bool:
+        left = free_bytes - self.weight_bytes
+        return left - left * (self.kv_ratio or 0) >= self.overhead_bytes
+
+    def total_bytes(self, free_bytes: int) -> int:
+        """All that it would take of a GPU with that much free."""
+        left = max(0, free_bytes - self.weight_bytes)
+        return self.weight_bytes + int(left * (self.kv_ratio or 0)) + self.overhead_bytes
+
+    def largest_ratio(self, free_bytes: int) -> float | None:
+        """The largest KV ratio that would fit, rounded down; None if none that is of use would."""
+        left = free_bytes - self.weight_bytes
+        if self.kv_ratio is None or left <= 0:
+            return None
+        ratio = int((1 - self.overhead_bytes / left) * 100) / 100
+        return ratio if ratio >= _USELESS_RATIO else None
+
+
+def wants_gpu(lane: LaneSpec, *, needs_gpu: bool, gpus: Sequence[GpuFacts]) -> bool:
+    """Whether the lane's engine goes on a GPU; raises EngineLoadFailed if it must and there is none."""
+    asked = lane.settings.device == "cuda" or lane.settings.devices is not None
+    if gpus:
+        return needs_gpu or lane.settings.device != "cpu"
+    if needs_gpu or asked:
+        raise EngineLoadFailed(
+            f"{lane.name} needs an NVIDIA GPU and there is none here",
+            hint="Use a lane with engine transformers on the CPU, or an endpoint on a machine with a GPU. "
+            "If there is a GPU, `python -m core doctor` tells what its driver lacks.",
+            code="no-gpu",
+        )
+    return False
+
+
+def visible(gpus: Sequence[GpuFacts], environment: Mapping[str, str]) -> tuple[GpuFacts, ...]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, as a batch system sets it."""
+    allowed = environment.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return tuple(gpus)
+    names = {name.strip() for name in allowed.split(",")}
+    return tuple(
+        gpu
+        for gpu in gpus
+        if str(gpu.index) in names
+        or (gpu.uuid is not None and any(name and gpu.uuid.startswith(name) for name in names))
+    )
+
+
+def choose(
+    lane: LaneSpec,
+    need: Need,
+    gpus: Sequence[GpuFacts],
+    *,
+    loading: Iterable[int] = (),
+    held: Mapping[str, tuple[Sequence[int], int | None]],
+) -> Place | None:
+    """The GPUs for an engine: those it is pinned to, else those with the most free memory.
+
+    Args:
+        lane: tells the pinned devices and how many it spans.
+        need: on each of them.
+        gpus: as they are now.
+        loading: indices of GPUs on which another engine is just loading; their free memory is not yet true.
+        held: engines that run on GPUs, by name: the indices, and the memory each took there.
+
+    Returns:
+        None when a GPU that is loading has to be waited for.
+
+    Raises:
+        EngineOutOfMemory: nothing fits; the hint names what would have to stop or shrink.
+        EngineLoadFailed: it is pinned to GPUs that aren't there.
+    """
+    busy = set(loading)
+    candidates = _candidates(lane, gpus)
+    count = max(lane.settings.tp, len(lane.settings.devices or ()) or 1)
+    ready = [gpu for gpu in candidates if gpu.index not in busy]
+    fitting = sorted(
+        (gpu for gpu in ready if gpu.free_bytes is None or need.fits(gpu.free_bytes)),
+        key=lambda gpu: -(gpu.free_bytes or 0),
+    )
+    if len(fitting) >= count:
+        return Place(tuple(sorted(fitting[:count], key=lambda gpu: gpu.index)))
+    if any(gpu.index in busy for gpu in candidates):
+        return None
+    if len(candidates) < count:
+        raise EngineLoadFailed(
+            f"{lane.name} spans {count} GPUs and there are {len(candidates)}",
+            hint="Lower tp or correct devices in lanes.toml.",
+            code="no-gpu",
+        )
+    raise _refusal(lane, need, candidates, held)
+
+
+def _candidates(lane: LaneSpec, gpus: Sequence[GpuFacts]) -> list[GpuFacts]:
+    pinned = lane.settings.devices
+    if pinned is None:
+        return list(gpus)
+    there = {gpu.index: gpu for gpu in gpus}
+    if missing := [index for index in pinned if index not in there]:
+        raise EngineLoadFailed(
+            f"{lane.name} is pinned to GPU {', '.join(map(str, missing))}, which is not here",
+            hint=f"There are: {', '.join(map(str, there)) or 'none'}. Correct devices in lanes.toml.",
+            code="no-gpu",
+        )
+    return [there[index] for index in pinned]
+
+
+def _refusal(
+    lane: LaneSpec,
+    need: Need,
+    gpus: Sequence[GpuFacts],
+    held: Mapping[str, tuple[Sequence[int], int | None]],
+) -> EngineOutOfMemory:
+    best = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
+    free = best.free_bytes or 0
+    parts = [f"weights {gib(need.weight_bytes)}"]
+    if need.kv_ratio is not None:
+        wanted = int(max(0, free - need.weight_bytes) * need.kv_ratio)
+        parts.append(f"KV cache {gib(wanted)} at ratio {need.kv_ratio:g}")
+    parts.append(f"about {gib(need.overhead_bytes)} besides")
+    others = [
+        f"{name} ({gib(size)})" if size is not None else name
+        for name, (indices, size) in held.items()
+        if best.index in indices and name != lane.name
+    ]
+    ways = []
+    if (ratio := need.largest_ratio(free)) is not None:
+        ways.append(f"set cache_max_entry_count to {ratio:g} or less")
+    if others:
+        ways.append(f"stop {' or '.join(others)}")
+    if not ways:
+        ways.append("end other programs that use the GPU, or choose a smaller model")
+    return EngineOutOfMemory(
+        f"{lane.name} does not fit on GPU {best.index}, which has {gib(free)} free: {', '.join(parts)}",
+        hint=f"To make room, {', or '.join(ways)}.",
+        code="gpu-full",
+    )

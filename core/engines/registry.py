@@ -1,0 +1,150 @@
+"""engines.json: which engines run, who answers for them and where they listen.
+
+Every LMDyno process of one home reads and writes it: the dashboard, the meter, the command line. Writes are
+atomic and one at a time between processes and threads. The file is readable by its owner alone, since it
+holds the random keys of local engines. What it says about a process must be checked against the process.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from core.codec import decode, encode
+from core.domain.runs import ErrorInfo, new_id, utc_now
+from core.domain.specs import Endpoint, LaneSpec
+from core.engines.locks import lock_path, locked
+from core.errors import InputError
+from core.settings import Settings
+from core.telemetry.processes import ProcessId
+
+log = logging.getLogger(__name__)
+
+
+class EngineState(StrEnum):
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineEntry:
+    """One engine, from the wish to start it to its end."""
+
+    lane: LaneSpec
+    state: EngineState
+    since: datetime
+    """When it entered this state."""
+    owner: ProcessId | None
+    """The LMDyno process that ends it when it ends itself; None for engines that outlive their starter."""
+    worker: ProcessId
+    """The LMDyno process that is starting or stopping it, or did so last."""
+    start_id: str = field(default_factory=new_id)
+    """Names this one start; the engine's processes carry it in their environment."""
+    process: ProcessId | None = None
+    """The leader of the engine's process group; None before it is spawned."""
+    port: int | None = None
+    endpoint: Endpoint | None = None
+    log_file: str
+    stage: str | None = None
+    """What start-up is doing, in words for people."""
+    error: ErrorInfo | None = None
+    gpus: tuple[int, ...] = ()
+    gpu_bytes: int | None = None
+    """GPU memory that went with its start, on the first of its GPUs; None on a CPU or where unknown."""
+
+    @property
+    def name(self) -> str:
+        return self.lane.name
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs right now; asks the system."""
+        return self.process is not None and self.process.alive
+
+    def to(self, state: EngineState, **changes: Any) -> "EngineEntry":  # noqa: ANN401 - replace()'s own
+        """The entry in another state, from now on."""
+        return replace(self, state=state, since=utc_now(), **changes)
+
+    def without_process(self) -> "EngineEntry":
+        """The entry of an engine that is gone, with its error if it has one."""
+        return replace(self, process=None, port=None, endpoint=None, stage=None, gpus=(), gpu_bytes=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    engines: tuple[EngineEntry, ...] = ()
+
+
+class Registry:
+    """The engines of one home, by lane name. Thread-safe, and safe between processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._path = settings.engines_file
+        self._lock = lock_path(settings.locks_dir, "engines")
+        self._cache: tuple[tuple[int, int, int], Mapping[str, EngineEntry]] | None = None
+
+    def read(self) -> Mapping[str, EngineEntry]:
+        """All engines as last written. Cheap while nothing changes."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return {}
+        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        cached = self._cache
+        if cached is None or cached[0] != stamp:
+            cached = (stamp, self._load())
+            self._cache = cached
+        return cached[1]
+
+    def get(self, name: str) -> EngineEntry | None:
+        return self.read().get(name)
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, EngineEntry]]:
+        """The engines to change in place; written when the block ends without an error.
+
+        Nobody else can change anything meanwhile, so the block must be short.
+        """
+        with locked(self._lock):
+            before = self._load()
+            engines = dict(before)
+            yield engines
+            if engines != before:
+                self._write(_File(engines=tuple(engines.values())))
+
+    def update(self, entry: EngineEntry, **changes: Any) -> EngineEntry | None:  # noqa: ANN401
+        """Change fields of that very start; None if it has ended or made way for another meanwhile."""
+        with self.changing() as engines:
+            current = engines.get(entry.name)
+            if current is None or current.start_id != entry.start_id:
+                return None
+            engines[entry.name] = changed = replace(current, **changes)
+            return changed
+
+    def _load(self) -> dict[str, EngineEntry]:
+        try:
+            text = self._path.read_bytes()
+        except FileNotFoundError:
+            return {}
+        try:
+            return {entry.name: entry for entry in decode(_File, text).engines}
+        except InputError as exc:
+            aside = self._path.with_suffix(".unreadable.json")
+            log.warning("%s can't be read (%s); it is now %s", self._path, exc.message, aside)
+            self._path.replace(aside)
+            return {}
+
+    def _write(self, content: _File) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_suffix(".draft")
+        draft.unlink(missing_ok=True)
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(encode(content))
+        draft.replace(self._path)

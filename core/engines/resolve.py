@@ -1,0 +1,94 @@
+"""Where a lane's requests go right now, as any LMDyno process can tell from engines.json and the system."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from core.domain.runs import ErrorInfo
+from core.domain.specs import Endpoint, EngineSettings, LaneSpec
+from core.engines.causes import ERROR_OF_CODE
+from core.engines.diagnose import explain_death
+from core.engines.logfile import read_tail
+from core.engines.registry import EngineEntry, EngineState, Registry
+from core.errors import ConfigError, EngineError
+from core.settings import Settings
+
+_START_HINT = "Start it on the engines page or with `python -m core engines start {name}`."
+
+
+def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
+    """The lane's endpoint; None while its engine is starting. Cheap, thread-safe, works in any process.
+
+    Endpoint lanes resolve at once, with `model` "" where the lane names none.
+
+    Raises:
+        ConfigError: an endpoint's key is neither in the environment nor in the secrets.
+        EngineError: the engine failed, died, runs with other settings, or does not run.
+    """
+    if lane.endpoint is not None:
+        return _remote(settings, lane)
+    entry = Registry(settings).get(lane.name)
+    if entry is None:
+        raise _not_running(lane.name)
+    if not same_engine(entry.lane, lane):
+        raise EngineError(
+            f"The engine of {lane.name} runs with other settings than this lane has now",
+            hint="Restart it.",
+            code="engine-settings-differ",
+        )
+    now = observed(entry)
+    if now.state is EngineState.STARTING:
+        return None
+    if now.state is EngineState.HEALTHY:
+        return now.endpoint
+    if now.error is not None:
+        raise error_of(now.error)
+    raise _not_running(lane.name)
+
+
+def observed(entry: EngineEntry) -> EngineEntry:
+    """The entry as the system shows it: an engine whose process is gone has failed, noticed or not."""
+    if entry.state is EngineState.HEALTHY and not entry.alive:
+        error = explain_death(read_tail(Path(entry.log_file)), None)
+        return replace(entry, state=EngineState.FAILED, error=ErrorInfo.of(error))
+    if entry.state in (EngineState.STARTING, EngineState.STOPPING) and not entry.worker.alive:
+        error = EngineError(
+            f"LMDyno ended while it was {entry.state} {entry.name}",
+            hint=_START_HINT.format(name=entry.name),
+            code="engine-start-abandoned",
+        )
+        return replace(entry, state=EngineState.FAILED, error=ErrorInfo.of(error))
+    return entry
+
+
+def same_engine(one: LaneSpec, other: LaneSpec) -> bool:
+    """Whether both lanes are served by the same engine; how long a start may take makes no difference."""
+    return _launched(one) == _launched(other)
+
+
+def error_of(info: ErrorInfo) -> EngineError:
+    """The error that a record kept, in its class again."""
+    return ERROR_OF_CODE.get(info.code, EngineError)(info.message, hint=info.hint, code=info.code)
+
+
+def _launched(lane: LaneSpec) -> tuple[object, ...]:
+    settings = replace(lane.settings, start_timeout_s=EngineSettings().start_timeout_s)
+    return (lane.kind, lane.model, lane.weights, settings)
+
+
+def _remote(settings: Settings, lane: LaneSpec) -> Endpoint:
+    spec = lane.endpoint
+    assert spec is not None
+    key = settings.secret(spec.api_key_name) if spec.api_key_name else None
+    if spec.api_key_name and key is None:
+        raise ConfigError(
+            f"The key of {lane.name} is missing: {spec.api_key_name}",
+            hint=f"Set {spec.api_key_name} in the environment or in {settings.secrets_file.name}.",
+            code="key-missing",
+        )
+    return Endpoint(url=spec.url.rstrip("/"), model=spec.model or "", dialect=spec.dialect, api_key=key)
+
+
+def _not_running(name: str) -> EngineError:
+    return EngineError(
+        f"The engine of {name} is not running", hint=_START_HINT.format(name=name), code="engine-not-running"
+    )

@@ -1,0 +1,217 @@
+"""One start of one engine, from the wish to "healthy" or a reason why not."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from core.domain.runs import ErrorInfo
+from core.domain.specs import Endpoint, EngineKind
+from core.engines import diagnose, supervisor
+from core.engines.causes import PORT_TAKEN
+from core.engines.checks import need_of, version_of
+from core.engines.devices import Devices
+from core.engines.launch import HOST, Command, LaunchRow
+from core.engines.logfile import log_path, read_tail
+from core.engines.placement import Place
+from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.supervisor import Target
+from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
+from core.settings import Settings
+from core.telemetry.processes import ProcessId
+from core.units import duration
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_HEALTH_TIMEOUT_S = 2.0
+_PORT_ATTEMPTS = 3
+
+
+class _NotWanted(Exception):
+    """The engine was stopped or replaced while it was starting; nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What every start of one manager shares."""
+
+    settings: Settings
+    registry: Registry
+    rows: Mapping[EngineKind, LaunchRow]
+    devices: Devices
+    grace_s: float
+    """Seconds between SIGTERM and SIGKILL."""
+
+
+class Startup:
+    """Runs one start, in a thread of its own; its entry must be in the registry as STARTING."""
+
+    def __init__(self, around: Surroundings, entry: EngineEntry, previous: EngineEntry | None) -> None:
+        self._around = around
+        self._registry = around.registry
+        self._entry = entry
+        self._lane = entry.lane
+        self._row = around.rows[entry.lane.kind]
+        self._previous = previous
+
+    def run(self) -> None:
+        """Ends with the entry HEALTHY or FAILED, or as somebody else has changed it meanwhile."""
+        began = time.monotonic()
+        try:
+            self._start()
+            log.info("engine healthy lane=%s seconds=%.1f", self._lane.name, time.monotonic() - began)
+        except _NotWanted:
+            log.info("engine start given up lane=%s", self._lane.name)
+        except LMDynoError as error:
+            log.warning("engine failed lane=%s code=%s", self._lane.name, error.code)
+            self._fail(error)
+        finally:
+            # Only an error that is LMDyno's own mistake leaves the entry as it was.
+            if (current := self._mine()) is not None:
+                self._end(current.process, current.start_id)
+                self._fail(EngineLoadFailed("LMDyno met an error of its own", hint="Its log tells more."))
+
+    def _start(self) -> None:
+        if self._previous is not None:
+            self._stage("ending the engine that was there before")
+            self._end(self._previous.process, self._previous.start_id)
+        self._stage("checking model and packages")
+        version = version_of(self._lane, self._row)
+        need = need_of(self._lane, self._row)
+        with self._around.devices.reserved(
+            self._lane, need, needs_gpu=self._row.needs_gpu, while_waiting=self._wait
+        ) as place:
+            before = self._around.devices.free_bytes(place)
+            command, port = self._spawn_until_it_answers(place)
+            after = self._around.devices.free_bytes(place)
+            self._now_healthy(
+                endpoint=Endpoint(
+                    url=f"http://{HOST}:{port}/v1",
+                    model=command.served_model,
+                    dialect=self._row.dialect,
+                    api_key=command.api_key,
+                    version=self._with_note(version),
+                    device=place.label,
+                ),
+                gpu_bytes=None if before is None or after is None else max(0, before - after),
+            )
+
+    def _with_note(self, version: str) -> str:
+        unpacked = diagnose.unpacked_gguf(read_tail(self._log_file))
+        return f"{version}, GGUF unpacked while loading" if unpacked else version
+
+    def _spawn_until_it_answers(self, place: Place) -> tuple[Command, int]:
+        for attempt in range(1, _PORT_ATTEMPTS + 1):
+            port = supervisor.free_port(HOST)
+            command = self._row.command(self._lane, place, port)
+            process = self._spawn(command, place, port)
+            try:
+                self._await_health(process, port)
+                return command, port
+            except EngineError as error:
+                self._end(process, self._entry.start_id)
+                if error.code != PORT_TAKEN or attempt == _PORT_ATTEMPTS:
+                    raise
+                log.info("engine port was taken lane=%s port=%d", self._lane.name, port)
+            except _NotWanted:
+                self._end(process, self._entry.start_id)
+                raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _spawn(self, command: Command, place: Place, port: int) -> ProcessId:
+        # Within one change of the registry: whoever stops the engine either prevents it or sees its process.
+        with self._changing_mine() as (engines, current):
+            process = supervisor.spawn(
+                command.argv,
+                command.environment,
+                start_id=self._entry.start_id,
+                log_file=self._log_file,
+            )
+            engines[self._lane.name] = replace(
+                current,
+                process=process,
+                port=port,
+                stage=None,
+                gpus=tuple(gpu.index for gpu in place.gpus),
+            )
+        log.info("engine spawned lane=%s pid=%d device=%s", self._lane.name, process.pid, place.label)
+        return process
+
+    def _end(self, process: ProcessId | None, start_id: str) -> None:
+        supervisor.end([Target(process, start_id)], grace_s=self._around.grace_s)
+
+    def _await_health(self, process: ProcessId, port: int) -> None:
+        deadline = time.monotonic() + self._lane.settings.start_timeout_s
+        while True:
+            self._require_wanted()
+            ended = not supervisor.alive(process)
+            text = read_tail(self._log_file)
+            if ended:
+                raise diagnose.explain_failed_start(text, supervisor.exit_code(process))
+            if fallback := diagnose.wrong_backend(text):
+                raise fallback
+            if supervisor.answers(
+                HOST, port, self._row.health_path, _HEALTH_TIMEOUT_S
+            ) and supervisor.is_served_by(process, port):
+                return
+            if time.monotonic() >= deadline:
+                raise self._timed_out(text)
+            time.sleep(_POLL_S)
+
+    def _timed_out(self, text: str) -> EngineTimeout:
+        said = "; ".join(diagnose.telling_lines(text, 1))
+        return EngineTimeout(
+            f"{self._lane.name} was not ready within {duration(self._lane.settings.start_timeout_s)}"
+            + (f"; its log ends with: {said}" if said else ""),
+            hint="Look into its log. If it only needs longer, raise start_timeout_s in lanes.toml.",
+            code="engine-start-timeout",
+        )
+
+    @property
+    def _log_file(self) -> Path:
+        return log_path(self._around.settings.logs_dir, self._lane.name)
+
+    def _mine(self) -> EngineEntry | None:
+        """This start's entry as it is now; None once it is no longer starting, or another start's."""
+        return self._as_mine(self._registry.get(self._lane.name))
+
+    def _as_mine(self, current: EngineEntry | None) -> EngineEntry | None:
+        if current is None or current.start_id != self._entry.start_id:
+            return None
+        return current if current.state is EngineState.STARTING else None
+
+    @contextmanager
+    def _changing_mine(self) -> Iterator[tuple[dict[str, EngineEntry], EngineEntry]]:
+        """All entries to change, and this start's; raises _NotWanted if it is no longer starting."""
+        with self._registry.changing() as engines:
+            current = self._as_mine(engines.get(self._lane.name))
+            if current is None:
+                raise _NotWanted
+            yield engines, current
+
+    def _require_wanted(self) -> None:
+        if self._mine() is None:
+            raise _NotWanted
+
+    def _wait(self, words: str) -> None:
+        self._require_wanted()
+        self._stage(words)
+
+    def _stage(self, words: str) -> None:
+        current = self._mine()
+        if current is not None and current.stage != words:
+            self._registry.update(self._entry, stage=words)
+
+    def _now_healthy(self, *, endpoint: Endpoint, gpu_bytes: int | None) -> None:
+        with self._changing_mine() as (engines, current):
+            engines[self._lane.name] = current.to(
+                EngineState.HEALTHY, endpoint=endpoint, gpu_bytes=gpu_bytes, stage=None
+            )
+
+    def _fail(self, error: LMDynoError) -> None:
+        with suppress(_NotWanted), self._changing_mine() as (engines, current):
+            failed = current.to(EngineState.FAILED, error=ErrorInfo.of(error))
+            engines[self._lane.name] = failed.without_process()

@@ -1,0 +1,109 @@
+"""What a person is shown of an engine."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from core.domain.runs import ErrorInfo, utc_now
+from core.domain.specs import LaneSpec
+from core.engines.logfile import lines_of, read_tail
+from core.engines.registry import EngineEntry, EngineState
+from core.engines.resolve import observed, same_engine
+from core.engines.stages import last_stage
+from core.units import duration
+
+_TAIL_BYTES = 8192
+_SILENT_S = 25.0
+"""From here on a healthy engine is said not to answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatus:
+    """One engine at one moment."""
+
+    name: str
+    lane: LaneSpec
+    state: EngineState
+    since: datetime
+    elapsed_s: float
+    """Seconds in this state."""
+    pid: int | None
+    port: int | None
+    url: str | None
+    version: str | None
+    device: str | None
+    stage: str | None
+    """What it is doing, in words: a step of its start-up, or that it does not answer."""
+    last_log_line: str
+    error: ErrorInfo | None
+    in_use: bool
+    owned: bool
+    """Whether this process ends it when it ends itself."""
+
+
+def without_engine(lane: LaneSpec, since: datetime) -> EngineStatus:
+    """A lane whose engine was never started, or an endpoint, which needs none."""
+    remote = lane.endpoint
+    return EngineStatus(
+        name=lane.name,
+        lane=lane,
+        state=EngineState.HEALTHY if remote else EngineState.STOPPED,
+        since=since,
+        elapsed_s=_since_s(since),
+        pid=None,
+        port=None,
+        url=remote.url if remote else None,
+        version=None,
+        device=None,
+        stage=None,
+        last_log_line="",
+        error=None,
+        in_use=False,
+        owned=False,
+    )
+
+
+def of_engine(
+    entry: EngineEntry, lane: LaneSpec, *, silent_s: float, in_use: bool, owned: bool
+) -> EngineStatus:
+    """An engine by its entry and its log; `silent_s` is how long it has not answered a health check."""
+    now = observed(entry)
+    log_text = read_tail(Path(entry.log_file), _TAIL_BYTES)
+    lines = lines_of(log_text)
+    endpoint = now.endpoint if now.state is EngineState.HEALTHY else None
+    return EngineStatus(
+        name=entry.name,
+        lane=lane,
+        state=now.state,
+        since=now.since,
+        elapsed_s=_since_s(now.since),
+        pid=entry.process.pid if entry.process and entry.process.alive else None,
+        port=now.port,
+        url=endpoint.url if endpoint else None,
+        version=endpoint.version if endpoint else None,
+        device=endpoint.device if endpoint else None,
+        stage=_stage(now, lane, log_text, silent_s),
+        last_log_line=lines[-1] if lines else "",
+        error=now.error,
+        in_use=in_use and now.state is EngineState.HEALTHY,
+        owned=owned,
+    )
+
+
+def _since_s(since: datetime) -> float:
+    return max(0.0, (utc_now() - since).total_seconds())
+
+
+def _stage(entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float) -> str | None:
+    if entry.state is EngineState.STARTING:
+        # Until its process is there, the log is that of the start before.
+        return entry.stage or (last_stage(log_text) if entry.process else None) or "starting"
+    if entry.state is EngineState.STOPPING:
+        return "ending"
+    if entry.state is not EngineState.HEALTHY:
+        return None
+    if silent_s > _SILENT_S:
+        return f"not answering for {duration(silent_s)}"
+    if not same_engine(entry.lane, lane):
+        return "runs with earlier settings until it is restarted"
+    return None

@@ -1,0 +1,42 @@
+"""`python -m core.meter`: the meter's process, started by `core.meter.link` and by nobody else."""
+
+import gc
+from functools import partial
+
+from core import logs
+from core.domain.runs import Machine
+from core.engines.leases import lease
+from core.engines.resolve import find_endpoint
+from core.meter import process
+from core.meter.recorder import RunStore
+
+
+def main() -> None:
+    hello = process.read_hello()
+    settings = hello.settings
+    logs.configure()
+
+    def open_store() -> RunStore:
+        # SQLAlchemy takes its time; the first request must not wait for it.
+        from core.store.runs import Store
+
+        # Its thousands of objects stay for good: looking through them for garbage would hold up stamps.
+        gc.freeze()
+        return Store(settings.database_url)
+
+    def describe_machine() -> Machine:
+        from core.telemetry.machine import describe_machine
+
+        return describe_machine()
+
+    process.run(
+        hello,
+        resolve=partial(find_endpoint, settings),
+        lease=partial(lease, settings),
+        open_store=open_store,
+        describe_machine=describe_machine,
+    )
+
+
+if __name__ == "__main__":
+    main()

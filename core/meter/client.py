@@ -1,0 +1,206 @@
+"""Sends one chat request and stamps its answer.
+
+Knows HTTP; the meaning of what it sends and reads is `core.meter.dialects`'. A stamp is taken when bytes
+arrive, before anything is parsed.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from core.domain.conversation import Message
+from core.domain.sampling import Sampling
+from core.domain.specs import Endpoint
+from core.errors import EngineError, EngineTimeout, LMDynoError
+from core.meter.answer import Answer
+from core.meter.dialects import chat_body
+from core.meter.failures import (
+    ServerError,
+    broken_off,
+    connect_timeout,
+    connection_failure,
+    error_of,
+    failure,
+    refusal,
+)
+from core.meter.sse import EventSplitter
+
+Session = aiohttp.ClientSession
+"""What requests are sent with, for signatures elsewhere; made by `open_session`."""
+
+_BODY_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long a request may take to get on, each with an error of its own. There is no limit in total."""
+
+    connect_s: float = 10.0
+    """Name look-up, TCP and TLS; code `connect-timeout`."""
+    first_token_s: float = 300.0
+    """Send → first text, the engine's own queue included; code `first-token-timeout`."""
+    stall_s: float = 60.0
+    """Between two events once there was text; code `stall-timeout`."""
+    trailer_s: float = 5.0
+    """For usage and the end of the stream after a finish reason; the answer is complete without."""
+
+
+def open_session() -> aiohttp.ClientSession:
+    """The session to send with; one a process. Must be called inside the event loop and closed."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_chunk_sent.append(_stamp_sent)
+    return aiohttp.ClientSession(
+        # A connection of its own for each request: servers close idle ones at moments of their choosing,
+        # and a request that meets this looks like a crash. Setting it up is not part of any metric.
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=None),
+        # A compressing proxy would hold chunks back.
+        headers={"Accept-Encoding": "identity"},
+        auto_decompress=False,
+        trace_configs=[trace],
+        json_serialize=lambda value: orjson.dumps(value).decode(),
+    )
+
+
+async def with_model(session: aiohttp.ClientSession, endpoint: Endpoint, timeouts: Timeouts) -> Endpoint:
+    """The endpoint with a model id: its own, else the first that the server lists. Raises EngineError."""
+    if endpoint.model:
+        return endpoint
+    try:
+        async with (
+            asyncio.timeout(timeouts.connect_s),
+            session.get(
+                f"{endpoint.url}/models", headers=_headers(endpoint), allow_redirects=False
+            ) as response,
+        ):
+            body = await _body(response)
+    except (aiohttp.ClientError, OSError) as exc:
+        raise _lost(exc, endpoint, None) from exc
+    if response.status != 200:
+        raise refusal(response.status, body)
+    try:
+        model = orjson.loads(body)["data"][0]["id"]
+    except (orjson.JSONDecodeError, LookupError, TypeError) as exc:
+        raise EngineError(
+            "The endpoint lists no models",
+            hint="Name the model in the lane's endpoint.",
+            code="model-not-found",
+        ) from exc
+    return replace(endpoint, model=str(model))
+
+
+async def send(
+    session: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    answer: Answer,
+    timeouts: Timeouts,
+) -> None:
+    """Send one request to an endpoint that names its model, and fill `answer` until its stream ends.
+
+    Raises LMDynoError for a request that failed; what arrived stays in `answer`. Cancelling the task closes
+    the connection at once.
+    """
+    body = chat_body(endpoint.dialect, endpoint.model, messages, sampling)
+    limit = asyncio.timeout(timeouts.first_token_s)
+    try:
+        async with (
+            limit,
+            session.post(
+                f"{endpoint.url}/chat/completions",
+                json=body,
+                headers=_headers(endpoint),
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
+                trace_request_ctx=answer,
+            ) as response,
+        ):
+            await _refuse_unless_stream(response)
+            await _read(response.content, answer, limit, timeouts)
+    except (aiohttp.ClientError, OSError) as exc:
+        if not answer.complete:
+            raise _lost(exc, endpoint, answer) from exc
+    finally:
+        answer.end()
+    if not answer.complete:
+        raise broken_off(endpoint.url)
+
+
+async def _read(
+    content: aiohttp.StreamReader, answer: Answer, limit: asyncio.Timeout, timeouts: Timeouts
+) -> None:
+    clock = asyncio.get_running_loop().time
+    splitter = EventSplitter()
+    while not answer.over:
+        received = await content.readany()
+        stamp_ns = time.perf_counter_ns()
+        events = splitter.feed(received) if received else splitter.close()
+        if events:
+            answer.add(stamp_ns, events)
+            if answer.complete:
+                limit.reschedule(clock() + timeouts.trailer_s)
+            elif answer.has_text:
+                limit.reschedule(clock() + timeouts.stall_s)
+        if not received:
+            return
+
+
+async def _refuse_unless_stream(response: aiohttp.ClientResponse) -> None:
+    if response.status != 200:
+        raise refusal(response.status, await _body(response))
+    if response.content_type != "application/json":
+        return
+    try:
+        error = error_of(orjson.loads(await _body(response)))
+    except orjson.JSONDecodeError:
+        error = None
+    raise failure(error or ServerError("it answers in one piece instead of streaming", None))
+
+
+async def _body(response: aiohttp.ClientResponse) -> bytes:
+    """The body, up to a size that no error message and no list of models exceeds."""
+    try:
+        return await response.content.readexactly(_BODY_BYTES)
+    except asyncio.IncompleteReadError as exc:
+        return exc.partial
+
+
+def _lost(exc: aiohttp.ClientError | OSError, endpoint: Endpoint, answer: Answer | None) -> LMDynoError:
+    """The error for a connection that could not be made, broke, or took too long."""
+    if not isinstance(exc, TimeoutError):
+        return connection_failure(exc, endpoint.url)
+    if answer is None or answer.sent_at is None:
+        return connect_timeout(endpoint.url)
+    if answer.has_text:
+        return EngineTimeout(
+            "The engine stopped in mid-answer",
+            hint="What arrived is kept. For a local lane, see its log, or restart its engine.",
+            code="stall-timeout",
+        )
+    return EngineTimeout(
+        "The engine gave no first token in time",
+        hint="Is it busy with other requests? For a local lane, see its log, or restart its engine.",
+        code="first-token-timeout",
+    )
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+
+
+async def _stamp_sent(
+    _session: aiohttp.ClientSession,
+    context: SimpleNamespace,
+    _params: aiohttp.TraceRequestChunkSentParams,
+) -> None:
+    """aiohttp calls this, whatever the name says, just before it writes headers and body in one piece."""
+    answer: Any = context.trace_request_ctx
+    if isinstance(answer, Answer):
+        answer.sent()

@@ -1,0 +1,178 @@
+"""Runs turns for the dashboard, keeps what they tell, and answers the commands that come in.
+
+Turns belong to the process that this runs in: a follower that goes away ends nothing.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+
+from core.codec import decode, encode
+from core.domain.runs import ErrorInfo, TurnPlan, TurnRecord
+from core.errors import InputError, LMDynoError
+from core.meter.feeds import Feed
+from core.meter.protocol import Command, Reply, Update, Verb
+from core.meter.recorder import Recorder
+from core.meter.turns import Surroundings, Turn
+
+log = logging.getLogger(__name__)
+
+_SAVE_INTERVAL_S = 0.5
+_HEARTBEAT_S = 20.0
+"""Requests that only wait are saved this often too, so that other processes see that somebody cares."""
+_KEPT_TURNS = 50
+_CANCEL_S = 5.0
+_FLUSH_S = 10.0
+
+
+class RunningTurn:
+    """A turn with its feeds; runs from the moment it is made."""
+
+    def __init__(self, plan: TurnPlan, around: Surroundings, recorder: Recorder) -> None:
+        self.plan = plan
+        self._recorder = recorder
+        self.feeds = {request.id: Feed(request.id) for request in plan.requests}
+        self._turn = Turn(plan, around, self._on_update)
+        self.cancel = self._turn.cancel
+        recorder.save_turn(plan)
+        self.task = asyncio.create_task(self._run())
+
+    @property
+    def done(self) -> bool:
+        return self._turn.done
+
+    def record(self) -> TurnRecord:
+        plan = self.plan
+        return TurnRecord(
+            id=plan.id,
+            conversation_id=plan.conversation_id,
+            created_at=plan.created_at,
+            prompt=plan.prompt,
+            system_prompt=plan.system_prompt,
+            mode=plan.mode,
+            sampling=plan.sampling,
+            requests=self._turn.records(),
+            machine=self._recorder.machine,
+            replaces=plan.replaces,
+        )
+
+    async def _run(self) -> None:
+        saver = asyncio.create_task(self._save_as_it_happens())
+        try:
+            await self._turn.run()
+        finally:
+            saver.cancel()
+
+    def _on_update(self, update: Update) -> None:
+        feed = self.feeds[update.request_id]
+        feed.take(update)
+        if update.record:
+            feed.unsaved = False
+            self._recorder.save_request(update.record)
+
+    async def _save_as_it_happens(self) -> None:
+        beaten_at = time.monotonic()
+        while True:
+            await asyncio.sleep(_SAVE_INTERVAL_S)
+            beat = time.monotonic() - beaten_at > _HEARTBEAT_S
+            if beat:
+                beaten_at = time.monotonic()
+            for request in self._turn.requests:
+                feed = self.feeds[request.plan.id]
+                if not request.done and (feed.unsaved or beat):
+                    feed.unsaved = False
+                    self._recorder.save_request(request.record())
+
+
+class Meter:
+    """The turns of this process, and what can be asked about them. Belongs to one event loop."""
+
+    def __init__(self, around: Surroundings, recorder: Recorder, token: str) -> None:
+        self._around = around
+        self._recorder = recorder
+        self._token = token.encode()
+        self._turns: dict[str, RunningTurn] = {}
+        self.closed = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection: a command, its reply, and updates if it follows."""
+        try:
+            line = await reader.readline()
+            if line:
+                await self._obey(line, writer)
+        except (ConnectionError, asyncio.LimitOverrunError, ValueError):
+            log.info("follower left")
+        finally:
+            writer.close()
+
+    async def finish(self, timeout_s: float) -> None:
+        """Wait for running turns; those that take longer are cancelled. Then write what is left."""
+        running = [turn.task for turn in self._turns.values() if not turn.task.done()]
+        if running:
+            await asyncio.wait(running, timeout=timeout_s)
+        for turn in self._turns.values():
+            turn.cancel()
+        if running:
+            await asyncio.wait(running, timeout=_CANCEL_S)
+        await asyncio.to_thread(self._recorder.close, _FLUSH_S)
+
+    async def _obey(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        async def tell(message: Reply | Update) -> None:
+            writer.write(encode(message) + b"\n")
+            await writer.drain()
+
+        try:
+            command = decode(Command, line)
+            if not secrets.compare_digest(command.token.encode(), self._token):
+                raise InputError("Wrong token", code="wrong-token")
+            reply = await self._do(command)
+        except LMDynoError as error:
+            await tell(Reply(error=ErrorInfo.of(error)))
+            return
+        await tell(reply)
+        if command.verb is Verb.FOLLOW:
+            await self._feed(command).follow(tell)
+        elif command.verb is Verb.CLOSE:
+            self.closed.set()
+
+    async def _do(self, command: Command) -> Reply:
+        match command.verb:
+            case Verb.START:
+                self._start(command.plan)
+            case Verb.FOLLOW:
+                self._feed(command)
+            case Verb.CANCEL:
+                if turn := self._turns.get(command.turn_id):
+                    turn.cancel(command.request_id)
+            case Verb.TURN:
+                turn = self._turns.get(command.turn_id)
+                return Reply(turn=turn.record() if turn else None)
+            case Verb.STORE_PROBLEM:
+                return Reply(store_problem=self._recorder.problem)
+            case Verb.CLOSE:
+                await self.finish(0)
+        return Reply()
+
+    def _start(self, plan: TurnPlan | None) -> None:
+        if plan is None:
+            raise InputError("A turn needs a plan")
+        if plan.id in self._turns:
+            return  # the same click once more
+        ended = [turn_id for turn_id, turn in self._turns.items() if turn.task.done()]
+        for turn_id in ended[: max(0, len(self._turns) - _KEPT_TURNS + 1)]:
+            del self._turns[turn_id]
+        self._turns[plan.id] = RunningTurn(plan, self._around, self._recorder)
+
+    def _feed(self, command: Command) -> Feed:
+        turn = self._turns.get(command.turn_id)
+        feed = turn.feeds.get(command.request_id or "") if turn else None
+        if feed is None:
+            raise unknown_turn()
+        return feed
+
+
+def unknown_turn() -> InputError:
+    return InputError(
+        "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
+    )

@@ -1,0 +1,326 @@
+"""The dashboard's side of the meter: starts its process, hands it turns, follows them.
+
+Synchronous and thread-safe, for the many threads of a web app. Each command has a connection of its own.
+"""
+
+import contextlib
+import logging
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.codec import decode, encode
+from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
+from core.errors import EngineCrashed, EngineTimeout, InputError
+from core.meter.protocol import METER_DIED, Command, Hello, Reply, Update, Verb
+from core.settings import PROJECT_ROOT, Settings
+
+log = logging.getLogger(__name__)
+
+_REMEMBERED_TURNS = 200
+_REPLY_S = 30.0
+_CLOSE_S = 30.0
+_END_S = 5.0
+_SOCKET = "meter"
+_COMMAND = (sys.executable, "-m", "core.meter")
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    """A started meter and how to reach it."""
+
+    popen: subprocess.Popen[bytes]
+    folder: Path
+    token: str
+
+    @property
+    def address(self) -> str:
+        return str(self.folder / _SOCKET)
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+
+class _Lost(Exception):
+    """The meter's process is gone."""
+
+
+class MeterLink:
+    """Owns the meter's process, which starts with the first turn and is started again if it died."""
+
+    def __init__(self, settings: Settings, *, command: Sequence[str] = _COMMAND) -> None:
+        self._settings = settings
+        self._command = command
+        self._starting = threading.Lock()
+        """Held while the process is started or found dead, so that one thread does it."""
+        self._process: _Process | None = None
+        self._plans: deque[TurnPlan] = deque(maxlen=_REMEMBERED_TURNS)
+        self._lost: deque[TurnPlan] = deque(maxlen=_REMEMBERED_TURNS)
+
+    def prepare(self) -> None:
+        """Start the process now, so that the first turn finds it ready; returns at once.
+
+        Raises EngineCrashed (`meter-unavailable`), like `start`.
+        """
+        self._running()
+
+    def start(self, plan: TurnPlan) -> None:
+        """Hand over a turn, which then runs whoever follows it; the same plan twice is one turn.
+
+        Raises EngineCrashed (`meter-unavailable`) if the process can't be started.
+        """
+        for _attempt in range(2):
+            process = self._running()
+            self._plans.append(plan)
+            with contextlib.suppress(_Lost):
+                self._ask(process, Verb.START, plan=plan)
+                return
+        raise _unavailable("it ends at once")
+
+    def follow(
+        self, turn_id: str, request_id: str, *, tick_s: float = 0.1
+    ) -> Generator[Update | None, None, None]:
+        """First the whole text so far, then pieces joined to at most 20 a second, last the record.
+
+        None at least every `tick_s` while nothing arrives. Closing the generator cancels nothing. The last
+        update of a turn whose meter died has a record with the error `meter-died`; a turn that the meter
+        does not know (never started here, or ended long ago) raises InputError (`unknown-turn`).
+        """
+        content, reasoning = [], []
+        try:
+            for update in self._updates(turn_id, request_id, tick_s):
+                if update:
+                    content.append(update.content)
+                    reasoning.append(update.reasoning)
+                yield update
+        except _Lost:
+            if self._process:
+                self._running()  # a new one mends what the dead one left open in the store
+            record = self._lost_record(turn_id, request_id, "".join(content), "".join(reasoning))
+            yield Update(request_id=request_id, phase=Phase.DONE, record=record)
+
+    def cancel(self, turn_id: str, request_id: str | None = None) -> None:
+        """End a turn, or one of its requests, with what arrived kept; does nothing if it is over."""
+        self._ask_if_alive(Verb.CANCEL, turn_id=turn_id, request_id=request_id)
+
+    def turn(self, turn_id: str) -> TurnRecord | None:
+        """The turn as the meter holds it now; None for one that it does not hold (any more)."""
+        return self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
+
+    def store_problem(self) -> ErrorInfo | None:
+        """Why turns can't be stored now; None while they can."""
+        return self._ask_if_alive(Verb.STORE_PROBLEM).store_problem
+
+    def close(self) -> None:
+        """Cancel running turns, record them, and end the process."""
+        with self._starting:
+            process, self._process = self._process, None
+            self._lost.extend(self._plans)
+            self._plans.clear()
+        if process is None:
+            return
+        with contextlib.suppress(_Lost, EngineTimeout):
+            self._ask(process, Verb.CLOSE, timeout_s=_CLOSE_S)
+        _end(process)
+
+    def _running(self) -> _Process:
+        with self._starting:
+            self._bury_if_dead()
+            if self._process is None:
+                try:
+                    self._process = self._spawn()
+                except OSError as exc:
+                    raise _unavailable(str(exc)) from exc
+            return self._process
+
+    def _bury_if_dead(self) -> None:
+        """Take note of a process that died; the lock must be held."""
+        if self._process is None or self._process.alive:
+            return
+        log.error("meter died returncode=%s", self._process.popen.returncode)
+        _end(self._process)
+        self._process = None
+        self._lost.extend(self._plans)
+        self._plans.clear()
+
+    def _spawn(self) -> _Process:
+        folder = Path(tempfile.mkdtemp(prefix="lmdyno-"))
+        token = secrets.token_urlsafe(32)
+        # Bound and listening here already, so that nobody has to wait for the process to be ready.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(folder / _SOCKET))
+            listener.listen(128)
+            popen = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd=PROJECT_ROOT,
+                pass_fds=(listener.fileno(),),
+                # Ctrl-C in the dashboard's terminal must reach the meter as a closing, not as a signal.
+                start_new_session=True,
+            )
+            hello = Hello(
+                token=token,
+                socket_fd=listener.fileno(),
+                home=str(self._settings.home),
+                lanes_file=str(self._settings.lanes_file),
+                database_url=self._settings.database_url,
+                secrets_file=str(self._settings.secrets_file),
+                lost_turns=tuple(plan.id for plan in self._lost),
+            )
+            with contextlib.suppress(BrokenPipeError):  # it died at once; the first command will tell
+                _send_hello(popen, hello)
+        log.info("meter started pid=%s", popen.pid)
+        return _Process(popen, folder, token)
+
+    def _ask_if_alive(self, verb: Verb, *, turn_id: str = "", request_id: str | None = None) -> Reply:
+        """The reply; an empty one if no process was ever needed, or if it died."""
+        if self._process is None:
+            return Reply()
+        # A dead one is replaced here and not by the next turn, since the new one mends the store.
+        with contextlib.suppress(_Lost):
+            return self._ask(self._running(), verb, turn_id=turn_id, request_id=request_id)
+        return Reply()
+
+    def _ask(
+        self,
+        process: _Process,
+        verb: Verb,
+        *,
+        plan: TurnPlan | None = None,
+        turn_id: str = "",
+        request_id: str | None = None,
+        timeout_s: float = _REPLY_S,
+    ) -> Reply:
+        command = Command(token=process.token, verb=verb, plan=plan, turn_id=turn_id, request_id=request_id)
+        with _connection(process, command) as connection:
+            connection.settimeout(timeout_s)
+            return _reply(next(_lines(connection)))
+
+    def _updates(self, turn_id: str, request_id: str, tick_s: float) -> Iterator[Update | None]:
+        process = self._process
+        if process is None:
+            raise _Lost
+        command = Command(token=process.token, verb=Verb.FOLLOW, turn_id=turn_id, request_id=request_id)
+        with _connection(process, command) as connection:
+            connection.settimeout(tick_s)
+            lines = _lines(connection)
+            while (line := next(lines)) is None:
+                yield None
+            try:
+                _reply(line)
+            except InputError:
+                raise _Lost from None
+            for line in lines:
+                update = decode(Update, line) if line else None
+                yield update
+                if update and update.record:
+                    return
+
+    def _lost_record(self, turn_id: str, request_id: str, content: str, reasoning: str) -> RequestRecord:
+        """What is left of a request whose meter died; raises InputError if there never was one."""
+        with self._starting:
+            plans = tuple(self._lost)
+        for plan in plans:
+            for request in plan.requests:
+                if (plan.id, request.id) == (turn_id, request_id):
+                    return _died(plan, request, content, reasoning)
+        raise InputError(
+            "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
+        )
+
+
+def _unavailable(reason: str) -> EngineCrashed:
+    return EngineCrashed(
+        f"The meter's process can't be started: {reason}",
+        hint="The dashboard's log says more.",
+        code="meter-unavailable",
+    )
+
+
+def _died(plan: TurnPlan, request: RequestPlan, content: str, reasoning: str) -> RequestRecord:
+    return RequestRecord(
+        id=request.id,
+        turn_id=plan.id,
+        lane=request.lane,
+        messages=request.messages,
+        phase=Phase.DONE,
+        text=content,
+        reasoning=reasoning,
+        finish_reason=FinishReason.ERROR,
+        error=METER_DIED,
+    )
+
+
+def _send_hello(popen: subprocess.Popen[bytes], hello: Hello) -> None:
+    if popen.stdin is None:
+        raise RuntimeError("the process was started without a standard input")
+    popen.stdin.write(encode(hello) + b"\n")
+    popen.stdin.flush()
+
+
+@contextlib.contextmanager
+def _connection(process: _Process, command: Command) -> Iterator[socket.socket]:
+    """A connection that has been sent the command; raises _Lost if the process is gone."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.settimeout(_REPLY_S)
+            connection.connect(process.address)
+            connection.sendall(encode(command) + b"\n")
+            yield connection
+        except (ConnectionError, FileNotFoundError) as exc:
+            # The kernel closes the sockets of a killed process a little before it can be waited for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.popen.wait(1.0)
+            raise _Lost from exc
+
+
+def _lines(connection: socket.socket) -> Iterator[bytes | None]:
+    """Received lines; None each time that the connection's time-out passes without one."""
+    rest = b""
+    while True:
+        try:
+            received = connection.recv(65_536)
+        except TimeoutError:
+            yield None
+            continue
+        if not received:
+            raise ConnectionResetError
+        *lines, rest = (rest + received).split(b"\n")
+        yield from lines
+
+
+def _reply(line: bytes | None) -> Reply:
+    if line is None:
+        raise EngineTimeout(
+            "The meter's process does not answer",
+            hint="Restart the dashboard if this stays so.",
+            code="meter-hangs",
+        )
+    reply = decode(Reply, line)
+    if reply.error:
+        raise InputError(reply.error.message, hint=reply.error.hint, code=reply.error.code)
+    return reply
+
+
+def _end(process: _Process) -> None:
+    """See the process off: let it end by itself, and end it if it does not."""
+    popen = process.popen
+    if popen.stdin:
+        with contextlib.suppress(BrokenPipeError):
+            popen.stdin.close()
+    try:
+        popen.wait(_END_S)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait()
+    shutil.rmtree(process.folder, ignore_errors=True)

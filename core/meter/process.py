@@ -1,0 +1,109 @@
+"""The meter's process: from its owner's first line to its end.
+
+It listens on a Unix socket in a folder that only its owner can enter, and asks for the token that the owner
+handed over. When the owner closes it, what still runs is cancelled and recorded; when the owner dies, which
+ends the standard input, running turns are finished and recorded first.
+"""
+
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from core.codec import decode
+from core.domain.runs import Machine
+from core.domain.specs import Endpoint, LaneSpec
+from core.meter.client import open_session
+from core.meter.devices import DeviceQueue
+from core.meter.host import Meter
+from core.meter.protocol import Hello
+from core.meter.recorder import Recorder, RunStore
+from core.meter.turns import Surroundings
+
+_ORPHAN_S = 900.0
+"""How long turns may still run after the owner died."""
+_LINE_BYTES = 2**26
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms would let the writer thread delay a stamp by as much."""
+
+
+def read_hello() -> Hello:
+    """The owner's first line; the standard input must stay open after it."""
+    return decode(Hello, sys.stdin.buffer.readline())
+
+
+def run(
+    hello: Hello,
+    *,
+    resolve: Callable[[LaneSpec], Endpoint | None],
+    lease: Callable[[str], AbstractContextManager[None]],
+    open_store: Callable[[], RunStore],
+    describe_machine: Callable[[], Machine | None],
+) -> None:
+    """Serve the owner until it closes the meter or is gone."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.freeze()
+    recorder = Recorder(open_store, describe_machine, lost_turns=hello.lost_turns)
+    asyncio.run(_serve(hello, resolve, lease, recorder))
+
+
+async def _serve(
+    hello: Hello,
+    resolve: Callable[[LaneSpec], Endpoint | None],
+    lease: Callable[[str], AbstractContextManager[None]],
+    recorder: Recorder,
+) -> None:
+    listener = socket.socket(fileno=hello.socket_fd)
+    folder = Path(listener.getsockname()).parent
+    async with open_session() as session:
+        around = Surroundings(
+            session=session,
+            resolve=resolve,
+            lease=lease,
+            devices=DeviceQueue(hello.settings.locks_dir),
+        )
+        meter = Meter(around, recorder, hello.token)
+        recorder.start()
+        server = await asyncio.start_unix_server(meter.serve, sock=listener, limit=_LINE_BYTES)
+        owner_gone = _watch_owner()
+        try:
+            await _first(owner_gone, meter.closed)
+        finally:
+            server.close()
+        if not meter.closed.is_set():
+            await meter.finish(_ORPHAN_S)
+    _remove(folder)
+
+
+def _watch_owner() -> asyncio.Event:
+    """Set when the standard input ends, as it does with the owner's death."""
+    gone = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    descriptor = sys.stdin.fileno()
+
+    def look() -> None:
+        if not os.read(descriptor, 1024):
+            loop.remove_reader(descriptor)
+            gone.set()
+
+    loop.add_reader(descriptor, look)
+    return gone
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()

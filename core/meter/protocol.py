@@ -1,0 +1,91 @@
+"""What the meter tells about a turn, and the lines its process and the dashboard exchange.
+
+On the wire each line is one JSON document (`core.codec`). A connection carries one `Command` and its `Reply`,
+which for `follow` goes on with `Update`s up to the one that holds the record.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from core.domain.runs import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.settings import Settings
+
+METER_DIED = ErrorInfo(
+    code="meter-died",
+    message="The meter ended in mid-answer",
+    hint="What arrived is kept. Ask again; if it happens again, the dashboard's log says why.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """News of one request."""
+
+    request_id: str
+    phase: Phase
+    place: int | None = None
+    """While QUEUED for its device: 1 is next. None while it waits for its place in its own turn."""
+    content: str = ""
+    """New text since the last update."""
+    reasoning: str = ""
+    record: RequestRecord | None = None
+    """Set when the phase is DONE."""
+
+
+class Verb(StrEnum):
+    """What the meter's process can be asked."""
+
+    START = "start"
+    FOLLOW = "follow"
+    CANCEL = "cancel"
+    TURN = "turn"
+    STORE_PROBLEM = "store-problem"
+    CLOSE = "close"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One line to the meter's process."""
+
+    token: str = field(repr=False)
+    verb: Verb
+    plan: TurnPlan | None = None
+    turn_id: str = ""
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The process's answer to a command; `error` if it could not be done."""
+
+    turn: TurnRecord | None = None
+    store_problem: ErrorInfo | None = None
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first line on the process's standard input, which it then holds open as a sign of life.
+
+    Paths and the database URL travel here instead of in arguments, where every user of the machine sees them.
+    """
+
+    token: str = field(repr=False)
+    socket_fd: int
+    """The inherited, bound Unix socket to listen on."""
+    home: str
+    lanes_file: str
+    database_url: str = field(repr=False)
+    secrets_file: str
+    lost_turns: tuple[str, ...] = ()
+    """Turns that ran in a meter that died; what they left open in the store is ended."""
+
+    @property
+    def settings(self) -> Settings:
+        return Settings(
+            home=Path(self.home),
+            lanes_file=Path(self.lanes_file),
+            database_url=self.database_url,
+            secrets_file=Path(self.secrets_file),
+        )

@@ -1,0 +1,180 @@
+"""Writes turns to the store in a thread of its own, so that no disk ever holds up a stamp.
+
+A store that can't be written is one problem to show, never a reason to disturb a turn: what waits to be
+written is kept, only the newest state of each request, and tried again.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from core.domain.runs import (
+    ErrorInfo,
+    FinishReason,
+    Machine,
+    Phase,
+    RequestRecord,
+    TurnPlan,
+    TurnRecord,
+)
+from core.errors import StoreError
+from core.meter.protocol import METER_DIED
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 5.0
+_SETTLE_S = 0.25
+"""Writing begins this long after there is something to write: the start of a turn, with its requests to send
+and their first tokens to stamp, is the worst moment for another thread to want the interpreter."""
+_SWEEPS_S = (0.0, 90.0)
+"""When requests that a dead meter left open are ended: at once, and again when those that looked fresh at
+first are old enough to tell."""
+
+
+class RunStore(Protocol):
+    """The part of `core.store.runs.Store` that is written to; every method may raise StoreError."""
+
+    def open(self) -> None: ...
+    def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None: ...
+    def save_request(self, record: RequestRecord) -> None: ...
+    def turn(self, turn_id: str) -> TurnRecord | None: ...
+    def interrupt_unfinished(self, *, exclude: Collection[str] = ()) -> int: ...
+    def close(self) -> None: ...
+
+
+class Recorder:
+    """Takes what is to be stored and returns at once. Thread-safe."""
+
+    def __init__(
+        self,
+        open_store: Callable[[], RunStore],
+        describe_machine: Callable[[], Machine | None],
+        *,
+        lost_turns: Sequence[str] = (),
+    ) -> None:
+        """Both callables run in the writer thread, and may take their time to import what they need."""
+        self._open_store = open_store
+        self._describe_machine = describe_machine
+        self._changed = threading.Condition()
+        self._plans: deque[TurnPlan] = deque()
+        self._records: dict[str, RequestRecord] = {}
+        self._lost: deque[str] = deque(lost_turns)
+        self._own_turns: set[str] = set()
+        self._sweeps = deque(time.monotonic() + after_s for after_s in _SWEEPS_S)
+        self._closing = False
+        self.problem: ErrorInfo | None = None
+        """Why the store can't be written now."""
+        self.machine: Machine | None = None
+        """Known once the thread has looked."""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def save_turn(self, plan: TurnPlan) -> None:
+        with self._changed:
+            self._own_turns.add(plan.id)
+            self._plans.append(plan)
+            self._changed.notify()
+
+    def save_request(self, record: RequestRecord) -> None:
+        with self._changed:
+            self._records[record.id] = record
+            self._changed.notify()
+
+    def close(self, timeout_s: float) -> None:
+        """Write what waits, with one more try if the store has a problem, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        store: RunStore | None = None
+        while self._wait_for_work():
+            try:
+                if store is None:
+                    self.machine = self._describe_machine()
+                    store = self._open_store()
+                self._write_all(store)
+                self.problem = None
+            except Exception as error:
+                if self.problem is None:
+                    log.exception("store not written")
+                self.problem = _problem(error)
+                if self._wait_before_retry():
+                    break
+        if store:
+            store.close()
+
+    def _wait_for_work(self) -> bool:
+        """Wait until there is something to write; False when all is written and the meter ends."""
+        with self._changed:
+            while not (self._has_work() or self._closing):
+                self._changed.wait(self._sweeps[0] - time.monotonic() if self._sweeps else None)
+            self._changed.wait_for(lambda: self._closing, timeout=_SETTLE_S)
+            return self._has_work()
+
+    def _has_work(self) -> bool:
+        waiting = self._plans or self._records or self._lost
+        return bool(waiting) or bool(self._sweeps and self._sweeps[0] <= time.monotonic())
+
+    def _wait_before_retry(self) -> bool:
+        """Wait a while after a failure; True if the meter ends, so that no further try is left."""
+        with self._changed:
+            closing_before = self._closing
+            self._changed.wait_for(lambda: self._closing, timeout=_RETRY_S)
+            return closing_before
+
+    def _write_all(self, store: RunStore) -> None:
+        store.open()
+        if self._sweeps and self._sweeps[0] <= time.monotonic():
+            store.interrupt_unfinished(exclude=tuple(self._own_turns))
+            self._sweeps.popleft()
+        while self._lost:
+            _end_lost(store, self._lost[0])
+            self._lost.popleft()
+        while self._plans:
+            store.save_turn(self._plans[0], self.machine)
+            self._plans.popleft()
+        while record := self._next_record():
+            try:
+                store.save_request(record)
+            except Exception as error:
+                if isinstance(error, StoreError) and error.code == "store-unknown-turn":
+                    continue  # it was deleted meanwhile: there is nothing left to write to
+                self._put_back(record)
+                raise
+
+    def _next_record(self) -> RequestRecord | None:
+        with self._changed:
+            return self._records.pop(next(iter(self._records))) if self._records else None
+
+    def _put_back(self, record: RequestRecord) -> None:
+        with self._changed:
+            self._records.setdefault(record.id, record)
+
+
+def _problem(error: Exception) -> ErrorInfo:
+    if isinstance(error, StoreError):
+        return ErrorInfo.of(error)
+    return ErrorInfo(
+        code="store",
+        message="The store failed in a way that it should not",
+        hint="The chat goes on; the log has the details.",
+    )
+
+
+def _end_lost(store: RunStore, turn_id: str) -> None:
+    """End what a dead meter left open, with the text that it had stored by then."""
+    turn = store.turn(turn_id)
+    for record in turn.requests if turn else ():
+        if record.phase is not Phase.DONE:
+            store.save_request(
+                replace(record, phase=Phase.DONE, finish_reason=FinishReason.ERROR, error=METER_DIED)
+            )

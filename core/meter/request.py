@@ -1,0 +1,156 @@
+"""One request of a running turn: where it stands, what it tells, and the record it leaves."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord
+from core.domain.sampling import Sampling
+from core.domain.specs import Endpoint
+from core.errors import LMDynoError
+from core.meter import dialects
+from core.meter.answer import Answer
+from core.meter.protocol import Update
+
+_UPDATE_INTERVAL_S = 0.05
+"""New text is told at most 20 times a second, the first at once."""
+
+
+class Request:
+    """The state of one lane's part of a turn. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        plan: RequestPlan,
+        turn_id: str,
+        sampling: Sampling,
+        on_update: Callable[[Update], None],
+    ) -> None:
+        self.plan = plan
+        self.endpoint: Endpoint | None = None
+        self.work: asyncio.Task[object] | None = None
+        """The step that runs now; cancelling it cancels the request."""
+        self.held = ExitStack()
+        """What the request gives back when it is done, such as its engine's lease."""
+        self._turn_id = turn_id
+        self._sampling = sampling
+        self._on_update = on_update
+        self._phase = Phase.QUEUED
+        self._place: int | None = None
+        self._answer: Answer | None = None
+        self._error: ErrorInfo | None = None
+        self._finish_reason: FinishReason | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._told_at = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self._phase is Phase.DONE
+
+    def enter(self, phase: Phase, place: int | None = None) -> None:
+        """Go to a phase and tell, unless nothing changed or the request is over."""
+        if self.done or (phase, place) == (self._phase, self._place):
+            return
+        self._phase, self._place = phase, place
+        self._on_update(Update(request_id=self.plan.id, phase=phase, place=place))
+
+    def begin(self) -> tuple[Endpoint, Answer]:
+        """Where to send, and the answer to fill; the request must have its endpoint."""
+        if self.endpoint is None:
+            raise RuntimeError("a request is prepared before it is sent")
+        self._answer = Answer(
+            self.endpoint.dialect,
+            on_sent=lambda: self.enter(Phase.SENT),
+            on_text=self._text_arrived,
+        )
+        return self.endpoint, self._answer
+
+    def cancel(self) -> None:
+        """End the request, with what arrived kept: at once if it waits, else as soon as its step ends."""
+        if self.work and not self.work.done():
+            self.work.cancel()
+        else:
+            self.finish(cancelled=True)
+
+    def finish(self, error: LMDynoError | None = None, *, cancelled: bool = False) -> None:
+        """The request is over; tells its record. Further calls change nothing."""
+        if self.done:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self.held.close()
+        self._phase, self._place = Phase.DONE, None
+        if error:
+            self._error = ErrorInfo.of(error)
+            self._finish_reason = FinishReason.ERROR
+        elif cancelled and not (self._answer and self._answer.complete):
+            self._finish_reason = FinishReason.CANCELLED
+        elif self._answer:
+            self._finish_reason = self._answer.finish_reason
+        self._tell()
+
+    def record(self) -> RequestRecord:
+        """The facts so far."""
+        endpoint, answer = self.endpoint, self._answer
+        facts = RequestRecord(
+            id=self.plan.id,
+            turn_id=self._turn_id,
+            lane=self.plan.lane,
+            messages=self.plan.messages,
+            phase=self._phase,
+            engine_version=endpoint.version if endpoint else None,
+            device=endpoint.device if endpoint else None,
+            served_model=endpoint.model if endpoint else None,
+            finish_reason=self._finish_reason,
+            error=self._error,
+        )
+        if endpoint is None or answer is None:
+            return facts
+        return replace(
+            facts,
+            served_model=answer.served_model or endpoint.model,
+            sent_at=answer.sent_at,
+            timing=answer.timing(),
+            text=answer.text,
+            reasoning=answer.reasoning,
+            prompt_tokens=answer.prompt_tokens,
+            cached_tokens=answer.cached_tokens,
+            notes=(*dialects.notes(endpoint.dialect, self._sampling), *self._notes(answer)),
+        )
+
+    def _notes(self, answer: Answer) -> list[str]:
+        notes = list(answer.notes)
+        if self._finish_reason not in (FinishReason.STOP, FinishReason.LENGTH):
+            return notes
+        tokens = answer.output_tokens
+        if tokens is None:
+            notes.append("The server reports no token counts, so speeds per token are unknown")
+        elif self._sampling.fixed_length and tokens != self._sampling.max_tokens:
+            notes.append(f"{tokens} tokens instead of the {self._sampling.max_tokens} asked for")
+        return notes
+
+    def _text_arrived(self) -> None:
+        if self._phase is Phase.SENT:
+            self._phase = Phase.STREAMING
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            wait_s = self._told_at + _UPDATE_INTERVAL_S - loop.time()
+            if wait_s <= 0:
+                self._tell()
+            else:
+                self._timer = loop.call_later(wait_s, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        self._told_at = asyncio.get_running_loop().time()
+        content, reasoning = self._answer.take_text() if self._answer else ("", "")
+        self._on_update(
+            Update(
+                request_id=self.plan.id,
+                phase=self._phase,
+                content=content,
+                reasoning=reasoning,
+                record=self.record() if self.done else None,
+            )
+        )

@@ -1,0 +1,241 @@
+"""Runs a turn: its requests one after another or together, each to its end.
+
+Waits for engines and devices, holds leases while requests run, and reports what happens. One lane's failure
+is that lane's result; the others go on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import aiohttp
+
+from core.domain.runs import Mode, Phase, RequestRecord, TurnPlan
+from core.domain.specs import Endpoint, LaneSpec
+from core.errors import EngineBusy, EngineError, LMDynoError
+from core.meter.client import Timeouts, open_session, send, with_model
+from core.meter.devices import DeviceQueue, Ticket, devices_of
+from core.meter.protocol import Update
+from core.meter.request import Request
+
+log = logging.getLogger(__name__)
+
+_RESOLVE_POLL_S = 0.08
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a turn needs from the rest of the house."""
+
+    session: aiohttp.ClientSession
+    resolve: Callable[[LaneSpec], Endpoint | None]
+    """Where a lane's requests go now; None while its engine is starting; raises EngineError."""
+    lease: Callable[[str], AbstractContextManager[None]]
+    """Keeps the lane's engine from being stopped."""
+    devices: DeviceQueue | None = None
+    """None measures without regard for other turns."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class Turn:
+    """One turn while it runs. Belongs to one event loop."""
+
+    def __init__(self, plan: TurnPlan, around: Surroundings, on_update: Callable[[Update], None]) -> None:
+        self.plan = plan
+        self._around = around
+        self.requests = tuple(
+            Request(request, plan.id, plan.sampling, on_update) for request in plan.requests
+        )
+        self._ticket: Ticket | None = None
+        self._queueing: asyncio.Task[None] | None = None
+        self._queued: tuple[Request, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return all(request.done for request in self.requests)
+
+    def records(self) -> tuple[RequestRecord, ...]:
+        """The facts so far, in plan order."""
+        return tuple(request.record() for request in self.requests)
+
+    def cancel(self, request_id: str | None = None) -> None:
+        """End one request, or all that still run; what arrived is kept. Returns at once."""
+        for request in self.requests:
+            if request_id in (None, request.plan.id):
+                request.cancel()
+        if self._queueing and all(request.done for request in self._queued):
+            self._queueing.cancel()
+
+    async def run(self) -> None:
+        """Run every request to its end; raises nothing but the cancellation of its own task."""
+        try:
+            if self.plan.mode is Mode.TOGETHER:
+                await self._together()
+            else:
+                await self._one_after_another()
+        finally:
+            for request in self.requests:
+                request.cancel()
+            self._leave_devices()
+
+    async def _one_after_another(self) -> None:
+        for request in self.requests:
+            endpoint = await self._attempt(request, self._resolve)
+            if endpoint is None and not request.done:
+                # Its engine may need a device that another turn measures on: hold none while waiting.
+                self._leave_devices()
+                endpoint = await self._attempt(request, self._healthy)
+            if endpoint and await self._take_devices(devices_of(endpoint), (request,)):
+                await self._prepare_and_send((request,))
+
+    async def _together(self) -> None:
+        found = await asyncio.gather(*(self._attempt(r, self._healthy) for r in self.requests))
+        devices = frozenset().union(*(devices_of(endpoint) for endpoint in found if endpoint))
+        if await self._take_devices(devices, self.requests):
+            await self._prepare_and_send(self.requests)
+
+    async def _prepare_and_send(self, requests: Iterable[Request]) -> None:
+        """Send only when all are prepared, so that requests of one turn start at the same moment."""
+        await asyncio.gather(*(self._attempt(request, self._prepare) for request in requests))
+        await asyncio.gather(*(self._attempt(request, self._send) for request in requests))
+
+    async def _attempt(self, request: Request, step: Callable[[Request], Coroutine[Any, Any, T]]) -> T | None:
+        """The step's result; None if the request is over, by failure or cancelling, now or before."""
+        if request.done:
+            return None
+        request.work = asyncio.create_task(step(request))
+        try:
+            return await request.work
+        except asyncio.CancelledError:
+            request.finish(cancelled=True)
+            if _is_being_cancelled():
+                raise
+        except LMDynoError as error:
+            request.finish(error)
+        except Exception:
+            log.exception("request failed lane=%s", request.plan.lane.name)
+            request.finish(_internal_error())
+        finally:
+            request.work = None
+        return None
+
+    async def _resolve(self, request: Request) -> Endpoint | None:
+        # In a thread, since it reads files.
+        return await asyncio.to_thread(self._around.resolve, request.plan.lane)
+
+    async def _healthy(self, request: Request) -> Endpoint:
+        while (endpoint := await self._resolve(request)) is None:
+            request.enter(Phase.STARTING)
+            await asyncio.sleep(_RESOLVE_POLL_S)
+        request.enter(Phase.QUEUED)
+        return endpoint
+
+    async def _prepare(self, request: Request) -> None:
+        lane = request.plan.lane
+        if lane.is_local:
+            request.held.enter_context(self._around.lease(lane.name))
+        endpoint = await self._resolve(request)
+        if endpoint is None:
+            raise EngineBusy(
+                f"The engine of {lane.name} is being started again",
+                hint="Ask again when it is healthy.",
+                code="engine-restarting",
+            )
+        request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
+
+    async def _send(self, request: Request) -> None:
+        endpoint, answer = request.begin()
+        await send(
+            self._around.session,
+            endpoint,
+            request.plan.messages,
+            self.plan.sampling,
+            answer,
+            self._around.timeouts,
+        )
+        request.finish()
+
+    async def _take_devices(self, devices: frozenset[str], requests: tuple[Request, ...]) -> bool:
+        """Wait for the devices; False if all the requests were cancelled meanwhile."""
+        if self._ticket and self._ticket.devices == devices:
+            return True
+        self._leave_devices()
+        if all(request.done for request in requests):
+            return False
+        queue = self._around.devices
+        if queue is None or not devices:
+            return True
+
+        def on_place(place: int) -> None:
+            for request in requests:
+                request.enter(Phase.QUEUED, place)
+
+        self._queued = requests
+        self._ticket = queue.join(devices, on_place)
+        self._queueing = asyncio.create_task(queue.admission(self._ticket))
+        try:
+            await self._queueing
+        except asyncio.CancelledError:
+            self._leave_devices()
+            if _is_being_cancelled():
+                raise
+            return False
+        finally:
+            self._queueing = None
+        return True
+
+    def _leave_devices(self) -> None:
+        if self._ticket and self._around.devices:
+            self._around.devices.release(self._ticket)
+        self._ticket = None
+
+
+async def run_turn(
+    plan: TurnPlan,
+    *,
+    resolve: Callable[[LaneSpec], Endpoint | None],
+    lease: Callable[[str], AbstractContextManager[None]],
+    on_update: Callable[[Update], None],
+    cancel: asyncio.Event,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+    devices: DeviceQueue | None = None,
+) -> tuple[RequestRecord, ...]:
+    """Run a turn to its end and return its records, in plan order; failures are in them, never raised.
+
+    `on_update` is called in this event loop and must return at once. Setting `cancel` ends every request
+    that still runs, with what arrived kept.
+    """
+    async with open_session() as session:
+        around = Surroundings(
+            session=session, resolve=resolve, lease=lease, devices=devices, timeouts=timeouts
+        )
+        turn = Turn(plan, around, on_update)
+        watcher = asyncio.create_task(_cancel_when(cancel, turn))
+        try:
+            await turn.run()
+        finally:
+            watcher.cancel()
+        return turn.records()
+
+
+async def _cancel_when(cancel: asyncio.Event, turn: Turn) -> None:
+    await cancel.wait()
+    turn.cancel()
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the running task itself is, rather than a task that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _internal_error() -> LMDynoError:
+    return EngineError(
+        "The meter met an error of its own",
+        hint="Its log has the details; the other lanes go on.",
+        code="internal",
+    )

@@ -1,0 +1,292 @@
+"""The link with a real meter process, a real store, and the scripted server."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from meter_samples import model, remote_lane, turn_plan
+
+from core.codec import decode, encode
+from core.domain.runs import FinishReason, Mode, Phase
+from core.errors import EngineCrashed, InputError
+from core.meter.link import MeterLink
+from core.meter.protocol import Command, Reply, Verb
+from core.settings import Settings
+from core.store.runs import Store
+
+HERE = Path(__file__).parent
+FAKE_METER = (sys.executable, str(HERE / "fake_meter.py"))
+SLOW = {"chunks": 200, "interval_s": 0.05}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(
+        home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url=f"sqlite:///{tmp_path / 'test.db'}"
+    )
+
+
+@contextmanager
+def linked(settings, *arguments):
+    link = MeterLink(settings, command=(*FAKE_METER, *arguments))
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+@pytest.fixture
+def link(settings):
+    with linked(settings) as link:
+        yield link
+
+
+def plan_for(server, *scenarios, mode=Mode.ONE_AFTER_ANOTHER):
+    return turn_plan(
+        *(remote_lane(f"lane{i}", server.url, model(**scenario)) for i, scenario in enumerate(scenarios)),
+        mode=mode,
+    )
+
+
+def followed(link, plan, place=0):
+    """All updates of one request to its end."""
+    return [update for update in link.follow(plan.id, plan.requests[place].id) if update]
+
+
+def text_of(updates):
+    return "".join(update.content for update in updates)
+
+
+def wait_for(condition, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert condition()
+
+
+def first_text(link, plan):
+    """Follow until some text came, then go away."""
+    text = ""
+    for update in link.follow(plan.id, plan.requests[0].id):
+        text += update.content if update else ""
+        if text:
+            return text
+    return text
+
+
+def pid_of(link):
+    return link._process.popen.pid
+
+
+def test_a_turn_is_followed_and_recorded(link, server, settings):
+    plan = plan_for(server, {"text": "one two 你好", "interval_s": 0.03})
+    link.start(plan)
+    updates = followed(link, plan)
+    record = updates[-1].record
+    assert text_of(updates) == record.text == "one two 你好"
+    assert record.timing.ttft_s is not None
+    assert link.turn(plan.id).requests == (record,)
+    assert link.store_problem() is None
+    link.close()
+    assert Store(settings.database_url).turn(plan.id).requests == (record,)
+
+
+def test_following_again_and_twice_at_once_gives_the_whole_text(link, server):
+    plan = plan_for(server, {"chunks": 30, "interval_s": 0.03})
+    link.start(plan)
+    seen = first_text(link, plan)
+    texts = []
+    threads = [threading.Thread(target=lambda: texts.append(text_of(followed(link, plan)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    whole = text_of(followed(link, plan))
+    assert whole.startswith(seen)
+    assert len(whole) > len(seen)
+    assert texts == [whole, whole]
+
+
+def test_a_silent_stream_ticks(link, server):
+    plan = plan_for(server, {"hang": True})
+    link.start(plan)
+    ticks = 0
+    for update in link.follow(plan.id, plan.requests[0].id, tick_s=0.02):
+        ticks += update is None
+        if ticks == 5:
+            break
+    assert ticks == 5
+
+
+def test_going_away_cancels_nothing_but_cancel_does(link, server):
+    plan = plan_for(server, SLOW)
+    link.start(plan)
+    text = first_text(link, plan)
+    time.sleep(0.2)
+    assert not link.turn(plan.id).done
+    asked_at = time.monotonic()
+    link.cancel(plan.id)
+    record = followed(link, plan)[-1].record
+    assert time.monotonic() - asked_at < 2
+    assert record.finish_reason is FinishReason.CANCELLED
+    assert record.text.startswith(text)
+
+
+def test_one_request_is_cancelled_alone(link, server):
+    plan = plan_for(server, {"hang": True}, {"chunks": 3}, mode=Mode.TOGETHER)
+    link.start(plan)
+    assert followed(link, plan, 1)[-1].record.finish_reason is FinishReason.STOP
+    link.cancel(plan.id, plan.requests[0].id)
+    assert followed(link, plan, 0)[-1].record.finish_reason is FinishReason.CANCELLED
+
+
+def test_the_same_plan_twice_is_one_turn(link, server):
+    plan = plan_for(server, {"chunks": 3})
+    link.start(plan)
+    link.start(plan)
+    followed(link, plan)
+    link.start(plan)
+    assert len(server.seen) == 1
+
+
+def test_an_unknown_turn(link, server):
+    with pytest.raises(InputError) as before:
+        next(link.follow("nobody", "nothing"))
+    link.start(plan_for(server, {"chunks": 1}))
+    with pytest.raises(InputError) as after:
+        next(link.follow("nobody", "nothing"))
+    assert before.value.code == after.value.code == "unknown-turn"
+    assert link.turn("nobody") is None
+    link.cancel("nobody")
+
+
+def test_what_is_written_while_text_arrives_survives_a_kill(link, server, settings):
+    plan = plan_for(server, SLOW, SLOW)
+    link.start(plan)
+    store = Store(settings.database_url)
+    wait_for(lambda: (turn := store.turn(plan.id)) and turn.requests[0].text)
+    follower_ends = []
+    thread = threading.Thread(target=lambda: follower_ends.append(followed(link, plan)[-1]))
+    thread.start()
+    time.sleep(0.3)
+    first_pid = pid_of(link)
+    os.kill(first_pid, signal.SIGKILL)
+    thread.join(20)
+    assert follower_ends[0].phase is Phase.DONE
+    assert follower_ends[0].record.error.code == "meter-died"
+    assert follower_ends[0].record.text.startswith("word0 ")
+    assert followed(link, plan, 1)[-1].record.error.code == "meter-died"
+    wait_for(lambda: store.turn(plan.id).done)
+    stored = store.turn(plan.id).requests
+    assert [record.error.code for record in stored] == ["meter-died"] * 2
+    assert stored[0].text.startswith("word0 ")
+
+    again = plan_for(server, {"chunks": 2})
+    link.start(again)
+    assert pid_of(link) != first_pid
+    assert followed(link, again)[-1].record.finish_reason is FinishReason.STOP
+
+
+def test_a_dead_meter_never_blocks_a_command(link, server):
+    plan = plan_for(server, SLOW)
+    link.start(plan)
+    os.kill(pid_of(link), signal.SIGKILL)
+    wait_for(lambda: link.turn(plan.id) is None)
+    assert link.store_problem() is None
+    link.cancel(plan.id)
+
+
+def test_closing_cancels_and_records_what_runs(link, server, settings):
+    plan = plan_for(server, SLOW, SLOW)
+    link.start(plan)
+    first_text(link, plan)
+    popen, folder = link._process.popen, link._process.folder
+    link.close()
+    assert popen.returncode == 0
+    assert not folder.exists()
+    stored = Store(settings.database_url).turn(plan.id)
+    assert [record.finish_reason for record in stored.requests] == [FinishReason.CANCELLED] * 2
+    assert stored.requests[0].text
+
+
+def test_the_owners_death_lets_turns_finish_and_be_recorded(server, settings):
+    plan = plan_for(server, {"chunks": 20, "interval_s": 0.05})
+    owner = f"""
+import sys, os
+sys.path[:0] = [{str(HERE)!r}, {str(HERE.parents[2])!r}]
+from test_meter_link import *
+from core.codec import decode
+from core.domain.runs import TurnPlan
+home = Path({str(settings.home)!r})
+settings = Settings(home=home, lanes_file=home / "x", database_url={settings.database_url!r})
+link = MeterLink(settings, command=FAKE_METER)
+plan = decode(TurnPlan, sys.stdin.buffer.read())
+link.start(plan)
+first_text(link, plan)
+print(pid_of(link), flush=True)
+os._exit(9)
+"""
+    done = subprocess.run([sys.executable, "-c", owner], input=encode(plan), capture_output=True, timeout=60)
+    assert done.returncode == 9, done.stderr.decode()
+    store = Store(settings.database_url)
+    wait_for(lambda: (turn := store.turn(plan.id)) and turn.done)
+    (record,) = store.turn(plan.id).requests
+    assert record.finish_reason is FinishReason.STOP
+    assert record.output_tokens == 20
+    wait_for(lambda: not is_running(int(done.stdout)))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_store_that_fails_is_told_and_disturbs_nothing(server, settings):
+    with linked(settings, "failing-store") as link:
+        plan = plan_for(server, {"chunks": 5, "interval_s": 0.02})
+        link.start(plan)
+        assert followed(link, plan)[-1].record.finish_reason is FinishReason.STOP
+        wait_for(lambda: link.store_problem())
+        assert link.store_problem().code == "store-full"
+        assert link.store_problem().hint == "Make room."
+
+
+def test_a_prepared_process_is_the_one_that_runs_the_turn(link, server):
+    link.prepare()
+    pid = pid_of(link)
+    plan = plan_for(server, {"chunks": 1})
+    link.start(plan)
+    assert followed(link, plan)[-1].record.finish_reason is FinishReason.STOP
+    assert pid_of(link) == pid
+
+
+def test_a_process_that_does_not_start_is_one_clear_error(server, settings):
+    link = MeterLink(settings, command=(sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(EngineCrashed) as caught:
+        link.start(plan_for(server, {"chunks": 1}))
+    assert caught.value.code == "meter-unavailable"
+    link.close()
+
+
+def test_strangers_are_not_served(link, server):
+    plan = plan_for(server, {"chunks": 1})
+    link.start(plan)
+    process = link._process
+    assert process.folder.stat().st_mode & 0o077 == 0
+    command = Command(token="guessed", verb=Verb.TURN, turn_id=plan.id)
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(10)
+        stranger.connect(process.address)
+        stranger.sendall(encode(command) + b"\n")
+        reply = decode(Reply, stranger.makefile("rb").readline())
+    assert reply.turn is None
+    assert reply.error.code == "wrong-token"
