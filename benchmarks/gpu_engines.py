@@ -7,6 +7,7 @@ in for models of InternLM2-1.8B's size (tools/random_checkpoint.py): speed and m
 """
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -19,15 +20,31 @@ import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from core.config import load_lanes  # noqa: E402
+from core.domain.conversation import messages_for  # noqa: E402
+from core.domain.runs import RequestPlan, TurnPlan, new_id  # noqa: E402
+from core.domain.sampling import Sampling  # noqa: E402
+from core.domain.specs import LaneSpec  # noqa: E402
+from core.engines.leases import lease  # noqa: E402
+from core.engines.manager import EngineManager  # noqa: E402
+from core.engines.resolve import find_endpoint  # noqa: E402
+from core.meter.turns import run_turn  # noqa: E402
+from core.settings import Settings, load_settings  # noqa: E402
+from core.telemetry.nvml import Nvml  # noqa: E402
+
 QUESTION = "What is the capital of France?"
 LONG_PROMPT = " ".join(
     f"Line {n}: the engine turns, the gauge is read, the value is written down." for n in range(8)
 )
 TOKENS = 256
+PAIRS = 24
 
 LANES = """
 [models.internlm2-size]
@@ -100,7 +117,7 @@ class Walk:
         try:
             result["output"] = json.loads(done.stdout)
         except ValueError:
-            result["output"] = done.stdout[-3000:]
+            result["output"] = done.stdout[-100_000:]
         if done.returncode:
             result["stderr"] = done.stderr[-3000:]
         return result
@@ -146,32 +163,51 @@ class Walk:
         return {"one after another": runs, "together": together, "gpu": memory, "engines": engines}
 
     def pipeline_ratio(self) -> Any:
-        """Decode speed of the turbomind lane over HTTP against lmdeploy.pipeline, A B A, 5 requests each."""
-        lane = [*self._lane_speeds()]
-        pipeline = json.loads(
-            subprocess.run(
-                [sys.executable, "-c", PIPELINE, str(self.work / "internlm2-1.8b"), LONG_PROMPT, str(TOKENS)],
-                cwd=ROOT,
-                env=self.base,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=True,
-            ).stdout.splitlines()[-1]
-        )
-        lane += self._lane_speeds()
-        return {
-            "lane_decode_tok_per_s": lane,
-            "pipeline_decode_tok_per_s": pipeline,
-            "ratio_of_medians": statistics.median(lane) / statistics.median(pipeline),
-        }
+        """Decode speed of the turbomind lane over HTTP against lmdeploy.pipeline, request by request in turn.
 
-    def _lane_speeds(self) -> list[float]:
-        self.core("engines", "start", "turbomind", "--json", sized=True)
-        fixed = ["--lane", "turbomind", "--max-tokens", str(TOKENS), "--fixed-length", "--json"]
-        runs = [self.core("chat", LONG_PROMPT, *fixed, sized=True) for _ in range(6)][1:]
-        self.core("engines", "stop", "turbomind", sized=True)
-        return [run["output"]["lanes"][0]["decode_tok_per_s"] for run in runs]
+        Both are resident with the same settings but for the KV cache's share of the memory, which a single
+        request doesn't feel.
+        """
+        os.environ |= self.base | {"LMDYNO_LANES": str(self.lanes_file)}
+        settings = load_settings()
+        lane = load_lanes(settings, gpu=True).lane("turbomind")
+        manager = EngineManager(settings, [lane], gpu=Nvml())
+        pipeline = subprocess.Popen(
+            [sys.executable, "-c", PIPELINE, str(self.work / "internlm2-1.8b"), LONG_PROMPT, str(TOKENS)],
+            cwd=ROOT,
+            env=self.base,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert pipeline.stdin
+        assert pipeline.stdout
+        pairs = []
+        try:
+            while "ready" not in (line := pipeline.stdout.readline()):
+                assert line, "the pipeline did not start"
+            manager.ensure(lane.name)
+            manager.wait_until_healthy(lane.name, 300)
+            for _ in range(PAIRS + 2):
+                pipeline.stdin.write("go\n")
+                pipeline.stdin.flush()
+                while not (line := pipeline.stdout.readline()).startswith("speed "):
+                    assert line, "the pipeline died"
+                pairs.append((asyncio.run(decode_speed(settings, lane)), float(line.split()[1])))
+        finally:
+            pipeline.kill()
+            pipeline.wait()
+            manager.close()
+        pairs = pairs[2:]
+        lane_median = statistics.median(ours for ours, _ in pairs)
+        pipeline_median = statistics.median(beside for _, beside in pairs)
+        return {
+            "pairs_lane_pipeline_decode_tok_per_s": pairs,
+            "lane_median": lane_median,
+            "pipeline_median": pipeline_median,
+            "ratio_of_medians": lane_median / pipeline_median,
+            "median_of_ratios": statistics.median(ours / beside for ours, beside in pairs),
+        }
 
     def kv_ratio(self) -> Any:
         found = {}
@@ -242,26 +278,44 @@ class Walk:
 
 
 PIPELINE = """
-import json, sys, time
+import sys, time
 from lmdeploy import GenerationConfig, TurbomindEngineConfig, pipeline
 if __name__ == "__main__":
     path, prompt, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
     engine = TurbomindEngineConfig(
-        dtype="float16", session_len=4096, max_batch_size=64, cache_max_entry_count=0.4
+        dtype="float16", session_len=4096, max_batch_size=64, cache_max_entry_count=0.2
     )
-    speeds = []
     with pipeline(path, backend_config=engine) as pipe:
         sampling = GenerationConfig(max_new_tokens=tokens, do_sample=False, ignore_eos=True)
-        for _ in range(6):
+        print("ready", flush=True)
+        for _ in sys.stdin:
             first = None
             for part in pipe.stream_infer(prompt, gen_config=sampling):
-                if part.text and first is None:
-                    first, first_tokens = time.perf_counter(), part.generate_token_len
                 if part.text:
                     last, last_tokens = time.perf_counter(), part.generate_token_len
-            speeds.append((last_tokens - first_tokens) / (last - first))
-    print(json.dumps(speeds[1:]))
+                    if first is None:
+                        first, first_tokens = last, last_tokens
+            print("speed", (last_tokens - first_tokens) / (last - first), flush=True)
 """
+
+
+async def decode_speed(settings: Settings, lane: LaneSpec) -> float:
+    """One request of the lane, as the command line sends it."""
+    plan = TurnPlan(
+        conversation_id=new_id(),
+        prompt=LONG_PROMPT,
+        sampling=Sampling(max_tokens=TOKENS, fixed_length=True),
+        requests=(RequestPlan(lane=lane, messages=messages_for(LONG_PROMPT)),),
+    )
+    (record,) = await run_turn(
+        plan,
+        resolve=partial(find_endpoint, settings),
+        lease=partial(lease, settings),
+        on_update=lambda update: None,
+        cancel=asyncio.Event(),
+    )
+    assert record.decode_tok_per_s, record.error
+    return record.decode_tok_per_s
 
 
 def gpu_memory() -> dict[str, Any]:

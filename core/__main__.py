@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a lane or a step failed, 2 wrong usage or configuration.
 """
 
+import logging
 import sys
 
 import typer
@@ -27,6 +28,8 @@ app.command()(telemetry.telemetry)
 
 
 def main() -> None:
+    # Commands say what matters themselves; without a handler Python would print warnings a second time.
+    logging.getLogger("core").addHandler(logging.NullHandler())
     try:
         app()
     except LMDynoError as error:

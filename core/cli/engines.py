@@ -65,6 +65,9 @@ def start(name: Name, as_json: AsJson = False) -> None:
                     f"{name}: {now.stage or now.state} · {units.duration(now.elapsed_s)}"
                 ),
             )
+    except KeyboardInterrupt:
+        manager.stop(name, force=True)
+        raise typer.Exit(1) from None
     except EngineError as error:
         if as_json:
             typer.echo(encode({"lane": name, "error": ErrorInfo.of(error)}))

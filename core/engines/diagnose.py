@@ -101,7 +101,11 @@ _TELLING = re.compile(
     r"^\w*(?:Error|Exception|Exit)\b|^[\w.]+(?:Error|Exception): |\b(?:ERROR|FATAL|CRITICAL)\b|error:|Error:"
     r"|Fallback to|Aborted|Segmentation fault|Killed|Check failed"
 )
-_NOISE = re.compile(r"^\s+|^Traceback \(most recent|\d+%\|")
+_NOISE = re.compile(
+    r"^\s+|^Traceback \(most recent|\d+%\|"
+    # TurboMind warms up for more tokens than a short session_len holds, says so, and works.
+    r"|Warm-up for \d+ tokens failed with status 6"
+)
 
 
 def telling_lines(log: str, count: int = 3) -> Sequence[str]:

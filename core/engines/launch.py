@@ -45,6 +45,8 @@ class LaunchRow:
     label: str = ""
     """Said after the first package's version, such as LMDeploy's backend."""
     health_path: str = "/health"
+    warms_up: bool = False
+    """Answers one short request before it counts as healthy."""
 
 
 def python_of(lane: LaneSpec) -> str:
@@ -123,6 +125,7 @@ def _environment(lane: LaneSpec, place: Place) -> dict[str, str]:
 # Seen on an H100 with a 3.5 GiB model over weights and KV cache: transformers 0.8, TurboMind 1.1 to 1.9 GiB.
 LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
     EngineKind.TRANSFORMERS: LaunchRow(
+        warms_up=True,
         packages=("transformers", "torch"),
         dialect=Dialect.TRANSFORMERS,
         command=_transformers,
@@ -130,6 +133,7 @@ LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
         overhead_bytes=1 * _GIB,
     ),
     EngineKind.TURBOMIND: LaunchRow(
+        warms_up=True,
         packages=("lmdeploy", "torch"),
         dialect=Dialect.LMDEPLOY,
         command=_lmdeploy,
@@ -138,6 +142,7 @@ LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
         label="turbomind",
     ),
     EngineKind.AWQ: LaunchRow(
+        warms_up=True,
         packages=("lmdeploy", "torch"),
         dialect=Dialect.LMDEPLOY,
         command=_lmdeploy,
@@ -146,6 +151,7 @@ LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
         label="turbomind",
     ),
     EngineKind.PYTORCH: LaunchRow(
+        warms_up=True,
         packages=("lmdeploy", "torch"),
         dialect=Dialect.LMDEPLOY,
         command=_lmdeploy,

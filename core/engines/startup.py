@@ -18,6 +18,7 @@ from core.engines.logfile import log_path, read_tail
 from core.engines.placement import Place
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
+from core.engines.warm_up import warm_up
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 _POLL_S = 0.2
 _HEALTH_TIMEOUT_S = 2.0
 _PORT_ATTEMPTS = 3
+_WARM_UP_TIMEOUT_S = 120.0
 
 
 class _NotWanted(Exception):
@@ -86,16 +88,20 @@ class Startup:
         ) as place:
             before = self._around.devices.free_bytes(place)
             command, port = self._spawn_until_it_answers(place)
+            endpoint = Endpoint(
+                url=f"http://{HOST}:{port}/v1",
+                model=command.served_model,
+                dialect=self._row.dialect,
+                api_key=command.api_key,
+                version=self._with_note(version),
+                device=place.label,
+            )
+            if self._row.warms_up:
+                self._stage("first request, not measured")
+                warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S)
             after = self._around.devices.free_bytes(place)
             self._now_healthy(
-                endpoint=Endpoint(
-                    url=f"http://{HOST}:{port}/v1",
-                    model=command.served_model,
-                    dialect=self._row.dialect,
-                    api_key=command.api_key,
-                    version=self._with_note(version),
-                    device=place.label,
-                ),
+                endpoint=endpoint,
                 gpu_bytes=None if before is None or after is None else max(0, before - after),
             )
 

@@ -17,7 +17,6 @@ from core.telemetry.events import EngineView, Event, EventLog
 from core.telemetry.processes import ProcessId
 from core.telemetry.samples import EngineProcess
 
-
 _ALIVE_NS = 400_000_000
 """How long a process is taken to be there after it was seen; asking the system costs most of a look."""
 

@@ -330,3 +330,11 @@ def test_last_stage_reads_repainted_progress_bars():
 def test_unpacked_gguf_is_noticed():
     assert unpacked_gguf("Converting and de-quantizing GGUF tensors...: 100%|###| 272/272\n")
     assert not unpacked_gguf("Loading weights: 100%|###| 272/272\n")
+
+
+def test_turbominds_harmless_warm_up_error_is_not_the_reason_of_a_death():
+    log = (
+        "[TM][ERROR][1122.16:26:44.162847][turbomind.cc:486] Warm-up for 8256 tokens failed with status 6\n"
+        "INFO:     Uvicorn running on http://127.0.0.1:41017\n"
+    )
+    assert telling_lines(log) == ["INFO:     Uvicorn running on http://127.0.0.1:41017"]
