@@ -93,6 +93,7 @@ class Walk:
     def __init__(self, work: Path) -> None:
         self.work = work
         self.lanes_file = work / "lanes.toml"
+        self.lanes_file.write_text(LANES.format(work=work))
         self.base = {**os.environ, "LMDYNO_HOME": str(work / "home")}
 
     def core(self, *args: str, sized: bool = False, timeout_s: float = 540) -> dict[str, Any]:
@@ -144,8 +145,7 @@ class Walk:
             command = [sys.executable, "tools/random_checkpoint.py", name, "--tokenizer", str(demo)]
             command += ["--out", str(out)] + (["--awq"] if awq else [])
             subprocess.run(command, cwd=ROOT, check=True, env=self.base)
-        self.lanes_file.write_text(LANES.format(work=self.work))
-        return {path.name: path.stat().st_size for path in self.work.glob("*/model.safetensors")}
+        return {path.parent.name: path.stat().st_size for path in self.work.glob("*/model.safetensors")}
 
     def sized_chat(self) -> Any:
         for lane in ("hf", "turbomind", "awq"):
@@ -311,7 +311,7 @@ async def decode_speed(settings: Settings, lane: LaneSpec) -> float:
         plan,
         resolve=partial(find_endpoint, settings),
         lease=partial(lease, settings),
-        on_update=lambda update: None,
+        on_update=lambda _: None,
         cancel=asyncio.Event(),
     )
     assert record.decode_tok_per_s, record.error

@@ -48,3 +48,8 @@ def count(number: int | None) -> str:
 def ratio(value: float | None) -> str:
     """`1.234` → "1.23×"."""
     return UNKNOWN if value is None else f"{value:.2f}×"
+
+
+def percent(deviation: float | None) -> str:
+    """`-0.0123` → "-1.2 %"; for how far one figure is from another."""
+    return UNKNOWN if deviation is None else f"{deviation:+.1%}".replace("%", " %")

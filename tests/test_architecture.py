@@ -18,7 +18,9 @@ FLOORS = [
     {"core.models"},
     {"core.engines"},
     {"core.meter"},
-    {"core.bench", "core.charts", "core.doctor"},
+    {"core.bench", "core.charts", "core.charts_live", "core.charts_memory", "core.doctor", "core.sweep"},
+    {"core.charts_bench"},
+    {"core.bench_html"},
     {"core.ui", "core.cli"},
     {"pages", "core.__main__"},
     {"streamlit_app"},
@@ -33,7 +35,13 @@ NEIGHBOURS = {
 
 FOREIGN_ROOMS = {
     "streamlit": ("core.ui", "pages", "streamlit_app"),
-    "plotly": ("core.charts",),
+    "plotly": (
+        "core.charts",
+        "core.charts_live",
+        "core.charts_memory",
+        "core.charts_bench",
+        "core.bench_html",
+    ),
     "aiohttp": ("core.meter",),
     "pynvml": ("core.telemetry.nvml",),
     "psutil": ("core.telemetry",),
@@ -53,6 +61,7 @@ ENGINE_PROCESSES = {
     "core.models.internlm2_tokenizer",
     "core.models.awq_probe",
     "core.models.awq_worker",
+    "core.bench.tokens",
 }
 """Modules that run only as a child process of their own."""
 

@@ -1,5 +1,6 @@
-"""`memory`: what an LMDeploy engine will take of a GPU, before it is started."""
+"""`memory`: what an LMDeploy engine will take of a GPU, and how true that is."""
 
+import time
 from typing import Annotated
 
 import typer
@@ -11,14 +12,21 @@ from core.cli import context
 from core.codec import encode
 from core.config import LaneBook
 from core.errors import ConfigError, InputError
+from core.jobs.book import Jobs
+from core.jobs.records import JobState, JobStatus
 from core.models.memory_sizes import checkpoint_sizes
 from core.models.sizes import read_checkpoint
+from core.sweep.jobs import start_sweep
+from core.sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
+from core.sweep.results import SweepRun, load
 from core.telemetry.kv_cache import kv_bytes_per_token
 from core.telemetry.memory_plan import MemoryPrediction, MemorySettings, predict
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(help="Where the GPU memory of an LMDeploy engine goes.", no_args_is_help=True)
 output = Console(highlight=False)
+
+_POLL_S = 0.2
 
 
 @app.callback()
@@ -57,6 +65,87 @@ def predict_memory(
         typer.echo(encode(_document(prediction, per_token)))
     else:
         output.print(_table(prediction, per_token, settings))
+
+
+@app.command("sweep")
+def sweep_memory(
+    model: Annotated[str, typer.Argument(help="A model of lanes.toml.")],
+    ratio: Annotated[
+        list[float] | None,
+        typer.Option(help="A KV ratio; may be repeated. Default 0.8, 0.6, 0.4, 0.2, 0.05."),
+    ] = None,
+    kv_bits: Annotated[list[int] | None, typer.Option(help="16, 8 or 4; may be repeated.")] = None,
+    awq: Annotated[bool, typer.Option("--awq", help="The model's W4A16 form.")] = False,
+    both: Annotated[bool, typer.Option("--both", help="16-bit weights, then the W4A16 form.")] = False,
+    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Start an engine at several KV ratios and formats; prediction against measurement.
+
+    A job that goes on measuring if this command is killed; Ctrl-C cancels it.
+    """
+    settings, book = context.load()
+    forms = (False, True) if both else (awq,)
+    points = grid(ratio or DEFAULT_RATIOS, kv_bits or (16,), forms)
+    plan = SweepPlan(model=book.model(model), points=points, gpu=gpu)
+    status = _follow(Jobs(settings), start_sweep(settings, plan))
+    run = load(settings, plan.id)
+    if as_json:
+        typer.echo(encode({"job": status.record, "run": run, "errors": _errors(run) if run else []}))
+    elif run:
+        output.print(_sweep_table(run))
+    if status.record.error and not as_json:
+        output.print(f"{status.record.error.message}\n{status.record.error.hint}")
+    if status.state is not JobState.DONE or not run or any(point.error for point in run.points):
+        raise typer.Exit(1)
+
+
+def _follow(jobs: Jobs, job_id: str) -> JobStatus:
+    """Wait for the job's end; Ctrl-C cancels it and goes on waiting for that."""
+    with Console(stderr=True).status("waiting") as spinner:
+        while not (status := jobs.status(job_id)).state.ended:
+            spinner.update(status.record.stage or "waiting")
+            try:
+                time.sleep(_POLL_S)
+            except KeyboardInterrupt:
+                jobs.cancel(job_id)
+    return status
+
+
+def _errors(run: SweepRun) -> list[dict[str, object]]:
+    return [
+        {
+            "label": result.point.label,
+            "predicted_bytes": result.predicted_bytes,
+            "kv_error_ratio": result.kv_error_ratio,
+            "tokens_error_ratio": result.tokens_error_ratio,
+            "total_error_ratio": result.total_error_ratio,
+        }
+        for result in run.points
+    ]
+
+
+def _sweep_table(run: SweepRun) -> Table:
+    title = f"{run.plan.model.name} on {run.gpu_name}"
+    table = Table(
+        "ratio", "KV predicted", "by its log", "", "tokens", "", "total predicted", "NVML", "", title=title
+    )
+    for result in run.points:
+        if result.error:
+            table.add_row(result.point.label, result.error.message)
+            continue
+        table.add_row(
+            result.point.label,
+            units.gib(result.predicted_kv_bytes),
+            units.gib(result.log_kv_bytes),
+            units.percent(result.kv_error_ratio),
+            units.count(result.log_kv_tokens),
+            units.percent(result.tokens_error_ratio),
+            units.gib(result.predicted_bytes),
+            units.gib(result.measured_bytes),
+            units.percent(result.total_error_ratio),
+        )
+    return table
 
 
 def _checkpoint(book: LaneBook, model: str) -> str:

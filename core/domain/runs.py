@@ -93,6 +93,44 @@ class TurnPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageWindow:
+    """What the machine did while a request ran, from its sending to the end of its stream.
+
+    Energy and power are those of the whole boards that the engine is on; None where they can't be told.
+    """
+
+    duration_s: float
+    energy_j: float | None = None
+    """The change of NVML's energy counter; what the boards draw when idle is in it."""
+    energy_gap: str | None = None
+    """Why the energy is not known."""
+    mean_power_w: float | None = None
+    idle_power_w: float | None = None
+    """Measured shortly before the request, while no engine was busy."""
+    peak_used_bytes: int | None = None
+    """Memory in use on the GPUs, by whomever."""
+    peak_gpu_bytes: int | None = None
+    """The engine's own GPU memory."""
+    peak_resident_bytes: int | None = None
+    """The engine's own host memory."""
+    mean_cpu_ratio: float | None = None
+    """CPU time of the engine's processes by wall time; 1.0 is one whole core."""
+    others: tuple[str, ...] = ()
+    """Other lanes that were at work on this machine meanwhile; with any the window is shared."""
+
+    @property
+    def shared(self) -> bool:
+        return bool(self.others)
+
+    @property
+    def energy_above_idle_j(self) -> float | None:
+        """The energy without what the boards would have drawn anyway; None unless both are known."""
+        if self.energy_j is None or self.idle_power_w is None:
+            return None
+        return max(0.0, self.energy_j - self.idle_power_w * self.duration_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """What one lane did in a turn."""
 
@@ -117,6 +155,8 @@ class RequestRecord:
     error: ErrorInfo | None = None
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know, such as a setting that the server does not take."""
+    window: UsageWindow | None = None
+    """None for remote servers, and for requests that did not come to their end."""
 
     @property
     def output_tokens(self) -> int | None:
@@ -137,6 +177,18 @@ class RequestRecord:
     @property
     def decode_tok_per_s(self) -> float | None:
         return self.timing.decode_tok_per_s if self.timing else None
+
+    @property
+    def energy_j_per_token(self) -> float | None:
+        """Energy of the boards by output tokens, the prompt's share included."""
+        return self._per_token(self.window.energy_j if self.window else None)
+
+    @property
+    def energy_above_idle_j_per_token(self) -> float | None:
+        return self._per_token(self.window.energy_above_idle_j if self.window else None)
+
+    def _per_token(self, energy_j: float | None) -> float | None:
+        return energy_j / self.output_tokens if energy_j is not None and self.output_tokens else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

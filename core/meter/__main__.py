@@ -9,6 +9,7 @@ from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.meter import process
 from core.meter.recorder import RunStore
+from core.meter.usage import SampledUsage
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
         lease=partial(lease, settings),
         open_store=open_store,
         describe_machine=describe_machine,
+        usage=SampledUsage(settings),
     )
 
 

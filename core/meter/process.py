@@ -24,6 +24,7 @@ from core.meter.host import Meter
 from core.meter.protocol import Hello
 from core.meter.recorder import Recorder, RunStore
 from core.meter.turns import Surroundings
+from core.meter.usage import SampledUsage
 
 _ORPHAN_S = 900.0
 """How long turns may still run after the owner died."""
@@ -44,12 +45,19 @@ def run(
     lease: Callable[[str], AbstractContextManager[None]],
     open_store: Callable[[], RunStore],
     describe_machine: Callable[[], Machine | None],
+    usage: SampledUsage | None = None,
 ) -> None:
     """Serve the owner until it closes the meter or is gone."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.freeze()
     recorder = Recorder(open_store, describe_machine, lost_turns=hello.lost_turns)
-    asyncio.run(_serve(hello, resolve, lease, recorder))
+    if usage:
+        usage.start()
+    try:
+        asyncio.run(_serve(hello, resolve, lease, recorder, usage))
+    finally:
+        if usage:
+            usage.close()
 
 
 async def _serve(
@@ -57,6 +65,7 @@ async def _serve(
     resolve: Callable[[LaneSpec], Endpoint | None],
     lease: Callable[[str], AbstractContextManager[None]],
     recorder: Recorder,
+    usage: SampledUsage | None,
 ) -> None:
     listener = socket.socket(fileno=hello.socket_fd)
     folder = Path(listener.getsockname()).parent
@@ -66,6 +75,7 @@ async def _serve(
             resolve=resolve,
             lease=lease,
             devices=DeviceQueue(hello.settings.locks_dir),
+            usage=usage,
         )
         meter = Meter(around, recorder, hello.token)
         recorder.start()

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord
+from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.errors import LMDynoError
 from core.meter import dialects
 from core.meter.answer import Answer
 from core.meter.protocol import Update
+from core.meter.usage import UsageMeter
 
 _UPDATE_INTERVAL_S = 0.05
 """New text is told at most 20 times a second, the first at once."""
@@ -40,6 +41,7 @@ class Request:
         self._place: int | None = None
         self._answer: Answer | None = None
         self._error: ErrorInfo | None = None
+        self._window: UsageWindow | None = None
         self._finish_reason: FinishReason | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._told_at = 0.0
@@ -65,6 +67,14 @@ class Request:
             on_text=self._text_arrived,
         )
         return self.endpoint, self._answer
+
+    async def measure(self, usage: UsageMeter) -> None:
+        """Keep what the machine did from sending to the stream's end."""
+        timing = self._answer.timing() if self._answer else None
+        if self.endpoint and timing and timing.ended_ns is not None:
+            self._window = await usage.end(
+                self.plan.lane.name, self.endpoint, timing.sent_ns, timing.ended_ns
+            )
 
     def cancel(self) -> None:
         """End the request, with what arrived kept: at once if it waits, else as soon as its step ends."""
@@ -117,6 +127,7 @@ class Request:
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
             notes=(*dialects.notes(endpoint.dialect, self._sampling), *self._notes(answer)),
+            window=self._window,
         )
 
     def _notes(self, answer: Answer) -> list[str]:

@@ -20,6 +20,7 @@ from core.meter.client import Timeouts, open_session, send, with_model
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 from core.meter.protocol import Update
 from core.meter.request import Request
+from core.meter.usage import UsageMeter
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Surroundings:
     """Keeps the lane's engine from being stopped."""
     devices: DeviceQueue | None = None
     """None measures without regard for other turns."""
+    usage: UsageMeter | None = None
+    """Keeps what the machine did meanwhile with each record; None keeps nothing."""
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
@@ -146,6 +149,8 @@ class Turn:
                 code="engine-restarting",
             )
         request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
+        if self._around.usage:
+            await self._around.usage.begin(request.endpoint)
 
     async def _send(self, request: Request) -> None:
         endpoint, answer = request.begin()
@@ -157,6 +162,8 @@ class Turn:
             answer,
             self._around.timeouts,
         )
+        if self._around.usage:
+            await request.measure(self._around.usage)
         request.finish()
 
     async def _take_devices(self, devices: frozenset[str], requests: tuple[Request, ...]) -> bool:

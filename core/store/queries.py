@@ -7,6 +7,7 @@ from collections import defaultdict
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
+from core.domain.history import RunKind
 from core.domain.runs import RequestRecord, TurnRecord
 from core.store.records import (
     ConversationSummary,
@@ -16,11 +17,21 @@ from core.store.records import (
     to_request,
     to_turn,
 )
-from core.store.tables import lanes, machines, messages, requests, turns
+from core.store.tables import annotations, lanes, machines, messages, requests, turns
 
 _TITLE_CHARS = 120
 _later = turns.alias("later")
-_SHOWN: ColumnElement[bool] = ~select(_later.c.id).where(_later.c.replaces == turns.c.id).exists()
+_is_replaced = select(_later.c.id).where(_later.c.replaces == turns.c.id).exists()
+_is_deleted = (
+    select(annotations.c.item_id)
+    .where(
+        annotations.c.kind == RunKind.CHAT,
+        annotations.c.item_id == turns.c.id,
+        annotations.c.deleted_at.is_not(None),
+    )
+    .exists()
+)
+_SHOWN: ColumnElement[bool] = ~_is_replaced & ~_is_deleted
 
 
 def read_turn(connection: Connection, turn_id: str) -> TurnRecord | None:
@@ -28,7 +39,7 @@ def read_turn(connection: Connection, turn_id: str) -> TurnRecord | None:
 
 
 def read_conversation(connection: Connection, conversation_id: str) -> tuple[TurnRecord, ...]:
-    """Its turns, oldest first, without those that a later one replaces."""
+    """Its turns, oldest first, without those that a later one replaces and deleted ones."""
     return _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
 
 

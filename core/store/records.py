@@ -81,6 +81,7 @@ def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
         "finish_reason": record.finish_reason,
         "error": record.error,
         "notes": record.notes,
+        "usage_window": record.window,
         "timing": record.timing,
         "reasoning": record.reasoning,
         "text": record.text,
@@ -167,6 +168,7 @@ def to_request(row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...]) -> 
         finish_reason=row.finish_reason,
         error=row.error,
         notes=row.notes,
+        window=row.usage_window,
     )
 
 

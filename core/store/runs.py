@@ -1,13 +1,9 @@
 """The store: every turn with its requests, written as they happen, read back as records."""
 
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import timedelta
-from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, Table, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, func, select, update
 
 from core.domain.runs import (
     ErrorInfo,
@@ -20,10 +16,8 @@ from core.domain.runs import (
     utc_now,
 )
 from core.errors import StoreError
-from core.store import queries, records, schema
-from core.store.database import connect, for_writing, prepare_file
-from core.store.failures import explained
-from core.store.location import Location, parse_location
+from core.store import queries, records
+from core.store.access import Access, insert_new
 from core.store.records import ConversationSummary
 from core.store.tables import STILL_OPEN, lanes, machines, messages, requests, turns
 
@@ -36,40 +30,19 @@ INTERRUPTED = ErrorInfo(
 )
 
 
-class Store:
+class Store(Access):
     """Turns and requests in SQLite or PostgreSQL.
 
-    Thread-safe, and safe with other processes on the same database. Every method but the constructor and
-    `close` raises StoreError, and opens the store first if that has not happened yet.
+    Every method but the constructor and `close` raises StoreError, and opens the store first if that has not
+    happened yet.
     """
-
-    def __init__(self, database_url: str, *, lock_timeout_s: float = 5.0) -> None:
-        """Remember where the store is; no file and no server is touched.
-
-        `lock_timeout_s` is how long a statement waits for another program's lock.
-        """
-        self._database_url = database_url
-        self._lock_timeout_s = lock_timeout_s
-        self._opening = threading.Lock()
-        self._database: _Database | None = None
-
-    def open(self) -> None:
-        """Create the database or migrate it to this version's schema; does nothing if it is open."""
-        self._opened()
-
-    def close(self) -> None:
-        """Let go of the database's connections; the next use opens it again."""
-        with self._opening:
-            if self._database:
-                self._database.engine.dispose()
-                self._database = None
 
     def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None:
         """Record a turn and its requests, all queued; what is stored of it already stays as it is."""
         planned = [records.initial_record(plan, place) for place in range(len(plan.requests))]
         with self._writing() as connection:
-            _insert_new(connection, machines, records.machine_rows(machine))
-            _insert_new(connection, turns, [records.turn_values(plan, machine)])
+            insert_new(connection, machines, records.machine_rows(machine))
+            insert_new(connection, turns, [records.turn_values(plan, machine)])
             _insert_requests(connection, planned, first_position=0)
 
     def save_request(self, record: RequestRecord) -> None:
@@ -120,54 +93,17 @@ class Store:
             )
             return ended.rowcount
 
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        database = self._opened()
-        with explained(database.location), database.engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        database = self._opened()
-        with explained(database.location), for_writing(database.engine).begin() as connection:
-            yield connection
-
-    def _opened(self) -> "_Database":
-        with self._opening:
-            if self._database is None:
-                self._database = _open(self._database_url, self._lock_timeout_s)
-            return self._database
-
-
-class _Database(NamedTuple):
-    engine: Engine
-    location: Location
-
-
-def _open(database_url: str, lock_timeout_s: float) -> _Database:
-    location = parse_location(database_url)
-    with explained(location):
-        if location.file:
-            prepare_file(location.file, lock_timeout_s=lock_timeout_s)
-        engine = connect(location, lock_timeout_s=lock_timeout_s)
-        try:
-            schema.upgrade(engine, location)
-        except BaseException:
-            engine.dispose()
-            raise
-    return _Database(engine, location)
-
 
 def _insert_requests(connection: Connection, new: Sequence[RequestRecord], *, first_position: int) -> None:
     now = utc_now()
-    _insert_new(connection, lanes, records.lane_rows(record.lane for record in new))
+    insert_new(connection, lanes, records.lane_rows(record.lane for record in new))
     threads = [records.message_rows(record.messages) for record in new]
-    _insert_new(connection, messages, records.merged(threads))
+    insert_new(connection, messages, records.merged(threads))
     rows = [
         records.identity_values(record, position, thread) | records.progress_values(record, now)
         for position, (record, thread) in enumerate(zip(new, threads, strict=True), first_position)
     ]
-    _insert_new(connection, requests, rows)
+    insert_new(connection, requests, rows)
 
 
 def _next_position(connection: Connection, turn_id: str) -> int:
@@ -179,11 +115,3 @@ def _next_position(connection: Connection, turn_id: str) -> int:
         )
     last = connection.scalar(select(func.max(requests.c.position)).where(requests.c.turn_id == turn_id))
     return 0 if last is None else last + 1
-
-
-def _insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Insert those of the rows that are not there yet."""
-    if rows:
-        is_sqlite = connection.dialect.name == "sqlite"
-        insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
-        connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]), rows)

@@ -1,4 +1,4 @@
-"""The schema: what is kept of turns, requests, lanes, machines and messages.
+"""The schema: what is kept of turns, load tests, their requests, lanes, machines and messages.
 
 Facts only; metrics are computed from a request's stamps (`core.domain.timing`). What recurs is kept once,
 under a digest of itself: lanes and machines as they were then, and the messages that a request was sent. A
@@ -9,6 +9,8 @@ set: an empty one, by which older programs learn that they can't read it.
 """
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -20,8 +22,10 @@ from sqlalchemy import (
     text,
 )
 
+from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
-from core.domain.runs import ErrorInfo, FinishReason, Machine, Mode, Phase
+from core.domain.history import RunKind
+from core.domain.runs import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime
@@ -77,6 +81,7 @@ turns = Table(
     Column("prompt", FreeText, nullable=False),
     Column("system_prompt", FreeText, nullable=False),
     Index(None, "conversation_id", "created_at"),
+    Index(None, "created_at"),
 )
 
 requests = Table(
@@ -98,6 +103,7 @@ requests = Table(
     Column("finish_reason", Choice(FinishReason)),
     Column("error", Document(ErrorInfo)),
     Column("notes", Document(tuple[str, ...]), nullable=False),
+    Column("usage_window", Document(UsageWindow)),
     # The long columns last: SQLite reads a row from its start and leaves out what it isn't asked for.
     Column("timing", Stamps),
     Column("reasoning", FreeText, nullable=False),
@@ -112,4 +118,64 @@ Index(
     requests.c.updated_at,
     sqlite_where=STILL_OPEN,
     postgresql_where=STILL_OPEN,
+)
+
+bench_runs = Table(
+    "bench_runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("state", Choice(RunState), nullable=False),
+    Column("title", FreeText, nullable=False),
+    Column("lmdyno", Text, nullable=False),
+    Column("machine_id", ForeignKey("machines.id")),
+    Column("imported", Boolean, nullable=False),
+    Column("error", Document(ErrorInfo)),
+    Column("plan", FreeText, nullable=False),
+)
+
+bench_lanes = Table(
+    "bench_lanes",
+    metadata,
+    Column("run_id", ForeignKey("bench_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
+    Column("facts", Document(LaneFacts), nullable=False),
+)
+
+bench_passes = Table(
+    "bench_passes",
+    metadata,
+    Column("run_id", ForeignKey("bench_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("facts", Document(BenchPass), nullable=False),
+)
+
+bench_requests = Table(
+    "bench_requests",
+    metadata,
+    Column("run_id", ForeignKey("bench_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("pass_number", Integer, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("warmup", Boolean, nullable=False),
+    Column("planned_ns", BigInteger),
+    Column("prompt_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("finish_reason", Choice(FinishReason)),
+    Column("error", Document(ErrorInfo)),
+    Column("timing", Stamps),
+)
+
+annotations = Table(
+    "annotations",
+    metadata,
+    Column("kind", Choice(RunKind), primary_key=True),
+    # Of a turn or a load test, so no foreign key can name it.
+    Column("item_id", Text, primary_key=True),
+    Column("note", FreeText, nullable=False),
+    Column("tag", FreeText, nullable=False),
+    Column("deleted_at", UtcDateTime),
 )

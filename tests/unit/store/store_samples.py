@@ -14,6 +14,7 @@ from core.domain.runs import (
     RequestPlan,
     RequestRecord,
     TurnPlan,
+    UsageWindow,
 )
 from core.domain.sampling import Sampling
 from core.domain.specs import (
@@ -99,6 +100,18 @@ def a_full_record(plan: TurnPlan, position: int = 0) -> RequestRecord:
         finish_reason=FinishReason.ERROR,
         error=ErrorInfo(code="engine-crashed", message="It died.", hint="Start it again."),
         notes=("top_k is not taken", "seed is not taken"),
+        window=UsageWindow(
+            duration_s=0.04,
+            energy_j=12.5,
+            energy_gap="none",
+            mean_power_w=312.5,
+            idle_power_w=71.0,
+            peak_used_bytes=2**35,
+            peak_gpu_bytes=2**34,
+            peak_resident_bytes=2**31,
+            mean_cpu_ratio=0.9,
+            others=("awq",),
+        ),
     )
 
 

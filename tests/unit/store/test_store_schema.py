@@ -8,30 +8,44 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
 from store_samples import HF, MACHINE, a_full_record, a_plan
 
 from core.errors import StoreError
 from core.store import schema
 from core.store.database import connect
+from core.store.history import History
 from core.store.location import parse_location
 from core.store.runs import Store
 from core.store.tables import metadata
 
 
+def _head() -> str:
+    config = Config()
+    config.set_main_option("script_location", schema.SCRIPTS)
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head
+    return head
+
+
+HEAD = _head()
+
+
 @pytest.fixture
 def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Gives the program a migration 0002 with the given body."""
+    """Gives the program one more migration, with the given body."""
 
     def add(body: str) -> None:
         scripts = tmp_path / "migrations"
         with as_file(files("core.store") / "migrations") as original:
             shutil.copytree(original, scripts)
-        (scripts / "versions" / "0002_next.py").write_text(
+        (scripts / "versions" / "9000_next.py").write_text(
             "from alembic import op\n"
             "import sqlalchemy as sa\n"
-            "revision, down_revision = '0002', '0001'\n"
+            f"revision, down_revision = '9000', '{HEAD}'\n"
             f"def upgrade():\n    {body}\n"
         )
         monkeypatch.setattr(schema, "SCRIPTS", str(scripts))
@@ -63,7 +77,7 @@ def test_a_newer_schema_is_refused(store: Store, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(StoreError, match="schema 9999, this version knows up to 0001") as caught:
+    with pytest.raises(StoreError, match=f"schema 9999, this version knows up to {HEAD}") as caught:
         store.open()
     assert caught.value.code == "store-newer-schema"
     assert "Update LMDyno" in caught.value.hint
@@ -78,10 +92,35 @@ def test_an_older_schema_is_migrated_and_a_copy_kept(
     assert len(store.conversation("talk")) == 1
     store.close()
     assert _columns(file, "turns")[-1] == "tag"
-    copy = file.with_name("lmdyno.db.schema-0001.bak")
+    copy = file.with_name(f"lmdyno.db.schema-{HEAD}.bak")
     assert "tag" not in _columns(copy, "turns")
     assert copy.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in file.parent.iterdir()) == [file.name, copy.name]
+
+
+def test_turns_of_the_first_schema_are_still_there(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "first"
+    with as_file(files("core.store") / "migrations") as original:
+        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[2-9]_*", "__pycache__"))
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "SCRIPTS", str(scripts))
+        store = Store(database_url)
+        store.open()
+        store.close()
+    engine = connect(parse_location(database_url), lock_timeout_s=5)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO turns (id, conversation_id, created_at, mode, sampling, prompt, system_prompt) "
+                "VALUES ('t1', 'talk', '2026-01-01 00:00:00', 'together', '{}', 'Hi', '')"
+            )
+        )
+    engine.dispose()
+    history = History(database_url)
+    assert [entry.title for entry in history.entries()] == ["Hi"]
+    history.close()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +144,7 @@ def test_a_failed_migration_changes_nothing(
     store = Store(sqlite_url)
     assert store.conversation("talk")[0].requests[0].text == "Par是"
     store.close()
-    assert file.with_name("lmdyno.db.schema-0001.bak").exists()
+    assert file.with_name(f"lmdyno.db.schema-{HEAD}.bak").exists()
 
 
 def test_a_failed_migration_of_a_server_changes_nothing(

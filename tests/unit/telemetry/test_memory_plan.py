@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from core.errors import InputError
@@ -6,6 +8,7 @@ from core.telemetry.memory_plan import (
     CUDA_CONTEXT_BYTES,
     MemorySettings,
     ModelSizes,
+    largest_ratio,
     predict,
     predict_in_order,
     weight_bytes_16_bit,
@@ -83,3 +86,14 @@ def test_a_context_longer_than_the_cache_is_noticed():
 def test_a_ratio_that_lmdeploy_aborts_on_is_refused(ratio):
     with pytest.raises(InputError, match="KV ratio"):
         MemorySettings(cache_max_entry_count=ratio)
+
+
+def test_the_out_of_memory_line_is_where_nothing_stays_free():
+    settings = MemorySettings(cache_max_entry_count=0.4)
+    line = largest_ratio(FP16, settings, 24 * GIB)
+    assert predict(FP16, replace(settings, cache_max_entry_count=line - 0.01), 24 * GIB).fits
+    assert not predict(FP16, replace(settings, cache_max_entry_count=line + 0.01), 24 * GIB).fits
+
+
+def test_no_ratio_helps_a_model_that_is_larger_than_the_gpu():
+    assert largest_ratio(FP16, MemorySettings(cache_max_entry_count=0.4), 2 * GIB) is None

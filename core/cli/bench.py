@@ -1,0 +1,243 @@
+"""`bench`: a load test from the command line, in this process; it is stored like those of the dashboard."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from core import units
+from core.bench.estimate import estimated_s
+from core.bench.plan import (
+    Arrivals,
+    BenchPlan,
+    Limits,
+    Load,
+    LoadKind,
+    PromptKind,
+    Sharing,
+    Workload,
+)
+from core.bench.presets import Preset, parse_limits, preset_plan
+from core.bench.process import conduct
+from core.bench.report import to_json
+from core.bench.results import BenchResult, results
+from core.cli import context
+from core.cli.bench_tables import remarks, result_table
+from core.cli.output import write_file
+from core.config import LaneBook
+from core.domain.bench import BenchRecord, RunState
+from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
+from core.errors import InputError
+from core.settings import Settings
+from core.store.bench_runs import BenchRuns
+
+STOPPED_EXIT_CODE = 130
+_DRAWN_PER_S = 2
+"""Drawing happens in the measuring process, so there is little of it."""
+_OPEN_LOAD_S = 10.0
+
+progress = Console(stderr=True)
+output = Console(highlight=False)
+
+
+def bench(
+    lane: Annotated[list[str] | None, typer.Option(help="A lane by its name; repeat for more.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; repeat for more.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="The model's id at each --endpoint, in the same order.")
+    ] = None,
+    dialect: Annotated[Dialect, typer.Option(help="What the endpoints speak.")] = Dialect.GENERIC,
+    preset: Annotated[
+        Preset | None, typer.Option(help="A ready-made plan instead of the options below.")
+    ] = None,
+    prompt_tokens: Annotated[int, typer.Option(help="Length of made-up prompts.")] = 128,
+    prompts: Annotated[
+        str | None, typer.Option(help="A text, .jsonl or ShareGPT .json file, or: examples.")
+    ] = None,
+    output_tokens: Annotated[int, typer.Option(help="Length of each answer.")] = 128,
+    natural: Annotated[
+        bool, typer.Option("--natural", help="Let answers end by themselves; --output-tokens is the most.")
+    ] = False,
+    concurrency: Annotated[str, typer.Option(help="Requests under way at once: 1,4,16.")] = "1",
+    rate: Annotated[str | None, typer.Option(help="Open loop: requests a second: 2 or 1,2,4.")] = None,
+    poisson: Annotated[bool, typer.Option("--poisson", help="Random gaps with that rate.")] = False,
+    sweep: Annotated[
+        int | None, typer.Option(help="Find the saturation point, up to this concurrency.")
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help="Measured requests of each lane at each load.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Or: for how long requests are sent.")] = None,
+    warmup: Annotated[int, typer.Option(help="Requests before each pass that don't count.")] = 2,
+    repeats: Annotated[int, typer.Option(help="All of it so often, with the lanes' order alternated.")] = 1,
+    together: Annotated[
+        bool, typer.Option("--together", help="Each lane alone, then all at once: tells the interference.")
+    ] = False,
+    stop_others: Annotated[
+        bool,
+        typer.Option("--stop-others", help="Stop the other lanes' engines, instead of leaving them idle."),
+    ] = False,
+    seed: Annotated[int, typer.Option()] = 0,
+    goodput: Annotated[
+        str | None, typer.Option(help="Limits in seconds: ttft=0.5,tpot=0.03,e2e=10; or a preset's name.")
+    ] = None,
+    title: Annotated[str, typer.Option(help="What the run is called.")] = "",
+    json: Annotated[str | None, typer.Option(metavar="FILE", help="The result as JSON; - is stdout.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="With every request's stamps in it.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="The result with charts.")] = None,
+) -> None:
+    """Load lanes or endpoints and measure latency and throughput.
+
+    Ctrl-C stops and keeps what was measured. Exit code 1: a request failed.
+    """
+    settings, book = context.load()
+    lanes = chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
+    if preset is not None:
+        plan = preset_plan(preset, lanes)
+    else:
+        load = _load(concurrency, rate, sweep, poisson=poisson)
+        plan = BenchPlan(
+            lanes=lanes,
+            workload=_workload(prompts, prompt_tokens, output_tokens, natural=natural),
+            load=load,
+            requests=_enough(load) if requests is None and seconds is None else requests,
+            seconds=seconds,
+            warmup=warmup,
+            repeats=repeats,
+            sharing=_sharing(together=together, stop_others=stop_others),
+            seed=seed,
+            limits=_limits(goodput),
+            title=title,
+        )
+    record = _measure(settings, plan)
+    result = results(record)
+    _tell(result, record, json=json, raw=raw, html=html)
+    if record.run.state is RunState.STOPPED:
+        raise typer.Exit(STOPPED_EXIT_CODE)
+    if result.failed or record.run.state is not RunState.DONE:
+        raise typer.Exit(1)
+
+
+def chosen_lanes(
+    book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
+) -> tuple[LaneSpec, ...]:
+    """Lanes of the lanes file, then one for each endpoint."""
+    if not names and not urls:
+        raise InputError(
+            "No lane was named",
+            hint=f"Add --lane NAME ({', '.join(spec.name for spec in book.lanes)}), or --endpoint URL.",
+        )
+    if models and len(models) != len(urls):
+        raise InputError(
+            f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
+        )
+    remote = (
+        LaneSpec(
+            name=f"endpoint-{number}",
+            kind=EngineKind.ENDPOINT,
+            endpoint=EndpointSpec(
+                url=url.rstrip("/"), model=models[number - 1] if models else None, dialect=dialect
+            ),
+        )
+        for number, url in enumerate(urls, start=1)
+    )
+    return (*(book.lane(name) for name in dict.fromkeys(names)), *remote)
+
+
+def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, natural: bool) -> Workload:
+    kind, path = PromptKind.SYNTHETIC, None
+    if prompts == PromptKind.EXAMPLES:
+        kind = PromptKind.EXAMPLES
+    elif prompts is not None:
+        path = str(Path(prompts).expanduser().absolute())
+        kinds = {".jsonl": PromptKind.JSONL, ".json": PromptKind.SHAREGPT}
+        kind = kinds.get(Path(prompts).suffix, PromptKind.TEXT)
+    return Workload(
+        prompts=kind,
+        path=path,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        fixed_output=not natural,
+    )
+
+
+def _load(concurrency: str, rate: str | None, sweep: int | None, *, poisson: bool) -> Load:
+    if sweep is not None:
+        return Load(kind=LoadKind.SWEEP, max_concurrency=sweep)
+    if rate is not None:
+        return Load(
+            kind=LoadKind.OPEN,
+            rates_req_per_s=tuple(_numbers("--rate", rate)),
+            arrivals=Arrivals.POISSON if poisson else Arrivals.CONSTANT,
+        )
+    levels = _numbers("--concurrency", concurrency)
+    if any(level != int(level) for level in levels):
+        raise InputError(f"--concurrency {concurrency} has fractions", hint="Write 1,4,16.")
+    return Load(concurrencies=tuple(int(level) for level in levels))
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {text} is no list of numbers", hint="Write 1,4,16.") from None
+
+
+def _enough(load: Load) -> int:
+    """Requests that fill the load for a while, where nobody says how many."""
+    if load.kind is LoadKind.OPEN:
+        return max(16, math.ceil(max(load.rates_req_per_s) * _OPEN_LOAD_S))
+    return max(16, 4 * max(load.concurrencies))
+
+
+def _sharing(*, together: bool, stop_others: bool) -> Sharing:
+    if together and stop_others:
+        raise InputError("--together and --stop-others exclude each other", hint="Choose one of the two.")
+    return Sharing.TOGETHER if together else Sharing.STOPPED if stop_others else Sharing.ISOLATED
+
+
+def _limits(text: str | None) -> Limits | None:
+    return parse_limits(text) if text is not None else None
+
+
+def _measure(settings: Settings, plan: BenchPlan) -> BenchRecord:
+    if progress.is_terminal:
+        progress.print(f"About {units.duration(estimated_s(plan))}, engines not included", style="dim")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=progress, transient=True, refresh_per_second=_DRAWN_PER_S) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def report(stage: str, done: float | None = None) -> None:
+            bar.update(task, description=stage, completed=done)
+
+        run = conduct(settings, plan, report)
+    runs = BenchRuns(settings.database_url)
+    try:
+        return runs.record(run.id)
+    finally:
+        runs.close()
+
+
+def _tell(
+    result: BenchResult, record: BenchRecord, *, json: str | None, raw: bool, html: Path | None
+) -> None:
+    document = to_json(result, record, raw=raw) if json is not None else b""
+    if json == "-":
+        sys.stdout.buffer.write(document + b"\n")
+    else:
+        output.print(result_table(result))
+        for line in remarks(result):
+            output.print(line, markup=False)
+        output.print(f"Stored as {result.run.id}", style="dim")
+        if json is not None:
+            write_file(Path(json), document)
+    if html is not None:
+        # plotly takes its time, and only this needs it.
+        from core.bench_html import report_html
+
+        write_file(html, report_html(result, record).encode())

@@ -1,0 +1,242 @@
+"""`runs`: what was measured so far: turns of the chat and load tests."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from core import units
+from core.bench.comparison import compare as compare_results
+from core.bench.definitions import Tool
+from core.bench.report import from_json, to_json
+from core.bench.results import results
+from core.cli import context
+from core.cli.bench_tables import comparison_table, difference_table, remarks, result_table
+from core.cli.output import write_file
+from core.codec import encode
+from core.domain.bench import BenchRecord
+from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import TurnRecord
+from core.errors import InputError
+from core.store.bench_runs import BenchRuns
+from core.store.history import History
+from core.store.runs import Store
+
+app = typer.Typer(help="List, show, compare, export and import what was measured.", no_args_is_help=True)
+console = Console(highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+RunId = Annotated[str, typer.Argument(help="The run's id, as `runs list` shows it.")]
+
+
+class Format(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+    HTML = "html"
+
+
+@app.command("list")
+def list_runs(
+    kind: Annotated[RunKind | None, typer.Option(help="Only turns of the chat, or only load tests.")] = None,
+    lane: Annotated[str | None, typer.Option(help="Only with this lane.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only with this model.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
+    text: Annotated[str, typer.Option(help="Only with this in prompt, title or note.")] = "",
+    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The newest runs."""
+    settings, _ = context.load()
+    wanted = HistoryFilter(kind=kind, lane=lane, model=model, tag=tag, text=text)
+    with closing(History(settings.database_url)) as history:
+        entries = history.entries(wanted, limit=limit)
+    if as_json:
+        typer.echo(encode(entries))
+        return
+    table = Table("id", "kind", "when (UTC)", "lanes", "state", "title", "tag")
+    for entry in entries:
+        table.add_row(
+            entry.id,
+            entry.kind,
+            f"{entry.created_at:%Y-%m-%d %H:%M}",
+            ", ".join(entry.lanes),
+            entry.state,
+            entry.title[:60],
+            entry.tag,
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    run: RunId,
+    definition: Annotated[Tool, typer.Option(help="Whose definitions the latencies follow.")] = Tool.LMDYNO,
+    as_json: AsJson = False,
+) -> None:
+    """One run with its figures."""
+    settings, _ = context.load()
+    with closing(BenchRuns(settings.database_url)) as runs:
+        record = runs.record(run) if runs.run(run) else None
+    if record is None:
+        _show_turn(_turn(settings.database_url, run), as_json=as_json)
+        return
+    result = results(record, definition)
+    if as_json:
+        typer.echo(to_json(result, record, raw=False))
+        return
+    state = f"{result.run.state}{', imported' if result.run.imported else ''}"
+    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}")
+    console.print(result_table(result))
+    for line in remarks(result):
+        console.print(line, markup=False)
+
+
+@app.command()
+def compare(
+    run: Annotated[list[str], typer.Argument(help="The ids of two to six load tests.")],
+    baseline: Annotated[str | None, typer.Option(help="Held against this one; default is the first.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load tests side by side, with differences to a baseline in per cent."""
+    settings, _ = context.load()
+    if baseline is not None and baseline not in run:
+        raise InputError(f"{baseline} is none of the runs", hint="The baseline is one of those compared.")
+    with closing(BenchRuns(settings.database_url)) as runs:
+        found = [results(runs.record(run_id)) for run_id in dict.fromkeys(run)]
+    ids = list(dict.fromkeys(run))
+    comparison = compare_results(found, ids.index(baseline) if baseline else 0)
+    if as_json:
+        typer.echo(
+            encode(
+                {
+                    "runs": ids,
+                    "baseline": ids[comparison.baseline],
+                    "warnings": comparison.warnings,
+                    "differences": {"settings": comparison.settings, "environment": comparison.environment},
+                    "points": [
+                        {
+                            "lanes": each.lanes,
+                            "level": each.level,
+                            "together": each.together,
+                            "points": each.points,
+                        }
+                        for each in comparison.points
+                    ],
+                }
+            )
+        )
+        return
+    for warning in comparison.warnings:
+        console.print(warning, style="yellow")
+    console.print(comparison_table(comparison))
+    if comparison.settings or comparison.environment:
+        console.print(difference_table(comparison))
+
+
+@app.command()
+def export(
+    run: RunId,
+    out: Annotated[Path | None, typer.Option(help="The file; without it, stdout.")] = None,
+    to: Annotated[
+        Format | None, typer.Option("--format", help="Default: by the file's ending, else json.")
+    ] = None,
+) -> None:
+    """A load test as a file: JSON to import again, CSV and Parquet with a row a request, HTML with charts."""
+    settings, _ = context.load()
+    with closing(BenchRuns(settings.database_url)) as runs:
+        record = runs.record(run)
+    chosen = to or _format_of(out)
+    content = _WRITERS[chosen](record)
+    if out is not None:
+        write_file(out, content)
+    elif chosen is Format.PARQUET and sys.stdout.isatty():
+        raise InputError("Parquet is nothing for a terminal", hint="Name a file: --out run.parquet")
+    else:
+        sys.stdout.buffer.write(content)
+
+
+@app.command("import")
+def import_run(
+    file: Annotated[
+        Path, typer.Argument(help="A JSON file written by `runs export` or `bench --raw --json`.")
+    ],
+) -> None:
+    """Take in a run that was measured elsewhere."""
+    settings, _ = context.load()
+    try:
+        record = from_json(file.expanduser().read_bytes())
+    except OSError as exc:
+        raise InputError(f"{file} can't be read: {exc.strerror}", hint="Name an exported run.") from exc
+    with closing(BenchRuns(settings.database_url)) as runs:
+        runs.add(record)
+    with closing(History(settings.database_url)) as history:
+        history.annotate(RunKind.BENCH, record.run.id, note=record.run.note, tag=record.run.tag)
+    console.print(f"Imported {record.run.id}: {record.run.title}", markup=False)
+
+
+def _turn(database_url: str, run_id: str) -> TurnRecord:
+    with closing(Store(database_url)) as store:
+        turn = store.turn(run_id)
+    if turn is None:
+        raise InputError(f"There is no run {run_id}", hint="`python -m core runs list` names them.")
+    return turn
+
+
+def _show_turn(turn: TurnRecord, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(encode(turn))
+        return
+    console.print(turn.prompt, markup=False)
+    table = Table("lane", "TTFT", "decode", "E2E", "tokens out", "finish")
+    for request in turn.requests:
+        table.add_row(
+            request.lane.name,
+            units.milliseconds(request.ttft_s),
+            units.tok_per_s(request.decode_tok_per_s),
+            units.milliseconds(request.e2e_s),
+            units.count(request.output_tokens),
+            request.finish_reason or units.UNKNOWN,
+        )
+    console.print(table)
+
+
+def _format_of(out: Path | None) -> Format:
+    suffix = out.suffix.lstrip(".").lower() if out else ""
+    return Format(suffix) if suffix in tuple(Format) else Format.JSON
+
+
+def _json(record: BenchRecord) -> bytes:
+    return to_json(results(record), record, raw=True)
+
+
+def _csv(record: BenchRecord) -> bytes:
+    from core.bench.tables import to_csv
+
+    return to_csv(record).encode()
+
+
+def _parquet(record: BenchRecord) -> bytes:
+    from core.bench.tables import to_parquet
+
+    return to_parquet(record)
+
+
+def _html(record: BenchRecord) -> bytes:
+    from core.bench_html import report_html
+
+    return report_html(results(record), record).encode()
+
+
+_WRITERS: Mapping[Format, Callable[[BenchRecord], bytes]] = {
+    Format.JSON: _json,
+    Format.CSV: _csv,
+    Format.PARQUET: _parquet,
+    Format.HTML: _html,
+}

@@ -1,0 +1,165 @@
+"""A load test's facts: what was planned, what served it, and every request with its stamps.
+
+A run is made of passes: one stretch of time with one load on one lane, or on several lanes together. What is
+said about a run (percentiles, speeds, goodput) is computed from these facts by `core.bench`.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from core.domain.runs import ErrorInfo, FinishReason, Machine
+from core.domain.specs import LaneSpec
+from core.domain.timing import Timing
+
+
+class RunState(StrEnum):
+    """Where a run stands; every state but RUNNING is final."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    """By a person; what was measured by then is kept."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadLevel:
+    """How hard a lane is driven; exactly one of the two is set."""
+
+    concurrency: int | None = None
+    """Closed loop: requests that are always under way; each answer makes room for the next."""
+    rate_req_per_s: float | None = None
+    """Open loop: requests are sent when the schedule says so, whether or not earlier ones are answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """One request of a load test."""
+
+    number: int
+    """Unique within the run, in the order of sending."""
+    pass_number: int
+    lane: str
+    warmup: bool = False
+    """Sent before the measured stretch; part of no figure."""
+    planned_ns: int | None = None
+    """Open loop: when the schedule wanted it sent, on the clock of the stamps."""
+    timing: Timing | None = None
+    """None for a request that was never sent."""
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    finish_reason: FinishReason | None = None
+    error: ErrorInfo | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Answered to its end."""
+        return self.error is None and self.finish_reason is not FinishReason.CANCELLED
+
+    @property
+    def failed(self) -> bool:
+        """Ended by an error; a request that somebody stopped is neither ok nor failed."""
+        return self.error is not None
+
+    @property
+    def delay_s(self) -> float | None:
+        """Open loop: how much later than planned it was sent."""
+        if self.planned_ns is None or self.timing is None:
+            return None
+        return (self.timing.sent_ns - self.planned_ns) * 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """One GPU during a pass; None where it could not be measured."""
+
+    index: int
+    name: str
+    peak_used_bytes: int | None = None
+    energy_j: float | None = None
+    """Of the whole board, idle power included."""
+    energy_gap: str | None = None
+    """Why there is no energy."""
+    mean_power_w: float | None = None
+    idle_power_w: float | None = None
+    mean_utilisation_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineUse:
+    """One lane's engine during a pass: its whole process tree."""
+
+    lane: str
+    peak_gpu_bytes: int | None = None
+    peak_resident_bytes: int | None = None
+    mean_cpu_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchPass:
+    """One measured stretch; its warm-up came before and is not part of it."""
+
+    number: int
+    repeat: int
+    """From 0; each repeat goes through all lanes and levels once more."""
+    lanes: tuple[str, ...]
+    """The lanes under load at the same time; more than one is a pass together."""
+    level: LoadLevel
+    started_at: datetime
+    start_ns: int
+    """The first measured request may be sent."""
+    end_ns: int | None = None
+    """The last measured answer ended; None while it runs."""
+    gpus: tuple[GpuUse, ...] = ()
+    engines: tuple[EngineUse, ...] = ()
+
+    @property
+    def together(self) -> bool:
+        return len(self.lanes) > 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneFacts:
+    """A lane of a run and what answered for it; an error if it could not take part."""
+
+    lane: LaneSpec
+    engine_version: str | None = None
+    device: str | None = None
+    served_model: str | None = None
+    weight_bytes: int | None = None
+    """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
+    prompts: str = ""
+    """How its prompts were made and their length counted, in words."""
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRun:
+    """A run as a whole, without its passes and requests."""
+
+    id: str
+    created_at: datetime
+    state: RunState
+    title: str
+    plan: str
+    """The plan as JSON (`core.bench.plan.BenchPlan`)."""
+    lmdyno: str
+    """LMDyno's version."""
+    machine: Machine | None = None
+    lanes: tuple[LaneFacts, ...] = ()
+    finished_at: datetime | None = None
+    error: ErrorInfo | None = None
+    imported: bool = False
+    """Measured elsewhere and read from an exported file."""
+    note: str = ""
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRecord:
+    """A run with all its facts."""
+
+    run: BenchRun
+    passes: tuple[BenchPass, ...] = field(default=())
+    requests: tuple[BenchRequest, ...] = field(default=())

@@ -1,0 +1,388 @@
+"""Whole runs against a server with known timings; bounds are wide, since the machine is shared."""
+
+import asyncio
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from bench_samples import HF, A, a_plan, remote
+
+from core.bench.plan import Arrivals, Load, LoadKind, Sharing, Workload
+from core.bench.recording import Recorder
+from core.bench.results import results
+from core.bench.runner import Runner, new_run
+from core.bench.telemetry import NoTelemetry
+from core.domain.bench import BenchRecord, EngineUse, RunState
+from core.domain.runs import FinishReason
+from core.domain.specs import Endpoint
+from core.errors import EngineError, StoreError
+from core.meter.client import Timeouts, open_session
+from core.meter.devices import DeviceQueue, devices_of
+
+QUICK = Workload(prompt_tokens=16, output_tokens=1000)
+
+
+class MemoryStore:
+    """What a store would have: the newest state of everything."""
+
+    def __init__(self):
+        self.run, self.passes, self.requests = None, {}, {}
+        self.broken = False
+        self.closed = False
+
+    def save(self, run, passes=(), requests=()):
+        if self.broken:
+            raise StoreError("The disk is full", code="store-full")
+        self.run = run
+        self.passes |= {each.number: each for each in passes}
+        self.requests |= {each.number: each for each in requests}
+
+    def close(self):
+        self.closed = True
+
+    def record(self):
+        requests = sorted(self.requests.values(), key=lambda request: request.number)
+        return BenchRecord(run=self.run, passes=tuple(self.passes.values()), requests=tuple(requests))
+
+
+class RemoteEngines:
+    """Resolves endpoint lanes; notes what is asked of it, and fails where it is told to."""
+
+    def __init__(self, failing=(), device=None):
+        self.asked = []
+        self.failing = set(failing)
+        self.device = device
+
+    async def ready(self, lane, on_stage):
+        self.asked.append(f"ready {lane.name}")
+        on_stage(f"{lane.name}: loading")
+        if lane.name in self.failing:
+            raise EngineError(f"{lane.name} died", code="engine-crashed")
+        spec = lane.endpoint
+        return Endpoint(
+            url=spec.url, model=spec.model, dialect=spec.dialect, version="script 1", device=self.device
+        )
+
+    async def stop(self, lane):
+        self.asked.append(f"stop {lane.name}")
+
+
+class Bench:
+    """Runs plans; keeps what was stored and told."""
+
+    def __init__(self, tmp_path):
+        self.store = MemoryStore()
+        self.engines = RemoteEngines()
+        self.telemetry = NoTelemetry()
+        self.devices = None
+        self.locks_dir = tmp_path / "locks"
+        self.told = []
+        self.stop_when = lambda bench: False
+
+    def run(self, plan):
+        return asyncio.run(self._run(plan))
+
+    async def _run(self, plan):
+        stop = asyncio.Event()
+
+        def report(stage, progress):
+            self.told.append((stage, progress))
+            if self.stop_when(self):
+                stop.set()
+
+        recorder = Recorder(lambda: self.store, new_run(plan, None))
+        recorder.start()
+        async with open_session() as session:
+            self.devices = self.devices or DeviceQueue(self.locks_dir)
+            try:
+                await Runner(
+                    plan,
+                    new_run(plan, None),
+                    session=session,
+                    engines=self.engines,
+                    devices=self.devices,
+                    telemetry=self.telemetry,
+                    recorder=recorder,
+                    report=report,
+                    timeouts=Timeouts(stall_s=0.4),
+                ).run(stop)
+            finally:
+                recorder.close()
+        return self.store.record()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+@pytest.mark.parametrize("dialect", ["lmdeploy", "generic", "transformers"])
+def test_every_metric_of_a_known_answer(bench, server, dialect):
+    lane = remote("a", server.url, dialect=dialect, chunks=21, first_chunk_s=0.1, interval_s=0.02)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=4, warmup=1))
+    (point,) = results(record).points
+    assert record.run.state is RunState.DONE
+    assert (point.requests.ok, point.requests.failed) == (4, 0)
+    assert point.ttft_s.p50 == pytest.approx(0.1, abs=0.04)
+    assert point.tpot_s.p50 == pytest.approx(0.02, rel=0.2)
+    assert point.e2e_s.p50 == pytest.approx(0.5, abs=0.1)
+    assert point.itl_s.p50 == pytest.approx(0.02, rel=0.2)
+    assert (point.output_tokens, point.itl_s.n) == (84, 80)
+    assert 4 * 0.5 * 0.95 < point.duration_s < 4 * 0.5 * 2
+    assert point.system_tok_per_s == pytest.approx(84 / point.duration_s)
+    assert len(record.requests) == 5
+
+
+def test_several_tokens_a_chunk(bench, server):
+    lane = remote("a", server.url, dialect="lmdeploy", chunks=11, tokens_per_chunk=4, interval_s=0.02)
+    (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=3, warmup=0))).points
+    assert point.tpot_s.p50 == pytest.approx(0.005, rel=0.3)
+    assert point.icl_s.p50 == pytest.approx(0.02, rel=0.3)
+    assert point.output_tokens == 3 * 44
+
+
+@pytest.mark.parametrize("streams", [32, 256])
+def test_many_streams_at_once_agree_with_what_the_server_wrote(bench, server, streams):
+    lane = remote("a", server.url, dialect="lmdeploy", chunks=10, first_chunk_s=0.3, interval_s=0.1)
+    plan = a_plan(lane, workload=QUICK, load=Load(concurrencies=(streams,)), requests=streams, warmup=0)
+    record = bench.run(plan)
+    (point,) = results(record).points
+    assert (point.requests.ok, point.output_tokens) == (streams, 10 * streams)
+    seen = [each for each in server.seen if each.last_chunk_ns]
+    served = {each.received_ns: (each.last_chunk_ns - each.first_chunk_ns) / 9e9 for each in seen[-streams:]}
+    assert point.tpot_s.mean == pytest.approx(sum(served.values()) / streams, rel=0.1)
+    sent = [request.timing.sent_ns for request in record.requests]
+    ended = [request.timing.chunk_ns[-1] for request in record.requests]
+    assert max(sent) < min(ended)  # really all at once
+
+
+def test_failures_are_counted_by_their_cause(bench, server):
+    shown = {"chunks": 10, "interval_s": 0.01}
+    lanes = {
+        "engine-crashed": remote("cut", server.url, cut_after=3, **shown),
+        "endpoint-refused": remote("error", server.url, error_after=3, error="no luck", **shown),
+        "stall-timeout": remote("stall", server.url, stall_after=3, **shown),
+        "engine-busy": remote("busy", server.url, status=503, error="full"),
+    }
+    good = remote("good", server.url, **shown)
+    result = results(bench.run(a_plan(*lanes.values(), good, workload=QUICK, requests=2, warmup=0)))
+    by_lane = {point.lane: point.requests for point in result.points}
+    for code, lane in lanes.items():
+        assert (by_lane[lane.name].ok, by_lane[lane.name].by_code) == (0, {code: 2})
+    assert (by_lane["good"].ok, by_lane["good"].failed) == (2, 0)
+    assert result.failed == 8
+
+
+def test_what_arrived_of_a_failed_answer_is_kept(bench, server):
+    lane = remote("a", server.url, chunks=10, interval_s=0.01, cut_after=3)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=1, warmup=0))
+    assert len(record.requests[0].timing.chunk_ns) == 3
+    assert record.requests[0].finish_reason is FinishReason.ERROR
+
+
+def test_a_lane_that_only_fails_is_left_alone_after_a_while(bench, server):
+    lane = remote("a", server.url, status=500, error="broken")
+    record = bench.run(a_plan(lane, workload=QUICK, requests=None, seconds=60, warmup=0))
+    (point,) = results(record).points
+    assert 20 <= point.requests.failed < 40
+
+
+def test_one_lanes_failure_is_its_own(bench, server):
+    good, bad = remote("good", server.url, chunks=3), remote("bad", server.url, chunks=3)
+    bench.engines.failing = {"bad"}
+    record = bench.run(a_plan(bad, good, workload=QUICK, requests=2))
+    facts = {each.lane.name: each for each in record.run.lanes}
+    assert record.run.state is RunState.DONE
+    assert facts["bad"].error.code == "engine-crashed"
+    assert facts["good"].engine_version == "script 1"
+    assert [point.lane for point in results(record).points] == ["good"]
+    assert results(record).failed == 1
+
+
+def test_a_run_without_any_lane_left_has_failed(bench, server):
+    bench.engines.failing = {"a"}
+    record = bench.run(a_plan(remote("a", server.url), workload=QUICK))
+    assert (record.run.state, record.run.error.code) == (RunState.FAILED, "engine-crashed")
+
+
+def test_an_open_loop_keeps_its_schedule_while_the_engine_lags(bench, server):
+    # Each answer takes longer than 20 gaps of the schedule.
+    lane = remote("a", server.url, chunks=2, first_chunk_s=1.0)
+    load = Load(kind=LoadKind.OPEN, rates_req_per_s=(20.0,))
+    record = bench.run(a_plan(lane, workload=QUICK, load=load, requests=40, warmup=0))
+    (point,) = results(record).points
+    assert point.requests.ok == 40
+    planned = sorted(request.planned_ns for request in record.requests)
+    assert {round((b - a) / 1e6) for a, b in pairwise(planned)} == {50}
+    assert point.sent_req_per_s == pytest.approx(20, rel=0.1)
+    assert all(request.delay_s >= 0 for request in record.requests)
+    assert point.delay_s.p50 < 0.5
+
+
+def test_a_poisson_loop_follows_the_seeds_schedule(bench, server):
+    lane = remote("a", server.url, chunks=2)
+    load = Load(kind=LoadKind.OPEN, rates_req_per_s=(50.0,), arrivals=Arrivals.POISSON)
+    plan = a_plan(lane, workload=QUICK, load=load, requests=20, warmup=0, seed=7)
+    gaps = []
+    for number in range(2):
+        record = bench.run(replace(plan, id=f"run{number}"))
+        planned = sorted(request.planned_ns for request in record.requests)
+        gaps.append([planned_ns - planned[0] for planned_ns in planned])
+        bench.store.requests.clear()
+    assert gaps[0] == gaps[1]
+    assert len(set(gaps[0])) == 20
+
+
+def test_seconds_end_the_sending_and_await_the_answers(bench, server):
+    lane = remote("a", server.url, chunks=3, first_chunk_s=0.2)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=None, seconds=0.5, warmup=0))
+    (point,) = results(record).points
+    assert 2 <= point.requests.ok <= 4
+    assert point.requests.cancelled == 0
+
+
+def test_repeats_alternate_the_lanes(bench, server):
+    lanes = [remote(name, server.url, chunks=2) for name in ("a", "b")]
+    record = bench.run(a_plan(*lanes, workload=QUICK, requests=1, warmup=1, repeats=4))
+    assert [each.lanes[0] for each in record.passes] == list("abbaabba")
+    measured = [request for request in record.requests if not request.warmup]
+    starts = [request.timing.sent_ns for request in sorted(measured, key=lambda r: r.pass_number)]
+    assert starts == sorted(starts)
+    assert {point.repeats for point in results(record).points} == {4}
+
+
+def test_every_request_of_a_lane_has_a_prompt_of_its_own_and_lanes_share_them(bench, server):
+    lanes = [remote(name, server.url, chunks=2) for name in ("a", "b")]
+    bench.run(a_plan(*lanes, workload=QUICK, requests=3, warmup=1, repeats=2))
+    asked = [each.body["messages"][0]["content"] for each in server.seen if each.body["max_tokens"] > 1]
+    assert len(asked) == 16
+    assert len(set(asked)) == 8  # each once by a and once by b
+
+
+def test_together_both_lanes_are_busy_until_the_slower_one_has_its_requests(bench, server):
+    slow = remote("slow", server.url, chunks=3, first_chunk_s=0.3, interval_s=0.01)
+    fast = remote("fast", server.url, chunks=3, first_chunk_s=0.02, interval_s=0.01)
+    plan = a_plan(slow, fast, workload=QUICK, requests=2, warmup=0, sharing=Sharing.TOGETHER)
+    result = results(bench.run(plan))
+    counts = {(point.lane, len(point.together)): point.requests.ok for point in result.points}
+    assert (counts["slow", 1], counts["fast", 1]) == (2, 2)
+    assert counts["slow", 2] == 2
+    assert counts["fast", 2] > 5
+    assert {each.lane for each in result.interference} == {"slow", "fast"}
+    assert any("together with slow" in note for p in result.points for note in p.notes)
+
+
+def test_with_the_others_stopped_engines_make_way(bench, server):
+    lanes = [remote(name, server.url, chunks=2) for name in ("a", "b")]
+    plan = a_plan(*lanes, workload=QUICK, requests=1, warmup=0, sharing=Sharing.STOPPED)
+    bench.run(plan)
+    assert bench.engines.asked == ["stop b", "ready a", "stop a", "ready b"]
+
+
+def test_stopping_keeps_what_was_measured(bench, server):
+    lane = remote("a", server.url, chunks=400, first_chunk_s=0.05, interval_s=0.01)
+    quick = remote("quick", server.url, chunks=3)
+    plan = a_plan(quick, lane, workload=QUICK, load=Load(concurrencies=(2,)), requests=4, warmup=0)
+    # The quick lane is over at once; the slow one is under way when it is told for the second time.
+    bench.stop_when = lambda bench: sum(stage.startswith("a ·") for stage, _ in bench.told) > 2
+    record = bench.run(plan)
+    result = results(record)
+    by_lane = {point.lane: point.requests for point in result.points}
+    assert record.run.state is RunState.STOPPED
+    assert record.run.finished_at is not None
+    assert by_lane["quick"].ok == 4
+    assert (by_lane["a"].ok, by_lane["a"].cancelled) == (0, 2)
+    assert result.failed == 0
+    cut = next(r for r in record.requests if r.finish_reason is FinishReason.CANCELLED)
+    assert cut.timing.chunk_ns
+    assert record.passes[-1].end_ns is not None
+
+
+def test_a_sweep_stops_at_saturation(bench, server):
+    # The script never saturates, so it is the number of levels that ends this one.
+    lane = remote("a", server.url, chunks=5, first_chunk_s=0.1, interval_s=0.02)
+    load = Load(kind=LoadKind.SWEEP, max_concurrency=4)
+    record = bench.run(a_plan(lane, workload=QUICK, load=load, requests=4, warmup=0))
+    result = results(record)
+    assert [each.level.concurrency for each in record.passes] == [1, 2, 4]
+    assert result.saturation == {"a": 4}
+
+
+def test_progress_is_told_and_grows(bench, server):
+    lanes = [remote(name, server.url, chunks=5, interval_s=0.05) for name in ("a", "b")]
+    bench.run(a_plan(*lanes, workload=QUICK, requests=3, warmup=0))
+    progress = [done for _, done in bench.told if done is not None]
+    assert progress == sorted(progress)
+    assert progress[0] == 0
+    assert progress[-1] == pytest.approx(1)
+    assert any(stage.startswith("a · concurrency 1: ") and "tok/s" in stage for stage, _ in bench.told)
+    assert ("a: loading", None) in bench.told
+
+
+class KnownTelemetry:
+    def __init__(self):
+        self.marks = 0
+
+    async def mark(self):
+        self.marks += 1
+
+    async def use(self, start_ns, end_ns):
+        assert start_ns < end_ns
+        return (), (EngineUse(lane="a", peak_resident_bytes=7),)
+
+
+def test_each_pass_knows_what_the_machine_did(bench, server):
+    bench.telemetry = KnownTelemetry()
+    lane = remote("a", server.url, chunks=2)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=1, repeats=2))
+    assert bench.telemetry.marks == 4
+    assert all(each.engines[0].peak_resident_bytes == 7 for each in record.passes)
+    assert results(record).points[0].peak_resident_bytes == 7
+
+
+def test_a_run_waits_for_another_measurement_on_its_device(bench, server, tmp_path):
+    bench.engines.device = "cuda:0"
+    lane = remote("a", server.url, chunks=2)
+
+    async def scenario():
+        other = DeviceQueue(bench.locks_dir)
+        ticket = other.join(devices_of(Endpoint(url="", model="", dialect="generic", device="cuda:0")), print)
+        await other.admission(ticket)
+        run = asyncio.create_task(bench._run(a_plan(lane, workload=QUICK, requests=1)))
+        while not any("waiting for cuda:0" in stage for stage, _ in bench.told):
+            await asyncio.sleep(0.02)
+        assert not bench.store.requests
+        other.release(ticket)
+        return await run
+
+    record = asyncio.run(asyncio.wait_for(scenario(), 30))
+    assert record.run.state is RunState.DONE
+
+
+def test_a_store_that_can_not_be_written_is_an_error_at_the_end_only(bench, server):
+    bench.store.broken = True
+    with pytest.raises(StoreError) as raised:
+        bench.run(a_plan(remote("a", server.url, chunks=2), workload=QUICK, requests=1))
+    assert raised.value.code == "store-full"
+
+
+def test_a_store_that_recovers_loses_nothing(bench, server):
+    bench.store.broken = True
+
+    def mend(bench):
+        bench.store.broken = not any(stage.startswith("a ·") for stage, _ in bench.told)
+        return False
+
+    bench.stop_when = mend
+    lane = remote("a", server.url, chunks=3, interval_s=0.1)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=3, warmup=1))
+    assert len(record.requests) == 4
+    assert bench.store.closed
+
+
+def test_a_new_run_names_its_lanes_and_version():
+    run = new_run(a_plan(A, HF), None)
+    assert run.state is RunState.RUNNING
+    assert run.title == "closed load, a, hf"
+    assert [facts.lane for facts in run.lanes] == [A, HF]
+    assert run.lmdyno.count(".") == 2

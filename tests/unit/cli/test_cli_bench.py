@@ -1,0 +1,153 @@
+"""`bench` and `runs` from end to end, against a scripted server."""
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+
+from core.cli import bench as command
+from core.cli import runs
+from core.config import LaneBook
+from core.errors import InputError
+from core.settings import Settings
+from tests.scripted_server import running
+
+
+@pytest.fixture
+def server():
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Runs a command line; returns its exit code."""
+    home = tmp_path / "home"
+    settings = Settings(
+        home=home, lanes_file=home / "lanes.toml", database_url=f"sqlite:///{home / 'lmdyno.db'}"
+    )
+    book = LaneBook(models=(), lanes=(), source=None)
+    monkeypatch.setattr(command.context, "load", lambda: (settings, book))
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(command.bench)
+    app.add_typer(runs.app, name="runs")
+
+    def call(*arguments: str) -> int:
+        return app(list(arguments), standalone_mode=False) or 0
+
+    return call
+
+
+def scenario(**fields: object) -> str:
+    return json.dumps({"chunks": 5, "interval_s": 0.01} | fields)
+
+
+def bench(server, *more: str, **fields: object) -> list[str]:
+    words = ["--output-tokens", "99", "--prompt-tokens", "8", "--warmup", "1"]
+    return ["bench", "--endpoint", server.url, "--model", scenario(**fields), *words, *more]
+
+
+def test_a_load_test_prints_a_table_and_writes_its_files(run, server, tmp_path, capsys):
+    page, document = tmp_path / "r.html", tmp_path / "r.json"
+    arguments = ["--concurrency", "1,2", "--requests", "4", "--html", str(page), "--json", str(document)]
+    assert run(*bench(server, *arguments)) == 0
+    shown = capsys.readouterr().out
+    assert "endpoint-1" in shown
+    assert "TTFT" in shown
+    found = json.loads(document.read_text("utf-8"))
+    assert [point["concurrency"] for point in found["points"]] == [1, 2]
+    assert [point["requests"]["ok"] for point in found["points"]] == [4, 4]
+    assert found["raw"] is None
+    text = page.read_text("utf-8")
+    assert "Plotly.newPlot" in text
+    assert "src=" not in text.split("<body>")[1]
+
+
+def test_json_on_stdout_is_nothing_but_json(run, server, capsysbinary):
+    assert run(*bench(server, "--requests", "2", "--json", "-", "--raw")) == 0
+    found = json.loads(capsysbinary.readouterr().out)
+    assert len(found["raw"]["requests"]) == 3
+    assert found["raw"]["requests"][2]["timing"]["chunk_ns"]
+
+
+def test_any_failed_request_makes_the_exit_code_1(run, server, capsys):
+    assert run(*bench(server, "--requests", "2", "--goodput", "chat", cut_after=2)) == 1
+    assert "2 × engine-crashed" in capsys.readouterr().out
+
+
+def test_an_open_loop_and_a_sweep(run, server, capsysbinary):
+    assert run(*bench(server, "--rate", "20", "--requests", "5", "--poisson", "--json", "-")) == 0
+    found = json.loads(capsysbinary.readouterr().out)
+    assert (found["points"][0]["rate"], found["points"][0]["requests"]["ok"]) == (20, 5)
+    assert found["plan"]["load"]["arrivals"] == "poisson"
+    assert run(*bench(server, "--sweep", "2", "--requests", "2", "--json", "-")) == 0
+    assert json.loads(capsysbinary.readouterr().out)["plan"]["load"]["kind"] == "sweep"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bench"],
+        ["bench", "--endpoint", "http://x/v1", "--model", "a", "--model", "b"],
+        ["bench", "--endpoint", "http://x/v1", "--concurrency", "many"],
+        ["bench", "--endpoint", "http://x/v1", "--concurrency", "1.5"],
+        ["bench", "--endpoint", "http://x/v1", "--goodput", "fast"],
+        ["bench", "--endpoint", "http://x/v1", "--together"],
+        ["bench", "--endpoint", "http://x/v1", "--together", "--stop-others"],
+        ["bench", "--endpoint", "http://x/v1", "--prompts", "/nowhere/p.txt"],
+        ["runs", "show", "nobody"],
+        ["runs", "import", "/nowhere/r.json"],
+    ],
+)
+def test_wrong_usage_is_told(run, arguments):
+    with pytest.raises(InputError):
+        run(*arguments)
+
+
+def test_runs_are_listed_shown_compared_and_carried_to_another_home(run, server, tmp_path, capsysbinary):
+    for title, interval_s in (("slow", 0.02), ("fast", 0.01)):
+        assert run(*bench(server, "--requests", "3", "--title", title, interval_s=interval_s)) == 0
+    capsysbinary.readouterr()
+
+    def printed(*arguments: str) -> bytes:
+        assert run("runs", *arguments) == 0
+        return capsysbinary.readouterr().out
+
+    listed = json.loads(printed("list", "--json", "--kind", "bench"))
+    assert [entry["title"] for entry in listed] == ["fast", "slow"]
+    fast, slow = (entry["id"] for entry in listed)
+    assert b"slow" in printed("list")
+    assert json.loads(printed("list", "--json", "--text", "SLO"))[0]["id"] == slow
+
+    shown = json.loads(printed("show", slow, "--json"))
+    assert shown["points"][0]["tpot_s"]["p50"] == pytest.approx(0.02, rel=0.3)
+    assert json.loads(printed("show", slow, "--definition", "vllm", "--json"))["definition"] == "vllm"
+    assert b"endpoint-1" in printed("show", slow)
+
+    compared = json.loads(printed("compare", slow, fast, "--baseline", fast, "--json"))
+    assert compared["baseline"] == fast
+    assert len(compared["points"]) == 1
+    assert b"baseline" in printed("compare", slow, fast)
+
+    exported = tmp_path / "slow.json"
+    printed("export", slow, "--out", str(exported))
+    assert printed("export", slow, "--format", "csv").startswith(b"run_id,lane")
+    assert b"PAR1" in printed("export", slow, "--format", "parquet")
+    document = json.loads(exported.read_text("utf-8")) | {
+        "id": "elsewhere",
+        "note": "from the lab",
+        "tag": "t",
+    }
+    exported.write_text(json.dumps(document), "utf-8")
+    assert b"Imported elsewhere" in printed("import", str(exported))
+    again = json.loads(printed("show", "elsewhere", "--json"))
+    assert again["points"] == shown["points"]
+    assert again["note"] == "from the lab"
+
+
+def test_a_run_is_imported_once(run, server, tmp_path):
+    file = tmp_path / "r.json"
+    assert run(*bench(server, "--requests", "1", "--json", str(file), "--raw")) == 0
+    with pytest.raises(Exception, match="here already"):
+        run("runs", "import", str(file))
