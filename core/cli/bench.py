@@ -1,7 +1,6 @@
 """`bench`: a load test from the command line, in this process; it is stored like those of the dashboard."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,17 +23,12 @@ from core.bench.plan import (
 )
 from core.bench.presets import Preset, parse_limits, preset_plan
 from core.bench.process import conduct
-from core.bench.report import to_json
-from core.bench.results import BenchResult, results
 from core.cli import context
-from core.cli.bench_tables import remarks, result_table
-from core.cli.output import write_file
 from core.config import LaneBook
-from core.domain.bench import BenchRecord, RunState
+from core.domain.bench import BenchRun, RunState
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import InputError
 from core.settings import Settings
-from core.store.bench_runs import BenchRuns
 
 STOPPED_EXIT_CODE = 130
 _DRAWN_PER_S = 2
@@ -42,7 +36,6 @@ _DRAWN_PER_S = 2
 _OPEN_LOAD_S = 10.0
 
 progress = Console(stderr=True)
-output = Console(highlight=False)
 
 
 def bench(
@@ -114,12 +107,14 @@ def bench(
             limits=_limits(goodput),
             title=title,
         )
-    record = _measure(settings, plan)
-    result = results(record)
-    _tell(result, record, json=json, raw=raw, html=html)
-    if record.run.state is RunState.STOPPED:
+    run = _measure(settings, plan)
+    # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
+    from core.cli.bench_output import tell
+
+    failed = tell(settings, run.id, json=json, raw=raw, html=html)
+    if run.state is RunState.STOPPED:
         raise typer.Exit(STOPPED_EXIT_CODE)
-    if result.failed or record.run.state is not RunState.DONE:
+    if failed or run.state is not RunState.DONE:
         raise typer.Exit(1)
 
 
@@ -205,7 +200,7 @@ def _limits(text: str | None) -> Limits | None:
     return parse_limits(text) if text is not None else None
 
 
-def _measure(settings: Settings, plan: BenchPlan) -> BenchRecord:
+def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
     if progress.is_terminal:
         progress.print(f"About {units.duration(estimated_s(plan))}, engines not included", style="dim")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
@@ -215,29 +210,4 @@ def _measure(settings: Settings, plan: BenchPlan) -> BenchRecord:
         def report(stage: str, done: float | None = None) -> None:
             bar.update(task, description=stage, completed=done)
 
-        run = conduct(settings, plan, report)
-    runs = BenchRuns(settings.database_url)
-    try:
-        return runs.record(run.id)
-    finally:
-        runs.close()
-
-
-def _tell(
-    result: BenchResult, record: BenchRecord, *, json: str | None, raw: bool, html: Path | None
-) -> None:
-    document = to_json(result, record, raw=raw) if json is not None else b""
-    if json == "-":
-        sys.stdout.buffer.write(document + b"\n")
-    else:
-        output.print(result_table(result))
-        for line in remarks(result):
-            output.print(line, markup=False)
-        output.print(f"Stored as {result.run.id}", style="dim")
-        if json is not None:
-            write_file(Path(json), document)
-    if html is not None:
-        # plotly takes its time, and only this needs it.
-        from core.bench_html import report_html
-
-        write_file(html, report_html(result, record).encode())
+        return conduct(settings, plan, report)

@@ -11,6 +11,8 @@ from typing import Any
 
 import tomli_w
 
+from core.config.lanes import read_lanes
+from core.config.toml_source import TomlSource
 from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
 from core.settings import Settings
 
@@ -22,10 +24,14 @@ def changes_file(settings: Settings) -> Path:
 
 
 def save_lane(settings: Settings, lane: LaneSpec) -> None:
-    """Keep a lane as it is now. Last writer wins; readers never see half a file."""
-    tables = _tables(settings)
-    tables[lane.name] = _endpoint_table(lane) if lane.endpoint else _engine_table(lane)
-    _write(settings, tables)
+    """Keep a lane as it is now. Last writer wins; readers never see half a file.
+
+    Raises ConfigError, and keeps nothing, for a lane that could not be read again.
+    """
+    table = _endpoint_table(lane) if lane.endpoint else _engine_table(lane)
+    checked = TomlSource("The lane", {"lanes": {lane.name: table}}, {})
+    read_lanes(checked, [lane.model] if lane.model else [], settings.home)
+    _write(settings, {**_tables(settings), lane.name: table})
 
 
 def forget_lane(settings: Settings, name: str) -> bool:
@@ -35,6 +41,11 @@ def forget_lane(settings: Settings, name: str) -> bool:
         return False
     _write(settings, tables)
     return True
+
+
+def changed_lanes(settings: Settings) -> frozenset[str]:
+    """Names of the lanes that the dashboard keeps something for."""
+    return frozenset(_tables(settings))
 
 
 def _tables(settings: Settings) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class EngineStatus:
     stage: str | None
     """What it is doing, in words: a step of its start-up, or that it does not answer."""
     last_log_line: str
+    """Of this start; "" while it has no log yet."""
     error: ErrorInfo | None
     in_use: bool
     owned: bool
@@ -68,7 +69,9 @@ def of_engine(
 ) -> EngineStatus:
     """An engine by its entry and its log; `silent_s` is how long it has not answered a health check."""
     now = observed(entry)
-    log_text = read_tail(Path(entry.log_file), _TAIL_BYTES)
+    # Until a start has its process, the file holds the log of the start before.
+    waits = now.state is EngineState.STARTING and entry.process is None
+    log_text = "" if waits else read_tail(Path(entry.log_file), _TAIL_BYTES)
     lines = lines_of(log_text)
     endpoint = now.endpoint if now.state is EngineState.HEALTHY else None
     return EngineStatus(
@@ -96,8 +99,7 @@ def _since_s(since: datetime) -> float:
 
 def _stage(entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float) -> str | None:
     if entry.state is EngineState.STARTING:
-        # Until its process is there, the log is that of the start before.
-        return entry.stage or (last_stage(log_text) if entry.process else None) or "starting"
+        return entry.stage or last_stage(log_text) or "starting"
     if entry.state is EngineState.STOPPING:
         return "ending"
     if entry.state is not EngineState.HEALTHY:

@@ -55,6 +55,7 @@ class Dimensions:
             hidden_size=self.hidden_size,
             intermediate_size=self.intermediate_size,
             vocab_size=self.vocab_size,
+            awq=awq,
         )
 
 
@@ -114,6 +115,7 @@ def checkpoint_sizes(facts: CheckpointFacts, *, awq: bool) -> ModelSizes:
         hidden_size=facts.hidden_size,
         intermediate_size=facts.intermediate_size,
         vocab_size=facts.vocab_size,
+        awq=awq or facts.quantization == "awq",
     )
 
 

@@ -1,8 +1,9 @@
 """What an LMDeploy TurboMind engine will take of a GPU, before it is started.
 
 The KV cache follows from `core.telemetry.kv_cache`, the weights from the checkpoint. What CUDA and TurboMind
-need besides is estimated from the buffers that LMDeploy's sources name; every part says where it comes from.
-Pure functions of plain numbers.
+need besides was measured with a model of InternLM2-1.8B's size on an H100 (docs/measurements/memory.md) or
+follows from the buffers that LMDeploy's sources name; every part says where it comes from. Pure functions of
+plain numbers.
 """
 
 from collections.abc import Iterable
@@ -11,15 +12,18 @@ from dataclasses import dataclass
 from core.errors import InputError
 from core.telemetry.kv_cache import KvPool, KvShape, kv_pool
 
-CUDA_CONTEXT_BYTES = 512 * 2**20
-"""What a process holds before its first allocation: CUDA's context, cuBLAS and the loaded kernels."""
+CUDA_CONTEXT_BYTES = 968 * 2**20
+"""What an engine holds besides its weights before it reserves the KV cache: CUDA's context, cuBLAS, kernels."""
+_AWQ_LOADING_RATIO = 5.74
+"""W4A16 weights are repacked while loading, in scratch memory that TurboMind's pool keeps: this many times
+the 16-bit size of a layer's gate and up projection."""
 _BYTES_16_BIT = 2
 _PREFILL_TOKENS = 8192
 """LMDeploy's default `max_prefill_token_num`."""
 _AWQ_BYTES_PER_WEIGHT = (4 + 32 / 128) / 8
 """Four bits, and for each group of 128 weights a 16-bit scale and a 16-bit zero point."""
 _ATTENTION_PARTIALS = 4096
-_GEMM_WORKSPACE_BYTES = 65 * 2**20
+_GEMM_WORKSPACE_BYTES = 33 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +36,14 @@ class ModelSizes:
     hidden_size: int
     intermediate_size: int
     vocab_size: int
+    awq: bool = False
+
+    @property
+    def loading_bytes(self) -> int:
+        """Scratch memory of loading that stays with the engine."""
+        if not self.awq:
+            return 0
+        return int(_AWQ_LOADING_RATIO * 2 * self.intermediate_size * self.hidden_size * _BYTES_16_BIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +108,7 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
     Raises InputError for KV bits or a tensor parallel size that TurboMind does not take.
     """
     weight_bytes = model.weight_bytes // settings.tp
-    free_after_weights = free_bytes - CUDA_CONTEXT_BYTES - weight_bytes
+    free_after_weights = _free_after_weights(model, settings, free_bytes)
     pool = kv_pool(
         model.kv,
         int(settings.cache_max_entry_count * max(0, free_after_weights)),
@@ -105,8 +117,9 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
     )
     return MemoryPrediction(
         parts=(
-            MemoryPart("CUDA context", CUDA_CONTEXT_BYTES, "estimate"),
+            MemoryPart("CUDA context", CUDA_CONTEXT_BYTES, "measured on an H100"),
             MemoryPart("weights", weight_bytes, "checkpoint"),
+            MemoryPart("repacking", model.loading_bytes // settings.tp, "measured on an H100"),
             MemoryPart("KV cache", pool.reserved_bytes, "TurboMind's arithmetic"),
             MemoryPart("buffers", _buffer_bytes(model, settings), "estimate from LMDeploy's sources"),
         ),
@@ -129,7 +142,7 @@ def predict_in_order(
 
 def largest_ratio(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> float | None:
     """The KV ratio at which nothing would stay free: the out-of-memory line. None if no ratio fits."""
-    free_after_weights = free_bytes - CUDA_CONTEXT_BYTES - model.weight_bytes // settings.tp
+    free_after_weights = _free_after_weights(model, settings, free_bytes)
     left = free_after_weights - _buffer_bytes(model, settings)
     return left / free_after_weights if left > 0 else None
 
@@ -145,18 +158,19 @@ def weight_bytes_awq(parameters: int, embedding_parameters: int) -> int:
     return int(linear * _AWQ_BYTES_PER_WEIGHT) + embedding_parameters * _BYTES_16_BIT
 
 
-def _buffer_bytes(model: ModelSizes, settings: MemorySettings) -> int:
-    """Activations of one forward pass, logits, and the workspaces of attention and GEMM.
+def _free_after_weights(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> int:
+    return free_bytes - CUDA_CONTEXT_BYTES - (model.weight_bytes + model.loading_bytes) // settings.tp
 
-    The pass holds, for each token, the residual stream and its norm, queries, keys and values with the
-    attention's output, and both halves of the gated FFN. The workspaces are constants of TurboMind's sources:
-    4,096 float32 partial results of attention for each head, 33 MiB for GEMM and 32 MiB for its tensor maps.
+
+def _buffer_bytes(model: ModelSizes, settings: MemorySettings) -> int:
+    """Activations of one forward pass at its widest, logits, and the workspaces of attention and GEMM.
+
+    The widest moment is the gated FFN's two halves; the pool's other buffers fit into what it leaves. The
+    workspaces are constants of TurboMind's sources: 4,096 float32 partial results of attention for each head,
+    and 33 MiB for GEMM.
     """
-    head_dim, tp = model.kv.head_dim, settings.tp
     tokens = _PREFILL_TOKENS + settings.max_batch_size
-    attention = (2 * model.heads + 2 * model.kv.kv_heads) * head_dim // tp
-    width = 3 * model.hidden_size + attention + 2 * model.intermediate_size // tp
-    activations = tokens * width * _BYTES_16_BIT
+    activations = tokens * 2 * model.intermediate_size // settings.tp * _BYTES_16_BIT
     logits = settings.max_batch_size * model.vocab_size * (_BYTES_16_BIT + 4)
-    partials = _ATTENTION_PARTIALS * model.heads // tp * head_dim * 4
+    partials = _ATTENTION_PARTIALS * model.heads // settings.tp * model.kv.head_dim * 4
     return activations + logits + partials + _GEMM_WORKSPACE_BYTES

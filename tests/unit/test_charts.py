@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from core.charts import LANE_COLORS, LaneFigures, lane_color, turn_chart
+from core.charts import LANE_COLORS, LaneFigures, decode_speed_chart, first_token_chart, lane_color
 from core.settings import PROJECT_ROOT
 
 VISION = {
@@ -104,25 +104,30 @@ def test_a_lane_keeps_its_color_whatever_else_is_shown():
     assert lane_color("old", known) in LANE_COLORS
 
 
-def test_the_turn_chart_shows_every_lane_in_its_color_with_its_figures():
-    lanes = [
-        LaneFigures(lane="hf", ttft_s=0.25, decode_tok_per_s=40.0, speed_ratio=None),
-        LaneFigures(lane="awq", ttft_s=0.05, decode_tok_per_s=None, speed_ratio=None),
-        LaneFigures(lane="turbomind", ttft_s=0.1, decode_tok_per_s=80.0, speed_ratio=2.0),
-    ]
-    colors = {"hf": "#111111", "awq": "#222222", "turbomind": "#333333"}
-    first, decode = turn_chart(lanes, colors).data
-    assert list(first.x) == [0.25, 0.05, 0.1]
-    assert list(first.y) == ["hf", "awq", "turbomind"]
-    assert list(first.text) == ["250 ms", "50.0 ms", "100 ms"]
-    assert list(decode.x) == [40.0, None, 80.0]
-    assert list(decode.text) == ["40.0 tok/s", "–", "80.0 tok/s (2.00×)"]
-    assert list(first.marker.color) == list(decode.marker.color) == list(colors.values())
+LANES = [
+    LaneFigures(lane="hf", ttft_s=0.25, decode_tok_per_s=40.0, speed_ratio=None),
+    LaneFigures(lane="awq", ttft_s=0.05, decode_tok_per_s=None, speed_ratio=None),
+    LaneFigures(lane="turbomind", ttft_s=0.1, decode_tok_per_s=80.0, speed_ratio=2.0),
+]
+COLORS = {"hf": "#111111", "awq": "#222222", "turbomind": "#333333"}
 
 
-def test_axes_start_at_zero_and_carry_units():
-    lanes = [LaneFigures(lane="hf", ttft_s=0.25, decode_tok_per_s=40.0, speed_ratio=None)]
-    figure = turn_chart(lanes, {"hf": "#111111"})
-    assert figure.layout.xaxis.rangemode == figure.layout.xaxis2.rangemode == "tozero"
+def test_first_token_times_stand_by_lane_in_seconds_from_zero():
+    figure = first_token_chart(LANES, COLORS)
+    (bars,) = figure.data
+    assert list(bars.x) == [0.25, 0.05, 0.1]
+    assert list(bars.y) == ["hf", "awq", "turbomind"]
+    assert list(bars.text) == ["250 ms", "50.0 ms", "100 ms"]
+    assert list(bars.marker.color) == list(COLORS.values())
+    assert figure.layout.xaxis.rangemode == "tozero"
     assert figure.layout.xaxis.ticksuffix == "s"
-    assert "tok/s" in figure.layout.annotations[1].text
+
+
+def test_decode_speeds_carry_their_ratio_and_unknown_is_a_dash():
+    figure = decode_speed_chart(LANES, COLORS)
+    (bars,) = figure.data
+    assert list(bars.x) == [40.0, None, 80.0]
+    assert list(bars.text) == ["40.0 tok/s", "–", "80.0 tok/s (2.00×)"]
+    assert list(bars.marker.color) == list(COLORS.values())
+    assert "tok/s" in figure.layout.title.text
+    assert figure.layout.xaxis.rangemode == "tozero"

@@ -168,9 +168,16 @@ class TestStatus:
         )
         assert status.error.code == "engine-died"
 
-    def test_log_of_the_start_before_tells_no_stage(self, settings, tmp_path):
+    def test_log_of_the_start_before_tells_nothing(self, settings, tmp_path):
         entry = entry_for(lane_in(tmp_path), settings, EngineState.STARTING, process=None)
         settings.logs_dir.mkdir(parents=True)
         (settings.logs_dir / "engine-hf.log").write_text("Loading weights:  42%|# | 3/7\n")
-        assert self.tell(entry).stage == "starting"
-        assert self.tell(replace(entry, process=this_process())).stage == "loading weights, 42 %"
+        waiting = self.tell(entry)
+        assert (waiting.stage, waiting.last_log_line) == ("starting", "")
+        queued = self.tell(replace(entry, stage="waiting for the GPU"))
+        assert (queued.stage, queued.last_log_line) == ("waiting for the GPU", "")
+        spawned = self.tell(replace(entry, process=this_process()))
+        assert (spawned.stage, spawned.last_log_line) == (
+            "loading weights, 42 %",
+            "Loading weights:  42%|# | 3/7",
+        )

@@ -1,0 +1,136 @@
+"""From a run's facts to everything that is said about it: points, and how the lanes compare.
+
+Nothing here is stored: it is computed from the stamps whenever somebody looks, also while a run goes on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from core.bench.definitions import DEFINITIONS, Tool
+from core.bench.order import saturation
+from core.bench.plan import BenchPlan, LoadKind
+from core.bench.points import Part, Point, PointKey, point_of
+from core.bench.statistics import Ratio, mean_ratio
+from core.codec import decode
+from core.domain.bench import BenchRecord, BenchRequest, BenchRun, LoadLevel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interference:
+    """What a lane loses to the others: its TPOT together over its TPOT alone, at the same load."""
+
+    lane: str
+    level: LoadLevel
+    tpot_ratio: Ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeedUp:
+    """The baseline's TPOT over a lane's, at the same load and both alone or both together."""
+
+    lane: str
+    together: tuple[str, ...]
+    level: LoadLevel
+    tpot_ratio: Ratio
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchResult:
+    """Everything that is said about a run."""
+
+    run: BenchRun
+    plan: BenchPlan
+    tool: Tool
+    """Whose definitions the latencies follow."""
+    points: tuple[Point, ...]
+    """Lanes alone first, in the plan's order; then lanes together."""
+    speed_ups: tuple[SpeedUp, ...]
+    interference: tuple[Interference, ...]
+    saturation: Mapping[str, int]
+    """The concurrency at which each lane is saturated, by a sweep."""
+
+    @property
+    def failed(self) -> int:
+        """Requests that failed, and lanes that could not take part at all."""
+        return sum(point.requests.failed for point in self.points) + sum(
+            facts.error is not None for facts in self.run.lanes
+        )
+
+
+def plan_of(run: BenchRun) -> BenchPlan:
+    """The plan that a run was made by; raises InputError if this version can't read it."""
+    return decode(BenchPlan, run.plan)
+
+
+def results(record: BenchRecord, tool: Tool = Tool.LMDYNO) -> BenchResult:
+    """Everything about a run, with latencies as `tool` defines them."""
+    plan = plan_of(record.run)
+    groups = _grouped(record)
+    lanes = {lane.name: lane for lane in plan.lanes}
+    points = tuple(
+        point_of(key, parts, lanes[key.lane], plan, DEFINITIONS[tool]) for key, parts in groups.items()
+    )
+    return BenchResult(
+        run=record.run,
+        plan=plan,
+        tool=tool,
+        points=points,
+        speed_ups=_speed_ups(groups, plan),
+        interference=_interference(groups, plan),
+        saturation=_saturation(points, plan),
+    )
+
+
+def _grouped(record: BenchRecord) -> dict[PointKey, list[Part]]:
+    """The measured requests by point, each with one part a pass, in the order of the plan."""
+    by_pass: dict[tuple[int, str], list[BenchRequest]] = {}
+    for request in record.requests:
+        if not request.warmup:
+            by_pass.setdefault((request.pass_number, request.lane), []).append(request)
+    groups: dict[PointKey, list[Part]] = {}
+    for each in record.passes:
+        for lane in each.lanes:
+            if requests := by_pass.get((each.number, lane)):
+                key = PointKey(lane, each.lanes, each.level)
+                groups.setdefault(key, []).append(Part(each, tuple(requests)))
+    order = [facts.lane.name for facts in record.run.lanes]
+    return dict(sorted(groups.items(), key=lambda item: (len(item[0].together), order.index(item[0].lane))))
+
+
+def _tpots(parts: Sequence[Part]) -> list[float]:
+    return [t.tpot_s for part in parts for t in part.timings if t.tpot_s is not None]
+
+
+def _interference(groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan) -> tuple[Interference, ...]:
+    found = []
+    for key, parts in groups.items():
+        alone = groups.get(replace(key, together=(key.lane,)))
+        if len(key.together) > 1 and alone is not None:
+            ratio = mean_ratio(_tpots(parts), _tpots(alone), seed=plan.seed)
+            if ratio is not None:
+                found.append(Interference(lane=key.lane, level=key.level, tpot_ratio=ratio))
+    return tuple(found)
+
+
+def _speed_ups(groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan) -> tuple[SpeedUp, ...]:
+    first = plan.lanes[0].name
+    found = []
+    for key, parts in groups.items():
+        together = (first,) if len(key.together) == 1 else key.together
+        baseline = groups.get(PointKey(first, together, key.level))
+        if key.lane != first and baseline is not None:
+            ratio = mean_ratio(_tpots(baseline), _tpots(parts), seed=plan.seed)
+            if ratio is not None:
+                found.append(SpeedUp(lane=key.lane, together=key.together, level=key.level, tpot_ratio=ratio))
+    return tuple(found)
+
+
+def _saturation(points: Sequence[Point], plan: BenchPlan) -> dict[str, int]:
+    if plan.load.kind is not LoadKind.SWEEP:
+        return {}
+    speeds: dict[str, dict[int, float]] = {}
+    for point in points:
+        if len(point.together) == 1 and point.level.concurrency and point.system_tok_per_s:
+            speeds.setdefault(point.lane, {})[point.level.concurrency] = point.system_tok_per_s
+    found = {lane: saturation(by_level) for lane, by_level in speeds.items()}
+    return {lane: concurrency for lane, concurrency in found.items() if concurrency is not None}

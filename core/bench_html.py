@@ -1,0 +1,180 @@
+"""A run as one HTML file with interactive charts, which opens anywhere and needs no network.
+
+plotly's own script is part of the file, once: 4 to 5 MB.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+import plotly.io as pio
+from plotly.offline import get_plotlyjs
+
+from core import units
+from core.bench.definitions import DEFINITIONS
+from core.bench.points import Point
+from core.bench.results import BenchResult
+from core.bench.statistics import Distribution
+from core.charts import lane_color
+from core.charts_bench import (
+    LATENCIES,
+    conditions,
+    gaps_chart,
+    latency_chart,
+    pareto_chart,
+    speed_up_chart,
+    timeline_chart,
+)
+from core.domain.bench import BenchRecord
+
+_STYLE = """
+:root { color-scheme: light; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1a1f2b; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+th, td { border-bottom: 1px solid #d3d9e3; padding: .3rem .7rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, .words td { text-align: left; }
+.words td { white-space: normal; }
+.scroll { overflow-x: auto; }
+.quiet { color: #5b6472; }
+.failed { color: #b3261e; }
+"""
+_TIMELINE_REQUESTS = 400
+"""A timeline of more would be a grey block."""
+
+
+def report_html(result: BenchResult, record: BenchRecord) -> str:
+    """The whole page."""
+    title = escape(result.run.title)
+    known = [lane.name for lane in result.plan.lanes]
+    colors = {name: lane_color(name, known) for name in known}
+    figures = [
+        *(latency_chart(result, metric, colors) for metric in LATENCIES if _has(result, metric)),
+        pareto_chart(result, colors),
+        gaps_chart(record.requests, colors),
+    ]
+    if result.speed_ups:
+        figures.append(speed_up_chart(result, colors))
+    if record.passes and len(record.requests) <= _TIMELINE_REQUESTS * len(record.passes):
+        figures.append(timeline_chart(record.passes[-1], record.requests, colors))
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script></head><body>"
+        f"<h1>{title}</h1>{_head(result)}{_points(result.points)}{_comparison(result)}"
+        f"{_charts(figures)}{_definition(result)}{_lanes(result)}</body></html>\n"
+    )
+
+
+def _has(result: BenchResult, metric: str) -> bool:
+    return any(LATENCIES[metric][1](point) is not None for point in result.points)
+
+
+def _head(result: BenchResult) -> str:
+    run, plan = result.run, result.plan
+    machine = run.machine
+    facts = [
+        f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        f"LMDyno {run.lmdyno}",
+        *([machine.host, *machine.gpus, machine.cpu or ""] if machine else []),
+        conditions(result),
+        f"{plan.warmup} warm-up requests before each pass, left out",
+        f"{plan.repeats} repeat{'s' if plan.repeats > 1 else ''}, lanes in alternating order",
+        f"seed {plan.seed}",
+        f"state: {run.state}",
+    ]
+    return f'<p class="quiet">{escape(" · ".join(fact for fact in facts if fact))}</p>'
+
+
+def _points(points: Sequence[Point]) -> str:
+    head = (
+        "lane",
+        "load",
+        "answered",
+        "failed",
+        "TTFT p50",
+        "p95",
+        "TPOT p50",
+        "p95",
+        "E2E p50",
+        "system",
+        "requests/s",
+        "goodput/s",
+    )
+    rows = "".join(f"<tr>{''.join(_point_cells(point))}</tr>" for point in points)
+    columns = "".join(f"<th>{escape(name)}</th>" for name in head)
+    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _point_cells(point: Point) -> list[str]:
+    def p50(found: Distribution | None) -> str:
+        return units.milliseconds(found.p50 if found else None)
+
+    def p95(found: Distribution | None) -> str:
+        return f"{units.milliseconds(found.p95 if found else None)} (n = {found.n:,})" if found else ""
+
+    failed = ", ".join(f"{number} {code}" for code, number in point.requests.by_code.items())
+    level = point.level
+    load = f"{level.concurrency}" if level.concurrency else f"{level.rate_req_per_s:g}/s"
+    cells = [
+        point.lane + (" (together)" if len(point.together) > 1 else ""),
+        load,
+        f"{point.requests.ok:,}",
+        failed or "0",
+        p50(point.ttft_s),
+        p95(point.ttft_s),
+        p50(point.tpot_s),
+        p95(point.tpot_s),
+        p50(point.e2e_s),
+        units.tok_per_s(point.system_tok_per_s),
+        f"{point.req_per_s:.2f}",
+        units.UNKNOWN if point.goodput_req_per_s is None else f"{point.goodput_req_per_s:.2f}",
+    ]
+    return [
+        f'<td class="failed">{escape(cell)}</td>' if failed and place == 3 else f"<td>{escape(cell)}</td>"
+        for place, cell in enumerate(cells)
+    ]
+
+
+def _comparison(result: BenchResult) -> str:
+    lines = [
+        f"{each.lane} loses to the others at a load of "
+        f"{each.level.concurrency or each.level.rate_req_per_s:g}: TPOT × {each.tpot_ratio.value:.2f}"
+        for each in result.interference
+    ]
+    lines += [f"{lane} is saturated at concurrency {at}" for lane, at in result.saturation.items()]
+    notes = dict.fromkeys(f"{point.lane}: {note}" for point in result.points for note in point.notes)
+    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in (*lines, *notes)) + "</ul>"
+
+
+def _charts(figures: Sequence[go.Figure]) -> str:
+    config = {"displaylogo": False, "responsive": True, "toImageButtonOptions": {"format": "svg"}}
+    return "".join(
+        pio.to_html(figure, include_plotlyjs=False, full_html=False, config=config) for figure in figures
+    )
+
+
+def _definition(result: BenchResult) -> str:
+    found = DEFINITIONS[result.tool]
+    rows = {
+        "TTFT": found.ttft,
+        "ITL": found.itl,
+        "TPOT": found.tpot,
+        "E2E": found.e2e,
+        "tokens": found.tokens,
+        "system speed": found.throughput,
+    }
+    cells = "".join(f"<tr><td>{name}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
+    return (
+        f"<h2>Definitions ({found.title})</h2><div class='scroll'><table class='words'>{cells}</table></div>"
+    )
+
+
+def _lanes(result: BenchResult) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(facts.lane.name)}</td><td>{escape(facts.lane.kind)}</td>"
+        f"<td>{escape(facts.engine_version or units.UNKNOWN)}</td>"
+        f"<td>{escape(facts.device or units.UNKNOWN)}</td>"
+        f"<td>{escape(facts.error.message if facts.error else facts.prompts)}</td></tr>"
+        for facts in result.run.lanes
+    )
+    return f"<h2>Lanes</h2><table class='words'>{rows}</table>"

@@ -1,0 +1,39 @@
+"""What `bench` prints and writes after the measurement."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+
+from core.bench.report import to_json
+from core.bench.results import results
+from core.cli.bench_tables import remarks, result_table
+from core.cli.output import write_file
+from core.settings import Settings
+from core.store.bench_runs import BenchRuns
+
+console = Console(highlight=False)
+
+
+def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: Path | None) -> int:
+    """Print the run as a table, or as JSON if `json` is "-", write its files, and return what failed."""
+    with closing(BenchRuns(settings.database_url)) as runs:
+        record = runs.record(run_id)
+    result = results(record)
+    document = to_json(result, record, raw=raw) if json is not None else b""
+    if json == "-":
+        sys.stdout.buffer.write(document + b"\n")
+    else:
+        console.print(result_table(result))
+        for line in remarks(result):
+            console.print(line, markup=False)
+        console.print(f"Stored as {run_id}", style="dim")
+        if json is not None:
+            write_file(Path(json), document)
+    if html is not None:
+        # plotly takes its time, and only this needs it.
+        from core.bench_html import report_html
+
+        write_file(html, report_html(result, record).encode())
+    return result.failed
