@@ -1,0 +1,120 @@
+"""The figures under an answer, with what each of them means."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import units
+from core.charts import LaneFigures
+from core.domain.runs import FinishReason, RequestRecord
+from core.ui.components import copy_control, escape
+
+TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
+DECODE_HELP = (
+    "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
+    "chunk). n = 1 request; – where the engine gave no token count or fewer than two chunks."
+)
+E2E_HELP = (
+    "**End-to-end latency**: from sending the request to the last chunk with text. Depends on the answer's "
+    "length. n = 1 request."
+)
+FINISH_NAMES = {
+    FinishReason.STOP: "ended by itself",
+    FinishReason.LENGTH: "reached the token limit",
+    FinishReason.CANCELLED: "stopped by you",
+    FinishReason.ERROR: "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one answer compares with the others of its turn."""
+
+    first_token_fastest: bool = False
+    decode_fastest: bool = False
+    baseline: str | None = None
+    speed_ratio: float | None = None
+    """Decode speed over the baseline lane's; None for the baseline itself or without both speeds."""
+
+
+def standings(records: Sequence[RequestRecord], baseline: str | None) -> dict[str, Standing]:
+    """By request id. Failed lanes have no standing; the fastest is one of at least two with the figure."""
+    records = [record for record in records if record.finish_reason is not FinishReason.ERROR]
+    first = _best(records, lambda record: record.ttft_s, min)
+    decode = _best(records, lambda record: record.decode_tok_per_s, max)
+    reference = next((r.decode_tok_per_s for r in records if r.lane.name == baseline), None)
+    return {
+        record.id: Standing(
+            first_token_fastest=record.id == first,
+            decode_fastest=record.id == decode,
+            baseline=baseline,
+            speed_ratio=record.decode_tok_per_s / reference
+            if reference and record.decode_tok_per_s and record.lane.name != baseline
+            else None,
+        )
+        for record in records
+    }
+
+
+def lane_figures(record: RequestRecord, standing: Standing) -> LaneFigures:
+    return LaneFigures(
+        lane=record.lane.name,
+        ttft_s=record.ttft_s,
+        decode_tok_per_s=record.decode_tok_per_s,
+        speed_ratio=standing.speed_ratio,
+    )
+
+
+def show_figures(record: RequestRecord, standing: Standing | None = None) -> None:
+    """TTFT, decode speed and E2E as cards; tokens, finish reason and notes below."""
+    standing = standing or Standing()
+    with st.container(horizontal=True, gap="small"):
+        _card("TTFT", units.milliseconds(record.ttft_s), TTFT_HELP, best=standing.first_token_fastest)
+        _card(
+            "Decode",
+            units.tok_per_s(record.decode_tok_per_s),
+            DECODE_HELP,
+            best=standing.decode_fastest,
+        )
+        _card("E2E", units.milliseconds(record.e2e_s), E2E_HELP)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(summary(record, standing), width="content")
+        if record.text:
+            copy_control(record.text, key=f"copy_{record.id}")
+    for note in record.notes:
+        st.caption(f":orange[:material/info:] {escape(note)}")
+
+
+def summary(record: RequestRecord, standing: Standing) -> str:
+    """`34 tokens in · 128 out · ended by itself · 1.84× hf`, in Markdown."""
+    tokens_in = f"{units.count(record.prompt_tokens)} tokens in"
+    if record.cached_tokens:
+        tokens_in += f" ({units.count(record.cached_tokens)} cached)"
+    parts = [tokens_in, f"{units.count(record.output_tokens)} out"]
+    if record.finish_reason:
+        parts.append(FINISH_NAMES[record.finish_reason])
+    if standing.speed_ratio is not None and standing.baseline:
+        parts.append(
+            f"**{units.ratio(standing.speed_ratio)}** the decode speed of {escape(standing.baseline)}"
+        )
+    return " · ".join(parts)
+
+
+def _card(label: str, value: str, help_text: str, *, best: bool = False) -> None:
+    if best:
+        label = f"{label} :green-badge[:material/trophy:]"
+        help_text = f"**The fastest of this turn.**\n\n{help_text}"
+    st.metric(label, value, help=help_text, width="content")
+
+
+def _best(
+    records: Sequence[RequestRecord],
+    figure: Callable[[RequestRecord], float | None],
+    choose: Callable[[Sequence[float]], float],
+) -> str | None:
+    known = {record.id: value for record in records if (value := figure(record)) is not None}
+    if len(known) < 2:
+        return None
+    best = choose(list(known.values()))
+    return next(request_id for request_id, value in known.items() if value == best)

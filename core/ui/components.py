@@ -1,0 +1,69 @@
+"""Small things that several pages draw: an error, a lane's name in its colour, a way to copy text."""
+
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from core.charts import lane_color
+from core.domain.runs import ErrorInfo
+from core.domain.specs import EngineKind, LaneSpec
+from core.errors import LMDynoError
+from core.ui import resources
+
+KIND_NAMES = {
+    EngineKind.TRANSFORMERS: "Transformers",
+    EngineKind.TURBOMIND: "TurboMind",
+    EngineKind.AWQ: "TurboMind AWQ",
+    EngineKind.PYTORCH: "LMDeploy PyTorch",
+    EngineKind.ENDPOINT: "Endpoint",
+}
+
+
+def show_error(error: LMDynoError | ErrorInfo) -> None:
+    """What happened, what to do next, and the code to search for."""
+    parts = [_prose(error.message), _prose(error.hint), f"`{error.code}`"]
+    st.error("\n\n".join(part for part in parts if part), icon=":material/error:")
+
+
+def lane_label(name: str) -> str:
+    """Markdown: a square in the lane's colour and its name."""
+    color = color_of(name)
+    return f':color[■]{{foreground="{color}"}} **{escape(name)}**'
+
+
+def color_of(name: str) -> str:
+    return lane_color(name, [lane.name for lane in resources.lanes().lanes])
+
+
+def describe_lane(lane: LaneSpec) -> str:
+    """Engine, weights and place of a lane in one line."""
+    if lane.endpoint:
+        parts = [KIND_NAMES[lane.kind], lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
+    else:
+        model = lane.model.name if lane.model else None
+        weights = lane.weights if lane.weights != "checkpoint" else lane.settings.dtype
+        parts = [KIND_NAMES[lane.kind], model, weights]
+    return " · ".join(escape(part) for part in parts if part)
+
+
+def copy_control(text: str, *, key: str) -> None:
+    """A popover with the text as it was generated; its corner holds Streamlit's own copy button."""
+    with st.popover(
+        "Copy", icon=":material/content_copy:", type="tertiary", key=key, help="The answer as plain Markdown"
+    ):
+        st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
+
+
+def escape(text: str) -> str:
+    """Text of people, files or servers, so that Markdown shows it as it is."""
+    for mark in ("\\", "`", "*", "_", "[", "]", "$", "<", ":", "~"):
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+def _prose(text: str) -> str:
+    """Text as it is, but commands between backticks stay commands."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return "`".join(part if place % 2 else escape(part) for place, part in enumerate(parts))

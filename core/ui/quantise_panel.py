@@ -1,0 +1,127 @@
+"""W4A16 quantisation: what it needs, what stands in its way, and how far it is."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from core import units
+from core.domain.specs import ModelSpec
+from core.errors import LMDynoError
+from core.jobs.book import Jobs
+from core.jobs.records import JobState, JobStatus
+from core.models import awq
+from core.models.awq_options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
+from core.ui import resources
+from core.ui.components import escape, show_error
+from core.ui.engine_status import REFRESH_S
+
+_FILE = "a file on this machine"
+_SOURCES = {
+    PYTHON_DOCS: "Python's language reference (on every machine)",
+    _FILE: "A text or JSONL file on this machine",
+    **{name: f"{name} (downloaded from the hub)" for name in NAMED_SETS},
+    NO_DATA: "No data: round to nearest",
+}
+_JOB_BADGES = {
+    JobState.QUEUED: ":gray-badge[queued]",
+    JobState.RUNNING: ":orange-badge[running]",
+    JobState.DONE: ":green-badge[done]",
+    JobState.FAILED: ":red-badge[failed]",
+    JobState.CANCELLED: ":gray-badge[cancelled]",
+}
+
+
+def show_quantisation() -> None:
+    st.markdown(
+        "Makes the W4A16 form of a checkpoint with LMDeploy's `auto_awq`: 4-bit weights, 16-bit activations. "
+        "It goes on when you leave this page."
+    )
+    show_jobs()
+    model, options = _show_form()
+    if model and options:
+        try:
+            with st.spinner("Checking what it needs"):
+                awq.quantize(resources.resources().settings, model, options)
+        except LMDynoError as error:
+            show_error(error)
+            return
+        st.rerun()
+
+
+@st.fragment(run_every=REFRESH_S)
+def show_jobs() -> None:
+    """All quantisations, newest first; refreshes itself."""
+    for status in Jobs(resources.resources().settings).statuses(awq.JOB_KIND)[:5]:
+        with st.container(border=True):
+            _show_job(status)
+
+
+def _show_job(status: JobStatus) -> None:
+    record = status.record
+    st.markdown(f"**{escape(status.spec.title)}** {_JOB_BADGES[status.state]}")
+    if not status.state.ended:
+        left = f" · about {units.duration(status.expected_s)} left" if status.expected_s is not None else ""
+        text = f"{record.stage or 'Waiting'} · {units.duration(status.elapsed_s)}{left}"
+        st.progress(record.progress or 0.0, text=escape(text))
+        st.button(
+            "Cancel",
+            icon=":material/close:",
+            key=f"cancel_{status.id}",
+            on_click=Jobs(resources.resources().settings).cancel,
+            args=(status.id,),
+        )
+    elif record.error:
+        show_error(record.error)
+    elif status.state is JobState.DONE:
+        _show_result(status)
+    with st.expander("Log", icon=":material/article:", on_change="rerun", key=f"job_log_{status.id}") as log:
+        if log.open:
+            st.code(
+                Jobs(resources.resources().settings).log_tail(status.id) or "–", language=None, height=240
+            )
+
+
+def _show_result(status: JobStatus) -> None:
+    folder = Path(str(status.spec.arguments["target"]))
+    try:
+        made = awq.read_provenance(folder)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if made is None:
+        st.caption("The result has been deleted since.")
+        return
+    st.caption(
+        f"{units.gib(made.source_bytes)} → {units.gib(made.result_bytes)} "
+        f"in {units.duration(status.elapsed_s)} · {escape(str(folder))}"
+    )
+
+
+def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
+    models = {model.name: model for model in resources.lanes().models}
+    if not models:
+        st.info("No lane has a model of its own: all of them are endpoints.", icon=":material/cloud:")
+        return None, None
+    source = st.selectbox("Calibration text", list(_SOURCES), format_func=_SOURCES.__getitem__)
+    with st.form("quantise", border=True):
+        name = st.selectbox("Model", list(models))
+        file = st.text_input("Path of the file") if source == _FILE else ""
+        left, right = st.columns(2)
+        samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
+        seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
+        search = st.toggle(
+            "Search scales", help="`--search-scale`: tries 20 scales a layer; better, and many times slower."
+        )
+        if not st.form_submit_button("Quantise", type="primary", icon=":material/compress:"):
+            return None, None
+    try:
+        options = AwqOptions(
+            calibration=file if source == _FILE else source,
+            samples=samples,
+            seqlen=seqlen,
+            search_scale=search,
+        )
+    except LMDynoError as error:
+        show_error(error)
+        return None, None
+    return models[name], options

@@ -1,0 +1,50 @@
+"""Engines: what runs here and elsewhere, with which settings, and how to do the same by hand."""
+
+import streamlit as st
+
+from core.ui import resources, shell
+from core.ui.components import lane_label
+from core.ui.doctor_panel import show_doctor
+from core.ui.endpoint_panel import show_endpoints
+from core.ui.engine_panel import show_details, show_engines
+from core.ui.quantise_panel import show_quantisation
+
+shell.require()
+
+engines, endpoints, quantisation, machine = st.tabs(
+    [
+        ":material/memory: Engines",
+        ":material/cloud: Endpoints",
+        ":material/compress: Quantise (W4A16)",
+        ":material/stethoscope: This machine",
+    ],
+    on_change="rerun",
+    key="engines_section",
+)
+
+if engines.open:
+    with engines:
+        show_engines()
+        names = [lane.name for lane in resources.lanes().lanes]
+        chosen = st.segmented_control(
+            "Details of",
+            names,
+            format_func=lane_label,
+            default=names[0],
+            required=True,
+            key="engines_lane",
+            persist_state="session",
+        )
+        show_details(resources.lanes().lane(chosen))
+
+if endpoints.open:
+    with endpoints:
+        show_endpoints()
+
+if quantisation.open:
+    with quantisation:
+        show_quantisation()
+
+if machine.open:
+    with machine:
+        show_doctor()

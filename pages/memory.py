@@ -1,0 +1,41 @@
+"""Memory: where it goes now, where it would go, and how well that can be foretold."""
+
+import streamlit as st
+
+from core.ui import shell
+from core.ui.memory_explorer import show_explorer
+from core.ui.memory_live import show_live
+from core.ui.memory_order import show_order
+from core.ui.memory_split import show_split
+from core.ui.memory_sweep import show_sweep
+
+shell.require()
+
+live, explorer, order, sweep = st.tabs(
+    [
+        ":material/monitoring: Live",
+        ":material/calculate: KV explorer",
+        ":material/stacks: Several engines",
+        ":material/tune: Sweep",
+    ],
+    on_change="rerun",
+    key="memory_section",
+)
+
+if live.open:
+    with live:
+        show_live()
+        st.subheader("What it is made of", anchor=False)
+        show_split()
+
+if explorer.open:
+    with explorer:
+        show_explorer()
+
+if order.open:
+    with order:
+        show_order()
+
+if sweep.open:
+    with sweep:
+        show_sweep()

@@ -1,0 +1,134 @@
+"""Handles of the browser tests: a running dashboard, and the chat page in a tab."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+
+from playwright.sync_api import Page, expect
+
+from core.settings import PROJECT_ROOT
+
+START_S = 60
+
+
+@dataclass
+class Dashboard:
+    """A running dashboard and the folder with its state."""
+
+    url: str
+    home: Path
+    process: subprocess.Popen
+    log: Path
+
+    def end(self, signal_number: int = signal.SIGTERM) -> int:
+        """Ask it to end, wait until it has; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal_number)
+        return self.process.wait(30)
+
+
+@contextmanager
+def started_dashboard(home: Path, lanes: str, **environ: str) -> Iterator[Dashboard]:
+    home.mkdir(parents=True, exist_ok=True)
+    lanes_file = home / "lanes.toml"
+    lanes_file.write_text(lanes, "utf-8")
+    port = _free_port()
+    log = home / "dashboard.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
+            cwd=PROJECT_ROOT,
+            env={
+                **os.environ,
+                "LMDYNO_HOME": str(home),
+                "LMDYNO_LANES": str(lanes_file),
+                "STREAMLIT_SECRETS_FILES": str(home / "secrets.toml"),
+                **environ,
+            },
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    dashboard = Dashboard(f"http://127.0.0.1:{port}", home, process, log)
+    try:
+        _wait_until_healthy(dashboard)
+        yield dashboard
+    finally:
+        try:
+            dashboard.end()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Chat:
+    """The chat page's handles."""
+
+    def __init__(self, page: Page, dashboard: Dashboard) -> None:
+        self.page = page
+        self.url = dashboard.url
+
+    def open(self, *, pick: tuple[str, ...], together: bool = True) -> "Chat":
+        """A new conversation with these lanes picked."""
+        self.page.goto(self.url)
+        expect(self.input).to_be_enabled()
+        for lane in ("quick", "steady", "hanging", "broken"):
+            pill = self.page.get_by_test_id("stSidebar").get_by_role("button", name=f"■ {lane}")
+            if (pill.get_attribute("aria-pressed") == "true") != (lane in pick):
+                pill.click()
+                expect(pill).to_have_attribute("aria-pressed", str(lane in pick).lower())
+        if together:
+            self.page.get_by_role("radio", name="Together").click()
+        self.page.wait_for_timeout(300)
+        return self
+
+    @property
+    def input(self):
+        return self.page.get_by_test_id("stChatInputTextArea")
+
+    @property
+    def stop(self):
+        """Ours: Streamlit's toolbar shows one as well until the page has loaded."""
+        return self.page.get_by_test_id("stBottomBlockContainer").get_by_role("button", name="Stop")
+
+    @property
+    def regenerate(self):
+        return self.page.get_by_role("button", name="Regenerate")
+
+    @property
+    def answers(self):
+        """The boxes of the last turn's answers, in the lanes' order."""
+        return self.page.locator("[class*='st-key-answer_']")
+
+    def answer(self, lane: str):
+        return self.page.locator(f"[class*='st-key-answer_{lane}_']")
+
+    def ask(self, prompt: str = "What is Ohm's law?") -> None:
+        self.input.fill(prompt)
+        self.input.press("Enter")
+        expect(self.stop).to_be_visible()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_until_healthy(dashboard: Dashboard) -> None:
+    deadline = monotonic() + START_S
+    while monotonic() < deadline and dashboard.process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{dashboard.url}/_stcore/health", timeout=2) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            sleep(0.1)
+    raise RuntimeError(f"the dashboard did not start:\n{dashboard.log.read_text()}")

@@ -1,0 +1,41 @@
+from types import SimpleNamespace
+
+import page_fakes
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from core.settings import PROJECT_ROOT
+from core.ui import resources
+from core.ui.turn_index import TurnIndex
+
+
+@pytest.fixture
+def world(monkeypatch):
+    """The dashboard's resources as stand-ins: `manager`, `meter`, `store`."""
+    store = page_fakes.FakeStore()
+    things = SimpleNamespace(manager=page_fakes.FakeManager(), meter=page_fakes.FakeMeter(store), store=store)
+    monkeypatch.setattr(resources, "manager", lambda: things.manager)
+    monkeypatch.setattr(resources, "meter", lambda: things.meter)
+    monkeypatch.setattr(resources, "store", lambda: things.store)
+    index = TurnIndex()
+    monkeypatch.setattr(resources, "started", lambda: index)
+    monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
+    return things
+
+
+@pytest.fixture
+def new_app(world):
+    """Opens a browser session; `query` is the address's query."""
+
+    def open_app(**query) -> AppTest:
+        app = AppTest.from_file(str(PROJECT_ROOT / "streamlit_app.py"), default_timeout=30)
+        for key, value in query.items():
+            app.query_params[key] = value
+        return app
+
+    return open_app
+
+
+@pytest.fixture
+def app(new_app):
+    return new_app().run()

@@ -1,0 +1,196 @@
+"""Stand-ins for what a dashboard process has once; they keep what they were asked and answer at once."""
+
+from collections import defaultdict
+from dataclasses import replace
+from datetime import timedelta
+
+from core.config import LaneBook
+from core.domain.runs import (
+    ErrorInfo,
+    FinishReason,
+    Phase,
+    RequestRecord,
+    TurnRecord,
+    utc_now,
+)
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.domain.timing import Timing
+from core.engines.manager import EngineStatus
+from core.engines.registry import EngineState
+from core.errors import EngineError, StoreError
+from core.meter.protocol import Update
+from core.store.records import ConversationSummary
+from core.ui.planning import merge_turns, planned_record
+
+MODEL = ModelSpec(name="tiny", checkpoint="/models/tiny", gguf="/models/tiny.gguf")
+HF = LaneSpec(
+    name="hf",
+    kind=EngineKind.TRANSFORMERS,
+    model=MODEL,
+    settings=EngineSettings(device="cpu", dtype="bfloat16"),
+)
+HF_Q4 = replace(HF, name="hf-q4", weights=Weights.GGUF)
+REMOTE = LaneSpec(
+    name="remote",
+    kind=EngineKind.ENDPOINT,
+    endpoint=EndpointSpec(url="http://gpu-host:23333/v1", model="tiny"),
+)
+BOOK = LaneBook(models=(MODEL,), lanes=(HF, HF_Q4, REMOTE), source=None)
+
+
+def finished(request: RequestRecord, text: str, *, ttft_ms: int = 50, tpot_ms: int = 10) -> RequestRecord:
+    """The record of an answer whose every word was one chunk and one token."""
+    words = text.split(" ")
+    stamps = tuple((ttft_ms + place * tpot_ms) * 1_000_000 for place in range(len(words)))
+    return replace(
+        request,
+        phase=Phase.DONE,
+        device="cpu" if request.lane.is_local else None,
+        text=text,
+        prompt_tokens=34,
+        finish_reason=FinishReason.STOP,
+        timing=Timing(
+            sent_ns=0,
+            chunk_ns=stamps,
+            content_chars=tuple(len(word) for word in words),
+            output_tokens=len(words),
+            ended_ns=stamps[-1],
+        ),
+    )
+
+
+def failed(request: RequestRecord, error: ErrorInfo, text: str = "") -> RequestRecord:
+    return replace(request, phase=Phase.DONE, finish_reason=FinishReason.ERROR, error=error, text=text)
+
+
+class FakeStore:
+    def __init__(self):
+        self.turns: dict[str, TurnRecord] = {}
+        self.error: StoreError | None = None
+
+    def save(self, turn: TurnRecord) -> None:
+        self.turns[turn.id] = turn
+
+    def _check(self) -> None:
+        if self.error:
+            raise self.error
+
+    def turn(self, turn_id):
+        self._check()
+        return self.turns.get(turn_id)
+
+    def conversation(self, conversation_id):
+        self._check()
+        return merge_turns([t for t in self.turns.values() if t.conversation_id == conversation_id])
+
+    def conversations(self, limit=50):
+        self._check()
+        by_id = defaultdict(list)
+        for turn in self.turns.values():
+            by_id[turn.conversation_id].append(turn)
+        return tuple(
+            ConversationSummary(
+                id=conversation_id,
+                title=turns[0].prompt,
+                updated_at=turns[-1].created_at,
+                turns=len(turns),
+                lanes=("hf",),
+            )
+            for conversation_id, turns in by_id.items()
+        )
+
+
+class FakeMeter:
+    """Answers each request with the lane's text from `answers`, or with what `outcome` makes of it."""
+
+    def __init__(self, store: FakeStore):
+        self.store = store
+        self.plans = []
+        self.cancelled = []
+        self.answers: dict[str, str] = {}
+        self.errors: dict[str, ErrorInfo] = {}
+        self.problem: ErrorInfo | None = None
+        self.unreachable: EngineError | None = None
+        self.before: dict[str, list[Update | None]] = defaultdict(list)
+        """Updates of a lane that come before its answer; request ids are filled in."""
+        self._turns: dict[str, TurnRecord] = {}
+
+    def start(self, plan):
+        self.plans.append(plan)
+        self._turns[plan.id] = planned_record(plan)
+
+    def hold(self, turn: TurnRecord) -> None:
+        """A turn that was already running when the page came."""
+        self._turns[turn.id] = turn
+
+    def follow(self, turn_id, request_id, *, tick_s=0.1):
+        request = next(r for r in self._turns[turn_id].requests if r.id == request_id)
+        lane = request.lane.name
+        if self.unreachable:
+            raise self.unreachable
+        for update in self.before[lane]:
+            yield update and replace(update, request_id=request_id)
+        if error := self.errors.get(lane):
+            record = failed(request, error, self.answers.get(lane, ""))
+        else:
+            record = finished(request, self.answers.get(lane, f"Answer of {lane} here."))
+        half = len(record.text) // 2
+        yield Update(request_id=request_id, phase=Phase.STREAMING, content=record.text[:half])
+        yield None
+        self._finish(turn_id, record)
+        yield Update(request_id=request_id, phase=Phase.DONE, content=record.text[half:], record=record)
+
+    def _finish(self, turn_id, record):
+        turn = self._turns[turn_id]
+        requests = tuple(record if r.id == record.id else r for r in turn.requests)
+        self._turns[turn_id] = replace(turn, requests=requests)
+        self.store.save(self._turns[turn_id])
+
+    def cancel(self, turn_id, request_id=None):
+        self.cancelled.append(turn_id)
+
+    def turn(self, turn_id):
+        return self._turns.get(turn_id)
+
+    def store_problem(self):
+        return self.problem
+
+
+class FakeManager:
+    def __init__(self):
+        self.ensured = []
+        self.restarted = []
+        self.states: dict[str, EngineState] = {}
+        self.errors: dict[str, ErrorInfo] = {}
+
+    def ensure(self, name):
+        self.ensured.append(name)
+
+    def restart(self, name):
+        self.restarted.append(name)
+
+    def status(self, name):
+        state = self.states.get(name, EngineState.HEALTHY)
+        return EngineStatus(
+            name=name,
+            lane=BOOK.lane(name),
+            state=state,
+            since=utc_now() - timedelta(seconds=75),
+            elapsed_s=75.0,
+            pid=4711,
+            port=40000,
+            url=None,
+            version=None,
+            device="cpu",
+            stage="loading the weights" if state is EngineState.STARTING else None,
+            last_log_line="Loading shard 1 of 2" if state is EngineState.STARTING else "",
+            error=self.errors.get(name),
+            in_use=False,
+            owned=True,
+        )
+
+    def statuses(self):
+        return tuple(self.status(lane.name) for lane in BOOK.lanes if lane.is_local)
+
+    def log_tail(self, name, lines=40):
+        return f"the log of {name}"

@@ -1,0 +1,360 @@
+from dataclasses import replace
+
+import pytest
+from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
+
+from core.domain.conversation import Role
+from core.domain.runs import (
+    ErrorInfo,
+    FinishReason,
+    Mode,
+    Phase,
+    RequestPlan,
+    TurnPlan,
+)
+from core.domain.sampling import Sampling
+from core.engines.registry import EngineState
+from core.errors import EngineError, StoreError
+from core.meter.protocol import Update
+from core.ui.planning import planned_record
+
+
+def texts(app) -> str:
+    """All text on the page, for looking something up in it."""
+    kinds = (app.markdown, app.caption, app.error, app.code)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def ask(app, prompt="What is the capital of France?"):
+    return app.chat_input[0].set_value(prompt).run()
+
+
+def button(app, label):
+    return next(b for b in app.button if b.label == label)
+
+
+def labels(app):
+    return [b.label for b in app.button]
+
+
+def stored_turn(world, *, done=True, conversation_id="c1", prompt="Stored prompt", **changes):
+    plan = TurnPlan(
+        conversation_id=conversation_id,
+        prompt=prompt,
+        sampling=Sampling(max_tokens=64),
+        requests=tuple(RequestPlan(lane=lane, messages=()) for lane in (HF, HF_Q4)),
+    )
+    turn = replace(planned_record(plan), **changes)
+    if done:
+        requests = tuple(finished(r, f"Stored answer of {r.lane.name}.") for r in turn.requests)
+        turn = replace(turn, requests=requests)
+    world.store.save(turn)
+    return turn
+
+
+def test_first_visit_offers_examples_in_english_and_chinese_and_asks_nothing(app, world):
+    assert not app.exception
+    assert "Capital of France" in labels(app)
+    assert any("\u4e00" <= character <= "\u9fff" for label in labels(app) for character in label)
+    assert world.meter.plans == []
+    assert "Stop" not in labels(app)
+    assert "Regenerate" not in labels(app)
+
+
+def test_a_prompt_becomes_one_plan_for_all_picked_lanes(app, world):
+    ask(app)
+    (plan,) = world.meter.plans
+    assert [request.lane for request in plan.requests] == list(BOOK.lanes)
+    assert plan.prompt == "What is the capital of France?"
+    assert plan.mode is Mode.ONE_AFTER_ANOTHER
+    assert plan.sampling == Sampling()
+    assert world.manager.ensured == ["hf", "hf-q4"]
+    for lane in BOOK.lanes:
+        assert f"Answer of {lane.name} here." in texts(app)
+    assert not app.exception
+
+
+def test_controls_reach_the_plan(app, world):
+    app.pills(key="chat_lanes").set_value(["hf-q4", "remote"])
+    app.segmented_control(key="chat_mode").set_value(Mode.TOGETHER)
+    app.text_area(key="chat_system_prompt").set_value("Be brief.")
+    app.slider(key="chat_temperature").set_value(0.7)
+    app.slider(key="chat_top_p").set_value(0.9)
+    app.number_input(key="chat_top_k").set_value(40)
+    app.slider(key="chat_repetition_penalty").set_value(1.1)
+    app.number_input(key="chat_seed").set_value(7)
+    app.number_input(key="chat_max_tokens").set_value(64)
+    app.toggle(key="chat_fixed_length").set_value(True)
+    ask(app.run())
+    (plan,) = world.meter.plans
+    assert [request.lane.name for request in plan.requests] == ["hf-q4", "remote"]
+    assert plan.mode is Mode.TOGETHER
+    assert plan.system_prompt == "Be brief."
+    assert plan.requests[0].messages[0].role is Role.SYSTEM
+    assert plan.sampling == Sampling(
+        temperature=0.7,
+        top_p=0.9,
+        top_k=40,
+        repetition_penalty=1.1,
+        seed=7,
+        max_tokens=64,
+        fixed_length=True,
+    )
+
+
+def test_changing_a_widget_generates_nothing(app, world):
+    ask(app)
+    app.slider(key="chat_temperature").set_value(1.0).run()
+    app.pills(key="chat_lanes").set_value(["hf"]).run()
+    app.selectbox(key="chat_baseline").set_value("hf-q4").run()
+    assert len(world.meter.plans) == 1
+    assert world.meter.cancelled == []
+
+
+def test_each_lane_keeps_its_own_history(app, world):
+    ask(app, "First?")
+    ask(app, "Second?")
+    for request in world.meter.plans[1].requests:
+        contents = [message.content for message in request.messages]
+        assert contents == ["First?", f"Answer of {request.lane.name} here.", "Second?"]
+
+
+def test_regenerate_replaces_the_last_turn_and_leaves_it_out_of_the_history(app, world):
+    ask(app, "First?")
+    ask(app, "Second?")
+    button(app, "Regenerate").click().run()
+    first, second, again = world.meter.plans
+    assert again.replaces == second.id
+    assert again.prompt == "Second?"
+    assert again.requests[0].messages == second.requests[0].messages
+    assert again.conversation_id == first.conversation_id
+    assert sum("Second?" in m.value for m in app.markdown) == 1
+
+
+def test_an_edited_prompt_replaces_the_last_turn(app, world):
+    ask(app, "First?")
+    app.text_area(key=f"edited_prompt_{world.meter.plans[0].id}").set_value("Better?")
+    button(app, "Send instead").click().run()
+    assert world.meter.plans[1].prompt == "Better?"
+    assert world.meter.plans[1].replaces == world.meter.plans[0].id
+    assert "First?" not in texts(app)
+
+
+def test_an_example_is_asked_at_once(app, world):
+    button(app, "自我介绍").click().run()
+    assert world.meter.plans[0].prompt == "请用三句话介绍一下你自己。"
+    assert "Capital of France" not in labels(app)
+
+
+def test_figures_mode_and_the_fastest_stand_with_the_answers(app, world):
+    world.meter.answers = {"hf": "a b c", "hf-q4": "a b c", "remote": "a b c"}
+    ask(app)
+    metrics = [(metric.label.split(" ")[0], metric.value) for metric in app.metric]
+    assert ("TTFT", "50.0 ms") in metrics
+    assert ("Decode", "100 tok/s") in metrics
+    assert "34 tokens in · 3 out · ended by itself" in texts(app)
+    assert "**One after another** · greedy" in texts(app)
+    assert "**1.00×** the decode speed of hf" in texts(app)
+    assert "says nothing about a GPU" in texts(app)
+    marked = [metric for metric in app.metric if "trophy" in metric.label]
+    assert [metric.help.startswith("**The fastest") for metric in marked] == [True, True]
+    assert len(app.get("plotly_chart")) == 2
+
+
+def test_the_error_of_one_lane_stands_in_its_column_only(app, world):
+    world.meter.errors["hf-q4"] = ErrorInfo("engine-crashed", "The engine died", "Start it again.")
+    world.manager.states["hf-q4"] = EngineState.FAILED
+    ask(app)
+    answer_errors = [error.value for error in app.error]
+    assert len(answer_errors) == 1
+    assert "The engine died" in answer_errors[0]
+    assert "Start it again." in answer_errors[0]
+    assert "engine-crashed" in answer_errors[0]
+    assert "Answer of hf here." in texts(app)
+    next(b for b in app.button if b.label == "Start the engine again").click().run()
+    assert world.manager.restarted == ["hf-q4"]
+    assert len(world.meter.plans) == 1
+
+
+@pytest.mark.parametrize(
+    ("update", "shown"),
+    [
+        (Update(request_id="", phase=Phase.QUEUED, place=2), "Busy – place 2 in the queue"),
+        (Update(request_id="", phase=Phase.STARTING), "Loading shard 1 of 2"),
+        (Update(request_id="", phase=Phase.SENT), "waiting for the first token"),
+    ],
+)
+def test_a_lane_says_what_it_waits_for(app, world, monkeypatch, update, shown):
+    seen = []
+    original = world.meter.cancel
+    world.manager.states["hf"] = EngineState.STARTING
+    world.meter.before["hf"] = [update, None]
+
+    from core.ui import lanes
+
+    draw = lanes._StatusLine.draw
+
+    def spy(self):
+        draw(self)
+        seen.append(self._shown)
+
+    monkeypatch.setattr(lanes._StatusLine, "draw", spy)
+    ask(app)
+    assert any(shown in text for text in seen)
+    assert world.meter.cancel == original
+
+
+def test_only_stop_cancels_a_running_turn(new_app, world):
+    turn = stored_turn(world, done=False)
+    world.meter.hold(turn)
+    world.meter.unreachable = EngineError("The meter is away")  # the page can't follow, the turn runs on
+    app = new_app(conversation="c1").run()
+    assert [error.value for error in app.error] == ["The meter is away\n\n`engine`"] * 2
+    assert "Regenerate" not in labels(app)
+    assert app.chat_input[0].disabled
+    assert world.meter.cancelled == []
+    button(app, "Stop").click().run()
+    assert world.meter.cancelled == [turn.id]
+
+
+def test_a_conversation_comes_back_by_its_address_with_its_settings(new_app, world):
+    stored_turn(world, mode=Mode.TOGETHER)
+    app = new_app(conversation="c1").run()
+    assert "Stored answer of hf-q4." in texts(app)
+    assert app.pills(key="chat_lanes").value == ["hf", "hf-q4"]
+    assert app.segmented_control(key="chat_mode").value == Mode.TOGETHER
+    assert app.number_input(key="chat_max_tokens").value == 64
+    ask(app, "Go on")
+    assert world.meter.plans[0].conversation_id == "c1"
+    assert world.meter.plans[0].requests[0].messages[1].content == "Stored answer of hf."
+
+
+def test_a_running_turn_is_followed_again_after_a_reload(new_app, world):
+    world.meter.hold(stored_turn(world, done=False))
+    app = new_app(conversation="c1").run()
+    assert "Answer of hf here." in texts(app)
+    assert world.meter.plans == []
+
+
+def test_a_turn_is_found_again_before_the_store_has_it(app, new_app, world):
+    ask(app)
+    world.store.turns.clear()
+    again = new_app(conversation=app.query_params["conversation"]).run()
+    assert "Answer of hf here." in texts(again)
+    assert len(world.meter.plans) == 1
+
+
+def test_a_turn_of_another_process_is_shown_as_the_store_has_it(new_app, world, monkeypatch):
+    turn = stored_turn(world, done=False)
+    reads = iter([turn, replace(turn, requests=tuple(finished(r, "From afar.") for r in turn.requests))])
+    last = []
+
+    def read(turn_id):
+        last.append(next(reads, last[-1] if last else None))
+        if last[-1].done:
+            world.store.save(last[-1])
+        return last[-1]
+
+    monkeypatch.setattr(world.store, "turn", read)
+    monkeypatch.setattr("core.ui.conversations.POLL_S", 0.05)
+    app = new_app(conversation="c1").run()
+    assert [m.value for m in app.markdown].count("From afar.") == 2
+
+
+def test_the_address_names_the_conversation_once_something_was_asked(app, world):
+    assert "conversation" not in app.query_params
+    ask(app)
+    assert app.query_params["conversation"] == world.meter.plans[0].conversation_id
+
+
+def test_a_new_conversation_begins_empty(app, world):
+    ask(app)
+    button(app, "New conversation").click().run()
+    assert "conversation" not in app.query_params
+    ask(app, "Fresh?")
+    assert world.meter.plans[1].conversation_id != world.meter.plans[0].conversation_id
+    assert len(world.meter.plans[1].requests[0].messages) == 1
+
+
+def test_a_recent_conversation_opens(app, world):
+    stored_turn(world)
+    app.run()
+    button(app, "Stored prompt").click().run()
+    assert "Stored answer of hf." in texts(app)
+    assert app.query_params["conversation"] == "c1"
+
+
+def test_no_lane_picked_is_said_and_nothing_is_sent(app, world):
+    app.pills(key="chat_lanes").set_value([]).run()
+    ask(app)
+    assert world.meter.plans == []
+    assert "Pick 1 to 6 lanes" in app.error[0].value
+
+
+def test_engines_that_are_not_ready_say_why_and_offer_what_can_be_done(app, world):
+    world.manager.states = {"hf": EngineState.STARTING, "hf-q4": EngineState.FAILED}
+    world.manager.errors["hf-q4"] = ErrorInfo("engine-load-failed", "No such model", "Prepare it.")
+    app.run()
+    assert "loading the weights" in texts(app)
+    assert "1 min 15 s" in texts(app)
+    assert "Loading shard 1 of 2" in texts(app)
+    assert "No such model" in app.error[0].value
+    assert "the log of hf-q4" in texts(app)
+    button(app, "Start again").click().run()
+    assert world.manager.restarted == ["hf-q4"]
+
+
+def test_the_chat_goes_on_without_a_store(app, world):
+    world.store.error = StoreError("The database is locked", hint="Close the other program.")
+    ask(app)
+    assert "Answer of hf here." in texts(app)
+    assert "The database is locked" in app.error[0].value
+    ask(app, "And now?")
+    assert len(world.meter.plans[1].requests[0].messages) == 3
+
+
+def test_a_store_that_the_meter_can_not_write_is_said(app, world):
+    world.meter.problem = ErrorInfo("disk-full", "The disk is full", "Free some space.")
+    app.run()
+    assert "The disk is full" in app.error[0].value
+
+
+def test_a_stopped_answer_keeps_its_text_and_says_so(new_app, world):
+    turn = stored_turn(world)
+    stopped = replace(turn.requests[0], text="Half an", finish_reason=FinishReason.CANCELLED)
+    world.store.save(replace(turn, requests=(stopped, turn.requests[1])))
+    app = new_app(conversation="c1").run()
+    assert "Half an" in texts(app)
+    assert "stopped by you" in texts(app)
+
+
+def test_settings_stay_when_the_page_is_left(app, world):
+    app.slider(key="chat_temperature").set_value(0.5).run()
+    app.switch_page("pages/chat.py").run()
+    assert app.slider(key="chat_temperature").value == 0.5
+
+
+def test_unsafe_text_of_a_model_is_not_fetched(app, world):
+    world.meter.answers["hf"] = "Look ![x](http://evil/x.png) for $5 and $6"
+    ask(app)
+    assert r"\![x](http://evil/x.png) for \$5 and \$6" in texts(app)
+
+
+def test_remote_lanes_need_no_engine(app, world):
+    app.pills(key="chat_lanes").set_value([REMOTE.name]).run()
+    ask(app)
+    assert world.manager.ensured == []
+
+
+def test_a_prompt_is_not_taken_while_a_turn_runs(new_app, world):
+    world.meter.hold(stored_turn(world, done=False))
+    world.meter.unreachable = EngineError("The meter is away")
+    app = new_app(conversation="c1").run()
+    button(app, "New conversation")
+    from core.ui import chat_actions
+
+    assert world.meter.plans == []
+    app.chat_input[0].proto.disabled = False  # what a browser of its own will could send
+    ask(app, "Sneaked in")
+    assert world.meter.plans == []
+    assert chat_actions.PROMPT in app.session_state
