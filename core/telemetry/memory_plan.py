@@ -13,7 +13,7 @@ from core.errors import InputError
 from core.telemetry.kv_cache import KvPool, KvShape, kv_pool
 
 CUDA_CONTEXT_BYTES = 968 * 2**20
-"""What an engine holds besides its weights before it reserves the KV cache: CUDA's context, cuBLAS, kernels."""
+"""What an engine holds besides weights before it reserves the KV cache: CUDA's context, cuBLAS, kernels."""
 _AWQ_LOADING_RATIO = 5.74
 """W4A16 weights are repacked while loading, in scratch memory that TurboMind's pool keeps: this many times
 the 16-bit size of a layer's gate and up projection."""
