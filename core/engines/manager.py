@@ -86,7 +86,7 @@ class EngineManager:
         self._monitor = Monitor(self._registry, rows, self._me)
 
     def configure(self, lanes: Sequence[LaneSpec]) -> None:
-        """Take these lanes instead. What runs stays; an engine with other settings is replaced when ensured."""
+        """Take these lanes instead. What runs stays until it is ensured with other settings."""
         self._lanes = {lane.name: lane for lane in lanes}
 
     def ensure(self, name: str) -> None:
