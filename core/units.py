@@ -53,3 +53,12 @@ def ratio(value: float | None) -> str:
 def percent(deviation: float | None) -> str:
     """`-0.0123` → "-1.2 %"; for how far one figure is from another."""
     return UNKNOWN if deviation is None else f"{deviation:+.1%}".replace("%", " %")
+
+
+def joules(energy_j: float | None) -> str:
+    """`0.7421` → "0.742 J"; three figures."""
+    return UNKNOWN if energy_j is None else f"{energy_j:.3g} J" if energy_j < 1000 else f"{energy_j:,.0f} J"
+
+
+def watts(power_w: float | None) -> str:
+    return UNKNOWN if power_w is None else f"{power_w:.0f} W"

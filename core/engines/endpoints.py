@@ -41,6 +41,8 @@ def probe(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> En
     Raises InputError for another scheme than HTTP, and EngineError: not reachable, no answer in time,
     key refused, or not an OpenAI-compatible server.
     """
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"“{url}” is no web address", hint="Begin it with http:// or https://.")
     started = time.perf_counter()
     body = _get(f"{url.rstrip('/')}/models", api_key, timeout_s)
     round_trip_s = time.perf_counter() - started
@@ -87,11 +89,9 @@ def _gauges(text: str, name: str) -> list[float]:
 
 
 def _get(url: str, api_key: str | None, timeout_s: float) -> bytes:
-    if not url.startswith(("http://", "https://")):
-        raise InputError(f"{url} is no web address", hint="Begin it with http:// or https://.")
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with urllib.request.urlopen(  # the scheme is checked where endpoints are configured
+        with urllib.request.urlopen(  # the scheme is checked above and where endpoints are configured
             urllib.request.Request(url, headers=headers), timeout=timeout_s
         ) as answer:
             return bytes(answer.read(4_000_000))

@@ -9,6 +9,7 @@ from core import units
 from core.charts import LaneFigures
 from core.domain.runs import FinishReason, RequestRecord
 from core.ui.components import copy_control, escape
+from core.ui.usage_panel import usage_control
 
 TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
 DECODE_HELP = (
@@ -82,6 +83,7 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
         st.caption(summary(record, standing), width="content")
         if record.text:
             copy_control(record.text, key=f"copy_{record.id}")
+    usage_control(record)
     for note in record.notes:
         st.caption(f":orange[:material/info:] {escape(note)}")
 

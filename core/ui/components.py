@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.charts import lane_color
 from core.domain.runs import ErrorInfo
-from core.domain.specs import EngineKind, LaneSpec
+from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.errors import LMDynoError
 from core.ui import resources
 
@@ -18,11 +18,18 @@ KIND_NAMES = {
     EngineKind.ENDPOINT: "Endpoint",
 }
 
+_WEIGHT_NAMES = {
+    Weights.CHECKPOINT: None,
+    # transformers unpacks a Llama model's GGUF blocks when it loads them.
+    Weights.GGUF: "weights of a 4-bit GGUF, unpacked",
+    Weights.AWQ: "W4A16",
+}
+
 
 def show_error(error: LMDynoError | ErrorInfo) -> None:
     """What happened, what to do next, and the code to search for."""
     parts = [_prose(error.message), _prose(error.hint), f"`{error.code}`"]
-    st.error("\n\n".join(part for part in parts if part), icon=":material/error:")
+    st.error("\n\n".join(part for part in parts if part and part != "auto"), icon=":material/error:")
 
 
 def lane_label(name: str) -> str:
@@ -41,9 +48,8 @@ def describe_lane(lane: LaneSpec) -> str:
         parts = [KIND_NAMES[lane.kind], lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
     else:
         model = lane.model.name if lane.model else None
-        weights = lane.weights if lane.weights != "checkpoint" else lane.settings.dtype
-        parts = [KIND_NAMES[lane.kind], model, weights]
-    return " · ".join(escape(part) for part in parts if part)
+        parts = [KIND_NAMES[lane.kind], model, _WEIGHT_NAMES[lane.weights], lane.settings.dtype]
+    return " · ".join(escape(part) for part in parts if part and part != "auto")
 
 
 def copy_control(text: str, *, key: str) -> None:

@@ -162,6 +162,7 @@ def _show_connection(lane: LaneSpec) -> None:
     )
 
 
+@st.fragment(run_every=REFRESH_S)
 def _show_log(lane: LaneSpec) -> None:
     st.code(resources.manager().log_tail(lane.name, 200) or "The log is empty.", language=None, height=420)
 

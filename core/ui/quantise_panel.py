@@ -5,13 +5,13 @@ from pathlib import Path
 import streamlit as st
 
 from core import units
-from core.domain.specs import ModelSpec
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import LMDynoError
 from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
 from core.models import awq
 from core.models.awq_options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
-from core.ui import resources
+from core.ui import engine_actions, resources
 from core.ui.components import escape, show_error
 from core.ui.engine_status import REFRESH_S
 
@@ -22,6 +22,7 @@ _SOURCES = {
     **{name: f"{name} (downloaded from the hub)" for name in NAMED_SETS},
     NO_DATA: "No data: round to nearest",
 }
+_DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
 _JOB_BADGES = {
     JobState.QUEUED: ":gray-badge[queued]",
     JobState.RUNNING: ":orange-badge[running]",
@@ -95,6 +96,25 @@ def _show_result(status: JobStatus) -> None:
         f"{units.gib(made.source_bytes)} → {units.gib(made.result_bytes)} "
         f"in {units.duration(status.elapsed_s)} · {escape(str(folder))}"
     )
+    if lane := _lane_of(folder):
+        st.button(
+            f"Add the lane {lane.name}",
+            icon=":material/add:",
+            key=f"lane_of_{status.id}",
+            on_click=engine_actions.keep_lane,
+            args=(lane,),
+        )
+
+
+def _lane_of(folder: Path) -> LaneSpec | None:
+    """A lane over the quantised weights; None if they have one, or belong to no model that lanes can name."""
+    book = resources.lanes()
+    model = next((model for model in book.models if model.awq == str(folder)), None)
+    taken = [lane.model for lane in book.lanes if lane.weights is Weights.AWQ]
+    if model is None or model in taken:
+        return None
+    name = f"{model.name[:28].lower()}-awq"
+    return LaneSpec(name=name, kind=EngineKind.AWQ, model=model, weights=Weights.AWQ)
 
 
 def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
@@ -109,6 +129,12 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
         left, right = st.columns(2)
         samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
         seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
+        device = left.selectbox(
+            "Runs on", _DEVICES, index=0 if resources.resources().gpu else 1, format_func=_DEVICES.__getitem__
+        )
+        out = right.text_input(
+            "Folder of the result", placeholder="the model's name and -awq, with the models"
+        )
         search = st.toggle(
             "Search scales", help="`--search-scale`: tries 20 scales a layer; better, and many times slower."
         )
@@ -116,10 +142,12 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
             return None, None
     try:
         options = AwqOptions(
-            calibration=file if source == _FILE else source,
+            calibration=file.strip() if source == _FILE else source,
             samples=samples,
             seqlen=seqlen,
             search_scale=search,
+            device=device,
+            out=out.strip() or None,
         )
     except LMDynoError as error:
         show_error(error)

@@ -33,3 +33,14 @@ def test_tok_per_s(speed, text):
 def test_unknown_counts_and_ratios_are_dashes():
     assert (units.count(None), units.ratio(None)) == ("–", "–")
     assert (units.count(12345), units.ratio(1.5)) == ("12,345", "1.50×")
+
+
+@pytest.mark.parametrize(
+    ("energy", "text"), [(None, "–"), (0.7421, "0.742 J"), (811.14, "811 J"), (1234.5, "1,234 J")]
+)
+def test_joules(energy, text):
+    assert units.joules(energy) == text
+
+
+def test_watts():
+    assert (units.watts(None), units.watts(124.6)) == ("–", "125 W")

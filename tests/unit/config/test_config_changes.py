@@ -95,6 +95,18 @@ def test_forgetting_undoes(settings):
     assert not forget_lane(settings, "lab")
 
 
+@pytest.mark.parametrize(
+    "changes", [{"url": "http://me:password@lab/v1"}, {"api_key_name": "sk-the-key-itself"}]
+)
+def test_what_could_not_be_read_again_is_not_kept_nor_repeated(settings, changes):
+    save_lane(settings, LAB)
+    faulty = replace(LAB, name="faulty", endpoint=replace(LAB.endpoint, **changes))
+    with pytest.raises(ConfigError) as raised:
+        save_lane(settings, faulty)
+    assert names(settings) == ["hf", "hf-q4", "lab"]
+    assert not any(value in f"{raised.value}{raised.value.hint}" for value in changes.values())
+
+
 def test_a_mistake_made_by_hand_names_its_file(settings):
     settings.home.mkdir(exist_ok=True)
     changes_file(settings).write_text('[lanes.lab]\nengine = "endpoint"\n')
