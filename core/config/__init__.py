@@ -1,11 +1,12 @@
 """`lanes.toml`: the models, lanes and endpoints of this LMDyno; without it, lanes that fit the machine.
 
 `[models.NAME]` names a checkpoint and what was derived from it, `[lanes.NAME]` an engine over a model or a
-server's URL. Every mistake is a ConfigError with the line, the key and what is allowed. Reading a lanes file
-touches no model: whether a folder holds one is found out when an engine starts. Lanes that were added or
-changed in the dashboard (`core.config.changes`) are laid over both.
+server's URL. Every mistake is a ConfigError with the line, the key and what is allowed. Whether a folder
+holds a model is found out when an engine starts. Lanes that were added or changed in the dashboard
+(`core.config.changes`) are laid over both.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +57,8 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
         ConfigError: with line, key and what is allowed.
     """
     book = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
-    return _with_changes(settings, book)
+    book = _with_changes(settings, book)
+    return _with_quantised(book) if gpu else book
 
 
 def _from_file(settings: Settings) -> LaneBook:
@@ -76,6 +78,24 @@ def _with_changes(settings: Settings, book: LaneBook) -> LaneBook:
     changed = read_lanes(TomlSource.read(path), book.models, path.parent)
     by_name = {lane.name: lane for lane in (*book.lanes, *changed)}
     return replace(book, lanes=tuple(by_name.values()))
+
+
+def _with_quantised(book: LaneBook) -> LaneBook:
+    """A lane for each model whose W4A16 form has been made since, unless one loads it already."""
+    served = {lane.model.name for lane in book.lanes if lane.kind is EngineKind.AWQ and lane.model}
+    names = {lane.name for lane in book.lanes}
+    added = [
+        LaneSpec(name=name, kind=EngineKind.AWQ, model=model, weights=Weights.AWQ)
+        for model in book.models
+        if model.name not in served and model.awq and (Path(model.awq).expanduser() / "config.json").is_file()
+        if (name := _lane_name(f"{model.name}-awq")) not in names
+    ]
+    return replace(book, lanes=(*book.lanes, *added))
+
+
+def _lane_name(text: str) -> str:
+    """The text as a lane may be called, its end kept."""
+    return re.sub(r"[^a-z0-9._-]", "-", text.lower())[-32:].lstrip("._-")
 
 
 def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:

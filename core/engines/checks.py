@@ -7,6 +7,7 @@ from core.engines.launch import LaunchRow, is_local_path, model_path, python_of
 from core.engines.placement import Need
 from core.engines.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
+from core.models.internlm2 import is_internlm2
 from core.models.sizes import CheckpointFacts, read_checkpoint
 
 _TURBOMIND_GROUP = 128
@@ -39,6 +40,7 @@ def need_of(lane: LaneSpec, row: LaunchRow) -> Need:
     can't load.
     """
     path = _existing_path(lane)
+    _require_no_remote_code(lane, path)
     kv_ratio = None if lane.kind is EngineKind.TRANSFORMERS else lane.settings.cache_max_entry_count
     weight_bytes = 0
     if lane.weights is Weights.GGUF:
@@ -76,6 +78,16 @@ def _existing_path(lane: LaneSpec) -> str:
             code="model-path",
         )
     return path
+
+
+def _require_no_remote_code(lane: LaneSpec, path: str) -> None:
+    if not lane.settings.trust_remote_code and Path(path).is_dir() and is_internlm2(Path(path)):
+        raise EngineLoadFailed(
+            f"{path} is an InternLM2 checkpoint, which loads only by running code of its own",
+            hint=f"Convert it once: `python -m core models internlm2 {path}`, and name the result "
+            "in lanes.toml.",
+            code="needs-conversion",
+        )
 
 
 def _how_to_get(lane: LaneSpec) -> str:

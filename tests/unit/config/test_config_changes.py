@@ -1,6 +1,7 @@
 """What the dashboard keeps of lanes, laid over the lanes file or the machine's own lanes."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +113,25 @@ def test_a_mistake_made_by_hand_names_its_file(settings):
     changes_file(settings).write_text('[lanes.lab]\nengine = "endpoint"\n')
     with pytest.raises(ConfigError, match=r"lanes\.local\.toml"):
         load_lanes(settings, gpu=False)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_a_lane_appears_for_weights_that_were_quantised_since(settings, gpu):
+    awq = settings.models_dir / "My_Model.7B-awq"
+    settings.lanes_file.write_text(
+        f'[models."My_Model.7B"]\ncheckpoint = "/m"\nawq = "{awq}"\n'
+        '[lanes.tm]\nengine = "turbomind"\nmodel = "My_Model.7B"\n'
+    )
+    assert [lane.name for lane in load_lanes(settings, gpu=gpu).lanes] == ["tm"]
+    awq.mkdir(parents=True)
+    (awq / "config.json").write_text("{}")
+    expected = ["tm", "my_model.7b-awq"] if gpu else ["tm"]
+    assert [lane.name for lane in load_lanes(settings, gpu=gpu).lanes] == expected
+
+
+def test_weights_that_a_lane_loads_already_get_no_second_one(settings):
+    book = load_lanes(settings, gpu=True)
+    awq = Path(book.models[0].awq)
+    awq.mkdir(parents=True)
+    (awq / "config.json").write_text("{}")
+    assert load_lanes(settings, gpu=True) == book

@@ -160,6 +160,15 @@ class TestChecks:
             checks.need_of(lane_in(tmp_path / "a@b"), row())
         assert caught.value.code == "model-path"
 
+    def test_internlm2_is_to_be_converted_first(self, tmp_path):
+        lane = lane_in(tmp_path)
+        config = Path(lane.model.checkpoint) / "config.json"
+        config.write_text('{"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"]}')
+        with pytest.raises(EngineLoadFailed) as caught:
+            checks.need_of(lane, row())
+        assert caught.value.code == "needs-conversion"
+        assert f"models internlm2 {lane.model.checkpoint}" in caught.value.hint
+
     def test_version_names_packages_and_backend(self, tmp_path):
         stand_in = replace(row(), label="turbomind")
         assert checks.version_of(lane_in(tmp_path), stand_in) == f"psutil {psutil.__version__} (turbomind)"
