@@ -67,6 +67,11 @@ def escape(text: str) -> str:
     return text
 
 
+def sentence(text: str) -> str:
+    """Text escaped and begun with a capital; the others stay as they are."""
+    return escape(text[:1].upper() + text[1:])
+
+
 def _prose(text: str) -> str:
     """Text as it is, but commands between backticks stay commands."""
     parts = text.split("`")

@@ -5,7 +5,7 @@ import streamlit as st
 from core.doctor import examine
 from core.doctor.findings import Diagnosis, Finding, Status
 from core.ui import resources
-from core.ui.components import escape
+from core.ui.components import escape, sentence
 
 _DIAGNOSIS = "doctor_diagnosis"
 _MARKS = {
@@ -28,4 +28,4 @@ def show_doctor() -> None:
 
 def _show(finding: Finding) -> None:
     remedy = f"  \n:gray[{escape(finding.remedy)}]" if finding.remedy else ""
-    st.markdown(f"{_MARKS[finding.status]} **{escape(finding.what)}** {escape(finding.detail)}{remedy}")
+    st.markdown(f"{_MARKS[finding.status]} **{sentence(finding.what)}** {escape(finding.detail)}{remedy}")

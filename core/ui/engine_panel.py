@@ -11,9 +11,9 @@ from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.ui import engine_actions, resources
-from core.ui.components import describe_lane, escape, lane_label, show_error
+from core.ui.components import describe_lane, escape, lane_label, sentence, show_error
 from core.ui.engine_settings import settings_form
-from core.ui.engine_status import REFRESH_S, STATE_BADGES
+from core.ui.engine_status import REFRESH_S, STATE_BADGES, show_unfit
 
 _RUNNING = (EngineState.STARTING, EngineState.HEALTHY, EngineState.STOPPING)
 
@@ -36,15 +36,17 @@ def _show_card(status: EngineStatus) -> None:
     st.markdown(f"{lane_label(status.name)} {STATE_BADGES[status.state]}{busy}")
     st.caption(describe_lane(status.lane))
     if status.state is EngineState.STARTING:
-        st.markdown(f":shimmer[{escape(status.stage or 'Starting')}] · {units.duration(status.elapsed_s)}")
+        st.markdown(f":shimmer[{sentence(status.stage or 'starting')}] · {units.duration(status.elapsed_s)}")
         if status.last_log_line:
             st.caption(escape(status.last_log_line))
     elif status.error:
         show_error(status.error)
     elif status.state is EngineState.HEALTHY:
         if status.stage:
-            st.markdown(f":orange[:material/warning: {escape(status.stage.capitalize())}]")
+            st.markdown(f":orange[:material/warning: {sentence(status.stage)}]")
         st.markdown(_facts(status))
+    elif status.state is EngineState.STOPPED:
+        show_unfit(status.lane)
     _show_buttons(status)
 
 
@@ -135,6 +137,7 @@ def _show_recipes(lane: LaneSpec) -> None:
         st.code(recipe.code, language=recipe.language, wrap_lines=True)
 
 
+@st.fragment(run_every=REFRESH_S)
 def _show_connection(lane: LaneSpec) -> None:
     try:
         endpoint = find_endpoint(resources.resources().settings, lane)

@@ -94,7 +94,14 @@ def _trust_remote_code(lane: LaneSpec, key: str) -> bool:
 
 def _start_timeout(lane: LaneSpec, key: str) -> float:
     return st.number_input(
-        "Start time-out (s)", 1.0, 86_400.0, lane.settings.start_timeout_s, key=key, help="`start_timeout_s`"
+        "Start time-out (s)",
+        1.0,
+        86_400.0,
+        lane.settings.start_timeout_s,
+        10.0,
+        format="%.0f",
+        key=key,
+        help="`start_timeout_s`",
     )
 
 

@@ -7,7 +7,7 @@ from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.ui import engine_actions, resources
-from core.ui.components import describe_lane, escape, lane_label, show_error
+from core.ui.components import describe_lane, escape, lane_label, sentence, show_error
 
 REFRESH_S = 1.0
 STATE_BADGES = {
@@ -59,7 +59,7 @@ def _show_card(status: EngineStatus) -> None:
     st.markdown(f"{lane_label(status.name)} {STATE_BADGES[status.state]}")
     st.caption(describe_lane(status.lane))
     if status.state is EngineState.STARTING:
-        st.markdown(f":shimmer[{escape(status.stage or 'Starting')}] · {units.duration(status.elapsed_s)}")
+        st.markdown(f":shimmer[{sentence(status.stage or 'starting')}] · {units.duration(status.elapsed_s)}")
         if status.last_log_line:
             st.caption(escape(status.last_log_line))
     elif status.state is EngineState.FAILED:
@@ -68,8 +68,18 @@ def _show_card(status: EngineStatus) -> None:
         show_log(status.name)
         _start_button(status, "Start again")
     elif status.state is EngineState.STOPPED:
-        st.caption("It starts with the first prompt.")
+        if not show_unfit(status.lane):
+            st.caption("It starts with the first prompt.")
         _start_button(status, "Start now")
+
+
+def show_unfit(lane: LaneSpec) -> bool:
+    """Why the lane can't run on this machine and what to do; False, and nothing, if it can."""
+    reason = resources.unfit(lane)
+    if reason is None:
+        return False
+    st.info(f"{escape(reason.message)}\n\n{escape(reason.hint)}", icon=":material/info:")
+    return True
 
 
 def _start_button(status: EngineStatus, label: str) -> None:

@@ -12,7 +12,7 @@ from core.jobs.records import JobState, JobStatus
 from core.models import awq
 from core.models.awq_options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
 from core.ui import engine_actions, resources
-from core.ui.components import escape, show_error
+from core.ui.components import escape, sentence, show_error
 from core.ui.engine_status import REFRESH_S
 
 _FILE = "a file on this machine"
@@ -23,6 +23,7 @@ _SOURCES = {
     NO_DATA: "No data: round to nearest",
 }
 _DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
+_KNOWN_AS_DONE = "quantise_known_as_done"
 _JOB_BADGES = {
     JobState.QUEUED: ":gray-badge[queued]",
     JobState.RUNNING: ":orange-badge[running]",
@@ -51,8 +52,13 @@ def show_quantisation() -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def show_jobs() -> None:
-    """All quantisations, newest first; refreshes itself."""
-    for status in Jobs(resources.resources().settings).statuses(awq.JOB_KIND)[:5]:
+    """All quantisations, newest first; refreshes itself, and the lanes when one is done."""
+    statuses = Jobs(resources.resources().settings).statuses(awq.JOB_KIND)
+    done = {status.id for status in statuses if status.state is JobState.DONE}
+    if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
+        st.session_state[_KNOWN_AS_DONE] = done
+        resources.resources().reload_lanes()
+    for status in statuses[:5]:
         with st.container(border=True):
             _show_job(status)
 
@@ -62,8 +68,8 @@ def _show_job(status: JobStatus) -> None:
     st.markdown(f"**{escape(status.spec.title)}** {_JOB_BADGES[status.state]}")
     if not status.state.ended:
         left = f" · about {units.duration(status.expected_s)} left" if status.expected_s is not None else ""
-        text = f"{record.stage or 'Waiting'} · {units.duration(status.elapsed_s)}{left}"
-        st.progress(record.progress or 0.0, text=escape(text))
+        text = f"{record.stage or 'waiting'} · {units.duration(status.elapsed_s)}{left}"
+        st.progress(record.progress or 0.0, text=sentence(text))
         st.button(
             "Cancel",
             icon=":material/close:",
@@ -129,6 +135,7 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
         left, right = st.columns(2)
         samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
         seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
+        left, right = st.columns(2)  # a row of its own, so that a narrow screen keeps the order
         device = left.selectbox(
             "Runs on", _DEVICES, index=0 if resources.resources().gpu else 1, format_func=_DEVICES.__getitem__
         )

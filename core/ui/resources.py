@@ -13,6 +13,7 @@ import streamlit as st
 from core import logs
 from core.config import LaneBook, load_lanes
 from core.doctor import can_run
+from core.domain.runs import ErrorInfo
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
@@ -95,6 +96,11 @@ def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ..
 
 def lanes() -> LaneBook:
     return resources().book
+
+
+def unfit(lane: LaneSpec) -> ErrorInfo | None:
+    """Why a lane can't run on this machine and what to do; None if nothing speaks against it."""
+    return can_run(lane, gpu=resources().gpu)
 
 
 def manager() -> EngineManager:

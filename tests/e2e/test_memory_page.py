@@ -88,6 +88,9 @@ def test_a_frozen_chart_stays_and_can_be_zoomed(memory):
 
 def test_the_samples_can_be_taken_away(memory):
     expect(card(memory)).to_be_visible()
+    # Frozen, since a busy machine may fetch the file after the next refresh, when Streamlit has dropped it.
+    memory.get_by_text("Freeze", exact=True).click()
+    memory.wait_for_timeout(2000)
     with memory.expect_download() as download:
         memory.get_by_role("button", name="CSV").click()
     rows = download.value.path().read_text().splitlines()

@@ -13,10 +13,13 @@ from core.ui.turn_index import TurnIndex
 def world(monkeypatch):
     """The dashboard's resources as stand-ins: `manager`, `meter`, `store`."""
     store = page_fakes.FakeStore()
-    things = SimpleNamespace(manager=page_fakes.FakeManager(), meter=page_fakes.FakeMeter(store), store=store)
+    things = SimpleNamespace(
+        manager=page_fakes.FakeManager(), meter=page_fakes.FakeMeter(store), store=store, unfit={}
+    )
     monkeypatch.setattr(resources, "manager", lambda: things.manager)
     monkeypatch.setattr(resources, "meter", lambda: things.meter)
     monkeypatch.setattr(resources, "store", lambda: things.store)
+    monkeypatch.setattr(resources, "unfit", lambda lane: things.unfit.get(lane.name))
     index = TurnIndex()
     monkeypatch.setattr(resources, "started", lambda: index)
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)

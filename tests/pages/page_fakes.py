@@ -160,6 +160,12 @@ class FakeManager:
     def __init__(self):
         self.ensured = []
         self.restarted = []
+        self.stopped = []
+        self.lanes = BOOK.lanes
+        self.in_use: set[str] = set()
+        self.refusal: EngineError | None = None
+        """What `stop` and `restart` raise."""
+        self.stages: dict[str, str] = {}
         self.states: dict[str, EngineState] = {}
         self.errors: dict[str, ErrorInfo] = {}
 
@@ -167,30 +173,40 @@ class FakeManager:
         self.ensured.append(name)
 
     def restart(self, name):
+        if self.refusal:
+            raise self.refusal
         self.restarted.append(name)
+
+    def stop(self, name):
+        if self.refusal:
+            raise self.refusal
+        self.stopped.append(name)
+
+    def configure(self, lanes):
+        self.lanes = lanes
 
     def status(self, name):
         state = self.states.get(name, EngineState.HEALTHY)
         return EngineStatus(
             name=name,
-            lane=BOOK.lane(name),
+            lane=next(lane for lane in self.lanes if lane.name == name),
             state=state,
             since=utc_now() - timedelta(seconds=75),
             elapsed_s=75.0,
             pid=4711,
             port=40000,
-            url=None,
-            version=None,
+            url="http://127.0.0.1:40000/v1" if state is EngineState.HEALTHY else None,
+            version="transformers 5.23.0" if state is EngineState.HEALTHY else None,
             device="cpu",
-            stage="loading the weights" if state is EngineState.STARTING else None,
+            stage="loading the weights" if state is EngineState.STARTING else self.stages.get(name),
             last_log_line="Loading shard 1 of 2" if state is EngineState.STARTING else "",
             error=self.errors.get(name),
-            in_use=False,
+            in_use=name in self.in_use,
             owned=True,
         )
 
     def statuses(self):
-        return tuple(self.status(lane.name) for lane in BOOK.lanes if lane.is_local)
+        return tuple(self.status(lane.name) for lane in self.lanes if lane.is_local)
 
     def log_tail(self, name, lines=40):
         return f"the log of {name}"

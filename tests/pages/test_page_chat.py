@@ -295,7 +295,7 @@ def test_engines_that_are_not_ready_say_why_and_offer_what_can_be_done(app, worl
     world.manager.states = {"hf": EngineState.STARTING, "hf-q4": EngineState.FAILED}
     world.manager.errors["hf-q4"] = ErrorInfo("engine-load-failed", "No such model", "Prepare it.")
     app.run()
-    assert "loading the weights" in texts(app)
+    assert "Loading the weights" in texts(app)
     assert "1 min 15 s" in texts(app)
     assert "Loading shard 1 of 2" in texts(app)
     assert "No such model" in app.error[0].value

@@ -1,0 +1,608 @@
+"""The engines page over stand-ins for engines, jobs and doctor; lanes are kept in a folder of the test."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from core.config import LaneBook, load_lanes
+from core.config.changes import changes_file, save_lane
+from core.doctor.findings import Diagnosis, Finding, Status
+from core.domain.runs import ErrorInfo, utc_now
+from core.domain.specs import (
+    SETTINGS_OF,
+    Dialect,
+    Endpoint,
+    EndpointSpec,
+    EngineKind,
+    EngineSettings,
+    LaneSpec,
+    ModelSpec,
+    Weights,
+)
+from core.engines.endpoints import ServerMetrics
+from core.engines.registry import EngineEntry, EngineState, Registry
+from core.errors import EngineBusy, EngineCrashed, InputError
+from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.models import awq
+from core.models.awq_options import AwqOptions
+from core.models.awq_provenance import Provenance
+from core.settings import Settings
+from core.telemetry.processes import this_process
+from core.ui import doctor_panel, endpoint_panel, quantise_panel, resources
+from tests import scripted_server
+
+GIB = 2**30
+KEY = "sk-not-for-other-eyes"
+LANES = """
+[models.tiny]
+checkpoint = "./tiny"
+gguf = "tiny.gguf"
+
+[lanes.hf]
+engine = "transformers"
+model = "tiny"
+device = "cpu"
+dtype = "bfloat16"
+
+[lanes.fast]
+engine = "turbomind"
+model = "tiny"
+cache_max_entry_count = 0.5
+
+[lanes.remote]
+engine = "endpoint"
+url = "http://gpu-host:23333/v1"
+model = "tiny"
+api_key = "LMDYNO_TEST_KEY"
+"""
+
+
+class Dashboard:
+    """What `resources.resources()` gives the page: real lanes of a temporary home, no engines."""
+
+    def __init__(self, home, manager):
+        self.settings = Settings(
+            home=home,
+            lanes_file=home / "lanes.toml",
+            database_url="sqlite://",
+            secrets_file=home / "secrets.toml",
+        )
+        self.settings.lanes_file.write_text(LANES)
+        self.gpu = True
+        self.manager = manager
+        self.reload_lanes()
+
+    def reload_lanes(self):
+        self.book = load_lanes(self.settings, gpu=self.gpu)
+        self.manager.configure(self.book.lanes)
+
+
+class FakeJobs:
+    def __init__(self):
+        self.all: list[JobStatus] = []
+        self.cancelled = []
+
+    def __call__(self, settings):
+        return self
+
+    def statuses(self, kind=None):
+        return tuple(self.all)
+
+    def cancel(self, job_id):
+        self.cancelled.append(job_id)
+
+    def log_tail(self, job_id, lines=40):
+        return f"the log of {job_id}"
+
+    def add(self, *, target="/nowhere", **record):
+        arguments = {"target": str(target)}
+        spec = JobSpec(
+            id="job1",
+            kind="quantise",
+            title="W4A16 of tiny",
+            worker="none",
+            arguments=arguments,
+            python="none",
+        )
+        self.all.append(JobStatus(spec, JobRecord(**record)))
+
+
+@pytest.fixture
+def engines(world, monkeypatch, tmp_path):
+    """What stands behind the page: `manager`, `dashboard`, `jobs`, `metrics` of every server."""
+    monkeypatch.setenv("LMDYNO_TEST_KEY", KEY)
+    dashboard = Dashboard(tmp_path, world.manager)
+    things = SimpleNamespace(manager=world.manager, dashboard=dashboard, jobs=FakeJobs(), metrics=None)
+    monkeypatch.setattr(resources, "resources", lambda: dashboard)
+    monkeypatch.setattr(resources, "lanes", lambda: dashboard.book)
+    monkeypatch.setattr(resources, "sampler", lambda: SimpleNamespace(samples=lambda: ()))
+    monkeypatch.setattr(endpoint_panel, "server_metrics", lambda *a, **k: things.metrics)
+    monkeypatch.setattr(quantise_panel, "Jobs", things.jobs)
+    return things
+
+
+@pytest.fixture
+def open_page(engines, new_app):
+    """Opens the page; `section` and `details` are tabs, `lane` the one whose details are shown."""
+
+    def open_at(section=None, *, lane=None, details=None):
+        app = new_app().run()
+        app.switch_page("pages/engines.py").run()
+        if section:
+            app.session_state["engines_section"] = section
+        if lane:
+            app.session_state["engines_lane"] = lane
+        if details:
+            app.session_state[f"details_{lane}"] = details
+        app.run()
+        assert not app.exception
+        return app
+
+    return open_at
+
+
+ENDPOINTS = ":material/cloud: Endpoints"
+QUANTISE = ":material/compress: Quantise (W4A16)"
+MACHINE = ":material/stethoscope: This machine"
+
+
+def texts(app):
+    kinds = (app.markdown, app.caption, app.error, app.info, app.warning, app.success, app.code)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def keys(app):
+    return {button.key for button in app.button}
+
+
+def submit(app, label):
+    return next(button for button in app.button if button.label == label).click().run()
+
+
+def field(kind, label):
+    return next(widget for widget in kind if widget.label == label)
+
+
+class TestCards:
+    def test_a_stopped_lane_that_can_not_run_here_says_why(self, open_page, engines, world):
+        engines.manager.states["hf"] = EngineState.STOPPED
+        world.unfit["hf"] = ErrorInfo("no-gpu", "It needs an NVIDIA GPU.", "Use a lane on the CPU.")
+        shown = texts(open_page())
+        assert "It needs an NVIDIA GPU." in shown
+        assert "Use a lane on the CPU." in shown
+
+    def test_a_starting_engine_says_what_it_does(self, open_page, engines):
+        engines.manager.states["hf"] = EngineState.STARTING
+        app = open_page()
+        assert ":shimmer[Loading the weights] · 1 min 15 s" in texts(app)
+        assert "Loading shard 1 of 2" in texts(app)
+        assert {"engine_stop_hf", "engine_restart_hf"} <= keys(app)
+        assert "engine_start_hf" not in keys(app)
+
+    def test_a_healthy_engine_shows_its_facts(self, open_page, engines):
+        facts = texts(open_page())
+        assert "Address: `http://127.0.0.1:40000/v1`" in facts
+        assert "Process: 4711 on cpu" in facts
+        assert "Up for: 1 min 15 s" in facts
+        assert "Version: transformers 5.23.0" in facts
+        assert "Memory: –" in facts
+
+    def test_memory_as_sampled_last(self, open_page, monkeypatch):
+        share = SimpleNamespace(gpu=1, used_bytes=3 * GIB)
+        unknown = SimpleNamespace(gpu=2, used_bytes=None)
+        reading = SimpleNamespace(name="fast", gpu_memory=(share, unknown), resident_bytes=GIB)
+        sampler = SimpleNamespace(samples=lambda: (SimpleNamespace(engines=(reading,)),))
+        monkeypatch.setattr(resources, "sampler", lambda: sampler)
+        assert "Memory: 3.00 GiB on GPU 1, 1.00 GiB resident" in texts(open_page())
+
+    def test_a_healthy_engine_with_something_to_say_says_it(self, open_page, engines):
+        engines.manager.stages["hf"] = "runs with earlier settings until it is restarted"
+        assert "Runs with earlier settings until it is restarted" in texts(open_page())
+
+    def test_a_failed_engine_gives_reason_and_way_out(self, open_page, engines):
+        engines.manager.states["hf"] = EngineState.FAILED
+        engines.manager.errors["hf"] = ErrorInfo("engine-died", "It was killed", "Start it again.")
+        app = open_page()
+        assert [error.value for error in app.error] == ["It was killed\n\nStart it again.\n\n`engine-died`"]
+        app.button(key="engine_start_hf").click().run()
+        assert engines.manager.ensured == ["hf"]
+
+    def test_a_stopped_engine_can_only_be_started(self, open_page, engines):
+        engines.manager.states["hf"] = EngineState.STOPPED
+        app = open_page()
+        assert not {"engine_stop_hf", "engine_restart_hf"} & keys(app)
+        app.button(key="engine_start_hf").click().run()
+        assert engines.manager.ensured == ["hf"]
+
+    def test_stop_and_restart_reach_the_manager(self, open_page, engines):
+        app = open_page()
+        app.button(key="engine_stop_hf").click().run()
+        app.button(key="engine_restart_fast").click().run()
+        assert engines.manager.stopped == ["hf"]
+        assert engines.manager.restarted == ["fast"]
+
+    def test_what_is_in_use_cannot_be_stopped(self, open_page, engines):
+        engines.manager.in_use = {"hf"}
+        app = open_page()
+        assert "in use" in texts(app)
+        assert app.button(key="engine_stop_hf").disabled
+        assert app.button(key="engine_restart_hf").disabled
+        assert not app.button(key="engine_stop_fast").disabled
+
+    def test_an_engine_that_got_busy_meanwhile_says_so(self, open_page, engines):
+        engines.manager.refusal = EngineBusy("hf is in use", hint="Wait for its answer.")
+        app = open_page()
+        app.button(key="engine_stop_hf").click().run()
+        assert [toast.value for toast in app.toast] == ["hf is in use Wait for its answer."]
+        assert not app.exception
+
+    def test_without_engines_of_ones_own_the_page_says_so(self, open_page, engines):
+        lanes = tuple(lane for lane in engines.dashboard.book.lanes if not lane.is_local)
+        engines.dashboard.book = LaneBook(models=(), lanes=lanes, source=None)
+        engines.manager.configure(lanes)
+        assert "all of them are endpoints" in texts(open_page())
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", ["hf", "fast"])
+    def test_the_form_has_the_fields_of_its_kind(self, open_page, engines, name):
+        app = open_page(lane=name)
+        start = f"setting_{name}_"
+        kinds = ("selectbox", "multiselect", "text_input", "number_input", "slider", "toggle", "button_group")
+        found = {w.key for kind in kinds for w in app.get(kind) if w.key and w.key.startswith(start)}
+        kind = engines.dashboard.book.lane(name).kind
+        assert {key.removeprefix(start) for key in found} == SETTINGS_OF[kind]
+
+    def test_apply_keeps_the_lane_and_restarts_its_engine(self, open_page, engines):
+        app = open_page(lane="fast")
+        app.slider(key="setting_fast_cache_max_entry_count").set_value(0.8)
+        app.number_input(key="setting_fast_session_len").set_value(8192)
+        app.toggle(key="setting_fast_enable_prefix_caching").set_value(True)
+        submit(app, "Apply")
+        kept = load_lanes(engines.dashboard.settings, gpu=True).lane("fast").settings
+        assert kept == EngineSettings(cache_max_entry_count=0.8, session_len=8192, enable_prefix_caching=True)
+        assert engines.manager.restarted == ["fast"]
+        assert engines.dashboard.settings.lanes_file.read_text() == LANES
+
+    def test_a_stopped_engine_stays_stopped(self, open_page, engines):
+        engines.manager.states["hf"] = EngineState.STOPPED
+        app = open_page(lane="hf")
+        app.toggle(key="setting_hf_continuous_batching").set_value(True)
+        submit(app, "Apply")
+        assert engines.dashboard.book.lane("hf").settings.continuous_batching
+        assert engines.manager.restarted == []
+
+    def test_nothing_changed_restarts_nothing(self, open_page, engines):
+        submit(open_page(lane="fast"), "Apply")
+        assert engines.manager.restarted == []
+        assert not changes_file(engines.dashboard.settings).exists()
+
+    def test_settings_that_contradict_each_other_are_refused(self, open_page, engines):
+        app = open_page(lane="fast")
+        app.number_input(key="setting_fast_tp").set_value(2)
+        app.multiselect(key="setting_fast_devices").set_value([0])
+        submit(app, "Apply")
+        (error,) = app.error
+        assert "tp does not fit" in error.value
+        assert "at most the number of devices, 1" in error.value
+        assert not changes_file(engines.dashboard.settings).exists()
+        assert engines.manager.restarted == []
+
+    def test_code_of_a_model_is_warned_of(self, open_page, engines):
+        app = open_page(lane="hf")
+        assert not app.warning
+        app.toggle(key="setting_hf_trust_remote_code").set_value(True)
+        submit(app, "Apply")
+        assert "runs code that came with its model" in app.warning[0].value
+
+    def test_a_lane_that_is_gone_gives_way_to_the_first(self, open_page, engines):
+        app = open_page(lane="remote")
+        lanes = tuple(lane for lane in engines.dashboard.book.lanes if lane.name != "remote")
+        engines.dashboard.book = replace(engines.dashboard.book, lanes=lanes)
+        app.run()
+        assert not app.exception
+        assert "### " in texts(app)
+
+
+class TestDetails:
+    def test_recipes_follow_the_settings_and_hold_no_key(self, open_page):
+        shown = texts(open_page(lane="fast", details="Reproduce this lane"))
+        assert "lmdeploy serve api_server" in shown
+        assert "--cache-max-entry-count 0.5" in shown
+        assert "TurbomindEngineConfig" in shown
+        assert "$LMDYNO_API_KEY" in shown
+
+    def test_recipes_of_an_endpoint_name_its_key_only(self, open_page):
+        shown = texts(open_page(lane="remote", details="Reproduce this lane"))
+        assert "http://gpu-host:23333/v1/chat/completions" in shown
+        assert "$LMDYNO_TEST_KEY" in shown
+        assert KEY not in shown
+
+    def test_the_key_of_an_own_engine_is_shown_to_its_owner(self, open_page, engines):
+        registered(engines, api_key="own-key")
+        app = open_page(lane="hf", details="Connect")
+        assert {"http://127.0.0.1:40000/v1", "tiny", "own-key"} <= {code.value for code in app.code}
+
+    def test_the_key_of_somebody_elses_server_is_not(self, open_page):
+        app = open_page(lane="remote", details="Connect")
+        assert {"http://gpu-host:23333/v1", "tiny"} == {code.value for code in app.code}
+        assert KEY not in texts(app)
+
+    def test_an_engine_that_does_not_run_has_no_address(self, open_page):
+        app = open_page(lane="hf", details="Connect")
+        assert "The engine of hf is not running" in app.error[0].value
+
+    def test_the_log(self, open_page):
+        app = open_page(lane="hf", details="Log")
+        assert "the log of hf" in texts(app)
+
+
+def registered(engines, *, api_key):
+    lane = engines.dashboard.book.lane("hf")
+    with Registry(engines.dashboard.settings).changing() as entries:
+        entries["hf"] = EngineEntry(
+            lane=lane,
+            state=EngineState.HEALTHY,
+            since=utc_now(),
+            owner=this_process(),
+            worker=this_process(),
+            process=this_process(),
+            port=40000,
+            endpoint=Endpoint(
+                url="http://127.0.0.1:40000/v1", model="tiny", dialect=Dialect.TRANSFORMERS, api_key=api_key
+            ),
+            log_file="none.log",
+        )
+
+
+@pytest.fixture(scope="module")
+def server():
+    with scripted_server.running() as running:
+        yield running
+
+
+def probed(app, url, key_name=""):
+    field(app.text_input, "Base URL").set_value(url)
+    field(app.text_input, "Name of its key").set_value(key_name)
+    return submit(app, "Test the connection")
+
+
+class TestEndpoints:
+    def test_a_server_is_tested_and_becomes_a_lane(self, open_page, engines, server):
+        app = probed(open_page(ENDPOINTS), f" {server.url}/ ")
+        assert f"Models: {len(scripted_server.SCENARIOS)}." in app.success[0].value
+        field(app.text_input, "Name of the lane").set_value("lab")
+        field(app.selectbox, "Model").set_value("slow")
+        submit(app, "Add the lane")
+        assert not app.exception
+        assert not app.success
+        kept = load_lanes(engines.dashboard.settings, gpu=True).lane("lab")
+        assert kept == LaneSpec(
+            name="lab", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url=server.url, model="slow")
+        )
+        assert "**lab**" in texts(app)
+
+    def test_an_added_endpoint_can_be_removed_those_of_the_file_not(self, open_page, engines):
+        spec = EndpointSpec(url="http://lab/v1")
+        keep(engines, LaneSpec(name="lab", kind=EngineKind.ENDPOINT, endpoint=spec))
+        app = open_page(ENDPOINTS, lane="lab")
+        assert "forget_remote" not in keys(app)
+        app.button(key="forget_lab").click().run()
+        assert not app.exception
+        assert [lane.name for lane in engines.dashboard.book.lanes] == ["hf", "fast", "remote"]
+        app.session_state["engines_section"] = ":material/memory: Engines"
+        assert not app.run().exception
+
+    @pytest.mark.parametrize(
+        ("name", "problem"),
+        [
+            ("remote", "There is a lane remote already"),
+            ("Big Lab", "is no name for a lane"),
+            ("", "is no name for a lane"),
+        ],
+    )
+    def test_names_that_do_not_do(self, open_page, engines, server, name, problem):
+        app = probed(open_page(ENDPOINTS), server.url)
+        field(app.text_input, "Name of the lane").set_value(name)
+        submit(app, "Add the lane")
+        assert problem in app.error[0].value
+        assert app.success
+        assert not changes_file(engines.dashboard.settings).exists()
+
+    def test_what_the_lanes_file_would_refuse_is_not_kept(self, open_page, engines, monkeypatch, server):
+        monkeypatch.setenv("lower_case", "k")
+        app = probed(open_page(ENDPOINTS), server.url, "lower_case")
+        field(app.text_input, "Name of the lane").set_value("lab")
+        submit(app, "Add the lane")
+        assert "is not the name of a secret" in app.error[0].value
+        assert not changes_file(engines.dashboard.settings).exists()
+
+    def test_a_key_typed_instead_of_its_name_is_not_repeated(self, open_page, server):
+        app = probed(open_page(ENDPOINTS), server.url, KEY)
+        assert "never the key itself" in app.error[0].value
+        assert KEY not in texts(app)
+        assert not app.success
+
+    def test_a_server_that_is_not_there(self, open_page, monkeypatch):
+        def unreachable(url, key):
+            raise EngineCrashed(
+                f"{url} can't be reached", hint="Check host and port.", code="endpoint-unreachable"
+            )
+
+        monkeypatch.setattr(endpoint_panel, "probe", unreachable)
+        app = probed(open_page(ENDPOINTS), "http://nowhere/v1")
+        assert "can't be reached" in app.error[0].value
+        assert "Add the lane" not in {button.label for button in app.button}
+
+    def test_an_address_that_is_none(self, open_page):
+        app = probed(open_page(ENDPOINTS), "gpu-host")
+        assert "“gpu-host” is no web address" in app.error[0].value
+
+    def test_the_load_of_a_server(self, open_page, engines):
+        assert "no `/metrics` there" in texts(open_page(ENDPOINTS))
+        engines.metrics = ServerMetrics(kv_used_ratio=0.25, running=3, waiting=None)
+        assert "3 running · – waiting · KV cache 25%" in texts(open_page(ENDPOINTS))
+
+
+def keep(engines, lane):
+    save_lane(engines.dashboard.settings, lane)
+    engines.dashboard.reload_lanes()
+
+
+class TestQuantisation:
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What `awq.quantize` was asked."""
+        found = []
+        monkeypatch.setattr(awq, "quantize", lambda settings, model, options: found.append((model, options)))
+        return found
+
+    def test_the_form_starts_the_job(self, open_page, engines, asked):
+        app = open_page(QUANTISE)
+        field(app.number_input, "Samples").set_value(16)
+        field(app.number_input, "Tokens in each").set_value(512)
+        field(app.text_input, "Folder of the result").set_value("/data/tiny-4bit")
+        field(app.toggle, "Search scales").set_value(True)
+        submit(app, "Quantise")
+        assert asked == [
+            (
+                engines.dashboard.book.model("tiny"),
+                AwqOptions(samples=16, seqlen=512, search_scale=True, out="/data/tiny-4bit"),
+            )
+        ]
+        assert not app.error
+
+    def test_a_file_of_ones_own_and_no_gpu(self, open_page, engines, asked):
+        engines.dashboard.gpu = False
+        app = open_page(QUANTISE)
+        field(app.selectbox, "Calibration text").set_value("a file on this machine").run()
+        field(app.text_input, "Path of the file").set_value("~/texts.jsonl")
+        submit(app, "Quantise")
+        assert [options for _, options in asked] == [AwqOptions(calibration="~/texts.jsonl", device="cpu")]
+
+    def test_without_data_there_is_nothing_to_count(self, open_page):
+        app = open_page(QUANTISE)
+        field(app.selectbox, "Calibration text").set_value("none").run()
+        assert field(app.number_input, "Samples").disabled
+        assert field(app.number_input, "Tokens in each").disabled
+
+    def test_what_stands_in_the_way_is_shown(self, open_page, monkeypatch):
+        def refuse(*_):
+            raise InputError("There is no NVIDIA GPU here", hint="Take the CPU.", code="no-gpu")
+
+        monkeypatch.setattr(awq, "quantize", refuse)
+        app = submit(open_page(QUANTISE), "Quantise")
+        assert app.error[0].value == "There is no NVIDIA GPU here\n\nTake the CPU.\n\n`no-gpu`"
+
+    def test_progress_and_cancel(self, open_page, engines):
+        now = utc_now()
+        started = {"started_at": now - timedelta(minutes=10), "progress_at": now}
+        engines.jobs.add(state=JobState.RUNNING, stage="calibrating", progress=0.25, **started)
+        app = open_page(QUANTISE)
+        (bar,) = app.get("progress")
+        assert bar.proto.value == 25
+        assert re.match(r"Calibrating · 10 min \d+ s · about (29|30) min \d+ s left", bar.proto.text)
+        assert "W4A16 of tiny" in texts(app)
+        app.button(key="cancel_job1").click().run()
+        assert engines.jobs.cancelled == ["job1"]
+
+    def test_a_job_that_waits_or_was_cancelled(self, open_page, engines):
+        engines.jobs.add(state=JobState.QUEUED)
+        assert open_page(QUANTISE).get("progress")[0].proto.text == "Waiting · –"
+        engines.jobs.all.clear()
+        engines.jobs.add(state=JobState.CANCELLED)
+        app = open_page(QUANTISE)
+        assert "cancelled" in texts(app)
+        assert "cancel_job1" not in keys(app)
+
+    def test_a_job_that_failed(self, open_page, engines):
+        error = ErrorInfo("disk-full", "The disk is full", "Free some of it.")
+        engines.jobs.add(state=JobState.FAILED, error=error)
+        app = open_page(QUANTISE)
+        assert app.error[0].value == "The disk is full\n\nFree some of it.\n\n`disk-full`"
+        app.session_state["job_log_job1"] = True
+        assert "the log of job1" in texts(app.run())
+
+    def test_a_result_and_its_lane(self, open_page, engines):
+        model = engines.dashboard.book.model("tiny")
+        folder = engines.dashboard.settings.models_dir / "tiny-awq"
+        folder.mkdir(parents=True)
+        provenance(model).write(folder)
+        now = utc_now()
+        engines.jobs.add(
+            target=folder, state=JobState.DONE, started_at=now - timedelta(seconds=90), finished_at=now
+        )
+        app = open_page(QUANTISE)
+        assert "2.00 GiB → 512 MiB in 1 min 30 s" in texts(app)
+        app.button(key="lane_of_job1").click().run()
+        assert engines.dashboard.book.lane("tiny-awq") == LaneSpec(
+            name="tiny-awq", kind=EngineKind.AWQ, model=model, weights=Weights.AWQ
+        )
+        assert "lane_of_job1" not in keys(app)
+
+    def test_a_result_that_was_deleted_since(self, open_page, engines):
+        engines.jobs.add(state=JobState.DONE)
+        assert "has been deleted since" in texts(open_page(QUANTISE))
+
+
+def provenance(model: ModelSpec) -> Provenance:
+    return Provenance(
+        tool="lmdeploy",
+        source=model.checkpoint,
+        source_config_sha256="",
+        calibration="none",
+        calibration_sha256=None,
+        samples=0,
+        seqlen=None,
+        search_scale=False,
+        batch_size=1,
+        dtype="float16",
+        bits=4,
+        group_size=128,
+        versions={},
+        device="cpu",
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_s=90.0,
+        source_bytes=2 * GIB,
+        result_bytes=GIB // 2,
+    )
+
+
+class TestMachine:
+    def test_findings_worst_first_each_with_its_remedy(self, open_page, engines, monkeypatch):
+        found = (
+            Finding(Status.OK, "memory", "64 GiB"),
+            Finding(Status.FAIL, "Driver", "525 is too old", "Install 570 or newer."),
+            Finding(Status.INFO, "GPU", "none"),
+            Finding(Status.WARN, "Disk", "3 GiB free"),
+        )
+        asked = []
+
+        def examine(settings, lanes):
+            asked.append(lanes)
+            return Diagnosis(findings=found, lanes=(), machine=None)
+
+        monkeypatch.setattr(doctor_panel, "examine", examine)
+        app = open_page(MACHINE)
+        lines = [m.value for m in app.main.markdown if "**" in m.value]
+        assert [line.split("**")[1] for line in lines] == ["Driver", "Disk", "GPU", "Memory"]
+        assert "Install 570 or newer." in lines[0]
+        app.run()
+        assert asked == [engines.dashboard.book]
+        submit(app, "Examine this machine")
+        assert len(asked) == 2
+
+
+def test_the_lanes_are_read_again_when_a_quantisation_is_done(open_page, engines):
+    reads = []
+    engines.dashboard.reload_lanes = lambda: reads.append(1)
+    app = open_page(QUANTISE)
+    assert not reads
+    engines.jobs.add(state=JobState.DONE)
+    app.run()
+    assert len(reads) == 1
+    app.run()
+    assert len(reads) == 1
