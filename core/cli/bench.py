@@ -1,7 +1,6 @@
 """`bench`: a load test from the command line, in this process; it is stored like those of the dashboard."""
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,9 +23,8 @@ from core.bench.plan import (
 from core.bench.presets import Preset, parse_limits, preset_plan
 from core.bench.process import conduct
 from core.cli import context
-from core.config import LaneBook
 from core.domain.bench import BenchRun, RunState
-from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
+from core.domain.specs import Dialect
 from core.errors import InputError
 from core.settings import Settings
 
@@ -89,7 +87,7 @@ def bench(
     Ctrl-C stops and keeps what was measured. Exit code 1: a request failed.
     """
     settings, book = context.load()
-    lanes = chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
+    lanes = context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
     if preset is not None:
         plan = preset_plan(preset, lanes)
     else:
@@ -116,32 +114,6 @@ def bench(
         raise typer.Exit(STOPPED_EXIT_CODE)
     if failed or run.state is not RunState.DONE:
         raise typer.Exit(1)
-
-
-def chosen_lanes(
-    book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
-) -> tuple[LaneSpec, ...]:
-    """Lanes of the lanes file, then one for each endpoint."""
-    if not names and not urls:
-        raise InputError(
-            "No lane was named",
-            hint=f"Add --lane NAME ({', '.join(spec.name for spec in book.lanes)}), or --endpoint URL.",
-        )
-    if models and len(models) != len(urls):
-        raise InputError(
-            f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
-        )
-    remote = (
-        LaneSpec(
-            name=f"endpoint-{number}",
-            kind=EngineKind.ENDPOINT,
-            endpoint=EndpointSpec(
-                url=url.rstrip("/"), model=models[number - 1] if models else None, dialect=dialect
-            ),
-        )
-        for number, url in enumerate(urls, start=1)
-    )
-    return (*(book.lane(name) for name in dict.fromkeys(names)), *remote)
 
 
 def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, natural: bool) -> Workload:

@@ -13,15 +13,14 @@ from rich.table import Table
 from core import units
 from core.cli import context
 from core.codec import encode
-from core.config import LaneBook
 from core.domain.conversation import messages_for
 from core.domain.runs import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.sampling import Sampling
-from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.domain.specs import Dialect, LaneSpec
 from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
-from core.errors import EngineError, InputError, StoreError
+from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
@@ -43,6 +42,7 @@ def chat(
     model: Annotated[
         list[str] | None, typer.Option(help="The model's id at each --endpoint, in the same order.")
     ] = None,
+    dialect: Annotated[Dialect, typer.Option(help="What the endpoints speak.")] = Dialect.GENERIC,
     together: Annotated[
         bool, typer.Option("--together", help="All lanes at once instead of one after another.")
     ] = False,
@@ -75,7 +75,7 @@ def chat(
         ),
         requests=tuple(
             RequestPlan(lane=spec, messages=messages_for(prompt, system=system))
-            for spec in _lanes(book, lane or [], endpoint or [], model or [])
+            for spec in context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
         ),
     )
     records = _ask(settings, plan, quiet=as_json)
@@ -85,29 +85,6 @@ def chat(
         output.print(_table(records))
     if any(record.error for record in records):
         raise typer.Exit(1)
-
-
-def _lanes(
-    book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str]
-) -> tuple[LaneSpec, ...]:
-    if not names and not urls:
-        raise InputError(
-            "No lane was named",
-            hint=f"Add --lane NAME ({', '.join(spec.name for spec in book.lanes)}), or --endpoint URL.",
-        )
-    if models and len(models) != len(urls):
-        raise InputError(
-            f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
-        )
-    remote = (
-        LaneSpec(
-            name=f"endpoint-{number}",
-            kind=EngineKind.ENDPOINT,
-            endpoint=EndpointSpec(url=url.rstrip("/"), model=models[number - 1] if models else None),
-        )
-        for number, url in enumerate(urls, start=1)
-    )
-    return (*(book.lane(name) for name in dict.fromkeys(names)), *remote)
 
 
 def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRecord, ...]:

@@ -123,40 +123,28 @@ def _environment(lane: LaneSpec, place: Place) -> dict[str, str]:
 
 
 # Seen on an H100 with a 3.5 GiB model over weights and KV cache: transformers 0.8, TurboMind 1.1 to 1.9 GiB.
+def _lmdeploy_row(backend: str) -> LaunchRow:
+    return LaunchRow(
+        packages=("lmdeploy", "torch"),
+        dialect=Dialect.LMDEPLOY,
+        command=_lmdeploy,
+        needs_gpu=True,
+        overhead_bytes=2 * _GIB,
+        label=backend,
+        warms_up=True,
+    )
+
+
 LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
     EngineKind.TRANSFORMERS: LaunchRow(
-        warms_up=True,
         packages=("transformers", "torch"),
         dialect=Dialect.TRANSFORMERS,
         command=_transformers,
         needs_gpu=False,
         overhead_bytes=1 * _GIB,
-    ),
-    EngineKind.TURBOMIND: LaunchRow(
         warms_up=True,
-        packages=("lmdeploy", "torch"),
-        dialect=Dialect.LMDEPLOY,
-        command=_lmdeploy,
-        needs_gpu=True,
-        overhead_bytes=2 * _GIB,
-        label="turbomind",
     ),
-    EngineKind.AWQ: LaunchRow(
-        warms_up=True,
-        packages=("lmdeploy", "torch"),
-        dialect=Dialect.LMDEPLOY,
-        command=_lmdeploy,
-        needs_gpu=True,
-        overhead_bytes=2 * _GIB,
-        label="turbomind",
-    ),
-    EngineKind.PYTORCH: LaunchRow(
-        warms_up=True,
-        packages=("lmdeploy", "torch"),
-        dialect=Dialect.LMDEPLOY,
-        command=_lmdeploy,
-        needs_gpu=True,
-        overhead_bytes=2 * _GIB,
-        label="pytorch",
-    ),
+    EngineKind.TURBOMIND: _lmdeploy_row("turbomind"),
+    EngineKind.AWQ: _lmdeploy_row("turbomind"),
+    EngineKind.PYTORCH: _lmdeploy_row("pytorch"),
 }
