@@ -83,7 +83,7 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
         st.caption(summary(record, standing), width="content")
         if record.text:
             copy_control(record.text, key=f"copy_{record.id}")
-    usage_control(record)
+        usage_control(record)
     for note in record.notes:
         st.caption(f":orange[:material/info:] {escape(note)}")
 

@@ -72,7 +72,7 @@ def main():
     if options.silent:
         with socket.create_server(("127.0.0.1", options.port)):
             time.sleep(3600)
-    server = ThreadingHTTPServer(("127.0.0.1", options.port), handler_for(options))
+    server = Server(("127.0.0.1", options.port), handler_for(options))
     say(f"INFO:     Uvicorn running on http://127.0.0.1:{options.port} (Press CTRL+C to quit)")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.stubborn else lambda *_: stop(server))
     server.serve_forever(poll_interval=0.05)
@@ -80,6 +80,11 @@ def main():
 
 def stop(server):
     threading.Thread(target=server.shutdown, daemon=True).start()
+
+
+class Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that hangs up is no news: its traceback would hide what the engine says itself."""
 
 
 def handler_for(options):

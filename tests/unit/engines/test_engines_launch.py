@@ -55,6 +55,10 @@ class TestTransformers:
         assert made.environment["HF_HUB_OFFLINE"] == "1"
         assert made.environment["CUDA_VISIBLE_DEVICES"] == ""
 
+    def test_idle_threads_spin_shortly_on_a_cpu_only(self, tmp_path):
+        assert "GOMP_SPINCOUNT" in command(lane_in(tmp_path)).environment
+        assert "GOMP_SPINCOUNT" not in command(lane_in(tmp_path), GPU).environment
+
     def test_gguf_is_named_with_its_folder(self, tmp_path):
         lane = lane_in(tmp_path)
         lane = replace(lane, weights=Weights.GGUF, model=replace(lane.model, gguf="/m/dir/file.gguf"))
