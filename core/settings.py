@@ -28,6 +28,8 @@ class Settings:
     database_url: str = field(repr=False)
     secrets_file: Path = PROJECT_ROOT / ".streamlit" / "secrets.toml"
     demo_gguf: Path | None = None
+    lanes_named: bool = False
+    """Somebody named the lanes file, so it has to be there; without it the machine's own lanes will do."""
 
     @property
     def models_dir(self) -> Path:
@@ -36,6 +38,10 @@ class Settings:
     @property
     def logs_dir(self) -> Path:
         return self.home / "logs"
+
+    @property
+    def pictures_dir(self) -> Path:
+        return self.home / "pictures"
 
     @property
     def locks_dir(self) -> Path:
@@ -72,4 +78,5 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         lanes_file=Path(environ.get("LMDYNO_LANES") or PROJECT_ROOT / "lanes.toml").expanduser(),
         database_url=environ.get("LMDYNO_DATABASE_URL") or f"sqlite:///{home / 'lmdyno.db'}",
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
+        lanes_named=bool(environ.get("LMDYNO_LANES")),
     )

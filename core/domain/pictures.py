@@ -1,0 +1,23 @@
+"""What a picture in a conversation is: its hash and sizes. Knows no image format and reads no file."""
+
+from dataclasses import dataclass
+
+MAX_PICTURES = 8
+"""Pictures in one turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A checked picture that messages refer to; its bytes lie on the shelf under their hash."""
+
+    sha256: str
+    """Hex, lower case, of the bytes as stored and sent: re-encoded, not as they came in."""
+    media_type: str
+    """image/png or image/jpeg."""
+    width_px: int
+    height_px: int
+    """After the camera's rotation was applied."""
+    size_bytes: int
+    """Of the stored file; a data URL is about a third longer."""
+    name: str = ""
+    """What a person called it; text only, never used as a path."""
