@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core import units
-from core.cli import context
+from core.cli import context, pictures
 from core.codec import encode
 from core.domain.conversation import messages_for
 from core.domain.runs import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
@@ -24,6 +25,8 @@ from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
+from core.models.vision_context import not_sendable
+from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.runs import Store
 from core.telemetry.machine import describe_machine
@@ -35,14 +38,14 @@ output = Console(highlight=False)
 
 def chat(
     prompt: Annotated[str, typer.Argument(help="What every lane is asked.")],
-    lane: Annotated[list[str] | None, typer.Option(help="A lane by its name; repeat for more.")] = None,
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; repeat for more.")
+    lane: context.LaneNames = None,
+    endpoint: context.EndpointUrls = None,
+    model: context.EndpointModels = None,
+    dialect: context.EndpointDialect = Dialect.GENERIC,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="A picture to ask about; repeat for more."),
     ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="The model's id at each --endpoint, in the same order.")
-    ] = None,
-    dialect: Annotated[Dialect, typer.Option(help="What the endpoints speak.")] = Dialect.GENERIC,
     together: Annotated[
         bool, typer.Option("--together", help="All lanes at once instead of one after another.")
     ] = False,
@@ -56,11 +59,13 @@ def chat(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Ask several lanes the same question, one after another or together.
+    """Ask several lanes the same question, one after another or together, about pictures too.
 
-    An engine that isn't running is started and stopped again afterwards.
+    An engine that isn't running is started and stopped again afterwards. Exit code 1: a lane failed.
     """
     settings, book = context.load()
+    lanes = context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
+    shown = pictures.taken_in(settings, image or [])
     plan = TurnPlan(
         conversation_id=new_id(),
         prompt=prompt,
@@ -73,14 +78,26 @@ def chat(
             max_tokens=max_tokens,
             fixed_length=fixed_length,
         ),
+        pictures=shown,
         requests=tuple(
-            RequestPlan(lane=spec, messages=messages_for(prompt, system=system))
-            for spec in context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
+            RequestPlan(lane=spec, messages=messages_for(prompt, system=system, pictures=shown))
+            for spec in lanes
         ),
     )
+    if shown and not as_json:
+        progress.print("\n".join(pictures.lines(shown, lanes)), markup=False)
     records = _ask(settings, plan, quiet=as_json)
     if as_json:
-        typer.echo(encode({"turn_id": plan.id, "mode": plan.mode, "lanes": [_result(r) for r in records]}))
+        typer.echo(
+            encode(
+                {
+                    "turn_id": plan.id,
+                    "mode": plan.mode,
+                    "images": pictures.facts(shown, lanes),
+                    "lanes": [_result(r) for r in records],
+                }
+            )
+        )
     else:
         output.print(_table(records))
     if any(record.error for record in records):
@@ -88,7 +105,12 @@ def chat(
 
 
 def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRecord, ...]:
-    local = [request.lane for request in plan.requests if request.lane.is_local]
+    local = [
+        request.lane
+        for request in plan.requests
+        # What is refused in the turn needs no engine.
+        if request.lane.is_local and not_sendable(request.lane, request.messages) is None
+    ]
     manager = EngineManager(settings, local, gpu=Nvml())
     try:
         _start_engines(manager, local, quiet=quiet)
@@ -126,6 +148,7 @@ async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> t
         on_update=printer.show,
         cancel=cancel,
         devices=DeviceQueue(settings.locks_dir),
+        picture_url=Shelf(settings.pictures_dir).data_url,
     )
     if store:
         try:

@@ -1,12 +1,26 @@
 """What every command starts from: settings, and the lanes it is to use."""
 
 from collections.abc import Sequence
+from typing import Annotated
+
+import typer
 
 from core.config import LaneBook, load_lanes
+from core.config.lanes import url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import InputError
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
+
+LaneNames = Annotated[list[str] | None, typer.Option("--lane", help="A lane by its name; repeat for more.")]
+EndpointUrls = Annotated[
+    list[str] | None,
+    typer.Option("--endpoint", help="Base URL of an OpenAI-compatible server; repeat for more."),
+]
+EndpointModels = Annotated[
+    list[str] | None, typer.Option("--model", help="The model's id at each --endpoint, in the same order.")
+]
+EndpointDialect = Annotated[Dialect, typer.Option("--dialect", help="What the endpoints speak.")]
 
 
 def load() -> tuple[Settings, LaneBook]:
@@ -18,7 +32,11 @@ def load() -> tuple[Settings, LaneBook]:
 def chosen_lanes(
     book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
 ) -> tuple[LaneSpec, ...]:
-    """Lanes of the lanes file, then one for each endpoint."""
+    """Lanes of the lanes file, then one for each endpoint.
+
+    Raises InputError for no lane at all, a URL that is none, and models that don't match the endpoints;
+    ConfigError for a name that is not in the lanes file.
+    """
     if not names and not urls:
         raise InputError(
             "No lane was named",
@@ -28,6 +46,9 @@ def chosen_lanes(
         raise InputError(
             f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
         )
+    for number, url in enumerate(urls, start=1):
+        if problem := url_problem(url):
+            raise InputError(f"--endpoint number {number} {problem[0]}", hint=problem[1])
     remote = (
         LaneSpec(
             name=f"endpoint-{number}",

@@ -13,13 +13,31 @@ from pathlib import Path
 
 from core.config.changes import changes_file
 from core.config.lanes import LANE_NAME, read_lanes
-from core.config.models import DEMO_GGUF_FILE, DEMO_NAME, awq_dir, demo_model, read_models
+from core.config.models import (
+    DEMO_GGUF_FILE,
+    DEMO_NAME,
+    VISION_DEMO_NAME,
+    awq_dir,
+    demo_model,
+    demo_vision_model,
+    read_models,
+)
 from core.config.toml_source import TomlSource
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.errors import ConfigError
 from core.settings import Settings
 
-__all__ = ["DEMO_GGUF_FILE", "DEMO_NAME", "LANE_NAME", "LaneBook", "awq_dir", "demo_model", "load_lanes"]
+__all__ = [
+    "DEMO_GGUF_FILE",
+    "DEMO_NAME",
+    "LANE_NAME",
+    "VISION_DEMO_NAME",
+    "LaneBook",
+    "awq_dir",
+    "demo_model",
+    "demo_vision_model",
+    "load_lanes",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +72,14 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
         gpu: an NVIDIA GPU is here; decides only over the defaults.
 
     Raises:
-        ConfigError: with line, key and what is allowed.
+        ConfigError: with line, key and what is allowed; `lanes-file-missing` if it was named but isn't there.
     """
+    if settings.lanes_named and not settings.lanes_file.exists():
+        raise ConfigError(
+            f"The lanes file {settings.lanes_file} is not there",
+            hint="LMDYNO_LANES names it: correct the path, or unset it for the lanes that fit this machine.",
+            code="lanes-file-missing",
+        )
     book = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
     book = _with_changes(settings, book)
     return _with_quantised(book) if gpu else book
@@ -99,7 +123,7 @@ def _lane_name(text: str) -> str:
 
 
 def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
-    demo = demo_model(settings)
+    demo, vision = demo_model(settings), demo_vision_model(settings)
     lanes: tuple[LaneSpec, ...]
     if gpu:
         hf = EngineSettings(dtype="float16")
@@ -107,6 +131,8 @@ def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
             LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=demo, settings=hf),
             LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=demo),
             LaneSpec(name="awq", kind=EngineKind.AWQ, model=demo, weights=Weights.AWQ),
+            LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=vision, settings=hf),
+            LaneSpec(name="llava-pt", kind=EngineKind.PYTORCH, model=vision, settings=hf),
         )
     else:
         hf = EngineSettings(dtype="bfloat16", device="cpu")
@@ -120,8 +146,9 @@ def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
                 weights=Weights.GGUF,
                 settings=q4,
             ),
+            LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=vision, settings=hf),
         )
-    return LaneBook(models=(demo,), lanes=lanes, source=None)
+    return LaneBook(models=(demo, vision), lanes=lanes, source=None)
 
 
 def _missing(what: str, name: str, names: Iterable[str]) -> ConfigError:

@@ -86,5 +86,6 @@ def _endpoint_table(lane: LaneSpec) -> dict[str, Any]:
         "dialect": str(lane.endpoint.dialect),
         "model": lane.endpoint.model,
         "api_key": lane.endpoint.api_key_name,
+        "vision": lane.endpoint.vision,
     }
     return {key: value for key, value in table.items() if value is not None}

@@ -21,7 +21,7 @@ from core.domain.specs import (
 )
 
 LANE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_ENDPOINT_KEYS = ("engine", "url", "model", "dialect", "api_key")
+_ENDPOINT_KEYS = ("engine", "url", "model", "dialect", "api_key", "vision")
 _LOCAL_KEYS = frozenset({"engine", "model", "weights"})
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
@@ -119,7 +119,10 @@ def _endpoint(source: TomlSource, here: KeyPath, table: Table) -> EndpointSpec:
     for key, value in table.items():
         if key not in _ENDPOINT_KEYS:
             raise source.unknown_key((*here, key), _ENDPOINT_KEYS, 'a lane with engine = "endpoint"')
-        if not isinstance(value, str) or not value.strip():
+        if key == "vision":
+            if not isinstance(value, bool):
+                raise source.error((*here, key), f"is {_quoted(value)}", "Allowed: true or false.")
+        elif not isinstance(value, str) or not value.strip():
             raise source.error((*here, key), "is not a text", 'Allowed: text in "double quotes".')
     if "url" not in table:
         raise source.error(here, "has no url", 'Allowed: url = "http://HOST:PORT/v1".')
@@ -129,10 +132,21 @@ def _endpoint(source: TomlSource, here: KeyPath, table: Table) -> EndpointSpec:
         model=table.get("model"),
         dialect=Dialect(_choice(source, (*here, "dialect"), dialect, tuple(Dialect))),
         api_key_name=_key_name(source, (*here, "api_key"), table.get("api_key")),
+        vision=table.get("vision"),
     )
 
 
 def _url(source: TomlSource, path: KeyPath, value: str) -> str:
+    if problem := url_problem(value):
+        raise source.error(path, *problem)
+    return value.rstrip("/")
+
+
+def url_problem(value: str) -> tuple[str, str] | None:
+    """What is wrong with an endpoint's URL and what is allowed; None if nothing is.
+
+    The value is not repeated: it may hold a password or a key.
+    """
     allowed = "Allowed: an address such as http://HOST:PORT/v1 or https://HOST/v1."
     try:
         parts = urlsplit(value)
@@ -140,15 +154,13 @@ def _url(source: TomlSource, path: KeyPath, value: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise source.error(path, "is not a web address", allowed)
+        return "is not a web address", allowed
     if parts.username is not None or parts.query or parts.fragment:
-        # The value is not repeated: it may hold a password or a key.
-        raise source.error(
-            path,
+        return (
             "has more than scheme, host, port and path",
             f"{allowed} A key goes into a secret named by api_key.",
         )
-    return value.rstrip("/")
+    return None
 
 
 def _key_name(source: TomlSource, path: KeyPath, value: str | None) -> str | None:

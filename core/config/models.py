@@ -1,6 +1,8 @@
 """The `[models.NAME]` tables, and where the demo model lies."""
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from core.config.toml_source import TomlSource
@@ -9,6 +11,7 @@ from core.settings import Settings
 
 DEMO_NAME = "smollm2-135m-instruct"
 DEMO_GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+VISION_DEMO_NAME = "scenes-llava"
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEYS = ("checkpoint", "gguf", "awq")
@@ -27,6 +30,11 @@ def demo_model(settings: Settings) -> ModelSpec:
         gguf=str(folder / "gguf" / DEMO_GGUF_FILE),
         awq=str(awq_dir(settings, DEMO_NAME)),
     )
+
+
+def demo_vision_model(settings: Settings) -> ModelSpec:
+    """The demo vision model's path, whether or not it was prepared."""
+    return ModelSpec(name=VISION_DEMO_NAME, checkpoint=str(settings.models_dir / VISION_DEMO_NAME))
 
 
 def awq_dir(settings: Settings, name: str) -> Path:
@@ -59,10 +67,11 @@ def _read_model(source: TomlSource, settings: Settings, name: str, table: object
         raise source.error(
             here,
             "has no checkpoint",
-            'Allowed: checkpoint = a folder, a hub id such as "Qwen/Qwen2.5-7B-Instruct", or "demo".',
+            'Allowed: checkpoint = a folder, a hub id such as "Qwen/Qwen2.5-7B-Instruct", "demo", or '
+            '"demo-vision".',
         )
-    if table["checkpoint"] == "demo":
-        return _read_demo(source, settings, name, table)
+    if demo := _DEMOS.get(table["checkpoint"]):
+        return _read_demo(source, demo(settings), name, table)
     base = settings.lanes_file.parent
     return ModelSpec(
         name=name,
@@ -72,16 +81,21 @@ def _read_model(source: TomlSource, settings: Settings, name: str, table: object
     )
 
 
-def _read_demo(source: TomlSource, settings: Settings, name: str, table: dict[str, str]) -> ModelSpec:
+_DEMOS: Mapping[str, Callable[[Settings], ModelSpec]] = {
+    "demo": demo_model,
+    "demo-vision": demo_vision_model,
+}
+
+
+def _read_demo(source: TomlSource, demo: ModelSpec, name: str, table: dict[str, str]) -> ModelSpec:
     for key in table:
         if key != "checkpoint":
             raise source.error(
                 ("models", name, key),
-                "can't be set for the demo model",
-                "The demo model brings its own GGUF and AWQ forms: remove the key.",
+                "can't be set for a demo model",
+                "A demo model brings the forms that it has: remove the key.",
             )
-    demo = demo_model(settings)
-    return ModelSpec(name=name, checkpoint=demo.checkpoint, gguf=demo.gguf, awq=demo.awq)
+    return replace(demo, name=name)
 
 
 def _checkpoint(source: TomlSource, settings: Settings, name: str, value: str) -> str:
@@ -94,7 +108,8 @@ def _checkpoint(source: TomlSource, settings: Settings, name: str, value: str) -
     raise source.error(
         ("models", name, "checkpoint"),
         f'"{value}" is neither a folder here, nor a model in {settings.models_dir}, nor a hub id',
-        'Allowed: a folder, a name of "python -m core models list", a hub id (OWNER/NAME), or "demo".',
+        'Allowed: a folder, a name of "python -m core models list", a hub id (OWNER/NAME), "demo", or '
+        '"demo-vision".',
     )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from core.config import DEMO_NAME
+from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.domain.runs import ErrorInfo
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.models.vision import not_served
 
 _PACKAGES = {
     EngineKind.TRANSFORMERS: ("torch", "transformers", "accelerate", "fastapi", "uvicorn"),
@@ -55,6 +56,7 @@ def can_run(
         or _gpu_problem(lane, gpu)
         or _python_problem(lane, installed)
         or _weights_problem(lane)
+        or not_served(lane)
     )
 
 
@@ -130,6 +132,6 @@ def _weights_problem(lane: LaneSpec) -> ErrorInfo | None:
 def _weights_hint(model: ModelSpec, weights: Weights) -> str:
     if weights is Weights.AWQ:
         return f"Quantise the model: python -m core quantize {model.name}"
-    if Path(model.checkpoint).name == DEMO_NAME:
+    if Path(model.checkpoint).name in (DEMO_NAME, VISION_DEMO_NAME):
         return "Prepare the demo weights: python -m core models demo"
     return f"Correct the path of the model {model.name} in lanes.toml."

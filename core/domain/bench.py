@@ -131,6 +131,9 @@ class LaneFacts:
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
     prompts: str = ""
     """How its prompts were made and their length counted, in words."""
+    picture_tokens: float | None = None
+    """What a picture takes of a prompt, computed from the checkpoint's files: a mean of the plan's pictures.
+    None without pictures, and where the arithmetic is not known."""
     error: ErrorInfo | None = None
 
 

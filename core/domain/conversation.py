@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.domain.pictures import Picture
+
 
 class Role(StrEnum):
     SYSTEM = "system"
@@ -15,6 +17,8 @@ class Role(StrEnum):
 class Message:
     role: Role
     content: str
+    pictures: tuple[Picture, ...] = ()
+    """Shown before the text, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,27 @@ class Exchange:
 
     prompt: str
     answer: str
+    pictures: tuple[Picture, ...] = ()
+    """Those of the prompt."""
 
 
-def messages_for(prompt: str, *, system: str = "", earlier: Iterable[Exchange] = ()) -> tuple[Message, ...]:
-    """The messages one lane is sent: its own history, without turns that it did not answer."""
+def messages_for(
+    prompt: str,
+    *,
+    system: str = "",
+    earlier: Iterable[Exchange] = (),
+    pictures: tuple[Picture, ...] = (),
+) -> tuple[Message, ...]:
+    """The messages one lane is sent: its own history, without turns that it did not answer.
+
+    Earlier pictures are sent again with their prompts, since an engine remembers nothing between requests.
+    """
     messages = [Message(Role.SYSTEM, system)] if system.strip() else []
     for exchange in earlier:
         if exchange.answer:
             messages += [
-                Message(Role.USER, exchange.prompt),
+                Message(Role.USER, exchange.prompt, exchange.pictures),
                 Message(Role.ASSISTANT, exchange.answer),
             ]
-    messages.append(Message(Role.USER, prompt))
+    messages.append(Message(Role.USER, prompt, pictures))
     return tuple(messages)

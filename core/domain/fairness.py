@@ -34,8 +34,13 @@ class Flag:
         return f"{self.what}: " + " · ".join(f"{v} ({', '.join(names)})" for v, names in lanes_of.items())
 
 
-def before(requests: Sequence[RequestPlan | RequestRecord]) -> tuple[Flag, ...]:
-    """Differences that are known before anything is sent: models, settings and messages."""
+def before(
+    requests: Sequence[RequestPlan | RequestRecord], *, pictures: Mapping[str, str] | None = None
+) -> tuple[Flag, ...]:
+    """Differences that are known before anything is sent: models, settings and messages.
+
+    `pictures` tells, by lane, what its model is given of the turn's pictures, where that is known.
+    """
     lanes = [request.lane for request in requests]
     flags = [
         _compare("model", lanes, _model),
@@ -50,6 +55,8 @@ def before(requests: Sequence[RequestPlan | RequestRecord]) -> tuple[Flag, ...]:
             "prompt",
             {r.lane.name: f"{len(r.messages[-1].content)} characters" for r in requests if r.messages},
         ),
+        _difference("pictures in the conversation", {r.lane.name: _shown(r) for r in requests}),
+        _difference("pictures as the model sees them", pictures or {}),
     ]
     return tuple(flag for flag in flags if flag)
 
@@ -95,6 +102,10 @@ def _model(lane: LaneSpec) -> str | None:
     if lane.model:
         return lane.model.name
     return lane.endpoint.model if lane.endpoint else None
+
+
+def _shown(request: RequestPlan | RequestRecord) -> str:
+    return str(sum(len(message.pictures) for message in request.messages))
 
 
 def _kv_format(lane: LaneSpec) -> str | None:

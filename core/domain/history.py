@@ -11,12 +11,36 @@ class RunKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSummary:
+    """One lane of an entry in two figures; None where its answers leave them undefined."""
+
+    lane: str
+    ttft_s: float | None
+    """Of a turn's request; of a load test the p50 at the lane's lightest load."""
+    decode_tok_per_s: float | None
+    """Likewise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """An entry in the few figures of a list."""
+
+    lanes: tuple[LaneSummary, ...]
+    answered: int
+    """Requests answered to their end, without warm-up."""
+    failed: int
+    """Requests that ended by an error, and lanes that could not take part in a load test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryEntry:
     """A turn or a load test as a list shows it."""
 
     kind: RunKind
     id: str
     created_at: datetime
+    updated_at: datetime
+    """When a load test was last saved; of a turn when it was asked."""
     title: str
     """The start of the prompt, or the title of the plan, in one line."""
     lanes: tuple[str, ...]
@@ -27,6 +51,20 @@ class HistoryEntry:
     """`done`, `running`, `stopped` or `failed`; a turn has failed if any of its answers has."""
     note: str = ""
     tag: str = ""
+    deleted_at: datetime | None = None
+    """When it was taken out of the lists; None for everything that was not."""
+    summary: Summary | None = None
+    """None for a load test that goes on, or whose summary has not been kept yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryChoices:
+    """What a filter can ask for: everything that is in the store, in the order of the alphabet."""
+
+    lanes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from uuid import uuid4
 
 from core.domain.conversation import Message
+from core.domain.pictures import Picture
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
@@ -86,6 +87,8 @@ class TurnPlan:
     sampling: Sampling
     mode: Mode = Mode.ONE_AFTER_ANOTHER
     system_prompt: str = ""
+    pictures: tuple[Picture, ...] = ()
+    """Shown with the prompt; earlier ones are in the requests' messages."""
     replaces: str | None = None
     """The turn that this one is asked instead of (regenerated or edited); its record stays."""
     id: str = field(default_factory=new_id)
@@ -159,6 +162,11 @@ class RequestRecord:
     """None for remote servers, and for requests that did not come to their end."""
 
     @property
+    def picture_count(self) -> int:
+        """Pictures in all its messages; with any, TTFT holds the vision encoder's work too."""
+        return sum(len(message.pictures) for message in self.messages)
+
+    @property
     def output_tokens(self) -> int | None:
         return self.timing.output_tokens if self.timing else None
 
@@ -219,6 +227,7 @@ class TurnRecord:
     requests: tuple[RequestRecord, ...]
     machine: Machine | None = None
     replaces: str | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def done(self) -> bool:

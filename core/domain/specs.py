@@ -128,6 +128,8 @@ class EndpointSpec:
     dialect: Dialect = Dialect.GENERIC
     api_key_name: str | None = None
     """Name of the environment variable or secret that holds the key; the key itself is stored nowhere."""
+    vision: bool | None = None
+    """Whether its model takes pictures; None if nobody said, in which case the server is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,11 +126,33 @@ CAUSES: tuple[Cause, ...] = (
         r"model type `(?P<what>[^`]+)` but Transformers does not recognize this architecture"
         r"|module transformers has no attribute (?P<what2>\w+)"
         r"|Can not found rewrite for architectures: \[?'?(?P<what3>\w+)"
-        r"|Unrecognized model in (?P<what4>\S+)\. ",
+        r"|Unrecognized model in (?P<what4>\S+)\. |unsupported vl model with config (?P<what5>\w+)",
         EngineLoadFailed,
         "unsupported-architecture",
         "The engine does not know this model's architecture ({what})",
         "Use another engine or a newer version; a model with code of its own needs trust_remote_code = true.",
+    ),
+    Cause(
+        r"KeyError: '(?P<what>(?:model\.)?(?:vision_tower|multi_modal_projector)\.[^']+)'",
+        EngineLoadFailed,
+        "vision-weight-names",
+        "LMDeploy does not know the names of the checkpoint's vision weights ({what})",
+        "It takes LLaVA under the names of the hub's checkpoints (vision_tower.vision_model.…), not as "
+        "transformers 5 saves it anew. Use the published files, or the engine transformers.",
+    ),
+    Cause(
+        r"has no attribute 'language_config'",
+        EngineLoadFailed,
+        "vision-text-config",
+        "The checkpoint's config.json does not say which language model is inside",
+        'Add the language model\'s class to its text_config, such as "architectures": ["LlamaForCausalLM"].',
+    ),
+    Cause(
+        r"NotImplementedError: <(?P<what>\w+_vision\w*)> is not implemented",
+        EngineLoadFailed,
+        "vision-tower",
+        "LMDeploy's LLaVA does not know this vision tower ({what})",
+        'It takes CLIP towers only. Set the lane\'s engine to "transformers".',
     ),
     Cause(
         r"requires you to execute the configuration file|contains custom code which must be executed",
@@ -181,8 +203,8 @@ CAUSES: tuple[Cause, ...] = (
         "Install it there: `pip install -r requirements.txt` for LMDyno's own environment.",
     ),
     Cause(
-        r"(?:ImportError: .*|Using .*|Loading .*)requires[^\n]*?"
-        r"\b(?P<package>gptqmodel|autoawq|accelerate|gguf|bitsandbytes)\b",
+        r"(?:ImportError: .*|Using .*|Loading .*|\w+ )requires[^\n]*?"
+        r"\b(?P<package>Torchvision|PIL|gptqmodel|autoawq|accelerate|gguf|bitsandbytes)\b",
         EngineNotInstalled,
         "engine-not-installed",
         "The engine's Python environment lacks the package {package}",

@@ -9,6 +9,7 @@ from core.engines.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.models.internlm2 import is_internlm2
 from core.models.sizes import CheckpointFacts, read_checkpoint
+from core.models.vision import not_served
 
 _TURBOMIND_GROUP = 128
 
@@ -36,10 +37,12 @@ def version_of(lane: LaneSpec, row: LaunchRow) -> str:
 def need_of(lane: LaneSpec, row: LaunchRow) -> Need:
     """What the lane's model will take; checks on the way that the model is there and fits the engine.
 
-    Raises EngineLoadFailed: form missing, path missing, files incomplete, or a quantisation that the engine
-    can't load.
+    Raises EngineLoadFailed: form missing, path missing, files incomplete, or a vision model or a quantisation
+    that the engine can't load.
     """
     path = _existing_path(lane)
+    if problem := not_served(lane):
+        raise EngineLoadFailed(problem.message, hint=problem.hint, code=problem.code)
     _require_no_remote_code(lane, path)
     kv_ratio = None if lane.kind is EngineKind.TRANSFORMERS else lane.settings.cache_max_entry_count
     weight_bytes = 0

@@ -23,7 +23,7 @@ def _first_cause(log: str) -> EngineError | None:
 
 def _error(cause: Cause, found: re.Match[str]) -> EngineError:
     # A group's name may stand only once in a pattern, so what, what2 and so on mean the same.
-    words = {name.rstrip("234"): text for name, text in found.groupdict().items() if text}
+    words = {name.rstrip("2345"): text for name, text in found.groupdict().items() if text}
     return cause.error(cause.message.format_map({"what": "?", **words}), hint=cause.hint, code=cause.code)
 
 

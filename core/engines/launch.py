@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
+from core.engines.lmdeploy_flags import lmdeploy_flags
 from core.engines.placement import Place
-from core.engines.recipes import lmdeploy_flags
 
 HOST = "127.0.0.1"
 _SCRIPTS = Path(__file__).parent

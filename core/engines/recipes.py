@@ -10,9 +10,12 @@ from pathlib import Path, PurePath
 
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.engines import vision_recipes
+from core.engines.lmdeploy_flags import chat_template, lmdeploy_flags
 from core.errors import InputError
 from core.models.awq import read_provenance
 from core.models.awq_options import NAMED_SETS
+from core.models.vision import is_vision
 
 PROMPT = "What is the capital of France?"
 PORT = 23333
@@ -38,7 +41,7 @@ def recipes(lane: LaneSpec, *, sampling: Sampling, served_model: str | None = No
     """
     if lane.endpoint:
         model = served_model or lane.endpoint.model or "MODEL"
-        return _clients(lane.endpoint.url, model, sampling, lane.endpoint.api_key_name)
+        return _clients(lane, lane.endpoint.url, model, sampling, lane.endpoint.api_key_name)
     assert lane.model is not None
     path = lane.model.path(lane.weights)
     if path is None:
@@ -46,26 +49,6 @@ def recipes(lane: LaneSpec, *, sampling: Sampling, served_model: str | None = No
     if lane.kind in _LMDEPLOY:
         return _lmdeploy(lane, path, sampling)
     return _transformers(lane, path, sampling)
-
-
-def lmdeploy_flags(lane: LaneSpec) -> tuple[str, ...]:
-    """Engine flags that `lmdeploy serve api_server` and `lmdeploy chat` share."""
-    settings = lane.settings
-    flags = [
-        *("--backend", "pytorch" if lane.kind is EngineKind.PYTORCH else "turbomind"),
-        *("--dtype", settings.dtype),
-        *("--session-len", str(settings.session_len)),
-        *("--cache-max-entry-count", f"{settings.cache_max_entry_count:g}"),
-        *("--quant-policy", str(settings.quant_policy)),
-        *("--tp", str(settings.tp)),
-    ]
-    if lane.kind is EngineKind.AWQ:
-        flags += ["--model-format", "awq"]
-    if settings.enable_prefix_caching:
-        flags.append("--enable-prefix-caching")
-    if settings.trust_remote_code:
-        flags.append("--trust-remote-code")
-    return tuple(flags)
 
 
 def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ...]:
@@ -83,7 +66,7 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
             "Chat in a terminal", "bash", _command(["lmdeploy", "chat", path, *lmdeploy_flags(lane)], lane)
         ),
         Recipe("API server", "bash", f'{_command(serve, lane)} --api-keys "${KEY_VARIABLE}"'),
-        *_clients(f"http://127.0.0.1:{PORT}/v1", name, sampling, KEY_VARIABLE, lmdeploy=True),
+        *_clients(lane, f"http://127.0.0.1:{PORT}/v1", name, sampling, KEY_VARIABLE),
         Recipe("Python pipeline, timed", "python", _pipeline_program(lane, path, sampling)),
         Recipe("The same weights in transformers", "python", _transformers_program(lane, sampling)),
     ]
@@ -107,17 +90,17 @@ def _transformers(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe
         serve.append("--trust-remote-code")
     return (
         Recipe("API server", "bash", _command(serve, lane)),
-        *_clients(f"http://127.0.0.1:{PORT}/v1", path, sampling, None),
+        *_clients(lane, f"http://127.0.0.1:{PORT}/v1", path, sampling, None),
         *programs,
     )
 
 
 def _clients(
-    url: str, model: str, sampling: Sampling, key_name: str | None, *, lmdeploy: bool = False
+    lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: str | None
 ) -> tuple[Recipe, ...]:
     return (
-        Recipe("curl", "bash", _curl(url, model, sampling, key_name, lmdeploy=lmdeploy)),
-        Recipe("OpenAI client, timed", "python", _openai_program(url, model, sampling, key_name)),
+        Recipe("curl", "bash", _curl(lane, url, model, sampling, key_name)),
+        Recipe("OpenAI client, timed", "python", _openai_program(lane, url, model, sampling, key_name)),
         Recipe("SSH tunnel to a remote server", "bash", f"ssh -N -L {PORT}:127.0.0.1:{PORT} USER@GPU-HOST"),
     )
 
@@ -149,25 +132,29 @@ def _quantise(model: ModelSpec, path: str) -> str:
     return shlex.join([*ours, *amount, *search, "--out", path])
 
 
-def _curl(url: str, model: str, sampling: Sampling, key_name: str | None, *, lmdeploy: bool) -> str:
+def _curl(lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: str | None) -> str:
     fields = [
         f'"model": "{model}"',
-        f'"messages": [{{"role": "user", "content": "{PROMPT}"}}]',
         f'"max_tokens": {sampling.max_tokens}',
         f'"temperature": {sampling.temperature:g}',
         f'"top_p": {sampling.top_p:g}',
     ]
-    if lmdeploy:
+    if lane.kind in _LMDEPLOY:
         fields.append(f'"top_k": {1 if sampling.greedy else sampling.top_k or -1}')
     header = f' -H "Authorization: Bearer ${key_name}"' if key_name else ""
+    if is_vision(lane):
+        return vision_recipes.curl(url, ", ".join(fields), header)
+    fields.insert(1, f'"messages": [{{"role": "user", "content": "{PROMPT}"}}]')
     body = "{" + ", ".join(fields) + "}"
     return (
         f"curl --silent {url}/chat/completions -H 'Content-Type: application/json'{header} \\\n  -d '{body}'"
     )
 
 
-def _openai_program(url: str, model: str, sampling: Sampling, key_name: str | None) -> str:
+def _openai_program(lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: str | None) -> str:
     key = f'os.environ["{key_name}"]' if key_name else '"none"'
+    if is_vision(lane):
+        return vision_recipes.openai_program(url, model, sampling, key)
     return f'''import os
 import time
 
@@ -209,10 +196,18 @@ def _pipeline_program(lane: LaneSpec, path: str, sampling: Sampling) -> str:
     if lane.kind is EngineKind.AWQ:
         arguments.append('model_format="awq"')
     trust = ", trust_remote_code=True" if settings.trust_remote_code else ""
+    names, question, load = ["GenerationConfig", config, "pipeline"], repr(PROMPT), ""
+    if is_vision(lane):
+        question = f"({vision_recipes.PROMPT!r}, load_image({vision_recipes.PICTURE!r}))"
+        load = "from lmdeploy.vl import load_image\n"
+    if template := chat_template(lane):
+        names.insert(0, "ChatTemplateConfig")
+        read = ".from_json" if template.endswith(".json") else ""
+        trust += f", chat_template_config=ChatTemplateConfig{read}({template!r})"
     return f"""import time
 
-from lmdeploy import GenerationConfig, {config}, pipeline
-
+from lmdeploy import {", ".join(names)}
+{load}
 if __name__ == "__main__":
     engine = {config}({", ".join(arguments)})
     sampling = GenerationConfig({_generation_config(sampling)})
@@ -220,7 +215,7 @@ if __name__ == "__main__":
         pipe("warm-up", gen_config=GenerationConfig(max_new_tokens=8))
         sent = time.perf_counter()
         first = tokens = None
-        for part in pipe.stream_infer({PROMPT!r}, gen_config=sampling):
+        for part in pipe.stream_infer({question}, gen_config=sampling):
             if part.text and first is None:
                 first, first_tokens = time.perf_counter(), part.generate_token_len
             print(part.text, end="", flush=True)
@@ -268,6 +263,8 @@ def _transformers_program(lane: LaneSpec, sampling: Sampling) -> str:
         generate.append(f"repetition_penalty={sampling.repetition_penalty:g}")
     if sampling.fixed_length:
         generate.append(f"min_new_tokens={sampling.max_tokens}")
+    if is_vision(lane):
+        return vision_recipes.transformers_program(source, extra, dtype, device, ", ".join(generate))
     seed = f"torch.manual_seed({sampling.seed})\n" if sampling.seed is not None else ""
     return f"""import time
 

@@ -20,6 +20,7 @@ from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
 from core.engines.warm_up import warm_up
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
+from core.models.vision import is_vision
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 from core.units import duration
@@ -98,7 +99,7 @@ class Startup:
             )
             if self._row.warms_up:
                 self._stage("first request, not measured")
-                warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S)
+                warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S, pictures=is_vision(self._lane))
             after = self._around.devices.free_bytes(place)
             self._now_healthy(
                 endpoint=endpoint,

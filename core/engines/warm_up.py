@@ -2,7 +2,8 @@
 
 First requests pay for what later ones find done: lazily loaded tokenizers, compiled kernels, filled caches.
 LMDeploy warms its kernels up while starting, transformers nothing; one short answer before "healthy" puts all
-engines on the same footing.
+engines on the same footing. An engine for pictures is shown one too: its first picture takes it many times as
+long as the next one.
 """
 
 import http.client
@@ -15,10 +16,26 @@ from core.domain.specs import Endpoint
 log = logging.getLogger(__name__)
 
 _TOKENS = 16
+_GREY_PICTURE = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAP0lEQVR42u3OMQ0AAAwDoEqv9B5TsQQUkD4RUVFRUVFRUVFRUVFR"
+    "UVFRUVFRUVFRUVFRUVFRUVFRUVFRUVHRM4zeYQ8NTLd/AAAAAElFTkSuQmCC"
+)
+"""56 × 56 pixels: two patches of any known model each way, and little to encode."""
 
 
-def warm_up(endpoint: Endpoint, *, timeout_s: float) -> None:
-    """Ask for one short answer and drop it; a refusal is only logged, the first real request will tell."""
+def warm_up(endpoint: Endpoint, *, timeout_s: float, pictures: bool = False) -> None:
+    """Ask for one short answer, with `pictures` for a second one about a picture, and drop them.
+
+    A refusal is only logged, the first real request will tell.
+    """
+    _ask(endpoint, "Count from one to ten.", timeout_s)
+    if pictures:
+        picture = {"type": "image_url", "image_url": {"url": _GREY_PICTURE}}
+        _ask(endpoint, [picture, {"type": "text", "text": "What is this?"}], timeout_s)
+
+
+def _ask(endpoint: Endpoint, content: str | list[object], timeout_s: float) -> None:
     address = urlsplit(endpoint.url)
     headers = {"Content-Type": "application/json"}
     if endpoint.api_key:
@@ -26,7 +43,7 @@ def warm_up(endpoint: Endpoint, *, timeout_s: float) -> None:
     body = json.dumps(
         {
             "model": endpoint.model,
-            "messages": [{"role": "user", "content": "Count from one to ten."}],
+            "messages": [{"role": "user", "content": content}],
             "max_tokens": _TOKENS,
         }
     )

@@ -102,8 +102,8 @@ def read_checkpoint(path: str | Path) -> CheckpointFacts:
     few sizes), `model-incomplete` (weights missing or cut off).
     """
     folder = checkpoint_folder(str(path))
-    config = _read_json(folder / "config.json")
-    text = _text_config(config)
+    config = read_json(folder / "config.json")
+    text = text_config(config)
     weight_bytes, parameters = _weights(folder)
     quantization = _mapping(config.get("quantization_config") or text.get("quantization_config") or {})
     heads = _size(text, "num_attention_heads", folder)
@@ -186,14 +186,15 @@ def _safetensors_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    names = sorted(set(_mapping(_read_json(index).get("weight_map")).values()))
+    names = sorted(set(_mapping(read_json(index).get("weight_map")).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise _incomplete(folder, f"{len(missing)} of {len(names)} weight files are missing")
     return [folder / name for name in names]
 
 
-def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of a config.json that describes the language model: a nested one, else the whole."""
     for name in ("text_config", "llm_config", "language_config"):
         if inner := _mapping(config.get(name)):
             return inner
@@ -216,7 +217,8 @@ def _size(config: Mapping[str, Any], name: str, folder: Path) -> int:
     )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object; {} for JSON of another kind. Raises InputError (`model-unreadable`)."""
     try:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as exc:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, func, select
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
 from core.domain.history import RunKind
 from core.domain.runs import ErrorInfo, utc_now
+from core.domain.specs import LaneSpec
 from core.errors import StoreError
 from core.store import records
 from core.store.access import Access, insert_new, upsert
@@ -28,6 +29,7 @@ RUN_INTERRUPTED = ErrorInfo(
     message="The program that ran this benchmark ended before the benchmark did",
     hint="What was measured by then is kept. Run it again for the rest.",
 )
+_RUNS_LOOKED_AT = 5
 _SILENT_S = 60.0
 """A running benchmark saves more often than this (`core.bench.recording`)."""
 
@@ -101,6 +103,35 @@ class BenchRuns(Access):
         """
         with self._reading() as connection:
             return _read_requests(connection, run_id, after=after)
+
+    def first_requests(self, lane: LaneSpec, *, limit: int = 20) -> tuple[BenchRequest, ...]:
+        """The first answered requests of this very lane, settings and all, in the newest run that has any.
+
+        They were measured at the lowest load of that run.
+        """
+        took_part = (
+            select(bench_runs.c.id)
+            .join(bench_lanes, bench_lanes.c.run_id == bench_runs.c.id)
+            .where(bench_lanes.c.lane_id == records.digest(lane))
+            .order_by(bench_runs.c.created_at.desc())
+            .limit(_RUNS_LOOKED_AT)
+        )
+        with self._reading() as connection:
+            for run_id in connection.scalars(took_part).all():
+                rows = connection.execute(
+                    select(bench_requests)
+                    .where(
+                        bench_requests.c.run_id == run_id,
+                        bench_requests.c.lane == lane.name,
+                        bench_requests.c.warmup.is_(False),
+                        bench_requests.c.error.is_(None),
+                    )
+                    .order_by(bench_requests.c.number)
+                    .limit(limit)
+                ).all()
+                if rows:
+                    return tuple(_to_request(row) for row in rows)
+        return ()
 
     def request_count(self, run_id: str) -> int:
         """How many requests are saved; tells cheaply whether there is anything new."""

@@ -1,35 +1,17 @@
 """The history: all turns and load tests in one list, with notes, tags, and deleting that can be undone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Row,
-    Select,
-    Table,
-    Text,
-    delete,
-    func,
-    literal,
-    or_,
-    select,
-    type_coerce,
-    union_all,
-)
+from sqlalchemy import ColumnElement, Connection, delete, func, select, union_all
 
-from core.domain.bench import RunState
-from core.domain.history import HistoryEntry, HistoryFilter, RunKind
-from core.domain.runs import FinishReason, Phase, utc_now
-from core.domain.specs import LaneSpec
-from core.store.access import Access, insert_new
-from core.store.bench_runs import is_interrupted
-from core.store.tables import annotations, bench_lanes, bench_runs, lanes, machines, requests, turns
-
-_TITLE_CHARS = 120
-_TABLES: Mapping[RunKind, Table] = {RunKind.CHAT: turns, RunKind.BENCH: bench_runs}
+from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind, Summary
+from core.domain.runs import utc_now
+from core.store import history_entries
+from core.store.access import Access, insert_new, upsert
+from core.store.history_entries import SUMMARY_VERSION, TABLES
+from core.store.tables import annotations, bench_summaries, lanes, machines
 
 
 class History(Access):
@@ -40,39 +22,82 @@ class History(Access):
     ) -> tuple[HistoryEntry, ...]:
         """The entries that fit, newest first."""
         wanted = wanted or HistoryFilter()
-        kinds = [wanted.kind] if wanted.kind else list(RunKind)
         with self._reading() as connection:
             # Each part is cut to what the page could show of it, so that its index on the time is enough.
-            parts = [_part(kind, wanted).limit(offset + limit).subquery() for kind in kinds]
-            both = union_all(*(select(part) for part in parts)).subquery()
+            parts = [
+                history_entries.part(kind, history_entries.conditions(kind, wanted)).limit(offset + limit)
+                for kind in _kinds(wanted)
+            ]
+            both = union_all(*(select(part.subquery()) for part in parts)).subquery()
             rows = connection.execute(
                 select(both).order_by(both.c.created_at.desc(), both.c.id).limit(limit).offset(offset)
             ).all()
-            return _entries(connection, rows)
+            return history_entries.entries(connection, rows)
+
+    def find(self, ids: Iterable[str]) -> tuple[HistoryEntry, ...]:
+        """The entries with these ids, deleted ones too, in the order asked for; unknown ids are left out."""
+        wanted = list(dict.fromkeys(ids))
+        with self._reading() as connection:
+            rows = [
+                row
+                for kind, table in TABLES.items()
+                for row in connection.execute(history_entries.part(kind, [table.c.id.in_(wanted)]))
+            ]
+            found = {entry.id: entry for entry in history_entries.entries(connection, rows)}
+        return tuple(found[item_id] for item_id in wanted if item_id in found)
 
     def count(self, wanted: HistoryFilter | None = None) -> int:
         """How many entries fit."""
         wanted = wanted or HistoryFilter()
-        kinds = [wanted.kind] if wanted.kind else list(RunKind)
         with self._reading() as connection:
             return sum(
                 connection.scalar(
-                    select(func.count()).select_from(_part(kind, wanted).order_by(None).subquery())
+                    select(func.count()).select_from(
+                        history_entries.part(kind, history_entries.conditions(kind, wanted))
+                        .order_by(None)
+                        .subquery()
+                    )
                 )
                 or 0
-                for kind in kinds
+                for kind in _kinds(wanted)
+            )
+
+    def choices(self) -> HistoryChoices:
+        """What a filter can ask for."""
+        with self._reading() as connection:
+            return HistoryChoices(
+                lanes=_used(connection, lanes.c.name),
+                models=_used(connection, lanes.c.model),
+                hosts=_used(connection, machines.c.host),
+                tags=_used(connection, annotations.c.tag),
             )
 
     def tags(self) -> tuple[str, ...]:
         """All tags in use, in the order of the alphabet."""
         with self._reading() as connection:
-            chosen = select(annotations.c.tag).where(annotations.c.tag != "").distinct()
-            return tuple(sorted(connection.scalars(chosen)))
+            return _used(connection, annotations.c.tag)
 
     def annotate(self, kind: RunKind, item_id: str, *, note: str, tag: str) -> None:
         """Write a note and a tag to a turn or a load test, over those it has."""
         with self._writing() as connection:
             self._set(connection, kind, item_id, {"note": note, "tag": tag})
+
+    def set_tag(self, kind: RunKind, item_ids: Iterable[str], tag: str) -> None:
+        """Write a tag over those that the entries have; "" takes it away."""
+        with self._writing() as connection:
+            for item_id in item_ids:
+                self._set(connection, kind, item_id, {"tag": tag})
+
+    def keep_summary(self, run_id: str, run_updated_at: datetime, summary: Summary) -> None:
+        """Keep what a list shows of a load test, until the run is saved again."""
+        row = {
+            "run_id": run_id,
+            "version": SUMMARY_VERSION,
+            "run_updated_at": run_updated_at,
+            "facts": summary,
+        }
+        with self._writing() as connection:
+            upsert(connection, bench_summaries, [row])
 
     def delete(self, kind: RunKind, item_ids: Iterable[str]) -> None:
         """Take entries out of all lists; they can be restored until they are purged."""
@@ -91,7 +116,7 @@ class History(Access):
         """Remove for good what was deleted before that moment; returns how many entries."""
         removed = 0
         with self._writing() as connection:
-            for kind, table in _TABLES.items():
+            for kind, table in TABLES.items():
                 old = select(annotations.c.item_id).where(
                     annotations.c.kind == kind, annotations.c.deleted_at < deleted_before
                 )
@@ -112,145 +137,9 @@ class History(Access):
         )
 
 
-def _part(kind: RunKind, wanted: HistoryFilter) -> Select[Any]:
-    """The rows of one kind that fit, newest first."""
-    table = _TABLES[kind]
-    is_bench = kind is RunKind.BENCH
-    title = bench_runs.c.title if is_bench else turns.c.prompt
-    return (
-        select(
-            literal(kind.value).label("kind"),
-            table.c.id,
-            table.c.created_at,
-            func.substr(title, 1, _TITLE_CHARS).label("title"),
-            machines.c.host,
-            annotations.c.note,
-            annotations.c.tag,
-            # A turn has no state of its own, and nothing asks when it was updated.
-            (type_coerce(bench_runs.c.state, Text) if is_bench else literal("")).label("state"),
-            (bench_runs.c.updated_at if is_bench else turns.c.created_at).label("updated_at"),
-        )
-        .select_from(table)
-        .outerjoin(machines, machines.c.id == table.c.machine_id)
-        .outerjoin(annotations, (annotations.c.kind == kind) & (annotations.c.item_id == table.c.id))
-        .where(*_conditions(kind, wanted, title))
-        .order_by(table.c.created_at.desc(), table.c.id)
-    )
+def _kinds(wanted: HistoryFilter) -> list[RunKind]:
+    return [wanted.kind] if wanted.kind else list(RunKind)
 
 
-def _conditions(kind: RunKind, wanted: HistoryFilter, title: ColumnElement[str]) -> list[ColumnElement[bool]]:
-    table = _TABLES[kind]
-    is_deleted = annotations.c.deleted_at.is_not(None)
-    found: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
-    if wanted.since is not None:
-        found.append(table.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        found.append(table.c.created_at < wanted.until)
-    if wanted.host is not None:
-        found.append(machines.c.host == wanted.host)
-    if wanted.tag is not None:
-        found.append(annotations.c.tag == wanted.tag)
-    if wanted.text:
-        found.append(
-            or_(
-                title.icontains(wanted.text, autoescape=True),
-                annotations.c.note.icontains(wanted.text, autoescape=True),
-            )
-        )
-    if wanted.lane is not None or wanted.model is not None:
-        found.append(_has_lane(kind, wanted))
-    return found
-
-
-def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
-    took_part = (
-        select(lanes.c.id)
-        .join(requests, requests.c.lane_id == lanes.c.id)
-        .where(requests.c.turn_id == turns.c.id)
-        .correlate(turns)
-        if kind is RunKind.CHAT
-        else select(lanes.c.id)
-        .join(bench_lanes, bench_lanes.c.lane_id == lanes.c.id)
-        .where(bench_lanes.c.run_id == bench_runs.c.id)
-        .correlate(bench_runs)
-    )
-    if wanted.lane is not None:
-        took_part = took_part.where(lanes.c.name == wanted.lane)
-    if wanted.model is not None:
-        took_part = took_part.where(lanes.c.model == wanted.model)
-    return took_part.exists()
-
-
-def _entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEntry, ...]:
-    turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
-    took_part = _turn_lanes(connection, turn_ids) | _bench_lanes(
-        connection, [row.id for row in rows if row.kind == RunKind.BENCH]
-    )
-    states = _turn_states(connection, turn_ids)
-    return tuple(
-        HistoryEntry(
-            kind=RunKind(row.kind),
-            id=row.id,
-            created_at=row.created_at,
-            title=" ".join(row.title.split()),
-            lanes=tuple(lane.name for lane in took_part.get(row.id, ())),
-            models=tuple(
-                dict.fromkeys(model for lane in took_part.get(row.id, ()) if (model := _model(lane)))
-            ),
-            host=row.host,
-            state=states[row.id] if row.kind == RunKind.CHAT else _bench_state(row),
-            note=row.note or "",
-            tag=row.tag or "",
-        )
-        for row in rows
-    )
-
-
-def _turn_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
-    chosen = (
-        select(requests.c.turn_id.label("item"), lanes.c.spec)
-        .join(lanes, lanes.c.id == requests.c.lane_id)
-        .where(requests.c.turn_id.in_(ids))
-        .order_by(requests.c.position)
-    )
-    return _by_item(connection, chosen)
-
-
-def _bench_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
-    chosen = (
-        select(bench_lanes.c.run_id.label("item"), lanes.c.spec)
-        .join(lanes, lanes.c.id == bench_lanes.c.lane_id)
-        .where(bench_lanes.c.run_id.in_(ids))
-        .order_by(bench_lanes.c.position)
-    )
-    return _by_item(connection, chosen)
-
-
-def _by_item(connection: Connection, chosen: Select[Any]) -> dict[str, list[LaneSpec]]:
-    found: dict[str, list[LaneSpec]] = {}
-    for row in connection.execute(chosen):
-        found.setdefault(row.item, []).append(row.spec)
-    return found
-
-
-def _turn_states(connection: Connection, ids: list[str]) -> dict[str, str]:
-    """`failed` if any answer failed, else `running` if any is open, else `done`."""
-    states = dict.fromkeys(ids, RunState.DONE.value)
-    chosen = select(requests.c.turn_id, requests.c.phase, requests.c.finish_reason)
-    for row in connection.execute(chosen.where(requests.c.turn_id.in_(ids))):
-        if row.finish_reason is FinishReason.ERROR:
-            states[row.turn_id] = RunState.FAILED.value
-        elif row.phase is not Phase.DONE and states[row.turn_id] != RunState.FAILED:
-            states[row.turn_id] = RunState.RUNNING.value
-    return states
-
-
-def _bench_state(row: Row[Any]) -> str:
-    state = RunState(row.state)
-    return (RunState.FAILED if is_interrupted(state, row.updated_at) else state).value
-
-
-def _model(lane: LaneSpec) -> str | None:
-    if lane.model:
-        return lane.model.name
-    return lane.endpoint.model if lane.endpoint else None
+def _used(connection: Connection, column: ColumnElement[Any]) -> tuple[str, ...]:
+    return tuple(sorted(value for value in connection.scalars(select(column).distinct()) if value))

@@ -43,14 +43,19 @@ def read_conversation(connection: Connection, conversation_id: str) -> tuple[Tur
     return _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
 
 
-def read_conversations(connection: Connection, limit: int) -> tuple[ConversationSummary, ...]:
+def read_conversations(
+    connection: Connection, limit: int, with_pictures: bool | None = None
+) -> tuple[ConversationSummary, ...]:
     updated_at = func.max(turns.c.created_at).label("updated_at")
-    newest = connection.execute(
+    listed = (
         select(turns.c.conversation_id, updated_at, func.count().label("turns"))
         .where(_SHOWN)
         .group_by(turns.c.conversation_id)
-        .order_by(updated_at.desc(), turns.c.conversation_id)
-        .limit(limit)
+    )
+    if with_pictures is not None:
+        listed = listed.having((func.count(turns.c.pictures) > 0) == with_pictures)
+    newest = connection.execute(
+        listed.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
     ).all()
     ids = [row.conversation_id for row in newest]
     titles = _titles(connection, ids)

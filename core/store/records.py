@@ -41,6 +41,7 @@ def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:
         "machine_id": digest(machine) if machine else None,
         "prompt": plan.prompt,
         "system_prompt": plan.system_prompt,
+        "pictures": plan.pictures or None,
     }
 
 
@@ -111,14 +112,17 @@ def message_rows(messages: Iterable[Message]) -> list[RowValues]:
     rows: list[RowValues] = []
     parent_id = None
     for message in messages:
-        identity = f"{parent_id or ''}\n{message.role}\n{message.content}"
-        row_id = _digest(identity.encode("utf-8", "surrogatepass"))
+        identity = f"{parent_id or ''}\n{message.role}\n{message.content}".encode("utf-8", "surrogatepass")
+        if message.pictures:
+            identity = codec.encode(message.pictures) + identity
+        row_id = _digest(identity)
         rows.append(
             {
                 "id": row_id,
                 "parent_id": parent_id,
                 "role": message.role,
                 "content": message.content,
+                "pictures": message.pictures or None,
             }
         )
         parent_id = row_id
@@ -137,7 +141,7 @@ class StoredMessage(NamedTuple):
 
 
 def to_message(row: Row[Any]) -> StoredMessage:
-    return StoredMessage(Message(row.role, row.content), row.parent_id)
+    return StoredMessage(Message(row.role, row.content, row.pictures or ()), row.parent_id)
 
 
 def thread_of(last_id: str | None, stored: Mapping[str, StoredMessage]) -> tuple[Message, ...]:
@@ -184,6 +188,7 @@ def to_turn(row: Row[Any], requests: Iterable[RequestRecord], machine: Machine |
         requests=tuple(requests),
         machine=machine,
         replaces=row.replaces,
+        pictures=row.pictures or (),
     )
 
 

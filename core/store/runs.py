@@ -64,10 +64,12 @@ class Store(Access):
         with self._reading() as connection:
             return queries.read_conversation(connection, conversation_id)
 
-    def conversations(self, limit: int = 50) -> tuple[ConversationSummary, ...]:
-        """The conversations, the one with the newest turn first."""
+    def conversations(
+        self, limit: int = 50, *, with_pictures: bool | None = None
+    ) -> tuple[ConversationSummary, ...]:
+        """The conversations, the one with the newest turn first; only those with pictures, or without any."""
         with self._reading() as connection:
-            return queries.read_conversations(connection, limit)
+            return queries.read_conversations(connection, limit, with_pictures)
 
     def interrupt_unfinished(self, *, exclude: Collection[str] = (), older_than_s: float = 60.0) -> int:
         """End the requests that a dead meter left open, as failed with `INTERRUPTED`; returns their number.

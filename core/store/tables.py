@@ -24,7 +24,8 @@ from sqlalchemy import (
 
 from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
-from core.domain.history import RunKind
+from core.domain.history import RunKind, Summary
+from core.domain.pictures import Picture
 from core.domain.runs import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
@@ -39,6 +40,9 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+# What describes the pictures; their bytes are files elsewhere. NULL is none, as in rows of older schemas.
+_PICTURES = Document(tuple[Picture, ...])
 
 machines = Table(
     "machines",
@@ -65,6 +69,7 @@ messages = Table(
     Column("parent_id", ForeignKey("messages.id")),
     Column("role", Choice(Role), nullable=False),
     Column("content", FreeText, nullable=False),
+    Column("pictures", _PICTURES),
 )
 
 turns = Table(
@@ -80,6 +85,7 @@ turns = Table(
     Column("machine_id", ForeignKey("machines.id")),
     Column("prompt", FreeText, nullable=False),
     Column("system_prompt", FreeText, nullable=False),
+    Column("pictures", _PICTURES),
     Index(None, "conversation_id", "created_at"),
     Index(None, "created_at"),
 )
@@ -167,6 +173,16 @@ bench_requests = Table(
     Column("finish_reason", Choice(FinishReason)),
     Column("error", Document(ErrorInfo)),
     Column("timing", Stamps),
+)
+
+# Derived, so that a list of runs need not read their requests: good as long as the run was not saved since.
+bench_summaries = Table(
+    "bench_summaries",
+    metadata,
+    Column("run_id", ForeignKey("bench_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("run_updated_at", UtcDateTime, nullable=False),
+    Column("facts", Document(Summary), nullable=False),
 )
 
 annotations = Table(

@@ -35,6 +35,20 @@ def test_a_plan_survives_the_round_trip():
     assert decode(TurnPlan, encode(plan)) == plan
 
 
+def test_what_was_written_before_there_were_pictures_is_read():
+    message = decode(Message, b'{"role": "user", "content": "Hi"}')
+    assert message == Message(Role.USER, "Hi")
+    plan = TurnPlan(
+        conversation_id="c",
+        prompt="Hi",
+        sampling=Sampling(),
+        requests=(RequestPlan(lane=LANE, messages=(message,)),),
+    )
+    written = encode(plan)
+    assert written.count(b',"pictures":[]') == 2
+    assert decode(TurnPlan, written.replace(b',"pictures":[]', b"")) == plan
+
+
 def test_a_record_survives_the_round_trip():
     record = RequestRecord(
         id="r",

@@ -22,16 +22,23 @@ from core.settings import load_settings
 
 @pytest.fixture
 def settings(tmp_path):
-    return load_settings({"LMDYNO_HOME": str(tmp_path), "LMDYNO_LANES": str(tmp_path / "lanes.toml")})
+    return replace(load_settings({"LMDYNO_HOME": str(tmp_path)}), lanes_file=tmp_path / "lanes.toml")
 
 
 LAB = LaneSpec(
     name="lab",
     kind=EngineKind.ENDPOINT,
     endpoint=EndpointSpec(
-        url="http://lab:23333/v1", model='a "quoted" id', dialect=Dialect.LMDEPLOY, api_key_name="LAB_KEY"
+        url="http://lab:23333/v1",
+        model='a "quoted" id',
+        dialect=Dialect.LMDEPLOY,
+        api_key_name="LAB_KEY",
+        vision=False,
     ),
 )
+
+
+DEFAULT = ["hf", "hf-q4", "llava-hf"]
 
 
 def names(settings):
@@ -40,7 +47,7 @@ def names(settings):
 
 def test_an_added_endpoint_comes_after_the_lanes_there_are(settings):
     save_lane(settings, LAB)
-    assert names(settings) == ["hf", "hf-q4", "lab"]
+    assert names(settings) == [*DEFAULT, "lab"]
     assert load_lanes(settings, gpu=False).lane("lab") == LAB
 
 
@@ -48,7 +55,7 @@ def test_a_changed_lane_keeps_its_place(settings):
     hf = load_lanes(settings, gpu=False).lane("hf")
     changed = replace(hf, settings=replace(hf.settings, continuous_batching=True, dtype="float32"))
     save_lane(settings, changed)
-    assert names(settings) == ["hf", "hf-q4"]
+    assert names(settings) == DEFAULT
     assert load_lanes(settings, gpu=False).lane("hf") == changed
 
 
@@ -91,7 +98,7 @@ def test_the_lanes_file_is_laid_under_and_left_alone(settings):
 def test_forgetting_undoes(settings):
     save_lane(settings, LAB)
     assert forget_lane(settings, "lab")
-    assert names(settings) == ["hf", "hf-q4"]
+    assert names(settings) == DEFAULT
     assert not changes_file(settings).exists()
     assert not forget_lane(settings, "lab")
 
@@ -104,7 +111,7 @@ def test_what_could_not_be_read_again_is_not_kept_nor_repeated(settings, changes
     faulty = replace(LAB, name="faulty", endpoint=replace(LAB.endpoint, **changes))
     with pytest.raises(ConfigError) as raised:
         save_lane(settings, faulty)
-    assert names(settings) == ["hf", "hf-q4", "lab"]
+    assert names(settings) == [*DEFAULT, "lab"]
     assert not any(value in f"{raised.value}{raised.value.hint}" for value in changes.values())
 
 

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from core.config import LaneBook, demo_model, load_lanes
+from core.config import LaneBook, demo_model, demo_vision_model, load_lanes
 from core.domain.specs import (
     SETTINGS_OF,
     WEIGHTS_OF,
@@ -45,9 +45,18 @@ def mistake(load):
     return mistake
 
 
+def test_a_file_that_somebody_named_has_to_be_there(tmp_path):
+    settings = load_settings({"LMDYNO_HOME": str(tmp_path), "LMDYNO_LANES": str(tmp_path / "mine.toml")})
+    with pytest.raises(ConfigError, match=r"mine\.toml is not there") as caught:
+        load_lanes(settings, gpu=False)
+    assert caught.value.code == "lanes-file-missing"
+    settings.lanes_file.write_text(DEMO + '[lanes.one]\nengine = "transformers"\nmodel = "demo"\n')
+    assert [lane.name for lane in load_lanes(settings, gpu=False).lanes] == ["one"]
+
+
 def test_without_a_file_the_lanes_follow_the_machine(settings):
     cpu = load_lanes(settings, gpu=False)
-    assert [lane.name for lane in cpu.lanes] == ["hf", "hf-q4"]
+    assert [lane.name for lane in cpu.lanes] == ["hf", "hf-q4", "llava-hf"]
     assert cpu.source is None
     assert cpu.lane("hf").settings == EngineSettings(dtype="bfloat16", device="cpu")
     assert cpu.lane("hf-q4").weights is Weights.GGUF
@@ -57,9 +66,18 @@ def test_without_a_file_the_lanes_follow_the_machine(settings):
         EngineKind.TRANSFORMERS,
         EngineKind.TURBOMIND,
         EngineKind.AWQ,
+        EngineKind.TRANSFORMERS,
+        EngineKind.PYTORCH,
     ]
     assert gpu.lane("hf").settings.dtype == "float16"
-    assert {lane.model for lane in (*cpu.lanes, *gpu.lanes)} == {demo_model(settings)}
+    demo, vision = demo_model(settings), demo_vision_model(settings)
+    assert {lane.model for lane in (*cpu.lanes, *gpu.lanes)} == {demo, vision}
+    pictures = [lane for lane in (*cpu.lanes, *gpu.lanes) if lane.model == vision]
+    assert [(lane.name, lane.settings.dtype) for lane in pictures] == [
+        ("llava-hf", "bfloat16"),
+        ("llava-hf", "float16"),
+        ("llava-pt", "float16"),
+    ]
 
 
 def test_the_shipped_example_loads_and_shows_every_key():
@@ -67,7 +85,7 @@ def test_the_shipped_example_loads_and_shows_every_key():
     book = load_lanes(replace(load_settings({}), lanes_file=example), gpu=False)
     assert {lane.kind for lane in book.lanes} == set(EngineKind)
     text = example.read_text("utf-8")
-    keys = {field.name for field in fields(EngineSettings)} | {"gguf", "awq", "weights"}
+    keys = {field.name for field in fields(EngineSettings)} | {"gguf", "awq", "weights", "vision"}
     assert [key for key in keys if f"{key} = " not in text] == []
 
 
@@ -135,19 +153,30 @@ def test_an_endpoint_is_a_url_with_the_name_of_a_key(load):
     assert not book.lane("lab").is_local
 
 
+def test_whether_an_endpoint_takes_pictures_is_not_known_unless_somebody_says(load):
+    book = load("\n".join(EP.replace("lab]", f"{name}]") + line for name, line in ENDPOINTS.items()))
+    assert [lane.endpoint.vision for lane in book.lanes] == [None, True, False]
+
+
+def test_the_demo_vision_model_can_be_named(load, settings):
+    book = load('[models.v]\ncheckpoint = "demo-vision"\n[lanes.v]\nengine = "pytorch"\nmodel = "v"\n')
+    assert book.model("v") == replace(demo_vision_model(settings), name="v")
+
+
 def test_unknown_names_list_those_there_are(settings):
     book = load_lanes(settings, gpu=False)
     with pytest.raises(ConfigError, match='no lane "hg"') as caught:
         book.lane("hg")
-    assert caught.value.hint == "There are: hf, hf-q4."
+    assert caught.value.hint == "There are: hf, hf-q4, llava-hf."
     with pytest.raises(ConfigError, match='no model "x"') as caught:
         book.model("x")
-    assert caught.value.hint == "There are: smollm2-135m-instruct."
+    assert caught.value.hint == "There are: smollm2-135m-instruct, scenes-llava."
 
 
 LANE = DEMO + '[lanes.tm]\nengine = "turbomind"\nmodel = "demo"\n'
 HF = DEMO + '[lanes.hf]\nengine = "transformers"\nmodel = "demo"\n'
 EP = '[lanes.lab]\nengine = "endpoint"\nurl = "http://lab/v1"\n'
+ENDPOINTS = {"a": "", "b": "vision = true", "c": "vision = false"}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +228,8 @@ EP = '[lanes.lab]\nengine = "endpoint"\nurl = "http://lab/v1"\n'
             "Add gguf",
         ),
         (EP + 'dialect = "openai"\n', 'line 4: [lanes.lab] dialect is "openai"', '"generic"'),
+        (EP + 'vision = "yes"\n', 'line 4: [lanes.lab] vision is "yes"', "true or false"),
+        (LANE + "vision = true\n", "line 6: [lanes.tm] vision is not a key", "devices"),
         (EP + "session_len = 5\n", "line 4: [lanes.lab] session_len is not a key", "dialect"),
         (EP.replace("http://lab/v1", "lab:8000"), "line 3: [lanes.lab] url is not", "http://HOST"),
         (EP.replace("http://lab", "ftp://lab"), "line 3: [lanes.lab] url is not", "http://HOST"),

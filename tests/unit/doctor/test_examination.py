@@ -1,5 +1,5 @@
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -48,7 +48,7 @@ def fitting(python):
 
 @pytest.fixture
 def settings(tmp_path):
-    return load_settings({"LMDYNO_HOME": str(tmp_path / "home"), "LMDYNO_LANES": str(tmp_path / "none")})
+    return replace(load_settings({"LMDYNO_HOME": str(tmp_path / "home")}), lanes_file=tmp_path / "none")
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from core.config import DEMO_NAME
+from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.doctor import can_run
 from core.domain.specs import (
     EndpointSpec,
@@ -12,6 +12,7 @@ from core.domain.specs import (
     ModelSpec,
     Weights,
 )
+from tests.vision_checkpoints import LLAVA, write_checkpoint
 
 LINUX = ("linux", "x86_64")
 
@@ -83,6 +84,20 @@ def test_weights_that_are_not_there_come_with_the_way_to_make_them(model, tmp_pa
 
     demo = ModelSpec(name="demo", checkpoint=str(tmp_path / DEMO_NAME))
     assert "models demo" in check(lane(EngineKind.TRANSFORMERS, demo)).hint
+
+
+def test_the_demo_vision_model_says_how_it_is_prepared(tmp_path):
+    demo = ModelSpec(name="v", checkpoint=str(tmp_path / VISION_DEMO_NAME))
+    assert "models demo" in check(lane(EngineKind.TRANSFORMERS, demo)).hint
+
+
+def test_a_lane_whose_engine_does_not_serve_the_vision_model_does_not_start(tmp_path):
+    model = ModelSpec(name="llava", checkpoint=write_checkpoint(tmp_path / "llava", LLAVA))
+    reason = check(lane(EngineKind.TURBOMIND, model), gpu=True)
+    assert reason.code == "engine-without-vision"
+    assert "TurboMind" in reason.message
+    assert '"pytorch"' in reason.hint
+    assert check(lane(EngineKind.PYTORCH, model), gpu=True) is None
 
 
 def test_a_hub_id_is_believed(tmp_path):

@@ -1,4 +1,9 @@
 from core.domain.conversation import Exchange, Message, Role, messages_for
+from core.domain.pictures import Picture
+
+CAT, DOG = (
+    Picture(sha256=char * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=90) for char in "cd"
+)
 
 
 def test_first_prompt_alone():
@@ -21,3 +26,12 @@ def test_a_turn_the_lane_did_not_answer_is_left_out():
 
 def test_a_blank_system_prompt_is_none():
     assert messages_for("A", system="  \n") == (Message(Role.USER, "A"),)
+
+
+def test_pictures_of_earlier_turns_are_sent_again_with_their_prompts():
+    earlier = [Exchange("What is it?", "A cat.", (CAT,)), Exchange("And now?", "", (CAT, DOG))]
+    assert messages_for("Which is bigger?", earlier=earlier, pictures=(DOG,)) == (
+        Message(Role.USER, "What is it?", (CAT,)),
+        Message(Role.ASSISTANT, "A cat."),
+        Message(Role.USER, "Which is bigger?", (DOG,)),
+    )

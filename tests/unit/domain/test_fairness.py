@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from core.domain.conversation import Message, Role
 from core.domain.fairness import after, before
+from core.domain.pictures import Picture
 from core.domain.runs import FinishReason, Mode, Phase, RequestRecord, TurnRecord, utc_now
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
@@ -98,3 +99,19 @@ def test_a_fixed_length_that_was_not_kept_is_flagged_for_its_lane_only():
 def test_what_a_server_does_not_take_is_flagged():
     (flag,) = after(turn(record(lane("a"), notes=("top_k was not sent",)), record(lane("b"))))
     assert flag.by_lane == {"a": "top_k was not sent"}
+
+
+def test_pictures_that_only_one_lane_remembers_are_seen():
+    cat = Picture(sha256="c" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=9)
+    with_cat = replace(record(lane("a")), messages=(Message(Role.USER, "Hi", (cat,)),))
+    flags = before([with_cat, record(lane("b"))])
+    assert [flag.text for flag in flags] == ["pictures in the conversation: 1 (a) · 0 (b)"]
+
+
+def test_other_preprocessing_of_the_same_picture_is_seen():
+    records = [record(lane("a")), record(lane("b"))]
+    same, other = "576 tokens at 336 × 336 px", "1,026 tokens at 896 × 448 px"
+    assert before(records, pictures={"a": same, "b": same}) == ()
+    (flag,) = before(records, pictures={"a": same, "b": other})
+    assert flag.text == f"pictures as the model sees them: {same} (a) · {other} (b)"
+    assert not flag.intended

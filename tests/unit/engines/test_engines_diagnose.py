@@ -73,6 +73,37 @@ TEXTS = [
         "host-out-of-memory",
         "machine",
     ),
+    (
+        "KeyError: 'vision_tower.embeddings.class_embedding'",
+        EngineLoadFailed,
+        "vision-weight-names",
+        "vision_tower.embeddings",
+    ),
+    (
+        "AttributeError: 'LlamaConfig' object has no attribute 'language_config'",
+        EngineLoadFailed,
+        "vision-text-config",
+        "language model",
+    ),
+    (
+        "NotImplementedError: <siglip_vision_model> is not implemented.",
+        EngineLoadFailed,
+        "vision-tower",
+        "siglip_vision_model",
+    ),
+    (
+        "ValueError: unsupported vl model with config LlavaConfig {",
+        EngineLoadFailed,
+        "unsupported-architecture",
+        "LlavaConfig",
+    ),
+    (
+        "ImportError: \nCLIPImageProcessor requires the Torchvision library but it was not found in your "
+        "environment.",
+        EngineNotInstalled,
+        "engine-not-installed",
+        "Torchvision",
+    ),
     ("MemoryError", EngineOutOfMemory, "host-out-of-memory", "machine"),
     (
         "RuntimeError: The NVIDIA driver on your system is too old (found version 12020). Please "

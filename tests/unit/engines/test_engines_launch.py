@@ -10,13 +10,15 @@ import psutil
 import pytest
 from engine_stand_ins import lane_in, row
 
-from core.domain.specs import EngineKind, Weights
+from core.domain.specs import EngineKind, ModelSpec, Weights
 from core.engines import checks
 from core.engines.launch import LAUNCH_TABLE
 from core.engines.placement import CPU, Place
 from core.engines.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled
+from core.models.vision import CHAT_TEMPLATE_FILE
 from core.telemetry.gpus import GpuFacts
+from tests.vision_checkpoints import LLAVA, QWEN, TEXT_ONLY, write_checkpoint
 
 GPU = Place((GpuFacts(index=1, name="GPU", total_bytes=None, free_bytes=None),))
 LMDEPLOY_PARSER = """
@@ -123,6 +125,38 @@ class TestLmdeploy:
             assert parsed["server_port"] == 4711
             assert parsed["model_name"] == lane.name
             assert parsed["generation_config"] == "lmdeploy"
+
+
+class TestVision:
+    def lane(self, folder, kind=EngineKind.PYTORCH, config=LLAVA):
+        checkpoint = write_checkpoint(folder, config)
+        return replace(lane_in(folder.parent, kind=kind), model=ModelSpec(name="v", checkpoint=checkpoint))
+
+    def test_lmdeploy_is_told_llavas_chat_template(self, tmp_path):
+        made = command(self.lane(tmp_path / "renamed"), GPU)
+        assert option(made.argv, "--chat-template") == "llava-v1"
+        assert option(made.argv, "--backend") == "pytorch"
+
+    def test_a_template_that_the_checkpoint_brings_along_goes_first(self, tmp_path):
+        lane = self.lane(tmp_path / "own")
+        own = Path(lane.model.checkpoint, CHAT_TEMPLATE_FILE)
+        own.write_text('{"model_name": "own"}')
+        assert option(command(lane, GPU).argv, "--chat-template") == str(own)
+
+    def test_other_models_and_engines_find_theirs(self, tmp_path):
+        for name, kind, config in [
+            ("qwen", EngineKind.TURBOMIND, QWEN),
+            ("text", EngineKind.TURBOMIND, TEXT_ONLY),
+            ("hf", EngineKind.TRANSFORMERS, LLAVA),
+        ]:
+            assert "--chat-template" not in command(self.lane(tmp_path / name, kind, config), GPU).argv
+
+    def test_llava_on_turbomind_is_refused_before_anything_is_started(self, tmp_path):
+        lane = self.lane(tmp_path / "llava", EngineKind.TURBOMIND)
+        with pytest.raises(EngineLoadFailed, match="TurboMind does not serve Llava") as caught:
+            checks.need_of(lane, row())
+        assert caught.value.code == "engine-without-vision"
+        assert '"pytorch"' in caught.value.hint
 
 
 class TestChecks:

@@ -1,10 +1,13 @@
 """The unmeasured first request, against a real loopback server."""
 
+import base64
+import io
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from PIL import Image
 
 from core.domain.specs import Dialect, Endpoint
 from core.engines.launch import LAUNCH_TABLE
@@ -44,6 +47,19 @@ def test_one_short_request_with_the_engines_own_key(server):
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer k", "m")
     assert body["max_tokens"] <= 32
     assert "stream" not in body
+
+
+def test_an_engine_for_pictures_is_shown_one(server):
+    warm_up(endpoint(server.server_port), timeout_s=5, pictures=True)
+    question, shown = (body["messages"][0]["content"] for _, _, body in server.seen)
+    assert isinstance(question, str)
+    picture, text = shown
+    assert text["type"] == "text"
+    head, _, data = picture["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        image.load()
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (56, 56))
 
 
 def test_a_refusal_does_not_keep_the_engine_from_starting(server, caplog):

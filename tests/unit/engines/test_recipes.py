@@ -1,5 +1,6 @@
 """Every command is parsed by the tool it names, every program compiles; both say what the lane is set to."""
 
+import base64
 import json
 import shlex
 import subprocess
@@ -12,6 +13,8 @@ from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.engines.recipes import Recipe, recipes
 from core.models.awq_provenance import Provenance
+from core.models.vision import CHAT_TEMPLATE_FILE
+from tests.vision_checkpoints import LLAVA, QWEN, write_checkpoint
 
 MODEL = ModelSpec(name="m", checkpoint="/models/m", gguf="/models/m/m.gguf", awq="/models/m-awq")
 SETTINGS = EngineSettings(
@@ -180,6 +183,59 @@ def test_a_key_is_named_and_never_shown():
 def test_a_running_servers_own_model_id_is_used():
     (curl, *_) = recipes(REMOTE, sampling=Sampling(), served_model="internlm2")
     assert '"model": "internlm2"' in curl.code
+
+
+@pytest.fixture
+def pictures(tmp_path) -> list[LaneSpec]:
+    """Lanes for pictures of every kind."""
+    llava = ModelSpec(name="llava", checkpoint=write_checkpoint(tmp_path / "llava", LLAVA))
+    own = ModelSpec(
+        name="own", checkpoint=write_checkpoint(tmp_path / "own", LLAVA, {CHAT_TEMPLATE_FILE: {}})
+    )
+    qwen = ModelSpec(name="qwen", checkpoint=write_checkpoint(tmp_path / "qwen", QWEN))
+    assert REMOTE.endpoint
+    return [
+        replace(PYTORCH, model=llava),
+        replace(PYTORCH, name="own", model=own),
+        replace(TURBOMIND, model=qwen),
+        replace(HF, model=llava),
+        replace(REMOTE, endpoint=replace(REMOTE.endpoint, vision=True)),
+    ]
+
+
+def test_lanes_for_pictures_ask_about_a_picture(pictures):
+    for lane in pictures:
+        for recipe in recipes(lane, sampling=Sampling(temperature=0.7)):
+            if recipe.language == "python":
+                compile(recipe.code, recipe.title, "exec")
+                assert "What is in the picture?" in recipe.code
+                assert "AutoModelForCausalLM" not in recipe.code
+            assert "file://" not in recipe.code
+
+
+def test_llavas_chat_template_is_part_of_every_way(pictures):
+    found = by_title(pictures[0])
+    assert "--chat-template llava-v1" in found["API server"].code
+    assert "--chat-template llava-v1" in found["Chat in a terminal"].code
+    assert "ChatTemplateConfig('llava-v1')" in found["Python pipeline, timed"].code
+    assert "ChatTemplateConfig.from_json('" in by_title(pictures[1])["Python pipeline, timed"].code
+    qwen = "".join(recipe.code for recipe in recipes(pictures[2], sampling=Sampling()))
+    assert "--chat-template" not in qwen
+    assert "ChatTemplateConfig" not in qwen
+
+
+def test_the_curl_recipe_sends_the_picture_itself(pictures, tmp_path):
+    png = b"\x89PNG" + bytes(range(256)) * 4
+    (tmp_path / "picture.png").write_bytes(png)
+    code = by_title(pictures[0])["curl"].code
+    shown = subprocess.run(
+        ["bash", "-c", "curl() { cat; }; " + code],
+        cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    picture, text = json.loads(shown.stdout)["messages"][0]["content"]
+    sent = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+    assert base64.b64decode(sent) == png
+    assert text == {"type": "text", "text": "What is in the picture?"}
 
 
 def test_the_gguf_program_loads_the_packed_file():

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 
 from core.domain.conversation import Message, Role
+from core.domain.pictures import Picture
 from core.domain.runs import (
     ErrorInfo,
     FinishReason,
@@ -50,6 +51,9 @@ MACHINE = Machine(
     memory_bytes=2**38,
     gpus=("H100", "H100"),
     driver="580.1",
+)
+PICTURE = Picture(
+    sha256="ab" * 32, media_type="image/png", width_px=224, height_px=168, size_bytes=9_000, name="是 x.png"
 )
 QUESTION = Message(Role.USER, "What is the capital of France?")
 
@@ -118,7 +122,7 @@ def a_full_record(plan: TurnPlan, position: int = 0) -> RequestRecord:
 def full_plan() -> TurnPlan:
     """A plan in which no field has its default."""
     return a_plan(
-        messages=(Message(Role.SYSTEM, "Be short."), QUESTION),
+        messages=(Message(Role.SYSTEM, "Be short."), replace(QUESTION, pictures=(PICTURE, PICTURE))),
         sampling=Sampling(
             temperature=0.7,
             top_p=0.9,
@@ -130,6 +134,7 @@ def full_plan() -> TurnPlan:
         ),
         mode=Mode.TOGETHER,
         system_prompt="Be short.",
+        pictures=(PICTURE, PICTURE),
         replaces="an-earlier-turn",
         created_at=datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=UTC),
     )

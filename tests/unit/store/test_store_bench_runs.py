@@ -126,3 +126,14 @@ def test_runs_share_lanes_and_machines(runs):
     runs.save(RUN)
     runs.save(replace(RUN, id="r2"))
     assert runs.run("r2").lanes == RUN.lanes
+
+
+def test_the_first_answers_of_this_very_lane_in_its_newest_run(runs):
+    later = replace(RUN, id="r2", created_at=RUN.created_at + timedelta(days=1))
+    failed = replace(RUN, id="r3", created_at=RUN.created_at + timedelta(days=2))
+    runs.save(RUN, [PASS], REQUESTS)
+    runs.save(later, [PASS], [*REQUESTS, replace(REQUESTS[1], number=3), replace(REQUESTS[1], number=4)])
+    runs.save(failed, [PASS], [replace(REQUESTS[2], lane="hf")])
+    assert [request.number for request in runs.first_requests(HF, limit=2)] == [1, 3]
+    assert runs.first_requests(REMOTE) == ()
+    assert runs.first_requests(replace(HF, settings=replace(HF.settings, dtype="float32"))) == ()

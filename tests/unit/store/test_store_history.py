@@ -6,8 +6,9 @@ from store_samples import HF, MACHINE, REMOTE, a_full_record, a_plan, a_record
 from test_store_bench_runs import RUN
 
 from core.domain.bench import BenchRequest, LaneFacts, RunState
-from core.domain.history import HistoryFilter, RunKind
+from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.runs import FinishReason, Phase, utc_now
+from core.domain.timing import Timing
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
 
@@ -140,3 +141,75 @@ def test_purging_removes_what_was_deleted_for_good(store, runs, history):
     assert (store.turn(plan.id), runs.run(run_id), runs.request_count(run_id)) == (None, None, 0)
     assert ids(history.entries()) == [kept]
     assert history.entries(HistoryFilter(deleted=True)) == ()
+
+
+def answer(plan, position, **changes):
+    timing = Timing(sent_ns=0, chunk_ns=(50_000_000, 60_000_000), content_chars=(1, 1), output_tokens=2)
+    changes = {"phase": Phase.DONE, "finish_reason": FinishReason.STOP, "timing": timing} | changes
+    return a_record(plan, position, **changes)
+
+
+def test_a_turns_summary_follows_from_its_answers(store, history):
+    plan = turn(store, 1)
+    store.save_request(answer(plan, 0))
+    store.save_request(answer(plan, 1, finish_reason=FinishReason.ERROR, timing=None))
+    summary = history.entries()[0].summary
+    assert (summary.answered, summary.failed) == (1, 1)
+    first, second = summary.lanes
+    assert (first.lane, first.ttft_s, first.decode_tok_per_s) == (
+        "hf",
+        pytest.approx(0.05),
+        pytest.approx(100),
+    )
+    assert (second.lane, second.ttft_s, second.decode_tok_per_s) == ("remote", None, None)
+
+
+def test_a_load_tests_summary_holds_until_the_run_is_saved_again(runs, history):
+    run_id = bench(runs, 1, state=RunState.DONE)
+    entry = history.entries()[0]
+    assert entry.summary is None
+    summary = Summary(
+        lanes=(LaneSummary(lane="hf", ttft_s=0.1, decode_tok_per_s=None),), answered=9, failed=1
+    )
+    history.keep_summary(run_id, entry.updated_at, summary)
+    assert history.entries()[0].summary == summary
+    history.keep_summary(run_id, entry.updated_at, replace(summary, failed=2))
+    assert history.entries()[0].summary.failed == 2
+    bench(runs, 1, state=RunState.DONE)
+    assert history.entries()[0].summary is None
+
+
+def test_a_summary_goes_with_its_run(runs, history):
+    run_id = bench(runs, 1, state=RunState.DONE)
+    summary = Summary(lanes=(), answered=0, failed=0)
+    history.keep_summary(run_id, history.entries()[0].updated_at, summary)
+    history.delete(RunKind.BENCH, [run_id])
+    assert history.purge(utc_now() + timedelta(seconds=1)) == 1
+
+
+def test_entries_are_found_by_their_ids_even_when_deleted(store, runs, history):
+    plan, run_id = turn(store, 1), bench(runs, 2)
+    history.delete(RunKind.BENCH, [run_id])
+    found = history.find([run_id, "nobody", plan.id, run_id])
+    assert ids(found) == [run_id, plan.id]
+    assert found[0].deleted_at is not None
+    assert found[1].deleted_at is None
+    assert history.find([]) == ()
+
+
+def test_the_filters_can_ask_for_what_is_there(store, runs, history):
+    turn(store, 1)
+    bench(runs, 2, lane=REMOTE)
+    history.set_tag(RunKind.BENCH, ["run2"], "keep")
+    choices = history.choices()
+    assert (choices.lanes, choices.models) == (("hf", "remote"), ("smol",))
+    assert (choices.hosts, choices.tags) == (("lab",), ("keep",))
+
+
+def test_a_tag_is_set_without_touching_the_notes(runs, history):
+    first, second = bench(runs, 1), bench(runs, 2)
+    history.annotate(RunKind.BENCH, first, note="Good", tag="old")
+    history.set_tag(RunKind.BENCH, [first, second], "new")
+    assert [(entry.tag, entry.note) for entry in history.entries()] == [("new", ""), ("new", "Good")]
+    history.set_tag(RunKind.BENCH, [first], "")
+    assert history.tags() == ("new",)

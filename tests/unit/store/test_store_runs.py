@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from store_samples import HF, MACHINE, QUESTION, REMOTE, a_full_record, a_plan, a_record, full_plan
+from store_samples import HF, MACHINE, PICTURE, QUESTION, REMOTE, a_full_record, a_plan, a_record, full_plan
 
 from core.domain.conversation import Exchange, Message, Role, messages_for
 from core.domain.runs import FinishReason, Machine, Phase, TurnPlan, TurnRecord
@@ -31,6 +31,7 @@ def test_a_turn_with_every_field_comes_back_as_it_was(store: Store) -> None:
         requests=answers,
         machine=MACHINE,
         replaces=plan.replaces,
+        pictures=plan.pictures,
     )
 
 
@@ -135,6 +136,18 @@ def test_a_conversation_is_its_turns_oldest_first_with_each_lanes_own_history(st
     turns = store.conversation("talk")
     assert [turn.prompt for turn in turns] == [f"prompt {number}" for number in range(4)]
     assert [request for turn in turns for request in turn.requests] == expected
+
+
+def test_the_same_words_with_other_pictures_are_another_message(store: Store) -> None:
+    other = replace(PICTURE, sha256="cd" * 32)
+    plans = [
+        a_plan(HF, conversation_id=str(number), messages=messages_for("What is it?", pictures=pictures))
+        for number, pictures in enumerate([(), (PICTURE,), (other,), (PICTURE, other), (other, PICTURE)])
+    ]
+    for plan in plans:
+        store.save_turn(plan, None)
+    for plan in plans:
+        assert _only_request(store, plan).messages == plan.requests[0].messages
 
 
 def test_replaced_turns_are_left_out_of_the_conversation_but_kept(store: Store) -> None:

@@ -12,10 +12,11 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
-from store_samples import HF, MACHINE, a_full_record, a_plan
+from store_samples import HF, MACHINE, QUESTION, a_full_record, a_plan
 
+from core import codec
 from core.errors import StoreError
-from core.store import schema
+from core.store import records, schema
 from core.store.database import connect
 from core.store.history import History
 from core.store.location import parse_location
@@ -123,6 +124,45 @@ def test_turns_of_the_first_schema_are_still_there(
     history.close()
 
 
+def test_a_turn_stored_before_there_were_pictures_comes_back_without_any(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "third"
+    with as_file(files("core.store") / "migrations") as original:
+        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[4-9]_*", "__pycache__"))
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "SCRIPTS", str(scripts))
+        store = Store(sqlite_url)
+        store.open()
+        store.close()
+    file = parse_location(sqlite_url).file
+    assert file is not None
+    plan = a_plan(HF)
+    lane, thread = records.lane_rows([HF])[0], records.message_rows(plan.requests[0].messages)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(
+            f"""
+            INSERT INTO turns VALUES
+                ('t1', 'talk', '2026-01-01', NULL, 'together', '{{}}', NULL, '{plan.prompt}', '');
+            INSERT INTO lanes VALUES
+                ('{lane["id"]}', 'hf', 'transformers', 'smol', '{codec.encode(HF).decode()}');
+            INSERT INTO messages VALUES ('{thread[0]["id"]}', NULL, 'user', '{plan.prompt}');
+            INSERT INTO requests
+                (id, turn_id, position, lane_id, last_message_id, phase, updated_at, notes, reasoning, text)
+            VALUES
+                ('r1', 't1', 0, '{lane["id"]}', '{thread[0]["id"]}', 'done', '2026-01-01', '[]', '', 'Paris');
+            """
+        )
+    store = Store(sqlite_url)
+    (turn,) = store.conversation("talk")
+    assert (turn.pictures, turn.requests[0].messages, turn.requests[0].text) == ((), (QUESTION,), "Paris")
+    # The same words asked again are the same stored message.
+    store.save_turn(plan, None)
+    store.close()
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -174,7 +214,7 @@ def test_a_request_can_not_refer_to_a_missing_turn(store: Store, database_url: s
     engine = connect(parse_location(database_url), lock_timeout_s=5)
     with pytest.raises(Exception, match=r"(?i)foreign key"), engine.begin() as connection:
         connection.execute(
-            text("INSERT INTO turns SELECT 'x', 'c', '2026-01-01', NULL, '', '', 'missing', '', ''")
+            text("INSERT INTO turns SELECT 'x', 'c', '2026-01-01', NULL, '', '', 'missing', '', '', NULL")
         )
     engine.dispose()
 

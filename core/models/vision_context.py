@@ -1,0 +1,95 @@
+"""Whether pictures fit a lane's context, told before anything is sent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from core.domain.conversation import Message
+from core.domain.pictures import Picture
+from core.domain.runs import ErrorInfo, RequestPlan, RequestRecord
+from core.domain.specs import EngineKind, LaneSpec
+from core.models.vision import PictureCost, refusal, vision_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextUse:
+    """What the pictures of a request take of a lane's context."""
+
+    picture_tokens: int | None
+    """All pictures of all messages, since each request sends the whole conversation; None if not known."""
+    context_tokens: int | None
+    """Prompt and answer together; None if not known."""
+
+    @property
+    def left_tokens(self) -> int | None:
+        """For the text of the conversation and the answer; below 1 the request can't succeed."""
+        if self.picture_tokens is None or self.context_tokens is None:
+            return None
+        return self.context_tokens - self.picture_tokens
+
+
+def picture_cost(lane: LaneSpec, picture: Picture) -> PictureCost | None:
+    """What the picture becomes for the lane's model; None where that is not known."""
+    vision = vision_of(lane.model.path(lane.weights) or lane.model.checkpoint) if lane.model else None
+    return vision.cost(picture.width_px, picture.height_px) if vision else None
+
+
+def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, str]:
+    """What each lane's model is given of the last message's pictures, by lane, where it is known.
+
+    Such as `576 tokens at 336 × 336 px`; for `core.domain.fairness.before`.
+    """
+    seen = {}
+    for request in requests:
+        pictures = request.messages[-1].pictures if request.messages else ()
+        costs = [picture_cost(request.lane, picture) for picture in pictures]
+        known = [cost for cost in costs if cost]
+        if known and len(known) == len(costs):
+            sizes = ", ".join(dict.fromkeys(f"{cost.width_px} × {cost.height_px}" for cost in known))
+            seen[request.lane.name] = f"{sum(cost.tokens for cost in known):,} tokens at {sizes} px"
+    return seen
+
+
+def context_use(lane: LaneSpec, messages: Sequence[Message]) -> ContextUse:
+    """How the messages' pictures fill the context of the lane; reads files, sends nothing."""
+    costs = [picture_cost(lane, picture) for message in messages for picture in message.pictures]
+    known = [cost.tokens for cost in costs if cost]
+    return ContextUse(
+        picture_tokens=sum(known) if len(known) == len(costs) else None,
+        context_tokens=context_tokens(lane),
+    )
+
+
+def context_tokens(lane: LaneSpec) -> int | None:
+    """The context that the lane's engine keeps; None for endpoints and where the model's config is silent."""
+    if lane.model is None:
+        return None
+    if lane.kind is not EngineKind.TRANSFORMERS:
+        return lane.settings.session_len
+    vision = vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)
+    return vision.context_tokens if vision else None
+
+
+def not_sendable(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
+    """Why these messages must not go to the lane because of their pictures; None without pictures."""
+    if not any(message.pictures for message in messages):
+        return None
+    return refusal(lane) or too_large(lane, messages)
+
+
+def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
+    """Why the pictures can't fit the lane's context; None if they fit, or if that is not known.
+
+    The text's tokens come on top, which only the engine can count: what passes here may still be too long.
+    """
+    use = context_use(lane, messages)
+    if use.left_tokens is None or use.left_tokens > 0:
+        return None
+    hint = "Send fewer or smaller pictures, or begin a new conversation"
+    if lane.kind is not EngineKind.TRANSFORMERS:
+        hint += ", or raise session_len"
+    return ErrorInfo(
+        "pictures-too-large",
+        f"The pictures take {use.picture_tokens:,} tokens; {lane.name} has a context of "
+        f"{use.context_tokens:,}, text and answer included",
+        f"{hint}.",
+    )

@@ -1,0 +1,243 @@
+"""The statements behind the history: which entries fit, and what a list shows of them.
+
+Each function takes an open connection or returns a statement; a few statements each, however many entries.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    Text,
+    func,
+    literal,
+    or_,
+    select,
+    type_coerce,
+)
+
+from core.domain.bench import RunState
+from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
+from core.domain.runs import FinishReason, Phase
+from core.domain.specs import LaneSpec
+from core.store.bench_runs import is_interrupted
+from core.store.tables import (
+    annotations,
+    bench_lanes,
+    bench_runs,
+    bench_summaries,
+    lanes,
+    machines,
+    requests,
+    turns,
+)
+
+SUMMARY_VERSION = 1
+"""Of the formulas behind a load test's summary; summaries of another version are made anew."""
+_TITLE_CHARS = 120
+TABLES: Mapping[RunKind, Table] = {RunKind.CHAT: turns, RunKind.BENCH: bench_runs}
+
+
+def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """The rows of one kind under these conditions, newest first."""
+    table = TABLES[kind]
+    is_bench = kind is RunKind.BENCH
+    return (
+        select(
+            literal(kind.value).label("kind"),
+            table.c.id,
+            table.c.created_at,
+            func.substr(_title(kind), 1, _TITLE_CHARS).label("title"),
+            machines.c.host,
+            annotations.c.note,
+            annotations.c.tag,
+            annotations.c.deleted_at,
+            # A turn has no state of its own, and nothing asks when it was updated.
+            (type_coerce(bench_runs.c.state, Text) if is_bench else literal("")).label("state"),
+            (bench_runs.c.updated_at if is_bench else turns.c.created_at).label("updated_at"),
+        )
+        .select_from(table)
+        .outerjoin(machines, machines.c.id == table.c.machine_id)
+        .outerjoin(annotations, (annotations.c.kind == kind) & (annotations.c.item_id == table.c.id))
+        .where(*conditions)
+        .order_by(table.c.created_at.desc(), table.c.id)
+    )
+
+
+def conditions(kind: RunKind, wanted: HistoryFilter) -> list[ColumnElement[bool]]:
+    """What `wanted` asks of the rows of a kind."""
+    table = TABLES[kind]
+    is_deleted = annotations.c.deleted_at.is_not(None)
+    found: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
+    if wanted.since is not None:
+        found.append(table.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(table.c.created_at < wanted.until)
+    if wanted.host is not None:
+        found.append(machines.c.host == wanted.host)
+    if wanted.tag is not None:
+        found.append(annotations.c.tag == wanted.tag)
+    if wanted.text:
+        found.append(
+            or_(
+                _title(kind).icontains(wanted.text, autoescape=True),
+                annotations.c.note.icontains(wanted.text, autoescape=True),
+            )
+        )
+    if wanted.lane is not None or wanted.model is not None:
+        found.append(_has_lane(kind, wanted))
+    return found
+
+
+def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
+    took_part = (
+        select(lanes.c.id)
+        .join(requests, requests.c.lane_id == lanes.c.id)
+        .where(requests.c.turn_id == turns.c.id)
+        .correlate(turns)
+        if kind is RunKind.CHAT
+        else select(lanes.c.id)
+        .join(bench_lanes, bench_lanes.c.lane_id == lanes.c.id)
+        .where(bench_lanes.c.run_id == bench_runs.c.id)
+        .correlate(bench_runs)
+    )
+    if wanted.lane is not None:
+        took_part = took_part.where(lanes.c.name == wanted.lane)
+    if wanted.model is not None:
+        took_part = took_part.where(lanes.c.model == wanted.model)
+    return took_part.exists()
+
+
+def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEntry, ...]:
+    """The rows of `part` as entries, in their order."""
+    turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
+    run_ids = [row.id for row in rows if row.kind == RunKind.BENCH]
+    took_part = _turn_lanes(connection, turn_ids) | _bench_lanes(connection, run_ids)
+    answers = _answers(connection, turn_ids)
+    summaries = {turn_id: _turn_summary(found) for turn_id, found in answers.items()}
+    summaries |= _kept_summaries(connection, run_ids)
+    return tuple(
+        HistoryEntry(
+            kind=RunKind(row.kind),
+            id=row.id,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            title=" ".join(row.title.split()),
+            lanes=tuple(lane.name for lane in took_part.get(row.id, ())),
+            models=tuple(
+                dict.fromkeys(model for lane in took_part.get(row.id, ()) if (model := _model(lane)))
+            ),
+            host=row.host,
+            state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _bench_state(row),
+            note=row.note or "",
+            tag=row.tag or "",
+            deleted_at=row.deleted_at,
+            summary=summaries.get(row.id),
+        )
+        for row in rows
+    )
+
+
+def _title(kind: RunKind) -> ColumnElement[str]:
+    return bench_runs.c.title if kind is RunKind.BENCH else turns.c.prompt
+
+
+def _turn_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
+    chosen = (
+        select(requests.c.turn_id.label("item"), lanes.c.spec)
+        .join(lanes, lanes.c.id == requests.c.lane_id)
+        .where(requests.c.turn_id.in_(ids))
+        .order_by(requests.c.position)
+    )
+    return _by_item(connection, chosen)
+
+
+def _bench_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
+    chosen = (
+        select(bench_lanes.c.run_id.label("item"), lanes.c.spec)
+        .join(lanes, lanes.c.id == bench_lanes.c.lane_id)
+        .where(bench_lanes.c.run_id.in_(ids))
+        .order_by(bench_lanes.c.position)
+    )
+    return _by_item(connection, chosen)
+
+
+def _by_item(connection: Connection, chosen: Select[Any]) -> dict[str, list[LaneSpec]]:
+    found: dict[str, list[LaneSpec]] = {}
+    for row in connection.execute(chosen):
+        found.setdefault(row.item, []).append(row.spec)
+    return found
+
+
+def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]]:
+    """Of each turn its requests' ends and stamps, in the order in which they were planned."""
+    chosen: Select[Any] = (
+        select(
+            requests.c.turn_id,
+            lanes.c.name,
+            requests.c.phase,
+            requests.c.finish_reason,
+            requests.c.timing,
+        )
+        .join(lanes, lanes.c.id == requests.c.lane_id)
+        .where(requests.c.turn_id.in_(ids))
+        .order_by(requests.c.position)
+    )
+    found: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(chosen):
+        found.setdefault(row.turn_id, []).append(row)
+    return found
+
+
+def _turn_summary(answers: Sequence[Row[Any]]) -> Summary:
+    ended = [row.finish_reason for row in answers if row.phase is Phase.DONE]
+    failed = ended.count(FinishReason.ERROR)
+    return Summary(
+        lanes=tuple(
+            LaneSummary(
+                lane=row.name,
+                ttft_s=row.timing.ttft_s if row.timing else None,
+                decode_tok_per_s=row.timing.decode_tok_per_s if row.timing else None,
+            )
+            for row in answers
+        ),
+        answered=len(ended) - failed - ended.count(FinishReason.CANCELLED),
+        failed=failed,
+    )
+
+
+def _turn_state(answers: Sequence[Row[Any]]) -> str:
+    """`failed` if any answer failed, else `running` if any is open, else `done`."""
+    if any(row.finish_reason is FinishReason.ERROR for row in answers):
+        return RunState.FAILED.value
+    is_open = any(row.phase is not Phase.DONE for row in answers)
+    return RunState.RUNNING.value if is_open else RunState.DONE.value
+
+
+def _kept_summaries(connection: Connection, ids: list[str]) -> dict[str, Summary]:
+    """The summaries that are still true of these load tests."""
+    chosen = (
+        select(bench_summaries.c.run_id, bench_summaries.c.facts)
+        .join(bench_runs, bench_runs.c.id == bench_summaries.c.run_id)
+        .where(
+            bench_summaries.c.run_id.in_(ids),
+            bench_summaries.c.version == SUMMARY_VERSION,
+            bench_summaries.c.run_updated_at == bench_runs.c.updated_at,
+        )
+    )
+    return {row.run_id: row.facts for row in connection.execute(chosen)}
+
+
+def _bench_state(row: Row[Any]) -> str:
+    state = RunState(row.state)
+    return (RunState.FAILED if is_interrupted(state, row.updated_at) else state).value
+
+
+def _model(lane: LaneSpec) -> str | None:
+    if lane.model:
+        return lane.model.name
+    return lane.endpoint.model if lane.endpoint else None
