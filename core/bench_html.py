@@ -18,13 +18,16 @@ from core.bench.statistics import Distribution
 from core.charts import lane_color
 from core.charts_bench import (
     LATENCIES,
+    THROUGHPUTS,
+    Colors,
     conditions,
-    gaps_chart,
     latency_chart,
+    load_text,
     pareto_chart,
-    speed_up_chart,
-    timeline_chart,
+    throughput_chart,
 )
+from core.charts_bench_bars import failures_chart, interference_chart, speed_up_chart
+from core.charts_bench_requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchRecord
 
 _STYLE = """
@@ -42,27 +45,50 @@ _TIMELINE_REQUESTS = 400
 """A timeline of more would be a grey block."""
 
 
-def report_html(result: BenchResult, record: BenchRecord) -> str:
-    """The whole page."""
-    title = escape(result.run.title)
+def report_html(result: BenchResult, record: BenchRecord, colors: Colors | None = None) -> str:
+    """The whole page. Without `colors` of the lanes they go by the plan's order."""
     known = [lane.name for lane in result.plan.lanes]
-    colors = {name: lane_color(name, known) for name in known}
+    figures = _figures(result, record, colors or {name: lane_color(name, known) for name in known})
+    body = (
+        f"{_head(result)}{_points(result.points)}{_comparison(result)}"
+        f"{charts_html(figures)}{_definition(result)}{_lanes(result)}"
+    )
+    return page_html(result.run.title, body)
+
+
+def page_html(title: str, body: str) -> str:
+    """A whole page with plotly's script; `body` is HTML."""
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"<script>{get_plotlyjs()}</script></head><body><h1>{escape(title)}</h1>{body}</body></html>\n"
+    )
+
+
+def _figures(result: BenchResult, record: BenchRecord, colors: Colors) -> list[go.Figure]:
     figures = [
         *(latency_chart(result, metric, colors) for metric in LATENCIES if _has(result, metric)),
+        *(
+            throughput_chart(result, what, colors)
+            for what, (_, _, value) in THROUGHPUTS.items()
+            if any(value(point) is not None for point in result.points)
+        ),
         pareto_chart(result, colors),
-        gaps_chart(record.requests, colors),
+        gaps_chart(
+            record.requests, colors, definition=DEFINITIONS[result.tool], subtitle="at all loads of the run"
+        ),
     ]
     if result.speed_ups:
         figures.append(speed_up_chart(result, colors))
+    if result.interference:
+        figures.append(interference_chart(result, colors))
+    if any(point.requests.failed for point in result.points):
+        figures.append(failures_chart(result))
     if record.passes and len(record.requests) <= _TIMELINE_REQUESTS * len(record.passes):
-        figures.append(timeline_chart(record.passes[-1], record.requests, colors))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
-        f"<script>{get_plotlyjs()}</script></head><body>"
-        f"<h1>{title}</h1>{_head(result)}{_points(result.points)}{_comparison(result)}"
-        f"{_charts(figures)}{_definition(result)}{_lanes(result)}</body></html>\n"
-    )
+        last = record.passes[-1]
+        subtitle = f"{' + '.join(last.lanes)}, {load_text(last.level)}"
+        figures.append(timeline_chart(last, record.requests, colors, subtitle=subtitle))
+    return figures
 
 
 def _has(result: BenchResult, metric: str) -> bool:
@@ -146,7 +172,8 @@ def _comparison(result: BenchResult) -> str:
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in (*lines, *notes)) + "</ul>"
 
 
-def _charts(figures: Sequence[go.Figure]) -> str:
+def charts_html(figures: Sequence[go.Figure]) -> str:
+    """Interactive charts for `page_html`."""
     config = {"displaylogo": False, "responsive": True, "toImageButtonOptions": {"format": "svg"}}
     return "".join(
         pio.to_html(figure, include_plotlyjs=False, full_html=False, config=config) for figure in figures

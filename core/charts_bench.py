@@ -1,7 +1,8 @@
-"""The charts of a load test: data → plotly Figure, like `core.charts`.
+"""The charts of a load test against its load: data → plotly Figure, like `core.charts`.
 
 Every chart says in its title whether the lanes were measured alone or together. Axes carry units, hovering
-shows all figures, and what is drawn from too few values is pale.
+shows all figures, and what is drawn from too few values is pale. `core.charts_bench_bars` has a bar for each
+lane, `core.charts_bench_requests` the single requests.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,18 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from core import units
+from core.bench.plan import Sharing
 from core.bench.points import Point
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
-from core.domain.bench import BenchPass, BenchRequest
+from core.bench.wording import with_pictures
+from core.domain.bench import LoadLevel
+
+Figure = go.Figure
+"""For those who only pass a chart on."""
 
 Colors = Mapping[str, str]
 """One colour a lane (`core.charts.lane_color`)."""
 
 _PALE = 0.35
-_CURVE_POINTS = 400
-_WAITING_COLOR = "#b9c0cc"
-_PERCENTILES: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
+_TEXT_SIZE = 14
+"""Readable when projected."""
+STATISTICS: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
     "mean": (lambda d: d.mean, 1),
     "p50": (lambda d: d.p50, 1),
     "p90": (lambda d: d.p90, 10),
@@ -28,6 +34,17 @@ _PERCENTILES: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
     "p99": (lambda d: d.p99, P99_MIN_N),
 }
 """What can be drawn of a distribution, and from how many values on it says something."""
+
+THROUGHPUTS: Mapping[str, tuple[str, str, Callable[[Point], float | None]]] = {
+    "system": ("System speed", "tok/s", lambda point: point.system_tok_per_s),
+    "requests": ("Answered requests", "requests/s", lambda point: point.req_per_s),
+    "goodput": (
+        "Goodput: answers within all limits",
+        "requests/s",
+        lambda point: point.goodput_req_per_s,
+    ),
+}
+"""What a lane gets done, with its title, unit and value."""
 
 LATENCIES: Mapping[str, tuple[str, Callable[[Point], Distribution | None]]] = {
     "TTFT": ("time to first token", lambda point: point.ttft_s),
@@ -41,27 +58,35 @@ LATENCIES: Mapping[str, tuple[str, Callable[[Point], Distribution | None]]] = {
 def latency_chart(
     result: BenchResult, metric: str, colors: Colors, *, statistic: str = "p50", log: bool = False
 ) -> go.Figure:
-    """One of `LATENCIES` against the load, a line a lane."""
+    """One of `LATENCIES` against the load, a line a lane; with the median, a whisker to p95."""
     title, distribution_of = LATENCIES[metric]
-    value, needed = _PERCENTILES[statistic]
+    value, needed = STATISTICS[statistic]
     figure = go.Figure()
     for name, points in _series(result).items():
         drawn = [(point, found) for point in points if (found := distribution_of(point)) is not None]
-        figure.add_scatter(
-            x=[_load(point) for point, _ in drawn],
-            y=[value(found) for _, found in drawn],
-            name=name,
-            mode="lines+markers",
-            line={"color": colors[points[0].lane], "dash": _dash(points[0])},
-            marker={"size": 9, "opacity": [1.0 if found.n >= needed else _PALE for _, found in drawn]},
-            customdata=[_hover(point) for point, _ in drawn],
-            hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
+        if statistic == "p50":
+            _add_whiskers(figure, name, drawn, colors[points[0].lane])
+        opacities = [1.0 if found.n >= needed else _PALE for _, found in drawn]
+        _add_line(
+            figure, name, [(point, value(found)) for point, found in drawn], colors, opacities=opacities
         )
-    _label(figure, f"{metric} ({title}), {statistic}", _load_title(result), "seconds")
-    loads = sorted({_load(point) for point in result.points})
-    figure.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
-    figure.update_yaxes(type="log" if log else "linear", rangemode="tozero", tickformat="~s", ticksuffix="s")
-    return _with_conditions(figure, result)
+    tail = ", whiskers to p95" if statistic == "p50" else ""
+    label_axes(
+        figure, f"{metric} ({title}), {statistic}{tail}", _load_title(result), "seconds", conditions(result)
+    )
+    figure.update_yaxes(tickformat="~s", ticksuffix="s")
+    return _against_load(figure, result, log=log)
+
+
+def throughput_chart(result: BenchResult, what: str, colors: Colors, *, log: bool = False) -> go.Figure:
+    """One of `THROUGHPUTS` against the load, a line a lane."""
+    title, unit, value = THROUGHPUTS[what]
+    figure = go.Figure()
+    for name, points in _series(result).items():
+        known = [(point, found) for point in points if (found := value(point)) is not None]
+        _add_line(figure, name, known, colors)
+    label_axes(figure, title, _load_title(result), unit, conditions(result))
+    return _against_load(figure, result, log=log)
 
 
 def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
@@ -80,130 +105,92 @@ def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
             mode="lines+markers+text",
             text=[f"{_load(point):g}" for point, _, _ in drawn],
             textposition="top right",
+            cliponaxis=False,
             line={"color": colors[points[0].lane], "dash": _dash(points[0])},
-            marker={"size": 9},
-            customdata=[_hover(point) for point, _, _ in drawn],
+            marker={"size": 10},
+            customdata=[point_hover(point) for point, _, _ in drawn],
             hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
         )
-    _label(
+    label_axes(
         figure,
-        f"Throughput against speed of one stream; figures are the {_load_title(result)}",
+        f"Throughput against speed, by {_load_title(result)}",
         "decode speed of one request, tok/s",
         "system speed, tok/s",
+        conditions(result),
     )
     figure.update_xaxes(rangemode="tozero")
     figure.update_yaxes(rangemode="tozero")
-    return _with_conditions(figure, result)
-
-
-def gaps_chart(requests: Sequence[BenchRequest], colors: Colors, *, log: bool = True) -> go.Figure:
-    """What share of the gaps between tokens is how short; between chunks where their tokens are unknown."""
-    gaps: dict[tuple[str, str], list[float]] = {}
-    for request in requests:
-        if request.ok and not request.warmup and request.timing:
-            itl_s = request.timing.itl_s
-            kind = "ICL" if itl_s is None else "ITL"
-            gaps.setdefault((request.lane, kind), []).extend(request.timing.icl_s if itl_s is None else itl_s)
-    figure = go.Figure()
-    for (lane, kind), values in gaps.items():
-        values.sort()
-        last = len(values) - 1
-        places = sorted({round(last * step / _CURVE_POINTS) for step in range(_CURVE_POINTS + 1)})
-        figure.add_scatter(
-            x=[values[place] for place in places] if values else [],
-            y=[(place + 1) / len(values) for place in places] if values else [],
-            name=f"{lane}, {kind}, n = {len(values):,}",
-            mode="lines",
-            line={"color": colors[lane], "shape": "hv"},
-            hovertemplate="%{fullData.name}<br>%{y:.1%} within %{x:.3s}s<extra></extra>",
-        )
-    _label(figure, "Gaps between tokens (ITL) or chunks (ICL)", "seconds", "share of the gaps")
-    figure.update_xaxes(type="log" if log else "linear", tickformat="~s", ticksuffix="s")
-    if log:
-        figure.update_xaxes(dtick=1)  # whole powers of ten: labels between them would run into each other
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    figure.update_layout(showlegend=True)
     return figure
 
 
-def timeline_chart(each: BenchPass, requests: Sequence[BenchRequest], colors: Colors) -> go.Figure:
-    """The requests of one pass as bars from send to end, pale until the first token."""
-    figure = go.Figure()
-    shown = [
-        (request, request.timing)
-        for request in requests
-        if request.pass_number == each.number and not request.warmup and request.timing
-    ]
-    for lane in each.lanes:
-        own = [(request, timing) for request, timing in shown if request.lane == lane]
-        rows = [f"{lane} {request.number}" for request, _ in own]
-        sent_s = [(timing.sent_ns - each.start_ns) * 1e-9 for _, timing in own]
-        ttft_s = [timing.ttft_s or timing.e2e_s or 0.0 for _, timing in own]
-        e2e_s = [timing.e2e_s or 0.0 for _, timing in own]
-        rest_s = [max(0.0, whole - first) for whole, first in zip(e2e_s, ttft_s, strict=True)]
-        hover = [_request_hover(request) for request, _ in own]
-        figure.add_bar(
-            y=rows,
-            x=ttft_s,
-            base=sent_s,
-            orientation="h",
-            name=f"{lane}: waiting",
-            marker_color=_WAITING_COLOR,
-            customdata=hover,
-            hovertemplate="%{y}<br>%{customdata}<extra></extra>",
-        )
-        figure.add_bar(
-            y=rows,
-            x=rest_s,
-            base=[start + first for start, first in zip(sent_s, ttft_s, strict=True)],
-            orientation="h",
-            name=f"{lane}: decoding",
-            marker_color=colors[lane],
-            customdata=hover,
-            hovertemplate="%{y}<br>%{customdata}<extra></extra>",
-        )
-    _label(figure, "Requests over time", "seconds from the start of the pass", "request")
-    figure.update_layout(barmode="overlay", height=min(900, 140 + 14 * len(shown)))
-    figure.update_yaxes(autorange="reversed", type="category", showticklabels=len(shown) <= 40)
-    return figure
+def conditions(result: BenchResult, *, lines: bool = True) -> str:
+    """How the lanes shared the machine and whether pictures were sent, in words for every chart.
+
+    `lines`: of a chart that has dashes.
+    """
+    return " · ".join(filter(None, (_sharing(result, lines=lines), with_pictures(result.plan.workload))))
 
 
-def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
-    """How many times as fast each lane decodes as the baseline, with 95 % intervals."""
-    figure = go.Figure()
-    for each in result.speed_ups:
-        ratio, interval = each.tpot_ratio, each.tpot_ratio.interval
-        load = each.level.concurrency or each.level.rate_req_per_s
-        figure.add_bar(
-            y=[f"{each.lane}{' together' if len(each.together) > 1 else ''} · {load:g}"],
-            x=[ratio.value],
-            orientation="h",
-            marker_color=colors[each.lane],
-            text=[units.ratio(ratio.value)],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [interval.high - ratio.value if interval else 0],
-                "arrayminus": [ratio.value - interval.low if interval else 0],
-            },
-            hovertemplate="%{y}: %{text}<extra></extra>",
-            showlegend=False,
-        )
-    baseline = result.plan.lanes[0].name
-    _label(figure, f"Decode speed over {baseline}", "times as fast", "")
-    figure.add_vline(x=1, line_dash="dot")
-    figure.update_xaxes(rangemode="tozero")
-    figure.update_yaxes(autorange="reversed", type="category")
-    figure.update_layout(height=120 + 36 * len(result.speed_ups))
-    return _with_conditions(figure, result)
-
-
-def conditions(result: BenchResult) -> str:
-    """How the lanes shared the machine, in words for every chart."""
+def _sharing(result: BenchResult, *, lines: bool) -> str:
     alone = any(len(point.together) == 1 for point in result.points)
     together = any(len(point.together) > 1 for point in result.points)
-    if alone and together:
+    if not alone:
+        return "all lanes together"
+    others = "stopped" if result.plan.sharing is Sharing.STOPPED else "idle"
+    if not together:
+        return f"one lane at a time, the others {others}"
+    if lines:
         return "solid: one lane at a time; dotted: all lanes together"
-    return f"one lane at a time ({result.plan.sharing})" if alone else "all lanes together"
+    return "one lane at a time, and where it says so all lanes together"
+
+
+def load_text(level: LoadLevel) -> str:
+    """`concurrency 4` or `2.5 requests/s`."""
+    if level.concurrency is not None:
+        return f"concurrency {level.concurrency}"
+    return f"{level.rate_req_per_s:g} requests/s"
+
+
+def point_hover(point: Point) -> str:
+    """All figures of a point, a line each."""
+
+    def both(found: Distribution | None) -> str:
+        if found is None:
+            return units.UNKNOWN
+        return f"{units.milliseconds(found.p50)} (p95 {units.milliseconds(found.p95)}, n = {found.n:,})"
+
+    lines = [
+        load_text(point.level),
+        f"TTFT {both(point.ttft_s)}",
+        f"TPOT {both(point.tpot_s)}",
+        f"ITL {both(point.itl_s)}",
+        f"E2E {both(point.e2e_s)}",
+        f"system {units.tok_per_s(point.system_tok_per_s)}, {point.req_per_s:.2f} requests/s",
+        f"{point.requests.ok:,} answered, {point.requests.failed:,} failed",
+        *point.notes,
+    ]
+    return "<br>".join(lines)
+
+
+def label_axes(figure: go.Figure, title: str, x: str, y: str, subtitle: str) -> go.Figure:
+    """Title, axis titles with their units, and margins: the same for every chart of a load test."""
+    figure.update_layout(
+        title={"text": title, "subtitle": {"text": subtitle, "font_size": _TEXT_SIZE}},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "font_size": _TEXT_SIZE,
+        },
+        margin={"l": 0, "r": 24, "t": 72, "b": 0},
+    )
+    for axes, text in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        title_of_axis = {"text": text, "font_size": _TEXT_SIZE, "standoff": 12}
+        axes(title=title_of_axis, tickfont_size=_TEXT_SIZE, automargin=True)
+    return figure
 
 
 def _series(result: BenchResult) -> dict[str, list[Point]]:
@@ -231,39 +218,59 @@ def _dash(point: Point) -> str:
     return "dot" if len(point.together) > 1 else "solid"
 
 
-def _hover(point: Point) -> str:
-    def both(found: Distribution | None) -> str:
-        if found is None:
-            return units.UNKNOWN
-        return f"{units.milliseconds(found.p50)} (p95 {units.milliseconds(found.p95)}, n = {found.n:,})"
-
-    lines = [
-        f"load {_load(point):g}",
-        f"TTFT {both(point.ttft_s)}",
-        f"TPOT {both(point.tpot_s)}",
-        f"E2E {both(point.e2e_s)}",
-        f"system {units.tok_per_s(point.system_tok_per_s)}, {point.req_per_s:.2f} requests/s",
-        f"{point.requests.ok:,} answered, {point.requests.failed:,} failed",
-        *point.notes,
-    ]
-    return "<br>".join(lines)
-
-
-def _request_hover(request: BenchRequest) -> str:
-    timing = request.timing
-    if request.error:
-        return request.error.code
-    return f"TTFT {units.milliseconds(timing.ttft_s if timing else None)}, E2E " + units.milliseconds(
-        timing.e2e_s if timing else None
+def _add_line(
+    figure: go.Figure,
+    name: str,
+    points: Sequence[tuple[Point, float]],
+    colors: Colors,
+    *,
+    opacities: Sequence[float] | None = None,
+) -> None:
+    if not points:
+        return
+    first = points[0][0]
+    figure.add_scatter(
+        x=[_load(point) for point, _ in points],
+        y=[value for _, value in points],
+        name=name,
+        legendgroup=name,
+        mode="lines+markers",
+        line={"color": colors[first.lane], "dash": _dash(first)},
+        marker={"size": 10, "opacity": opacities or 1.0},
+        customdata=[point_hover(point) for point, _ in points],
+        hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
     )
 
 
-def _label(figure: go.Figure, title: str, x: str, y: str) -> None:
-    figure.update_layout(title={"text": title}, margin={"l": 0, "r": 16, "t": 56, "b": 0})
-    figure.update_xaxes(title=x, automargin=True)
-    figure.update_yaxes(title=y, automargin=True)
+def _add_whiskers(
+    figure: go.Figure, name: str, points: Sequence[tuple[Point, Distribution]], color: str
+) -> None:
+    """From p50 up to p95, pale where there are too few values for a p95."""
+    for is_pale in (False, True):
+        drawn = [(point, found) for point, found in points if (found.n < P95_MIN_N) is is_pale]
+        if drawn:
+            figure.add_scatter(
+                x=[x for point, _ in drawn for x in (_load(point), _load(point), None)],
+                y=[y for _, found in drawn for y in (found.p50, found.p95, None)],
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+                mode="lines+markers",
+                line={"color": color, "width": 2},
+                marker={
+                    "symbol": "line-ew",
+                    "size": [0, 12, 0] * len(drawn),
+                    "line": {"color": color, "width": 2},
+                },
+                opacity=_PALE if is_pale else 0.8,
+                hoverinfo="skip",
+            )
 
 
-def _with_conditions(figure: go.Figure, result: BenchResult) -> go.Figure:
-    figure.update_layout(title_subtitle_text=conditions(result))
+def _against_load(figure: go.Figure, result: BenchResult, *, log: bool) -> go.Figure:
+    """The load on a logarithmic axis that names the loads measured."""
+    loads = sorted({_load(point) for point in result.points})
+    figure.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
+    figure.update_yaxes(type="log" if log else "linear", rangemode="normal" if log else "tozero")
+    figure.update_layout(showlegend=True)
     return figure

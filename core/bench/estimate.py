@@ -1,11 +1,12 @@
 """How long a plan will take, before it is started: a rough figure, from speeds seen on common machines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from core.bench.order import Step, steps
 from core.bench.plan import BenchPlan
-from core.domain.bench import LoadLevel
+from core.domain.bench import BenchRequest, LoadLevel
 from core.domain.specs import EngineKind, LaneSpec
 
 _PASS_OVERHEAD_S = 0.3
@@ -51,6 +52,28 @@ def estimated_step_s(plan: BenchPlan, step: Step, speeds: Mapping[str, Speed] | 
 def assumed_speed(lane: LaneSpec) -> Speed:
     """What a lane is taken to do as long as nothing was measured."""
     return _CPU_SPEED if lane.settings.device == "cpu" else _GPU_SPEEDS[lane.kind]
+
+
+def speed_of(requests: Sequence[BenchRequest]) -> Speed | None:
+    """What a lane did in earlier requests; None if they don't tell."""
+    timings = [request.timing for request in requests if request.ok and request.timing]
+    ttfts = [timing.ttft_s for timing in timings if timing.ttft_s is not None]
+    tpots = [timing.tpot_s for timing in timings if timing.tpot_s is not None]
+    return Speed(ttft_s=fmean(ttfts), tpot_s=fmean(tpots)) if ttfts and tpots else None
+
+
+def expected_requests(
+    plan: BenchPlan, lane: LaneSpec, level: LoadLevel, speeds: Mapping[str, Speed] | None = None
+) -> int:
+    """How many measured requests a point of the lane will have, over all repeats."""
+    number = plan.requests_at(level)
+    if number is None:
+        seconds = plan.seconds or 0.0
+        speed = (speeds or {}).get(lane.name) or assumed_speed(lane)
+        width = 1 if is_serial(lane) else level.concurrency or 1
+        served = width / (speed.ttft_s + plan.workload.output_tokens * speed.tpot_s)
+        number = max(1, round(seconds * (level.rate_req_per_s or served)))
+    return number * plan.repeats
 
 
 def is_serial(lane: LaneSpec) -> bool:

@@ -14,6 +14,7 @@ from core.sweep.results import SweepRun, load
 from core.telemetry.kv_cache import KV_BITS
 from core.ui import resources
 from core.ui.components import escape, show_error
+from core.ui.job_panel import show_job
 from core.ui.memory_explorer import FORMS
 
 _REFRESH_S = 1.0
@@ -69,25 +70,10 @@ def show_runs() -> None:
     """The newest sweeps with what they measured so far; refreshes itself."""
     for status in Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]:
         with st.container(border=True):
-            _show_run(status)
+            show_job(status, show_detail=_show_measured)
 
 
-def _show_run(status: JobStatus) -> None:
-    record = status.record
-    st.markdown(f"**{escape(status.spec.title)}** · {status.state}")
-    if not status.state.ended:
-        left = f" · about {units.duration(status.expected_s)} left" if status.expected_s is not None else ""
-        text = f"{record.stage or 'Waiting'} · {units.duration(status.elapsed_s)}{left}"
-        st.progress(record.progress or 0.0, text=escape(text))
-        st.button(
-            "Cancel",
-            icon=":material/close:",
-            key=f"cancel_{status.id}",
-            on_click=Jobs(_settings()).cancel,
-            args=(status.id,),
-        )
-    elif record.error:
-        show_error(record.error)
+def _show_measured(status: JobStatus) -> None:
     try:
         run = load(_settings(), sweep_id(status.spec))
     except LMDynoError as error:

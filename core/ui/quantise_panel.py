@@ -12,8 +12,9 @@ from core.jobs.records import JobState, JobStatus
 from core.models import awq
 from core.models.awq_options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
 from core.ui import engine_actions, resources
-from core.ui.components import escape, sentence, show_error
+from core.ui.components import escape, show_error
 from core.ui.engine_status import REFRESH_S
+from core.ui.job_panel import show_job, show_job_log
 
 _FILE = "a file on this machine"
 _SOURCES = {
@@ -24,13 +25,6 @@ _SOURCES = {
 }
 _DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
 _KNOWN_AS_DONE = "quantise_known_as_done"
-_JOB_BADGES = {
-    JobState.QUEUED: ":gray-badge[queued]",
-    JobState.RUNNING: ":orange-badge[running]",
-    JobState.DONE: ":green-badge[done]",
-    JobState.FAILED: ":red-badge[failed]",
-    JobState.CANCELLED: ":gray-badge[cancelled]",
-}
 
 
 def show_quantisation() -> None:
@@ -60,35 +54,13 @@ def show_jobs() -> None:
         resources.resources().reload_lanes()
     for status in statuses[:5]:
         with st.container(border=True):
-            _show_job(status)
-
-
-def _show_job(status: JobStatus) -> None:
-    record = status.record
-    st.markdown(f"**{escape(status.spec.title)}** {_JOB_BADGES[status.state]}")
-    if not status.state.ended:
-        left = f" · about {units.duration(status.expected_s)} left" if status.expected_s is not None else ""
-        text = f"{record.stage or 'waiting'} · {units.duration(status.elapsed_s)}{left}"
-        st.progress(record.progress or 0.0, text=sentence(text))
-        st.button(
-            "Cancel",
-            icon=":material/close:",
-            key=f"cancel_{status.id}",
-            on_click=Jobs(resources.resources().settings).cancel,
-            args=(status.id,),
-        )
-    elif record.error:
-        show_error(record.error)
-    elif status.state is JobState.DONE:
-        _show_result(status)
-    with st.expander("Log", icon=":material/article:", on_change="rerun", key=f"job_log_{status.id}") as log:
-        if log.open:
-            st.code(
-                Jobs(resources.resources().settings).log_tail(status.id) or "–", language=None, height=240
-            )
+            show_job(status, show_detail=_show_result)
+            show_job_log(status)
 
 
 def _show_result(status: JobStatus) -> None:
+    if status.state is not JobState.DONE:
+        return
     folder = Path(str(status.spec.arguments["target"]))
     try:
         made = awq.read_provenance(folder)
