@@ -13,6 +13,7 @@ from rich.table import Table
 
 from core import units
 from core.bench.comparison import compare as compare_results
+from core.bench.comparison import comparison_json
 from core.bench.definitions import Tool
 from core.bench.report import from_json, to_json
 from core.bench.results import results
@@ -113,25 +114,7 @@ def compare(
     ids = list(dict.fromkeys(run))
     comparison = compare_results(found, ids.index(baseline) if baseline else 0)
     if as_json:
-        typer.echo(
-            encode(
-                {
-                    "runs": ids,
-                    "baseline": ids[comparison.baseline],
-                    "warnings": comparison.warnings,
-                    "differences": {"settings": comparison.settings, "environment": comparison.environment},
-                    "points": [
-                        {
-                            "lanes": each.lanes,
-                            "level": each.level,
-                            "together": each.together,
-                            "points": each.points,
-                        }
-                        for each in comparison.points
-                    ],
-                }
-            )
-        )
+        typer.echo(encode(comparison_json(comparison)))
         return
     for warning in comparison.warnings:
         console.print(warning, style="yellow")

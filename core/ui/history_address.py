@@ -1,0 +1,51 @@
+"""What the history page shows, as its address says it: `?run=…`, `?turn=…`, `?compare=…,…`, or the list.
+
+Knows nothing of Streamlit, so that links are the same wherever they are made.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlencode, urlsplit, urlunsplit
+
+RUN = "run"
+TURN = "turn"
+COMPARE = "compare"
+BASELINE = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One of the three is set, or none for the list."""
+
+    run: str | None = None
+    turn: str | None = None
+    compare: tuple[str, ...] = ()
+    """Ids of load tests, each once."""
+    baseline: str | None = None
+    """The one of them that the others are held against."""
+
+
+def parse(query: Mapping[str, str]) -> Address:
+    """The first of run, turn and comparison that the query names; what can't be an id stays as it is."""
+    if run := query.get(RUN, "").strip():
+        return Address(run=run)
+    if turn := query.get(TURN, "").strip():
+        return Address(turn=turn)
+    named = (part.strip() for part in query.get(COMPARE, "").split(","))
+    compare = tuple(dict.fromkeys(part for part in named if part))
+    return Address(compare=compare, baseline=query.get(BASELINE, "").strip() or None if compare else None)
+
+
+def link(url: str | None, query: Mapping[str, str | Sequence[str]]) -> str:
+    """The address of a view; relative to the page if the page's own is not known."""
+    text = urlencode(
+        {
+            name: value if isinstance(value, str) else ",".join(value)
+            for name, value in query.items()
+            if value
+        },
+        safe=",",
+        quote_via=quote,
+    )
+    parts = urlsplit(url or "")
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, text, ""))

@@ -1,0 +1,410 @@
+"""The history page over a store that the tests fill."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import page_fakes
+import pytest
+import streamlit as st
+from page_fakes import HF, REMOTE
+
+from core.bench.plan import Workload
+from core.bench.report import to_json
+from core.bench.results import results
+from core.domain.bench import RunState
+from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import RequestPlan, TurnPlan, utc_now
+from core.domain.sampling import Sampling
+from core.errors import StoreError
+from core.store.bench_runs import BenchRuns
+from core.store.history import History
+from core.store.runs import Store
+from core.ui import history_list, resources
+from core.ui.bench_records import RunRecords
+from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+class Home:
+    """A store with what the tests put into it."""
+
+    def __init__(self, url):
+        self.store, self.runs, self.history = Store(url), BenchRuns(url), History(url)
+        self.records = RunRecords(self.runs)
+
+    def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE)):
+        plan = TurnPlan(
+            conversation_id="talk",
+            prompt=prompt,
+            requests=tuple(RequestPlan(lane=lane, messages=()) for lane in lanes),
+            sampling=Sampling(),
+            created_at=NOON + timedelta(hours=hour),
+        )
+        self.store.save_turn(plan, MACHINE)
+        for request in self.store.turn(plan.id).requests:
+            self.store.save_request(page_fakes.finished(request, f"Answer of {request.lane.name}."))
+        return plan.id
+
+    def run(self, hour=0, title="quick look", gap_s=0.01, **plan):
+        record = self.record(hour, title, gap_s, **plan)
+        self.runs.save(record.run, record.passes, record.requests)
+        return record.run.id
+
+    @staticmethod
+    def record(hour=0, title="quick look", gap_s=0.01, **plan):
+        plan = a_plan(HF, title=title, created_at=NOON + timedelta(hours=hour), **plan)
+        requests = [a_request(place, "hf", timing=a_timing(gap_s=gap_s)) for place in range(4)]
+        return a_record(plan, [a_pass(0, ("hf",))], requests)
+
+
+@pytest.fixture
+def home(world, monkeypatch, tmp_path):
+    home = Home(f"sqlite:///{tmp_path / 'lmdyno.db'}")
+    monkeypatch.setattr(resources, "store", lambda: home.store)
+    monkeypatch.setattr(resources, "bench_runs", lambda: home.runs)
+    monkeypatch.setattr(resources, "history", lambda: home.history)
+    monkeypatch.setattr(resources, "run_records", lambda: home.records)
+    st.cache_data.clear()
+    yield home
+    for access in (home.store, home.runs, home.history):
+        access.close()
+
+
+@pytest.fixture
+def open_page(home, new_app):
+    def open_at(**query):
+        app = new_app(**query)
+        app.switch_page("pages/history.py").run()
+        assert not app.exception
+        return app
+
+    return open_at
+
+
+def titles(app):
+    return list(app.dataframe[0].value["title"]) if app.dataframe else []
+
+
+def texts(app):
+    kinds = (app.markdown, app.caption, app.error, app.info, app.warning, app.success)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def button(app, label):
+    return next(each for each in app.button if each.label == label)
+
+
+def select(app, *places):
+    """Select rows of the table, as a click on their boxes does."""
+    app.session_state[app.dataframe[0].key] = {"selection": {"rows": list(places), "columns": []}}
+    return app.run()
+
+
+def addressed(app):
+    """The address without what the widgets wrote into it."""
+    return {name: app.query_params[name] for name in app.query_params if not name.startswith("history_")}
+
+
+def test_an_empty_store_says_what_to_do(open_page):
+    app = open_page()
+    assert "Nothing was measured yet" in texts(app)
+    assert not app.dataframe
+
+
+def test_turns_and_load_tests_are_one_table_with_their_figures(open_page, home):
+    home.turn(1)
+    home.run(2)
+    app = open_page()
+    table = app.dataframe[0].value
+    assert list(table["title"]) == ["quick look", "What is Ohm's law?"]
+    assert list(table["kind"]) == ["Load test", "Turn"]
+    assert list(table["ttft"][1]) == ["50.0 ms", "50.0 ms"]
+    # Not kept before: the page has made it, and drawn itself again.
+    assert (list(table["ttft"][0]), list(table["decode"][0])) == (["100 ms"], ["100"])
+    assert list(table["failed"]) == ["0 of 4", "0 of 2"]
+    assert home.history.entries(HistoryFilter(kind=RunKind.BENCH))[0].summary.answered == 4
+
+
+def test_a_run_that_can_t_be_summed_up_does_not_hold_up_the_list(open_page, home, monkeypatch):
+    home.run()
+
+    def broken(run_id):
+        raise StoreError("A stored record can't be read")
+
+    monkeypatch.setattr(home.runs, "record", broken)
+    assert titles(open_page()) == ["quick look"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"history_kind": "Turns"}, ["Tell a story", "What is Ohm's law?"]),
+        ({"history_text": "OHM", "history_lane": "remote"}, ["What is Ohm's law?"]),
+        ({"history_tag": "keep", "history_model": "tiny"}, ["night"]),
+        (
+            {"history_from": "2026-03-01", "history_to": "2026-03-01"},
+            ["Tell a story", "quick look", "What is Ohm's law?"],
+        ),
+        ({"history_from": "2026-03-02"}, ["night"]),
+        ({"history_text": "nothing like it"}, []),
+    ],
+)
+def test_the_address_filters_the_list(open_page, home, query, expected):
+    home.turn(1)
+    home.run(2)
+    home.turn(3, "Tell a story", (HF,))
+    night = home.run(20, "night")
+    home.history.set_tag(RunKind.BENCH, [night], "keep")
+    app = open_page(**query)
+    assert titles(app) == expected
+    if not expected:
+        assert "Nothing fits these filters" in texts(app)
+
+
+def test_filters_can_be_cleared(open_page, home):
+    home.turn()
+    app = open_page(history_text="nothing like it", history_kind="Turns")
+    button(app, "Clear filters").click().run()
+    assert titles(app) == ["What is Ohm's law?"]
+
+
+def test_the_list_has_pages(open_page, home, monkeypatch):
+    monkeypatch.setattr(history_list, "PAGE_SIZE", 2)
+    for hour in range(5):
+        home.turn(hour, f"prompt {hour}")
+    app = open_page()
+    assert titles(app) == ["prompt 4", "prompt 3"]
+    assert "1 to 2 of 5" in texts(app)
+    app = open_page(history_page="3")
+    assert titles(app) == ["prompt 0"]
+    assert "5 to 5 of 5" in texts(app)
+    app.text_input(key="history_text").set_value("prompt 4").run()
+    assert titles(app) == ["prompt 4"]
+
+
+def test_deleting_can_be_undone(open_page, home):
+    home.turn(1)
+    home.run(2)
+    app = select(open_page(), 0, 1)
+    button(app, "Delete").click().run()
+    assert titles(app) == []
+    assert "2 entries deleted" in texts(app)
+    button(app, "Undo").click().run()
+    assert len(titles(app)) == 2
+    assert "2 entries restored" in texts(app)
+
+
+def test_the_bin_gives_back_or_is_emptied(open_page, home):
+    kept, gone = home.run(1, "kept"), home.run(2, "gone")
+    home.history.delete(RunKind.BENCH, [kept, gone])
+    app = open_page(history_bin="true")
+    assert titles(app) == ["gone", "kept"]
+    app = select(app, 1)
+    button(app, "Restore").click().run()
+    assert titles(app) == ["gone"]
+    button(app, "Remove for good").click().run()
+    assert "1 removed for good" in texts(app)
+    assert [entry.id for entry in home.history.find([kept, gone])] == [kept]
+
+
+def test_what_was_deleted_long_ago_goes_for_good(open_page, home, monkeypatch):
+    old, new = home.run(1), home.run(2)
+    with monkeypatch.context() as patched:
+        patched.setattr("core.store.history.utc_now", lambda: utc_now() - timedelta(days=31))
+        home.history.delete(RunKind.BENCH, [old])
+    home.history.delete(RunKind.BENCH, [new])
+    open_page()
+    assert [entry.id for entry in home.history.find([old, new])] == [new]
+
+
+def test_what_still_runs_can_t_be_deleted(open_page, home):
+    record = home.record()
+    home.runs.save(replace(record.run, state=RunState.RUNNING))
+    app = select(open_page(), 0)
+    assert button(app, "Delete").disabled
+
+
+def test_selected_rows_are_tagged_together(open_page, home):
+    home.history.set_tag(RunKind.CHAT, [home.turn(0)], "demo")
+    home.turn(1)
+    home.run(2)
+    app = select(open_page(), 0, 1)
+    app.selectbox(key="history_bulk_tag").set_value("demo")
+    button(app, "Tag 2 entries").click().run()
+    assert [entry.tag for entry in home.history.entries()] == ["demo"] * 3
+    assert list(app.dataframe[0].value["tag"]) == ["demo"] * 3
+
+
+def test_only_load_tests_can_be_compared(open_page, home):
+    home.turn(1)
+    home.run(2)
+    home.run(3)
+    app = select(open_page(), 0, 1)
+    assert not button(app, "Compare").disabled
+    assert button(app, "Open").disabled
+    assert button(select(app, 0, 2), "Compare").disabled
+    assert button(select(app, 0), "Compare").disabled
+
+
+def test_a_run_opens_at_its_own_address_and_the_list_comes_back(open_page, home):
+    run_id = home.run()
+    home.turn(1)
+    app = open_page(history_kind="Load tests")
+    app = select(app, 0)
+    button(app, "Open").click().run()
+    assert addressed(app) == {"run": run_id}
+    assert not app.dataframe
+    app.button(key="history_back").click().run()
+    assert addressed(app) == {}
+    assert titles(app) == ["quick look"]
+
+
+def test_a_runs_page_shows_results_plan_and_environment(open_page, home):
+    app = open_page(run=home.run(title="the title"))
+    assert "the title" in texts(app)
+    assert app.get("plotly_chart")
+    expanders = {expander.label: expander for expander in app.expander}
+    plan = expanders["Plan"].table[0].value
+    assert "workload.prompt\\_tokens" in plan.index
+    assert "machine.host" in expanders["Environment"].table[0].value.index
+
+
+def test_note_and_tag_are_edited_on_the_runs_page(open_page, home):
+    run_id = home.run()
+    home.history.set_tag(RunKind.BENCH, [home.run(1)], "keep")
+    app = open_page(run=run_id)
+    app.text_area(key=f"history_note_{run_id}").set_value("Good *one*")
+    app.selectbox(key=f"history_tag_{run_id}").set_value("keep")
+    button(app, "Save").click().run()
+    (entry,) = home.history.find([run_id])
+    assert (entry.note, entry.tag) == ("Good *one*", "keep")
+    assert "Good \\*one\\*" in texts(app)
+
+
+def test_a_run_that_is_deleted_leads_to_the_list_and_its_link_offers_it_back(open_page, home):
+    run_id = home.run()
+    app = open_page(run=run_id)
+    button(app, "Delete").click().run()
+    assert addressed(app) == {}
+    assert "1 entry deleted" in texts(app)
+    app = open_page(run=run_id)
+    assert "was deleted" in texts(app)
+    button(app, "Restore").click().run()
+    assert app.get("plotly_chart")
+
+
+@pytest.mark.parametrize("query", [{"run": "nobody"}, {"turn": "nobody"}, {"compare": "nobody,nothing"}])
+def test_an_unknown_id_is_a_message(open_page, home, query):
+    app = open_page(**query)
+    assert "There is no" in texts(app)
+    assert not app.error
+
+
+def test_a_turns_page_shows_its_answers_as_the_chat_does(open_page, home):
+    turn_id = home.turn()
+    app = open_page(turn=turn_id)
+    assert "Answer of hf." in texts(app)
+    assert {metric.label.split(" ")[0] for metric in app.metric} == {"TTFT", "Decode", "E2E"}
+    assert "Regenerate" not in [each.label for each in app.button]
+    assert "lab" in texts(app)
+    (link,) = app.get("page_link")
+    assert "conversation=talk" in link.proto.query_string
+
+
+def test_a_comparison_opens_by_its_address(open_page, home):
+    first, second = home.run(1, "before"), home.run(2, "after", gap_s=0.02)
+    app = open_page(compare=f"{first},{second}")
+    assert "before" in texts(app)
+    app.segmented_control(key="history_figure").set_value("tpot_s.mean").run()
+    assert ":red[+100.0\N{NO-BREAK SPACE}% (" in texts(app)
+    assert len(app.get("plotly_chart")) == 5
+    app.segmented_control(key="history_baseline").set_value(second).run()
+    assert addressed(app) == {"compare": f"{first},{second}", "baseline": second}
+    assert ":green[-50.0\N{NO-BREAK SPACE}% (" in texts(app)
+    again = open_page(compare=f"{first},{second}", baseline=second)
+    assert again.segmented_control(key="history_baseline").value == second
+
+
+def test_a_comparison_warns_of_what_differs_and_can_show_everything(open_page, home):
+    other = Workload(prompt_tokens=64, output_tokens=11)
+    app = open_page(compare=f"{home.run(1)},{home.run(2, workload=other)}")
+    assert "prompt\\_tokens\\: A 32, B 64" in app.warning[0].value
+    assert list(app.dataframe[0].value["setting"]) == ["workload.prompt_tokens"]
+    app.toggle(key="history_all_settings").set_value(True).run()
+    table = app.dataframe[0].value.set_index("setting")
+    assert list(table.loc["workload.output_tokens"]) == [False, "11", "11"]
+
+
+def test_a_comparison_goes_on_without_what_is_gone(open_page, home):
+    first, second, third = home.run(1), home.run(2), home.run(3, "third")
+    home.history.delete(RunKind.BENCH, [third])
+    app = open_page(compare=f"{first},{second},{third},nobody")
+    assert "There is no load test `nobody`" in texts(app)
+    assert "third was deleted" in texts(app)
+    assert len(app.get("plotly_chart")) == 5
+    button(app, "Restore").click().run()
+    assert app.segmented_control(key="history_baseline").options == ["A", "B", "C"]
+
+
+def upload(app, data):
+    app.file_uploader[0].upload("run.json", data, "application/json").run()
+
+
+def test_an_exported_run_is_imported_and_shown(open_page, home):
+    record = home.record(title="from afar")
+    record = replace(record, run=replace(record.run, note="Theirs", tag="keep"))
+    app = open_page()
+    upload(app, to_json(results(record), record, raw=True))
+    assert addressed(app) == {"run": record.run.id}
+    assert "from afar" in texts(app)
+    entry = home.history.entries()[0]
+    assert (entry.note, entry.tag) == ("Theirs", "keep")
+    app = open_page()
+    upload(app, to_json(results(record), record, raw=True))
+    assert "here already" in texts(app)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: b"{", "bad-record"),
+        (lambda found: found | {"schema_version": 99}, "newer-schema"),
+        (lambda found: found | {"raw": None}, "no-raw-facts"),
+    ],
+)
+def test_a_file_that_can_t_be_imported_is_a_clear_message(open_page, home, change, message):
+    record = home.record()
+    changed = change(json.loads(to_json(results(record), record, raw=True)))
+    app = open_page()
+    upload(app, changed if isinstance(changed, bytes) else json.dumps(changed).encode())
+    assert message in app.error[0].value
+    assert home.history.count() == 0
+
+
+def test_a_store_that_can_t_be_read_is_a_message(open_page, home, monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            def fail(*args, **kwargs):
+                raise StoreError("The store can't be opened", hint="Free some space.", code="store-full")
+
+            return fail
+
+    monkeypatch.setattr(resources, "history", Broken)
+    app = open_page()
+    assert "store-full" in app.error[0].value
+    assert button(app, "Try again")
+
+
+def test_an_action_that_fails_says_so_and_changes_nothing(open_page, home, monkeypatch):
+    home.turn()
+    app = select(open_page(), 0)
+
+    def fail(*args):
+        raise StoreError("The disk is full", code="store-full")
+
+    monkeypatch.setattr(home.history, "delete", fail)
+    button(app, "Delete").click().run()
+    assert "The disk is full" in app.error[0].value
+    assert len(titles(app)) == 1
