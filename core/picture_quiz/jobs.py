@@ -1,0 +1,29 @@
+"""Quizzes as background jobs; a quiz and its job have the same id."""
+
+import sys
+
+from core.codec import encode
+from core.errors import InputError
+from core.jobs.book import Jobs
+from core.jobs.records import JobSpec
+from core.picture_quiz.plan import QuizPlan
+from core.settings import Settings
+
+JOB_KIND = "picture-quiz"
+
+
+def start_quiz(settings: Settings, plan: QuizPlan) -> str:
+    """Start the quiz in a process of its own and return its id. Raises InputError while another one runs."""
+    if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
+        raise InputError("A quiz runs already", hint="Wait for its end, or stop it.", code="already-running")
+    return Jobs(settings).start(
+        JobSpec(
+            id=plan.id,
+            kind=JOB_KIND,
+            title=plan.title,
+            worker="core.picture_quiz.worker",
+            arguments={"plan": encode(plan).decode()},
+            python=sys.executable,
+            env={"LMDYNO_HOME": str(settings.home)},
+        )
+    )

@@ -1,0 +1,77 @@
+"""What a quiz asks: questions about pictures, of the same lanes and with the same settings."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from core.domain.conversation import messages_for
+from core.domain.pictures import Picture
+from core.domain.runs import Mode, RequestPlan, TurnPlan, new_id
+from core.domain.sampling import Sampling
+from core.domain.specs import LaneSpec
+from core.errors import InputError
+from core.models.vision_context import not_sendable
+
+MOST_QUESTIONS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuizQuestion:
+    """One question about one picture."""
+
+    picture: Picture
+    question: str
+    answers: tuple[str, ...] = ()
+    """Any of these is right; without any the answers are collected, not graded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuizPlan:
+    """Questions and lanes. Raises InputError for what can't be asked."""
+
+    title: str
+    lanes: tuple[LaneSpec, ...]
+    questions: tuple[QuizQuestion, ...]
+    sampling: Sampling
+    mode: Mode = Mode.ONE_AFTER_ANOTHER
+    """Of the lanes for each question; the questions always follow one another."""
+    system_prompt: str = ""
+    id: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        if not self.lanes:
+            raise InputError("No lane is picked", hint="Pick the lanes to ask in the sidebar.")
+        if not 1 <= len(self.questions) <= MOST_QUESTIONS:
+            raise InputError(
+                f"{len(self.questions)} questions are chosen",
+                hint=f"Choose pictures and a question, or a set; at most {MOST_QUESTIONS} questions.",
+            )
+        if any(not each.question.strip() for each in self.questions):
+            raise InputError("The question is empty", hint="Write a question first.")
+        for lane in self.lanes:
+            for question in self.questions:
+                messages = messages_for(question.question, pictures=(question.picture,))
+                if reason := not_sendable(lane, messages):
+                    raise InputError(f"{lane.name}: {reason.message}", hint=reason.hint, code=reason.code)
+
+    def turn(self, place: int) -> TurnPlan:
+        """The question at `place` as a turn of its own: no lane sees another question or its answer."""
+        asked = self.questions[place]
+        pictures = (asked.picture,)
+        messages = messages_for(asked.question, system=self.system_prompt, pictures=pictures)
+        return TurnPlan(
+            conversation_id=self.id,
+            prompt=asked.question,
+            system_prompt=self.system_prompt,
+            mode=self.mode,
+            sampling=self.sampling,
+            pictures=pictures,
+            requests=tuple(RequestPlan(lane=lane, messages=messages) for lane in self.lanes),
+        )
+
+
+def one_question(
+    question: str, pictures: Iterable[Picture], answers: Sequence[str] = ()
+) -> tuple[QuizQuestion, ...]:
+    """The same question about each of several pictures."""
+    expected = tuple(answer.strip() for answer in answers if answer.strip())
+    return tuple(QuizQuestion(picture=picture, question=question, answers=expected) for picture in pictures)

@@ -1,0 +1,159 @@
+"""A page that holds a conversation: the chat's and the vision page's, by the same code.
+
+Changing what is drawn where needs care: every part has its fixed place (see `turns.show_turn`).
+"""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.domain.runs import TurnRecord
+from core.domain.specs import LaneSpec
+from core.ui import chat_actions, chat_controls, conversations, resources, state, tray_view
+from core.ui.components import escape, show_error
+from core.ui.conversations import Conversation
+from core.ui.lanes import RunningLane, wait_until_done
+from core.ui.rooms import VISION, Room
+from core.ui.turns import show_turn, show_turn_actions
+from core.ui.vision_setup import show_limits, show_no_lanes, show_refused
+from core.ui.vision_welcome import show_vision_welcome
+from core.ui.welcome import show_welcome
+
+
+def show(room: Room, place: DeltaGenerator | None = None) -> None:
+    """Draw the room's conversation, with its sidebar and its prompt; follows what still runs.
+
+    Call it in the page's own body, where alone Streamlit keeps a page with a prompt scrolled to its end;
+    `place` is where the conversation itself goes.
+    """
+    book = resources.lanes()
+    offered = room.offered(book.lanes)
+    chat = state.chat(room)
+    conversation = conversations.load(chat)
+    turns = conversation.turns
+    if not room.takes_pictures and any(turn.pictures for turn in turns):
+        _move_to_vision(room, chat.conversation_id)
+    if turns:
+        state.show_address(chat.conversation_id)
+    if not offered:
+        with place or nullcontext():
+            show_no_lanes(book.lanes)
+        return
+    chat_controls.prepare(room, offered, turns[-1] if turns else None)
+    with st.sidebar:
+        _show_sidebar(room, offered)
+    _show_prompt(room, conversation)
+    with place or nullcontext():
+        _show_conversation(room, conversation)
+
+
+def _move_to_vision(room: Room, conversation_id: str) -> None:
+    """Open a conversation with pictures where they can be seen; this room begins a new one."""
+    state.new_conversation(room)
+    st.switch_page(VISION.page, query_params={state.CONVERSATION: conversation_id})
+
+
+def _show_sidebar(room: Room, offered: Sequence[LaneSpec]) -> None:
+    """What the next turn will be, and the way to other conversations."""
+    st.button(
+        "New conversation",
+        icon=":material/edit_square:",
+        width="stretch",
+        shortcut="Alt+N",
+        on_click=state.new_conversation,
+        args=(room,),
+    )
+    chat_controls.show(room, offered)
+    if room.takes_pictures:
+        show_refused(resources.lanes().lanes)
+    with st.expander("Recent conversations", icon=":material/history:"):
+        for summary in conversations.recent(room):
+            st.button(
+                escape(summary.title),
+                key=f"open_{summary.id}",
+                type="tertiary",
+                disabled=summary.id == state.chat(room).conversation_id,
+                on_click=state.open_conversation,
+                args=(room, summary.id),
+            )
+
+
+def _show_prompt(room: Room, conversation: Conversation) -> None:
+    """Prompt and Stop, there before any lane streams; with pictures the tray above them."""
+    running = [turn.id for turn in conversation.running]
+    with st.bottom:
+        if running:
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                type="primary",
+                shortcut="Esc",
+                on_click=chat_actions.stop,
+                args=(running,),
+                help="Ends all lanes; the text so far is kept",
+            )
+        elif room.takes_pictures:
+            _show_tray(room, conversation.turns)
+    st.chat_input(
+        "Answers are coming …" if running else room.invitation,
+        key=room.key("prompt"),
+        accept_file="multiple" if room.takes_pictures else False,
+        file_type="image" if room.takes_pictures else None,
+        submit_mode="disable",
+        disabled=bool(running),
+        on_submit=chat_actions.submit,
+        args=(room,),
+    )
+
+
+def _show_tray(room: Room, turns: Sequence[TurnRecord]) -> None:
+    names = chat_controls.picked(room)
+    picked = [lane for lane in resources.lanes().lanes if lane.name in names]
+    tray_view.show_tray(room, picked, turns)
+    pictures = [picture for turn in turns for picture in turn.pictures]
+    show_limits(picked, [*pictures, *state.chat(room).tray])
+
+
+def _show_conversation(room: Room, conversation: Conversation) -> None:
+    turns = conversation.turns
+    running = _show_turns(room, turns)
+    _show_problems(room, conversation)  # near the prompt: a page that is kept at its end hides its beginning
+    if conversation.running:
+        st.empty()
+        if wait_until_done(running):
+            state.keep(room, (lane.request for lane in running))
+            st.rerun()  # draws the turns from their records, now with chart and comparison
+    elif turns:
+        show_turn_actions(room, turns[-1])
+
+
+def _show_problems(room: Room, conversation: Conversation) -> None:
+    problems = [*state.chat(room).problems]
+    if conversation.problem:
+        problems.append(conversation.problem)
+    if problems:
+        with st.container():
+            for problem in problems:
+                show_error(problem)
+    else:
+        st.empty()
+
+
+def _show_turns(room: Room, turns: Sequence[TurnRecord]) -> list[RunningLane]:
+    """The conversation, or the welcome in its place; returns the lanes that still run."""
+    if turns:
+        st.empty()
+    else:
+        with st.container():
+            if room.takes_pictures:
+                show_vision_welcome(room)
+            else:
+                show_welcome(room)
+    running: list[RunningLane] = []
+    with st.container():
+        for place, turn in enumerate(turns):
+            with state.place_of(room, turn.id, place):
+                running += show_turn(turn, baseline=chat_controls.baseline(room), latest=turn is turns[-1])
+    return running

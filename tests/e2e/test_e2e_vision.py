@@ -1,0 +1,239 @@
+"""The vision page in a real browser: over a scripted server, and with the demo model where it is shipped."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from e2e_dashboard import Dashboard, started_dashboard
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from core.config import VISION_DEMO_NAME
+from core.pictures.gallery import GalleryKind, gallery
+from core.settings import PROJECT_ROOT, load_settings
+
+LANES = """
+[lanes.sees]
+engine = "endpoint"
+url = "{url}"
+model = "hello"
+vision = true
+
+[lanes.blind]
+engine = "endpoint"
+url = "{url}"
+model = "hello"
+vision = false
+"""
+
+
+def picture(color: str, name: str) -> dict:
+    """A file as a visitor chooses it."""
+    file = BytesIO()
+    Image.new("RGB", (48, 32), color).save(file, "PNG")
+    return {"name": name, "mimeType": "image/png", "buffer": file.getvalue()}
+
+
+class Vision:
+    """The vision page's handles."""
+
+    def __init__(self, page: Page, dashboard: Dashboard) -> None:
+        self.page = page
+        self.url = f"{dashboard.url}/vision"
+
+    def open(self) -> "Vision":
+        self.page.goto(self.url)
+        expect(self.prompt).to_be_enabled()
+        return self
+
+    @property
+    def prompt(self):
+        return self.page.get_by_test_id("stChatInputTextArea")
+
+    @property
+    def tray(self):
+        return self.page.locator(".st-key-vision_tray").get_by_role("img")
+
+    @property
+    def thumbnails(self):
+        return self.page.get_by_test_id("stChatMessage").get_by_role("img", name=re.compile("pixels"))
+
+    @property
+    def regenerate(self):
+        return self.page.get_by_role("button", name="Regenerate")
+
+    def answer(self, lane: str):
+        return self.page.locator(f"[class*='st-key-answer_{lane}_']").last
+
+    def attach(self, *files: dict) -> None:
+        chooser = self.page.get_by_test_id("stChatInput").locator("input[type=file]")
+        chooser.set_input_files(list(files))
+        for file in files:
+            expect(self.page.get_by_test_id("stChatInput").get_by_text(file["name"])).to_be_visible()
+
+    def ask(self, question: str) -> None:
+        """Send the question and wait until all lanes have answered it."""
+        turns = self.page.get_by_test_id("stChatMessage").count()
+        self.prompt.fill(question)
+        self.prompt.press("Enter")
+        expect(self.page.get_by_test_id("stChatMessage").get_by_text(question)).to_be_visible()
+        expect(self.regenerate).to_be_visible()
+        assert self.page.get_by_test_id("stChatMessage").count() >= turns
+
+
+@pytest.fixture(scope="module")
+def lanes(server) -> str:
+    return LANES.format(url=server.url)
+
+
+@pytest.fixture
+def vision(page, dashboard) -> Vision:
+    return Vision(page, dashboard)
+
+
+def sent_urls(seen) -> list[list[str]]:
+    """The picture URLs of each message of a request."""
+    contents = [message["content"] for message in seen.body["messages"]]
+    return [
+        [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+        if isinstance(content, list)
+        else []
+        for content in contents
+    ]
+
+
+def test_a_picture_reaches_the_server_and_stays_in_the_conversation(vision, server):
+    vision.open()
+    expect(vision.page.get_by_test_id("stSidebar").get_by_role("button", name="■ blind")).to_have_count(0)
+    vision.attach(picture("red", "red.png"))
+    vision.ask("What do you see?")
+    expect(vision.thumbnails).to_have_count(1)
+    expect(vision.answer("sees")).to_contain_text("Hello from the script.")
+    expect(vision.page.get_by_text("TTFT with 1 picture")).to_be_visible()
+    ((red,),) = sent_urls(server.seen[-1])
+    assert red.startswith("data:image/png;base64,")
+
+    vision.attach(picture("blue", "blue.png"))
+    vision.ask("And now?")
+    expect(vision.thumbnails).to_have_count(2)
+    (first,), _, (second,) = sent_urls(server.seen[-1])
+    assert first == red != second
+
+    vision.page.reload()
+    expect(vision.thumbnails).to_have_count(2)
+    for place in (0, 1):
+        loaded = vision.thumbnails.nth(place)
+        vision.page.wait_for_function("image => image.naturalWidth > 0", arg=loaded.element_handle())
+
+
+def test_bad_files_say_why_and_the_good_ones_stay(vision):
+    vision.open()
+    svg = {
+        "name": "logo.svg",
+        "mimeType": "image/svg+xml",
+        "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    }
+    vision.attach(
+        picture("red", "good.png"), {"name": "bad.png", "mimeType": "image/png", "buffer": b"nothing"}, svg
+    )
+    vision.prompt.fill("What is it?")
+    vision.prompt.press("Enter")
+    expect(vision.page.get_by_test_id("stAlert")).to_have_count(2)
+    expect(vision.page.get_by_test_id("stAlert").first).to_contain_text("bad.png")
+    expect(vision.page.get_by_test_id("stAlert").last).to_contain_text("logo.svg")
+    expect(vision.tray).to_have_count(1)
+    expect(vision.prompt).to_have_value("What is it?")
+
+
+def test_gallery_and_remove_fill_and_empty_the_tray(vision):
+    page = vision.open().page
+    page.get_by_role("button", name="Gallery").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Add", exact=True).first.click()
+    expect(dialog.get_by_role("button", name="Added")).to_have_count(1)
+    dialog.get_by_role("button", name="Done").click()
+    expect(dialog).to_have_count(0)
+    expect(vision.tray).to_have_count(1)
+    expect(page.get_by_text("1 of 8 pictures")).to_be_visible()
+    page.get_by_role("button", name="Remove").click()
+    expect(vision.tray).to_have_count(0)
+
+
+def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
+    page = vision.open().page
+    page.get_by_role("tab", name="Ask all").click()
+    page.get_by_role("radio", name="Your own set").click()
+    lines = '{"image": "a.png", "question": "Who speaks?", "answers": ["script"]}\n' * 2
+    page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(
+        [
+            {"name": "set.jsonl", "mimeType": "application/json", "buffer": lines.encode()},
+            picture("red", "a.png"),
+        ]
+    )
+    expect(page.get_by_text("set.jsonl")).to_be_visible()
+    page.get_by_role("button", name="Ask all").click()
+    expect(page.get_by_text("100% (2 of 2)")).to_be_visible()
+    expect(page.get_by_text("Who speaks?")).to_have_count(2)
+    expect(page.locator(".js-plotly-plot")).to_have_count(2)
+
+
+@pytest.fixture
+def demo_dashboard(tmp_path) -> Iterator[Dashboard]:
+    """A dashboard of its own with the machine's default lanes and the demo models in its home."""
+    if not (PROJECT_ROOT / "assets" / VISION_DEMO_NAME).is_dir():
+        pytest.skip("the demo vision model's weights are not shipped yet")
+    from core.models import demo, demo_vision
+
+    made = load_settings()
+    demo.prepare(made, lambda _: None)
+    prepared = Path(demo_vision.prepare(made, lambda _: None).checkpoint)
+    home = tmp_path / "home"
+    (home / "models").mkdir(parents=True)
+    shutil.copytree(
+        prepared, home / "models" / prepared.name, copy_function=lambda a, b: Path(b).symlink_to(a)
+    )
+    lanes = (
+        f'[models.{VISION_DEMO_NAME}]\ncheckpoint = "{home / "models" / prepared.name}"\n'
+        f'[lanes.llava-hf]\nengine = "transformers"\nmodel = "{VISION_DEMO_NAME}"\n'
+        'dtype = "bfloat16"\ndevice = "cpu"\n'
+    )
+    with started_dashboard(home, lanes) as running:
+        yield running
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_the_demo_model_sees_the_picture(demo_dashboard, page):
+    """Two scenes with different answers to one question: right for both only if the picture is seen."""
+    expect.set_options(timeout=240_000)
+    scenes = [shown for shown in gallery() if shown.kind is GalleryKind.SCENE]
+    pairs = [
+        (one, a, b)
+        for a in scenes
+        for one in a.questions
+        for b in scenes
+        for other in b.questions
+        if one.question == other.question and not set(one.answers) & set(other.answers)
+    ]
+    if not pairs:
+        pytest.skip("the gallery has no two scenes that answer one question differently")
+    asked, first, second = pairs[0]
+    vision = Vision(page, demo_dashboard).open()
+    page.set_default_timeout(240_000)
+    for shown in (first, second):
+        expected = next(each.answers for each in shown.questions if each.question == asked.question)
+        follow_up = next(each for each in shown.questions if each.question != asked.question)
+        vision.attach({"name": shown.path.name, "mimeType": "image/png", "buffer": shown.path.read_bytes()})
+        vision.ask(asked.question)
+        expect(vision.answer("llava-hf")).to_contain_text(_any_of(expected))
+        vision.ask(follow_up.question)
+        expect(vision.answer("llava-hf")).to_contain_text(_any_of(follow_up.answers))
+        page.get_by_role("button", name="New conversation").click()
+        expect(vision.thumbnails).to_have_count(0)
+
+
+def _any_of(answers: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(rf"\b{re.escape(answer)}\b" for answer in answers), re.IGNORECASE)

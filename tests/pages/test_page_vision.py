@@ -1,0 +1,450 @@
+"""The vision page over stand-ins for engines, meter and store; pictures, shelf and gallery are real."""
+
+from dataclasses import replace
+from io import BytesIO
+from types import SimpleNamespace
+
+import page_fakes
+import pytest
+from PIL import Image
+
+from core.config import VISION_DEMO_NAME, LaneBook
+from core.domain.pictures import MAX_PICTURES, Picture
+from core.domain.runs import ErrorInfo, RequestPlan, TurnPlan
+from core.domain.sampling import Sampling
+from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
+from core.engines.registry import EngineState
+from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.models import demo_vision_job
+from core.picture_quiz.jobs import JOB_KIND
+from core.picture_quiz.plan import QuizPlan, QuizQuestion
+from core.picture_quiz.results import QuizAnswer, QuizRun, save
+from core.pictures.gallery import GalleryKind, gallery
+from core.pictures.intake import take_in
+from core.pictures.shelf import Shelf
+from core.settings import Settings
+from core.ui import resources, vision_prepare, vision_quiz
+from core.ui.planning import planned_record
+from core.ui.rooms import VISION
+from tests.vision_checkpoints import LLAVA, LLAVA_FILES, write_checkpoint
+
+SEES = replace(
+    page_fakes.REMOTE, name="sees", endpoint=EndpointSpec(url="http://gpu-host:23333/v1", vision=True)
+)
+ALSO = replace(SEES, name="also")
+BLIND = replace(SEES, name="blind", endpoint=replace(SEES.endpoint, vision=False))
+
+
+def png(color="red", side_px=40):
+    file = BytesIO()
+    Image.new("RGB", (side_px, side_px), color).save(file, "PNG")
+    return file.getvalue()
+
+
+def jpeg():
+    file = BytesIO()
+    Image.new("RGB", (40, 40), "red").save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def vision(world, monkeypatch, tmp_path):
+    """`world` with a shelf, settings, and a book whose lanes a test may change."""
+    world.settings = Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
+    world.shelf = Shelf(world.settings.pictures_dir)
+    world.lanes = (SEES, ALSO, BLIND)
+    monkeypatch.setattr(resources, "lanes", lambda: LaneBook(models=(), lanes=world.lanes, source=None))
+    monkeypatch.setattr(resources, "shelf", lambda: world.shelf)
+    monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=world.settings))
+    return world
+
+
+@pytest.fixture
+def open_page(vision, new_app):
+    def open_section(**query):
+        vision.manager.lanes = vision.lanes
+        app = new_app(**query)
+        app.switch_page("pages/vision.py")
+        app.run()
+        assert not app.exception
+        return app
+
+    return open_section
+
+
+def local_lane(vision, name="llava", model="llava"):
+    """A lane with 576 tokens a picture and a context of 4,096."""
+    checkpoint = write_checkpoint(vision.settings.home / "models" / model, LLAVA, LLAVA_FILES)
+    return LaneSpec(
+        name=name, kind=EngineKind.TRANSFORMERS, model=ModelSpec(name=model, checkpoint=checkpoint)
+    )
+
+
+def attach(app, **files):
+    for name, content in files.items():
+        app.chat_input[0].upload(name.replace("_", "."), content, "image/png")
+    return app
+
+
+def ask(app, prompt="What is it?"):
+    app.chat_input[0].set_value(prompt)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def texts(app):
+    kinds = (app.markdown, app.caption, app.error, app.info, app.warning, app.code)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def button(app, label):
+    return next(b for b in app.button if b.label == label)
+
+
+def tray(app):
+    return app.session_state[VISION.key("state")].tray
+
+
+def stored_turn(world, *, pictures=(), conversation_id="c1", prompt="Stored prompt"):
+    plan = TurnPlan(
+        conversation_id=conversation_id,
+        prompt=prompt,
+        pictures=pictures,
+        sampling=Sampling(),
+        requests=(RequestPlan(lane=SEES, messages=()),),
+    )
+    turn = planned_record(plan)
+    turn = replace(turn, requests=tuple(page_fakes.finished(r, "A stored answer.") for r in turn.requests))
+    world.store.save(turn)
+    return turn
+
+
+def test_only_lanes_that_may_see_are_offered_and_the_others_say_why(open_page, vision):
+    app = open_page()
+    assert ["blind" in option for option in app.pills(key="vision_lanes").options] == [False, False]
+    assert app.pills(key="vision_lanes").value == ["sees", "also"]
+    assert "The lanes file says that this endpoint takes no pictures" in texts(app)
+    assert vision.meter.plans == []
+
+
+def test_without_any_lane_the_page_says_how_to_add_one(open_page, vision):
+    vision.lanes = (BLIND,)
+    app = open_page()
+    assert "No lane here takes pictures" in texts(app)
+    assert "[lanes.llava]" in app.code[0].value
+    assert len(app.chat_input) == 0
+
+
+def test_pictures_and_question_become_one_plan(open_page, vision):
+    app = ask(attach(open_page(), cat_png=png()), "What is it?")
+    (plan,) = vision.meter.plans
+    (picture,) = plan.pictures
+    assert (picture.name, picture.width_px, picture.media_type) == ("cat.png", 40, "image/png")
+    assert vision.shelf.read(picture)
+    assert [request.lane.name for request in plan.requests] == ["sees", "also"]
+    for request in plan.requests:
+        assert request.messages[-1].pictures == (picture,)
+    assert tray(app) == ()
+    assert "Answer of sees here." in texts(app)
+
+
+def test_pictures_without_a_question_wait_in_the_tray(open_page, vision):
+    app = open_page()
+    attach(app, a_png=png("red"), b_png=png("blue")).run()
+    assert [picture.name for picture in tray(app)] == ["a.png", "b.png"]
+    assert "2 of 8 pictures" in texts(app)
+    button(app, "Remove").click().run()
+    assert [picture.name for picture in tray(app)] == ["b.png"]
+    ask(app)
+    assert [picture.name for picture in vision.meter.plans[0].pictures] == ["b.png"]
+
+
+def test_a_bad_file_has_its_own_message_and_the_others_and_the_prompt_stay(open_page, vision):
+    app = attach(open_page(), good_png=png(), bad_png=b"no picture", other_png=b"")
+    ask(app, "What is it?")
+    assert vision.meter.plans == []
+    errors = [error.value for error in app.error]
+    assert len(errors) == 2
+    assert any("bad" in error for error in errors)
+    assert any("other" in error and "empty" in error for error in errors)
+    assert [picture.name for picture in tray(app)] == ["good.png"]
+    assert app.chat_input[0].proto.value == "What is it?"
+    ask(app, "What is it?")
+    assert not app.error
+    assert len(vision.meter.plans) == 1
+
+
+def test_a_ninth_picture_is_one_too_many(open_page, vision):
+    app = open_page()
+    for number in range(MAX_PICTURES + 1):
+        app.chat_input[0].upload(f"{number}.png", png(side_px=40 + number), "image/png")
+    app.run()
+    assert len(tray(app)) == MAX_PICTURES
+    assert "8.png is one picture too many" in app.error[0].value.replace("\\", "")
+
+
+def test_the_same_picture_twice_is_one(open_page):
+    app = open_page()
+    attach(app, a_png=png(), b_png=png()).run()
+    assert len(tray(app)) == 1
+
+
+def test_earlier_pictures_stay_in_each_lanes_history(open_page, vision):
+    app = ask(attach(open_page(), cat_png=png()), "What is it?")
+    ask(app, "And its colour?")
+    first, second = vision.meter.plans
+    assert second.pictures == ()
+    for request in second.requests:
+        assert [message.pictures for message in request.messages] == [first.pictures, (), ()]
+    assert "TTFT with 1 picture" in [metric.label.split(" :")[0] for metric in app.metric]
+
+
+def test_regenerating_and_editing_keep_the_pictures(open_page, vision):
+    app = ask(attach(open_page(), cat_png=png()))
+    button(app, "Regenerate").click().run()
+    app.text_area(key=f"edited_prompt_{vision.meter.plans[1].id}").set_value("Which animal?")
+    button(app, "Send instead").click().run()
+    first, again, edited = vision.meter.plans
+    assert again.pictures == edited.pictures == first.pictures != ()
+    assert edited.prompt == "Which animal?"
+
+
+def test_a_new_conversation_clears_the_tray(open_page):
+    app = open_page()
+    attach(app, cat_png=png()).run()
+    button(app, "New conversation").click().run()
+    assert tray(app) == ()
+
+
+def test_what_the_model_is_given_is_said_before_and_after(open_page, vision):
+    vision.lanes = (local_lane(vision), BLIND)
+    app = open_page()
+    attach(app, cat_png=png()).run()
+    assert "336 × 336 px, 576 image tokens, leaves 3,520 of 4,096" in texts(app)
+    ask(app)
+    assert "Given 1 picture: 336 × 336 px, 576 image tokens" in texts(app)
+    assert vision.manager.ensured == ["llava"]
+
+
+def test_pictures_that_do_not_fit_are_refused_before_sending(open_page, vision):
+    vision.lanes = (local_lane(vision),)
+    app = open_page()
+    for number in range(8):
+        app.chat_input[0].upload(f"{number}.png", png(side_px=40 + number), "image/png")
+    ask(app)
+    assert vision.meter.plans == []
+    assert "4,608" in app.error[0].value
+    assert "4,096" in app.error[0].value
+    assert len(tray(app)) == 8
+
+
+def test_a_lane_that_became_text_only_is_refused_before_sending(open_page, vision):
+    app = open_page()
+    vision.lanes = (replace(SEES, endpoint=BLIND.endpoint), ALSO)
+    app.session_state["vision_lanes"] = ["sees"]
+    attach(app, cat_png=png())
+    ask(app)
+    assert vision.meter.plans == []
+    assert "takes no pictures" in app.error[0].value
+
+
+def test_a_picture_whose_file_is_gone_leaves_the_rest_usable(open_page, vision):
+    gone = Picture(sha256="ab" * 32, media_type="image/png", width_px=9, height_px=9, size_bytes=9, name="x")
+    stored_turn(vision, pictures=(gone,))
+    app = open_page(conversation="c1")
+    assert "x: its file is gone" in texts(app)
+    assert "A stored answer." in texts(app)
+
+
+def test_each_page_lists_its_own_conversations(open_page, vision):
+    picture = vision.shelf.put(take_in(png(), name="a.png"))
+    stored_turn(vision, conversation_id="seen", prompt="With a picture", pictures=(picture,))
+    stored_turn(vision, conversation_id="said", prompt="Words only")
+    app = open_page()
+    labels = [b.label for b in app.button]
+    assert "With a picture" in labels
+    assert "Words only" not in labels
+    app.switch_page("pages/chat.py").run()
+    labels = [b.label for b in app.button]
+    assert "Words only" in labels
+    assert "With a picture" not in labels
+
+
+def test_a_conversation_with_pictures_moves_from_the_chat_to_the_vision_page(vision, new_app):
+    picture = vision.shelf.put(take_in(png(), name="a.png"))
+    stored_turn(vision, conversation_id="seen", pictures=(picture,))
+    app = new_app(conversation="seen").run()
+    assert not app.exception
+    assert "A stored answer." in texts(app)
+    assert app.query_params["conversation"] in ("seen", ["seen"])
+    assert app.pills(key="vision_lanes").value == ["sees"]
+    assert "chat_state" in app.session_state
+    assert app.session_state["chat_state"].conversation_id != "seen"
+
+
+def test_the_demo_models_limits_are_said_and_plainer_for_photographs(open_page, vision):
+    vision.lanes = (local_lane(vision, name="llava-hf", model=VISION_DEMO_NAME),)
+    app = open_page()
+    assert "knows simple drawn scenes only" in texts(app)
+    assert "photograph means nothing" not in texts(app)
+    attach(app, photo_jpg=jpeg()).run()
+    assert "photograph means nothing" in texts(app)
+
+
+def test_without_the_demo_lane_nothing_is_said_of_its_limits(open_page):
+    assert "drawn scenes only" not in texts(open_page())
+
+
+@pytest.fixture
+def unprepared(vision, monkeypatch):
+    """The demo lane without its model; `prepared` may become True."""
+    model = ModelSpec(name=VISION_DEMO_NAME, checkpoint=str(vision.settings.models_dir / VISION_DEMO_NAME))
+    vision.lanes = (LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=model), ALSO)
+    things = SimpleNamespace(prepared=False, started=[])
+    monkeypatch.setattr(vision_prepare.demo_vision, "is_prepared", lambda settings: things.prepared)
+    monkeypatch.setattr(vision_prepare.demo_vision_job, "start", things.started.append)
+    return things
+
+
+def test_the_demo_model_is_prepared_on_request(open_page, vision, unprepared):
+    app = open_page()
+    assert app.pills(key="vision_lanes").value == ["llava-hf", "also"]
+    button(app, "Prepare the demo model").click().run()
+    assert unprepared.started == [vision.settings]
+    unprepared.prepared = True
+    app.run()
+    assert "Prepare the demo model" not in [b.label for b in app.button]
+
+
+def test_preparing_shows_how_far_it_is_and_what_went_wrong(open_page, vision, unprepared):
+    spec = JobSpec(
+        kind=demo_vision_job.JOB_KIND, title="Demo vision model", worker="none", arguments={}, python="none"
+    )
+    folder = JobFolder(vision.settings.home / "jobs" / spec.id)
+    folder.create(spec)
+    app = open_page()
+    assert "Prepare the demo model" not in [b.label for b in app.button]
+    assert len(app.get("progress")) == 1
+    error = ErrorInfo("shipped-files-missing", "The trained part is missing", "Get it back.")
+    folder.write(JobRecord(state=JobState.FAILED, error=error))
+    app.run()
+    assert "The trained part is missing" in texts(app)
+    assert "Prepare the demo model" in [b.label for b in app.button]
+
+
+def test_without_the_demo_lane_picked_nothing_needs_preparing(open_page, unprepared):
+    app = open_page()
+    app.pills(key="vision_lanes").set_value(["also"]).run()
+    assert "Prepare the demo model" not in [b.label for b in app.button]
+
+
+def test_engines_that_do_not_run_can_be_started_beforehand(open_page, vision):
+    vision.lanes = (local_lane(vision),)
+    vision.manager.states["llava"] = EngineState.STOPPED
+    app = open_page()
+    button(app, "Start now").click().run()
+    assert vision.manager.restarted == ["llava"]
+
+
+@pytest.fixture
+def started(vision, monkeypatch):
+    """The plans that the page started as quizzes."""
+    plans = []
+    monkeypatch.setattr(vision_quiz, "start_quiz", lambda settings, plan: plans.append(plan))
+    return plans
+
+
+@pytest.fixture
+def open_quiz(open_page):
+    def open_section(set_name=None):
+        app = open_page()
+        app.session_state["vision_section"] = ":material/quiz: Ask all"
+        app.run()
+        if set_name:
+            app.segmented_control(key="vision_quiz_set").set_value(set_name).run()
+        assert not app.exception
+        return app
+
+    return open_section
+
+
+def test_a_gallery_set_is_asked_of_the_picked_lanes(open_quiz, started, vision):
+    app = open_quiz("Photographs")
+    button(app, "Ask all").click().run()
+    (plan,) = started
+    total = sum(len(p.questions) for p in gallery() if p.kind is GalleryKind.PHOTO)
+    assert len(plan.questions) == min(24, total)
+    assert [lane.name for lane in plan.lanes] == ["sees", "also"]
+    assert all(question.answers for question in plan.questions)
+    assert vision.shelf.read(plan.questions[0].picture)
+    assert len(app.chat_input) == 0
+
+
+def test_one_question_needs_a_picture_and_goes_to_all_of_them(open_quiz, started):
+    app = open_quiz("One question")
+    app.text_input[0].set_value("How many?")
+    button(app, "Ask all").click().run()
+    assert started == []
+    assert "No picture is chosen" in app.error[0].value
+    app.text_input[0].set_value("How many?")
+    app.text_input[1].set_value("3, three")
+    app.multiselect[0].set_value([picture.title for picture in gallery()][:2])
+    app.get("file_uploader")[0].upload("own.png", png(), "image/png")
+    button(app, "Ask all").click().run()
+    (plan,) = started
+    assert len(plan.questions) == 3
+    assert {question.answers for question in plan.questions} == {("3", "three")}
+    assert plan.questions[-1].picture.name == "own.png"
+
+
+def test_no_lane_picked_is_said(open_quiz, started):
+    app = open_quiz("Photographs")
+    app.pills(key="vision_lanes").set_value([]).run()
+    button(app, "Ask all").click().run()
+    assert started == []
+    assert "No lane is picked" in app.error[0].value
+
+
+@pytest.fixture
+def finished_quiz(vision):
+    """A quiz of three questions to two lanes, as a job that has ended."""
+    picture = vision.shelf.put(take_in(png(), name="a.png"))
+    questions = tuple(
+        QuizQuestion(picture=picture, question=f"Colour {number}?", answers=("red",)) for number in range(3)
+    )
+    plan = QuizPlan(title="Colours", lanes=(SEES, ALSO), questions=questions, sampling=Sampling())
+    said = [("Red.", "red"), ("blue", "It is red"), ("red", None)]
+    answers = []
+    for place, row in enumerate(said):
+        turn = planned_record(plan.turn(place))
+        records = tuple(
+            page_fakes.finished(request, text)
+            if text
+            else page_fakes.failed(request, ErrorInfo("engine-crashed", "The engine died"))
+            for request, text in zip(turn.requests, row, strict=True)
+        )
+        answers.append(QuizAnswer(question=place, records=records))
+    save(vision.settings, QuizRun(plan=plan, answers=tuple(answers)))
+    spec = JobSpec(id=plan.id, kind=JOB_KIND, title=plan.title, worker="none", arguments={}, python="none")
+    folder = JobFolder(vision.settings.home / "jobs" / plan.id)
+    folder.create(spec)
+    folder.write(JobRecord(state=JobState.DONE))
+    return plan
+
+
+def test_results_count_right_wrong_and_no_answer_and_show_each_question(open_quiz, finished_quiz):
+    app = open_quiz()
+    table = app.table[0].value
+    assert list(table["Right"]) == ["**67%** (2 of 3)", "**100%** (2 of 2)"]
+    assert list(table["No answer"]) == ["0", "1"]
+    assert list(table["TTFT p50"]) == ["50.0 ms", "50.0 ms"]
+    assert len(app.get("plotly_chart")) == 2
+    shown = texts(app)
+    for number in range(3):
+        assert f"Colour {number}?" in shown
+    assert shown.count("wrong]") == 1
+    assert "The engine died" in shown
+    app.segmented_control(key=f"quiz_filter_{finished_quiz.id}").set_value("Wrong somewhere").run()
+    assert "Colour 1?" in texts(app)
+    assert "Colour 0?" not in texts(app)
