@@ -43,12 +43,14 @@ class LaneFigures:
     """Decode speed over the baseline lane's; None for the baseline itself."""
 
 
-def first_token_chart(lanes: Sequence[LaneFigures], colors: Mapping[str, str]) -> go.Figure:
-    """TTFT of each lane, from zero, in the order given."""
+def first_token_chart(
+    lanes: Sequence[LaneFigures], colors: Mapping[str, str], *, with_pictures: bool = False
+) -> go.Figure:
+    """TTFT of each lane, from zero, in the order given; the title says if pictures are part of it."""
     figure = _lane_bars(
         lanes, colors, [lane.ttft_s for lane in lanes], [units.milliseconds(lane.ttft_s) for lane in lanes]
     )
-    figure.update_layout(title="TTFT (less is better)")
+    figure.update_layout(title=f"TTFT{' with pictures' if with_pictures else ''} (less is better)")
     figure.update_xaxes(tickformat="~s", ticksuffix="s")  # 0.05 → "50ms"
     return figure
 

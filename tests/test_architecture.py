@@ -13,14 +13,16 @@ FLOORS = [
     {"core.errors", "core.units", "core.logs", "core.settings"},
     {"core.domain"},
     {"core.codec", "core.config"},
-    {"core.store", "core.telemetry"},
+    {"core.store", "core.telemetry", "core.pictures"},
     {"core.jobs"},
     {"core.models"},
     {"core.engines"},
     {"core.meter"},
     {"core.bench", "core.charts", "core.charts_live", "core.charts_memory", "core.doctor", "core.sweep"},
-    {"core.charts_bench"},
+    {"core.charts_bench", "core.charts_vision", "core.picture_quiz"},
+    {"core.charts_bench_bars", "core.charts_bench_requests", "core.charts_comparison"},
     {"core.bench_html"},
+    {"core.comparison_html"},
     {"core.ui", "core.cli"},
     {"pages", "core.__main__"},
     {"streamlit_app"},
@@ -40,6 +42,10 @@ FOREIGN_ROOMS = {
         "core.charts_live",
         "core.charts_memory",
         "core.charts_bench",
+        "core.charts_bench_bars",
+        "core.charts_bench_requests",
+        "core.charts_comparison",
+        "core.charts_vision",
         "core.bench_html",
     ),
     "aiohttp": ("core.meter",),
@@ -50,6 +56,7 @@ FOREIGN_ROOMS = {
     "typer": ("core.cli", "core.__main__"),
     "rich": ("core.cli", "core.__main__"),
     "pydantic": ("core.codec", "core.config"),
+    "PIL": ("core.pictures",),
 }
 
 ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}
@@ -57,11 +64,13 @@ ENGINE_PROCESSES = {
     "core.engines.serve_transformers",
     "core.engines.serve_lmdeploy",
     "core.models.gguf_to_hf",
+    "core.models.demo_vision_assemble",
     "core.models.internlm2_to_llama",
     "core.models.internlm2_tokenizer",
     "core.models.awq_probe",
     "core.models.awq_worker",
     "core.bench.tokens",
+    "core.bench.bandwidth_worker",
 }
 """Modules that run only as a child process of their own."""
 

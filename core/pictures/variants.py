@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from core.pictures.kinds import kind_of
-from core.pictures.pixels import JPEG_QUALITY, decoding
+from core.pictures.pixels import JPEG_QUALITY
 
 _BLOCK_PX = 8
 _NOISE_PIXELS = 64
@@ -20,7 +20,12 @@ _SCAN = b"\xff\xda\x00\x0c"
 """Begins the header of the one scan, which is as long as three components need."""
 _SCAN_HEADER_BYTES = 14
 _END = b"\xff\xd9"
-_OPTIONS: dict[str, Any] = {"quality": JPEG_QUALITY, "subsampling": 0, "optimize": False, "progressive": False}
+_OPTIONS: dict[str, Any] = {
+    "quality": JPEG_QUALITY,
+    "subsampling": 0,
+    "optimize": False,
+    "progressive": False,
+}
 
 
 class Variants:
@@ -28,7 +33,7 @@ class Variants:
 
     def __init__(self, data: bytes) -> None:
         """`data` comes from the shelf; it is decoded and encoded once, as JPEG."""
-        with decoding(), Image.open(BytesIO(data), formats=(kind_of(data),)) as image:
+        with Image.open(BytesIO(data), formats=(kind_of(data),)) as image:
             whole = image.convert("RGB")
         last_row = (whole.height - 1) // _BLOCK_PX
         self._strip = whole.crop((0, last_row * _BLOCK_PX, whole.width, whole.height))

@@ -9,9 +9,11 @@ from core import units
 from core.charts import LaneFigures
 from core.domain.runs import FinishReason, RequestRecord
 from core.ui.components import copy_control, escape
+from core.ui.picture_context import counted, given
 from core.ui.usage_panel import usage_control
 
 TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
+PICTURES_HELP = "Preparing the pictures is part of it: not to be compared with text alone."
 DECODE_HELP = (
     "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
     "chunk). n = 1 request; – where the engine gave no token count or fewer than two chunks."
@@ -71,7 +73,12 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
     """TTFT, decode speed and E2E as cards; tokens, finish reason and notes below."""
     standing = standing or Standing()
     with st.container(horizontal=True, gap="small"):
-        _card("TTFT", units.milliseconds(record.ttft_s), TTFT_HELP, best=standing.first_token_fastest)
+        _card(
+            _ttft_label(record.picture_count),
+            units.milliseconds(record.ttft_s),
+            f"{TTFT_HELP} {PICTURES_HELP}" if record.picture_count else TTFT_HELP,
+            best=standing.first_token_fastest,
+        )
         _card(
             "Decode",
             units.tok_per_s(record.decode_tok_per_s),
@@ -84,6 +91,8 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
         if record.text:
             copy_control(record.text, key=f"copy_{record.id}")
         usage_control(record)
+    if record.picture_count:
+        st.caption(f":material/image: {given(record)}")
     for note in record.notes:
         st.caption(f":orange[:material/info:] {escape(note)}")
 
@@ -101,6 +110,10 @@ def summary(record: RequestRecord, standing: Standing) -> str:
             f"**{units.ratio(standing.speed_ratio)}** the decode speed of {escape(standing.baseline)}"
         )
     return " · ".join(parts)
+
+
+def _ttft_label(pictures: int) -> str:
+    return f"TTFT with {counted(pictures)}" if pictures else "TTFT"
 
 
 def _card(label: str, value: str, help_text: str, *, best: bool = False) -> None:

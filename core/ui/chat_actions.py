@@ -1,4 +1,4 @@
-"""What the chat's buttons do. All are widget callbacks: Streamlit runs each of them exactly once a click.
+"""What a room's buttons do. All are widget callbacks: Streamlit runs each of them exactly once a click.
 
 Starting and stopping a turn are acts upon the meter. Drawing never starts or stops anything.
 """
@@ -8,51 +8,77 @@ from threading import Lock
 
 import streamlit as st
 
+from core.domain.pictures import Picture
 from core.domain.runs import ErrorInfo, TurnRecord
 from core.errors import EngineError, LMDynoError
-from core.ui import chat_controls, conversations, resources, state
+from core.ui import chat_controls, conversations, resources, state, tray
+from core.ui.picture_context import refuse_misfits
 from core.ui.planning import plan_turn, planned_record
+from core.ui.rooms import Room
 
 log = logging.getLogger(__name__)
-
-PROMPT = "chat_prompt"
 
 _sending = Lock()
 """Makes "one turn at a time" hold: a disabled input is only the browser's promise, and Streamlit lets a new
 script thread of a session begin before the old one has ended."""
 
 
-def submit() -> None:
-    send(st.session_state[PROMPT])
+def submit(room: Room) -> None:
+    """Send what the prompt holds together with the tray; pictures without a question go into the tray.
+
+    What can't be sent is put back into the prompt.
+    """
+    said = st.session_state[room.key("prompt")]
+    if said is None:
+        return
+    text = said if isinstance(said, str) else said.text
+    chat = state.chat(room)
+    chat.problems = ()
+    if not isinstance(said, str):
+        tray.add_files(room, said.files)
+        if not text.strip() and said.files:
+            return
+    if chat.problems or not send(room, text, chat.tray):
+        st.session_state[room.key("prompt")] = text
+    else:
+        chat.tray = ()
 
 
-def send(prompt: str, replaces: str | None = None) -> None:
+def ask(room: Room, prompt: str) -> None:
+    """Send a prompt that was not written into the prompt's field."""
+    send(room, prompt)
+
+
+def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replaces: str | None = None) -> bool:
     """Start a turn with the settings of the moment, unless one of the conversation still runs.
 
-    A problem is kept for the page to show.
+    A problem is kept for the page to show. Returns whether the turn was started.
     """
-    chat = state.chat()
-    chat.problem = None
+    chat = state.chat(room)
+    chat.problems = ()
     with _sending:
         conversation = conversations.load(chat)
         if conversation.running:
-            return
+            return False
         try:
             plan = plan_turn(
                 prompt,
-                chat_controls.read(resources.lanes()),
+                chat_controls.read(room, resources.lanes().lanes),
                 conversation_id=chat.conversation_id,
                 turns=conversation.turns,
+                pictures=pictures,
                 replaces=replaces,
             )
+            refuse_misfits(plan)
             start_engines([request.lane.name for request in plan.requests if request.lane.is_local])
             resources.meter().start(plan)
         except LMDynoError as error:
-            chat.problem = ErrorInfo.of(error)
-            return
+            chat.problems = (ErrorInfo.of(error),)
+            return False
         chat.turns[plan.id] = planned_record(plan)
         resources.started().add(plan.conversation_id, plan.id)
     state.show_address(chat.conversation_id)
+    return True
 
 
 def start_engines(lanes: list[str]) -> None:
@@ -64,16 +90,16 @@ def start_engines(lanes: list[str]) -> None:
             log.warning("engine not started lane=%s code=%s", lane, error.code)
 
 
-def regenerate(turn: TurnRecord) -> None:
-    send(turn.prompt, replaces=turn.id)
+def regenerate(room: Room, turn: TurnRecord) -> None:
+    send(room, turn.prompt, turn.pictures, replaces=turn.id)
 
 
 def edited_key(turn: TurnRecord) -> str:
     return f"edited_prompt_{turn.id}"
 
 
-def send_edited(turn: TurnRecord) -> None:
-    send(st.session_state[edited_key(turn)], replaces=turn.id)
+def send_edited(room: Room, turn: TurnRecord) -> None:
+    send(room, st.session_state[edited_key(turn)], turn.pictures, replaces=turn.id)
 
 
 def stop(turn_ids: list[str]) -> None:

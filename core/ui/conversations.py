@@ -14,10 +14,11 @@ from core.meter.protocol import Update
 from core.store.records import ConversationSummary
 from core.ui import resources
 from core.ui.planning import merge_turns
+from core.ui.rooms import Room
 from core.ui.state import ChatState
 
 POLL_S = 1.0
-TICK_S = 0.1
+TICK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,16 @@ def load(chat: ChatState) -> Conversation:
     return Conversation(turns, problem)
 
 
-def recent(limit: int = 12) -> tuple[ConversationSummary, ...]:
-    """The latest conversations; none if the store can't be read (`load` says why)."""
+def recent(room: Room, limit: int = 12) -> tuple[ConversationSummary, ...]:
+    """The room's latest conversations; none if the store can't be read (`load` says why)."""
     try:
-        return resources.store().conversations(limit)
+        return resources.store().conversations(limit, with_pictures=room.takes_pictures)
     except StoreError:
         return ()
 
 
 def updates(request: RequestRecord) -> Generator[Update | None, None, None]:
-    """The request's text so far, then what comes, ending with its record; None at least every 0.1 s.
+    """The request's text so far, then what comes, ending with its record; None at least every `TICK_S`.
 
     From the meter if it has the turn; otherwise another process runs it, and the store is read every second.
     """

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.domain.conversation import Exchange, messages_for
+from core.domain.pictures import MAX_PICTURES, Picture
 from core.domain.runs import FinishReason, Mode, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
@@ -30,14 +31,19 @@ def plan_turn(
     *,
     conversation_id: str,
     turns: Sequence[TurnRecord],
+    pictures: tuple[Picture, ...] = (),
     replaces: str | None = None,
 ) -> TurnPlan:
     """The next turn of a conversation, or one in the place of `replaces`; raises InputError.
 
-    Each lane is sent its own history: its answers in the turns before.
+    Each lane is sent its own history: its answers in the turns before, with those turns' pictures.
     """
     if not prompt.strip():
         raise InputError("The prompt is empty", hint="Write a question first.")
+    if len(pictures) > MAX_PICTURES:
+        raise InputError(
+            f"{len(pictures)} pictures are chosen", hint=f"Choose at most {MAX_PICTURES} for one question."
+        )
     if not 1 <= len(settings.lanes) <= MAX_LANES:
         raise InputError(
             f"{len(settings.lanes)} lanes are picked", hint=f"Pick 1 to {MAX_LANES} lanes in the sidebar."
@@ -49,12 +55,16 @@ def plan_turn(
         system_prompt=settings.system_prompt,
         mode=settings.mode,
         sampling=settings.sampling,
+        pictures=pictures,
         replaces=replaces,
         requests=tuple(
             RequestPlan(
                 lane=lane,
                 messages=messages_for(
-                    prompt, system=settings.system_prompt, earlier=_history(lane.name, earlier)
+                    prompt,
+                    system=settings.system_prompt,
+                    earlier=history(lane.name, earlier),
+                    pictures=pictures,
                 ),
             )
             for lane in settings.lanes
@@ -78,6 +88,7 @@ def planned_record(plan: TurnPlan) -> TurnRecord:
         system_prompt=plan.system_prompt,
         mode=plan.mode,
         sampling=plan.sampling,
+        pictures=plan.pictures,
         replaces=plan.replaces,
         requests=tuple(
             RequestRecord(id=request.id, turn_id=plan.id, lane=request.lane, messages=request.messages)
@@ -102,8 +113,9 @@ def merge_turns(*sources: Sequence[TurnRecord]) -> tuple[TurnRecord, ...]:
     return tuple(sorted(kept, key=lambda turn: turn.created_at))
 
 
-def _history(lane: str, turns: Sequence[TurnRecord]) -> list[Exchange]:
-    return [Exchange(turn.prompt, _answer(lane, turn)) for turn in turns]
+def history(lane: str, turns: Sequence[TurnRecord]) -> list[Exchange]:
+    """The turns as this lane knows them."""
+    return [Exchange(turn.prompt, _answer(lane, turn), turn.pictures) for turn in turns]
 
 
 def _answer(lane: str, turn: TurnRecord) -> str:

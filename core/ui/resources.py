@@ -18,10 +18,15 @@ from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
 from core.meter.link import MeterLink
+from core.models.vision import is_vision
+from core.pictures.shelf import Shelf
 from core.settings import Settings, load_settings
+from core.store.bench_runs import BenchRuns
+from core.store.history import History
 from core.store.runs import Store
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
+from core.ui.bench_records import RunRecords
 from core.ui.turn_index import TurnIndex
 
 log = logging.getLogger(__name__)
@@ -40,6 +45,10 @@ class Resources:
     manager: EngineManager
     meter: MeterLink
     store: Store
+    shelf: Shelf
+    bench_runs: BenchRuns
+    history: History
+    run_records: RunRecords
     started: TurnIndex
     watch: EngineWatch
     sampler: Sampler
@@ -54,7 +63,8 @@ class Resources:
         self.meter.close()
         self.sampler.close()
         self.manager.close()
-        self.store.close()
+        for access in (self.store, self.bench_runs, self.history):
+            access.close()
 
 
 @st.cache_resource(show_spinner="Reading the lanes …")
@@ -67,6 +77,7 @@ def resources() -> Resources:
     book = load_lanes(settings, gpu=gpu)
     manager = EngineManager(settings, book.lanes, gpu=nvml if gpu else None)
     watch = EngineWatch(settings)
+    bench_runs = BenchRuns(settings.database_url)
     made = Resources(
         settings=settings,
         gpu=gpu,
@@ -74,6 +85,10 @@ def resources() -> Resources:
         manager=manager,
         meter=MeterLink(settings),
         store=Store(settings.database_url),
+        shelf=Shelf(settings.pictures_dir),
+        bench_runs=bench_runs,
+        history=History(settings.database_url),
+        run_records=RunRecords(bench_runs),
         started=TurnIndex(),
         watch=watch,
         sampler=Sampler(nvml, watch),
@@ -89,8 +104,13 @@ def resources() -> Resources:
 
 
 def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:
-    """The lanes whose engines start with the dashboard: local ones that this machine can run."""
-    fitting = [lane for lane in lanes if lane.is_local and can_run(lane, gpu=gpu) is None]
+    """The lanes whose engines start with the dashboard: local ones for text that this machine can run.
+
+    Those for pictures are started by the page that shows pictures.
+    """
+    fitting = [
+        lane for lane in lanes if lane.is_local and can_run(lane, gpu=gpu) is None and not is_vision(lane)
+    ]
     return tuple(fitting[:AUTOSTART_LIMIT])
 
 
@@ -113,6 +133,22 @@ def meter() -> MeterLink:
 
 def store() -> Store:
     return resources().store
+
+
+def shelf() -> Shelf:
+    return resources().shelf
+
+
+def bench_runs() -> BenchRuns:
+    return resources().bench_runs
+
+
+def history() -> History:
+    return resources().history
+
+
+def run_records() -> RunRecords:
+    return resources().run_records
 
 
 def watch() -> EngineWatch:

@@ -30,6 +30,20 @@ def pages() -> list[Page]:
             help="One prompt to several lanes, the answers side by side with their latency.",
         ),
         st.Page(
+            ROOT / "pages" / "vision.py",
+            title="Vision",
+            icon=":material/imagesmode:",
+            url_path="vision",
+            help="Questions about pictures to several lanes, in conversation or as a quiz.",
+        ),
+        st.Page(
+            ROOT / "pages" / "benchmark.py",
+            title="Benchmark",
+            icon=":material/speed:",
+            url_path="benchmark",
+            help="Puts load on lanes and endpoints: latency and throughput as figures that can be defended.",
+        ),
+        st.Page(
             ROOT / "pages" / "engines.py",
             title="Engines",
             icon=":material/dns:",
@@ -42,6 +56,13 @@ def pages() -> list[Page]:
             icon=":material/memory:",
             url_path="memory",
             help="Where the memory of GPUs and engines goes, and what an engine would take.",
+        ),
+        st.Page(
+            ROOT / "pages" / "history.py",
+            title="History",
+            icon=":material/history:",
+            url_path="history",
+            help="Everything that was measured: find it again, compare it, pass it on.",
         ),
     ]
 

@@ -1,8 +1,8 @@
-"""What one browser session remembers of its chat.
+"""What one browser session remembers of its conversations, one for each room.
 
 The conversation's id stands in the address as well (`?conversation=…`), so that a reload or a link finds it
 again. What was said is in the store; the session's own turns bridge the time until they are there, and stand
-in for a store that can't be used.
+in for a store that can't be used. Of pictures only what describes them is kept here, never their bytes.
 """
 
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from time import monotonic, sleep
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.domain.pictures import Picture
 from core.domain.runs import ErrorInfo, RequestRecord, TurnRecord, new_id
+from core.ui.rooms import Room
 
 CONVERSATION = "conversation"
-_CHAT = "chat_state"
 _OPENED = "chat_opened_s"
-_SHOWN = "chat_turns_shown"
 _FLUSH_S = 0.05
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
@@ -27,18 +27,20 @@ class ChatState:
     conversation_id: str = field(default_factory=new_id)
     turns: dict[str, TurnRecord] = field(default_factory=dict)
     """Turns of this conversation that this session started or followed, as last seen."""
-    problem: ErrorInfo | None = None
-    """Why the last prompt was not sent."""
+    tray: tuple[Picture, ...] = ()
+    """Pictures chosen for the next prompt."""
+    problems: tuple[ErrorInfo, ...] = ()
+    """Why the last prompt was not sent, or pictures were not taken."""
 
 
-def chat() -> ChatState:
-    """This session's chat; a conversation named in the address wins."""
+def chat(room: Room) -> ChatState:
+    """The session's conversation in this room; one named in the address wins."""
     opened_s()
     named = st.query_params.get(CONVERSATION)
-    state: ChatState | None = st.session_state.get(_CHAT)
+    state: ChatState | None = st.session_state.get(room.key("state"))
     if state is None or (named and named != state.conversation_id):
         state = ChatState(conversation_id=named) if named else ChatState()
-        st.session_state[_CHAT] = state
+        st.session_state[room.key("state")] = state
     return state
 
 
@@ -48,13 +50,13 @@ def opened_s() -> float:
     return opened
 
 
-def open_conversation(conversation_id: str) -> None:
-    st.session_state[_CHAT] = ChatState(conversation_id=conversation_id)
+def open_conversation(room: Room, conversation_id: str) -> None:
+    st.session_state[room.key("state")] = ChatState(conversation_id=conversation_id)
     show_address(conversation_id)
 
 
-def new_conversation() -> None:
-    st.session_state[_CHAT] = ChatState()
+def new_conversation(room: Room) -> None:
+    st.session_state[room.key("state")] = ChatState()
     st.query_params.pop(CONVERSATION, None)
 
 
@@ -64,22 +66,22 @@ def show_address(conversation_id: str) -> None:
         st.query_params[CONVERSATION] = conversation_id
 
 
-def keep(requests: Iterable[RequestRecord]) -> None:
+def keep(room: Room, requests: Iterable[RequestRecord]) -> None:
     """Remember finished requests of this conversation, in case the store can't."""
     by_id = {request.id: request for request in requests}
-    turns = chat().turns
+    turns = chat(room).turns
     for turn in turns.values():
         now = tuple(by_id.get(request.id, request) for request in turn.requests)
         turns[turn.id] = replace(turn, requests=now)
 
 
-def place_of(turn_id: str, place: int) -> DeltaGenerator:
+def place_of(room: Room, turn_id: str, place: int) -> DeltaGenerator:
     """A container for the conversation's turn number `place`, without anything of another turn.
 
     A container inherits what the one before it held in its place until the run ends, which for a streaming
     turn is long. Emptied, and the emptiness sent, it inherits nothing.
     """
-    shown: dict[int, str] = st.session_state.setdefault(_SHOWN, {})
+    shown: dict[int, str] = st.session_state.setdefault(room.key("turns_shown"), {})
     before, shown[place] = shown.get(place), turn_id
     if before in (None, turn_id):
         return st.container()
@@ -90,4 +92,4 @@ def place_of(turn_id: str, place: int) -> DeltaGenerator:
 
 def tick() -> None:
     """A yield point that sends nothing: Streamlit ends a superseded run at any access to session state."""
-    st.session_state.get(_CHAT)
+    st.session_state.get(_OPENED)

@@ -6,12 +6,15 @@ from core import units
 from core.charts import decode_speed_chart, first_token_chart
 from core.domain import fairness
 from core.domain.runs import TurnRecord
+from core.picture_quiz.plan import QuizPlan
 from core.ui import chat_actions
 from core.ui.answer_figures import lane_figures, standings
 from core.ui.chat_controls import MODE_NAMES
 from core.ui.components import color_of, escape
 from core.ui.lanes import RunningLane, show_lanes
 from core.ui.live_text import show_text
+from core.ui.picture_views import show_pictures
+from core.ui.rooms import Room
 
 CHART_WIDTH_PX = 300
 
@@ -23,6 +26,7 @@ def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[R
     showing what the run before had there, until this run ends.
     """
     with st.chat_message("user"):
+        show_pictures(turn.pictures)
         show_text(turn.prompt)
     st.caption(describe(turn))
     running = show_lanes(turn, baseline=baseline, latest=latest)
@@ -38,7 +42,7 @@ def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[R
     return running
 
 
-def describe(turn: TurnRecord) -> str:
+def describe(turn: TurnRecord | QuizPlan) -> str:
     """How the turn was run: `One after another · greedy · at most 512 tokens`."""
     sampling = turn.sampling
     parts = [f"**{MODE_NAMES[turn.mode]}**"]
@@ -59,7 +63,7 @@ def describe(turn: TurnRecord) -> str:
     return " · ".join(parts)
 
 
-def show_turn_actions(turn: TurnRecord) -> None:
+def show_turn_actions(room: Room, turn: TurnRecord) -> None:
     """Regenerate and edit, for the last turn of a conversation; both keep the old record in the store."""
     with st.container(horizontal=True):
         st.button(
@@ -67,14 +71,14 @@ def show_turn_actions(turn: TurnRecord) -> None:
             icon=":material/refresh:",
             shortcut="Alt+G",
             on_click=chat_actions.regenerate,
-            args=(turn,),
+            args=(room, turn),
             help="Ask the same again, with the settings of the moment",
         )
         edit = st.popover("Edit prompt", icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
             st.text_area("Prompt", value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
             st.form_submit_button(
-                "Send instead", type="primary", on_click=chat_actions.send_edited, args=(turn,)
+                "Send instead", type="primary", on_click=chat_actions.send_edited, args=(room, turn)
             )
 
 
@@ -91,13 +95,14 @@ def _show_chart(turn: TurnRecord, baseline: str | None) -> None:
     colors = {lane.lane: color_of(lane.lane) for lane in figures}
     first = ", ".join(f"{lane.lane} {units.milliseconds(lane.ttft_s)}" for lane in figures)
     decode = ", ".join(f"{lane.lane} {units.tok_per_s(lane.decode_tok_per_s)}" for lane in figures)
+    with_pictures = any(record.picture_count for record in turn.requests)
     quiet = {"displayModeBar": False}
     with st.grid(2, min_column_width=CHART_WIDTH_PX):
         st.plotly_chart(
-            first_token_chart(figures, colors),
+            first_token_chart(figures, colors, with_pictures=with_pictures),
             key=f"first_token_{turn.id}",
             config=quiet,
-            alt=f"Time to first token by lane: {first}",
+            alt=f"Time to first token{' with pictures' if with_pictures else ''} by lane: {first}",
         )
         st.plotly_chart(
             decode_speed_chart(figures, colors),

@@ -16,7 +16,7 @@ client_id = "lmdyno"
 client_secret = "not-a-secret"
 server_metadata_url = "http://127.0.0.1:9/.well-known/openid-configuration"
 """
-PAGES = ("engines", "memory")
+PAGES = ("vision", "engines", "memory", "history")
 """Pages with a path of their own; the chat is at the root."""
 
 

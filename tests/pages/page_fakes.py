@@ -83,7 +83,7 @@ class FakeStore:
         self._check()
         return merge_turns([t for t in self.turns.values() if t.conversation_id == conversation_id])
 
-    def conversations(self, limit=50):
+    def conversations(self, limit=50, *, with_pictures=None):
         self._check()
         by_id = defaultdict(list)
         for turn in self.turns.values():
@@ -97,6 +97,7 @@ class FakeStore:
                 lanes=("hf",),
             )
             for conversation_id, turns in by_id.items()
+            if with_pictures in (None, any(turn.pictures for turn in turns))
         )
 
 

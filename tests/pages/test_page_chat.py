@@ -351,10 +351,8 @@ def test_a_prompt_is_not_taken_while_a_turn_runs(new_app, world):
     world.meter.unreachable = EngineError("The meter is away")
     app = new_app(conversation="c1").run()
     button(app, "New conversation")
-    from core.ui import chat_actions
-
     assert world.meter.plans == []
     app.chat_input[0].proto.disabled = False  # what a browser of its own will could send
     ask(app, "Sneaked in")
     assert world.meter.plans == []
-    assert chat_actions.PROMPT in app.session_state
+    assert "chat_prompt" in app.session_state

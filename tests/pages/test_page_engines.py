@@ -31,7 +31,7 @@ from core.models.awq_options import AwqOptions
 from core.models.awq_provenance import Provenance
 from core.settings import Settings
 from core.telemetry.processes import this_process
-from core.ui import doctor_panel, endpoint_panel, quantise_panel, resources
+from core.ui import doctor_panel, endpoint_panel, job_panel, quantise_panel, resources
 from tests import scripted_server
 
 GIB = 2**30
@@ -121,6 +121,7 @@ def engines(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "sampler", lambda: SimpleNamespace(samples=lambda: ()))
     monkeypatch.setattr(endpoint_panel, "server_metrics", lambda *a, **k: things.metrics)
     monkeypatch.setattr(quantise_panel, "Jobs", things.jobs)
+    monkeypatch.setattr(job_panel, "Jobs", things.jobs)
     return things
 
 

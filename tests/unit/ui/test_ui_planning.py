@@ -4,6 +4,7 @@ from datetime import timedelta
 import pytest
 
 from core.domain.conversation import Role
+from core.domain.pictures import Picture
 from core.domain.runs import FinishReason, Mode, Phase, TurnRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
@@ -14,6 +15,8 @@ LANES = tuple(
     LaneSpec(name=name, kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://host/v1"))
     for name in ("a", "b", "c", "d", "e", "f", "g")
 )
+
+PICTURE = Picture(sha256="ab" * 32, media_type="image/png", width_px=64, height_px=48, size_bytes=900)
 
 
 def settings(*lanes: LaneSpec, **changes) -> ChatSettings:
@@ -105,3 +108,17 @@ def test_merging_leaves_out_what_was_replaced_and_orders_by_time():
     second = answered("2?", "a2", turns=[first])
     third = answered("2!", "a3", turns=[first, second], replaces=second.id)
     assert merge_turns([third, second], [first]) == (first, third)
+
+
+def test_pictures_go_with_the_prompt_and_stay_in_every_lanes_history():
+    first = answered("1?", "a1", "b1", pictures=(PICTURE,))
+    plan = plan_turn("2?", settings(*LANES[:2]), conversation_id="c", turns=[first])
+    assert plan.pictures == ()
+    for request in plan.requests:
+        assert [message.pictures for message in request.messages] == [(PICTURE,), (), ()]
+    assert planned_record(replace(plan, pictures=(PICTURE,))).pictures == (PICTURE,)
+
+
+def test_more_pictures_than_a_turn_takes_are_refused():
+    with pytest.raises(InputError, match="9 pictures are chosen"):
+        plan_turn("1?", settings(LANES[0]), conversation_id="c", turns=[], pictures=(PICTURE,) * 9)
