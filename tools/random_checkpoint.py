@@ -1,11 +1,14 @@
-"""Writes a Llama checkpoint with random weights in a known model's dimensions, fp16 or W4A16 (AWQ).
+"""Writes a checkpoint with random weights in a known model's dimensions: Llama, LLaVA or Qwen2.5-VL.
 
 Speed and memory don't depend on the values, so a machine without a model hub can measure any size:
 
     python tools/random_checkpoint.py internlm2-1.8b --tokenizer MODEL_DIR --out /tmp/internlm2-1.8b [--awq]
+    python tools/random_checkpoint.py llava-1.5-7b --tokenizer MODEL_DIR --out /tmp/llava-1.5-7b
 
-The dimensions are those of the published config.json files of internlm/internlm2-chat-1_8b and -7b.
-The answers are noise.
+The dimensions are those of the published config.json files of internlm/internlm2-chat-1_8b and -7b,
+llava-hf/llava-1.5-7b-hf and Qwen/Qwen2.5-VL-3B-Instruct. MODEL_DIR is a model with a byte-level BPE
+tokenizer, such as the demo weights; vision models get its vocabulary cut to theirs, and their own special
+tokens. The answers are noise.
 """
 
 import argparse
@@ -13,8 +16,8 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+from random_vision import VISION_MODELS, write_vision_checkpoint
+from random_weights import Values, Weight, silent_tokens, write_weights
 
 GROUP = 128
 DIMENSIONS = {
@@ -73,35 +76,27 @@ def linears(dims: dict[str, int]) -> dict[str, tuple[int, int]]:
     }
 
 
-def tensors(dims: dict[str, int], *, awq: bool, device: str, known_tokens: int) -> dict[str, torch.Tensor]:
-    """All weights. Ids that the tokenizer doesn't know get a zero row, so that they never win and every
-    token has text."""
-
-    def dense(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.float16, device=device).normal_(0, 0.02).cpu()
-
-    def packed(rows: int, columns: int) -> torch.Tensor:
-        whole = torch.randint(-(2**31), 2**31 - 1, (rows, columns), dtype=torch.int64, device=device)
-        return whole.to(torch.int32).cpu()
-
+def weights(
+    dims: dict[str, int], *, awq: bool, known_tokens: int, silent: tuple[int, ...]
+) -> dict[str, Weight]:
+    """All tensors of a Llama checkpoint."""
     hidden = dims["hidden"]
     found = {
-        "model.embed_tokens.weight": dense(dims["vocab"], hidden),
-        "lm_head.weight": dense(dims["vocab"], hidden),
-        "model.norm.weight": torch.ones(hidden, dtype=torch.float16),
+        "model.embed_tokens.weight": Weight((dims["vocab"], hidden)),
+        "lm_head.weight": Weight((dims["vocab"], hidden), known_rows=known_tokens, silent_rows=silent),
+        "model.norm.weight": Weight((hidden,), Values.ONES),
     }
-    found["lm_head.weight"][known_tokens:] = 0
     for number in range(dims["layers"]):
         layer = f"model.layers.{number}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{layer}.{norm}.weight"] = torch.ones(hidden, dtype=torch.float16)
+            found[f"{layer}.{norm}.weight"] = Weight((hidden,), Values.ONES)
         for name, (rows, columns) in linears(dims).items():
             if awq:
-                found[f"{layer}.{name}.qweight"] = packed(rows, columns // 8)
-                found[f"{layer}.{name}.qzeros"] = packed(rows // GROUP, columns // 8)
-                found[f"{layer}.{name}.scales"] = dense(rows // GROUP, columns).abs() * 0.1
+                found[f"{layer}.{name}.qweight"] = Weight((rows, columns // 8), Values.PACKED)
+                found[f"{layer}.{name}.qzeros"] = Weight((rows // GROUP, columns // 8), Values.PACKED)
+                found[f"{layer}.{name}.scales"] = Weight((rows // GROUP, columns), Values.SCALES)
             else:
-                found[f"{layer}.{name}.weight"] = dense(columns, rows)
+                found[f"{layer}.{name}.weight"] = Weight((columns, rows))
     return found
 
 
@@ -110,31 +105,40 @@ def known_tokens(tokenizer: Path) -> int:
     return len(vocabulary["model"]["vocab"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dimensions", choices=DIMENSIONS)
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with a tokenizer to copy")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--awq", action="store_true", help="W4A16 instead of fp16")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dims = DIMENSIONS[options.dimensions]
-    options.out.mkdir(parents=True, exist_ok=True)
-    for path in options.tokenizer.iterdir():
+def write_text_checkpoint(name: str, tokenizer: Path, out: Path, *, awq: bool, seed: int) -> None:
+    dims = DIMENSIONS[name]
+    for path in tokenizer.iterdir():
         if path.suffix in {".json", ".jinja", ".model"} and path.name not in {
             "config.json",
             "generation_config.json",
             "provenance.json",
         }:
-            shutil.copy(path, options.out)
-    save_file(
-        tensors(dims, awq=options.awq, device=device, known_tokens=known_tokens(options.tokenizer)),
-        options.out / "model.safetensors",
-        metadata={"format": "pt"},
+            shutil.copy(path, out)
+    write_weights(
+        out / "model.safetensors",
+        weights(dims, awq=awq, known_tokens=known_tokens(tokenizer), silent=silent_tokens(tokenizer)),
+        seed=seed,
     )
-    (options.out / "config.json").write_text(json.dumps(config(dims, awq=options.awq), indent=2))
+    # Last, so that a folder with a config is complete.
+    (out / "config.json").write_text(json.dumps(config(dims, awq=awq), indent=2), "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dimensions", choices=(*DIMENSIONS, *VISION_MODELS))
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder with a tokenizer")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--awq", action="store_true", help="W4A16 instead of fp16; text models only")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    name, tokenizer, out = options.dimensions, options.tokenizer, options.out
+    out.mkdir(parents=True, exist_ok=True)
+    if name in DIMENSIONS:
+        write_text_checkpoint(name, tokenizer, out, awq=options.awq, seed=options.seed)
+    elif options.awq:
+        parser.error(f"{name} can't be written as AWQ")
+    else:
+        write_vision_checkpoint(name, tokenizer, out, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import re
 import sys
 from urllib.parse import urlsplit
 
+from core.bench.pictures import check_sendable
 from core.bench.plan import BenchPlan
 from core.bench.prompts import listed_prompts
 from core.codec import encode
@@ -19,19 +20,21 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
     """Start the run of a plan in a process of its own and return its id.
 
     It waits while another job keeps its device busy. `gpu`: an NVIDIA GPU is here. Raises InputError for a
-    prompt file that can't be used, LMDynoError if the process can't be started.
+    prompt file that can't be used and for a lane that can't be sent the plan's pictures, LMDynoError if the
+    process can't be started.
     """
     listed_prompts(plan.workload)
+    check_sendable(plan)
     return Jobs(settings).start(
         JobSpec(
             id=plan.id,
             kind=JOB_KIND,
-            title=plan.title,
+            title=plan.label,
             worker="core.bench.worker",
             arguments={"plan": encode(plan).decode()},
             device=_device(plan.lanes[0], gpu=gpu),
             python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home), "LMDYNO_LANES": str(settings.lanes_file)},
+            env={"LMDYNO_HOME": str(settings.home)},
         )
     )
 

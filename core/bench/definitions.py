@@ -160,6 +160,9 @@ def _whole_stream_s(timing: Timing) -> float | None:
     return None if timing.ended_ns is None else (timing.ended_ns - timing.sent_ns) * _NS
 
 
+TTFT_WITH_PICTURE = "TTFT includes sending it, and what the engine does to decode, scale and encode it"
+"""What a picture adds to every tool's TTFT, which is why requests with and without are kept apart."""
+
 _TOTAL = "all output tokens / the whole pass"
 
 DEFINITIONS: Mapping[Tool, Definition] = {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from core.bench.bodies import Bodies
 from core.bench.prompts import Prompts
 from core.domain.bench import BenchRequest
 from core.domain.conversation import Message
@@ -33,14 +34,23 @@ class LaneLoad:
     prompts: Prompts
     next_prompt: int
     """Number of the next prompt; the pass counts it up."""
+    bodies: Bodies | None = None
+    """From the next prompt on, made ahead; None for prompts of text, which are quickly written."""
     begun: int = 0
     """Measured requests that were sent."""
     finished: int = 0
     failures_in_a_row: int = 0
 
-    def take_prompt(self) -> tuple[Message, ...]:
+    async def take_prompt(self) -> tuple[tuple[Message, ...], bytes | None]:
+        """The next request's messages, and its body where that was made ahead."""
         self.next_prompt += 1
-        return self.prompts.messages(self.next_prompt - 1)
+        messages = self.prompts.messages(self.next_prompt - 1)
+        return messages, await self.bodies.take() if self.bodies else None
+
+    async def ready(self) -> None:
+        """Wait until what is made ahead is there."""
+        if self.bodies:
+            await self.bodies.ready()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +103,14 @@ class PassLoad:
         return min(1.0, min(lane.finished for lane in self._lanes) / (self._extent.requests or 1))
 
     async def warm_up(self, requests: int, concurrency: int) -> None:
-        """Send requests that count for nothing, to all lanes at once."""
+        """Send requests that count for nothing, to all lanes at once; make ahead what the others need."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 left = iter(range(requests))
                 for _ in range(min(requests, concurrency)):
                     group.create_task(self._warm_up_stream(lane, left))
+        for lane in self._lanes:
+            await lane.ready()
 
     async def run_closed(self, concurrency: int) -> None:
         """Keep `concurrency` requests of each lane under way until the pass is long enough."""
@@ -196,13 +208,15 @@ class PassLoad:
             )
 
         try:
+            messages, body = await lane.take_prompt()
             await send(
                 self._sending.session,
                 lane.endpoint,
-                lane.take_prompt(),
+                messages,
                 self._sending.sampling,
                 answer,
                 self._sending.timeouts,
+                body=body,
             )
         except LMDynoError as error:
             request = facts(FinishReason.ERROR, ErrorInfo.of(error))

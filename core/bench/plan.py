@@ -9,15 +9,22 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.domain.bench import LoadLevel
+from core.domain.pictures import Picture
 from core.domain.runs import new_id, utc_now
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.errors import InputError
+from core.units import gib
 
 MAX_CONCURRENCY = 1024
 MAX_RATE_REQ_PER_S = 10_000
 MAX_REQUESTS = 100_000
 MAX_SECONDS = 86_400
+MAX_WORKLOAD_PICTURES = 64
+MAX_PICTURE_BYTES = 2**28
+"""Of all pictures of a plan together: the measuring process keeps them in memory."""
+MAX_BYTES_UNDER_WAY = 2**31
+"""Of the pictures of all requests that are under way at once."""
 _TITLE = re.compile(r"[^\x00-\x1f]{0,120}")
 
 
@@ -50,6 +57,13 @@ class Workload:
     output_tokens: int = 128
     fixed_output: bool = True
     """Exactly `output_tokens`, past any end of sequence; otherwise an answer may be shorter."""
+    pictures: tuple[Picture, ...] = ()
+    """One goes with each request, in turn, before its text. Their bytes are on the shelf of the machine that
+    measures; a stored or imported plan is readable without."""
+    vary_pictures: bool = True
+    """Each request's picture is unique: re-encoded as JPEG with a little noise in a corner, so that no engine
+    can take a picture that it has seen from a cache, as it can't take a synthetic prompt's text. Otherwise
+    the pictures are sent as they are, again and again."""
 
     def __post_init__(self) -> None:
         _whole("prompt_tokens", self.prompt_tokens, 1, 1_000_000)
@@ -60,6 +74,19 @@ class Workload:
                 hint=f"A file goes with: {', '.join(sorted(FILE_KINDS))}.",
             )
         self.sampling()
+        self._check_pictures()
+
+    def _check_pictures(self) -> None:
+        if len(self.pictures) > MAX_WORKLOAD_PICTURES:
+            raise InputError(
+                f"{len(self.pictures)} pictures are too many",
+                hint=f"A benchmark takes up to {MAX_WORKLOAD_PICTURES}, and sends them in turn.",
+            )
+        if (size_bytes := sum(picture.size_bytes for picture in self.pictures)) > MAX_PICTURE_BYTES:
+            raise InputError(
+                f"The pictures are {gib(size_bytes)} together",
+                hint=f"Choose fewer or smaller ones, up to {gib(MAX_PICTURE_BYTES)}.",
+            )
 
     def sampling(self) -> Sampling:
         return Sampling(max_tokens=self.output_tokens, fixed_length=self.fixed_output)
@@ -178,6 +205,7 @@ class BenchPlan:
                 hint="A benchmark takes one or more different lanes.",
             )
         self._check_length()
+        self._check_bytes_under_way()
         _whole("warmup", self.warmup, 0, 10_000)
         _whole("repeats", self.repeats, 1, 100)
         if self.sharing is not Sharing.ISOLATED and len(names) < 2:
@@ -186,6 +214,12 @@ class BenchPlan:
             )
         if not _TITLE.fullmatch(self.title):
             raise InputError("The title is too long", hint="It is one line of up to 120 characters.")
+
+    @property
+    def label(self) -> str:
+        """The title, or what stands for it."""
+        pictures = " with pictures" if self.workload.pictures else ""
+        return self.title or f"{self.load.kind} load{pictures}, {', '.join(lane.name for lane in self.lanes)}"
 
     def _check_length(self) -> None:
         if (self.requests is None) == (self.seconds is None):
@@ -202,6 +236,15 @@ class BenchPlan:
             raise InputError(
                 f"{self.requests} requests never are {most} at once",
                 hint=f"Send at least {most} requests at each point, better {4 * most}.",
+            )
+
+    def _check_bytes_under_way(self) -> None:
+        largest = max((picture.size_bytes for picture in self.workload.pictures), default=0)
+        most = max(level.concurrency or 1 for level in self.load.levels)
+        if largest * most > MAX_BYTES_UNDER_WAY:
+            raise InputError(
+                f"{most:,} requests with a picture of {gib(largest)} each are too much at once",
+                hint=f"Choose a lower concurrency or smaller pictures: up to {gib(MAX_BYTES_UNDER_WAY)}.",
             )
 
     def requests_at(self, level: LoadLevel) -> int | None:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from core.bench.definitions import Definition, system_tok_per_s
+from core.bench.definitions import TTFT_WITH_PICTURE, Definition, Figures, system_tok_per_s
 from core.bench.estimate import is_serial
-from core.bench.plan import BenchPlan, Limits, Sharing
+from core.bench.plan import BenchPlan, Limits, Sharing, Workload
 from core.bench.statistics import (
     Distribution,
     RepeatStatistics,
@@ -18,8 +18,7 @@ from core.bench.statistics import (
     grouped_distribution,
     over_repeats,
 )
-from core.domain.bench import BenchPass, BenchRequest, EngineUse, LoadLevel
-from core.domain.specs import LaneSpec
+from core.domain.bench import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
 from core.domain.timing import Timing
 
 _NS = 1e-9
@@ -61,7 +60,10 @@ class Point:
     decode_tok_per_s: Distribution | None
     e2e_tok_per_s: Distribution | None
     prompt_tokens: float | None
-    """Mean a request, as the server counts, chat template included."""
+    """Mean a request, as the server counts, chat template and pictures included."""
+    pictures_per_request: int
+    picture_tokens: float | None
+    """Mean a request, as computed for the lane's model; a part of `prompt_tokens`."""
     output_tokens: int | None
     system_tok_per_s: float | None
     req_per_s: float
@@ -112,21 +114,23 @@ class Part:
         return max(0.0, (last - self.each.start_ns) * _NS)
 
 
-def meets(timing: Timing, limits: Limits) -> bool | None:
+def meets(timing: Timing, limits: Limits, figures: Figures | None = None) -> bool | None:
     """Whether a request kept every limit; None if that can't be told.
 
-    An answer of one token has no TPOT, and none to exceed a limit with.
+    `figures` are its latencies by another tool's definitions. An answer of one token has no TPOT, and none to
+    exceed a limit with.
     """
-    tpot_s = timing.tpot_s
+    latencies = figures or timing
+    tpot_s = latencies.tpot_s
     if tpot_s is None and len(timing.chunk_ns) < 2:
         tpot_s = 0.0
-    pairs = ((timing.ttft_s, limits.ttft_s), (tpot_s, limits.tpot_s), (timing.e2e_s, limits.e2e_s))
+    pairs = ((latencies.ttft_s, limits.ttft_s), (tpot_s, limits.tpot_s), (latencies.e2e_s, limits.e2e_s))
     kept = [None if value is None else value <= limit for value, limit in pairs if limit is not None]
     return None if None in kept and False not in kept else all(kept)
 
 
 def point_of(
-    key: PointKey, parts: Sequence[Part], lane: LaneSpec, plan: BenchPlan, definition: Definition
+    key: PointKey, parts: Sequence[Part], facts: LaneFacts, plan: BenchPlan, definition: Definition
 ) -> Point:
     """The figures of a lane at a load; `parts` are its passes there."""
     timings = [timing for part in parts for timing in part.timings]
@@ -135,7 +139,7 @@ def point_of(
     counts = _counts([request for part in parts for request in part.requests])
     window_s = sum(part.window_s for part in parts)
     tokens = _known_sum([figure.output_tokens for figure in figures])
-    good = _good(timings, plan.limits)
+    good = _good(timings, figures, plan.limits)
     energy_j = _energy_j(parts)
     together = len(key.together) > 1
     prompt_tokens = [r.prompt_tokens for part in parts for r in part.ok if r.prompt_tokens is not None]
@@ -156,9 +160,11 @@ def point_of(
         icl_s=grouped_distribution([timing.icl_s for timing in timings], seed=plan.seed),
         e2e_s=spread([figure.e2e_s for figure in figures]),
         delay_s=spread([request.delay_s for part in parts for request in part.requests]),
-        decode_tok_per_s=spread([timing.decode_tok_per_s for timing in timings]),
-        e2e_tok_per_s=spread([timing.e2e_tok_per_s for timing in timings]),
+        decode_tok_per_s=spread([1 / each.tpot_s if each.tpot_s else None for each in figures]),
+        e2e_tok_per_s=spread([_e2e_speed(each) for each in figures]),
         prompt_tokens=fmean(prompt_tokens) if prompt_tokens else None,
+        pictures_per_request=1 if plan.workload.pictures else 0,
+        picture_tokens=facts.picture_tokens,
         output_tokens=tokens,
         system_tok_per_s=_system_speed(parts, definition, requested),
         req_per_s=counts.ok / window_s if window_s else 0.0,
@@ -170,7 +176,7 @@ def point_of(
         peak_gpu_bytes=_peak(parts, key.lane, lambda use: use.peak_gpu_bytes),
         peak_resident_bytes=_peak(parts, key.lane, lambda use: use.peak_resident_bytes),
         stability=_stability(parts, definition, requested),
-        notes=_notes(key, lane, plan),
+        notes=_notes(key, facts, plan),
     )
 
 
@@ -208,10 +214,15 @@ def _sent_rate(parts: Sequence[Part]) -> float | None:
     return gaps / time_s if time_s else None
 
 
-def _good(timings: Sequence[Timing], limits: Limits | None) -> int | None:
+def _e2e_speed(figures: Figures) -> float | None:
+    tokens = figures.output_tokens
+    return tokens / figures.e2e_s if tokens is not None and figures.e2e_s else None
+
+
+def _good(timings: Sequence[Timing], figures: Sequence[Figures], limits: Limits | None) -> int | None:
     if limits is None:
         return None
-    verdicts = [meets(timing, limits) for timing in timings]
+    verdicts = [meets(timing, limits, each) for timing, each in zip(timings, figures, strict=True)]
     return None if None in verdicts else sum(bool(verdict) for verdict in verdicts)
 
 
@@ -244,17 +255,31 @@ def _stability(
     return {name: found for name, values in means.items() if (found := over_repeats(values)) is not None}
 
 
-def _notes(key: PointKey, lane: LaneSpec, plan: BenchPlan) -> tuple[str, ...]:
+def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[str, ...]:
     notes = [
         f"measured together with {', '.join(name for name in key.together if name != key.lane)}"
         if len(key.together) > 1
         else f"measured alone, other lanes {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
     ]
-    if is_serial(lane) and (key.level.concurrency is None or key.level.concurrency > 1):
+    if is_serial(facts.lane) and (key.level.concurrency is None or key.level.concurrency > 1):
         notes.append(
             "answers one request after another: transformers serve without continuous batching is serial"
         )
-    return tuple(notes)
+    return (*notes, *_picture_notes(facts, plan.workload))
+
+
+def _picture_notes(facts: LaneFacts, workload: Workload) -> tuple[str, ...]:
+    if not workload.pictures:
+        return ()
+    tokens = facts.picture_tokens
+    mean = " on average" if len(workload.pictures) > 1 else ""
+    share = "" if tokens is None else f"; it is {tokens:,.0f} of the prompt's tokens{mean}"
+    again = (
+        "each picture has noise of its own in a corner, so that no engine can answer from one it has seen"
+        if workload.vary_pictures
+        else "the same pictures come again: an engine may have kept what it made of them"
+    )
+    return f"a picture with each request{share}: {TTFT_WITH_PICTURE}", again
 
 
 def _known_sum(counts: Sequence[int | None]) -> int | None:

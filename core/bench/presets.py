@@ -1,5 +1,6 @@
 """Ready-made limits and plans, each under the name that a page or the command line offers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
@@ -84,7 +85,7 @@ def parse_limits(text: str) -> Limits:
             seconds = float(number)
         except ValueError:
             seconds = -1.0
-        if name.strip() not in ("ttft", "tpot", "e2e") or not separator or seconds <= 0:
+        if name.strip() not in ("ttft", "tpot", "e2e") or not separator or not 0 < seconds < math.inf:
             raise InputError(
                 f"{part!r} is no limit of goodput",
                 hint=f"Write ttft=0.5,tpot=0.03,e2e=10 in seconds, or one of: {', '.join(LIMIT_PRESETS)}.",

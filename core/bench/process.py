@@ -11,6 +11,7 @@ import sys
 from contextlib import ExitStack
 
 from core.bench.engines import Engines
+from core.bench.pictures import RequestPictures, check_sendable
 from core.bench.plan import BenchPlan
 from core.bench.recording import BenchStore, Recorder
 from core.bench.runner import Report, Runner, new_run
@@ -18,6 +19,7 @@ from core.bench.telemetry import NoTelemetry, PassTelemetry
 from core.domain.bench import BenchRun
 from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
+from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.telemetry.machine import describe_machine
 
@@ -28,8 +30,11 @@ _SWITCH_INTERVAL_S = 0.0005
 def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     """Run a plan to its end and return its run, in its final state and stored. Main thread only.
 
-    Raises LMDynoError if it can't be run at all, or not be stored.
+    Raises LMDynoError if it can't be run at all, or not be stored: InputError for a lane that can't be
+    sent the plan's pictures, StoreError for a picture that is no longer here.
     """
+    check_sendable(plan)
+    pictures = RequestPictures(plan, Shelf(settings.pictures_dir).read) if plan.workload.pictures else None
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _allow_many_connections()
 
@@ -43,7 +48,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     recorder = Recorder(open_store, run)
     recorder.start()
     try:
-        final = asyncio.run(_run(settings, plan, run, recorder, report))
+        final = asyncio.run(_run(settings, plan, run, recorder, report, pictures))
     except BaseException:
         recorder.close()
         raise
@@ -52,7 +57,12 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
 
 
 async def _run(
-    settings: Settings, plan: BenchPlan, run: BenchRun, recorder: Recorder, report: Report
+    settings: Settings,
+    plan: BenchPlan,
+    run: BenchRun,
+    recorder: Recorder,
+    report: Report,
+    pictures: RequestPictures | None,
 ) -> BenchRun:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -66,7 +76,7 @@ async def _run(
             telemetry = PassTelemetry(settings, local)
             held.callback(telemetry.close)
             telemetry.start()
-        async with open_session() as session:
+        async with open_session(reuse=True) as session:
             runner = Runner(
                 plan,
                 run,
@@ -76,6 +86,7 @@ async def _run(
                 telemetry=telemetry,
                 recorder=recorder,
                 report=report,
+                pictures=pictures,
             )
             return await runner.run(stop)
 

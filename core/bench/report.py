@@ -135,6 +135,8 @@ def point_json(point: Point) -> dict[str, Any]:
         "decode_tok_per_s": _distribution(point.decode_tok_per_s),
         "e2e_tok_per_s": _distribution(point.e2e_tok_per_s),
         "prompt_tokens": point.prompt_tokens,
+        "pictures_per_request": point.pictures_per_request,
+        "picture_tokens": point.picture_tokens,
         "output_tokens": point.output_tokens,
         "system_tok_per_s": point.system_tok_per_s,
         "req_per_s": point.req_per_s,

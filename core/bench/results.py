@@ -6,7 +6,7 @@ Nothing here is stored: it is computed from the stamps whenever somebody looks, 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from core.bench.definitions import DEFINITIONS, Tool
+from core.bench.definitions import DEFINITIONS, Definition, Tool
 from core.bench.order import saturation
 from core.bench.plan import BenchPlan, LoadKind
 from core.bench.points import Part, Point, PointKey, point_of
@@ -41,7 +41,7 @@ class BenchResult:
     run: BenchRun
     plan: BenchPlan
     tool: Tool
-    """Whose definitions the latencies follow."""
+    """Whose definitions latencies, speeds, goodput and ratios follow."""
     points: tuple[Point, ...]
     """Lanes alone first, in the plan's order; then lanes together."""
     speed_ups: tuple[SpeedUp, ...]
@@ -66,17 +66,17 @@ def results(record: BenchRecord, tool: Tool = Tool.LMDYNO) -> BenchResult:
     """Everything about a run, with latencies as `tool` defines them."""
     plan = plan_of(record.run)
     groups = _grouped(record)
-    lanes = {lane.name: lane for lane in plan.lanes}
+    facts = {each.lane.name: each for each in record.run.lanes}
     points = tuple(
-        point_of(key, parts, lanes[key.lane], plan, DEFINITIONS[tool]) for key, parts in groups.items()
+        point_of(key, parts, facts[key.lane], plan, DEFINITIONS[tool]) for key, parts in groups.items()
     )
     return BenchResult(
         run=record.run,
         plan=plan,
         tool=tool,
         points=points,
-        speed_ups=_speed_ups(groups, plan),
-        interference=_interference(groups, plan),
+        speed_ups=_speed_ups(groups, plan, DEFINITIONS[tool]),
+        interference=_interference(groups, plan, DEFINITIONS[tool]),
         saturation=_saturation(points, plan),
     )
 
@@ -97,29 +97,39 @@ def _grouped(record: BenchRecord) -> dict[PointKey, list[Part]]:
     return dict(sorted(groups.items(), key=lambda item: (len(item[0].together), order.index(item[0].lane))))
 
 
-def _tpots(parts: Sequence[Part]) -> list[float]:
-    return [t.tpot_s for part in parts for t in part.timings if t.tpot_s is not None]
+def _tpots(parts: Sequence[Part], plan: BenchPlan, definition: Definition) -> list[float]:
+    requested = plan.workload.output_tokens if plan.workload.fixed_output else None
+    found = (definition.apply(timing, requested).tpot_s for part in parts for timing in part.timings)
+    return [tpot_s for tpot_s in found if tpot_s is not None]
 
 
-def _interference(groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan) -> tuple[Interference, ...]:
+def _interference(
+    groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan, definition: Definition
+) -> tuple[Interference, ...]:
     found = []
     for key, parts in groups.items():
         alone = groups.get(replace(key, together=(key.lane,)))
         if len(key.together) > 1 and alone is not None:
-            ratio = mean_ratio(_tpots(parts), _tpots(alone), seed=plan.seed)
+            ratio = mean_ratio(
+                _tpots(parts, plan, definition), _tpots(alone, plan, definition), seed=plan.seed
+            )
             if ratio is not None:
                 found.append(Interference(lane=key.lane, level=key.level, tpot_ratio=ratio))
     return tuple(found)
 
 
-def _speed_ups(groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan) -> tuple[SpeedUp, ...]:
+def _speed_ups(
+    groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan, definition: Definition
+) -> tuple[SpeedUp, ...]:
     first = plan.lanes[0].name
     found = []
     for key, parts in groups.items():
         together = (first,) if len(key.together) == 1 else key.together
         baseline = groups.get(PointKey(first, together, key.level))
         if key.lane != first and baseline is not None:
-            ratio = mean_ratio(_tpots(baseline), _tpots(parts), seed=plan.seed)
+            ratio = mean_ratio(
+                _tpots(baseline, plan, definition), _tpots(parts, plan, definition), seed=plan.seed
+            )
             if ratio is not None:
                 found.append(SpeedUp(lane=key.lane, together=key.together, level=key.level, tpot_ratio=ratio))
     return tuple(found)

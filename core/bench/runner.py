@@ -15,9 +15,11 @@ from itertools import count
 from typing import Any, Protocol
 
 from core import __version__, units
+from core.bench.bodies import Bodies
 from core.bench.estimate import estimated_step_s
 from core.bench.load import Extent, LaneLoad, PassLoad, Sending
 from core.bench.order import Step, SweepProgress, steps
+from core.bench.pictures import PicturePrompts, RequestPictures, picture_tokens
 from core.bench.plan import BenchPlan, Sharing
 from core.bench.prompts import Prompts
 from core.bench.recording import Recorder
@@ -67,7 +69,7 @@ def new_run(plan: BenchPlan, machine: Machine | None) -> BenchRun:
         id=plan.id,
         created_at=utc_now(),
         state=RunState.RUNNING,
-        title=plan.title or f"{plan.load.kind} load, {', '.join(lane.name for lane in plan.lanes)}",
+        title=plan.label,
         plan=encode(plan).decode(),
         lmdyno=__version__,
         machine=machine,
@@ -89,9 +91,10 @@ class Runner:
         telemetry: Telemetry,
         recorder: Recorder,
         report: Report,
+        pictures: RequestPictures | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        """Raises InputError for a prompt file that can't be used."""
+        """`pictures`: those of the plan. Raises InputError for a prompt file that can't be used."""
         self._plan = plan
         self._run = run
         self._session = session
@@ -100,6 +103,7 @@ class Runner:
         self._telemetry = telemetry
         self._recorder = recorder
         self._report = report
+        self._pictures = pictures
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
         self._sending = Sending(
@@ -187,10 +191,13 @@ class Runner:
             device=endpoint.device,
             served_model=endpoint.model,
             weight_bytes=await asyncio.to_thread(weight_bytes_of, lane),
+            picture_tokens=picture_tokens(lane, self._plan.workload.pictures),
         )
 
     async def _make_prompts(self, lane: LaneSpec) -> None:
         prompts = await self._maker.prompts_for(lane, self._endpoints[lane.name])
+        if self._pictures is not None:
+            prompts = PicturePrompts(prompts, self._pictures)
         self._prompts[lane.name] = prompts
         self._facts[lane.name] = replace(self._facts[lane.name], prompts=prompts.label)
 
@@ -251,12 +258,17 @@ class Runner:
         # The same numbers for every lane that is measured alone at this level and repeat.
         levels = self._plan.load.levels
         place = (step.repeat * len(levels) + levels.index(step.level)) * 2 + (len(step.group) > 1)
-        return LaneLoad(
-            name=name,
-            endpoint=self._endpoints[name],
-            prompts=self._prompts[name],
-            next_prompt=place * _PROMPTS_OF_A_PASS,
-        )
+        first, endpoint, prompts = place * _PROMPTS_OF_A_PASS, self._endpoints[name], self._prompts[name]
+        bodies = None
+        if isinstance(prompts, PicturePrompts):
+            measured = self._plan.requests_at(step.level)
+            bodies = Bodies(
+                partial(prompts.body, endpoint, self._sending.sampling),
+                first,
+                planned=None if measured is None else self._plan.warmup + measured,
+                body_bytes=prompts.body_bytes,
+            )
+        return LaneLoad(name=name, endpoint=endpoint, prompts=prompts, next_prompt=first, bodies=bodies)
 
     async def _drive(self, load: PassLoad, step: Step) -> None:
         if step.level.concurrency is not None:

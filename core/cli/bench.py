@@ -1,6 +1,7 @@
 """`bench`: a load test from the command line, in this process; it is stored like those of the dashboard."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from core import units
 from core.bench.estimate import estimated_s
+from core.bench.parsing import parse_numbers, parse_whole_numbers, prompt_kind
 from core.bench.plan import (
+    MAX_WORKLOAD_PICTURES,
     Arrivals,
     BenchPlan,
     Limits,
@@ -23,6 +26,7 @@ from core.bench.plan import (
 from core.bench.presets import Preset, parse_limits, preset_plan
 from core.bench.process import conduct
 from core.cli import context
+from core.cli.pictures import kept
 from core.domain.bench import BenchRun, RunState
 from core.domain.specs import Dialect
 from core.errors import InputError
@@ -37,14 +41,10 @@ progress = Console(stderr=True)
 
 
 def bench(
-    lane: Annotated[list[str] | None, typer.Option(help="A lane by its name; repeat for more.")] = None,
-    endpoint: Annotated[
-        list[str] | None, typer.Option(help="Base URL of an OpenAI-compatible server; repeat for more.")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="The model's id at each --endpoint, in the same order.")
-    ] = None,
-    dialect: Annotated[Dialect, typer.Option(help="What the endpoints speak.")] = Dialect.GENERIC,
+    lane: context.LaneNames = None,
+    endpoint: context.EndpointUrls = None,
+    model: context.EndpointModels = None,
+    dialect: context.EndpointDialect = Dialect.GENERIC,
     preset: Annotated[
         Preset | None, typer.Option(help="A ready-made plan instead of the options below.")
     ] = None,
@@ -52,6 +52,18 @@ def bench(
     prompts: Annotated[
         str | None, typer.Option(help="A text, .jsonl or ShareGPT .json file, or: examples.")
     ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(help="A picture for the requests; repeat for more, which go with them in turn."),
+    ] = None,
+    same_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--same-pictures",
+            help="Send them as they are, instead of with noise of its own in a corner of each: tells what an "
+            "engine gains by keeping pictures that it has seen.",
+        ),
+    ] = False,
     output_tokens: Annotated[int, typer.Option(help="Length of each answer.")] = 128,
     natural: Annotated[
         bool, typer.Option("--natural", help="Let answers end by themselves; --output-tokens is the most.")
@@ -105,6 +117,8 @@ def bench(
             limits=_limits(goodput),
             title=title,
         )
+    if image:
+        plan = _with_pictures(settings, plan, image, vary=not same_pictures)
     run = _measure(settings, plan)
     # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
     from core.cli.bench_output import tell
@@ -122,8 +136,7 @@ def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, na
         kind = PromptKind.EXAMPLES
     elif prompts is not None:
         path = str(Path(prompts).expanduser().absolute())
-        kinds = {".jsonl": PromptKind.JSONL, ".json": PromptKind.SHAREGPT}
-        kind = kinds.get(Path(prompts).suffix, PromptKind.TEXT)
+        kind = prompt_kind(prompts)
     return Workload(
         prompts=kind,
         path=path,
@@ -133,26 +146,25 @@ def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, na
     )
 
 
+def _with_pictures(settings: Settings, plan: BenchPlan, files: list[Path], *, vary: bool) -> BenchPlan:
+    if len(files) > MAX_WORKLOAD_PICTURES:
+        raise InputError(
+            f"{len(files)} pictures are too many", hint=f"A benchmark takes up to {MAX_WORKLOAD_PICTURES}."
+        )
+    pictures = kept(settings, files)
+    return replace(plan, workload=replace(plan.workload, pictures=pictures, vary_pictures=vary))
+
+
 def _load(concurrency: str, rate: str | None, sweep: int | None, *, poisson: bool) -> Load:
     if sweep is not None:
         return Load(kind=LoadKind.SWEEP, max_concurrency=sweep)
     if rate is not None:
         return Load(
             kind=LoadKind.OPEN,
-            rates_req_per_s=tuple(_numbers("--rate", rate)),
+            rates_req_per_s=parse_numbers("--rate", rate),
             arrivals=Arrivals.POISSON if poisson else Arrivals.CONSTANT,
         )
-    levels = _numbers("--concurrency", concurrency)
-    if any(level != int(level) for level in levels):
-        raise InputError(f"--concurrency {concurrency} has fractions", hint="Write 1,4,16.")
-    return Load(concurrencies=tuple(int(level) for level in levels))
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"{option} {text} is no list of numbers", hint="Write 1,4,16.") from None
+    return Load(concurrencies=parse_whole_numbers("--concurrency", concurrency))
 
 
 def _enough(load: Load) -> int:

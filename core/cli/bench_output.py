@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from core.bench.bandwidth import measured_bandwidth
+from core.bench.reach import reaches
 from core.bench.report import to_json
 from core.bench.results import results
-from core.cli.bench_tables import remarks, result_table
+from core.cli.bench_tables import reach_text, remarks, result_table
 from core.cli.output import write_file
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
@@ -28,6 +30,8 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
         console.print(result_table(result))
         for line in remarks(result):
             console.print(line, markup=False)
+        for reach in reaches(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
+            console.print(reach_text(reach), markup=False)
         console.print(f"Stored as {run_id}", style="dim")
         if json is not None:
             write_file(Path(json), document)

@@ -6,8 +6,10 @@ from rich.table import Table
 from core import units
 from core.bench.comparison import FIGURES, MORE_IS_BETTER, Comparison
 from core.bench.points import Point
+from core.bench.reach import Reach
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, Distribution
+from core.bench.wording import with_pictures
 from core.domain.bench import LoadLevel
 
 _LATENCIES = {"ttft_s.p50", "ttft_s.p95", "tpot_s.mean", "tpot_s.p95", "e2e_s.mean"}
@@ -18,9 +20,8 @@ def result_table(result: BenchResult) -> Table:
     names = ["ok", "failed", "TTFT", "TPOT", "E2E", "tok/s", "req/s"]
     if result.plan.limits is not None:
         names.append("good/s")
-    table = Table(
-        "lane", "load", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption="latencies: p50, below it p95"
-    )
+    caption = "; ".join(filter(None, ("latencies: p50, below it p95", with_pictures(result.plan.workload))))
+    table = Table("lane", "load", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for point in result.points:
@@ -56,6 +57,15 @@ def remarks(result: BenchResult) -> list[str]:
     lines += [f"{lane} is saturated at concurrency {at}" for lane, at in result.saturation.items()]
     lines += dict.fromkeys(f"{point.lane}: {note}" for point in result.points for note in point.notes)
     return lines
+
+
+def reach_text(reach: Reach) -> str:
+    """How close a lane came to the limit that memory bandwidth sets."""
+    source = "measured by a copy" if reach.measured else "by the data sheet"
+    return (
+        f"{reach.lane} decodes at {reach.share:.0%} of what memory bandwidth allows (theory: "
+        f"{units.tok_per_s(reach.limit.decode_tok_per_s)}, bandwidth {source})"
+    )
 
 
 def comparison_table(comparison: Comparison) -> Table:

@@ -1,5 +1,6 @@
 """`models`: the checkpoints on disk, and how they come to be there."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,13 @@ from rich.table import Table
 
 from core import units
 from core.codec import encode
+from core.domain.specs import ModelSpec
+from core.errors import ModelError
 from core.jobs.book import Jobs
 from core.jobs.records import JobState
-from core.models import catalogue, demo, internlm2
+from core.models import catalogue, demo, demo_vision, internlm2
 from core.models.awq import prepare_demo_awq
+from core.models.conversion import Report
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
@@ -54,16 +58,34 @@ def _facts(model: catalogue.StoredModel) -> dict[str, Any]:
 
 
 @app.command("demo")
-def prepare_demo() -> None:
+def prepare_demo(
+    vision: Annotated[
+        bool, typer.Option(help="The demo vision model as well: a small LLaVA that knows drawn scenes.")
+    ] = True,
+) -> None:
     """Prepare the demo weights once: SmolLM2-135M-Instruct, with its W4A16 form where a GPU can make it."""
     settings = load_settings()
     if not demo.is_prepared(settings):
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
-            task = progress.add_task("Preparing the demo weights")
-            demo.prepare(settings, lambda line: progress.update(task, description=line))
+        _prepare(demo.prepare, settings)
+    if vision and not demo_vision.is_prepared(settings):
+        _prepare_vision(settings)
     if Nvml().devices():
         _quantise_demo(settings)
     console.print(f"Demo weights: {settings.models_dir}")
+
+
+def _prepare(prepare: Callable[[Settings, Report], ModelSpec], settings: Settings) -> None:
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+        task = progress.add_task("Preparing the demo weights")
+        prepare(settings, lambda line: progress.update(task, description=line))
+
+
+def _prepare_vision(settings: Settings) -> None:
+    """Text lanes work without it, so that a failure is told and no more."""
+    try:
+        _prepare(demo_vision.prepare, settings)
+    except ModelError as exc:
+        console.print(f"The demo vision model is not ready: {exc.message}. {exc.hint}")
 
 
 def _quantise_demo(settings: Settings) -> None:

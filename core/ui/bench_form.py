@@ -11,7 +11,7 @@ from core.bench.presets import LIMIT_PRESETS, Preset, preset_plan
 from core.bench.uploads import keep_prompt_file
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
-from core.ui import resources
+from core.ui import bench_pictures, resources
 from core.ui.bench_planning import NO_LIMITS, OWN_LIMITS, Extent, PlanFields, Prompts, fields_of, plan_of
 from core.ui.components import escape, lane_label, show_error
 
@@ -78,7 +78,7 @@ def show_fields() -> None:
 def read() -> BenchPlan:
     """The plan that the fields make; raises InputError."""
     values = {field.name: _value(field.name) for field in fields_of_class(PlanFields)}
-    return plan_of(PlanFields(**values), _picked(), st.session_state.get(_FILE))
+    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), st.session_state.get(_FILE)))
 
 
 def _prepare(lanes: tuple[LaneSpec, ...]) -> None:
@@ -193,6 +193,7 @@ def _show_workload() -> None:
             "themselves, at this length at the latest.",
             **_field("fixed_output"),
         )
+    bench_pictures.show(_changed)
 
 
 def _show_upload() -> None:

@@ -29,6 +29,8 @@ MIN_LANE_WIDTH_PX = 210
 ONE_ROW_LANES = 4
 SHORT_TEXT_CHARS = 500
 STATUS_INTERVAL_S = 0.5
+YIELD_S = 0.02
+"""How soon a click is noticed while nothing is drawn."""
 
 
 @dataclass(slots=True)
@@ -67,13 +69,13 @@ def _show_head(request: RequestRecord) -> None:
 
 
 def wait_until_done(running: list[RunningLane]) -> bool:
-    """Keep the script run alive while lanes stream: a click ends it within a tenth of a second.
+    """Keep the script run alive while lanes stream: a click ends it within `YIELD_S`.
 
     False if a lane could not be followed to its end.
     """
     while not all(lane.ended.is_set() for lane in running):
         state.tick()
-        sleep(0.05)
+        sleep(YIELD_S)
     # A superseded run must end as such here, however its lanes ended: one that ends well would clear the
     # clicks that belong to the run after it.
     state.tick()

@@ -5,14 +5,9 @@ from core.bench.plan import Load, Sharing
 from core.bench.results import results
 from core.bench_html import report_html
 from core.charts import lane_color
-from core.charts_bench import (
-    LATENCIES,
-    gaps_chart,
-    latency_chart,
-    pareto_chart,
-    speed_up_chart,
-    timeline_chart,
-)
+from core.charts_bench import LATENCIES, latency_chart, pareto_chart
+from core.charts_bench_bars import speed_up_chart
+from core.charts_bench_requests import gaps_chart, timeline_chart
 from core.domain.bench import LoadLevel
 
 COLORS = {name: lane_color(name, ["a", "b"]) for name in ("a", "b")}
@@ -76,8 +71,8 @@ def test_throughput_against_speed_is_labelled_with_the_load(record):
 
 def test_the_speed_up_has_its_interval(record):
     figure = speed_up_chart(results(record), COLORS)
-    assert len(figure.data) == 4
-    assert figure.data[0].x[0] == pytest.approx(2)
+    assert list(figure.data[0].x) == pytest.approx([2] * 4)
+    assert len(figure.data[0].error_x.array) == 4
 
 
 def test_gaps_say_what_they_are_and_how_many(record):

@@ -5,13 +5,18 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from core.cli import bench as command
 from core.cli import runs
 from core.config import LaneBook
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError
-from core.settings import Settings
+from core.settings import PROJECT_ROOT, Settings
 from tests.scripted_server import running
+from tests.vision_checkpoints import TEXT_ONLY, write_checkpoint
+
+CAT = PROJECT_ROOT / "assets" / "gallery" / "cat.jpg"
 
 
 @pytest.fixture
@@ -71,6 +76,78 @@ def test_json_on_stdout_is_nothing_but_json(run, server, capsysbinary):
     assert found["raw"]["requests"][2]["timing"]["chunk_ns"]
 
 
+@pytest.fixture
+def scene(tmp_path):
+    file = tmp_path / "scene.png"
+    Image.new("RGB", (60, 40), "red").save(file)
+    return file
+
+
+def pictures_sent(server) -> list[str]:
+    """The data URL in each request, behind which the text comes."""
+    contents = [seen.body["messages"][-1]["content"] for seen in server.seen]
+    assert all([part["type"] for part in content] == ["image_url", "text"] for content in contents)
+    return [content[0]["image_url"]["url"] for content in contents]
+
+
+def test_every_request_carries_a_picture_that_no_other_has(run, server, scene, capsys, tmp_path):
+    # At an endpoint two requests without pictures count first how long words are.
+    document = tmp_path / "r.json"
+    more = ["--prompts", "examples", "--image", str(scene), "--image", str(CAT), "--json", str(document)]
+    assert run(*bench(server, "--requests", "6", "--concurrency", "2", *more)) == 0
+    urls = pictures_sent(server)
+    assert len(urls) == len(set(urls)) == 7  # with the warm-up
+    assert {url.partition(",")[0] for url in urls} == {"data:image/jpeg;base64"}
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "one of 2 pictures with each request" in shown
+    assert "TTFT includes sending it" in shown
+    found = json.loads(document.read_text("utf-8"))
+    assert (found["points"][0]["pictures_per_request"], found["points"][0]["requests"]["ok"]) == (1, 6)
+    assert [picture["name"] for picture in found["plan"]["workload"]["pictures"]] == ["scene.png", "cat.jpg"]
+    assert "example" in found["environment"]["lanes"][0]["prompts"]
+
+
+def test_the_same_pictures_and_made_up_prompts(run, server, scene):
+    preset = ["--same-pictures", "--image", str(scene), "--requests", "3", "--rate", "20"]
+    assert run(*bench(server, *preset)) == 0
+    del server.seen[:2]
+    urls = pictures_sent(server)
+    assert (len(urls), len(set(urls))) == (4, 1)
+    assert urls[0].startswith("data:image/png;base64,")
+    assert len({seen.body["messages"][0]["content"][1]["text"] for seen in server.seen}) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"), [("x.png", b"", "empty"), ("x.svg", b"<svg />", "SVG"), ("x", None, "read")]
+)
+def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, scene, tmp_path, name, content, word):
+    bad = tmp_path / name
+    if content is not None:
+        bad.write_bytes(content)
+    with pytest.raises(InputError, match=word):
+        run(*bench(server, "--image", str(scene), "--image", str(bad)))
+    assert server.seen == []
+
+
+def test_too_many_pictures_are_refused(run, server, scene):
+    with pytest.raises(InputError, match="65 pictures"):
+        run(*bench(server, *["--image", str(scene)] * 65))
+
+
+def test_a_lane_that_takes_no_pictures_is_refused_before_anything_starts(
+    run, server, scene, tmp_path, monkeypatch
+):
+    model = ModelSpec(name="words", checkpoint=write_checkpoint(tmp_path / "words", TEXT_ONLY))
+    words = LaneSpec(name="words", kind=EngineKind.TRANSFORMERS, model=model)
+    book = LaneBook(models=(model,), lanes=(words,), source=None)
+    settings = command.context.load()[0]
+    monkeypatch.setattr(command.context, "load", lambda: (settings, book))
+    with pytest.raises(InputError, match="words: words is a text-only model") as caught:
+        run(*bench(server, "--lane", "words", "--image", str(scene)))
+    assert caught.value.code == "text-only"
+    assert server.seen == []
+
+
 def test_any_failed_request_makes_the_exit_code_1(run, server, capsys):
     assert run(*bench(server, "--requests", "2", "--goodput", "chat", cut_after=2)) == 1
     assert "2 × engine-crashed" in capsys.readouterr().out
@@ -90,6 +167,7 @@ def test_an_open_loop_and_a_sweep(run, server, capsysbinary):
     [
         ["bench"],
         ["bench", "--endpoint", "http://x/v1", "--model", "a", "--model", "b"],
+        ["bench", "--endpoint", "x:8000"],
         ["bench", "--endpoint", "http://x/v1", "--concurrency", "many"],
         ["bench", "--endpoint", "http://x/v1", "--concurrency", "1.5"],
         ["bench", "--endpoint", "http://x/v1", "--goodput", "fast"],

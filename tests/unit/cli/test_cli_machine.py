@@ -1,13 +1,15 @@
 """The commands that look at the machine: `doctor`, `memory predict` and `telemetry`."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 import typer
 from safetensors_stub import write_checkpoint
 from typer.testing import CliRunner
 
-from core.cli import doctor, memory, telemetry
+from core.bench.bandwidth import Bandwidth
+from core.cli import bandwidth, doctor, memory, telemetry
 from core.doctor import Diagnosis, Finding, LaneFitness, Status
 from core.domain.runs import ErrorInfo, Machine
 from core.errors import InputError
@@ -16,7 +18,8 @@ from core.errors import InputError
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("LMDYNO_LANES", str(tmp_path / "lanes.toml"))
+    monkeypatch.delenv("LMDYNO_LANES", raising=False)
+    monkeypatch.setattr("core.settings.PROJECT_ROOT", tmp_path)  # without a lanes file of somebody's own
 
 
 @pytest.fixture
@@ -25,6 +28,7 @@ def app():
     app.command()(doctor.doctor)
     app.add_typer(memory.app, name="memory")
     app.command()(telemetry.telemetry)
+    app.command()(bandwidth.bandwidth)
     return app
 
 
@@ -102,3 +106,23 @@ def test_telemetry_as_a_table(app):
     result = CliRunner().invoke(app, ["telemetry", "--seconds", "0.3"])
     assert result.exit_code == 0, result.output
     assert "samples" in result.stdout
+
+
+def test_the_bandwidth_is_told_beside_the_data_sheets(app, monkeypatch):
+    found = Bandwidth(
+        gpu_name="NVIDIA H100 80GB HBM3",
+        gpu_uuid="GPU-1",
+        bytes_per_s=3.02e12,
+        low_bytes_per_s=2.99e12,
+        high_bytes_per_s=3.05e12,
+        n=25,
+        buffer_bytes=2**32,
+        driver="580.1",
+        torch="2.11.0",
+        measured_at=datetime(2026, 3, 1, tzinfo=UTC),
+    )
+    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda settings, gpu_index: found)
+    shown = CliRunner().invoke(app, ["bandwidth"]).stdout
+    assert "3,020 GB/s, median of 25 (2,990 to 3,050)" in shown
+    assert "3,350 GB/s" in shown
+    assert json.loads(CliRunner().invoke(app, ["bandwidth", "--json"]).stdout)["n"] == 25

@@ -1,0 +1,126 @@
+"""What the long GPU programs share: steps within a time limit, each written down as soon as it is done."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from core.codec import encode  # noqa: E402  the folder above is on the path only now
+from core.domain.specs import LaneSpec  # noqa: E402
+from core.engines.manager import EngineManager  # noqa: E402
+from core.errors import LMDynoError  # noqa: E402
+from core.telemetry.machine import describe_machine  # noqa: E402
+
+
+class Steps:
+    """Runs steps while there is time, and keeps a JSON file up to date; a failing step costs only itself.
+
+    Thread-safe.
+    """
+
+    def __init__(self, out: Path, limit_s: float) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._limit_s = limit_s
+        self._report: dict[str, Any] = {
+            "command": " ".join(["python", *sys.argv]),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": _versions(),
+            "machine": json.loads(encode(describe_machine())),
+            "steps": {},
+        }
+
+    @property
+    def left_s(self) -> float:
+        return self._limit_s - (time.monotonic() - self._began)
+
+    def run(self, name: str, work: Callable[[], Any], *, needs_s: float = 0.0) -> bool:
+        """Whether the step was made and did not fail; it is left out if less than `needs_s` is left."""
+        if self.left_s < needs_s:
+            self.put(name, {"left_out": f"{self.left_s:.0f} s were left, it needs about {needs_s:.0f} s"})
+            return False
+        began = time.monotonic()
+        done = True
+        try:
+            self.put(name, {"result": work()})
+        except Exception as error:  # noqa: BLE001  one broken step must not cost the others
+            done = False
+            known = {"error": error.message, "hint": error.hint} if isinstance(error, LMDynoError) else {}
+            self.put(name, {**known, "failed": traceback.format_exc()})
+        self.put(name, {"wall_s": round(time.monotonic() - began, 1)})
+        how = "done" if done else "FAILED"
+        tell(f"{name}: {how}, {time.monotonic() - began:.1f} s; {self.left_s:.0f} s left")
+        return done
+
+    def put(self, name: str, facts: dict[str, Any]) -> None:
+        """Add facts to a step's entry, and write the file."""
+        # What is no JSON fails here, before it could spoil the report.
+        plain = json.loads(encode(facts))
+        with self._lock:
+            self._report["steps"].setdefault(name, {}).update(plain)
+            self._report["total_s"] = round(time.monotonic() - self._began, 1)
+            self._out.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._out.with_suffix(".part")
+            temporary.write_text(json.dumps(self._report, indent=1), "utf-8")
+            temporary.replace(self._out)
+
+
+def tell(text: str) -> None:
+    print(f"[{datetime.now(UTC):%H:%M:%S}] {text}", flush=True)
+
+
+def start_engines(manager: EngineManager, lanes: Sequence[LaneSpec], timeout_s: float) -> dict[str, Any]:
+    """Start the lanes' engines, which load one after another on one GPU; what each came to, by lane."""
+    began = time.monotonic()
+    for lane in lanes:
+        manager.ensure(lane.name)
+    found: dict[str, Any] = {}
+    for lane in lanes:
+        try:
+            manager.wait_until_healthy(lane.name, max(1.0, timeout_s - (time.monotonic() - began)))
+            found[lane.name] = {"healthy_after_s": round(time.monotonic() - began, 1)}
+        except LMDynoError as error:
+            tell(f"{lane.name} did not start: {error.message}")
+            log = manager.log_tail(lane.name, 25)
+            found[lane.name] = {"error": error.message, "code": error.code, "log": log.splitlines()}
+    return found
+
+
+def healthy(starts: dict[str, Any]) -> list[str]:
+    return [name for name, facts in starts.items() if "error" not in facts]
+
+
+def write_weights(
+    name: str, tokenizer: Path, out: Path, *, awq: bool = False
+) -> "subprocess.Popen[bytes] | None":
+    """Begin to write random weights in a process of its own; None if the folder has them already."""
+    if (out / "config.json").exists():
+        return None
+    command = [sys.executable, "tools/random_checkpoint.py", name, "--tokenizer", str(tokenizer)]
+    command += ["--out", str(out), *(["--awq"] if awq else [])]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+
+
+def wait_for(writers: "Sequence[subprocess.Popen[bytes] | None]", timeout_s: float = 120.0) -> None:
+    """Raises if one of the writers failed or takes too long."""
+    for writer in writers:
+        if writer is not None and writer.wait(timeout_s):
+            raise RuntimeError(f"{writer.args} ended with {writer.returncode}")
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "lmdeploy", "aiohttp", "numpy")
+    return {name: version(name) for name in names} | {"python": platform.python_version()}

@@ -1,0 +1,153 @@
+"""`chat` from end to end against a scripted server, with and without pictures."""
+
+import base64
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from core import __main__ as program
+from core.engines.manager import EngineManager
+from core.settings import load_settings
+from core.store.runs import Store
+from tests.scripted_server import running
+from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
+
+MODEL = json.dumps({"text": "It is red."})
+
+
+@pytest.fixture
+def server():
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs `python -m core chat …`; returns its exit code and what it printed."""
+    monkeypatch.setenv("LMDYNO_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LMDYNO_DATABASE_URL", raising=False)
+    text, llava = tmp_path / "text", tmp_path / "llava"
+    write_checkpoint(text, TEXT_ONLY)
+    write_checkpoint(llava, LLAVA, LLAVA_FILES)
+    lanes = tmp_path / "lanes.toml"
+    lanes.write_text(
+        f'[models.words]\ncheckpoint = "{text}"\n[models.llava]\ncheckpoint = "{llava}"\n'
+        '[lanes.words]\nengine = "transformers"\nmodel = "words"\n'
+        '[lanes.llava-tm]\nengine = "turbomind"\nmodel = "llava"\n'
+    )
+    monkeypatch.setenv("LMDYNO_LANES", str(lanes))
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["core", "chat", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            program.main()
+        printed = capsys.readouterr()
+        return ended.value.code, printed.out, printed.err
+
+    return call
+
+
+@pytest.fixture
+def red(tmp_path):
+    file = tmp_path / "red.png"
+    Image.new("RGB", (60, 40), "red").save(file)
+    return file
+
+
+def remote(server, *more):
+    return ["--endpoint", server.url, "--model", MODEL, *more]
+
+
+def test_a_picture_reaches_the_server_and_the_store(run, server, red):
+    code, out, _ = run("What colour?", *remote(server), "--image", red, "--image", red, "--json")
+    assert code == 0
+    told = json.loads(out)
+    (lane,) = told["lanes"]
+    assert (lane["text"], lane["error"], lane["prompt_tokens"]) == ("It is red.", None, 7)
+    one, two = told["images"]
+    assert one == two
+    assert (one["name"], one["width_px"], one["height_px"]) == ("red.png", 60, 40)
+    assert one["lanes"] == {"endpoint-1": None}
+
+    first, second, text = server.seen[0].body["messages"][0]["content"]
+    assert first == second
+    assert text == {"type": "text", "text": "What colour?"}
+    head, _, data = first["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+
+    store = Store(load_settings().database_url)
+    turn = store.turn(told["turn_id"])
+    store.close()
+    assert [picture.sha256 for picture in turn.pictures] == [one["sha256"]] * 2
+    assert turn.requests[0].picture_count == 2
+
+
+def test_without_pictures_none_are_told(run, server):
+    code, out, _ = run("Hi", *remote(server), "--json")
+    assert (code, json.loads(out)["images"]) == (0, [])
+    assert server.seen[0].body["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("lane", "code", "word"),
+    [("words", "text-only", "text-only"), ("llava-tm", "engine-without-vision", "TurboMind")],
+)
+def test_a_lane_that_takes_no_pictures_is_refused_and_the_others_answer(
+    run, server, red, monkeypatch, lane, code, word
+):
+    monkeypatch.setattr(EngineManager, "ensure", lambda manager, name: pytest.fail(f"{name} was started"))
+    returned, out, _ = run("What?", "--lane", lane, *remote(server), "--image", red, "--json")
+    refused, answered = json.loads(out)["lanes"]
+    assert returned == 1
+    assert refused["error"]["code"] == code
+    assert word in refused["error"]["message"]
+    assert refused["error"]["hint"]
+    assert (answered["text"], answered["error"]) == ("It is red.", None)
+
+
+def test_what_the_model_sees_is_told_before_it_is_asked(run, red, monkeypatch):
+    monkeypatch.setattr(EngineManager, "ensure", lambda manager, name: pytest.fail(f"{name} was started"))
+    code, out, err = run("What?", "--lane", "llava-tm", "--image", red)
+    assert code == 1
+    assert err.splitlines()[:2] == ["red.png: 60 × 40 px", "  llava-tm: 576 tokens at 336 × 336 px"]
+    assert "does not serve" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("x.png", b"", "empty"),
+        ("x.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+        ("x", None, "read"),
+    ],
+)
+def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, tmp_path, red, name, content, word):
+    bad = tmp_path / name
+    if content is not None:
+        bad.write_bytes(content)
+    code, _, err = run("What?", *remote(server), "--image", red, "--image", bad)
+    assert code == 2
+    assert word.lower() in err.lower()
+    assert server.seen == []
+    assert not any(path.is_file() for path in load_settings().pictures_dir.rglob("*"))
+
+
+def test_more_pictures_than_a_turn_takes(run, server, red):
+    code, _, err = run("What?", *remote(server), *["--image", red] * 9)
+    assert code == 2
+    assert "9 pictures" in err
+
+
+@pytest.mark.parametrize("url", ["foo", "ftp://lab/v1", "http://me:hush@lab/v1"])
+def test_an_endpoint_that_is_no_url_is_wrong_usage(run, url):
+    code, _, err = run("Hi", "--endpoint", url)
+    assert code == 2
+    assert "--endpoint number 1" in err
+    assert "hush" not in err
+
+
+def test_no_lane_at_all_is_wrong_usage(run):
+    assert run("Hi")[0] == 2

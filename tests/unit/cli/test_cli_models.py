@@ -1,0 +1,31 @@
+import pytest
+import typer
+
+from core.cli import models
+
+
+@pytest.fixture
+def prepared(monkeypatch, tmp_path):
+    """Which demo models are prepared by a command line."""
+    done = []
+    monkeypatch.setenv("LMDYNO_HOME", str(tmp_path))
+    monkeypatch.setattr(models.Nvml, "devices", lambda nvml: ())
+    for name in ("demo", "demo_vision"):
+        module = getattr(models, name)
+        monkeypatch.setattr(module, "is_prepared", lambda settings, name=name: name in done)
+        monkeypatch.setattr(module, "prepare", lambda settings, report, name=name: done.append(name))
+
+    def run(*arguments):
+        app = typer.Typer()
+        app.command()(models.prepare_demo)
+        app.command("other")(lambda: None)
+        app(["prepare-demo", *arguments], standalone_mode=False)
+        return done
+
+    return run
+
+
+def test_the_demo_vision_model_can_be_left_out_and_is_prepared_once(prepared):
+    assert prepared("--no-vision") == ["demo"]
+    assert prepared() == ["demo", "demo_vision"]
+    assert prepared() == ["demo", "demo_vision"]
