@@ -4,14 +4,12 @@ A run is a JSON file under `home/quizzes/`, written anew after every question, s
 keeps what it had.
 """
 
-import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.codec import decode, encode
 from core.domain.runs import FinishReason, Machine, RequestRecord, utc_now
-from core.errors import InputError
+from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
 from core.picture_quiz.grading import Verdict, is_right
 from core.picture_quiz.plan import QuizPlan, QuizQuestion
 from core.settings import Settings
@@ -50,25 +48,15 @@ def verdict(record: RequestRecord, question: QuizQuestion) -> Verdict:
     return Verdict.RIGHT if is_right(record.text, question.answers) else Verdict.WRONG
 
 
-def save(settings: Settings, run: QuizRun) -> Path:
+def save(settings: Settings, run: QuizRun) -> None:
     """Write the run, in place of an earlier state of it, whole or not at all."""
-    path = run_file(settings, run.plan.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(encode(run))
-    draft.replace(path)
-    return path
+    save_outcome(run_file(settings, run.plan.id), run)
 
 
 def load(settings: Settings, quiz_id: str) -> QuizRun | None:
     """The run so far; None before its first answer. Raises InputError (`bad-record`)."""
-    try:
-        return decode(QuizRun, run_file(settings, quiz_id).read_bytes())
-    except FileNotFoundError:
-        return None
+    return load_outcome(QuizRun, run_file(settings, quiz_id))
 
 
 def run_file(settings: Settings, quiz_id: str) -> Path:
-    if not quiz_id.isalnum():
-        raise InputError(f"There is no quiz {quiz_id}", code="no-such-quiz")
-    return settings.home / "quizzes" / f"{quiz_id}.json"
+    return outcome_file(settings.home / "quizzes", quiz_id, "quiz")

@@ -4,14 +4,12 @@ A run is a JSON file under `home/sweeps/`, written anew after every point, so th
 keeps what it had.
 """
 
-import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.codec import decode, encode
 from core.domain.runs import ErrorInfo, utc_now
-from core.errors import InputError
+from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
 from core.settings import Settings
 from core.sweep.plan import SweepPlan, SweepPoint
 from core.telemetry.memory_plan import MemoryPart
@@ -73,28 +71,18 @@ class SweepRun:
     schema_version: int = 1
 
 
-def save(settings: Settings, run: SweepRun) -> Path:
+def save(settings: Settings, run: SweepRun) -> None:
     """Write the run, in place of an earlier state of it, whole or not at all."""
-    path = run_file(settings, run.plan.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(encode(run))
-    draft.replace(path)
-    return path
+    save_outcome(run_file(settings, run.plan.id), run)
 
 
 def load(settings: Settings, sweep_id: str) -> SweepRun | None:
     """The run so far; None before its first point. Raises InputError (`bad-record`)."""
-    try:
-        return decode(SweepRun, run_file(settings, sweep_id).read_bytes())
-    except FileNotFoundError:
-        return None
+    return load_outcome(SweepRun, run_file(settings, sweep_id))
 
 
 def run_file(settings: Settings, sweep_id: str) -> Path:
-    if not sweep_id.isalnum():
-        raise InputError(f"There is no sweep {sweep_id}", code="no-such-sweep")
-    return settings.home / "sweeps" / f"{sweep_id}.json"
+    return outcome_file(settings.home / "sweeps", sweep_id, "sweep")
 
 
 def _error(predicted: int | None, measured: int | None) -> float | None:

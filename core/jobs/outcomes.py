@@ -1,0 +1,36 @@
+"""What a job has found so far, as one JSON file, written anew after every step.
+
+So a job that was stopped keeps what it had. Thread-safe; readers see a whole state or none.
+"""
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from core.codec import decode, encode
+from core.errors import InputError
+
+T = TypeVar("T")
+
+
+def save_outcome(file: Path, outcome: object) -> None:
+    """Write the outcome in place of an earlier state of it, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(f".{os.getpid()}")
+    draft.write_bytes(encode(outcome))
+    draft.replace(file)
+
+
+def load_outcome(kind: type[T], file: Path) -> T | None:
+    """The outcome so far; None before its first step. Raises InputError (`bad-record`)."""
+    try:
+        return decode(kind, file.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def outcome_file(folder: Path, job_id: str, what: str) -> Path:
+    """The job's file in the folder; raises InputError for what can't be a job's id, such as a path."""
+    if not job_id.isalnum():
+        raise InputError(f"There is no {what} {job_id}", code=f"no-such-{what}")
+    return folder / f"{job_id}.json"
