@@ -41,6 +41,8 @@ own, so that here they would be mistakes of ours. MemoryError is the machine's, 
 @contextmanager
 def decoding() -> Iterator[None]:
     """Around every use of Pillow on bytes that are not trusted: malformed ones raise Refused."""
+    # LMDeploy (0.18) turns this on for every program that imports it, and half a picture is none.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:

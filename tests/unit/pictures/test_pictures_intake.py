@@ -311,7 +311,10 @@ def test_compressed_bitmaps_are_refused():
 
 
 @pytest.mark.parametrize("name", [name for name in good_files() if "animated" not in name])
-def test_truncated_files_are_refused(name):
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_truncated_files_are_refused(monkeypatch, name, tolerant):
+    """Also where a library has told Pillow to take them."""
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", tolerant)
     data = good_files()[name]
     assert refusal(data[: len(data) * 3 // 4]).code == "picture-damaged"
     for length in (9, 20, 30):
