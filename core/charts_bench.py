@@ -14,7 +14,6 @@ from core.bench.plan import Sharing
 from core.bench.points import Point
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
-from core.bench.wording import with_pictures
 from core.domain.bench import LoadLevel
 
 Figure = go.Figure
@@ -129,7 +128,8 @@ def conditions(result: BenchResult, *, lines: bool = True) -> str:
 
     `lines`: of a chart that has dashes.
     """
-    return " · ".join(filter(None, (_sharing(result, lines=lines), with_pictures(result.plan.workload))))
+    pictures = " · with pictures" if result.plan.workload.pictures else ""
+    return _sharing(result, lines=lines) + pictures
 
 
 def _sharing(result: BenchResult, *, lines: bool) -> str:

@@ -2,36 +2,36 @@
 
 Stands in for an engine in tests and measurements. What a request gets is its scenario: the `model` names one
 of `SCENARIOS`, or is a JSON object of `Scenario`'s fields. The schedule counts from the request's arrival in
-absolute times, so that a late chunk never delays those after it.
+absolute times (see `timed_http`), so that neither a busy server nor a late chunk delays what comes after.
 
-    python tests/scripted_server.py --port 9000
+    python -m tests.scripted_server --port 9000
     curl -N localhost:9000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"model": "{\\"text\\": \\"Hi there\\", \\"interval_s\\": 1}", "messages": [], "stream": true}'
 
-`GET /requests` tells what was asked and when which request's first and last chunk was really written.
+`GET /requests` tells what was asked, when it arrived, and when its first and last chunk was really written.
 """
 
 import argparse
-import asyncio
+import gc
 import json
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import orjson
-from aiohttp import web
+
+from tests import timed_http
+from tests.timed_http import Cut, Request, Step, Stream, Whole
 
 TRANSFORMERS_FIELDS = {
     "model", "messages", "stream", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed",
     "generation_config", "stream_options", "stop", "chat_template_kwargs",
 }  # fmt: skip
 """Anything else gets 422, as from `transformers serve`."""
-
-_WRITE_BYTES = 16_384
 
 MARKDOWN = """# Ohm's law
 
@@ -130,70 +130,81 @@ class Seen:
 
     body: dict[str, Any]
     received_ns: int
+    """When its last byte arrived at this machine, however late the server came to read it."""
     first_chunk_ns: int | None = None
+    """Just before the first chunk with text was handed to the socket."""
     last_chunk_ns: int | None = None
     broken_off: bool = False
     """The client closed the connection before the answer's end."""
 
+    def text_written(self, stamp_ns: int) -> None:
+        self.last_chunk_ns = stamp_ns
+        if self.first_chunk_ns is None:
+            self.first_chunk_ns = stamp_ns
+
+    def break_off(self) -> None:
+        self.broken_off = True
+
 
 @dataclass
 class Script:
-    """The web application's state: its scenarios, and what was asked of it."""
+    """What the server answers: its scenarios, and what was asked of it."""
 
     scenarios: Mapping[str, Scenario] = field(default_factory=lambda: SCENARIOS)
     seen: list[Seen] = field(default_factory=list)
 
-    def application(self) -> web.Application:
-        app = web.Application(client_max_size=2**26)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/health", self._health)
-        app.router.add_get("/requests", self._requests)
-        return app
+    def answer(self, request: Request) -> Whole | Stream:
+        match request.method, request.path:
+            case "POST", "/v1/chat/completions":
+                return self._chat(request)
+            case "GET", "/v1/models":
+                data = [{"id": name, "object": "model"} for name in self.scenarios]
+                return _json({"object": "list", "data": data})
+            case "GET", "/health":
+                return _json({"status": "healthy"})
+            case "GET", "/requests":
+                return _json(self.seen)
+        return _json({"detail": "Not Found"}, 404)
 
-    async def _health(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "healthy"})
-
-    async def _models(self, _request: web.Request) -> web.Response:
-        data = [{"id": name, "object": "model"} for name in self.scenarios]
-        return web.json_response({"object": "list", "data": data})
-
-    async def _requests(self, _request: web.Request) -> web.Response:
-        return web.Response(body=orjson.dumps(self.seen))
-
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        body = orjson.loads(await request.read())
-        seen = Seen(body, time.perf_counter_ns())
+    def _chat(self, request: Request) -> Whole | Stream:
+        body = orjson.loads(request.body)
+        seen = Seen(body, request.arrived_ns)
         self.seen.append(seen)
-        try:
-            return await self._answer(request, body, seen)
-        except (asyncio.CancelledError, ConnectionError):
-            seen.broken_off = True
-            raise
-
-    async def _answer(self, request: web.Request, body: dict[str, Any], seen: Seen) -> web.StreamResponse:
         scenario = self._scenario(body.get("model", ""))
         if scenario is None:
             return _refusal("lmdeploy", 404, f"The model `{body.get('model')}` does not exist.")
-        if scenario.hang:
-            await asyncio.sleep(3600)
-        if scenario.api_key and request.headers.get("Authorization") != f"Bearer {scenario.api_key}":
-            return _refusal(scenario.dialect, 401, "Unauthorized.")
-        unexpected = set(body) - TRANSFORMERS_FIELDS
-        if scenario.dialect == "transformers" and unexpected:
-            return _refusal("transformers", 422, f"Unexpected fields in the request: {unexpected}")
-        if scenario.status != 200:
-            return _refusal(scenario.dialect, scenario.status, scenario.error)
+        if not scenario.hang and (refusal := _refused(scenario, request, body)):
+            return refusal
         if scenario.in_one_piece:
             message = {"role": "assistant", "content": "".join(scenario.pieces())}
-            return web.json_response({"choices": [{"index": 0, "message": message}]})
-        steps = _Schedule(scenario, body).steps()
-        return await _Stream(seen, scenario.split_bytes).send(request, steps)
+            return _json({"choices": [{"index": 0, "message": message}]})
+        return Stream(
+            steps=_Schedule(scenario, body).steps(),
+            on_marked=seen.text_written,
+            on_broken_off=seen.break_off,
+            split_bytes=scenario.split_bytes,
+            is_silent=scenario.hang,
+        )
 
     def _scenario(self, model: str) -> Scenario | None:
-        if model.startswith("{"):
-            return Scenario(**json.loads(model))
-        return self.scenarios.get(model)
+        return _described(model) if model.startswith("{") else self.scenarios.get(model)
+
+
+@lru_cache
+def _described(model: str) -> Scenario:
+    return Scenario(**json.loads(model))
+
+
+def _refused(scenario: Scenario, request: Request, body: Mapping[str, Any]) -> Whole | None:
+    """The error that the request gets instead of a stream."""
+    if scenario.api_key and request.headers.get("authorization") != f"Bearer {scenario.api_key}":
+        return _refusal(scenario.dialect, 401, "Unauthorized.")
+    unexpected = set(body) - TRANSFORMERS_FIELDS
+    if scenario.dialect == "transformers" and unexpected:
+        return _refusal("transformers", 422, f"Unexpected fields in the request: {unexpected}")
+    if scenario.status != 200:
+        return _refusal(scenario.dialect, scenario.status, scenario.error)
+    return None
 
 
 def _error_body(dialect: str, message: str, status: int) -> dict[str, Any]:
@@ -206,22 +217,12 @@ def _error_body(dialect: str, message: str, status: int) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind, "code": None}}
 
 
-def _refusal(dialect: str, status: int, message: str) -> web.Response:
-    return web.json_response(_error_body(dialect, message, status), status=status)
+def _refusal(dialect: str, status: int, message: str) -> Whole:
+    return _json(_error_body(dialect, message, status), status)
 
 
-class _Step(NamedTuple):
-    """A piece of the stream and when it is due, in seconds after the request's arrival."""
-
-    due_s: float
-    data: bytes
-    has_text: bool = False
-
-
-class _Cut(NamedTuple):
-    """The moment at which the connection breaks."""
-
-    due_s: float
+def _json(value: object, status: int = 200) -> Whole:
+    return Whole(body=orjson.dumps(value), status=status)
 
 
 class _Schedule:
@@ -234,26 +235,26 @@ class _Schedule:
         self._limit = body.get("max_tokens") or sys.maxsize
         self._tokens = 0
 
-    def steps(self) -> Iterator[_Step | _Cut]:
+    def steps(self) -> Iterator[Step | Cut]:
         scenario = self._scenario
         if scenario.dialect != "lmdeploy":
-            yield _Step(0, self._chunk({"role": "assistant", "content": ""}))
+            yield Step(0, self._chunk({"role": "assistant", "content": ""}))
         due_s = scenario.first_chunk_s
         for index, piece in enumerate(scenario.pieces()):
             if self._tokens >= self._limit:
                 break
             due_s = scenario.first_chunk_s + index * scenario.interval_s
             if index == scenario.error_after:
-                yield from (_Step(due_s, event) for event in self._error())
+                yield from (Step(due_s, event) for event in self._error())
                 return
             if index == scenario.cut_after:
-                yield _Cut(due_s)
+                yield Cut(due_s)
             if index == scenario.stall_after:
-                yield _Step(due_s + 3600, b"")
+                yield Step(due_s + 3600, b"")
             if index == scenario.end_after:
                 return
-            yield _Step(due_s, self._text(index, piece), has_text=True)
-        yield from (_Step(due_s, event) for event in self._closing())
+            yield Step(due_s, self._text(index, piece), is_marked=True)
+        yield from (Step(due_s, event) for event in self._closing())
 
     def _text(self, index: int, piece: str) -> bytes:
         scenario = self._scenario
@@ -317,48 +318,6 @@ class _Schedule:
         return b"data: " + data + (b"" if last else self._scenario.newline.encode() * 2)
 
 
-class _Stream:
-    """Sends one answer's steps when they are due; steps that are due together go out together."""
-
-    def __init__(self, seen: Seen, split_bytes: int) -> None:
-        self._seen = seen
-        self._split_bytes = split_bytes
-        self._due = bytearray()
-        self._due_text = False
-
-    async def send(self, request: web.Request, steps: Iterator[_Step | _Cut]) -> web.StreamResponse:
-        clock = asyncio.get_running_loop().time
-        arrived_s = clock()
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        for step in steps:
-            if (wait_s := arrived_s + step.due_s - clock()) > 0:
-                await self._flush(response)
-                await asyncio.sleep(wait_s)
-            if isinstance(step, _Cut):
-                await self._flush(response)
-                if request.transport:
-                    request.transport.abort()
-                break
-            self._due += step.data
-            self._due_text |= step.has_text
-            if len(self._due) > _WRITE_BYTES:
-                await self._flush(response)
-        await self._flush(response)
-        return response
-
-    async def _flush(self, response: web.StreamResponse) -> None:
-        due, self._due = bytes(self._due), bytearray()
-        size = self._split_bytes or max(len(due), 1)
-        for start in range(0, len(due), size):
-            await response.write(due[start : start + size])
-        if self._due_text:
-            self._due_text = False
-            self._seen.last_chunk_ns = time.perf_counter_ns()
-            if self._seen.first_chunk_ns is None:
-                self._seen.first_chunk_ns = self._seen.last_chunk_ns
-
-
 @dataclass
 class RunningServer:
     """A scripted server in a thread of this process."""
@@ -375,39 +334,18 @@ class RunningServer:
 def running(scenarios: Mapping[str, Scenario] | None = None) -> Iterator[RunningServer]:
     """Serve on a free port of 127.0.0.1 until the block ends."""
     script = Script({**SCENARIOS, **(scenarios or {})})
-    loop = asyncio.new_event_loop()
-    started: list[str] = []
-    ready = threading.Event()
-    stop = asyncio.Event()
-
-    def tell(port: int) -> None:
-        started.append(f"http://127.0.0.1:{port}/v1")
-        ready.set()
-
-    thread = threading.Thread(
-        target=loop.run_until_complete, args=(_serve(script, 0, tell, stop),), daemon=True
-    )
+    server = timed_http.Server(script.answer)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    if not ready.wait(10):
-        raise RuntimeError("the scripted server did not start")
     try:
-        yield RunningServer(started[0], script)
+        yield RunningServer(_url(server), script)
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        server.stop()
         thread.join(10)
-        loop.close()
 
 
-async def _serve(script: Script, port: int, tell: Callable[[int], None], stop: asyncio.Event) -> None:
-    runner = web.AppRunner(
-        script.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
-    )
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    tell(runner.addresses[0][1])
-    await stop.wait()
-    await runner.cleanup()
+def _url(server: timed_http.Server) -> str:
+    return f"http://127.0.0.1:{server.port}/v1"
 
 
 def main() -> None:
@@ -415,14 +353,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--port", type=int, default=9000, help="0 takes a free one")
-    port = parser.parse_args().port
-
-    def tell(port: int) -> None:
-        sys.stdout.write(f"http://127.0.0.1:{port}/v1\n")
-        sys.stdout.flush()
-
+    parser.add_argument("--scenarios", type=json.loads, default={}, help="more of them, as JSON by name")
+    options = parser.parse_args()
+    more = {name: Scenario(**fields) for name, fields in options.scenarios.items()}
+    server = timed_http.Server(Script({**SCENARIOS, **more}).answer, options.port)
+    sys.stdout.write(f"{_url(server)}\n")
+    sys.stdout.flush()
+    gc.freeze()  # looking through all that was imported would make chunks late
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(Script(), port, tell, asyncio.Event()))
+        server.run()
 
 
 if __name__ == "__main__":

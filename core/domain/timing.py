@@ -16,7 +16,8 @@ class Timing:
     """When a request was sent and when each chunk of its answer arrived."""
 
     sent_ns: int
-    """Immediately before the request was written to the connection."""
+    """Immediately before the request was written to the connection, which then stands: connecting counts in
+    no metric, as in guidellm. vLLM's benchmark starts its clock earlier and counts it where it opens one."""
     first_event_ns: int | None = None
     """The first stream event with `choices`, even one without text (vLLM's idea of a first token)."""
     chunk_ns: tuple[int, ...] = ()

@@ -4,6 +4,7 @@ import gc
 from functools import partial
 
 from core import logs
+from core.domain.pictures import Picture
 from core.domain.runs import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
@@ -16,6 +17,12 @@ def main() -> None:
     hello = process.read_hello()
     settings = hello.settings
     logs.configure()
+
+    def picture_url(picture: Picture) -> str:
+        # An image library comes along, which turns without pictures don't wait for.
+        from core.pictures.shelf import Shelf
+
+        return Shelf(settings.pictures_dir).data_url(picture)
 
     def open_store() -> RunStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
@@ -34,6 +41,7 @@ def main() -> None:
         hello,
         resolve=partial(find_endpoint, settings),
         lease=partial(lease, settings),
+        picture_url=picture_url,
         open_store=open_store,
         describe_machine=describe_machine,
         usage=SampledUsage(settings),

@@ -6,9 +6,9 @@ arrive, before anything is parsed.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -35,6 +35,7 @@ Session = aiohttp.ClientSession
 """What requests are sent with, for signatures elsewhere; made by `open_session`."""
 
 _BODY_BYTES = 2**20
+_REUSE_WITHIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +52,26 @@ class Timeouts:
     """For usage and the end of the stream after a finish reason; the answer is complete without."""
 
 
-def open_session() -> aiohttp.ClientSession:
-    """The session to send with; one a process. Must be called inside the event loop and closed."""
+def open_session(*, reuse: bool = False) -> aiohttp.ClientSession:
+    """The session to send with; one a process. Must be called inside the event loop and closed.
+
+    `reuse` keeps a connection for a request that follows within a second, as the requests of a load test do:
+    a server that is asked by 64 streams at once then has no 64 connections to take as well. Otherwise each
+    request has a connection of its own. Setting one up is part of no metric.
+    """
     trace = aiohttp.TraceConfig()
     trace.on_request_chunk_sent.append(_stamp_sent)
     return aiohttp.ClientSession(
-        # A connection of its own for each request: servers close idle ones at moments of their choosing,
-        # and a request that meets this looks like a crash. Setting it up is not part of any metric.
-        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        # Servers close idle connections at moments of their choosing, most after 2 s or more, and a request
+        # that meets this looks like a crash.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_REUSE_WITHIN_S)
+        if reuse
+        else aiohttp.TCPConnector(limit=0, force_close=True),
         timeout=aiohttp.ClientTimeout(total=None),
         # A compressing proxy would hold chunks back.
         headers={"Accept-Encoding": "identity"},
         auto_decompress=False,
         trace_configs=[trace],
-        json_serialize=lambda value: orjson.dumps(value).decode(),
     )
 
 
@@ -95,6 +102,16 @@ async def with_model(session: aiohttp.ClientSession, endpoint: Endpoint, timeout
     return replace(endpoint, model=str(model))
 
 
+def encoded(
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    picture_urls: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """The request's body; with pictures megabytes, so better made in a thread before the clock starts."""
+    return orjson.dumps(chat_body(endpoint.dialect, endpoint.model, messages, sampling, picture_urls))
+
+
 async def send(
     session: aiohttp.ClientSession,
     endpoint: Endpoint,
@@ -102,21 +119,25 @@ async def send(
     sampling: Sampling,
     answer: Answer,
     timeouts: Timeouts,
+    *,
+    body: bytes | None = None,
 ) -> None:
     """Send one request to an endpoint that names its model, and fill `answer` until its stream ends.
+
+    `body` is the request as `encoded` has already made it, which messages with pictures need.
 
     Raises LMDynoError for a request that failed; what arrived stays in `answer`. Cancelling the task closes
     the connection at once.
     """
-    body = chat_body(endpoint.dialect, endpoint.model, messages, sampling)
+    body = body or encoded(endpoint, messages, sampling)
     limit = asyncio.timeout(timeouts.first_token_s)
     try:
         async with (
             limit,
             session.post(
                 f"{endpoint.url}/chat/completions",
-                json=body,
-                headers=_headers(endpoint),
+                data=body,
+                headers={"Content-Type": "application/json", **_headers(endpoint)},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
                 trace_request_ctx=answer,

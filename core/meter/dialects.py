@@ -12,9 +12,15 @@ stream event of any dialect, tolerantly; `output_tokens` evens out how usage cou
 | fixed length | `ignore_eos`, `min_new_tokens` | `min_new_tokens`, likewise | `ignore_eos`, `min_tokens` |
 | usage | asked for with `stream_options` | always sent, counts the closing EOS | asked for |
 | `[DONE]` | yes | no | usually |
+
+Pictures are the same for all: `image_url` parts with data URLs, never a path or an address, which would make
+the server read its own disk or network. They come before the text, of which there is always one part, since
+LMDeploy's LLaVA refuses a message without and drops any further one. A message without pictures stays a plain
+string: LMDeploy takes an assistant's list of parts for the user's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import orjson
@@ -55,12 +61,18 @@ class StreamEvent(NamedTuple):
 
 
 def chat_body(
-    dialect: Dialect, model: str, messages: Sequence[Message], sampling: Sampling
+    dialect: Dialect,
+    model: str,
+    messages: Sequence[Message],
+    sampling: Sampling,
+    picture_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The JSON body of POST {url}/chat/completions."""
+    """The JSON body of POST {url}/chat/completions; `picture_urls` has the pictures' data URLs by hash."""
     body: dict[str, Any] = {
         "model": model,
-        "messages": [{"role": message.role, "content": message.content} for message in messages],
+        "messages": [
+            {"role": message.role, "content": _content(message, picture_urls)} for message in messages
+        ],
         "stream": True,
         "max_tokens": sampling.max_tokens,
     }
@@ -104,6 +116,16 @@ def finish_reason(word: str) -> FinishReason:
 def is_plain_finish(word: str) -> bool:
     """Whether the word says no more than its FinishReason."""
     return word in _FINISH_REASONS
+
+
+def _content(message: Message, picture_urls: Mapping[str, str]) -> str | list[dict[str, Any]]:
+    if not message.pictures:
+        return message.content
+    shown = [
+        {"type": "image_url", "image_url": {"url": picture_urls[picture.sha256]}}
+        for picture in message.pictures
+    ]
+    return [*shown, {"type": "text", "text": message.content}]
 
 
 _FINISH_REASONS = {

@@ -29,6 +29,12 @@ _PROMPT_TOO_LONG = re.compile(
     r"|(prompt|input)( length)?( \(\d+\))? (is too long|exceeds|must be smaller)|too many tokens",
     re.IGNORECASE,
 )
+_TEXT_ONLY = re.compile(
+    r"(multimodal|image|vision)( input)?s? (is|are) not supported|not a multimodal model"
+    r"|image_url is only supported|does not support (images?|vision|multimodal)"
+    r"|data required for image input",
+    re.IGNORECASE,
+)
 _MODEL_NOT_FOUND = re.compile(
     r"model\b.*(not found|does not exist|not exist)|(unknown|no such) model|server is pinned to",
     re.IGNORECASE | re.DOTALL,
@@ -90,6 +96,12 @@ def failure(error: ServerError) -> LMDynoError:
             f"The prompt is too long for the engine: {said}",
             hint="Start a new conversation, shorten the prompt, or raise the lane's session_len.",
             code="prompt-too-long",
+        )
+    if _TEXT_ONLY.search(said):
+        return InputError(
+            f"The model takes no pictures: {said}",
+            hint="Choose a lane with a vision model, or ask without pictures.",
+            code="text-only",
         )
     if _MODEL_NOT_FOUND.search(said) and status in (None, 400, 404):
         return EngineError(

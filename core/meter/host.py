@@ -22,6 +22,8 @@ _SAVE_INTERVAL_S = 0.5
 _HEARTBEAT_S = 20.0
 """Requests that only wait are saved this often too, so that other processes see that somebody cares."""
 _KEPT_TURNS = 50
+_STOP_S = 0.3
+"""How long the answer to a cancelling waits for the turn's end, which takes milliseconds."""
 _CANCEL_S = 5.0
 _FLUSH_S = 10.0
 
@@ -55,6 +57,7 @@ class RunningTurn:
             requests=self._turn.records(),
             machine=self._recorder.machine,
             replaces=plan.replaces,
+            pictures=plan.pictures,
         )
 
     async def _run(self) -> None:
@@ -145,6 +148,8 @@ class Meter:
             case Verb.CANCEL:
                 if turn := self._turns.get(command.turn_id):
                     turn.cancel(command.request_id)
+                    if command.request_id is None:
+                        await asyncio.wait((turn.task,), timeout=_STOP_S)
             case Verb.TURN:
                 turn = self._turns.get(command.turn_id)
                 return Reply(turn=turn.record() if turn else None)

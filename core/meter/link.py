@@ -109,7 +109,10 @@ class MeterLink:
             yield Update(request_id=request_id, phase=Phase.DONE, record=record)
 
     def cancel(self, turn_id: str, request_id: str | None = None) -> None:
-        """End a turn, or one of its requests, with what arrived kept; does nothing if it is over."""
+        """End a turn, or one of its requests, with what arrived kept; does nothing if it is over.
+
+        Returns when a turn has ended, so that a page drawn afterwards shows it so, at the latest after 0.3 s.
+        """
         self._ask_if_alive(Verb.CANCEL, turn_id=turn_id, request_id=request_id)
 
     def turn(self, turn_id: str) -> TurnRecord | None:

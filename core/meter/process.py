@@ -11,11 +11,12 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 from core.codec import decode
+from core.domain.pictures import Picture
 from core.domain.runs import Machine
 from core.domain.specs import Endpoint, LaneSpec
 from core.meter.client import open_session
@@ -31,6 +32,8 @@ _ORPHAN_S = 900.0
 _LINE_BYTES = 2**26
 _SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms would let the writer thread delay a stamp by as much."""
+_PRECEDENCE = -5
+"""Added to the niceness: a stamp must not wait until a browser on the same machine has drawn."""
 
 
 def read_hello() -> Hello:
@@ -43,40 +46,45 @@ def run(
     *,
     resolve: Callable[[LaneSpec], Endpoint | None],
     lease: Callable[[str], AbstractContextManager[None]],
+    picture_url: Callable[[Picture], str] | None = None,
     open_store: Callable[[], RunStore],
     describe_machine: Callable[[], Machine | None],
     usage: SampledUsage | None = None,
 ) -> None:
     """Serve the owner until it closes the meter or is gone."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    with contextlib.suppress(OSError):  # most systems leave this to root
+        os.nice(_PRECEDENCE)
     gc.freeze()
     recorder = Recorder(open_store, describe_machine, lost_turns=hello.lost_turns)
     if usage:
         usage.start()
+
+    @asynccontextmanager
+    async def surroundings() -> AsyncIterator[Surroundings]:
+        async with open_session() as session:
+            yield Surroundings(
+                session=session,
+                resolve=resolve,
+                lease=lease,
+                picture_url=picture_url,
+                devices=DeviceQueue(hello.settings.locks_dir),
+                usage=usage,
+            )
+
     try:
-        asyncio.run(_serve(hello, resolve, lease, recorder, usage))
+        asyncio.run(_serve(hello, surroundings(), recorder))
     finally:
         if usage:
             usage.close()
 
 
 async def _serve(
-    hello: Hello,
-    resolve: Callable[[LaneSpec], Endpoint | None],
-    lease: Callable[[str], AbstractContextManager[None]],
-    recorder: Recorder,
-    usage: SampledUsage | None,
+    hello: Hello, surroundings: AbstractAsyncContextManager[Surroundings], recorder: Recorder
 ) -> None:
     listener = socket.socket(fileno=hello.socket_fd)
     folder = Path(listener.getsockname()).parent
-    async with open_session() as session:
-        around = Surroundings(
-            session=session,
-            resolve=resolve,
-            lease=lease,
-            devices=DeviceQueue(hello.settings.locks_dir),
-            usage=usage,
-        )
+    async with surroundings as around:
         meter = Meter(around, recorder, hello.token)
         recorder.start()
         server = await asyncio.start_unix_server(meter.serve, sock=listener, limit=_LINE_BYTES)

@@ -29,7 +29,11 @@ class Request:
         on_update: Callable[[Update], None],
     ) -> None:
         self.plan = plan
+        self.pictures = {shown.sha256: shown for message in plan.messages for shown in message.pictures}
+        """Those of all messages, each once, by hash."""
         self.endpoint: Endpoint | None = None
+        self.body: bytes | None = None
+        """The encoded request, if it was made beforehand; let go of when the request is done."""
         self.work: asyncio.Task[object] | None = None
         """The step that runs now; cancelling it cancels the request."""
         self.held = ExitStack()
@@ -90,6 +94,7 @@ class Request:
         if self._timer:
             self._timer.cancel()
         self.held.close()
+        self.body = None
         self._phase, self._place = Phase.DONE, None
         if error:
             self._error = ErrorInfo.of(error)

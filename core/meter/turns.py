@@ -13,14 +13,16 @@ from typing import Any, TypeVar
 
 import aiohttp
 
+from core.domain.pictures import Picture
 from core.domain.runs import Mode, Phase, RequestRecord, TurnPlan
 from core.domain.specs import Endpoint, LaneSpec
-from core.errors import EngineBusy, EngineError, LMDynoError
-from core.meter.client import Timeouts, open_session, send, with_model
+from core.errors import EngineBusy, EngineError, InputError, LMDynoError
+from core.meter.client import Timeouts, encoded, open_session, send, with_model
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 from core.meter.protocol import Update
 from core.meter.request import Request
 from core.meter.usage import UsageMeter
+from core.models.vision_context import not_sendable
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ class Surroundings:
     """Where a lane's requests go now; None while its engine is starting; raises EngineError."""
     lease: Callable[[str], AbstractContextManager[None]]
     """Keeps the lane's engine from being stopped."""
+    picture_url: Callable[[Picture], str] | None = None
+    """A picture's bytes as a data URL; called in threads; raises StoreError. None for turns without any."""
     devices: DeviceQueue | None = None
     """None measures without regard for other turns."""
     usage: UsageMeter | None = None
@@ -76,6 +80,7 @@ class Turn:
     async def run(self) -> None:
         """Run every request to its end; raises nothing but the cancellation of its own task."""
         try:
+            await asyncio.gather(*(self._attempt(r, self._check) for r in self.requests if r.pictures))
             if self.plan.mode is Mode.TOGETHER:
                 await self._together()
             else:
@@ -126,6 +131,12 @@ class Turn:
             request.work = None
         return None
 
+    async def _check(self, request: Request) -> None:
+        """Refuse pictures that the lane's model can't take, before anything is started or sent for them."""
+        plan = request.plan
+        if problem := await asyncio.to_thread(not_sendable, plan.lane, plan.messages):
+            raise InputError(problem.message, hint=problem.hint, code=problem.code)
+
     async def _resolve(self, request: Request) -> Endpoint | None:
         # In a thread, since it reads files.
         return await asyncio.to_thread(self._around.resolve, request.plan.lane)
@@ -149,8 +160,18 @@ class Turn:
                 code="engine-restarting",
             )
         request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
+        if request.pictures:
+            # In a thread, and before the clock starts: it reads files and encodes megabytes.
+            request.body = await asyncio.to_thread(self._encode, request, request.endpoint)
         if self._around.usage:
             await self._around.usage.begin(request.endpoint)
+
+    def _encode(self, request: Request, endpoint: Endpoint) -> bytes:
+        picture_url = self._around.picture_url
+        if picture_url is None:
+            raise RuntimeError("a turn with pictures needs the shelf")
+        urls = {sha256: picture_url(picture) for sha256, picture in request.pictures.items()}
+        return encoded(endpoint, request.plan.messages, self.plan.sampling, urls)
 
     async def _send(self, request: Request) -> None:
         endpoint, answer = request.begin()
@@ -161,6 +182,7 @@ class Turn:
             self.plan.sampling,
             answer,
             self._around.timeouts,
+            body=request.body,
         )
         if self._around.usage:
             await request.measure(self._around.usage)
@@ -210,6 +232,7 @@ async def run_turn(
     cancel: asyncio.Event,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     devices: DeviceQueue | None = None,
+    picture_url: Callable[[Picture], str] | None = None,
 ) -> tuple[RequestRecord, ...]:
     """Run a turn to its end and return its records, in plan order; failures are in them, never raised.
 
@@ -218,7 +241,12 @@ async def run_turn(
     """
     async with open_session() as session:
         around = Surroundings(
-            session=session, resolve=resolve, lease=lease, devices=devices, timeouts=timeouts
+            session=session,
+            resolve=resolve,
+            lease=lease,
+            picture_url=picture_url,
+            devices=devices,
+            timeouts=timeouts,
         )
         turn = Turn(plan, around, on_update)
         watcher = asyncio.create_task(_cancel_when(cancel, turn))

@@ -17,6 +17,8 @@ from core.domain.bench import GpuUse, LaneFacts, RunState
 from core.domain.runs import ErrorInfo, utc_now
 from core.errors import InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.pictures.gallery import gallery
+from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
@@ -207,6 +209,25 @@ class TestForm:
         (plan,) = press_start(app) and bench.started
         assert plan.workload.prompts is PromptKind.TEXT
         assert plan.workload.path.startswith(str(bench.settings.home))
+
+    def test_pictures_go_with_the_requests(self, open_page, bench, monkeypatch):
+        shelf = Shelf(bench.settings.pictures_dir)
+        monkeypatch.setattr(resources, "shelf", lambda: shelf)
+        bench.lanes = (page_fakes.REMOTE,)
+        app = open_page()
+        app.toggle(key="bench_with_pictures").set_value(True).run()
+        assert "There is no picture yet" in app.error[0].value
+        cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
+        files = [("cat.jpg", cat.read_bytes(), "image/jpeg"), ("bad.png", b"no", "image/png")]
+        app.file_uploader(key="bench_picture_upload").set_value(files).run()
+        assert "bad.png is not a picture" in app.error[0].value.replace("\\", "")
+        assert "a picture with each request" in " ".join(text.value for text in app.markdown)
+        (plan,) = press_start(app) and bench.started
+        assert [picture.name for picture in plan.workload.pictures] == ["cat.jpg"]
+        assert shelf.read(plan.workload.pictures[0])
+        app.toggle(key="bench_with_pictures").set_value(False).run()
+        press_start(app)
+        assert [len(each.workload.pictures) for each in bench.started] == [1, 0]
 
     def test_a_run_that_can_not_start_says_why(self, open_page, bench):
         bench.refusal = InputError("It did not start", hint="Look here.", code="job-not-started")

@@ -42,7 +42,7 @@ def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=Non
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_each_dialect_streams_text_counts_and_reason(server, dialect):
-    answer, error = ask(server.url, dialect, text="one two three", first_chunk_s=0.05, interval_s=0.01)
+    answer, error = ask(server.url, dialect, text="one two three", first_chunk_s=0.05, interval_s=0.05)
     timing = answer.timing()
     assert error is None
     assert answer.text == "one two three"
@@ -264,3 +264,39 @@ def test_without_a_model_the_first_one_listed_is_asked(server):
     assert asyncio.run(main(server.url, "")).model == next(iter(server.script.scenarios))
     with pytest.raises(EngineError):
         asyncio.run(main(server.url.removesuffix("/v1"), ""))
+
+
+@pytest.mark.parametrize(("reuse", "pause_s", "connections"), [(True, 0, 1), (True, 0.3, 2), (False, 0, 2)])
+def test_connections_are_reused_only_when_asked_and_while_fresh(monkeypatch, reuse, pause_s, connections):
+    monkeypatch.setattr("core.meter.client._REUSE_WITHIN_S", 0.1)
+    events = (
+        b'data: {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    )
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answered = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(events), events)
+    made = []
+
+    async def serve(reader, writer):
+        made.append(writer)
+        while request := await reader.readuntil(b"\r\n\r\n"):
+            length = next(
+                line for line in request.split(b"\r\n") if line.lower().startswith(b"content-length")
+            )
+            await reader.readexactly(int(length.split(b":")[1]))
+            writer.write(answered)
+
+    async def main():
+        async with (
+            await asyncio.start_server(serve, "127.0.0.1", 0) as listening,
+            open_session(reuse=reuse) as session,
+        ):
+            port = listening.sockets[0].getsockname()[1]
+            for _ in range(2):
+                answer = Answer(Dialect.GENERIC)
+                there = endpoint(f"http://127.0.0.1:{port}/v1", "m", Dialect.GENERIC)
+                await send(session, there, MESSAGES, GREEDY, answer, PATIENT)
+                assert answer.text == "hello"
+                await asyncio.sleep(pause_s)
+
+    asyncio.run(main())
+    assert len(made) == connections

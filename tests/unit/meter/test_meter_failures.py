@@ -28,6 +28,10 @@ CASES = [
     (403, {"error": {"message": "no"}}, EngineError, "endpoint-unauthorised"),
     (404, {"error": {"message": "model 'x' not found"}}, EngineError, "model-not-found"),
     (404, {"detail": "Not Found"}, EngineError, "endpoint-refused"),
+    (400, {"message": "Multimodal input is not supported by this model."}, InputError, "text-only"),
+    (400, {"error": {"message": "qwen is not a multimodal model"}}, InputError, "text-only"),
+    (500, {"error": {"message": "image input is not supported - hint: provide the mmproj"}},
+     InputError, "text-only"),
     (429, {"error": {"message": "Rate limit reached"}}, EngineBusy, "engine-busy"),
 ]  # fmt: skip
 

@@ -139,6 +139,14 @@ def test_going_away_cancels_nothing_but_cancel_does(link, server):
     assert record.text.startswith(text)
 
 
+def test_a_turn_has_ended_when_its_cancelling_returns(link, server):
+    plan = plan_for(server, SLOW, {"hang": True}, mode=Mode.TOGETHER)
+    link.start(plan)
+    first_text(link, plan)
+    link.cancel(plan.id)
+    assert link.turn(plan.id).done
+
+
 def test_one_request_is_cancelled_alone(link, server):
     plan = plan_for(server, {"hang": True}, {"chunks": 3}, mode=Mode.TOGETHER)
     link.start(plan)
