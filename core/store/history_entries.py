@@ -13,8 +13,10 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    false,
     func,
     literal,
+    null,
     or_,
     select,
     type_coerce,
@@ -59,6 +61,7 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
             # A turn has no state of its own, and nothing asks when it was updated.
             (type_coerce(bench_runs.c.state, Text) if is_bench else literal("")).label("state"),
             (bench_runs.c.updated_at if is_bench else turns.c.created_at).label("updated_at"),
+            (false() if is_bench else _saw_pictures()).label("with_pictures"),
         )
         .select_from(table)
         .outerjoin(machines, machines.c.id == table.c.machine_id)
@@ -112,6 +115,21 @@ def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
     return took_part.exists()
 
 
+def _saw_pictures() -> ColumnElement[bool]:
+    """Whether the turn's prompt had pictures, its own ones or those of earlier turns."""
+    earlier = turns.alias()
+    return (
+        select(earlier.c.id)
+        .where(
+            earlier.c.conversation_id == turns.c.conversation_id,
+            earlier.c.created_at <= turns.c.created_at,
+            earlier.c.pictures.is_not(null()),
+        )
+        .correlate(turns)
+        .exists()
+    )
+
+
 def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEntry, ...]:
     """The rows of `part` as entries, in their order."""
     turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
@@ -131,6 +149,7 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
             models=tuple(
                 dict.fromkeys(model for lane in took_part.get(row.id, ()) if (model := _model(lane)))
             ),
+            with_pictures=row.with_pictures,
             host=row.host,
             state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _bench_state(row),
             note=row.note or "",

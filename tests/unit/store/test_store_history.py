@@ -2,7 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from store_samples import HF, MACHINE, REMOTE, a_full_record, a_plan, a_record
+from store_samples import HF, MACHINE, PICTURE, REMOTE, a_full_record, a_plan, a_record
 from test_store_bench_runs import RUN
 
 from core.domain.bench import BenchRequest, LaneFacts, RunState
@@ -67,6 +67,16 @@ def test_an_entry_tells_what_it_is(store, runs, history):
         "done",
         ("remote",),
     )
+
+
+def test_a_turn_with_pictures_is_told_from_one_without_also_when_an_earlier_turn_brought_them(
+    store, runs, history
+):
+    for hour, pictures, talk in ((1, (), "seen"), (2, (PICTURE,), "seen"), (3, (), "seen"), (4, (), "said")):
+        at = NOON + timedelta(hours=hour)
+        store.save_turn(a_plan(pictures=pictures, conversation_id=talk, created_at=at), MACHINE)
+    bench(runs, 5)
+    assert [entry.with_pictures for entry in history.entries()] == [False, False, True, True, False]
 
 
 def test_a_turns_state_follows_from_its_answers(store, history):
