@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_sides import Side
-from gpu_steps import ROOT, Steps, healthy, start_engines, tell, wait_for, write_weights
+from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.bandwidth import measured_bandwidth
 from core.bench.prompts import SyntheticPrompts
@@ -437,18 +437,10 @@ def _faster(result: BenchResult) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="a folder for the results")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder with a tokenizer")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/lmdyno-bench"))
-    parser.add_argument("--limit-s", type=float, default=400.0, help="no step is begun that would go beyond")
+    parser = arguments(__doc__, out="a folder for the results", work="/tmp/lmdyno-bench", limit_s=400.0)
     parser.add_argument("--point-s", type=float, default=1.2, help="how long each point sends requests")
     parser.add_argument("--only", nargs="*", help="names of steps; default all")
-    parser.add_argument("--tiny", action="store_true", help="see above")
     options = parser.parse_args()
-    options.out, options.work, options.tokenizer = (
-        path.resolve() for path in (options.out, options.work, options.tokenizer)
-    )
     options.out.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     steps = Steps(options.out / "bench.json", options.limit_s)

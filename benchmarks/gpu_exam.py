@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from scenes.drawing import draw
 from scenes.exam import TOPICS, Item, exam
-from scenes.scoring import is_right, normalised, wilson
+from scenes.scoring import is_right, normalised
 
 from core.domain.conversation import Exchange, messages_for
 from core.domain.pictures import Picture
@@ -22,6 +22,7 @@ from core.domain.runs import RequestRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.models.vision import vision_of
+from core.picture_quiz.scores import wilson
 
 TOKENS = 72
 MOST_DIFFERENT = 20
@@ -87,7 +88,7 @@ def _same(items: Sequence[Item], records: dict[str, list[RequestRecord]]) -> dic
         "of": len(pairs),
         "same": same,
         "share": same / len(pairs),
-        "interval_95": wilson(same, len(pairs)),
+        "interval_95": _interval(same, len(pairs)),
         "same_but_for_punctuation": sum(
             normalised(one.text) == normalised(other.text) for _, one, other in pairs
         ),
@@ -113,8 +114,13 @@ def _accuracy(
         "right": right,
         "asked": len(verdicts),
         "share": share,
-        "interval_95": wilson(right, len(verdicts)),
+        "interval_95": _interval(right, len(verdicts)),
     }
+
+
+def _interval(right: int, asked: int) -> tuple[float, float] | None:
+    interval = wilson(right, asked)
+    return (interval.low, interval.high) if interval else None
 
 
 def _side_px(lane: LaneSpec) -> int:

@@ -1,5 +1,6 @@
 """What the long GPU programs share: steps within a time limit, each written down as soon as it is done."""
 
+import argparse
 import json
 import os
 import platform
@@ -78,6 +79,19 @@ class Steps:
             temporary.replace(self._out)
 
 
+def arguments(about: str, *, out: str, work: str, limit_s: float) -> argparse.ArgumentParser:
+    """What each of the programs is told; `about` is its docstring, `out` says what that path is."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--out", type=_path, required=True, help=out)
+    parser.add_argument("--tokenizer", type=_path, required=True, help="a model folder with a tokenizer")
+    parser.add_argument("--work", type=_path, default=Path(work))
+    parser.add_argument(
+        "--limit-s", type=float, default=limit_s, help="no step is begun that would go beyond"
+    )
+    parser.add_argument("--tiny", action="store_true", help="only shows that the program runs, without a GPU")
+    return parser
+
+
 def tell(text: str) -> None:
     print(f"[{datetime.now(UTC):%H:%M:%S}] {text}", flush=True)
 
@@ -119,6 +133,10 @@ def wait_for(writers: "Sequence[subprocess.Popen[bytes] | None]", timeout_s: flo
     for writer in writers:
         if writer is not None and writer.wait(timeout_s):
             raise RuntimeError(f"{writer.args} ended with {writer.returncode}")
+
+
+def _path(text: str) -> Path:
+    return Path(text).resolve()
 
 
 def _versions() -> dict[str, str]:

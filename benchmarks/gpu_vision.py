@@ -23,7 +23,7 @@ from typing import Any
 
 from gpu_exam import examine, known_median
 from gpu_pictures import Site
-from gpu_steps import Steps, healthy, start_engines, tell, wait_for, write_weights
+from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.prompts import SyntheticPrompts
 from core.bench.tokens import LaneTokenizer
@@ -300,17 +300,9 @@ class Vision:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder with a tokenizer")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/lmdyno-vision"))
-    parser.add_argument("--limit-s", type=float, default=280.0, help="no step is begun that would go beyond")
+    parser = arguments(__doc__, out="the JSON file", work="/tmp/lmdyno-vision", limit_s=280.0)
     parser.add_argument("--per-topic", type=int, default=20, help="questions of the exam for each topic")
-    parser.add_argument("--tiny", action="store_true", help="see above")
     options = parser.parse_args()
-    options.out, options.work, options.tokenizer = (
-        path.resolve() for path in (options.out, options.work, options.tokenizer)
-    )
     options.work.mkdir(parents=True, exist_ok=True)
     steps = Steps(options.out, options.limit_s)
     run = Vision(options, steps)

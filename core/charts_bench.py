@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from core import units
-from core.bench.plan import Sharing
+from core.bench.plan import BenchPlan, Sharing
 from core.bench.points import Point
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
@@ -132,14 +132,18 @@ def conditions(result: BenchResult, *, lines: bool = True) -> str:
     return _sharing(result, lines=lines) + pictures
 
 
+def sharing_text(plan: BenchPlan, *, together: bool) -> str:
+    """How the lanes shared the machine at one point."""
+    if together:
+        return "all lanes together"
+    return f"one lane at a time, the others {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
+
+
 def _sharing(result: BenchResult, *, lines: bool) -> str:
     alone = any(len(point.together) == 1 for point in result.points)
     together = any(len(point.together) > 1 for point in result.points)
-    if not alone:
-        return "all lanes together"
-    others = "stopped" if result.plan.sharing is Sharing.STOPPED else "idle"
-    if not together:
-        return f"one lane at a time, the others {others}"
+    if not (alone and together):
+        return sharing_text(result.plan, together=not alone)
     if lines:
         return "solid: one lane at a time; dotted: all lanes together"
     return "one lane at a time, and where it says so all lanes together"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from core import units
-from core.bench.comparison import FIGURE_NAMES, Comparison, Difference, known_figures
+from core.bench.comparison import FIGURE_NAMES, Comparison, Difference, figure_text, known_figures
 from core.bench_html import charts_html, page_html
 from core.charts_comparison import CURVES, LETTERS, change_chart, load_chart, looks, point_name
 
@@ -45,7 +45,7 @@ def _figure_table(comparison: Comparison, figure: str) -> str:
     for each in comparison.points:
         changes = each.change_ratios(figure, comparison.baseline)
         cells = "".join(
-            f"<td>{_value(figure, value)}</td>"
+            f"<td>{figure_text(figure, value)}</td>"
             f"<td>{'' if place == comparison.baseline else units.percent(change)}</td>"
             for place, (value, change) in enumerate(zip(each.values(figure), changes, strict=True))
         )
@@ -54,12 +54,6 @@ def _figure_table(comparison: Comparison, figure: str) -> str:
         f"<h2>{escape(FIGURE_NAMES[figure])}</h2><div class='scroll'><table><thead><tr><th></th>{head}</tr>"
         f"</thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
-
-
-def _value(figure: str, value: float | None) -> str:
-    if value is None:
-        return units.UNKNOWN
-    return units.milliseconds(value) if "_s." in figure else f"{value:,.4g}"
 
 
 def _differences(title: str, rows: Sequence[Difference]) -> str:

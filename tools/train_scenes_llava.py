@@ -26,6 +26,9 @@ import PIL
 import psutil
 import torch
 import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from scenes.exam import EXAM_SEED, Item, exam
 from scenes_llava import shipping
 from scenes_llava.card import write_card

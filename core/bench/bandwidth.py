@@ -19,7 +19,9 @@ from typing import Any, Protocol
 
 from core.codec import decode, encode
 from core.domain.runs import utc_now
+from core.engines.devices import load_lock
 from core.engines.locks import lock_path, locked, try_lock, unlock
+from core.engines.placement import Place
 from core.errors import (
     EngineBusy,
     EngineError,
@@ -28,6 +30,7 @@ from core.errors import (
     InputError,
     LMDynoError,
 )
+from core.meter.devices import measure_lock
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.gpus import GpuFacts, GpuReading
 from core.telemetry.nvml import Nvml
@@ -100,7 +103,7 @@ def measure_bandwidth(
     """
     gpus = gpus or Nvml()
     gpu = _gpu(gpus, gpu_index)
-    with _alone_on(settings, gpu.index):
+    with _alone_on(settings, gpu):
         _require_idle(gpus, gpu)
         size = _buffer_bytes(_gpu(gpus, gpu_index))
         answer = asyncio.run(_copy(python, gpu, size))
@@ -140,18 +143,20 @@ def _gpu(gpus: Gpus, index: int) -> GpuFacts:
 
 
 @contextmanager
-def _alone_on(settings: Settings, index: int) -> Iterator[None]:
+def _alone_on(settings: Settings, gpu: GpuFacts) -> Iterator[None]:
     """Hold what a measurement and the loading of an engine hold; raises EngineBusy if either is under way."""
     held: list[int] = []
     try:
-        # The names under which core.meter.devices and core.engines.devices lock.
-        for name, doing in (
-            (f"device-cuda:{index}.measure", "another measurement runs on it"),
-            (f"load-device-cuda-{index}", "an engine is loading there"),
+        for path, doing in (
+            (measure_lock(settings.locks_dir, f"cuda:{gpu.index}"), "another measurement runs on it"),
+            *(
+                (load_lock(settings.locks_dir, name), "an engine is loading there")
+                for name in Place((gpu,)).lock_names
+            ),
         ):
-            descriptor = try_lock(lock_path(settings.locks_dir, name))
+            descriptor = try_lock(path)
             if descriptor is None:
-                raise _busy(index, doing)
+                raise _busy(gpu.index, doing)
             held.append(descriptor)
         yield
     finally:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from core import units
 from core.bench.plan import Workload
 from core.bench.points import Point
 from core.bench.results import BenchResult
@@ -137,6 +138,13 @@ def compare(runs: Sequence[BenchResult], baseline: int = 0) -> Comparison:
         environment=_differences([_environment_facts(run) for run in runs]),
         warnings=_warnings(runs),
     )
+
+
+def figure_text(figure: str, value: float | None) -> str:
+    """A value of one of `FIGURES` for people."""
+    if value is None:
+        return units.UNKNOWN
+    return units.milliseconds(value) if "_s." in figure else f"{value:,.4g}"
 
 
 def known_figures(comparison: Comparison) -> tuple[str, ...]:

@@ -41,9 +41,8 @@ def estimated_s(plan: BenchPlan, speeds: Mapping[str, Speed] | None = None) -> f
 
 def estimated_step_s(plan: BenchPlan, step: Step, speeds: Mapping[str, Speed] | None = None) -> float:
     """Seconds that one pass takes, with its warm-up: as long as its slowest lane."""
-    known = speeds or {}
     return max(
-        _pass_s(plan, lane, step.level, known.get(lane.name) or assumed_speed(lane))
+        _pass_s(plan, lane, step.level, request_s(plan, lane, speeds))
         for lane in plan.lanes
         if lane.name in step.group
     )
@@ -52,6 +51,12 @@ def estimated_step_s(plan: BenchPlan, step: Step, speeds: Mapping[str, Speed] | 
 def assumed_speed(lane: LaneSpec) -> Speed:
     """What a lane is taken to do as long as nothing was measured."""
     return _CPU_SPEED if lane.settings.device == "cpu" else _GPU_SPEEDS[lane.kind]
+
+
+def request_s(plan: BenchPlan, lane: LaneSpec, speeds: Mapping[str, Speed] | None = None) -> float:
+    """Seconds that one request takes a lane that serves no other; `speeds` by lane name."""
+    speed = (speeds or {}).get(lane.name) or assumed_speed(lane)
+    return speed.ttft_s + plan.workload.output_tokens * speed.tpot_s
 
 
 def speed_of(requests: Sequence[BenchRequest]) -> Speed | None:
@@ -69,9 +74,8 @@ def expected_requests(
     number = plan.requests_at(level)
     if number is None:
         seconds = plan.seconds or 0.0
-        speed = (speeds or {}).get(lane.name) or assumed_speed(lane)
         width = 1 if is_serial(lane) else level.concurrency or 1
-        served = width / (speed.ttft_s + plan.workload.output_tokens * speed.tpot_s)
+        served = width / request_s(plan, lane, speeds)
         number = max(1, round(seconds * (level.rate_req_per_s or served)))
     return number * plan.repeats
 
@@ -81,8 +85,7 @@ def is_serial(lane: LaneSpec) -> bool:
     return lane.kind is EngineKind.TRANSFORMERS and not lane.settings.continuous_batching
 
 
-def _pass_s(plan: BenchPlan, lane: LaneSpec, level: LoadLevel, speed: Speed) -> float:
-    request_s = speed.ttft_s + plan.workload.output_tokens * speed.tpot_s
+def _pass_s(plan: BenchPlan, lane: LaneSpec, level: LoadLevel, request_s: float) -> float:
     width = 1 if is_serial(lane) else level.concurrency or plan.warmup or 1
     warmup_s = -(-plan.warmup // width) * request_s
     if plan.seconds is not None:

@@ -1,11 +1,10 @@
 """How the pass under way is going, cheap enough to be asked every second while it is being measured."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 from core.bench.definitions import DEFINITIONS, Tool, system_tok_per_s
 from core.bench.points import Part
+from core.bench.statistics import median_of_known
 from core.domain.bench import BenchPass, BenchRecord
 
 
@@ -33,8 +32,8 @@ def newest_pass(record: BenchRecord) -> PassProgress | None:
         each=each,
         answered=len(part.ok),
         failed=sum(request.failed for request in part.requests),
-        ttft_s=_median([timing.ttft_s for timing in part.timings]),
-        tpot_s=_median([timing.tpot_s for timing in part.timings]),
+        ttft_s=median_of_known(timing.ttft_s for timing in part.timings),
+        tpot_s=median_of_known(timing.tpot_s for timing in part.timings),
         system_tok_per_s=system_tok_per_s(DEFINITIONS[Tool.LMDYNO], part.timings, part.window_s, None)
         if part.timings
         else None,
@@ -48,8 +47,3 @@ def finished_part(record: BenchRecord) -> BenchRecord:
     return replace(
         record, passes=passes, requests=tuple(r for r in record.requests if r.pass_number in numbers)
     )
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None

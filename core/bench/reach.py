@@ -27,6 +27,11 @@ class Reach:
     def share(self) -> float:
         return self.limit.share(self.decode_tok_per_s)
 
+    @property
+    def bandwidth_source(self) -> str:
+        """Where the limit's bandwidth is from, in words."""
+        return "measured by a copy" if self.measured else "by the data sheet"
+
 
 def reaches(
     result: BenchResult, passes: Sequence[BenchPass], measured: Callable[[str], Bandwidth | None]

@@ -70,13 +70,15 @@ def results(record: BenchRecord, tool: Tool = Tool.LMDYNO) -> BenchResult:
     points = tuple(
         point_of(key, parts, facts[key.lane], plan, DEFINITIONS[tool]) for key, parts in groups.items()
     )
+    # Only for what compares lanes: it applies the definition to every request once more.
+    tpots = _tpots(groups, plan, DEFINITIONS[tool]) if len(plan.lanes) > 1 else {}
     return BenchResult(
         run=record.run,
         plan=plan,
         tool=tool,
         points=points,
-        speed_ups=_speed_ups(groups, plan, DEFINITIONS[tool]),
-        interference=_interference(groups, plan, DEFINITIONS[tool]),
+        speed_ups=_speed_ups(tpots, plan),
+        interference=_interference(tpots, plan),
         saturation=_saturation(points, plan),
     )
 
@@ -97,39 +99,40 @@ def _grouped(record: BenchRecord) -> dict[PointKey, list[Part]]:
     return dict(sorted(groups.items(), key=lambda item: (len(item[0].together), order.index(item[0].lane))))
 
 
-def _tpots(parts: Sequence[Part], plan: BenchPlan, definition: Definition) -> list[float]:
-    requested = plan.workload.output_tokens if plan.workload.fixed_output else None
-    found = (definition.apply(timing, requested).tpot_s for part in parts for timing in part.timings)
-    return [tpot_s for tpot_s in found if tpot_s is not None]
-
-
-def _interference(
+def _tpots(
     groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan, definition: Definition
-) -> tuple[Interference, ...]:
+) -> dict[PointKey, list[float]]:
+    requested = plan.workload.output_tokens if plan.workload.fixed_output else None
+    return {
+        key: [
+            tpot_s
+            for part in parts
+            for timing in part.timings
+            if (tpot_s := definition.apply(timing, requested).tpot_s) is not None
+        ]
+        for key, parts in groups.items()
+    }
+
+
+def _interference(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) -> tuple[Interference, ...]:
     found = []
-    for key, parts in groups.items():
-        alone = groups.get(replace(key, together=(key.lane,)))
+    for key, together in tpots.items():
+        alone = tpots.get(replace(key, together=(key.lane,)))
         if len(key.together) > 1 and alone is not None:
-            ratio = mean_ratio(
-                _tpots(parts, plan, definition), _tpots(alone, plan, definition), seed=plan.seed
-            )
+            ratio = mean_ratio(together, alone, seed=plan.seed)
             if ratio is not None:
                 found.append(Interference(lane=key.lane, level=key.level, tpot_ratio=ratio))
     return tuple(found)
 
 
-def _speed_ups(
-    groups: Mapping[PointKey, Sequence[Part]], plan: BenchPlan, definition: Definition
-) -> tuple[SpeedUp, ...]:
+def _speed_ups(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) -> tuple[SpeedUp, ...]:
     first = plan.lanes[0].name
     found = []
-    for key, parts in groups.items():
+    for key, own in tpots.items():
         together = (first,) if len(key.together) == 1 else key.together
-        baseline = groups.get(PointKey(first, together, key.level))
+        baseline = tpots.get(PointKey(first, together, key.level))
         if key.lane != first and baseline is not None:
-            ratio = mean_ratio(
-                _tpots(baseline, plan, definition), _tpots(parts, plan, definition), seed=plan.seed
-            )
+            ratio = mean_ratio(baseline, own, seed=plan.seed)
             if ratio is not None:
                 found.append(SpeedUp(lane=key.lane, together=key.together, level=key.level, tpot_ratio=ratio))
     return tuple(found)

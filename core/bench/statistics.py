@@ -4,7 +4,7 @@ Percentiles are NumPy's linear ones, as in vLLM, SGLang, LMDeploy and AIPerf. In
 can't be told from the values at hand is None.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import NormalDist, fmean, stdev
@@ -85,6 +85,12 @@ class RepeatStatistics:
 def distribution(values: Sequence[float], *, seed: int) -> Distribution | None:
     """The distribution of one value a request; None without any."""
     return grouped_distribution([(value,) for value in values], seed=seed)
+
+
+def median_of_known(values: Iterable[float | None]) -> float | None:
+    """The p50 of the values that are known."""
+    known = [value for value in values if value is not None]
+    return float(np.percentile(known, 50)) if known else None
 
 
 def grouped_distribution(groups: Sequence[Sequence[float]], *, seed: int) -> Distribution | None:

@@ -5,8 +5,7 @@ The lightest load is what compares best with a turn of the chat, and with runs a
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from core.bench.statistics import median_of_known
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest
 from core.domain.history import LaneSummary, Summary
 
@@ -34,8 +33,8 @@ def _lane(name: str, passes: Sequence[BenchPass], requests: Sequence[BenchReques
     ]
     return LaneSummary(
         lane=name,
-        ttft_s=_p50([timing.ttft_s for timing in timings]),
-        decode_tok_per_s=_p50([timing.decode_tok_per_s for timing in timings]),
+        ttft_s=median_of_known(timing.ttft_s for timing in timings),
+        decode_tok_per_s=median_of_known(timing.decode_tok_per_s for timing in timings),
     )
 
 
@@ -48,8 +47,3 @@ def _lightest(lane: str, passes: Sequence[BenchPass]) -> set[int]:
 
 def _load(each: BenchPass) -> tuple[int, float]:
     return len(each.lanes), each.level.concurrency or each.level.rate_req_per_s or 0.0
-
-
-def _p50(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.percentile(known, 50)) if known else None

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from core.bench.estimate import Speed, assumed_speed, expected_requests, is_serial
+from core.bench.estimate import Speed, expected_requests, is_serial, request_s
 from core.bench.order import steps
 from core.bench.plan import FILE_KINDS, Arrivals, BenchPlan, LoadKind, PromptKind, Sharing, Workload
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
 from core.domain.runs import RequestPlan
-from core.domain.specs import LaneSpec
 
 
 def described(plan: BenchPlan) -> str:
@@ -97,7 +96,7 @@ def _serial(plan: BenchPlan, speeds: Mapping[str, Speed]) -> list[str]:
             continue
         if plan.load.kind is LoadKind.OPEN:
             highest = max(plan.load.rates_req_per_s)
-            most = 1 / _request_s(plan, lane, speeds)
+            most = 1 / request_s(plan, lane, speeds)
             if highest > most:
                 found.append(
                     f"{lane.name} answers one request after another, about {most:.2g} a second: at "
@@ -154,11 +153,6 @@ def _unequal(plan: BenchPlan) -> list[str]:
     if not plan.warmup:
         found.append("Without warm-up, what an engine does only once counts as the first request's latency.")
     return found
-
-
-def _request_s(plan: BenchPlan, lane: LaneSpec, speeds: Mapping[str, Speed]) -> float:
-    speed = speeds.get(lane.name) or assumed_speed(lane)
-    return speed.ttft_s + plan.workload.output_tokens * speed.tpot_s
 
 
 def _joined(names: Sequence[str]) -> str:

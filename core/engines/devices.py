@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from core.domain.specs import LaneSpec
 from core.engines.locks import lock_path, try_lock, unlock
@@ -17,6 +18,11 @@ from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 
 _POLL_S = 0.2
+
+
+def load_lock(locks_dir: Path, name: str) -> Path:
+    """What whoever loads an engine holds; `name` is one of its place's `lock_names`."""
+    return lock_path(locks_dir, f"load-{name}")
 
 
 class Devices:
@@ -91,7 +97,7 @@ class Devices:
         """All locks of the place, or none of them."""
         held: list[int] = []
         for name in place.lock_names:
-            descriptor = try_lock(lock_path(self._locks_dir, f"load-{name}"))
+            descriptor = try_lock(load_lock(self._locks_dir, name))
             if descriptor is None:
                 for other in held:
                     unlock(other)

@@ -153,19 +153,21 @@ def _curl(lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: st
 
 def _openai_program(lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: str | None) -> str:
     key = f'os.environ["{key_name}"]' if key_name else '"none"'
+    encode, read, load, question = "", "", "", f'"{PROMPT}"'
     if is_vision(lane):
-        return vision_recipes.openai_program(url, model, sampling, key)
-    return f'''import os
+        encode, read = "import base64\n", "from pathlib import Path\n"
+        load, question = vision_recipes.openai_question(), "question"
+    return f'''{encode}import os
 import time
-
+{read}
 from openai import OpenAI
 
-client = OpenAI(base_url="{url}", api_key={key})
+{load}client = OpenAI(base_url="{url}", api_key={key})
 sent = time.perf_counter()
 first = None
 stream = client.chat.completions.create(
     model="{model}",
-    messages=[{{"role": "user", "content": "{PROMPT}"}}],
+    messages=[{{"role": "user", "content": {question}}}],
     max_tokens={sampling.max_tokens},
     temperature={sampling.temperature:g},
     top_p={sampling.top_p:g},

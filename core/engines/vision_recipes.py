@@ -1,7 +1,5 @@
 """The recipes of lanes that take pictures: the same question about a picture of one's own. Texts only."""
 
-from core.domain.sampling import Sampling
-
 PROMPT = "What is in the picture?"
 PICTURE = "picture.png"
 
@@ -19,37 +17,13 @@ def curl(url: str, fields: str, header: str) -> str:
     )
 
 
-def openai_program(url: str, model: str, sampling: Sampling, key: str) -> str:
-    """`key` is the Python expression of the key."""
-    return f'''import base64
-import os
-import time
-from pathlib import Path
-
-from openai import OpenAI
-
-picture = base64.b64encode(Path("{PICTURE}").read_bytes()).decode()
+def openai_question() -> str:
+    """The lines of a Python program that make `question`, the content of its message."""
+    return f'''picture = base64.b64encode(Path("{PICTURE}").read_bytes()).decode()
 question = [
     {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{picture}}"}}}},
     {{"type": "text", "text": "{PROMPT}"}},
 ]
-client = OpenAI(base_url="{url}", api_key={key})
-sent = time.perf_counter()
-first = None
-stream = client.chat.completions.create(
-    model="{model}",
-    messages=[{{"role": "user", "content": question}}],
-    max_tokens={sampling.max_tokens},
-    temperature={sampling.temperature:g},
-    top_p={sampling.top_p:g},
-    stream=True,
-)
-for chunk in stream:
-    text = chunk.choices[0].delta.content if chunk.choices else None
-    if text:
-        first = first or time.perf_counter()
-        print(text, end="", flush=True)
-print(f"\\nTTFT {{first - sent:.3f}} s, E2E {{time.perf_counter() - sent:.3f}} s")
 '''
 
 

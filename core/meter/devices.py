@@ -23,6 +23,11 @@ def devices_of(endpoint: Endpoint) -> frozenset[str]:
     return frozenset(f"{kind}:{index.strip()}" if index else kind for index in indices.split(","))
 
 
+def measure_lock(locks_dir: Path, device: str) -> Path:
+    """What whoever measures on a device holds, between processes."""
+    return lock_path(locks_dir, f"device-{device}.measure")
+
+
 @dataclass(eq=False, slots=True)
 class Ticket:
     """A place in the queue, and after its admission the right to measure on its devices."""
@@ -78,8 +83,7 @@ class DeviceQueue:
 
     def _try_lock(self, ticket: Ticket) -> bool:
         for device in sorted(ticket.devices):
-            path = lock_path(self._locks_dir, f"device-{device}.measure")
-            descriptor = try_lock(path)
+            descriptor = try_lock(measure_lock(self._locks_dir, device))
             if descriptor is None:
                 while ticket.descriptors:
                     unlock(ticket.descriptors.pop())

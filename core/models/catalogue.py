@@ -3,13 +3,12 @@
 Reads names, sizes and provenance notes; loads no weights.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.domain.specs import Weights
-from core.models.conversion import PROVENANCE_FILE
+from core.models.conversion import read_provenance_note
 from core.settings import Settings
 
 AWQ_SUFFIX = "-awq"
@@ -54,7 +53,7 @@ def list_models(settings: Settings) -> tuple[StoredModel, ...]:
 
 
 def _forms(folder: Path, kind: Weights) -> list[StoredForm]:
-    note = _provenance(folder)
+    note = read_provenance_note(folder)
     own_files = [path for path in folder.iterdir() if path.is_file()]
     size_bytes = sum(path.stat().st_size for path in own_files)
     found = [StoredForm(weights=kind, path=folder, size_bytes=size_bytes, provenance=note)]
@@ -62,11 +61,3 @@ def _forms(folder: Path, kind: Weights) -> list[StoredForm]:
         size_bytes = gguf.stat().st_size
         found.append(StoredForm(weights=Weights.GGUF, path=gguf, size_bytes=size_bytes, provenance=note))
     return found
-
-
-def _provenance(folder: Path) -> dict[str, Any] | None:
-    try:
-        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) else None

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from core import units
 from core.errors import ModelError
@@ -152,6 +153,15 @@ def write_provenance(
     }
     text = json.dumps(note, indent=2, ensure_ascii=False)
     (folder / PROVENANCE_FILE).write_text(text + "\n", "utf-8")
+
+
+def read_provenance_note(folder: Path) -> dict[str, Any] | None:
+    """The note that `write_provenance` left in `folder`; None if there is none or it can't be read."""
+    try:
+        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
 
 
 def _version(package: str) -> str | None:

@@ -6,7 +6,6 @@ engine that serves LLaVA can load. Imports no engine library.
 """
 
 import hashlib
-import json
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from core.models.conversion import (
     PROVENANCE_FILE,
     Report,
     exclusive,
+    read_provenance_note,
     require_space,
     run_child,
     staging,
@@ -118,9 +118,5 @@ def _hash(files: tuple[tuple[Path, int], ...]) -> str:
 
 def _made_from(folder: Path) -> str | None:
     """The fingerprint in the note that was left with the checkpoint; None if there is none."""
-    try:
-        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    source = note.get("source") if isinstance(note, dict) else None
+    source = (read_provenance_note(folder) or {}).get("source")
     return source.get("trained") if isinstance(source, dict) else None

@@ -17,11 +17,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from core.models.vision import CHAT_TEMPLATE_FILE
+
 IMAGE_TOKEN = "<image>"
 IMAGE_TOKEN_ID = 16
 _REPLACED_TOKEN = "<empty_output>"
 
-LMDEPLOY_TEMPLATE_FILE = "lmdeploy_chat_template.json"
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 _CHAT_TEMPLATE = (
@@ -57,7 +58,7 @@ def write_files(architecture: dict[str, Any], text_dir: Path, folder: Path) -> N
     _write(folder / "tokenizer.json", with_image_token(_read(text_dir / "tokenizer.json")))
     tokenizer_config = _read(text_dir / "tokenizer_config.json")
     _write(folder / "tokenizer_config.json", {**tokenizer_config, "processor_class": "LlavaProcessor"})
-    _write(folder / LMDEPLOY_TEMPLATE_FILE, lmdeploy_template())
+    _write(folder / CHAT_TEMPLATE_FILE, lmdeploy_template())
     (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, "utf-8")
     shutil.copy(text_dir / "generation_config.json", folder)
 

@@ -18,9 +18,9 @@ from core.config.models import MODEL_NAME
 from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.models.conversion import (
-    PROVENANCE_FILE,
     Report,
     exclusive,
+    read_provenance_note,
     require_space,
     run_child,
     staging,
@@ -146,11 +146,8 @@ def _shards(source: Path) -> tuple[Path, ...]:
 
 
 def _require_same_origin(folder: Path, origin: dict[str, str]) -> None:
-    try:
-        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        note = {}
-    if note.get("source") != origin:
+    note = read_provenance_note(folder)
+    if note is None or note.get("source") != origin:
         raise InputError(
             f"{folder} is there already, made from something else",
             hint="Choose another name, or remove that folder.",

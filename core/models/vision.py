@@ -16,7 +16,7 @@ from core.errors import InputError
 from core.models.sizes import checkpoint_folder, read_json, text_config
 from core.models.vision_cost import FixedSize, NativeResolution, PictureCost, Preprocessing, Tiles
 
-__all__ = ["PictureCost", "VisionModel", "is_vision", "not_served", "refusal", "vision_of"]
+__all__ = ["PictureCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
 
 CHAT_TEMPLATE_FILE = "lmdeploy_chat_template.json"
 """A `ChatTemplateConfig` of LMDeploy that a checkpoint may bring along."""
@@ -108,7 +108,7 @@ def refusal(lane: LaneSpec) -> ErrorInfo | None:
 
 def not_served(lane: LaneSpec) -> ErrorInfo | None:
     """Why the lane's engine can't serve its vision model at all; None for any other lane."""
-    vision = _lane_vision(lane)
+    vision = lane_vision(lane)
     return _unless_served(lane, vision) if vision else None
 
 
@@ -116,10 +116,11 @@ def is_vision(lane: LaneSpec) -> bool:
     """Whether the lane is one for pictures, by its checkpoint or by what was written about its endpoint."""
     if lane.endpoint:
         return lane.endpoint.vision is True
-    return _lane_vision(lane) is not None
+    return lane_vision(lane) is not None
 
 
-def _lane_vision(lane: LaneSpec) -> VisionModel | None:
+def lane_vision(lane: LaneSpec) -> VisionModel | None:
+    """The vision side of what the lane loads; None as for `vision_of`, for a GGUF form and for endpoints."""
     if lane.model is None or lane.weights is Weights.GGUF:
         return None
     return vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)

@@ -7,7 +7,8 @@ from core.domain.conversation import Message
 from core.domain.pictures import Picture
 from core.domain.runs import ErrorInfo, RequestPlan, RequestRecord
 from core.domain.specs import EngineKind, LaneSpec
-from core.models.vision import PictureCost, refusal, vision_of
+from core.errors import InputError
+from core.models.vision import PictureCost, lane_vision, refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +30,15 @@ class ContextUse:
 
 def picture_cost(lane: LaneSpec, picture: Picture) -> PictureCost | None:
     """What the picture becomes for the lane's model; None where that is not known."""
-    vision = vision_of(lane.model.path(lane.weights) or lane.model.checkpoint) if lane.model else None
+    vision = lane_vision(lane)
     return vision.cost(picture.width_px, picture.height_px) if vision else None
+
+
+def picture_costs(lane: LaneSpec, pictures: Iterable[Picture]) -> list[PictureCost] | None:
+    """What each of the pictures becomes; None if that of any is not known."""
+    costs = [picture_cost(lane, picture) for picture in pictures]
+    known = [cost for cost in costs if cost]
+    return known if len(known) == len(costs) else None
 
 
 def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, str]:
@@ -41,20 +49,17 @@ def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, str]:
     seen = {}
     for request in requests:
         pictures = request.messages[-1].pictures if request.messages else ()
-        costs = [picture_cost(request.lane, picture) for picture in pictures]
-        known = [cost for cost in costs if cost]
-        if known and len(known) == len(costs):
-            sizes = ", ".join(dict.fromkeys(f"{cost.width_px} × {cost.height_px}" for cost in known))
-            seen[request.lane.name] = f"{sum(cost.tokens for cost in known):,} tokens at {sizes} px"
+        if costs := picture_costs(request.lane, pictures):
+            sizes = ", ".join(dict.fromkeys(f"{cost.width_px} × {cost.height_px}" for cost in costs))
+            seen[request.lane.name] = f"{sum(cost.tokens for cost in costs):,} tokens at {sizes} px"
     return seen
 
 
 def context_use(lane: LaneSpec, messages: Sequence[Message]) -> ContextUse:
     """How the messages' pictures fill the context of the lane; reads files, sends nothing."""
-    costs = [picture_cost(lane, picture) for message in messages for picture in message.pictures]
-    known = [cost.tokens for cost in costs if cost]
+    costs = picture_costs(lane, (picture for message in messages for picture in message.pictures))
     return ContextUse(
-        picture_tokens=sum(known) if len(known) == len(costs) else None,
+        picture_tokens=None if costs is None else sum(cost.tokens for cost in costs),
         context_tokens=context_tokens(lane),
     )
 
@@ -65,7 +70,7 @@ def context_tokens(lane: LaneSpec) -> int | None:
         return None
     if lane.kind is not EngineKind.TRANSFORMERS:
         return lane.settings.session_len
-    vision = vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)
+    vision = lane_vision(lane)
     return vision.context_tokens if vision else None
 
 
@@ -74,6 +79,12 @@ def not_sendable(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | Non
     if not any(message.pictures for message in messages):
         return None
     return refusal(lane) or too_large(lane, messages)
+
+
+def require_sendable(lane: LaneSpec, messages: Sequence[Message]) -> None:
+    """Raises InputError with the lane's name and what `not_sendable` says of it."""
+    if reason := not_sendable(lane, messages):
+        raise InputError(f"{lane.name}: {reason.message}", hint=reason.hint, code=reason.code)
 
 
 def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:

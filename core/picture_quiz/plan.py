@@ -9,7 +9,7 @@ from core.domain.runs import Mode, RequestPlan, TurnPlan, new_id
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.errors import InputError
-from core.models.vision_context import not_sendable
+from core.models.vision_context import require_sendable
 
 MOST_QUESTIONS = 500
 
@@ -47,11 +47,15 @@ class QuizPlan:
             )
         if any(not each.question.strip() for each in self.questions):
             raise InputError("The question is empty", hint="Write a question first.")
+
+    def check_sendable(self) -> None:
+        """Raise InputError for a lane that can't be sent one of the pictures, by its model's files of today.
+
+        So it comes before a start, and is no part of a plan: what was asked then has to stay readable.
+        """
         for lane in self.lanes:
             for question in self.questions:
-                messages = messages_for(question.question, pictures=(question.picture,))
-                if reason := not_sendable(lane, messages):
-                    raise InputError(f"{lane.name}: {reason.message}", hint=reason.hint, code=reason.code)
+                require_sendable(lane, messages_for(question.question, pictures=(question.picture,)))
 
     def turn(self, place: int) -> TurnPlan:
         """The question at `place` as a turn of its own: no lane sees another question or its answer."""

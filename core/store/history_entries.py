@@ -134,8 +134,9 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
     """The rows of `part` as entries, in their order."""
     turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
     run_ids = [row.id for row in rows if row.kind == RunKind.BENCH]
-    took_part = _turn_lanes(connection, turn_ids) | _bench_lanes(connection, run_ids)
     answers = _answers(connection, turn_ids)
+    took_part = {turn_id: [row.spec for row in found] for turn_id, found in answers.items()}
+    took_part |= _bench_lanes(connection, run_ids)
     summaries = {turn_id: _turn_summary(found) for turn_id, found in answers.items()}
     summaries |= _kept_summaries(connection, run_ids)
     return tuple(
@@ -165,39 +166,25 @@ def _title(kind: RunKind) -> ColumnElement[str]:
     return bench_runs.c.title if kind is RunKind.BENCH else turns.c.prompt
 
 
-def _turn_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
-    chosen = (
-        select(requests.c.turn_id.label("item"), lanes.c.spec)
-        .join(lanes, lanes.c.id == requests.c.lane_id)
-        .where(requests.c.turn_id.in_(ids))
-        .order_by(requests.c.position)
-    )
-    return _by_item(connection, chosen)
-
-
 def _bench_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
     chosen = (
-        select(bench_lanes.c.run_id.label("item"), lanes.c.spec)
+        select(bench_lanes.c.run_id, lanes.c.spec)
         .join(lanes, lanes.c.id == bench_lanes.c.lane_id)
         .where(bench_lanes.c.run_id.in_(ids))
         .order_by(bench_lanes.c.position)
     )
-    return _by_item(connection, chosen)
-
-
-def _by_item(connection: Connection, chosen: Select[Any]) -> dict[str, list[LaneSpec]]:
     found: dict[str, list[LaneSpec]] = {}
     for row in connection.execute(chosen):
-        found.setdefault(row.item, []).append(row.spec)
+        found.setdefault(row.run_id, []).append(row.spec)
     return found
 
 
 def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]]:
-    """Of each turn its requests' ends and stamps, in the order in which they were planned."""
+    """Of each turn its requests' lanes, ends and stamps, in the order in which they were planned."""
     chosen: Select[Any] = (
         select(
             requests.c.turn_id,
-            lanes.c.name,
+            lanes.c.spec,
             requests.c.phase,
             requests.c.finish_reason,
             requests.c.timing,
@@ -218,7 +205,7 @@ def _turn_summary(answers: Sequence[Row[Any]]) -> Summary:
     return Summary(
         lanes=tuple(
             LaneSummary(
-                lane=row.name,
+                lane=row.spec.name,
                 ttft_s=row.timing.ttft_s if row.timing else None,
                 decode_tok_per_s=row.timing.decode_tok_per_s if row.timing else None,
             )

@@ -47,8 +47,10 @@ def _running() -> tuple[JobStatus, ...]:
 
 def _show_failed_start(running: tuple[JobStatus, ...]) -> None:
     """A job that failed before there was a run to show: the newest one only."""
+    if running:
+        return
     newest = next(iter(Jobs(resources.resources().settings).statuses(JOB_KIND)), None)
-    if running or newest is None or newest.state is not JobState.FAILED or _has_run(newest.id):
+    if newest is None or newest.state is not JobState.FAILED or _has_run(newest.id):
         return
     with st.container(border=True):
         show_job(newest)
@@ -115,9 +117,8 @@ def _record(status: JobStatus) -> BenchRecord | None:
     if status.state is not JobState.RUNNING:
         return None
     try:
-        if resources.bench_runs().run(status.id) is None:
-            return None
         return resources.run_records().record(status.id)
     except LMDynoError as error:
-        show_error(error)
+        if error.code != "no-such-run":
+            show_error(error)
         return None

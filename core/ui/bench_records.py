@@ -41,7 +41,7 @@ class RunRecords:
     def record(self, run_id: str) -> BenchRecord:
         """The run as it stands now; raises StoreError (`no-such-run`)."""
         with self._lock:
-            known = self._records.pop(run_id, None)
+            known = self._records.get(run_id)
         run = self._source.run(run_id)
         if known is None or run is None:
             record = self._source.record(run_id)
@@ -51,6 +51,7 @@ class RunRecords:
             record = self._grown(known, run)
         with self._lock:
             self._records[run_id] = record
+            self._records.move_to_end(run_id)
             while len(self._records) > 1 and self._kept_requests() > _KEPT_REQUESTS:
                 self._records.popitem(last=False)
         return record

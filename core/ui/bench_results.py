@@ -7,6 +7,7 @@ import streamlit as st
 from core import units
 from core.bench.definitions import DEFINITIONS, Tool
 from core.bench.results import BenchResult
+from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.charts_bench import STATISTICS, conditions
 from core.domain.bench import BenchRecord, RunState
 from core.errors import InputError
@@ -162,7 +163,7 @@ def _show_remarks(result: BenchResult) -> None:
         f"{plan.warmup} warm-up requests before each point, left out",
         f"{plan.repeats} repeats in alternating order" if plan.repeats > 1 else "one repeat",
         f"seed {plan.seed}",
-        "grey: too few requests for that percentile (p95 needs 30, p99 100)",
+        f"grey: too few requests for that percentile (p95 needs {P95_MIN_N}, p99 {P99_MIN_N})",
     ]
     st.caption(escape(" · ".join(parts)))
     notes = dict.fromkeys(

@@ -18,7 +18,7 @@ def read(room: Room, lanes: Sequence[LaneSpec]) -> ChatSettings:
     """What the controls say now, also inside a callback; raises InputError for impossible sampling."""
     state, key = st.session_state, room.key
     return ChatSettings(
-        lanes=tuple(lane for lane in lanes if lane.name in state[key("lanes")]),
+        lanes=picked_lanes(room, lanes),
         mode=Mode(state[key("mode")]),
         baseline=state[key("baseline")],
         system_prompt=state[key("system_prompt")],
@@ -37,6 +37,12 @@ def read(room: Room, lanes: Sequence[LaneSpec]) -> ChatSettings:
 def picked(room: Room) -> list[str]:
     names: list[str] = st.session_state[room.key("lanes")]
     return names
+
+
+def picked_lanes(room: Room, lanes: Sequence[LaneSpec]) -> tuple[LaneSpec, ...]:
+    """Of `lanes` those that are picked, in their own order."""
+    names = picked(room)
+    return tuple(lane for lane in lanes if lane.name in names)
 
 
 def baseline(room: Room) -> str:

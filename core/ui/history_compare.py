@@ -22,6 +22,7 @@ from core.ui import history_comparison_rows, history_entry, history_state, resou
 from core.ui.bench_view import chart_tools
 from core.ui.components import color_of, escape
 from core.ui.history_address import BASELINE
+from core.ui.history_comparison_rows import cell_text
 from core.ui.history_list import show_outcome
 
 _BASELINE = "history_baseline"
@@ -79,8 +80,9 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
     named = history_state.address().baseline
     st.session_state[_BASELINE] = named if named in ids else ids[0]
     lines = [
-        f"| {letter} | [{escape(entry.title)}](history?run={entry.id}) | {escape(', '.join(entry.lanes))} "
-        f"| {history_entry.moment(entry.created_at)} | {escape(entry.host or '–')} |"
+        f"| {letter} | [{cell_text(entry.title)}](history?run={entry.id}) "
+        f"| {cell_text(', '.join(entry.lanes))} "
+        f"| {history_entry.moment(entry.created_at)} | {cell_text(entry.host or '–')} |"
         for letter, entry in zip(LETTERS, entries, strict=False)
     ]
     st.markdown("\n".join(["| | Run | Lanes | When | Machine |", "|:--|:--|:--|:--|:--|", *lines]))

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from core import units
-from core.bench.comparison import FIGURES, MORE_IS_BETTER, ComparedPoint, Comparison, Difference
+from core.bench.comparison import FIGURES, MORE_IS_BETTER, ComparedPoint, Comparison, Difference, figure_text
 from core.bench.statistics import Interval
 from core.charts_comparison import LETTERS, point_name
 from core.ui.components import escape
 
-_LATENCIES = frozenset(name for name in FIGURES if "_s." in name)
 _SHOWN_AS_NONE = 0.0005
 """Such changes read 0.0 %."""
 _COLUMNS = (
@@ -39,7 +38,7 @@ def figure_table(comparison: Comparison, figure: str) -> str:
     for each in comparison.points:
         if any(value is not None for value in each.values(figure)):
             cells = "".join(f" {cell} |" for cell in _cells(comparison, each, figure))
-            lines.append(f"| {_escaped(point_name(each))} |{cells}")
+            lines.append(f"| {cell_text(point_name(each))} |{cells}")
     return "\n".join(lines)
 
 
@@ -110,9 +109,7 @@ def _cells(comparison: Comparison, each: ComparedPoint, figure: str) -> list[str
 
 
 def _cell(figure: str, value: float | None, change: float | None, interval: Interval | None) -> str:
-    if value is None:
-        return units.UNKNOWN
-    text = _unbroken(units.milliseconds(value) if figure in _LATENCIES else f"{value:,.4g}")
+    text = _unbroken(figure_text(figure, value))
     if change is None:
         return text
     span = ""
@@ -132,6 +129,6 @@ def _color(figure: str, change: float, interval: Interval | None) -> str:
     return "green" if (change > 0) == (figure in MORE_IS_BETTER) else "red"
 
 
-def _escaped(text: str) -> str:
+def cell_text(text: str) -> str:
     """Text of people or files, so that a Markdown table shows it as it is."""
     return " ".join(escape(text).replace("|", "\\|").split())

@@ -45,7 +45,7 @@ def show_quiz(room: Room) -> None:
         "Asks the picked lanes one question after another, each on its own, and counts what they get right. "
         "It goes on when you leave this page."
     )
-    picked = [lane for lane in offered if lane.name in chat_controls.picked(room)]
+    picked = chat_controls.picked_lanes(room, offered)
     show_limits(picked, ())
     if needs_preparing(picked):
         show_preparing()

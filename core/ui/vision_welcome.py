@@ -19,13 +19,11 @@ def show_vision_welcome(room: Room) -> None:
     with st.chat_message("assistant", avatar=":material/imagesmode:"):
         st.subheader("One picture, every engine", anchor=False)
         st.markdown("Add pictures below and ask about them, or begin with a drawn scene.")
-    picked = chat_controls.picked(room)
-    lanes = [lane for lane in resources.lanes().lanes if lane.name in picked]
-    if needs_preparing(lanes):
+    if needs_preparing(chat_controls.picked_lanes(room, resources.lanes().lanes)):
         show_preparing()
     else:
         _show_scenes(room)
-        show_cards(picked)
+        show_cards(chat_controls.picked(room))
 
 
 def ask_about(room: Room, picture: GalleryPicture) -> None:

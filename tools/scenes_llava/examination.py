@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from scenes.drawing import draw
 from scenes.exam import Item
-from scenes.scoring import is_right, wilson
+from scenes.scoring import is_right
 from torch import Tensor
 
+from core.picture_quiz.scores import wilson
 from scenes_llava.model import ScenesLlava
 from scenes_llava.prompts import END_ID, Prompter, Turn
 
@@ -92,6 +93,6 @@ def accuracy(items: Sequence[Item], answers: Sequence[str | None]) -> dict[str, 
             "right": right[topic],
             "asked": asked[topic],
             "share": round(right[topic] / asked[topic], 4),
-            "interval_95": [round(bound, 4) for bound in interval] if interval else None,
+            "interval_95": [round(interval.low, 4), round(interval.high, 4)] if interval else None,
         }
     return table

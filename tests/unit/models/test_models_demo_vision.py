@@ -13,8 +13,8 @@ from core.config import VISION_DEMO_NAME, demo_model, demo_vision_model
 from core.domain.specs import EngineKind
 from core.errors import ModelError
 from core.models import demo, demo_vision
-from core.models.demo_vision_files import LMDEPLOY_TEMPLATE_FILE, with_image_token
-from core.models.vision import vision_of
+from core.models.demo_vision_files import with_image_token
+from core.models.vision import CHAT_TEMPLATE_FILE, vision_of
 from core.settings import load_settings
 
 
@@ -189,6 +189,6 @@ def test_engines_are_told_what_it_takes(real):
     vision = vision_of(model.checkpoint)
     assert vision is not None
     assert vision.served_by >= {EngineKind.TRANSFORMERS, EngineKind.PYTORCH}
-    assert vision.lmdeploy_chat_template == str(Path(model.checkpoint) / LMDEPLOY_TEMPLATE_FILE)
+    assert vision.lmdeploy_chat_template == str(Path(model.checkpoint) / CHAT_TEMPLATE_FILE)
     assert vision.cost(480, 300).tokens == 100
     assert model == replace(demo_vision_model(load_settings()), name=VISION_DEMO_NAME)

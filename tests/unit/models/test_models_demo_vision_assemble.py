@@ -17,7 +17,8 @@ from scenes_llava.recipe import TINY
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from core.models import demo_vision_assemble
-from core.models.demo_vision_files import IMAGE_TOKEN_ID, LMDEPLOY_TEMPLATE_FILE
+from core.models.demo_vision_files import IMAGE_TOKEN_ID
+from core.models.vision import CHAT_TEMPLATE_FILE
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -158,7 +159,7 @@ def test_lmdeploy_gets_the_same_tokens_and_pixels(tiny, processor, name, templat
     from lmdeploy.vl.model.llava_hf import LlavaHfVisionModel
 
     folder = str(tiny[2])
-    file = f"{folder}/{LMDEPLOY_TEMPLATE_FILE}"
+    file = f"{folder}/{CHAT_TEMPLATE_FILE}"
     chat_template = get_chat_template(
         folder, ChatTemplateConfig.from_json(file) if template == "file" else None
     )

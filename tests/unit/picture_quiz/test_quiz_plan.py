@@ -40,9 +40,15 @@ def test_no_lane_or_an_empty_question_is_refused():
 
 
 def test_a_lane_that_takes_no_pictures_is_refused_by_its_name():
+    quiz = plan(question("1?"), lanes=(lane("one"), lane("blind", vision=False)))
     with pytest.raises(InputError, match="blind: ") as refused:
-        plan(question("1?"), lanes=(lane("one"), lane("blind", vision=False)))
+        quiz.check_sendable()
     assert refused.value.code == "text-only"
+
+
+def test_a_quiz_is_read_again_when_its_lane_takes_no_pictures_any_more():
+    quiz = plan(question("1?", "a"), lanes=(lane("blind", vision=False),))
+    assert decode(QuizPlan, encode(quiz)) == quiz
 
 
 def test_one_question_is_asked_of_every_picture_with_the_same_answers():

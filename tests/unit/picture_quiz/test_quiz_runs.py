@@ -66,6 +66,12 @@ def test_a_quiz_asks_every_lane_with_the_picture_and_keeps_every_record(settings
         assert url == Shelf(settings.pictures_dir).data_url(picture)
 
 
+def test_a_quiz_for_a_lane_that_takes_no_pictures_is_not_started(settings, picture):
+    with pytest.raises(InputError, match="blind: "):
+        start_quiz(settings, plan(question("?", picture=picture), lanes=(lane("blind", vision=False),)))
+    assert not Jobs(settings).statuses(JOB_KIND)
+
+
 def test_a_stopped_quiz_keeps_what_was_answered(settings, server, picture):
     lanes = (saying(server, "slow", "red " * 10, interval_s=0.05),)
     quiz = plan(*[question("Which colour?", "red", picture=picture)] * 40, lanes=lanes)

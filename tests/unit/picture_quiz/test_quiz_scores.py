@@ -64,3 +64,7 @@ def test_wilsons_interval_is_the_published_one(right, asked, low, high):
     interval = wilson(right, asked)
     assert interval.low == pytest.approx(low, abs=5e-5)
     assert interval.high == pytest.approx(high, abs=5e-5)
+
+
+def test_nothing_asked_has_no_interval():
+    assert wilson(0, 0) is None

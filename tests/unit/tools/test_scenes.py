@@ -15,7 +15,7 @@ from scenes.gallery import GALLERY, shape, tables
 from scenes.gallery import scene as scene_of
 from scenes.questions import Kind, all_questions, description, dialogue
 from scenes.scene import Scene, Split, Thing, random_scene
-from scenes.scoring import is_right, wilson
+from scenes.scoring import is_right
 from scenes.targets import FORMS, SCENE_FIELDS, THING_FIELDS, targets
 from scenes.vocabulary import COLORS, HELD_OUT_WORDS, PLACES, SHAPES, is_held_out_number, is_held_out_pair
 
@@ -193,13 +193,6 @@ def test_exact_match_forgives_case_punctuation_and_articles():
     assert is_right("In the center", ("center",))
     assert not is_right("top", ("top left",))
     assert not is_right("", ("red",))
-
-
-def test_wilsons_interval():
-    """The values of the formula for 8 of 10: 0.49 to 0.943."""
-    low, high = wilson(8, 10)
-    assert (round(low, 3), round(high, 3)) == (0.490, 0.943)
-    assert wilson(0, 0) is None
 
 
 def test_the_gallery_has_the_drawn_scenes_as_they_are_made():
