@@ -19,8 +19,8 @@ from core.ui.rooms import Room
 log = logging.getLogger(__name__)
 
 _sending = Lock()
-"""Makes "one turn at a time" hold: a disabled input is only the browser's promise, and Streamlit lets a new
-script thread of a session begin before the old one has ended."""
+"""Makes "one turn at a time" hold: Streamlit lets a new script thread of a session begin before the old one
+has ended."""
 
 
 def submit(room: Room) -> None:
@@ -59,6 +59,7 @@ def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replace
     with _sending:
         conversation = conversations.load(chat)
         if conversation.running:
+            st.toast("Answers are still coming. Wait for them, or stop them with Esc.", icon=":material/info:")
             return False
         try:
             plan = plan_turn(

@@ -81,9 +81,15 @@ def _show_sidebar(room: Room, offered: Sequence[LaneSpec]) -> None:
 
 
 def _show_prompt(room: Room, conversation: Conversation) -> None:
-    """Prompt and Stop, there before any lane streams; with pictures the tray above them."""
+    """Prompt and Stop, there before any lane streams; with pictures the tray above them.
+
+    The prompt stays open meanwhile: a disabled one loses the focus, and `submit_mode="disable"` can stay
+    disabled for good when a fragment's run ends right after the script's.
+    """
     running = [turn.id for turn in conversation.running]
-    with st.bottom:
+    # The container keeps the prompt's place: moved by a button before it, it would be made anew, without what
+    # is being written there.
+    with st.bottom, st.container():
         if running:
             st.button(
                 "Stop",
@@ -101,16 +107,13 @@ def _show_prompt(room: Room, conversation: Conversation) -> None:
         key=room.key("prompt"),
         accept_file="multiple" if room.takes_pictures else False,
         file_type="image" if room.takes_pictures else None,
-        submit_mode="disable",
-        disabled=bool(running),
         on_submit=chat_actions.submit,
         args=(room,),
     )
 
 
 def _show_tray(room: Room, turns: Sequence[TurnRecord]) -> None:
-    names = chat_controls.picked(room)
-    picked = [lane for lane in resources.lanes().lanes if lane.name in names]
+    picked = chat_controls.picked_lanes(room, resources.lanes().lanes)
     tray_view.show_tray(room, picked, turns)
     pictures = [picture for turn in turns for picture in turn.pictures]
     show_limits(picked, [*pictures, *state.chat(room).tray])

@@ -6,9 +6,8 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -19,14 +18,38 @@ from core.settings import PROJECT_ROOT
 START_S = 60
 
 
-@dataclass
 class Dashboard:
-    """A running dashboard and the folder with its state."""
+    """A dashboard that can be ended and started again, and the folder with its state."""
 
-    url: str
-    home: Path
-    process: subprocess.Popen
-    log: Path
+    def __init__(self, home: Path, environ: dict[str, str]) -> None:
+        self.home = home
+        self.log = home / "dashboard.log"
+        self._environ = environ
+        self._port = _free_port()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with self.log.open("a") as output:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "streamlit",
+                    "run",
+                    "streamlit_app.py",
+                    "--server.port",
+                    str(self._port),
+                ],
+                cwd=PROJECT_ROOT,
+                env={**os.environ, **self._environ},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        _wait_until_healthy(self)
 
     def end(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to end, wait until it has; the exit status."""
@@ -40,32 +63,21 @@ def started_dashboard(home: Path, lanes: str, **environ: str) -> Iterator[Dashbo
     home.mkdir(parents=True, exist_ok=True)
     lanes_file = home / "lanes.toml"
     lanes_file.write_text(lanes, "utf-8")
-    port = _free_port()
-    log = home / "dashboard.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "streamlit_app.py", "--server.port", str(port)],
-            cwd=PROJECT_ROOT,
-            env={
-                **os.environ,
-                "LMDYNO_HOME": str(home),
-                "LMDYNO_LANES": str(lanes_file),
-                "STREAMLIT_SECRETS_FILES": str(home / "secrets.toml"),
-                **environ,
-            },
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    dashboard = Dashboard(f"http://127.0.0.1:{port}", home, process, log)
+    places = {
+        "LMDYNO_HOME": str(home),
+        "LMDYNO_LANES": str(lanes_file),
+        "STREAMLIT_SECRETS_FILES": str(home / "secrets.toml"),
+    }
+    dashboard = Dashboard(home, places | environ)
     try:
-        _wait_until_healthy(dashboard)
+        dashboard.start()
         yield dashboard
     finally:
         try:
             dashboard.end()
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            dashboard.process.kill()
+            dashboard.process.wait()
 
 
 class Chat:
@@ -113,7 +125,15 @@ class Chat:
     def ask(self, prompt: str = "What is Ohm's law?") -> None:
         self.input.fill(prompt)
         self.input.press("Enter")
-        expect(self.stop).to_be_visible()
+        # Not Stop: a short answer may be over before the browser looks.
+        expect(self.page.get_by_test_id("stChatMessage").get_by_text(prompt)).to_be_visible()
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        """For what the page does not show; looks while the page goes on."""
+        deadline = monotonic() + START_S
+        while not holds():
+            assert monotonic() < deadline, "it did not come to hold"
+            self.page.wait_for_timeout(50)
 
 
 def _free_port() -> int:

@@ -1,7 +1,6 @@
 """The chat page in a real browser, against a scripted server as the lanes' engines."""
 
 import re
-from time import monotonic
 
 from playwright.sync_api import expect
 
@@ -44,14 +43,33 @@ def test_stop_ends_all_lanes_and_keeps_the_text(chat, server):
     chat.open(pick=("steady", "hanging"))
     chat.ask()
     expect(chat.answer("steady")).to_contain_text("word3")
-    stopped_at = monotonic()
+    expect(chat.stop).to_be_visible()
     chat.page.keyboard.press("Escape")
     expect(chat.regenerate).to_be_visible()
-    assert monotonic() - stopped_at < 15
     expect(chat.answer("steady")).to_contain_text("word3")
-    expect(chat.answer("steady")).not_to_contain_text("word299")
+    expect(chat.answer("steady")).not_to_contain_text("word1199")
     expect(chat.input).to_be_enabled()
-    assert asked(server, "slow")[-1].broken_off
+    chat.wait_until(lambda: asked(server, "slow")[-1].broken_off)
+
+
+def test_the_next_prompt_can_be_written_while_answers_come(chat, server):
+    before = len(asked(server, "slow"))
+    chat.open(pick=("steady",))
+    chat.ask()
+    expect(chat.answer("steady")).to_contain_text("word3")
+    expect(chat.input).to_be_focused()
+    chat.page.keyboard.type("And Kirchhoff's")
+    chat.page.keyboard.press("Enter")
+    expect(chat.page.get_by_text("Answers are still coming")).to_be_visible()
+    expect(chat.input).to_have_value("And Kirchhoff's")
+    chat.page.keyboard.press("Escape")
+    expect(chat.regenerate).to_be_visible()
+    expect(chat.input).to_be_focused()
+    expect(chat.input).to_have_value("And Kirchhoff's")
+    chat.page.keyboard.press("Enter")
+    chat.wait_until(lambda: len(asked(server, "slow")) == before + 2)
+    chat.stop.click()
+    expect(chat.regenerate).to_be_visible()
 
 
 def test_stop_before_the_first_token(chat):
@@ -104,14 +122,15 @@ def test_one_lane_fails_in_its_own_column(chat):
     expect(chat.answer("quick")).to_contain_text("Divide.")
 
 
-def test_the_keyboard_alone_suffices(chat):
+def test_the_keyboard_alone_suffices(chat, server):
+    before = len(asked(server, "markdown"))
     page = chat.open(pick=("quick",)).page
     chat.input.focus()
     page.keyboard.type("Tell me")
     page.keyboard.press("Enter")
     expect(chat.regenerate).to_be_visible()
     page.keyboard.press("Alt+g")
-    expect(chat.stop).to_be_visible()
+    chat.wait_until(lambda: len(asked(server, "markdown")) == before + 2)
     expect(chat.regenerate).to_be_visible()
     page.keyboard.press("Alt+n")
     expect(page.get_by_text("One prompt, every engine")).to_be_visible()
