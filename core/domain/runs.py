@@ -229,6 +229,25 @@ class TurnRecord:
     replaces: str | None = None
     pictures: tuple[Picture, ...] = ()
 
+    @classmethod
+    def of(
+        cls, plan: TurnPlan, requests: tuple[RequestRecord, ...], machine: Machine | None = None
+    ) -> "TurnRecord":
+        """The plan with what became of its requests."""
+        return cls(
+            id=plan.id,
+            conversation_id=plan.conversation_id,
+            created_at=plan.created_at,
+            prompt=plan.prompt,
+            system_prompt=plan.system_prompt,
+            mode=plan.mode,
+            sampling=plan.sampling,
+            requests=requests,
+            machine=machine,
+            replaces=plan.replaces,
+            pictures=plan.pictures,
+        )
+
     @property
     def done(self) -> bool:
         return all(request.phase is Phase.DONE for request in self.requests)

@@ -45,20 +45,7 @@ class RunningTurn:
         return self._turn.done
 
     def record(self) -> TurnRecord:
-        plan = self.plan
-        return TurnRecord(
-            id=plan.id,
-            conversation_id=plan.conversation_id,
-            created_at=plan.created_at,
-            prompt=plan.prompt,
-            system_prompt=plan.system_prompt,
-            mode=plan.mode,
-            sampling=plan.sampling,
-            requests=self._turn.records(),
-            machine=self._recorder.machine,
-            replaces=plan.replaces,
-            pictures=plan.pictures,
-        )
+        return TurnRecord.of(self.plan, self._turn.records(), self._recorder.machine)
 
     async def _run(self) -> None:
         saver = asyncio.create_task(self._save_as_it_happens())

@@ -80,17 +80,9 @@ def turns_before(turns: Sequence[TurnRecord], turn_id: str | None) -> Sequence[T
 
 def planned_record(plan: TurnPlan) -> TurnRecord:
     """The turn as it stands before anything was sent."""
-    return TurnRecord(
-        id=plan.id,
-        conversation_id=plan.conversation_id,
-        created_at=plan.created_at,
-        prompt=plan.prompt,
-        system_prompt=plan.system_prompt,
-        mode=plan.mode,
-        sampling=plan.sampling,
-        pictures=plan.pictures,
-        replaces=plan.replaces,
-        requests=tuple(
+    return TurnRecord.of(
+        plan,
+        tuple(
             RequestRecord(id=request.id, turn_id=plan.id, lane=request.lane, messages=request.messages)
             for request in plan.requests
         ),
