@@ -131,17 +131,20 @@ def _stream(
 
 
 def _show_finished(record: RequestRecord, standing: Standing | None, *, height: int | None) -> None:
-    with _answer_box(record, height, running=False):
-        st.empty()  # where the status line was: the text keeps its place in the page
+    """Every part in the place that it had in `_follow`, whose fragment is a container of its own."""
+    with st.container():
+        with _answer_box(record, height, running=False):
+            st.empty()  # where the status line was
+            with st.container():
+                if record.reasoning:
+                    with _reasoning_expander():
+                        show_text(record.reasoning)
+            show_text(record.text)
+            _show_end(record)
         with st.container():
-            if record.reasoning:
-                with _reasoning_expander():
-                    show_text(record.reasoning)
-        show_text(record.text)
-        _show_end(record)
-    show_figures(record, standing)
-    if record.error and record.lane.is_local:
-        _offer_restart(record)
+            show_figures(record, standing)
+            if record.error and record.lane.is_local:
+                _offer_restart(record)
 
 
 def _answer_box(request: RequestRecord, height: int | None, *, running: bool) -> DeltaGenerator:

@@ -113,6 +113,23 @@ def test_a_click_in_mid_stream_starts_and_cancels_nothing(chat, server):
     expect(chat.regenerate).to_be_visible()
 
 
+def test_a_finished_lane_stays_as_it_is_when_its_page_is_drawn_again(chat):
+    chat.open(pick=("quick", "steady"))
+    chat.ask()
+    figures = chat.page.get_by_test_id("stMetric")
+    expect(figures).to_have_count(3)
+    chat.page.get_by_role("radio", name="One after another").click()
+    length = text_length(chat.answer("steady"))
+    chat.page.wait_for_function(
+        "([box, length]) => box.innerText.length > length + 40",
+        arg=[chat.answer("steady").element_handle(), length],
+    )
+    expect(figures).to_have_count(3)
+    expect(chat.answer("quick").get_by_test_id("stMetric")).to_have_count(0)
+    chat.stop.click()
+    expect(chat.regenerate).to_be_visible()
+
+
 def test_one_lane_fails_in_its_own_column(chat):
     chat.open(pick=("quick", "broken"))
     chat.ask()
