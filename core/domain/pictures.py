@@ -1,9 +1,12 @@
 """What a picture in a conversation is: its hash and sizes. Knows no image format and reads no file."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MAX_PICTURES = 8
 """Pictures in one turn."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,3 +24,8 @@ class Picture:
     """Of the stored file; a data URL is about a third longer."""
     name: str = ""
     """What a person called it; text only, never used as a path."""
+
+
+def named_pictures(texts: Iterable[str]) -> frozenset[str]:
+    """The hashes of the pictures that texts such as stored plans name; whatever looks like one counts."""
+    return frozenset(sha256 for text in texts for sha256 in _SHA256.findall(text))

@@ -3,6 +3,7 @@
 import sys
 
 from core.codec import encode
+from core.domain.pictures import named_pictures
 from core.errors import InputError
 from core.jobs.book import Jobs
 from core.jobs.records import JobSpec
@@ -13,7 +14,11 @@ JOB_KIND = "picture-quiz"
 
 
 def start_quiz(settings: Settings, plan: QuizPlan) -> str:
-    """Start the quiz in a process of its own and return its id. Raises InputError while another one runs."""
+    """Start the quiz in a process of its own and return its id.
+
+    Raises InputError while another one runs, and for a lane that can't be sent one of the pictures.
+    """
+    plan.check_sendable()
     if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
         raise InputError("A quiz runs already", hint="Wait for its end, or stop it.", code="already-running")
     return Jobs(settings).start(
@@ -26,4 +31,13 @@ def start_quiz(settings: Settings, plan: QuizPlan) -> str:
             python=sys.executable,
             env={"LMDYNO_HOME": str(settings.home)},
         )
+    )
+
+
+def pictures_of_jobs(settings: Settings) -> frozenset[str]:
+    """The hashes of all pictures that jobs need: of every quiz, and of whatever goes on or waits."""
+    return named_pictures(
+        encode(status.spec.arguments).decode()
+        for status in Jobs(settings).statuses()
+        if status.spec.kind == JOB_KIND or not status.state.ended
     )

@@ -6,9 +6,13 @@ cost their own pictures a clear message, nothing else.
 
 import base64
 import hashlib
+import logging
 import os
 import re
 import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +23,8 @@ from core.domain.pictures import Picture
 from core.errors import StoreError
 from core.pictures.intake import CheckedPicture
 from core.pictures.kinds import Kind, kind_of
+
+log = logging.getLogger(__name__)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MEDIA_TYPES = {Kind.PNG: "image/png", Kind.JPEG: "image/jpeg"}
@@ -34,15 +40,18 @@ class Shelf:
         self._shrunk = lru_cache(maxsize=_THUMBNAILS)(self._shrink)
 
     def put(self, checked: CheckedPicture) -> Picture:
-        """Store the picture unless its file is there and whole already.
+        """Store the picture unless its file is there and whole already; either way it is new for `remove`.
 
         Raises:
             StoreError: `picture-not-stored`: no space, or no right to write.
         """
         picture = checked.picture
+        path = self._path(picture.sha256)
+        with suppress(OSError):  # most often there is no such file yet
+            os.utime(path)
         if self._content(picture) is None:
             try:
-                _write(self._path(picture), checked.data)
+                _write(path, checked.data)
             except OSError as exc:
                 raise StoreError(
                     f"{_subject(picture)} can't be stored: {exc.strerror or exc}.",
@@ -70,13 +79,29 @@ class Shelf:
         """What a message carries, with the type that the bytes have; raises StoreError like `read`."""
         return data_url(self.read(picture))
 
+    def remove(self, sha256s: Iterable[str], *, put_before: datetime) -> int:
+        """Delete the files of these pictures that nobody has put since; returns how many.
+
+        A picture that somebody chose again meanwhile may be one that no record names yet. One that can't be
+        deleted stays, and the log says so.
+        """
+        removed = 0
+        for sha256 in sha256s:
+            try:
+                removed += _remove(self._path(sha256), put_before.timestamp())
+            except FileNotFoundError:  # never here, or another process was first
+                continue
+            except OSError as exc:
+                log.warning("picture not removed reason=%s", exc.strerror)
+        return removed
+
     def thumbnail(self, picture: Picture, side_px: int) -> bytes | None:
         """The picture in its own type, at most `side_px` wide and high. None if its file is gone or damaged.
 
         The last few hundred stay in memory.
         """
         try:
-            return self._shrunk(picture, side_px) if self._path(picture).is_file() else None
+            return self._shrunk(picture, side_px) if self._path(picture.sha256).is_file() else None
         except StoreError:
             return None
 
@@ -91,14 +116,14 @@ class Shelf:
     def _content(self, picture: Picture) -> bytes | None:
         """None unless the file has the hash that names it."""
         try:
-            content = self._path(picture).read_bytes()
+            content = self._path(picture.sha256).read_bytes()
         except OSError:
             return None
         return content if hashlib.sha256(content).hexdigest() == picture.sha256 else None
 
-    def _path(self, picture: Picture) -> Path:
+    def _path(self, sha256: str) -> Path:
         # Records come from other machines, too: what is no hash has no file, and is no path.
-        name = picture.sha256 if _SHA256.fullmatch(picture.sha256) else "0" * 64
+        name = sha256 if _SHA256.fullmatch(sha256) else "0" * 64
         return self._folder / name[:2] / name
 
 
@@ -114,10 +139,30 @@ def _subject(picture: Picture) -> str:
 def _write(path: Path, data: bytes) -> None:
     """All or nothing; whoever writes the same picture at the same time writes the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    draft = _beside(path)
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(data)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _remove(path: Path, put_before_s: float) -> bool:
+    """Whether the file was old enough; raises OSError."""
+    if path.stat().st_mtime >= put_before_s:
+        return False
+    aside = _beside(path)
+    path.rename(aside)
+    # A `put` between these two looks has refreshed the file that it found, which goes back; one that finds
+    # none writes its own.
+    if aside.stat().st_mtime >= put_before_s:
+        aside.replace(path)
+        return False
+    aside.unlink()
+    return True
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody else uses, in the same folder."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}")

@@ -4,13 +4,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, union_all
+from sqlalchemy import ColumnElement, Connection, func, select, union_all
 
 from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind, Summary
 from core.domain.runs import utc_now
-from core.store import history_entries
+from core.store import history_entries, purging
 from core.store.access import Access, insert_new, upsert
 from core.store.history_entries import SUMMARY_VERSION, TABLES
+from core.store.purging import Purged
 from core.store.tables import annotations, bench_summaries, lanes, machines
 
 
@@ -112,17 +113,10 @@ class History(Access):
             for item_id in item_ids:
                 self._set(connection, kind, item_id, {"deleted_at": None})
 
-    def purge(self, deleted_before: datetime) -> int:
-        """Remove for good what was deleted before that moment; returns how many entries."""
-        removed = 0
+    def purge(self, deleted_before: datetime) -> Purged:
+        """Remove for good what was deleted before that moment; the files of pictures are the caller's."""
         with self._writing() as connection:
-            for kind, table in TABLES.items():
-                old = select(annotations.c.item_id).where(
-                    annotations.c.kind == kind, annotations.c.deleted_at < deleted_before
-                )
-                removed += connection.execute(delete(table).where(table.c.id.in_(old))).rowcount
-            connection.execute(delete(annotations).where(annotations.c.deleted_at < deleted_before))
-        return removed
+            return purging.purge(connection, deleted_before)
 
     def _set(self, connection: Connection, kind: RunKind, item_id: str, values: dict[str, Any]) -> None:
         insert_new(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import streamlit as st
 
@@ -11,6 +11,7 @@ from core.domain.bench import BenchRecord
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.runs import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
+from core.picture_quiz.jobs import pictures_of_jobs
 from core.ui import history_state, resources
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def restore(entries: Sequence[HistoryEntry]) -> None:
 def empty_bin() -> None:
     """Everything that was deleted goes for good."""
     try:
-        removed = resources.history().purge(utc_now())
+        removed = _purge(utc_now())
     except StoreError as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
@@ -55,7 +56,7 @@ def empty_bin() -> None:
 @st.cache_data(ttl=timedelta(days=1), show_spinner=False)
 def empty_old() -> int:
     """At most once a day: what has been in the bin for `BIN_DAYS` goes for good. Raises StoreError."""
-    removed = resources.history().purge(utc_now() - timedelta(days=BIN_DAYS))
+    removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
     if removed:
         log.info("old deleted entries removed count=%d", removed)
     return removed
@@ -113,6 +114,16 @@ def _add(record: BenchRecord) -> str:
         raise
     resources.history().annotate(RunKind.BENCH, run.id, note=run.note, tag=run.tag)
     return "Imported."
+
+
+def _purge(deleted_before: datetime) -> int:
+    """Entries go for good, and the files of pictures that were only theirs; returns how many entries."""
+    purged = resources.history().purge(deleted_before)
+    if purged.pictures:
+        unused = purged.pictures - pictures_of_jobs(resources.resources().settings)
+        removed = resources.shelf().remove(unused, put_before=deleted_before)
+        log.info("pictures of removed entries removed count=%d", removed)
+    return purged.entries
 
 
 def _ids(entries: Sequence[HistoryEntry], kind: RunKind) -> list[str]:

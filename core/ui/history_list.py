@@ -207,7 +207,10 @@ def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
         show_import()
         return
     with st.popover("Empty the bin", icon=":material/delete_forever:", disabled=not found):
-        st.markdown("Everything that was deleted goes for good, with all its stamps and texts.")
+        st.markdown(
+            "Everything that was deleted goes for good, with all its stamps and texts, and with its pictures "
+            "unless something else shows them."
+        )
         st.button("Remove for good", type="primary", on_click=history_actions.empty_bin)
 
 

@@ -1,10 +1,13 @@
 """Files by hash: written once, whole or not at all, whoever writes; and what happens when they are gone."""
 
 import base64
+import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -51,7 +54,7 @@ def test_the_same_picture_is_one_file_whatever_its_name(shelf, drawing):
     before = the_file(shelf, drawing.picture).stat()
     other = take_in(encoded(four_corners(), "BMP"), name="other.bmp")
     assert shelf.put(other).name == "other.bmp"
-    assert the_file(shelf, drawing.picture).stat().st_mtime_ns == before.st_mtime_ns
+    assert the_file(shelf, drawing.picture).stat().st_ino == before.st_ino
     assert len(files_in(shelf._folder)) == 1
 
 
@@ -104,6 +107,63 @@ def test_what_is_no_hash_is_no_path(shelf, drawing, sha256):
         shelf.read(forged)
     assert caught.value.code == "picture-missing"
     assert shelf.thumbnail(forged, 16) is None
+
+
+def age(shelf, picture) -> None:
+    """As if it had been put two days ago."""
+    then_s = time.time() - 2 * 86_400
+    os.utime(the_file(shelf, picture), (then_s, then_s))
+
+
+def a_day_ago() -> datetime:
+    return datetime.now(UTC) - timedelta(days=1)
+
+
+def test_pictures_are_removed_by_their_hashes(shelf, drawing, photo):
+    for checked in (drawing, photo):
+        age(shelf, shelf.put(checked))
+    hashes = [drawing.picture.sha256, "0" * 64, "../../secret"]
+    assert shelf.remove(hashes, put_before=a_day_ago()) == 1
+    assert files_in(shelf._folder) == [the_file(shelf, photo.picture)]
+    assert shelf.thumbnail(drawing.picture, 16) is None
+
+
+def test_a_picture_that_was_put_again_is_not_removed(shelf, drawing):
+    age(shelf, shelf.put(drawing))
+    shelf.put(drawing)
+    assert shelf.remove([drawing.picture.sha256], put_before=a_day_ago()) == 0
+    assert shelf.read(drawing.picture) == drawing.data
+
+
+def test_a_picture_that_is_put_again_while_it_is_being_removed_stays(shelf, drawing, monkeypatch):
+    age(shelf, shelf.put(drawing))
+    rename = Path.rename
+
+    def put_before_it(path, target):
+        monkeypatch.setattr(Path, "rename", rename)
+        shelf.put(drawing)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", put_before_it)
+    assert shelf.remove([drawing.picture.sha256], put_before=a_day_ago()) == 0
+    assert shelf.read(drawing.picture) == drawing.data
+    assert files_in(shelf._folder) == [the_file(shelf, drawing.picture)]
+
+
+def test_a_picture_that_can_not_be_removed_keeps_no_other(shelf, drawing, photo, monkeypatch):
+    for checked in (drawing, photo):
+        age(shelf, shelf.put(checked))
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == drawing.picture.sha256:
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    hashes = [drawing.picture.sha256, photo.picture.sha256]
+    assert shelf.remove(hashes, put_before=a_day_ago()) == 1
+    assert files_in(shelf._folder) == [the_file(shelf, drawing.picture)]
 
 
 def test_thumbnails_keep_the_shape_and_fit(shelf, drawing, photo):

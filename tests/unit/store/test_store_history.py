@@ -10,7 +10,7 @@ from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.runs import FinishReason, Phase, utc_now
 from core.domain.timing import Timing
 from core.store.bench_runs import BenchRuns
-from core.store.history import History
+from core.store.history import History, Purged
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -146,8 +146,8 @@ def test_purging_removes_what_was_deleted_for_good(store, runs, history):
     runs.save(replace(RUN, id=run_id), requests=[BenchRequest(number=0, pass_number=0, lane="hf")])
     history.delete(RunKind.CHAT, [plan.id])
     history.delete(RunKind.BENCH, [run_id])
-    assert history.purge(utc_now() - timedelta(hours=1)) == 0
-    assert history.purge(utc_now() + timedelta(seconds=1)) == 2
+    assert history.purge(utc_now() - timedelta(hours=1)) == Purged()
+    assert history.purge(utc_now() + timedelta(seconds=1)).entries == 2
     assert (store.turn(plan.id), runs.run(run_id), runs.request_count(run_id)) == (None, None, 0)
     assert ids(history.entries()) == [kept]
     assert history.entries(HistoryFilter(deleted=True)) == ()
@@ -194,7 +194,7 @@ def test_a_summary_goes_with_its_run(runs, history):
     summary = Summary(lanes=(), answered=0, failed=0)
     history.keep_summary(run_id, history.entries()[0].updated_at, summary)
     history.delete(RunKind.BENCH, [run_id])
-    assert history.purge(utc_now() + timedelta(seconds=1)) == 1
+    assert history.purge(utc_now() + timedelta(seconds=1)).entries == 1
 
 
 def test_entries_are_found_by_their_ids_even_when_deleted(store, runs, history):
