@@ -5,12 +5,10 @@ from itertools import groupby
 
 from core import units
 from core.domain.conversation import Message
-from core.domain.pictures import Picture
 from core.domain.runs import Phase, RequestRecord, TurnPlan
 from core.domain.specs import LaneSpec
-from core.errors import InputError
 from core.models.vision import PictureCost
-from core.models.vision_context import context_tokens, context_use, not_sendable, picture_cost
+from core.models.vision_context import context_tokens, context_use, picture_costs, require_sendable
 
 _UNKNOWN = "size and tokens are up to the server"
 
@@ -23,8 +21,7 @@ def counted(pictures: int) -> str:
 def refuse_misfits(plan: TurnPlan) -> None:
     """Raise InputError if a lane of the plan can't take the pictures that it would be sent."""
     for request in plan.requests:
-        if reason := not_sendable(request.lane, request.messages):
-            raise InputError(f"{request.lane.name}: {reason.message}", hint=reason.hint, code=reason.code)
+        require_sendable(request.lane, request.messages)
 
 
 def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
@@ -32,7 +29,7 @@ def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
 
     None where only the server knows.
     """
-    costs = _costs(lane, messages[-1].pictures)
+    costs = picture_costs(lane, messages[-1].pictures)
     if costs is None:
         return None
     text = f"{_sizes(costs)}, {_tokens(costs)}"
@@ -45,9 +42,14 @@ def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
 
 
 def given(record: RequestRecord) -> str:
-    """What a lane was given for its answer, and what of its context is left."""
+    """What a lane was given for its answer, and what of its context is left.
+
+    A request that ended before it was sent gave its lane nothing.
+    """
+    if record.timing is None:
+        return f"{counted(record.picture_count)} not sent"
     pictures = [picture for message in record.messages for picture in message.pictures]
-    costs = _costs(record.lane, pictures)
+    costs = picture_costs(record.lane, pictures)
     made = _UNKNOWN if costs is None else f"{_sizes(costs)}, {_tokens(costs)}"
     parts = [f"Given {counted(len(pictures))}: {made}"]
     if record.phase is Phase.DONE and record.prompt_tokens is not None:
@@ -61,13 +63,6 @@ def _context(lane: LaneSpec, used_tokens: int) -> str:
         return f"context: {units.count(used_tokens)} used"
     left = max(0, available - used_tokens)
     return f"context: {units.count(used_tokens)} used, {units.count(left)} left"
-
-
-def _costs(lane: LaneSpec, pictures: Sequence[Picture]) -> list[PictureCost] | None:
-    """None if that of any picture is not known."""
-    costs = [picture_cost(lane, picture) for picture in pictures]
-    known = [cost for cost in costs if cost]
-    return known if len(known) == len(costs) else None
 
 
 def _tokens(costs: Sequence[PictureCost]) -> str:

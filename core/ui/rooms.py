@@ -29,9 +29,16 @@ class Room:
         return tuple(lane for lane in lanes if not self.takes_pictures or refusal(lane) is None)
 
     def picked_at_first(self, lanes: Sequence[LaneSpec]) -> list[str]:
-        """Of the offered lanes those that a new session has picked; at least one, if there is any."""
+        """Of the offered lanes those that a new session has picked; at least one, if there is any.
+
+        Engines for pictures are left to the room for pictures; a server that sees answers text as well.
+        """
         offered = self.offered(lanes)
-        fitting = [lane for lane in offered if is_for_pictures(lane) == self.takes_pictures]
+        fitting = [
+            lane
+            for lane in offered
+            if is_for_pictures(lane) == self.takes_pictures or (lane.endpoint and not self.takes_pictures)
+        ]
         return [lane.name for lane in (fitting or offered)[:MAX_LANES]]
 
 

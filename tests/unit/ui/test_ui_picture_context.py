@@ -120,3 +120,10 @@ def test_an_answer_of_a_server_tells_what_is_known(llava):
     )
     unknown = given(answered(llava, PICTURE, prompt_tokens=None))
     assert unknown == "Given 1 picture: 336 × 336 px, 576 image tokens"
+
+
+def test_what_was_never_sent_was_not_given(llava):
+    refused = replace(
+        answered(llava, PICTURE, PICTURE, prompt_tokens=None), timing=None, finish_reason=FinishReason.ERROR
+    )
+    assert given(refused) == "2 pictures not sent"

@@ -19,10 +19,10 @@ def names(lanes):
     return [lane.name for lane in lanes]
 
 
-def test_the_chat_offers_all_lanes_and_picks_those_for_text(tmp_path):
+def test_the_chat_offers_all_lanes_and_picks_those_that_need_no_engine_for_pictures(tmp_path):
     lanes = (local(tmp_path, "llava", LLAVA, LLAVA_FILES), REMOTE, SEES, BLIND)
     assert names(CHAT.offered(lanes)) == ["llava", "remote", "sees", "blind"]
-    assert CHAT.picked_at_first(lanes) == ["remote", "blind"]
+    assert CHAT.picked_at_first(lanes) == ["remote", "sees", "blind"]
 
 
 def test_vision_offers_what_may_see_and_picks_what_does(tmp_path):
