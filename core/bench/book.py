@@ -1,5 +1,6 @@
 """Load tests as background jobs: start, look at, stop. A run and its job have the same id."""
 
+import logging
 import re
 import sys
 from urllib.parse import urlsplit
@@ -7,11 +8,14 @@ from urllib.parse import urlsplit
 from core.bench.pictures import check_sendable
 from core.bench.plan import BenchPlan
 from core.bench.prompts import listed_prompts
-from core.codec import encode
+from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
+from core.errors import InputError
 from core.jobs.book import Jobs
 from core.jobs.records import JobSpec, JobStatus
 from core.settings import Settings
+
+log = logging.getLogger(__name__)
 
 JOB_KIND = "bench"
 
@@ -47,6 +51,18 @@ def bench_status(settings: Settings, run_id: str) -> JobStatus:
 def running_benches(settings: Settings) -> tuple[JobStatus, ...]:
     """The runs that go on or wait for their device, newest first."""
     return tuple(status for status in Jobs(settings).statuses(JOB_KIND) if not status.state.ended)
+
+
+def last_plan(settings: Settings) -> BenchPlan | None:
+    """The plan of the run that was started last; None before the first, or if it can't be read any more."""
+    status = next(iter(Jobs(settings).statuses(JOB_KIND)), None)
+    if status is None:
+        return None
+    try:
+        return decode(BenchPlan, status.spec.arguments["plan"])
+    except (InputError, KeyError) as exc:
+        log.info("last plan not read id=%s reason=%s", status.id, exc)
+        return None
 
 
 def stop_bench(settings: Settings, run_id: str) -> None:

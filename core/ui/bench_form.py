@@ -1,27 +1,42 @@
 """The benchmark's form: presets, lanes, prompts, load and limits."""
 
+from collections.abc import Sequence
 from dataclasses import fields as fields_of_class
 from typing import Any
 
 import streamlit as st
 
 from core import units
-from core.bench.plan import Arrivals, BenchPlan, LoadKind, Sharing
+from core.bench.book import last_plan
+from core.bench.plan import (
+    MAX_CONCURRENCY,
+    MAX_REQUESTS,
+    MAX_SECONDS,
+    Arrivals,
+    BenchPlan,
+    LoadKind,
+    Sharing,
+)
 from core.bench.presets import LIMIT_PRESETS, Preset, preset_plan
-from core.bench.uploads import keep_prompt_file
 from core.domain.specs import LaneSpec
-from core.errors import LMDynoError
-from core.ui import bench_pictures, resources
-from core.ui.bench_planning import NO_LIMITS, OWN_LIMITS, Extent, PlanFields, Prompts, fields_of, plan_of
-from core.ui.components import escape, lane_label, show_error
+from core.ui import bench_pictures, bench_prompts, resources
+from core.ui.bench_planning import (
+    NO_LIMITS,
+    OWN_LIMITS,
+    Extent,
+    PlanFields,
+    Prompts,
+    fields_of,
+    plan_of,
+    preset_of,
+)
+from core.ui.components import lane_label
+from core.ui.widget_keys import key_of, renew
 
-_KEY = "bench_"
 _PRESET = "bench_preset"
+_FIELDS = "bench_fields"
 _LANES = "bench_lanes"
 _BASELINE = "bench_baseline"
-_FILE = "bench_file"
-_FILE_ERROR = "bench_file_error"
-_UPLOAD = "bench_upload"
 _PROMPT_NAMES = {
     Prompts.SYNTHETIC: "Made up",
     Prompts.EXAMPLES: "Examples",
@@ -58,8 +73,9 @@ def show_fields() -> None:
         "Preset",
         list(Preset),
         format_func=lambda preset: preset.value.capitalize(),
-        key=_PRESET,
-        on_change=_apply_preset,
+        key=_preset_key(),
+        on_change=_take_preset,
+        args=(_preset_key(),),
         help=_PRESET_HELP,
         persist_state="session",
     )
@@ -78,50 +94,84 @@ def show_fields() -> None:
 def read() -> BenchPlan:
     """The plan that the fields make; raises InputError."""
     values = {field.name: _value(field.name) for field in fields_of_class(PlanFields)}
-    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), st.session_state.get(_FILE)))
+    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
 
 
 def _prepare(lanes: tuple[LaneSpec, ...]) -> None:
-    """Start values of a new session: the quick look at the lanes that start with the dashboard."""
+    """Start values of a new session, which a reload begins too: the plan that was started last.
+
+    Before the first the quick look at the lanes that start with the dashboard.
+    """
     names = [lane.name for lane in lanes]
     state = st.session_state
-    if _LANES not in state:
+    if _LANES not in state and not _repeat_last(names):
         started = resources.autostarted(lanes, gpu=resources.resources().gpu) or lanes[:1]
         state[_LANES] = [lane.name for lane in started]
-        state[_PRESET] = Preset.QUICK_LOOK
-        _apply_preset()
+        state[_preset_key()] = Preset.QUICK_LOOK
+        _fill(fields_of(preset_plan(Preset.QUICK_LOOK, _picked())))
     # The lanes file may have changed since the session began.
     state[_LANES] = [name for name in names if name in state[_LANES]]
     if state[_LANES] and state.get(_BASELINE) not in state[_LANES]:
         state[_BASELINE] = state[_LANES][0]
 
 
+def _repeat_last(names: Sequence[str]) -> bool:
+    """The values of the plan that was started last into all fields; False if its lanes are not there."""
+    plan, state = last_plan(resources.resources().settings), st.session_state
+    if plan is None or not all(lane.name in names for lane in plan.lanes):
+        return False
+    state[_LANES] = [lane.name for lane in plan.lanes]
+    state[_BASELINE], state[_preset_key()] = plan.lanes[0].name, preset_of(plan)
+    _fill(fields_of(plan))
+    bench_prompts.start_with(plan.workload)
+    bench_pictures.start_with(plan.workload.pictures)
+    return True
+
+
+def _take_preset(key: str) -> None:
+    """What was pressed on the widget of that key, which may have made way for a new one meanwhile."""
+    st.session_state[_preset_key()] = st.session_state[key]
+    _apply_preset()
+
+
 def _apply_preset() -> None:
     """The preset's values into all fields; it may go by the number of lanes."""
-    preset, lanes = st.session_state[_PRESET], _picked()
+    preset, lanes = st.session_state[_preset_key()], _picked()
     if preset is not None and lanes:
-        for name, value in _values(fields_of(preset_plan(preset, lanes))).items():
-            st.session_state[_KEY + name] = value
+        renew(_FIELDS)
+        _fill(fields_of(preset_plan(preset, lanes)))
 
 
 def _changed() -> None:
     """A field is no longer the preset's."""
-    st.session_state[_PRESET] = None
-    if st.session_state[_KEY + "title"] in tuple(Preset):
-        st.session_state[_KEY + "title"] = ""
+    if st.session_state[_preset_key()] is not None:
+        renew(_PRESET)
+        st.session_state[_preset_key()] = None
+    if _value("title") in tuple(Preset):
+        st.session_state[_key("title")] = ""
 
 
-def _values(fields: PlanFields) -> dict[str, Any]:
-    return {field.name: getattr(fields, field.name) for field in fields_of_class(PlanFields)}
+def _fill(fields: PlanFields) -> None:
+    for field in fields_of_class(PlanFields):
+        st.session_state[_key(field.name)] = getattr(fields, field.name)
+
+
+def _preset_key() -> str:
+    return key_of(_PRESET, group=_PRESET)
+
+
+def _key(name: str) -> str:
+    """The key of a field's widget."""
+    return key_of(f"bench_{name}", group=_FIELDS)
 
 
 def _field(name: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - arguments of widgets
     """What the widget of a field shares with all others."""
-    return {"key": _KEY + name, "on_change": _changed, "persist_state": "session", **more}
+    return {"key": _key(name), "on_change": _changed, "persist_state": "session", **more}
 
 
 def _value(name: str) -> Any:  # noqa: ANN401 - as the field's widget has it
-    return st.session_state[_KEY + name]
+    return st.session_state[_key(name)]
 
 
 def _picked() -> list[LaneSpec]:
@@ -173,7 +223,7 @@ def _show_workload() -> None:
         **_field("prompts"),
     )
     if _value("prompts") is Prompts.FILE:
-        _show_upload()
+        bench_prompts.show()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if _value("prompts") is Prompts.SYNTHETIC:
             st.number_input(
@@ -194,36 +244,6 @@ def _show_workload() -> None:
             **_field("fixed_output"),
         )
     bench_pictures.show(_changed)
-
-
-def _show_upload() -> None:
-    st.file_uploader(
-        "Prompt file",
-        type=["txt", "jsonl", "json"],
-        key=_UPLOAD,
-        on_change=_take_file,
-        help="Text: a prompt a line. JSONL: a text, or an object with `prompt`, `text` or `messages` a line. "
-        "JSON: a list as ShareGPT's. Larger files: `python -m core bench --prompts FILE`.",
-    )
-    if error := st.session_state.get(_FILE_ERROR):
-        show_error(error)
-    elif file := st.session_state.get(_FILE):
-        st.caption(f":material/description: {escape(file.path.rpartition('/')[2])}")
-
-
-def _take_file() -> None:
-    uploaded = st.session_state[_UPLOAD]
-    st.session_state.pop(_FILE_ERROR, None)
-    if uploaded is None:  # taken out again
-        st.session_state.pop(_FILE, None)
-        return
-    try:
-        st.session_state[_FILE] = keep_prompt_file(
-            resources.resources().settings, uploaded.name, uploaded.getvalue()
-        )
-    except LMDynoError as error:
-        st.session_state[_FILE_ERROR] = error
-        st.session_state.pop(_FILE, None)
 
 
 def _show_load() -> None:
@@ -249,7 +269,9 @@ def _show_load() -> None:
                     **_field("arrivals"),
                 )
         case _:
-            st.number_input("Highest concurrency", min_value=2, max_value=1024, **_field("max_concurrency"))
+            st.number_input(
+                "Highest concurrency", min_value=2, max_value=MAX_CONCURRENCY, **_field("max_concurrency")
+            )
 
 
 def _show_extent() -> None:
@@ -262,10 +284,15 @@ def _show_extent() -> None:
         **_field("extent"),
     )
     if _value("extent") is Extent.REQUESTS:
-        st.number_input("Requests a point", min_value=1, max_value=100_000, **_field("requests"))
+        st.number_input("Requests a point", min_value=1, max_value=MAX_REQUESTS, **_field("requests"))
     else:
         st.number_input(
-            "Seconds a point", min_value=1.0, max_value=86_400.0, step=5.0, format="%g", **_field("seconds")
+            "Seconds a point",
+            min_value=1.0,
+            max_value=float(MAX_SECONDS),
+            step=5.0,
+            format="%g",
+            **_field("seconds"),
         )
 
 

@@ -54,6 +54,12 @@ def added(plan: BenchPlan) -> BenchPlan:
     return plan
 
 
+def start_with(pictures: tuple[Picture, ...]) -> None:
+    """Have the form hold those of the pictures that are still there; without any the switch is off."""
+    there = tuple(each for each in pictures if resources.shelf().thumbnail(each, _THUMBNAIL_PX))
+    st.session_state[_ON], st.session_state[_PICTURES] = bool(there), there
+
+
 def _pictures() -> tuple[Picture, ...]:
     pictures: tuple[Picture, ...] = st.session_state.get(_PICTURES, ())
     return pictures

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from core.bench.parsing import parse_numbers, parse_whole_numbers
 from core.bench.plan import Arrivals, BenchPlan, Limits, Load, LoadKind, PromptKind, Sharing, Workload
-from core.bench.presets import LIMIT_PRESETS, parse_limits
+from core.bench.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
 from core.domain.specs import LaneSpec
 from core.errors import InputError
 
@@ -20,6 +20,10 @@ class Prompts(StrEnum):
     SYNTHETIC = "synthetic"
     EXAMPLES = "examples"
     FILE = "file"
+
+
+_PROMPTS = {PromptKind.SYNTHETIC: Prompts.SYNTHETIC, PromptKind.EXAMPLES: Prompts.EXAMPLES}
+"""The form's word for a plan's kind; all other kinds come from a file."""
 
 
 class Extent(StrEnum):
@@ -56,11 +60,10 @@ class PlanFields:
 
 
 def fields_of(plan: BenchPlan) -> PlanFields:
-    """The fields that make this plan; a prompt file is not among them."""
+    """The fields that make this plan; the prompt file itself and pictures are not among them."""
     load, workload = plan.load, plan.workload
-    limits = next((name for name, each in LIMIT_PRESETS.items() if each == plan.limits), OWN_LIMITS)
     fields = PlanFields(
-        prompts=Prompts.EXAMPLES if workload.prompts is PromptKind.EXAMPLES else Prompts.SYNTHETIC,
+        prompts=_PROMPTS.get(workload.prompts, Prompts.FILE),
         prompt_tokens=workload.prompt_tokens,
         output_tokens=workload.output_tokens,
         fixed_output=workload.fixed_output,
@@ -72,14 +75,33 @@ def fields_of(plan: BenchPlan) -> PlanFields:
         repeats=plan.repeats,
         sharing=plan.sharing,
         seed=plan.seed,
-        limits=limits if plan.limits else NO_LIMITS,
         title=plan.title,
     )
+    if load.kind is LoadKind.OPEN:
+        rates = ", ".join(f"{rate!r}".removesuffix(".0") for rate in load.rates_req_per_s)
+        fields = replace(fields, rates=rates, arrivals=load.arrivals)
+    if plan.limits is not None:
+        fields = _with_limits(fields, plan.limits)
     if plan.requests is not None:
         fields = replace(fields, requests=plan.requests)
     if plan.seconds is not None:
         fields = replace(fields, seconds=plan.seconds)
     return fields
+
+
+def preset_of(plan: BenchPlan) -> Preset | None:
+    """The preset that makes the same fields for the plan's lanes; None for a plan of one's own."""
+    fields = fields_of(plan)
+    return next((each for each in Preset if fields_of(preset_plan(each, plan.lanes)) == fields), None)
+
+
+def _with_limits(fields: PlanFields, limits: Limits) -> PlanFields:
+    for name, each in LIMIT_PRESETS.items():
+        if each == limits:
+            return replace(fields, limits=name)
+    given = {"ttft": limits.ttft_s, "tpot": limits.tpot_s, "e2e": limits.e2e_s}
+    own = ",".join(f"{name}={seconds!r}" for name, seconds in given.items() if seconds is not None)
+    return replace(fields, limits=OWN_LIMITS, own_limits=own)
 
 
 def plan_of(fields: PlanFields, lanes: Sequence[LaneSpec], file: Workload | None) -> BenchPlan:

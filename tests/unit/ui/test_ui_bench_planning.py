@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.plan import Arrivals, Limits, LoadKind, PromptKind, Sharing, Workload
+from core.bench.plan import Arrivals, Limits, Load, LoadKind, PromptKind, Sharing, Workload
 from core.bench.presets import Preset, preset_plan
 from core.errors import InputError
-from core.ui.bench_planning import OWN_LIMITS, Extent, PlanFields, Prompts, fields_of, plan_of
-from tests.unit.bench.bench_samples import A, B
+from core.ui.bench_planning import OWN_LIMITS, Extent, PlanFields, Prompts, fields_of, plan_of, preset_of
+from tests.unit.bench.bench_samples import A, B, a_plan
 
 FIELDS = PlanFields()
 
@@ -16,6 +16,28 @@ def test_a_preset_comes_back_from_its_fields(preset):
     plan = preset_plan(preset, (A, B))
     again = plan_of(fields_of(plan), (A, B), None)
     assert replace(again, id=plan.id, created_at=plan.created_at) == plan
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"load": Load(kind=LoadKind.OPEN, rates_req_per_s=(0.1, 2, 1e-5), arrivals=Arrivals.CONSTANT)},
+        {"load": Load(kind=LoadKind.SWEEP, max_concurrency=9), "sharing": Sharing.TOGETHER},
+        {"limits": Limits(ttft_s=0.125, e2e_s=1e-4), "title": "mine", "seed": 3, "repeats": 2},
+        {"workload": Workload(prompts=PromptKind.EXAMPLES, output_tokens=9, fixed_output=False)},
+        {"workload": Workload(prompts=PromptKind.JSONL, path="/kept/a.jsonl")},
+    ],
+)
+def test_a_plan_of_one_s_own_comes_back_from_its_fields(changes):
+    plan = a_plan(**changes)
+    again = plan_of(fields_of(plan), (A, B), plan.workload if plan.workload.path else None)
+    assert replace(again, id=plan.id, created_at=plan.created_at) == plan
+
+
+def test_a_preset_is_known_by_its_fields():
+    plan = preset_plan(Preset.CHAT, (A, B))
+    assert preset_of(plan) is Preset.CHAT
+    assert preset_of(replace(plan, seed=4)) is None
 
 
 def test_each_field_reaches_the_plan():
