@@ -63,7 +63,7 @@ def prepare_demo(
         bool, typer.Option(help="The demo vision model as well: a small LLaVA that knows drawn scenes.")
     ] = True,
 ) -> None:
-    """Prepare the demo weights once: SmolLM2-135M-Instruct, with its W4A16 form where a GPU can make it."""
+    """Prepare the demo models once: SmolLM2-135M-Instruct (on a GPU also as W4A16) and the demo LLaVA."""
     settings = load_settings()
     if not demo.is_prepared(settings):
         _prepare(demo.prepare, settings)

@@ -59,7 +59,9 @@ def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replace
     with _sending:
         conversation = conversations.load(chat)
         if conversation.running:
-            st.toast("Answers are still coming. Wait for them, or stop them with Esc.", icon=":material/info:")
+            st.toast(
+                "Answers are still coming. Wait for them, or stop them with Esc.", icon=":material/info:"
+            )
             return False
         try:
             plan = plan_turn(

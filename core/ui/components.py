@@ -28,8 +28,12 @@ _WEIGHT_NAMES = {
 
 def show_error(error: LMDynoError | ErrorInfo) -> None:
     """What happened, what to do next, and the code to search for."""
-    parts = [_prose(error.message), _prose(error.hint), f"`{error.code}`"]
-    st.error("\n\n".join(part for part in parts if part and part != "auto"), icon=":material/error:")
+    st.error(_told(error), icon=":material/error:")
+
+
+def show_warning(problem: LMDynoError | ErrorInfo) -> None:
+    """The same for what keeps nothing from going on."""
+    st.warning(_told(problem), icon=":material/warning:")
 
 
 def lane_label(name: str) -> str:
@@ -70,6 +74,11 @@ def escape(text: str) -> str:
 def sentence(text: str) -> str:
     """Text escaped and begun with a capital; the others stay as they are."""
     return escape(text[:1].upper() + text[1:])
+
+
+def _told(error: LMDynoError | ErrorInfo) -> str:
+    parts = (_prose(error.message), _prose(error.hint), f"`{error.code}`")
+    return "\n\n".join(part for part in parts if part)
 
 
 def _prose(text: str) -> str:

@@ -26,15 +26,25 @@ def restart(name: str) -> None:
     _try(lambda: resources.manager().restart(name))
 
 
+def add(lane: LaneSpec) -> None:
+    """Add the lane for every session and for the command line."""
+    _try(lambda: keep_lane(lane))
+
+
+def read_lanes_again() -> None:
+    """After something else changed what they are made of; those that can't be read stay as they were."""
+    _try(resources.resources().reload_lanes)
+
+
 def keep_lane(lane: LaneSpec) -> None:
-    """Add a lane, or change one, for every session and for the command line."""
+    """Add a lane, or change one, for every session and for the command line. Raises ConfigError."""
     made = resources.resources()
     save_lane(made.settings, lane)
     made.reload_lanes()
 
 
 def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
-    """Keep new settings; a running engine is started anew with them, unless it is in use."""
+    """Keep new settings; a running engine is started anew with them, unless in use. Raises ConfigError."""
     status = resources.manager().status(lane.name)
     keep_lane(replace(lane, settings=settings))
     if status.state in (EngineState.STARTING, EngineState.HEALTHY):
@@ -43,6 +53,10 @@ def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
 
 def forget(name: str) -> None:
     """Undo what the dashboard kept of a lane."""
+    _try(lambda: _forget(name))
+
+
+def _forget(name: str) -> None:
     made = resources.resources()
     forget_lane(made.settings, name)
     made.reload_lanes()

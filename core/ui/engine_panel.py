@@ -122,12 +122,13 @@ def _show_settings(lane: LaneSpec) -> None:
         st.warning("This lane runs code that came with its model.", icon=":material/warning:")
     try:
         changed = settings_form(lane)
+        if not changed or changed == lane.settings:
+            return
+        engine_actions.change_settings(lane, changed)
     except LMDynoError as error:
         show_error(error)
         return
-    if changed and changed != lane.settings:
-        engine_actions.change_settings(lane, changed)
-        st.rerun()
+    st.rerun()
 
 
 def _show_recipes(lane: LaneSpec) -> None:

@@ -1,5 +1,6 @@
 """W4A16 quantisation: what it needs, what stands in its way, and how far it is."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
@@ -12,7 +13,7 @@ from core.jobs.records import JobState, JobStatus
 from core.models import awq
 from core.models.awq_options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
 from core.ui import engine_actions, resources
-from core.ui.components import escape, show_error
+from core.ui.components import escape, show_error, show_warning
 from core.ui.engine_status import REFRESH_S
 from core.ui.job_panel import show_job, show_job_log
 
@@ -25,6 +26,16 @@ _SOURCES = {
 }
 _DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
 _KNOWN_AS_DONE = "quantise_known_as_done"
+_WARNED = "quantise_warned"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A quantisation that somebody wants, and what speaks against it without keeping it from starting."""
+
+    model: ModelSpec
+    options: AwqOptions
+    warnings: tuple[LMDynoError, ...] = ()
 
 
 def show_quantisation() -> None:
@@ -35,13 +46,48 @@ def show_quantisation() -> None:
     show_jobs()
     model, options = _show_form()
     if model and options:
-        try:
-            with st.spinner("Checking what it needs"):
-                awq.quantize(resources.resources().settings, model, options)
-        except LMDynoError as error:
-            show_error(error)
-            return
-        st.rerun()
+        _check(Order(model, options))
+    if order := st.session_state.get(_WARNED):
+        _show_warnings(order)
+
+
+def _check(order: Order) -> None:
+    """Start it; with warnings only once somebody has seen them."""
+    st.session_state.pop(_WARNED, None)
+    try:
+        with st.spinner("Checking what it needs"):
+            findings = awq.check(resources.resources().settings, order.model, order.options)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    warnings = tuple(finding.problem for finding in findings if not finding.blocking)
+    if warnings and len(warnings) == len(findings):
+        st.session_state[_WARNED] = replace(order, warnings=warnings)
+    else:
+        _start(order)
+
+
+def _start(order: Order) -> None:
+    """Start it, or say what stands in its way."""
+    try:
+        with st.spinner("Starting"):
+            awq.quantize(resources.resources().settings, order.model, order.options)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _show_warnings(order: Order) -> None:
+    """What is to be known before the start, and the way to go on all the same."""
+    for problem in order.warnings:
+        show_warning(problem)
+    with st.container(horizontal=True):
+        is_wanted = st.button("Quantise all the same", type="primary", key="quantise_anyway")
+        st.button("Cancel", key="quantise_not", on_click=st.session_state.pop, args=(_WARNED, None))
+    if is_wanted:
+        del st.session_state[_WARNED]
+        _start(order)
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -51,7 +97,7 @@ def show_jobs() -> None:
     done = {status.id for status in statuses if status.state is JobState.DONE}
     if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
         st.session_state[_KNOWN_AS_DONE] = done
-        resources.resources().reload_lanes()
+        engine_actions.read_lanes_again()
     for status in statuses[:5]:
         with st.container(border=True):
             show_job(status, show_detail=_show_result)
@@ -79,7 +125,7 @@ def _show_result(status: JobStatus) -> None:
             f"Add the lane {lane.name}",
             icon=":material/add:",
             key=f"lane_of_{status.id}",
-            on_click=engine_actions.keep_lane,
+            on_click=engine_actions.add,
             args=(lane,),
         )
 

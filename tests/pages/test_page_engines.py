@@ -26,7 +26,7 @@ from core.engines.endpoints import ServerMetrics
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.models import awq
+from core.models import awq, awq_check
 from core.models.awq_options import AwqOptions
 from core.models.awq_provenance import Provenance
 from core.settings import Settings
@@ -456,8 +456,9 @@ def keep(engines, lane):
 class TestQuantisation:
     @pytest.fixture
     def asked(self, monkeypatch):
-        """What `awq.quantize` was asked."""
+        """What `awq.quantize` was asked; nothing speaks against it."""
         found = []
+        monkeypatch.setattr(awq, "check", lambda *_: ())
         monkeypatch.setattr(awq, "quantize", lambda settings, model, options: found.append((model, options)))
         return found
 
@@ -489,6 +490,26 @@ class TestQuantisation:
         field(app.selectbox, "Calibration text").set_value("none").run()
         assert field(app.number_input, "Samples").disabled
         assert field(app.number_input, "Tokens in each").disabled
+
+    def test_warnings_are_seen_before_it_starts(self, open_page, asked, monkeypatch):
+        slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
+        monkeypatch.setattr(awq, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        app = submit(open_page(QUANTISE), "Quantise")
+        assert [each.value for each in app.warning] == [
+            "On the CPU it is slow\n\nTake `none`.\n\n`cpu-is-slow`"
+        ]
+        assert asked == []
+        app.button(key="quantise_anyway").click().run()
+        assert len(asked) == 1
+        assert not app.warning
+
+    def test_a_warning_can_be_taken_to_heart(self, open_page, asked, monkeypatch):
+        slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
+        monkeypatch.setattr(awq, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        app = submit(open_page(QUANTISE), "Quantise")
+        app.button(key="quantise_not").click().run()
+        assert not app.warning
+        assert asked == []
 
     def test_what_stands_in_the_way_is_shown(self, open_page, monkeypatch):
         def refuse(*_):
@@ -607,3 +628,36 @@ def test_the_lanes_are_read_again_when_a_quantisation_is_done(open_page, engines
     assert len(reads) == 1
     app.run()
     assert len(reads) == 1
+
+
+class TestALanesFileThatBrokeMeanwhile:
+    """The page goes on with the lanes that it had, and says what is wrong."""
+
+    @pytest.fixture(autouse=True)
+    def broken(self, engines):
+        engines.dashboard.settings.lanes_file.write_text('[lanes.hf]\nengine = "warp"\n')
+
+    def test_new_settings(self, open_page, engines):
+        app = open_page(lane="fast")
+        app.number_input(key="setting_fast_session_len").set_value(8192)
+        submit(app, "Apply")
+        assert "warp" in app.error[0].value
+        assert not app.exception
+        assert engines.manager.restarted == []
+
+    def test_a_lane_to_forget(self, open_page, engines, server):
+        spec = EndpointSpec(url=server.url, model="hello")
+        lab = LaneSpec(name="lab", kind=EngineKind.ENDPOINT, endpoint=spec)
+        save_lane(engines.dashboard.settings, lab)
+        engines.dashboard.book = replace(engines.dashboard.book, lanes=(*engines.dashboard.book.lanes, lab))
+        app = open_page(ENDPOINTS)
+        submit(app, "Remove")
+        assert "warp" in app.toast[0].value
+        assert not app.exception
+
+    def test_a_quantisation_that_is_done(self, open_page, engines):
+        app = open_page(QUANTISE)
+        engines.jobs.add(state=JobState.DONE)
+        app.run()
+        assert "warp" in app.toast[0].value
+        assert not app.exception

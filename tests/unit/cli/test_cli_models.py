@@ -1,5 +1,6 @@
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from core.cli import models
 
@@ -29,3 +30,9 @@ def test_the_demo_vision_model_can_be_left_out_and_is_prepared_once(prepared):
     assert prepared("--no-vision") == ["demo"]
     assert prepared() == ["demo", "demo_vision"]
     assert prepared() == ["demo", "demo_vision"]
+
+
+def test_the_list_of_commands_says_what_demo_prepares():
+    lines = CliRunner().invoke(models.app, ["--help"]).stdout
+    assert "SmolLM2" in lines
+    assert "LLaVA" in lines
