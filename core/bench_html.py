@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from core import units
 from core.bench.definitions import DEFINITIONS
 from core.bench.points import Point
+from core.bench.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results import BenchResult
 from core.bench.statistics import Distribution
 from core.charts import lane_color
@@ -50,7 +51,7 @@ def report_html(result: BenchResult, record: BenchRecord, colors: Colors | None 
     known = [lane.name for lane in result.plan.lanes]
     figures = _figures(result, record, colors or {name: lane_color(name, known) for name in known})
     body = (
-        f"{_head(result)}{_points(result.points)}{_comparison(result)}"
+        f"{_head(result)}{_points(result.points)}{_queueing(result.points)}{_comparison(result)}"
         f"{charts_html(figures)}{_definition(result)}{_lanes(result)}"
     )
     return page_html(result.run.title, body)
@@ -126,9 +127,41 @@ def _points(points: Sequence[Point]) -> str:
         "requests/s",
         "goodput/s",
     )
-    rows = "".join(f"<tr>{''.join(_point_cells(point))}</tr>" for point in points)
+    return _table(head, [_point_cells(point) for point in points])
+
+
+def _queueing(points: Sequence[Point]) -> str:
+    """How long requests waited to be sent, and in the engine; nothing where neither is known of any point."""
+    if not any(point.delay_s or point.queue_s for point in points):
+        return ""
+    head = ("queueing", "load", "before sending, p50", "p95", "n", "in the engine, mean", "n")
+    return _table(head, [_queueing_cells(point) for point in points])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The cells of the rows are HTML."""
     columns = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table></div>'
+    body = "".join(f"<tr>{''.join(cells)}</tr>" for cells in rows)
+    return f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _queueing_cells(point: Point) -> list[str]:
+    delay, queue = point.delay_s, point.queue_s
+    cells = [
+        *_lane_and_load(point),
+        units.milliseconds(delay.p50 if delay else None),
+        units.milliseconds(delay.p95 if delay else None),
+        units.count(delay.n if delay else None),
+        units.milliseconds(queue.mean_s if queue else None),
+        units.count(queue.n if queue else None),
+    ]
+    return [f"<td>{escape(cell)}</td>" for cell in cells]
+
+
+def _lane_and_load(point: Point) -> tuple[str, str]:
+    level = point.level
+    lane = point.lane + (" (together)" if len(point.together) > 1 else "")
+    return lane, f"{level.concurrency}" if level.concurrency else f"{level.rate_req_per_s:g}/s"
 
 
 def _point_cells(point: Point) -> list[str]:
@@ -139,11 +172,8 @@ def _point_cells(point: Point) -> list[str]:
         return f"{units.milliseconds(found.p95 if found else None)} (n = {found.n:,})" if found else ""
 
     failed = ", ".join(f"{number} {code}" for code, number in point.requests.by_code.items())
-    level = point.level
-    load = f"{level.concurrency}" if level.concurrency else f"{level.rate_req_per_s:g}/s"
     cells = [
-        point.lane + (" (together)" if len(point.together) > 1 else ""),
-        load,
+        *_lane_and_load(point),
         f"{point.requests.ok:,}",
         failed or "0",
         p50(point.ttft_s),
@@ -189,6 +219,8 @@ def _definition(result: BenchResult) -> str:
         "E2E": found.e2e,
         "tokens": found.tokens,
         "system speed": found.throughput,
+        "queued before sending": BEFORE_SENDING,
+        "queued in the engine": IN_THE_ENGINE,
     }
     cells = "".join(f"<tr><td>{name}</td><td>{escape(text)}</td></tr>" for name, text in rows.items())
     return (

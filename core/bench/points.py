@@ -11,6 +11,7 @@ from statistics import fmean
 from core.bench.definitions import TTFT_WITH_PICTURE, Definition, Figures, system_tok_per_s
 from core.bench.estimate import is_serial
 from core.bench.plan import BenchPlan, Limits, Sharing, Workload
+from core.bench.queueing import QueueTime, queue_notes, queue_time
 from core.bench.statistics import (
     Distribution,
     RepeatStatistics,
@@ -57,6 +58,8 @@ class Point:
     e2e_s: Distribution | None
     delay_s: Distribution | None
     """Open loop: schedule → send."""
+    queue_s: QueueTime | None
+    """In the engine's own queue, as the engine counts."""
     decode_tok_per_s: Distribution | None
     e2e_tok_per_s: Distribution | None
     prompt_tokens: float | None
@@ -142,6 +145,7 @@ def point_of(
     good = _good(timings, figures, plan.limits)
     energy_j = _energy_j(parts)
     together = len(key.together) > 1
+    answered = [(part.each, len(part.ok)) for part in parts]
     prompt_tokens = [r.prompt_tokens for part in parts for r in part.ok if r.prompt_tokens is not None]
 
     def spread(values: Sequence[float | None]) -> Distribution | None:
@@ -160,6 +164,7 @@ def point_of(
         icl_s=grouped_distribution([timing.icl_s for timing in timings], seed=plan.seed),
         e2e_s=spread([figure.e2e_s for figure in figures]),
         delay_s=spread([request.delay_s for part in parts for request in part.requests]),
+        queue_s=queue_time(key.lane, answered),
         decode_tok_per_s=spread([1 / each.tpot_s if each.tpot_s else None for each in figures]),
         e2e_tok_per_s=spread([_e2e_speed(each) for each in figures]),
         prompt_tokens=fmean(prompt_tokens) if prompt_tokens else None,
@@ -176,7 +181,7 @@ def point_of(
         peak_gpu_bytes=_peak(parts, key.lane, lambda use: use.peak_gpu_bytes),
         peak_resident_bytes=_peak(parts, key.lane, lambda use: use.peak_resident_bytes),
         stability=_stability(parts, definition, requested),
-        notes=_notes(key, facts, plan),
+        notes=(*_notes(key, facts, plan), *queue_notes(facts.lane, key.level, answered)),
     )
 
 

@@ -132,6 +132,7 @@ def point_json(point: Point) -> dict[str, Any]:
         "icl_s": _distribution(point.icl_s),
         "e2e_s": _distribution(point.e2e_s),
         "delay_s": _distribution(point.delay_s),
+        "queue_s": {"mean": point.queue_s.mean_s, "n": point.queue_s.n} if point.queue_s else None,
         "decode_tok_per_s": _distribution(point.decode_tok_per_s),
         "e2e_tok_per_s": _distribution(point.e2e_tok_per_s),
         "prompt_tokens": point.prompt_tokens,

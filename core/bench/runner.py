@@ -25,6 +25,7 @@ from core.bench.prompts import Prompts
 from core.bench.recording import Recorder
 from core.bench.roofline import weight_bytes_of
 from core.bench.schedule import arrivals
+from core.bench.server_queue import QueueReader, rises
 from core.bench.synthesis import PromptMaker
 from core.codec import encode
 from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
@@ -106,6 +107,7 @@ class Runner:
         self._pictures = pictures
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
+        self._queues = QueueReader(session)
         self._sending = Sending(
             session=session,
             sampling=plan.workload.sampling(),
@@ -230,6 +232,8 @@ class Runner:
         width = step.level.concurrency or self._plan.warmup
         await load.warm_up(self._plan.warmup, width)
         await asyncio.to_thread(self._recorder.ready.wait, _STORE_S)
+        endpoints = {name: self._endpoints[name] for name in step.group}
+        waited = await self._queues.read(endpoints)
         await self._telemetry.mark()
         # What has piled up so far is never looked at again, so the collector has little to do meanwhile.
         gc.collect()
@@ -251,7 +255,8 @@ class Runner:
             self._recorder.save_pass(each)
         await self._telemetry.mark()
         gpus, engines = await self._telemetry.use(each.start_ns, end_ns)
-        self._recorder.save_pass(replace(each, gpus=gpus, engines=engines))
+        queues = rises(waited, await self._queues.read(endpoints))
+        self._recorder.save_pass(replace(each, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
 
     def _lane_load(self, name: str, step: Step) -> LaneLoad:

@@ -10,7 +10,7 @@ from core.bench.bandwidth import measured_bandwidth
 from core.bench.reach import reaches
 from core.bench.report import to_json
 from core.bench.results import results
-from core.cli.bench_tables import reach_text, remarks, result_table
+from core.cli.bench_tables import queueing_table, reach_text, remarks, result_table
 from core.cli.output import write_file
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
@@ -28,6 +28,8 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
         sys.stdout.buffer.write(document + b"\n")
     else:
         console.print(result_table(result))
+        if (queueing := queueing_table(result)) is not None:
+            console.print(queueing)
         for line in remarks(result):
             console.print(line, markup=False)
         for reach in reaches(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):

@@ -4,15 +4,14 @@ from rich import box
 from rich.table import Table
 
 from core import units
-from core.bench.comparison import FIGURES, MORE_IS_BETTER, Comparison
+from core.bench.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
 from core.bench.points import Point
+from core.bench.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.reach import Reach
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, Distribution
 from core.bench.wording import with_pictures
 from core.domain.bench import LoadLevel
-
-_LATENCIES = {"ttft_s.p50", "ttft_s.p95", "tpot_s.mean", "tpot_s.p95", "e2e_s.mean"}
 
 
 def result_table(result: BenchResult) -> Table:
@@ -27,6 +26,28 @@ def result_table(result: BenchResult) -> Table:
     for point in result.points:
         goodput = [] if result.plan.limits is None else [_number(point.goodput_req_per_s)]
         table.add_row(*_cells(point), *goodput)
+    return table
+
+
+def queueing_table(result: BenchResult) -> Table | None:
+    """How long requests waited to be sent, and in the engine; None where neither is known of any point."""
+    if not any(point.delay_s or point.queue_s for point in result.points):
+        return None
+    caption = f"before sending: {BEFORE_SENDING}\nin the engine: {IN_THE_ENGINE}"
+    table = Table("lane", "load", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    table.caption_justify = "left"
+    for name in ("before sending, p50", "p95", "n", "in the engine, mean", "n"):
+        table.add_column(name, justify="right")
+    for point in result.points:
+        delay, queue = point.delay_s, point.queue_s
+        table.add_row(
+            *_cells(point)[:2],
+            units.milliseconds(delay.p50 if delay else None),
+            _tail(delay) if delay else units.UNKNOWN,
+            units.count(delay.n if delay else None),
+            units.milliseconds(queue.mean_s if queue else None),
+            units.count(queue.n if queue else None),
+        )
     return table
 
 
@@ -61,10 +82,9 @@ def remarks(result: BenchResult) -> list[str]:
 
 def reach_text(reach: Reach) -> str:
     """How close a lane came to the limit that memory bandwidth sets."""
-    source = "measured by a copy" if reach.measured else "by the data sheet"
     return (
         f"{reach.lane} decodes at {reach.share:.0%} of what memory bandwidth allows (theory: "
-        f"{units.tok_per_s(reach.limit.decode_tok_per_s)}, bandwidth {source})"
+        f"{units.tok_per_s(reach.limit.decode_tok_per_s)}, bandwidth {reach.bandwidth_source})"
     )
 
 
@@ -124,14 +144,17 @@ def _cells(point: Point) -> list[str]:
 def _p50_p95(found: Distribution | None) -> str:
     if found is None:
         return units.UNKNOWN
+    return f"{units.milliseconds(found.p50)}\n{_tail(found)}"
+
+
+def _tail(found: Distribution) -> str:
+    """p95, dimmed where too few requests tell it."""
     p95 = units.milliseconds(found.p95)
-    return f"{units.milliseconds(found.p50)}\n{p95 if found.n >= P95_MIN_N else f'[dim]{p95}[/dim]'}"
+    return p95 if found.n >= P95_MIN_N else f"[dim]{p95}[/dim]"
 
 
 def _changed(figure: str, value: float | None, change_ratio: float | None) -> str:
-    if value is None:
-        return units.UNKNOWN
-    text = units.milliseconds(value) if figure in _LATENCIES else f"{value:,.4g}"
+    text = figure_text(figure, value)
     if change_ratio is None:
         return text
     better = (change_ratio > 0) == (figure in MORE_IS_BETTER)

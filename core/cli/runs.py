@@ -18,7 +18,7 @@ from core.bench.definitions import Tool
 from core.bench.report import from_json, to_json
 from core.bench.results import results
 from core.cli import context
-from core.cli.bench_tables import comparison_table, difference_table, remarks, result_table
+from core.cli.bench_tables import comparison_table, difference_table, queueing_table, remarks, result_table
 from core.cli.output import write_file
 from core.codec import encode
 from core.domain.bench import BenchRecord
@@ -95,6 +95,8 @@ def show(
     state = f"{result.run.state}{', imported' if result.run.imported else ''}"
     console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}")
     console.print(result_table(result))
+    if (queueing := queueing_table(result)) is not None:
+        console.print(queueing)
     for line in remarks(result):
         console.print(line, markup=False)
 

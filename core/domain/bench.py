@@ -97,6 +97,17 @@ class EngineUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineQueue:
+    """What a pass added to the counter of queue times that a lane's server publishes."""
+
+    lane: str
+    total_s: float
+    """Entry into the engine's queue → first scheduling, summed over `requests`."""
+    requests: int
+    """That the engine counted, whoever sent them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPass:
     """One measured stretch; its warm-up came before and is not part of it."""
 
@@ -113,6 +124,8 @@ class BenchPass:
     """The last measured answer ended; None while it runs."""
     gpus: tuple[GpuUse, ...] = ()
     engines: tuple[EngineUse, ...] = ()
+    queues: tuple[EngineQueue, ...] = ()
+    """Of the lanes whose servers publish one."""
 
     @property
     def together(self) -> bool:

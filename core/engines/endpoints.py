@@ -64,10 +64,15 @@ def probe(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> En
     )
 
 
+def metrics_url(url: str) -> str:
+    """Where servers publish Prometheus metrics: beside the version path of their base URL."""
+    return f"{url.rstrip('/').removesuffix('/v1')}/metrics"
+
+
 def server_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 2.0) -> ServerMetrics | None:
     """The load that `/metrics` beside the base URL shows (LMDeploy's and vLLM's names); None without one."""
     try:
-        text = _get(f"{url.rstrip('/').removesuffix('/v1')}/metrics", api_key, timeout_s).decode()
+        text = _get(metrics_url(url), api_key, timeout_s).decode()
     except (EngineError, UnicodeDecodeError):
         return None
     kv_used = _gauges(text, r"(?:lmdeploy|vllm):(?:gpu|kv)_cache_usage_perc")

@@ -17,6 +17,7 @@ import orjson
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
+from core.engines.endpoints import metrics_url
 from core.errors import EngineError, EngineTimeout, LMDynoError
 from core.meter.answer import Answer
 from core.meter.dialects import chat_body
@@ -100,6 +101,20 @@ async def with_model(session: aiohttp.ClientSession, endpoint: Endpoint, timeout
             code="model-not-found",
         ) from exc
     return replace(endpoint, model=str(model))
+
+
+async def metrics_text(session: aiohttp.ClientSession, endpoint: Endpoint, *, timeout_s: float) -> str | None:
+    """What the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.get(
+                metrics_url(endpoint.url), headers=_headers(endpoint), allow_redirects=False
+            ) as response,
+        ):
+            return await response.text("utf-8") if response.status == 200 else None
+    except (aiohttp.ClientError, OSError, UnicodeDecodeError):
+        return None
 
 
 def encoded(

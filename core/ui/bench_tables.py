@@ -6,6 +6,7 @@ import streamlit as st
 
 from core import units
 from core.bench.points import Point
+from core.bench.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results import BenchResult
 from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
 from core.charts_bench import load_text
@@ -28,6 +29,14 @@ def show_points(result: BenchResult) -> None:
     head += ["requests/s", *(["goodput/s"] if has_limits else [])]
     rows = [_row(point, has_limits=has_limits) for point in result.points]
     st.markdown(_table(head, rows, left=1))
+
+
+def show_queueing(result: BenchResult) -> None:
+    """How long requests waited to be sent, and in the engine; a row a lane and load."""
+    head = ["lane", "load", "before sending, p50", "p95", "n", "in the engine, mean", "n"]
+    st.markdown("**Queueing**")
+    st.markdown(_table(head, [_queueing_row(point) for point in result.points], left=1))
+    st.caption(f"Before sending: {escape(BEFORE_SENDING)}.  \nIn the engine: {escape(IN_THE_ENGINE)}.")
 
 
 def show_all_figures(result: BenchResult) -> None:
@@ -79,6 +88,18 @@ def _row(point: Point, *, has_limits: bool) -> list[str]:
         f"{point.req_per_s:.2f}",
     ]
     return [*cells, _number(point.goodput_req_per_s)] if has_limits else cells
+
+
+def _queueing_row(point: Point) -> list[str]:
+    delay, queue = point.delay_s, point.queue_s
+    return [
+        _lane(point),
+        _load(point),
+        *_p50_p95(delay),
+        units.count(delay.n if delay else None),
+        units.milliseconds(queue.mean_s if queue else None),
+        units.count(queue.n if queue else None),
+    ]
 
 
 def _distribution_row(point: Point, name: str, found: Distribution) -> list[str]:

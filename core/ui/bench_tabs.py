@@ -14,6 +14,7 @@ from core.charts_bench import (
     latency_chart,
     load_text,
     pareto_chart,
+    sharing_text,
     throughput_chart,
 )
 from core.charts_bench_bars import (
@@ -28,7 +29,7 @@ from core.charts_bench_requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchPass, LaneFacts
 from core.ui import resources
 from core.ui.bandwidth_offer import offer_bandwidth
-from core.ui.bench_tables import pass_text
+from core.ui.bench_tables import pass_text, show_queueing
 from core.ui.bench_view import View
 from core.ui.components import escape
 
@@ -45,6 +46,7 @@ def show_latency(view: View) -> None:
             figure = latency_chart(view.result, name, view.colors, statistic=view.statistic, log=view.log)
             title = LATENCIES[name][0]
             view.show(figure, name.lower(), f"{name}, {title}, against the load; figures are in the table")
+    show_queueing(view.result)
 
 
 def show_throughput(view: View) -> None:
@@ -74,7 +76,7 @@ def show_gaps(view: View) -> None:
     )
     numbers = {each.number for each in record.passes if (each.level, each.together) == (level, together)}
     definition = DEFINITIONS[view.result.tool]
-    subtitle = f"{load_text(level)}, {_sharing(view, together=together)}"
+    subtitle = f"{load_text(level)}, {sharing_text(view.result.plan, together=together)}"
     figure = resources.run_records().derived(
         record,
         f"gaps/{definition.tool}/{level}/{together}/{view.log}",
@@ -98,9 +100,8 @@ def show_timeline(view: View) -> None:
     shown = own[:_TIMELINE_REQUESTS]
     if len(own) > len(shown):
         st.caption(f"The first {len(shown)} of {len(own):,} requests.")
-    figure = timeline_chart(
-        each, shown, view.colors, subtitle=f"{pass_text(each)}, {_sharing(view, together=each.together)}"
-    )
+    subtitle = f"{pass_text(each)}, {sharing_text(view.result.plan, together=each.together)}"
+    figure = timeline_chart(each, shown, view.colors, subtitle=subtitle)
     view.show(figure, "timeline", f"When each request of the pass waited and was answered: {pass_text(each)}")
 
 
@@ -146,11 +147,10 @@ def _show_reach(view: View) -> None:
 
 
 def _limit_text(reach: Reach) -> str:
-    source = "measured by a copy" if reach.measured else "by the data sheet"
     return (
         f"{units.tok_per_s(reach.decode_tok_per_s)} of {units.tok_per_s(reach.limit.decode_tok_per_s)}, "
         f"that is {units.gib(reach.limit.weight_bytes)} of weights at "
-        f"{reach.limit.bandwidth_bytes_per_s / 1e9:,.0f} GB/s ({source}), n = {reach.n:,}"
+        f"{reach.limit.bandwidth_bytes_per_s / 1e9:,.0f} GB/s ({reach.bandwidth_source}), n = {reach.n:,}"
     )
 
 
@@ -206,11 +206,3 @@ def show_failures(view: View) -> None:
     errors = {r.error.code: r.error for r in view.record.requests if r.error and not r.warmup}
     for code, error in errors.items():
         st.markdown(f"`{code}` {escape(error.message)}. {escape(error.hint)}")
-
-
-def _sharing(view: View, *, together: bool) -> str:
-    return "all lanes together" if together else f"one lane at a time, the others {_others(view)}"
-
-
-def _others(view: View) -> str:
-    return "stopped" if view.result.plan.sharing == "stopped" else "idle"

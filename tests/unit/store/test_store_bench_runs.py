@@ -10,6 +10,7 @@ from core.domain.bench import (
     BenchRecord,
     BenchRequest,
     BenchRun,
+    EngineQueue,
     EngineUse,
     GpuUse,
     LaneFacts,
@@ -45,6 +46,7 @@ PASS = BenchPass(
     end_ns=2**45 + 9,
     gpus=(GpuUse(index=1, name="H100", energy_j=5.5, peak_used_bytes=2**36),),
     engines=(EngineUse(lane="hf", peak_resident_bytes=2**33),),
+    queues=(EngineQueue(lane="hf", total_s=0.25, requests=3),),
 )
 REQUESTS = (
     BenchRequest(number=0, pass_number=0, lane="hf", warmup=True),
