@@ -221,8 +221,8 @@ def accuracy(turns: list[Turn], server_url: str) -> dict[str, dict[str, float]]:
     for place, turn in enumerate(turns):
         for record in turn.records:
             one = seen[record.lane.name][place]
-            written_ttft_s = (one["first_chunk_ns"] - one["received_ns"]) / 1e9
-            written_tpot_s = (one["last_chunk_ns"] - one["first_chunk_ns"]) / 1e9 / (CHUNKS - 1)
+            written_ttft_s = (one["chunk_ns"][0] - one["received_ns"]) / 1e9
+            written_tpot_s = (one["chunk_ns"][-1] - one["chunk_ns"][0]) / 1e9 / (CHUNKS - 1)
             assert record.ttft_s is not None
             assert record.tpot_s is not None
             for name, error in (

@@ -185,10 +185,8 @@ def summary(
     guidellm does not tell which request is which."""
     if not len(ttft_s) == len(tpot_s) == len(seen) == case.streams * case.repeats:
         raise RuntimeError(f"{case.name}: not every request was answered")
-    written_ttft_s = [(one["first_chunk_ns"] - one["received_ns"]) / 1e9 for one in seen]
-    written_tpot_s = [
-        (one["last_chunk_ns"] - one["first_chunk_ns"]) / 1e9 / (case.chunks - 1) for one in seen
-    ]
+    written_ttft_s = [(one["chunk_ns"][0] - one["received_ns"]) / 1e9 for one in seen]
+    written_tpot_s = [(one["chunk_ns"][-1] - one["chunk_ns"][0]) / 1e9 / (case.chunks - 1) for one in seen]
     return {
         "n": len(ttft_s),
         "ttft_p50_error_s": statistics.median(ttft_s) - case.first_chunk_s,

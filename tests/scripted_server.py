@@ -1,14 +1,15 @@
 """An OpenAI-compatible chat server that does exactly what it is told, at the moments it is told.
 
 Stands in for an engine in tests and measurements. What a request gets is its scenario: the `model` names one
-of `SCENARIOS`, or is a JSON object of `Scenario`'s fields. The schedule counts from the request's arrival in
-absolute times (see `timed_http`), so that neither a busy server nor a late chunk delays what comes after.
+of `SCENARIOS`, or is a JSON object of `Scenario`'s fields, or a list of such objects, which its requests get
+in turn. The schedule counts from the request's arrival in absolute times (see `timed_http`), so that neither
+a busy server nor a late chunk delays what comes after.
 
     python -m tests.scripted_server --port 9000
     curl -N localhost:9000/v1/chat/completions -H 'Content-Type: application/json' \\
         -d '{"model": "{\\"text\\": \\"Hi there\\", \\"interval_s\\": 1}", "messages": [], "stream": true}'
 
-`GET /requests` tells what was asked, when it arrived, and when its first and last chunk was really written.
+`GET /requests` tells what was asked, when it arrived, and when each chunk of the answer was really written.
 """
 
 import argparse
@@ -16,10 +17,13 @@ import gc
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import accumulate, cycle
 from typing import Any
 
 import orjson
@@ -74,6 +78,8 @@ class Scenario:
     """Arrival of the request → first chunk with text."""
     interval_s: float = 0.0
     """Between chunks with text; 0 sends as fast as it can."""
+    gaps_s: Sequence[float] = ()
+    """Instead of `interval_s`: the gaps one after another, from the start again after the last."""
     empty_chunks: int = 0
     """Chunks without text before each one with text; with lmdeploy they carry one token each."""
     finish_reason: str | None = "stop"
@@ -114,11 +120,15 @@ class Scenario:
         yield from (word + " " for word in words)
         yield last
 
+    def dues_s(self) -> Iterator[float]:
+        """When each chunk with text is due after the request's arrival, without end."""
+        return accumulate(cycle(self.gaps_s or (self.interval_s,)), initial=self.first_chunk_s)
+
 
 SCENARIOS: dict[str, Scenario] = {
     "hello": Scenario(text="Hello from the script.", first_chunk_s=0.02, interval_s=0.01),
     "markdown": Scenario(text=MARKDOWN, first_chunk_s=0.1, interval_s=0.02),
-    "slow": Scenario(chunks=300, first_chunk_s=0.2, interval_s=0.05),
+    "slow": Scenario(chunks=1200, first_chunk_s=0.2, interval_s=0.05),
     "hang": Scenario(hang=True),
     "broken": Scenario(chunks=20, interval_s=0.02, cut_after=5),
 }
@@ -131,16 +141,18 @@ class Seen:
     body: dict[str, Any]
     received_ns: int
     """When its last byte arrived at this machine, however late the server came to read it."""
-    first_chunk_ns: int | None = None
-    """Just before the first chunk with text was handed to the socket."""
-    last_chunk_ns: int | None = None
+    chunk_ns: list[int] = field(default_factory=list)
+    """Just before each chunk with text was handed to the socket."""
+    ended_ns: int | None = None
+    """The same for the answer's end, or when the connection was cut."""
     broken_off: bool = False
     """The client closed the connection before the answer's end."""
 
-    def text_written(self, stamp_ns: int) -> None:
-        self.last_chunk_ns = stamp_ns
-        if self.first_chunk_ns is None:
-            self.first_chunk_ns = stamp_ns
+    def text_written(self, stamp_ns: int, chunks: int) -> None:
+        self.chunk_ns.extend([stamp_ns] * chunks)
+
+    def ended(self, stamp_ns: int) -> None:
+        self.ended_ns = stamp_ns
 
     def break_off(self) -> None:
         self.broken_off = True
@@ -152,6 +164,10 @@ class Script:
 
     scenarios: Mapping[str, Scenario] = field(default_factory=lambda: SCENARIOS)
     seen: list[Seen] = field(default_factory=list)
+    turns: Counter[str] = field(default_factory=Counter)
+    """How many requests each described model has had."""
+    metrics: Callable[[], Whole | Stream] | None = None
+    """Answers `GET /metrics`; None publishes none."""
 
     def answer(self, request: Request) -> Whole | Stream:
         match request.method, request.path:
@@ -164,6 +180,8 @@ class Script:
                 return _json({"status": "healthy"})
             case "GET", "/requests":
                 return _json(self.seen)
+            case "GET", "/metrics" if self.metrics:
+                return self.metrics()
         return _json({"detail": "Not Found"}, 404)
 
     def _chat(self, request: Request) -> Whole | Stream:
@@ -174,6 +192,7 @@ class Script:
         if scenario is None:
             return _refusal("lmdeploy", 404, f"The model `{body.get('model')}` does not exist.")
         if not scenario.hang and (refusal := _refused(scenario, request, body)):
+            seen.ended(time.perf_counter_ns())
             return refusal
         if scenario.in_one_piece:
             message = {"role": "assistant", "content": "".join(scenario.pieces())}
@@ -181,18 +200,24 @@ class Script:
         return Stream(
             steps=_Schedule(scenario, body).steps(),
             on_marked=seen.text_written,
+            on_ended=seen.ended,
             on_broken_off=seen.break_off,
             split_bytes=scenario.split_bytes,
             is_silent=scenario.hang,
         )
 
     def _scenario(self, model: str) -> Scenario | None:
-        return _described(model) if model.startswith("{") else self.scenarios.get(model)
+        if not model.startswith(("{", "[")):
+            return self.scenarios.get(model)
+        described = _described(model)
+        turn, self.turns[model] = self.turns[model], self.turns[model] + 1
+        return described[turn % len(described)]
 
 
 @lru_cache
-def _described(model: str) -> Scenario:
-    return Scenario(**json.loads(model))
+def _described(model: str) -> tuple[Scenario, ...]:
+    found = json.loads(model)
+    return tuple(Scenario(**fields) for fields in (found if isinstance(found, list) else [found]))
 
 
 def _refused(scenario: Scenario, request: Request, body: Mapping[str, Any]) -> Whole | None:
@@ -239,11 +264,11 @@ class _Schedule:
         scenario = self._scenario
         if scenario.dialect != "lmdeploy":
             yield Step(0, self._chunk({"role": "assistant", "content": ""}))
-        due_s = scenario.first_chunk_s
+        due_s, dues_s = scenario.first_chunk_s, scenario.dues_s()
         for index, piece in enumerate(scenario.pieces()):
             if self._tokens >= self._limit:
                 break
-            due_s = scenario.first_chunk_s + index * scenario.interval_s
+            due_s = next(dues_s)
             if index == scenario.error_after:
                 yield from (Step(due_s, event) for event in self._error())
                 return

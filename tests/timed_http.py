@@ -71,8 +71,10 @@ class Stream:
     """An answer in pieces; those that are due together go out together."""
 
     steps: Iterable[Step | Cut]
-    on_marked: Callable[[int], None]
-    """Called with the stamp taken just before marked steps are handed to the socket."""
+    on_marked: Callable[[int, int], None]
+    """Called with the stamp taken just before marked steps are handed to the socket, and their number."""
+    on_ended: Callable[[int], None]
+    """Called with the stamp taken just before the last steps are handed over, or the connection is cut."""
     on_broken_off: Callable[[], None]
     """Called when the client closes the connection before the end."""
     split_bytes: int = 0
@@ -182,9 +184,12 @@ class _Connection:
         progress = self._progress
         if self._closed or progress is None:
             return
-        data, is_marked = progress.take_due(now_ns)
-        if is_marked:
-            progress.stream.on_marked(time.perf_counter_ns())
+        data, marked = progress.take_due(now_ns)
+        stamp_ns = time.perf_counter_ns()
+        if marked:
+            progress.stream.on_marked(stamp_ns, marked)
+        if progress.due_ns is None:
+            progress.stream.on_ended(stamp_ns)
         size = progress.stream.split_bytes or max(len(data), 1)
         try:
             for start in range(0, len(data), size):
@@ -275,19 +280,19 @@ class _Progress:
         """When the next step is due; None if none is left."""
         return None if self._next is None else self._arrived_ns + round(self._next.due_s * 1e9)
 
-    def take_due(self, now_ns: int) -> tuple[bytes, bool]:
-        """What is due by now, no more than keeps others waiting, and whether any of it is marked."""
+    def take_due(self, now_ns: int) -> tuple[bytes, int]:
+        """What is due by now, no more than keeps others waiting, and how many of its steps are marked."""
         self.is_awaited = False
-        data, is_marked = bytearray(), False
+        data, marked = bytearray(), 0
         while (due_ns := self.due_ns) is not None and due_ns <= now_ns and len(data) < _WRITE_BYTES:
             step = self._next
             if isinstance(step, Cut):
                 self.is_cut, self._next = True, None
                 break
             data += step.data
-            is_marked |= step.is_marked
+            marked += step.is_marked
             self._next = next(self._steps, None)
-        return bytes(data), is_marked
+        return bytes(data), marked
 
 
 class _RequestReader:

@@ -85,6 +85,7 @@ class PassLoad:
         self._sending = sending
         self._give_up_after = GIVE_UP_AFTER
         self._started_s = 0.0
+        self._turnstile = asyncio.Lock()
         self.tokens: dict[str, int] = {}
         """Output tokens of the measured requests that were answered, by lane."""
         self.start_ns = 0
@@ -163,10 +164,20 @@ class PassLoad:
     async def _stream(self, lane: LaneLoad) -> None:
         while self._goes_on(lane):
             lane.begun += 1
+            await self._take_turn()
             await self._measured(lane)
             if lane.failures_in_a_row:
                 # A server that refuses at once would else be asked thousands of times a second.
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+
+    async def _take_turn(self) -> None:
+        """Let what has arrived be stamped before the next request is written, and write only one.
+
+        Streams whose answers end together would else write all their requests in a row, some tenths of a
+        millisecond each, and whatever arrives meanwhile would be stamped late.
+        """
+        async with self._turnstile:
+            await asyncio.sleep(0)
 
     async def _scheduled(self, lane: LaneLoad, offsets_s: Iterable[float], group: asyncio.TaskGroup) -> None:
         clock = asyncio.get_running_loop().time

@@ -18,7 +18,8 @@ class Handler:
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.marked_ns: list[int] = []
+        self.marked: list[tuple[int, int]] = []
+        self.ended_ns: list[int] = []
         self.broken_off = threading.Event()
         self.held, self.released = threading.Event(), threading.Event()
 
@@ -33,7 +34,7 @@ class Handler:
                 assert self.released.wait(10)
                 return Whole(body=b"held")
             case "/stream":
-                steps = [Step(0, b"a"), Step(0, b"b", True), Step(0.05, b"c", True)]
+                steps = [Step(0, b"a"), Step(0, b"b", True), Step(0.05, b"c", True), Step(0.05, b"d", True)]
             case "/cut":
                 steps = [Step(0, b"a"), Cut(0.01), Step(0, b"never")]
             case "/big":
@@ -42,7 +43,8 @@ class Handler:
                 steps = [Step(0, b"a"), Step(60, b"b")]
         return Stream(
             steps=steps,
-            on_marked=self.marked_ns.append,
+            on_marked=lambda *marked: self.marked.append(marked),
+            on_ended=self.ended_ns.append,
             on_broken_off=self.broken_off.set,
             split_bytes=1 if request.path == "/stream" else 0,
             is_silent=request.path == "/silent",
@@ -94,15 +96,16 @@ def test_steps_that_are_due_together_are_split_as_told_and_marked_once_a_write(s
     with connected(server) as connection:
         connection.sendall(post("/stream"))
         answer = read_all(connection)
-    assert answer.endswith(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
-    assert len(handler.marked_ns) == 2
+    assert answer.endswith(b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n0\r\n\r\n")
+    assert [steps for _, steps in handler.marked] == [1, 2]
+    assert handler.ended_ns == [handler.marked[-1][0]]
 
 
 def test_nothing_leaves_before_it_is_due(server, handler):
     with connected(server) as connection:
         connection.sendall(post("/stream"))
         read_all(connection)
-    assert handler.marked_ns[1] - handler.requests[0].arrived_ns >= 50_000_000
+    assert handler.marked[1][0] - handler.requests[0].arrived_ns >= 50_000_000
 
 
 def test_request_has_arrived_with_its_last_byte(server, handler):
@@ -135,7 +138,7 @@ def test_reader_that_takes_its_time_gets_everything(server, handler):
         connection.sendall(post("/big"))
         begin = connection.recv(1000)
         time.sleep(0.05)
-        assert not handler.marked_ns  # it is stuck in the first piece
+        assert not handler.marked  # it is stuck in the first piece
         answer = begin + read_all(connection)
     assert answer.endswith(b"\r\n\r\n%x\r\n%b\r\n3\r\nend\r\n0\r\n\r\n" % (len(BIG), BIG))
 
@@ -146,6 +149,7 @@ def test_cut_breaks_the_connection_in_mid_stream(server, handler):
         answer = read_all(connection)
     assert answer.endswith(b"1\r\na\r\n")
     assert not handler.broken_off.is_set()  # it was not the client
+    assert handler.ended_ns[0] - handler.requests[0].arrived_ns >= 10_000_000
 
 
 @pytest.mark.parametrize("path", ["/slow", "/silent"])

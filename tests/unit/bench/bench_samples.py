@@ -1,7 +1,7 @@
 """Plans, lanes and records with known figures for the tests of load tests."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -22,13 +22,16 @@ HF = LaneSpec(
 )
 
 
-def remote(name: str, url: str = "http://gpu:1/v1", **scenario: object) -> LaneSpec:
-    """A lane at an endpoint; `scenario` is what the scripted server plays."""
+def remote(
+    name: str, url: str = "http://gpu:1/v1", *turns: Mapping[str, object], **scenario: object
+) -> LaneSpec:
+    """A lane at an endpoint; `scenario` is what the scripted server plays, `turns` change it in turn."""
+    model = [{**scenario, **turn} for turn in turns] if turns else scenario
     return LaneSpec(
         name=name,
         kind=EngineKind.ENDPOINT,
         endpoint=EndpointSpec(
-            url=url, model=json.dumps(scenario), dialect=Dialect(scenario.get("dialect", "generic"))
+            url=url, model=json.dumps(model), dialect=Dialect(scenario.get("dialect", "generic"))
         ),
     )
 
