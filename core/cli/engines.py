@@ -10,7 +10,9 @@ from core import units
 from core.cli import context
 from core.codec import encode
 from core.domain.runs import ErrorInfo
+from core.engines.logfile import tail
 from core.engines.manager import EngineManager, EngineStatus
+from core.engines.registry import EngineState
 from core.errors import EngineError, InputError
 from core.telemetry.nvml import Nvml
 
@@ -55,8 +57,8 @@ def start(name: Name, as_json: AsJson = False) -> None:
     """Start a lane's engine and wait until it is healthy. It runs on until `engines stop`."""
     manager = _manager()
     timeout_s = manager.status(name).lane.settings.start_timeout_s
-    manager.ensure(name)
     try:
+        manager.ensure(name)
         with console.status(f"{name}: starting") as spinner:
             status = manager.wait_until_healthy(
                 name,
@@ -70,7 +72,7 @@ def start(name: Name, as_json: AsJson = False) -> None:
         raise typer.Exit(1) from None
     except EngineError as error:
         if as_json:
-            typer.echo(encode({"lane": name, "error": ErrorInfo.of(error)}))
+            typer.echo(encode(_outcome(name, ErrorInfo.of(error))))
             raise typer.Exit(1) from None
         raise
     if as_json:
@@ -84,21 +86,69 @@ def stop(
     name: Annotated[str | None, typer.Argument(help="The lane's name.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All engines.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Also while a request runs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Stop a lane's engine; refused while a request runs there, unless forced."""
     if (name is None) != every:
         raise InputError("Which engine?", hint="Name one lane, or say --all.")
     manager = _manager()
-    names = [status.name for status in manager.statuses() if status.pid] if name is None else [name]
-    for each in names:
-        manager.stop(each, force=force)
-        console.print(f"{each} stopped")
+    names = [name] if name is not None else [status.name for status in manager.statuses() if _runs(status)]
+    outcomes = []
+    for lane in names:
+        error = _stop(manager, lane, force=force)
+        outcomes.append(_outcome(lane, error))
+        if not as_json:
+            _tell(f"{lane} stopped", error)
+    if as_json:
+        typer.echo(encode(outcomes))
+    if any(outcome["error"] for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _runs(status: EngineStatus) -> bool:
+    """Whether there is something to stop; a start that still waits for its device has no process yet."""
+    return status.pid is not None or status.state is EngineState.STARTING
+
+
+def _stop(manager: EngineManager, name: str, *, force: bool) -> ErrorInfo | None:
+    """Stop one engine; tells why it could not be, so that the others still are.
+
+    Raises ConfigError for a name that is no lane's.
+    """
+    manager.status(name)
+    try:
+        manager.stop(name, force=force)
+    except EngineError as error:
+        return ErrorInfo.of(error)
+    return None
+
+
+def _tell(done: str, error: ErrorInfo | None) -> None:
+    if error is None:
+        console.print(done)
+    else:
+        typer.echo(f"{error.message}\n{error.hint}".rstrip(), err=True)
 
 
 @app.command()
-def logs(name: Name, lines: Annotated[int, typer.Option(help="How many of the last lines.")] = 40) -> None:
+def logs(
+    name: Name,
+    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 40,
+    as_json: AsJson = False,
+) -> None:
     """The end of an engine's log."""
-    typer.echo(_manager().log_tail(name, lines))
+    manager = _manager()
+    manager.status(name)  # raises for a name that is no lane's
+    file = manager.log_file(name)
+    last = tail(file, lines)
+    if as_json:
+        typer.echo(encode({"lane": name, "log_file": str(file), "lines": last}))
+    else:
+        typer.echo("\n".join(last))
+
+
+def _outcome(lane: str, error: ErrorInfo | None) -> dict[str, Any]:
+    return {"lane": lane, "error": error}
 
 
 def _facts(status: EngineStatus) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 from core.domain.runs import utc_now
 from core.domain.specs import EngineKind, LaneSpec
@@ -181,9 +182,13 @@ class EngineManager:
         ]
         return tuple(self.status(name) for name in (*local, *others))
 
+    def log_file(self, name: str) -> Path:
+        """Where the lane's engine writes its log; there is no such file before its first start."""
+        return log_path(self._settings.logs_dir, name)
+
     def log_tail(self, name: str, lines: int = 40) -> str:
         """The last lines of the engine's log; "" before its first start."""
-        return "\n".join(tail(log_path(self._settings.logs_dir, name), lines))
+        return "\n".join(tail(self.log_file(name), lines))
 
     def close(self) -> None:
         """End the engines that belong to this process, and start-ups that it has not finished.
@@ -213,7 +218,7 @@ class EngineManager:
             since=utc_now(),
             owner=self._owner,
             worker=self._me,
-            log_file=str(log_path(self._settings.logs_dir, lane.name)),
+            log_file=str(self.log_file(lane.name)),
         )
 
     def _may_adopt(self, entry: EngineEntry) -> bool:
