@@ -1,42 +1,26 @@
 """The benchmark's form: presets, lanes, prompts, load and limits."""
 
-from collections.abc import Sequence
-from dataclasses import fields as fields_of_class
-from typing import Any
-
 import streamlit as st
 
 from core import units
-from core.bench.book import last_plan
-from core.bench.plan import (
-    MAX_CONCURRENCY,
-    MAX_REQUESTS,
-    MAX_SECONDS,
-    Arrivals,
-    BenchPlan,
-    LoadKind,
-    Sharing,
-)
-from core.bench.presets import LIMIT_PRESETS, Preset, preset_plan
+from core.bench.plan import MAX_CONCURRENCY, MAX_REQUESTS, MAX_SECONDS, Arrivals, LoadKind, Sharing
+from core.bench.presets import LIMIT_PRESETS, Preset
 from core.domain.specs import LaneSpec
 from core.ui import bench_pictures, bench_prompts, resources
-from core.ui.bench_planning import (
-    NO_LIMITS,
-    OWN_LIMITS,
-    Extent,
-    PlanFields,
-    Prompts,
-    fields_of,
-    plan_of,
-    preset_of,
+from core.ui.bench_planning import NO_LIMITS, OWN_LIMITS, Extent, Prompts
+from core.ui.bench_values import (
+    BASELINE,
+    LANES,
+    apply_preset,
+    changed,
+    field,
+    prepare,
+    preset_key,
+    take_preset,
+    value_of,
 )
 from core.ui.components import lane_label
-from core.ui.widget_keys import key_of, renew
 
-_PRESET = "bench_preset"
-_FIELDS = "bench_fields"
-_LANES = "bench_lanes"
-_BASELINE = "bench_baseline"
 _PROMPT_NAMES = {
     Prompts.SYNTHETIC: "Made up",
     Prompts.EXAMPLES: "Examples",
@@ -68,14 +52,14 @@ _SHARING_HELP = (
 
 def show_fields() -> None:
     lanes = resources.lanes().lanes
-    _prepare(lanes)
+    prepare(lanes)
     st.segmented_control(
         "Preset",
         list(Preset),
         format_func=lambda preset: preset.value.capitalize(),
-        key=_preset_key(),
-        on_change=_take_preset,
-        args=(_preset_key(),),
+        key=preset_key(),
+        on_change=take_preset,
+        args=(preset_key(),),
         help=_PRESET_HELP,
         persist_state="session",
     )
@@ -91,96 +75,6 @@ def show_fields() -> None:
         _show_more()
 
 
-def read() -> BenchPlan:
-    """The plan that the fields make; raises InputError."""
-    values = {field.name: _value(field.name) for field in fields_of_class(PlanFields)}
-    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
-
-
-def _prepare(lanes: tuple[LaneSpec, ...]) -> None:
-    """Start values of a new session, which a reload begins too: the plan that was started last.
-
-    Before the first the quick look at the lanes that start with the dashboard.
-    """
-    names = [lane.name for lane in lanes]
-    state = st.session_state
-    if _LANES not in state and not _repeat_last(names):
-        started = resources.autostarted(lanes, gpu=resources.resources().gpu) or lanes[:1]
-        state[_LANES] = [lane.name for lane in started]
-        state[_preset_key()] = Preset.QUICK_LOOK
-        _fill(fields_of(preset_plan(Preset.QUICK_LOOK, _picked())))
-    # The lanes file may have changed since the session began.
-    state[_LANES] = [name for name in names if name in state[_LANES]]
-    if state[_LANES] and state.get(_BASELINE) not in state[_LANES]:
-        state[_BASELINE] = state[_LANES][0]
-
-
-def _repeat_last(names: Sequence[str]) -> bool:
-    """The values of the plan that was started last into all fields; False if its lanes are not there."""
-    plan, state = last_plan(resources.resources().settings), st.session_state
-    if plan is None or not all(lane.name in names for lane in plan.lanes):
-        return False
-    state[_LANES] = [lane.name for lane in plan.lanes]
-    state[_BASELINE], state[_preset_key()] = plan.lanes[0].name, preset_of(plan)
-    _fill(fields_of(plan))
-    bench_prompts.start_with(plan.workload)
-    bench_pictures.start_with(plan.workload.pictures)
-    return True
-
-
-def _take_preset(key: str) -> None:
-    """What was pressed on the widget of that key, which may have made way for a new one meanwhile."""
-    st.session_state[_preset_key()] = st.session_state[key]
-    _apply_preset()
-
-
-def _apply_preset() -> None:
-    """The preset's values into all fields; it may go by the number of lanes."""
-    preset, lanes = st.session_state[_preset_key()], _picked()
-    if preset is not None and lanes:
-        renew(_FIELDS)
-        _fill(fields_of(preset_plan(preset, lanes)))
-
-
-def _changed() -> None:
-    """A field is no longer the preset's."""
-    if st.session_state[_preset_key()] is not None:
-        renew(_PRESET)
-        st.session_state[_preset_key()] = None
-    if _value("title") in tuple(Preset):
-        st.session_state[_key("title")] = ""
-
-
-def _fill(fields: PlanFields) -> None:
-    for field in fields_of_class(PlanFields):
-        st.session_state[_key(field.name)] = getattr(fields, field.name)
-
-
-def _preset_key() -> str:
-    return key_of(_PRESET, group=_PRESET)
-
-
-def _key(name: str) -> str:
-    """The key of a field's widget."""
-    return key_of(f"bench_{name}", group=_FIELDS)
-
-
-def _field(name: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - arguments of widgets
-    """What the widget of a field shares with all others."""
-    return {"key": _key(name), "on_change": _changed, "persist_state": "session", **more}
-
-
-def _value(name: str) -> Any:  # noqa: ANN401 - as the field's widget has it
-    return st.session_state[_key(name)]
-
-
-def _picked() -> list[LaneSpec]:
-    """The chosen lanes, the baseline first."""
-    baseline = st.session_state.get(_BASELINE)
-    chosen = [lane for lane in resources.lanes().lanes if lane.name in st.session_state[_LANES]]
-    return sorted(chosen, key=lambda lane: lane.name != baseline)
-
-
 def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.pills(
@@ -188,16 +82,16 @@ def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
             [lane.name for lane in lanes],
             selection_mode="multi",
             format_func=lane_label,
-            key=_LANES,
-            on_change=_apply_preset,
+            key=LANES,
+            on_change=apply_preset,
             persist_state="session",
         )
-        names = st.session_state[_LANES]
+        names = st.session_state[LANES]
         if len(names) > 1:
             st.selectbox(
                 "Baseline",
                 names,
-                key=_BASELINE,
+                key=BASELINE,
                 width=160,
                 help="The speed of the other lanes is given as a multiple of this one's.",
                 persist_state="session",
@@ -208,7 +102,7 @@ def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
                 format_func=_SHARING_NAMES.__getitem__,
                 required=True,
                 help=_SHARING_HELP,
-                **_field("sharing"),
+                **field("sharing"),
             )
 
 
@@ -220,30 +114,30 @@ def _show_workload() -> None:
         required=True,
         help="Made-up prompts have a fixed number of the lane's own tokens, and no two begin alike, so that "
         "no prefix cache helps.",
-        **_field("prompts"),
+        **field("prompts"),
     )
-    if _value("prompts") is Prompts.FILE:
+    if value_of("prompts") is Prompts.FILE:
         bench_prompts.show()
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if _value("prompts") is Prompts.SYNTHETIC:
+        if value_of("prompts") is Prompts.SYNTHETIC:
             st.number_input(
                 "Prompt, tokens",
                 min_value=1,
                 max_value=1_000_000,
                 step=64,
                 width=140,
-                **_field("prompt_tokens"),
+                **field("prompt_tokens"),
             )
         st.number_input(
-            "Answer, tokens", min_value=1, max_value=131_072, step=64, width=140, **_field("output_tokens")
+            "Answer, tokens", min_value=1, max_value=131_072, step=64, width=140, **field("output_tokens")
         )
         st.toggle(
             "Exact length",
             help="Past any end of the answer, so that all lanes do the same work. Otherwise answers end by "
             "themselves, at this length at the latest.",
-            **_field("fixed_output"),
+            **field("fixed_output"),
         )
-    bench_pictures.show(_changed)
+    bench_pictures.show(changed)
 
 
 def _show_load() -> None:
@@ -253,24 +147,24 @@ def _show_load() -> None:
         format_func=_LOAD_NAMES.__getitem__,
         required=True,
         help=_LOAD_HELP,
-        **_field("load"),
+        **field("load"),
     )
-    match _value("load"):
+    match value_of("load"):
         case LoadKind.CLOSED:
-            st.text_input("Concurrency", placeholder="1, 4, 16", **_field("concurrencies"))
+            st.text_input("Concurrency", placeholder="1, 4, 16", **field("concurrencies"))
         case LoadKind.OPEN:
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                st.text_input("Requests a second", placeholder="0.5, 1, 2", width=160, **_field("rates"))
+                st.text_input("Requests a second", placeholder="0.5, 1, 2", width=160, **field("rates"))
                 st.segmented_control(
                     "Gaps",
                     list(Arrivals),
                     format_func=_ARRIVAL_NAMES.__getitem__,
                     required=True,
-                    **_field("arrivals"),
+                    **field("arrivals"),
                 )
         case _:
             st.number_input(
-                "Highest concurrency", min_value=2, max_value=MAX_CONCURRENCY, **_field("max_concurrency")
+                "Highest concurrency", min_value=2, max_value=MAX_CONCURRENCY, **field("max_concurrency")
             )
 
 
@@ -281,10 +175,10 @@ def _show_extent() -> None:
         format_func=_EXTENT_NAMES.__getitem__,
         required=True,
         help="A point is one lane at one load. Requests that are under way at the end are awaited.",
-        **_field("extent"),
+        **field("extent"),
     )
-    if _value("extent") is Extent.REQUESTS:
-        st.number_input("Requests a point", min_value=1, max_value=MAX_REQUESTS, **_field("requests"))
+    if value_of("extent") is Extent.REQUESTS:
+        st.number_input("Requests a point", min_value=1, max_value=MAX_REQUESTS, **field("requests"))
     else:
         st.number_input(
             "Seconds a point",
@@ -292,7 +186,7 @@ def _show_extent() -> None:
             max_value=float(MAX_SECONDS),
             step=5.0,
             format="%g",
-            **_field("seconds"),
+            **field("seconds"),
         )
 
 
@@ -303,32 +197,32 @@ def _show_more() -> None:
             min_value=0,
             max_value=10_000,
             help="Sent before each point and left out of it.",
-            **_field("warmup"),
+            **field("warmup"),
         )
         st.number_input(
             "Repeats",
             min_value=1,
             max_value=100,
             help="All of it so often, every second time with the lanes in reverse order.",
-            **_field("repeats"),
+            **field("repeats"),
         )
         st.number_input(
             "Seed",
             min_value=0,
             max_value=2**31,
             help="Of prompts, random gaps and resampling.",
-            **_field("seed"),
+            **field("seed"),
         )
         st.selectbox(
             "Limits for goodput",
             [NO_LIMITS, *LIMIT_PRESETS, OWN_LIMITS],
             format_func=_limits_label,
             help="A request counts for goodput if it keeps all limits.",
-            **_field("limits"),
+            **field("limits"),
         )
-        if _value("limits") == OWN_LIMITS:
-            st.text_input("Own limits, seconds", placeholder="ttft=0.5,tpot=0.05", **_field("own_limits"))
-        st.text_input("Title", max_chars=120, placeholder="Load and lanes", **_field("title"))
+        if value_of("limits") == OWN_LIMITS:
+            st.text_input("Own limits, seconds", placeholder="ttft=0.5,tpot=0.05", **field("own_limits"))
+        st.text_input("Title", max_chars=120, placeholder="Load and lanes", **field("title"))
 
 
 def _limits_label(name: str) -> str:

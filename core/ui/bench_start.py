@@ -10,7 +10,7 @@ from core.bench.estimate import Speed, estimated_s, speed_of
 from core.bench.plan import BenchPlan
 from core.bench.wording import advice, described
 from core.errors import LMDynoError, StoreError
-from core.ui import bench_form, resources
+from core.ui import bench_values, resources
 from core.ui.components import escape, show_error
 
 
@@ -18,7 +18,7 @@ def show_start() -> None:
     """What will be done, for how long, what speaks against it, and Start; or what is wrong in the form."""
     plan = None
     try:
-        plan = bench_form.read()
+        plan = bench_values.read()
     except LMDynoError as error:
         show_error(error)
     else:
