@@ -7,7 +7,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from core.bench.definitions import Tool
 from core.bench.plan import BenchPlan
@@ -28,6 +28,8 @@ from core.domain.runs import ErrorInfo, Machine
 from core.errors import InputError
 
 SCHEMA_VERSION = 1
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,14 +170,14 @@ def from_json(data: bytes) -> BenchRecord:
     Raises InputError: `bad-record` for a document that is none, `newer-schema` for one of a later version,
     `no-raw-facts` for one without stamps.
     """
-    version = decode(_Version, data).schema_version
+    version = _read(_Version, data).schema_version
     if version > SCHEMA_VERSION:
         raise InputError(
             f"The run was exported by a newer LMDyno (schema {version}, this one knows {SCHEMA_VERSION})",
             hint="Update LMDyno.",
             code="newer-schema",
         )
-    document = decode(Document, data)
+    document = _read(Document, data)
     if document.raw is None:
         raise InputError(
             "The file holds figures, but not the stamps they were computed from",
@@ -200,6 +202,18 @@ def from_json(data: bytes) -> BenchRecord:
     if run.state is RunState.RUNNING:
         run = replace(run, state=RunState.STOPPED)
     return BenchRecord(run=run, passes=document.raw.passes, requests=document.raw.requests)
+
+
+def _read(kind: type[T], data: bytes) -> T:
+    try:
+        return decode(kind, data)
+    except InputError as error:
+        _, _, what = error.message.partition(": ")  # without the name of our class
+        raise InputError(
+            f"The file is no exported load test: {what}",
+            hint="Take the JSON file that an export or `python -m core runs export` wrote.",
+            code=error.code,
+        ) from error
 
 
 def _distribution(found: Distribution | None) -> dict[str, Any] | None:

@@ -48,6 +48,7 @@ async def _conduct(
     run = QuizRun(plan=plan, machine=describe_machine())
     with closing(Engines(settings, plan.lanes)) as engines:
         await _unless(stop, _bring_up(engines, plan, tell))
+        tell("asking the first question")
         devices = DeviceQueue(settings.locks_dir)
         for place in range(len(plan.questions)):
             if stop.is_set():

@@ -100,8 +100,10 @@ def _show_prompt(room: Room, conversation: Conversation) -> None:
                 args=(running,),
                 help="Ends all lanes; the text so far is kept",
             )
-        elif room.takes_pictures:
-            _show_tray(room, conversation.turns)
+        else:
+            st.empty()
+        if room.takes_pictures:
+            _show_tray(room, conversation)
     st.chat_input(
         "Answers are coming …" if running else room.invitation,
         key=room.key("prompt"),
@@ -112,11 +114,17 @@ def _show_prompt(room: Room, conversation: Conversation) -> None:
     )
 
 
-def _show_tray(room: Room, turns: Sequence[TurnRecord]) -> None:
-    picked = chat_controls.picked_lanes(room, resources.lanes().lanes)
-    tray_view.show_tray(room, picked, turns)
-    pictures = [picture for turn in turns for picture in turn.pictures]
-    show_limits(picked, [*pictures, *state.chat(room).tray])
+def _show_tray(room: Room, conversation: Conversation) -> None:
+    tray_view.show_pictures(room)
+    if conversation.running:  # a dialog would not open before the answers' end
+        st.empty()
+        return
+    with st.container():
+        turns = conversation.turns
+        picked = chat_controls.picked_lanes(room, resources.lanes().lanes)
+        tray_view.show_ways_to_add(room, picked, turns)
+        pictures = [picture for turn in turns for picture in turn.pictures]
+        show_limits(picked, [*pictures, *state.chat(room).tray])
 
 
 def _show_conversation(room: Room, conversation: Conversation) -> None:
@@ -159,4 +167,5 @@ def _show_turns(room: Room, turns: Sequence[TurnRecord]) -> list[RunningLane]:
         for place, turn in enumerate(turns):
             with state.place_of(room, turn.id, place):
                 running += show_turn(turn, baseline=chat_controls.baseline(room), latest=turn is turns[-1])
+        state.empty_places(room, len(turns))
     return running

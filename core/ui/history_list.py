@@ -164,7 +164,9 @@ def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags:
         args=([entry.id for entry in selected],),
         help="Select two to six load tests.",
     )
-    with st.popover("Tag", icon=":material/label:", disabled=not selected, key="history_tag_popover"):
+    # A new one for each selection: the open one would stay open when what was selected is tagged.
+    key = f"history_tag_popover_{history_state.state().round}"
+    with st.popover("Tag", icon=":material/label:", disabled=not selected, key=key):
         _show_tagging(selected, tags)
     running = any(entry.state == RunState.RUNNING for entry in selected)
     st.button(

@@ -82,33 +82,62 @@ def _show_controls() -> Choice:
     gpus = gpu_choices()
     names = model_names()
     with st.grid(4, min_column_width=200):
-        model = st.selectbox("Model", names, index=_first_common(names), key="explorer_model")
-        form = st.segmented_control("Weights", FORMS, default=FORMS[0], required=True, key="explorer_form")
-        gpu = st.selectbox("GPU", list(gpus), index=_default_gpu(gpus), key="explorer_gpu")
-        kv_bits = st.segmented_control(
-            "KV cache, bits", KV_BITS, default=16, required=True, key="explorer_bits"
+        model = st.selectbox(
+            "Model", names, index=_first_common(names), key="explorer_model", persist_state="session"
         )
-        ratio = st.slider(
-            "KV ratio",
-            0.05,
-            0.95,
-            0.8,
-            0.05,
-            key="explorer_ratio",
-            help="`cache_max_entry_count`: share of the memory that is free **after the weights are "
-            "loaded**. LMDeploy's default is 0.8.",
+        form = st.segmented_control(
+            "Weights", FORMS, default=FORMS[0], required=True, key="explorer_form", persist_state="session"
         )
-        context = st.select_slider(
-            "Tokens in a sequence", _CONTEXTS, 4096, format_func="{:,}".format, key="explorer_context"
+        gpu = st.selectbox(
+            "GPU", list(gpus), index=_default_gpu(gpus), key="explorer_gpu", persist_state="session"
         )
-        batch = st.number_input("Requests at once", 1, 1024, 64, key="explorer_batch", help="max_batch_size")
-        tp = st.segmented_control(
-            "GPUs (tensor parallel)", (1, 2, 4, 8), default=1, required=True, key="explorer_tp"
-        )
-    settings = MemorySettings(
+        settings = _show_settings()
+    return Choice(model=model, awq=form == FORMS[1], settings=settings, free_bytes=gpus[gpu], gpu=gpu)
+
+
+def _show_settings() -> MemorySettings:
+    kv_bits = st.segmented_control(
+        "KV cache, bits", KV_BITS, default=16, required=True, key="explorer_bits", persist_state="session"
+    )
+    ratio = st.slider(
+        "KV ratio",
+        0.05,
+        0.95,
+        0.8,
+        0.05,
+        key="explorer_ratio",
+        persist_state="session",
+        help="`cache_max_entry_count`: share of the memory that is free **after the weights are "
+        "loaded**. LMDeploy's default is 0.8.",
+    )
+    context = st.select_slider(
+        "Tokens in a sequence",
+        _CONTEXTS,
+        4096,
+        format_func="{:,}".format,
+        key="explorer_context",
+        persist_state="session",
+    )
+    batch = st.number_input(
+        "Requests at once",
+        1,
+        1024,
+        64,
+        key="explorer_batch",
+        persist_state="session",
+        help="max_batch_size",
+    )
+    tp = st.segmented_control(
+        "GPUs (tensor parallel)",
+        (1, 2, 4, 8),
+        default=1,
+        required=True,
+        key="explorer_tp",
+        persist_state="session",
+    )
+    return MemorySettings(
         cache_max_entry_count=ratio, kv_bits=kv_bits, max_batch_size=batch, session_len=context, tp=tp
     )
-    return Choice(model=model, awq=form == FORMS[1], settings=settings, free_bytes=gpus[gpu], gpu=gpu)
 
 
 def _first_common(names: list[str]) -> int:

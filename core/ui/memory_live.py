@@ -65,6 +65,7 @@ def show_live() -> None:
             key="memory_freeze",
             on_change=_freeze,
             help="Keeps chart and cards as they are now. Then the chart can be zoomed and moved.",
+            persist_state="session",
         )
         st.download_button(
             "CSV",

@@ -90,6 +90,13 @@ def place_of(room: Room, turn_id: str, place: int) -> DeltaGenerator:
     return slot.container()
 
 
+def empty_places(room: Room, used: int) -> None:
+    """Empty the places behind the `used` first ones, where a longer conversation had its turns."""
+    shown: dict[int, str] = st.session_state.get(room.key("turns_shown"), {})
+    for _ in range(used, len(shown)):
+        st.empty()
+
+
 def tick() -> None:
     """A yield point that sends nothing: Streamlit ends a superseded run at any access to session state."""
     st.session_state.get(_OPENED)

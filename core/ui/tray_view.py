@@ -19,23 +19,32 @@ from core.ui.rooms import Room
 _TRAY_PX = 96
 
 
-def show_tray(room: Room, lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> None:
-    """The thumbnails with what the picked lanes make of them, and the ways to add more."""
+def show_pictures(room: Room) -> None:
+    """The thumbnails of the tray, also while answers come."""
     chosen = state.chat(room).tray
-    if chosen:
-        with st.container(horizontal=True, gap="small", key=room.key("tray")):
-            for picture in chosen:
-                with st.container(width=_TRAY_PX, gap="xsmall"):
-                    show_picture(picture)
-                    st.button(
-                        "Remove",
-                        icon=":material/close:",
-                        type="tertiary",
-                        key=room.key(f"remove_{picture.sha256}"),
-                        help=facts(picture),
-                        on_click=tray.remove,
-                        args=(room, picture),
-                    )
+    if not chosen:
+        st.empty()
+        return
+    with st.container(horizontal=True, gap="small", key=room.key("tray")):
+        for picture in chosen:
+            with st.container(width=_TRAY_PX, gap="xsmall"):
+                show_picture(picture)
+                st.button(
+                    "Remove",
+                    icon=":material/close:",
+                    type="tertiary",
+                    key=room.key(f"remove_{picture.sha256}"),
+                    help=facts(picture),
+                    on_click=tray.remove,
+                    args=(room, picture),
+                )
+        for _ in range(len(chosen), MAX_PICTURES):
+            st.empty()
+
+
+def show_ways_to_add(room: Room, lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> None:
+    """Gallery and camera, and what the picked lanes make of the pictures that are chosen."""
+    chosen = state.chat(room).tray
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         full = len(chosen) >= MAX_PICTURES
         for label, icon, open_dialog in (

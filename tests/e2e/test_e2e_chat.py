@@ -2,6 +2,8 @@
 
 import re
 
+from e2e_dashboard import settle
+from PIL import Image
 from playwright.sync_api import expect
 
 
@@ -130,6 +132,46 @@ def test_a_finished_lane_stays_as_it_is_when_its_page_is_drawn_again(chat):
     expect(chat.regenerate).to_be_visible()
 
 
+def test_a_longer_conversation_leaves_nothing_behind_a_shorter_one_that_streams(chat):
+    chat.open(pick=("steady",))
+    chat.ask("A long answer")
+    chat.open(pick=("quick",))  # a reload: another conversation, the first one goes on
+    for prompt in ("One", "Two"):
+        chat.ask(prompt)
+        expect(chat.regenerate).to_be_visible()
+    chat.page.get_by_text("Recent conversations").click()
+    chat.page.get_by_role("button", name="A long answer").click()
+    expect(chat.answer("steady")).to_contain_text("word3")
+    chat.wait_until(lambda: chat.page.get_by_test_id("stChatMessage").count() == 1)
+    assert chat.stop.is_visible()  # not only since the answer has ended
+    chat.stop.click()
+    expect(chat.regenerate).to_be_visible()
+
+
+def test_the_tray_makes_way_for_answers_and_shows_what_is_added_meanwhile(chat, tmp_path):
+    for color in ("red", "blue"):
+        Image.new("RGB", (48, 32), color).save(tmp_path / f"{color}.png")
+    page, chat.url = chat.page, f"{chat.url}/vision"
+    chat.open(pick=("steady",))
+    chooser = page.get_by_test_id("stChatInput").locator("input[type=file]")
+    sendable = page.get_by_test_id("stChatInputSubmitButton")
+    pictures = page.locator(".st-key-vision_tray").get_by_role("img")
+    chooser.set_input_files(tmp_path / "red.png")
+    expect(sendable).to_be_enabled()
+    chat.ask()
+    expect(chat.answer("steady")).to_contain_text("word3")
+    chat.wait_until(lambda: page.get_by_role("button", name="Gallery").count() == 0)
+    assert chat.stop.is_visible()
+    chooser.set_input_files(tmp_path / "blue.png")
+    expect(sendable).to_be_enabled()
+    chat.input.press("Enter")
+    expect(pictures).to_have_count(1)
+    assert chat.stop.is_visible()
+    chat.stop.click()
+    expect(chat.regenerate).to_be_visible()
+    expect(pictures).to_have_count(1)
+
+
 def test_one_lane_fails_in_its_own_column(chat):
     chat.open(pick=("quick", "broken"))
     chat.ask()
@@ -146,8 +188,9 @@ def test_the_keyboard_alone_suffices(chat, server):
     page.keyboard.type("Tell me")
     page.keyboard.press("Enter")
     expect(chat.regenerate).to_be_visible()
+    settle(page)
     page.keyboard.press("Alt+g")
     chat.wait_until(lambda: len(asked(server, "markdown")) == before + 2)
-    expect(chat.regenerate).to_be_visible()
+    settle(page)
     page.keyboard.press("Alt+n")
     expect(page.get_by_text("One prompt, every engine")).to_be_visible()

@@ -1,10 +1,12 @@
 """The memory page in a browser, over a real process that stands in for an engine."""
 
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
+from e2e_dashboard import settle
 from playwright.sync_api import expect
 
 from core.domain.runs import utc_now
@@ -15,6 +17,7 @@ from core.telemetry.processes import identify, this_process
 
 BUSY = "import time\nwhile True: sum(range(20000)); time.sleep(0.01)"
 CHART = ".st-key-memory_live_chart .js-plotly-plot"
+RANGE = f"document.querySelector('{CHART}')._fullLayout.xaxis2.range"
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +58,31 @@ def card(page):
 
 
 def time_range(page):
-    return page.evaluate(f"document.querySelector('{CHART}')._fullLayout.xaxis2.range")
+    return page.evaluate(RANGE)
 
 
-def test_the_cards_follow_the_process_without_a_rerun_of_the_page(memory):
+def freeze(page):
+    """Hold chart and cards, and wait until they are drawn so."""
+    expect(page.locator(f"{CHART} .scatterlayer path").first).to_be_attached()
+    page.get_by_text("Freeze", exact=True).click()
+    page.wait_for_function(f"document.querySelector('{CHART}')?._context?.scrollZoom")
+    settle(page)
+
+
+def test_the_cards_follow_the_process_without_a_rerun_of_the_page(memory, engine):
     expect(memory.get_by_text("Host memory:").first).to_contain_text(re.compile(r"\d+ MiB"))
-    seen = set()
-    for _ in range(40):
-        seen.add(card(memory).inner_text())
-        if len(seen) > 2:
-            break
-        memory.wait_for_timeout(500)
-    assert len(seen) > 2
+    working, idle = re.compile(r"CPU: (?!0\.00)\d+\.\d\d cores"), "CPU: 0.00 cores"
+    expect(card(memory)).to_contain_text(working)
+    engine.send_signal(signal.SIGSTOP)
+    try:
+        expect(card(memory)).to_contain_text(idle)
+    finally:
+        engine.send_signal(signal.SIGCONT)
+    expect(card(memory)).to_contain_text(working)
 
 
 def test_a_frozen_chart_stays_and_can_be_zoomed(memory):
-    expect(memory.locator(f"{CHART} .scatterlayer path").first).to_be_attached()
-    memory.get_by_text("Freeze", exact=True).click()
-    memory.wait_for_timeout(3000)
+    freeze(memory)
     before, text = time_range(memory), card(memory).inner_text()
     plot = memory.locator(f"{CHART} .nsewdrag").nth(1).bounding_box()
     y = plot["y"] + plot["height"] / 2
@@ -80,17 +90,16 @@ def test_a_frozen_chart_stays_and_can_be_zoomed(memory):
     memory.mouse.down()
     memory.mouse.move(plot["x"] + plot["width"] * 0.6, y, steps=5)
     memory.mouse.up()
-    memory.wait_for_timeout(3000)
+    memory.wait_for_function(f"before => {RANGE}[0] > before[0] && {RANGE}[1] < before[1]", arg=before)
     zoomed = time_range(memory)
-    assert before[0] < zoomed[0] < zoomed[1] < before[1]
+    memory.wait_for_timeout(3000)  # longer than the pause between two refreshes
+    assert time_range(memory) == zoomed
     assert card(memory).inner_text() == text
 
 
 def test_the_samples_can_be_taken_away(memory):
-    expect(card(memory)).to_be_visible()
     # Frozen, since a busy machine may fetch the file after the next refresh, when Streamlit has dropped it.
-    memory.get_by_text("Freeze", exact=True).click()
-    memory.wait_for_timeout(2000)
+    freeze(memory)
     with memory.expect_download() as download:
         memory.get_by_role("button", name="CSV").click()
     rows = download.value.path().read_text().splitlines()

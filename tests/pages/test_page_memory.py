@@ -178,6 +178,15 @@ def test_freezing_opens_the_tools_of_the_chart(open_page):
     assert '"scrollZoom": true' in charts(app)[0].proto.config
 
 
+def test_a_frozen_chart_is_still_frozen_when_somebody_comes_back(open_page):
+    app = open_page()
+    app.toggle(key="memory_freeze").set_value(True).run()
+    app.switch_page("pages/engines.py").run()
+    app.switch_page("pages/memory.py").run()
+    assert app.toggle(key="memory_freeze").value
+    assert '"scrollZoom": true' in charts(app)[0].proto.config
+
+
 def test_the_split_names_every_part_and_its_source(open_page, memory, monkeypatch):
     memory.sampler.gpus = (gpu(),)
     memory.sampler.engines = (engine("hf", 26),)
@@ -206,6 +215,19 @@ def test_the_explorer_predicts_for_a_gpu_that_is_not_here(open_page):
     app.segmented_control(key="explorer_bits").set_value(4).run()
     assert int(metrics_of(app)["Tokens that fit"].replace(",", "")) > 3 * int(before.replace(",", ""))
     assert len(charts(app)) == 2
+
+
+def test_the_explorer_keeps_its_values_while_another_tab_is_open(open_page):
+    app = open_page(":material/calculate: KV explorer")
+    app.slider(key="explorer_ratio").set_value(0.3)
+    app.number_input(key="explorer_batch").set_value(8)
+    app.selectbox(key="explorer_model").set_value("Qwen2.5-72B").run()
+    cards = metrics_of(app)
+    app.session_state["memory_section"] = ":material/monitoring: Live"
+    app.run()
+    app.session_state["memory_section"] = ":material/calculate: KV explorer"
+    app.run()
+    assert metrics_of(app) == cards
 
 
 def test_the_explorer_says_when_nothing_fits_and_what_would(open_page):

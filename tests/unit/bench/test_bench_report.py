@@ -66,18 +66,19 @@ def test_a_file_without_stamps_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("data", "code"),
+    ("data", "code", "message"),
     [
-        (b"{}", "bad-record"),
-        (b"nothing", "bad-record"),
-        (b'{"schema_version": 99, "future": true}', "newer-schema"),
-        (b'{"schema_version": 1}', "bad-record"),
+        (b"{}", "bad-record", "The file is no exported load test: schema_version: "),
+        (b"nothing", "bad-record", "The file is no exported load test: the document: "),
+        (b'{"schema_version": 99, "future": true}', "newer-schema", "The run was exported by a newer"),
+        (b'{"schema_version": 1}', "bad-record", "The file is no exported load test: id: "),
     ],
 )
-def test_a_file_that_is_no_run_is_refused(data, code):
+def test_a_file_that_is_no_run_is_refused(data, code, message):
     with pytest.raises(InputError) as refused:
         from_json(data)
     assert refused.value.code == code
+    assert refused.value.message.startswith(message)
 
 
 def test_the_tables_have_a_row_a_request():

@@ -90,6 +90,17 @@ def test_a_stopped_quiz_keeps_what_was_answered(settings, server, picture):
     assert [s.state for s in Jobs(settings).statuses(JOB_KIND)] == [JobState.CANCELLED]
 
 
+def test_the_wait_for_the_first_answer_is_not_told_as_the_start_of_engines(settings, server, picture):
+    lanes = (lane("silent", server.url, "hang"),)
+    started = start_quiz(settings, plan(question("?", picture=picture), lanes=lanes))
+    deadline = time.monotonic() + END_S
+    while (stage := Jobs(settings).status(started).record.stage) != "asking the first question":
+        assert time.monotonic() < deadline, stage
+        time.sleep(0.05)
+    Jobs(settings).cancel(started)
+    assert Jobs(settings).wait(started, END_S).state is JobState.CANCELLED
+
+
 def test_a_quiz_that_is_not_there_is_none_and_a_path_is_no_quiz(settings):
     assert load(settings, "0123abcd") is None
     with pytest.raises(InputError, match="no quiz"):
