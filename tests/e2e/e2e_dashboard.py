@@ -80,6 +80,14 @@ def started_dashboard(home: Path, lanes: str, **environ: str) -> Iterator[Dashbo
             dashboard.process.wait()
 
 
+def settle(page: Page, *, timeout_s: float | None = None) -> None:
+    """Wait until the page is drawn: until then it goes on showing parts of what was there before."""
+    timeout = None if timeout_s is None else timeout_s * 1000
+    expect(page.get_by_test_id("stApp")).to_have_attribute(
+        "data-test-script-state", "notRunning", timeout=timeout
+    )
+
+
 class Chat:
     """The chat page's handles."""
 
@@ -98,7 +106,7 @@ class Chat:
                 expect(pill).to_have_attribute("aria-pressed", str(lane in pick).lower())
         if together:
             self.page.get_by_role("radio", name="Together").click()
-        self.page.wait_for_timeout(300)
+        settle(self.page)
         return self
 
     @property

@@ -5,7 +5,7 @@ import sqlite3
 from contextlib import contextmanager
 
 import pytest
-from e2e_dashboard import Chat, started_dashboard
+from e2e_dashboard import Chat, settle, started_dashboard
 from playwright.sync_api import expect
 
 AUTH = """
@@ -48,7 +48,7 @@ def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, path
     with fresh(lanes) as dashboard:
         page.goto(f"{dashboard.url}/{path}")
         expect(page.get_by_role("button", name="Log in")).to_be_visible()
-        page.wait_for_timeout(1000)
+        settle(page)
         expect(page.get_by_test_id("stChatInputTextArea")).to_have_count(0)
         expect(page.get_by_text("quick")).to_have_count(0)
     console_errors.clear()  # Streamlit says that /chat is no page, and runs the router instead

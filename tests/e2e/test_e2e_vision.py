@@ -1,5 +1,6 @@
 """The vision page in a real browser: over a scripted server, and with the demo model where it is shipped."""
 
+import base64
 import re
 import shutil
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from e2e_dashboard import Dashboard, started_dashboard
+from e2e_dashboard import Dashboard, settle, started_dashboard
 from PIL import Image
 from playwright.sync_api import Page, expect
 
@@ -35,6 +36,12 @@ def picture(color: str, name: str) -> dict:
     file = BytesIO()
     Image.new("RGB", (48, 32), color).save(file, "PNG")
     return {"name": name, "mimeType": "image/png", "buffer": file.getvalue()}
+
+
+COPY = """async (data) => {
+    const picture = await fetch(`data:image/png;base64,${data}`)
+    await navigator.clipboard.write([new ClipboardItem({"image/png": await picture.blob()})])
+}"""
 
 
 class Vision:
@@ -72,16 +79,46 @@ class Vision:
         chooser = self.page.get_by_test_id("stChatInput").locator("input[type=file]")
         chooser.set_input_files(list(files))
         for file in files:
-            expect(self.page.get_by_test_id("stChatInput").get_by_text(file["name"])).to_be_visible()
+            expect(self.attached(file["name"])).to_be_visible()
+
+    def paste(self, file: dict) -> None:
+        """Copy a picture as a screenshot tool does, and press Ctrl+V; the browser names it itself."""
+        self.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        self.page.evaluate(COPY, base64.b64encode(file["buffer"]).decode())
+        self.prompt.click()
+        self.page.keyboard.press("Control+V")
+        expect(self.attached("image.png")).to_be_visible()
+
+    def drop(self, path: Path) -> None:
+        """Drag a file of this machine over the prompt and let it go."""
+        box = self.prompt.bounding_box()
+        mouse = self.page.context.new_cdp_session(self.page)
+        held = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("dragEnter", "dragOver"):
+            mouse.send("Input.dispatchDragEvent", {"type": kind, "data": held, **at})
+        expect(self.page.get_by_text("Drag and drop files here")).to_be_visible()
+        mouse.send("Input.dispatchDragEvent", {"type": "drop", "data": held, **at})
+        expect(self.attached(path.name)).to_be_visible()
+
+    def attached(self, name: str):
+        """A file that waits beside the prompt."""
+        return self.page.get_by_test_id("stChatInput").get_by_text(name)
+
+    def send(self, question: str) -> None:
+        """Write it and press Enter, which the prompt takes no notice of while files are on their way."""
+        self.prompt.fill(question)
+        expect(self.page.get_by_test_id("stChatInputSubmitButton")).to_be_enabled()
+        self.prompt.press("Enter")
 
     def ask(self, question: str, *, timeout_s: float = 30) -> None:
         """Send the question and wait until all lanes have answered it."""
-        turns = self.page.get_by_test_id("stChatMessage").count()
-        self.prompt.fill(question)
-        self.prompt.press("Enter")
-        expect(self.page.get_by_test_id("stChatMessage").get_by_text(question)).to_be_visible()
+        asked = self.page.get_by_test_id("stChatMessage").get_by_text(question)
+        before = asked.count()
+        self.send(question)
+        expect(asked).to_have_count(before + 1)
+        settle(self.page, timeout_s=timeout_s)
         expect(self.regenerate).to_be_visible(timeout=timeout_s * 1000)
-        assert self.page.get_by_test_id("stChatMessage").count() >= turns
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +166,24 @@ def test_a_picture_reaches_the_server_and_stays_in_the_conversation(vision, serv
         vision.page.wait_for_function("image => image.naturalWidth > 0", arg=loaded.element_handle())
 
 
+def test_a_pasted_and_a_dropped_picture_reach_the_server(vision, server, tmp_path):
+    vision.open()
+    vision.paste(picture("red", "red.png"))
+    file = tmp_path / "blue.png"
+    file.write_bytes(picture("blue", "blue.png")["buffer"])
+    vision.drop(file)
+    vision.ask("Which colors?")
+    expect(vision.thumbnails).to_have_count(2)
+    (urls,) = sent_urls(server.seen[-1])
+    assert [color_of(url) for url in urls] == [(255, 0, 0), (0, 0, 255)]
+
+
+def color_of(url: str) -> tuple[int, int, int]:
+    """The first pixel of a picture in a data URL."""
+    data = base64.b64decode(url.partition(",")[2])
+    return Image.open(BytesIO(data)).convert("RGB").getpixel((0, 0))
+
+
 def test_bad_files_say_why_and_the_good_ones_stay(vision):
     vision.open()
     svg = {
@@ -139,8 +194,7 @@ def test_bad_files_say_why_and_the_good_ones_stay(vision):
     vision.attach(
         picture("red", "good.png"), {"name": "bad.png", "mimeType": "image/png", "buffer": b"nothing"}, svg
     )
-    vision.prompt.fill("What is it?")
-    vision.prompt.press("Enter")
+    vision.send("What is it?")
     expect(vision.page.get_by_test_id("stAlert")).to_have_count(2)
     expect(vision.page.get_by_test_id("stAlert").first).to_contain_text("bad.png")
     expect(vision.page.get_by_test_id("stAlert").last).to_contain_text("logo.svg")

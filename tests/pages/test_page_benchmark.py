@@ -1,6 +1,7 @@
 """The benchmark page: the form and its mistakes, a run under way, its end, and its result."""
 
 import json
+import re
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -10,14 +11,17 @@ import page_fakes
 import pytest
 
 from core.bench.definitions import Tool
-from core.bench.plan import BenchPlan, Limits, LoadKind, PromptKind, Sharing
-from core.bench.presets import Preset
+from core.bench.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Sharing
+from core.bench.presets import Preset, preset_plan
+from core.bench.uploads import keep_prompt_file
+from core.codec import encode
 from core.config import LaneBook
-from core.domain.bench import GpuUse, LaneFacts, RunState
+from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState
 from core.domain.runs import ErrorInfo, utc_now
 from core.errors import InputError
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.pictures.gallery import gallery
+from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
@@ -64,6 +68,14 @@ class Bench:
         )
         self.jobs.append(JobStatus(spec, JobRecord(state=state, **record)))
         return spec.id
+
+    def was_started(self, plan=None, *, arguments=None):
+        """As a dashboard before this one left it."""
+        arguments = arguments if plan is None else {"plan": encode(plan).decode()}
+        spec = JobSpec(kind="bench", title="t", worker="w", python="p", arguments=arguments)
+        folder = JobFolder(self.settings.home / "jobs" / spec.id)
+        folder.create(spec)
+        folder.write(JobRecord(state=JobState.DONE))
 
     def keep(self, record):
         self.runs.save(record.run, record.passes, record.requests)
@@ -138,6 +150,11 @@ def finished(**changes):
     return a_record(plan, passes, requests)
 
 
+def keyed(widgets, name: str):
+    """The widget of that name, whose key the page may have renewed."""
+    return next(each for each in widgets if re.fullmatch(rf"{name}(_\d+)?", each.key or ""))
+
+
 class TestForm:
     def test_it_opens_with_the_quick_look_at_the_machines_lanes(self, open_page, bench):
         app = open_page()
@@ -152,16 +169,16 @@ class TestForm:
     def test_a_preset_fills_the_fields_and_a_change_leaves_it(self, open_page):
         app = open_page()
         app.segmented_control(key="bench_preset").set_value(Preset.CHAT).run()
-        assert app.text_input(key="bench_concurrencies").value == "1, 2, 4, 8, 16"
-        assert app.selectbox(key="bench_limits").value == "chat"
-        app.number_input(key="bench_output_tokens").set_value(99).run()
-        assert app.segmented_control(key="bench_preset").value is None
-        assert app.text_input(key="bench_concurrencies").value == "1, 2, 4, 8, 16"
+        assert keyed(app.text_input, "bench_concurrencies").value == "1, 2, 4, 8, 16"
+        assert keyed(app.selectbox, "bench_limits").value == "chat"
+        keyed(app.number_input, "bench_output_tokens").set_value(99).run()
+        assert keyed(app.segmented_control, "bench_preset").value is None
+        assert keyed(app.text_input, "bench_concurrencies").value == "1, 2, 4, 8, 16"
 
     def test_the_quick_look_stays_a_minute_with_other_lanes(self, open_page):
         app = open_page()
         app.pills(key="bench_lanes").set_value(["remote"]).run()
-        assert app.number_input(key="bench_seconds").value == 28
+        assert keyed(app.number_input, "bench_seconds").value == 28
 
     def test_every_field_reaches_the_plan(self, open_page, bench):
         app = open_page()
@@ -228,6 +245,40 @@ class TestForm:
         app.toggle(key="bench_with_pictures").set_value(False).run()
         press_start(app)
         assert [len(each.workload.pictures) for each in bench.started] == [1, 0]
+
+    def test_a_reload_begins_with_the_plan_that_was_started_last(self, open_page, bench, monkeypatch):
+        shelf = Shelf(bench.settings.pictures_dir)
+        monkeypatch.setattr(resources, "shelf", lambda: shelf)
+        cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
+        shown = shelf.put(take_in(cat.read_bytes(), name="cat.jpg"))
+        gone = replace(shown, sha256="0" * 64)
+        file = keep_prompt_file(bench.settings, "mine.txt", b"one\ntwo\n")
+        plan = a_plan(
+            page_fakes.REMOTE,
+            page_fakes.HF,
+            workload=replace(file, output_tokens=7, pictures=(shown, gone)),
+            load=Load(kind=LoadKind.OPEN, rates_req_per_s=(0.5, 2)),
+            sharing=Sharing.TOGETHER,
+            title="mine",
+        )
+        bench.was_started(plan)
+        app = open_page()
+        assert app.segmented_control(key="bench_preset").value is None
+        assert app.text_input(key="bench_rates").value == "0.5, 2"
+        (again,) = press_start(app) and bench.started
+        wanted = replace(plan, workload=replace(plan.workload, pictures=(shown,)))
+        assert replace(again, id=plan.id, created_at=plan.created_at) == wanted
+
+    def test_a_preset_that_was_started_last_is_marked(self, open_page, bench):
+        bench.was_started(preset_plan(Preset.CHAT, (page_fakes.HF,)))
+        app = open_page()
+        assert app.segmented_control(key="bench_preset").value == Preset.CHAT
+        assert app.pills(key="bench_lanes").value == ["hf"]
+
+    @pytest.mark.parametrize("arguments", [{}, {"plan": "{}"}, {"plan": encode(a_plan(A)).decode()}])
+    def test_a_last_plan_that_is_of_no_use_changes_nothing(self, open_page, bench, arguments):
+        bench.was_started(arguments=arguments)
+        assert open_page().segmented_control(key="bench_preset").value == Preset.QUICK_LOOK
 
     def test_a_run_that_can_not_start_says_why(self, open_page, bench):
         bench.refusal = InputError("It did not start", hint="Look here.", code="job-not-started")
@@ -341,6 +392,19 @@ class TestResult:
             drawn = json.loads(spec)["layout"]["title"]
             assert drawn["text"].startswith(title)
             assert "one lane at a time" in drawn["subtitle"]["text"]
+
+    def test_both_halves_of_queueing_are_told_apart(self, open_page, bench):
+        record = finished()
+        counted = EngineQueue(lane="a", requests=3, total_s=0.375)
+        bench.lanes = (A, B)
+        bench.keep(replace(record, passes=(replace(record.passes[0], queues=(counted,)), record.passes[1])))
+        app = open_page()
+        self.charts(app, "Latency")
+        table = next(each.value for each in app.markdown if "in\u00a0the\u00a0engine" in each.value)
+        a, b = table.splitlines()[2:]
+        assert a.split(" | ")[-2:] == ["125\u00a0ms", "3 |"]
+        assert b.split(" | ")[-2:] == ["–", "– |"]
+        assert "schedule → send" in texts(app)
 
     def test_what_is_not_known_says_why(self, app):
         self.charts(app, "Lanes")
