@@ -14,8 +14,6 @@ requests of an open loop have to arrive at the planned rate. Exit code 1: someth
 import argparse
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.load_cases import LOADS, Lane, Load  # noqa: E402
-from benchmarks.meter import scripted_server, seen_by  # noqa: E402
+from benchmarks.meter import scripted_server, seen_by, this_machine, told  # noqa: E402
 from tests.expected_figures import FIGURES, STATISTICS, Answer, figures_of  # noqa: E402
 
 LATENCIES = ("ttft_s", "e2e_s")
@@ -43,7 +41,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     out = parser.parse_args().out
-    load_before = os.getloadavg()
+    machine = this_machine()
     found = {}
     for load in LOADS:
         with scripted_server() as url:
@@ -57,8 +55,7 @@ def main() -> int:
         for problem in figures["problems"]
     ]
     print("\n".join(problems) or "all within bounds")
-    machine = {"cores": os.cpu_count(), "load_before": load_before, "python": platform.python_version()}
-    print(f"{machine['cores']} cores, load {load_before[0]:.1f} before, Python {machine['python']}")
+    print(told(machine))
     if out:
         bounds = {load.name: load.bounds._asdict() for load in LOADS}
         figures = {"machine": machine, "bounds": bounds, "loads": found, "problems": problems}

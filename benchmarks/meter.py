@@ -25,6 +25,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -314,6 +315,22 @@ def whole(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def this_machine() -> dict[str, Any]:
+    """Where figures are from; to be asked before measuring, since it tells the load."""
+    return {
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg(),
+        "python": platform.python_version(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+    }
+
+
+def told(machine: dict[str, Any]) -> str:
+    return (
+        f"{machine['cores']} cores, load {machine['load_before'][0]:.1f} before, Python {machine['python']}"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -322,16 +339,15 @@ def main() -> int:
     parser.add_argument("--without-guidellm", action="store_true", help="measure LMDyno alone")
     options = parser.parse_args()
 
-    load = os.getloadavg()
+    machine = this_machine()
     with scripted_server() as url:
         figures = {METER: measure_meter(url)}
         if not options.without_guidellm:
             figures[PEER] = measure_peer(url)
     for row in (("", METER, PEER, "asked for"), *rows(figures)):
         print("{:64}{:>12}{:>16}{:>12}".format(*row))
-    print(f"\n{os.cpu_count()} cores, load {load[0]:.1f} before, Python {platform.python_version()}")
+    print(f"\n{told(machine)}")
     if options.out:
-        machine = {"cores": os.cpu_count(), "load_before": load, "python": platform.python_version()}
         options.out.write_text(json.dumps({"machine": machine, **figures}, indent=2) + "\n", "utf-8")
     return 0 if within_limits(figures[METER]) else 1
 
