@@ -164,8 +164,8 @@ def _show_turns(room: Room, turns: Sequence[TurnRecord]) -> list[RunningLane]:
                 show_welcome(room)
     running: list[RunningLane] = []
     with st.container():
-        for place, turn in enumerate(turns):
-            with state.place_of(room, turn.id, place):
+        places = state.places_of(room, [turn.id for turn in turns])
+        for turn, place in zip(turns, places, strict=True):
+            with place:
                 running += show_turn(turn, baseline=chat_controls.baseline(room), latest=turn is turns[-1])
-        state.empty_places(room, len(turns))
     return running

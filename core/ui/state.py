@@ -5,7 +5,7 @@ again. What was said is in the store; the session's own turns bridge the time un
 in for a store that can't be used. Of pictures only what describes them is kept here, never their bytes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic, sleep
 
@@ -75,26 +75,23 @@ def keep(room: Room, requests: Iterable[RequestRecord]) -> None:
         turns[turn.id] = replace(turn, requests=now)
 
 
-def place_of(room: Room, turn_id: str, place: int) -> DeltaGenerator:
-    """A container for the conversation's turn number `place`, without anything of another turn.
+def places_of(room: Room, turn_ids: Sequence[str]) -> list[DeltaGenerator]:
+    """A container for each of the conversation's turns, without anything of another turn.
 
     A container inherits what the one before it held in its place until the run ends, which for a streaming
-    turn is long. Emptied, and the emptiness sent, it inherits nothing.
+    turn is long. Emptied, and the emptiness sent, it inherits nothing. The places behind the last turn, where
+    a longer conversation had its own, are emptied too.
     """
-    shown: dict[int, str] = st.session_state.setdefault(room.key("turns_shown"), {})
-    before, shown[place] = shown.get(place), turn_id
-    if before in (None, turn_id):
-        return st.container()
-    slot = st.empty()
-    sleep(_FLUSH_S)
-    return slot.container()
-
-
-def empty_places(room: Room, used: int) -> None:
-    """Empty the places behind the `used` first ones, where a longer conversation had its turns."""
-    shown: dict[int, str] = st.session_state.get(room.key("turns_shown"), {})
-    for _ in range(used, len(shown)):
+    key = room.key("turns_shown")
+    before: Sequence[str] = st.session_state.get(key, ())
+    is_other = [place < len(before) and before[place] != turn for place, turn in enumerate(turn_ids)]
+    slots = [st.empty() if other else st.container() for other in is_other]
+    for _ in before[len(turn_ids) :]:
         st.empty()
+    st.session_state[key] = (*turn_ids, *before[len(turn_ids) :])
+    if any(is_other):
+        sleep(_FLUSH_S)
+    return [slot.container() if other else slot for slot, other in zip(slots, is_other, strict=True)]
 
 
 def tick() -> None:

@@ -17,7 +17,19 @@ from core.telemetry.processes import identify, this_process
 
 BUSY = "import time\nwhile True: sum(range(20000)); time.sleep(0.01)"
 CHART = ".st-key-memory_live_chart .js-plotly-plot"
+AT_REST = f"""() => {{
+    const chart = document.querySelector("{CHART}");
+    if (!chart?._fullLayout || !chart._context?.scrollZoom) return false;
+    if (window.lastDrawn !== chart._fullLayout) {{
+        window.lastDrawn = chart._fullLayout;
+        window.lastDrawnAt = performance.now();
+    }}
+    return performance.now() - window.lastDrawnAt > 1500;
+}}"""
+"""Frozen, and drawn no more; Plotly makes a layout each time that it draws."""
 RANGE = f"document.querySelector('{CHART}')._fullLayout.xaxis2.range"
+
+CHART_END = f"document.querySelector('{CHART}')?._fullLayout?.xaxis2?.range[1]"
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +77,8 @@ def freeze(page):
     """Hold chart and cards, and wait until they are drawn so."""
     expect(page.locator(f"{CHART} .scatterlayer path").first).to_be_attached()
     page.get_by_text("Freeze", exact=True).click()
-    page.wait_for_function(f"document.querySelector('{CHART}')?._context?.scrollZoom")
     settle(page)
+    page.wait_for_function(AT_REST)
 
 
 def test_the_cards_follow_the_process_without_a_rerun_of_the_page(memory, engine):
@@ -121,11 +133,10 @@ def test_it_goes_on_while_a_chat_streams(memory, browser, dashboard):
     stop = other.get_by_test_id("stBottomBlockContainer").get_by_role("button", name="Stop")
     expect(stop).to_be_visible()
     for _ in range(2):
-        expect(memory.locator(CHART)).to_be_visible()
-        before = time_range(memory)[1]
-        memory.wait_for_function(
-            f"before => document.querySelector('{CHART}')?._fullLayout?.xaxis2?.range[1] > before", arg=before
-        )
+        expect(memory.locator(CHART).first).to_be_visible()  # for a moment there is the one before as well
+        memory.wait_for_function(f"{CHART_END} !== undefined")
+        before = memory.evaluate(CHART_END)
+        memory.wait_for_function(f"before => {CHART_END} > before", arg=before)
     expect(stop).to_be_visible()
     stop.click()
     other.context.close()

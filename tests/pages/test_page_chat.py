@@ -16,6 +16,7 @@ from core.domain.sampling import Sampling
 from core.engines.registry import EngineState
 from core.errors import EngineError, StoreError
 from core.meter.protocol import Update
+from core.ui import state
 from core.ui.planning import planned_record
 
 
@@ -353,3 +354,19 @@ def test_a_prompt_is_not_taken_while_a_turn_runs_and_its_text_is_given_back(new_
     assert world.meter.plans == []
     assert app.chat_input[0].proto.value == "Too early"
     assert "Answers are still coming" in app.toast[0].value
+
+
+def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, monkeypatch):
+    for number in range(4):
+        stored_turn(world, conversation_id="c1", prompt=f"First {number}")
+    for number in range(3):
+        stored_turn(world, conversation_id="c2", prompt=f"Second {number}")
+    pauses = []
+    monkeypatch.setattr(state, "sleep", pauses.append)
+    app = new_app(conversation="c1").run()
+    assert not pauses
+    next(each for each in app.button if each.key == "open_c2").click().run()
+    assert not app.exception
+    assert [f"Second {number}" in texts(app) for number in range(3)] == [True] * 3
+    assert "First 3" not in texts(app)
+    assert len(pauses) == 1
