@@ -21,14 +21,17 @@ def encode(value: object) -> bytes:
     return orjson.dumps(value)
 
 
-def decode(kind: type[T], data: bytes | str) -> T:
-    """The object that `data` describes; raises InputError naming the first wrong field."""
+def decode(kind: type[T], data: bytes | str, *, otherwise: str | None = None) -> T:
+    """The object that `data` describes; raises InputError naming the first wrong field.
+
+    `otherwise` begins its message, for people who don't know our classes.
+    """
     try:
         return cast("T", _adapter(cast("Hashable", kind)).validate_json(data))
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"{kind.__name__}: {place}: {first['msg']}", code="bad-record") from exc
+        raise InputError(f"{otherwise or kind.__name__}: {place}: {first['msg']}", code="bad-record") from exc
 
 
 _adapter = cache(TypeAdapter[Any])

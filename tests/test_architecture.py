@@ -57,7 +57,7 @@ FOREIGN_ROOMS = {
     "rich": ("core.cli", "core.__main__"),
     "pydantic": ("core.codec", "core.config"),
     "PIL": ("core.pictures",),
-    "prometheus_client": ("core.bench.server_queue",),
+    "prometheus_client": ("core.engines.prometheus",),
 }
 
 ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}

@@ -206,11 +206,10 @@ def from_json(data: bytes) -> BenchRecord:
 
 def _read(kind: type[T], data: bytes) -> T:
     try:
-        return decode(kind, data)
+        return decode(kind, data, otherwise="The file is no exported load test")
     except InputError as error:
-        _, _, what = error.message.partition(": ")  # without the name of our class
         raise InputError(
-            f"The file is no exported load test: {what}",
+            error.message,
             hint="Take the JSON file that an export or `python -m core runs export` wrote.",
             code=error.code,
         ) from error

@@ -12,10 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from core.domain.bench import EngineQueue
 from core.domain.specs import Endpoint
+from core.engines.prometheus import published
 from core.meter.client import Session, metrics_text
 
 _HISTOGRAMS = (
@@ -23,8 +22,6 @@ _HISTOGRAMS = (
     "vllm:request_queue_time_seconds",  # vllm/v1/metrics/loggers.py
     "sglang:queue_time_seconds",  # sglang/srt/metrics/collector.py
 )
-_SUMS = frozenset(f"{name}_sum" for name in _HISTOGRAMS)
-_COUNTS = frozenset(f"{name}_count" for name in _HISTOGRAMS)
 _TIMEOUT_S = 1.0
 
 
@@ -38,12 +35,9 @@ class QueueCounter:
 
 def read_counter(text: str) -> QueueCounter | None:
     """The counter in what a server publishes, over all its models and engines; None without one."""
-    try:
-        samples = [each for family in text_string_to_metric_families(text) for each in family.samples]
-    except ValueError:
-        return None
-    sums = [sample.value for sample in samples if sample.name in _SUMS]
-    counts = [sample.value for sample in samples if sample.name in _COUNTS]
+    found = published(text)
+    sums = [value for name in _HISTOGRAMS for value in found.get(f"{name}_sum", ())]
+    counts = [value for name in _HISTOGRAMS for value in found.get(f"{name}_count", ())]
     if not sums or len(sums) != len(counts) or not all(map(math.isfinite, (*sums, *counts))):
         return None
     return QueueCounter(total_s=math.fsum(sums), requests=int(sum(counts)))

@@ -4,14 +4,15 @@ Stdlib HTTP with short time-outs; thread-safe. Requests for answers go through t
 """
 
 import json
-import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from core.domain.specs import Dialect
+from core.engines import prometheus
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
 
 
@@ -64,20 +65,15 @@ def probe(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> En
     )
 
 
-def metrics_url(url: str) -> str:
-    """Where servers publish Prometheus metrics: beside the version path of their base URL."""
-    return f"{url.rstrip('/').removesuffix('/v1')}/metrics"
-
-
 def server_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 2.0) -> ServerMetrics | None:
     """The load that `/metrics` beside the base URL shows (LMDeploy's and vLLM's names); None without one."""
     try:
-        text = _get(metrics_url(url), api_key, timeout_s).decode()
+        found = prometheus.published(_get(prometheus.url_of(url), api_key, timeout_s).decode())
     except (EngineError, UnicodeDecodeError):
         return None
-    kv_used = _gauges(text, r"(?:lmdeploy|vllm):(?:gpu|kv)_cache_usage_perc")
-    running = _gauges(text, r"(?:lmdeploy|vllm):num_requests_running")
-    waiting = _gauges(text, r"(?:lmdeploy|vllm):num_requests_waiting")
+    kv_used = _gauges(found, "gpu_cache_usage_perc", "kv_cache_usage_perc")
+    running = _gauges(found, "num_requests_running")
+    waiting = _gauges(found, "num_requests_waiting")
     if not (kv_used or running or waiting):
         return None
     return ServerMetrics(
@@ -87,10 +83,14 @@ def server_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 2
     )
 
 
-def _gauges(text: str, name: str) -> list[float]:
-    """A gauge's values in Prometheus' text format, one for each label set (a model, an engine)."""
-    values = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, flags=re.MULTILINE)
-    return [float(value) for value in values]
+def _gauges(found: Mapping[str, Sequence[float]], *names: str) -> list[float]:
+    """The values of LMDeploy's and vLLM's gauges of these names."""
+    return [
+        value
+        for server in ("lmdeploy", "vllm")
+        for name in names
+        for value in found.get(f"{server}:{name}", ())
+    ]
 
 
 def _get(url: str, api_key: str | None, timeout_s: float) -> bytes:

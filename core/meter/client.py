@@ -17,7 +17,7 @@ import orjson
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.engines.endpoints import metrics_url
+from core.engines import prometheus
 from core.errors import EngineError, EngineTimeout, LMDynoError
 from core.meter.answer import Answer
 from core.meter.dialects import chat_body
@@ -109,7 +109,7 @@ async def metrics_text(session: aiohttp.ClientSession, endpoint: Endpoint, *, ti
         async with (
             asyncio.timeout(timeout_s),
             session.get(
-                metrics_url(endpoint.url), headers=_headers(endpoint), allow_redirects=False
+                prometheus.url_of(endpoint.url), headers=_headers(endpoint), allow_redirects=False
             ) as response,
         ):
             return await response.text("utf-8") if response.status == 200 else None
