@@ -1,10 +1,14 @@
-# make run    the dashboard on http://localhost:8501 (PORT=… to change)
-# make test   set-up for the tests, checks, then every test that needs no GPU
+# make run      the dashboard on http://localhost:8501 (PORT=… to change)
+# make test     set-up for the tests, checks, then every test that needs no GPU
+# make check    formatting, lint and types
+# make unit     the unit tests alone
+# make lock     requirements.lock anew, after a change of the requirements
 PYTHON ?= python3
 PORT ?= 8501
 BIN := .venv/bin
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: run test check demo browser clean
+.PHONY: run test check unit demo browser lock clean
 
 run: .venv/run.stamp demo
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -17,21 +21,39 @@ check: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+unit: .venv/dev.stamp
+	$(BIN)/python -m pytest tests/unit
+
 demo: .venv/run.stamp
-	@$(BIN)/python -m core models demo
+	@$(BIN)/lmdyno models demo
 
 browser: .venv/dev.stamp
 	@tools/browser.sh
 
-.venv/run.stamp: requirements.txt
-	@echo "Installing the dashboard and its engines into .venv (8 GB on Linux; several minutes the first time)"
+# uv comes from the lock too, checked by its hashes. Everything after it installs in seconds where it is cached.
+.venv/uv.stamp: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "LMDyno needs Python 3.11 to 3.13. Name one: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > .venv/uv.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --requirement .venv/uv.txt
+	@touch $@
+
+.venv/run.stamp: requirements.txt requirements.lock pyproject.toml .venv/uv.stamp
+	@echo "Installing the dashboard and its engines into .venv (8 GB on Linux; minutes the first time)"
+	$(INSTALL) --require-hashes --requirement requirements.txt --constraint requirements.lock
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev.stamp: requirements-dev.txt .venv/run.stamp
-	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements-dev.txt
+	$(INSTALL) --require-hashes --requirement requirements-dev.txt --constraint requirements.lock
 	@touch $@
+
+# No configuration of the machine's own decides where the versions come from.
+lock: .venv/uv.stamp
+	env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_CONSTRAINT \
+	  $(BIN)/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" --quiet requirements-dev.txt --output-file requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
