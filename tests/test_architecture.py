@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
-    {"core.errors", "core.units", "core.logs", "core.settings"},
+    {"core.errors", "core.files", "core.units", "core.logs", "core.settings"},
     {"core.domain"},
     {"core.codec", "core.config"},
     {"core.store", "core.telemetry", "core.pictures"},

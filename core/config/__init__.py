@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.config.changes import changes_file
+from core.config.changes import read_changes
 from core.config.lanes import LANE_NAME, read_lanes
 from core.config.models import (
     DEMO_GGUF_FILE,
@@ -96,10 +96,7 @@ def _from_file(settings: Settings) -> LaneBook:
 
 
 def _with_changes(settings: Settings, book: LaneBook) -> LaneBook:
-    path = changes_file(settings)
-    if not path.exists():
-        return book
-    changed = read_lanes(TomlSource.read(path), book.models, path.parent)
+    changed = read_changes(settings, book.models, book.lanes)
     by_name = {lane.name: lane for lane in (*book.lanes, *changed)}
     return replace(book, lanes=tuple(by_name.values()))
 

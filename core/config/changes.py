@@ -2,18 +2,25 @@
 
 The file has the lanes file's own format and is laid over it: a lane of the same name is replaced, a new one
 is added. So the lanes file stays as its author wrote it, comments included.
+
+Whoever reaches the dashboard can write here. So what decides which code runs (`FILE_ONLY_SETTINGS`) is
+neither written nor believed: the lanes file alone gives it.
 """
 
 import tomllib
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from core.config.lanes import read_lanes
+from core.config.models import read_models
 from core.config.toml_source import TomlSource
-from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
+from core.domain.specs import FILE_ONLY_SETTINGS, SETTINGS_OF, EngineSettings, LaneSpec, ModelSpec
+from core.errors import ConfigError
+from core.files import write_private
 from core.settings import Settings
 
 _HEADER = "# Written by the dashboard and laid over lanes.toml. Delete a table to undo it.\n\n"
@@ -26,12 +33,32 @@ def changes_file(settings: Settings) -> Path:
 def save_lane(settings: Settings, lane: LaneSpec) -> None:
     """Keep a lane as it is now. Last writer wins; readers never see half a file.
 
-    Raises ConfigError, and keeps nothing, for a lane that could not be read again.
+    Raises ConfigError, and keeps nothing, for a lane that could not be read again, or that has other
+    `FILE_ONLY_SETTINGS` than the lanes file gives it (`lanes-file-only`).
     """
+    if lane.is_local:
+        _require_from_file(lane, _file_lanes(settings).get(lane.name))
     table = _endpoint_table(lane) if lane.endpoint else _engine_table(lane)
     checked = TomlSource("The lane", {"lanes": {lane.name: table}}, {})
     read_lanes(checked, [lane.model] if lane.model else [], settings.home)
     _write(settings, {**_tables(settings), lane.name: table})
+
+
+def read_changes(
+    settings: Settings, models: Sequence[ModelSpec], base: Sequence[LaneSpec]
+) -> tuple[LaneSpec, ...]:
+    """The lanes that the dashboard keeps, over the lanes that there are without it.
+
+    Raises ConfigError for a file that someone edited by hand and that can't be read, or that sets what only
+    the lanes file may set.
+    """
+    path = changes_file(settings)
+    if not path.exists():
+        return ()
+    by_name = {lane.name: lane for lane in base}
+    source = TomlSource.read(path)
+    changed = read_lanes(source, models, path.parent)
+    return tuple(_with_file_settings(source, lane, by_name.get(lane.name)) for lane in changed)
 
 
 def forget_lane(settings: Settings, name: str) -> bool:
@@ -58,10 +85,47 @@ def _write(settings: Settings, tables: dict[str, Any]) -> None:
     if not tables:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
-    draft.write_text(_HEADER + tomli_w.dumps({"lanes": tables}), "utf-8")
+    write_private(draft, (_HEADER + tomli_w.dumps({"lanes": tables})).encode())
     draft.replace(path)
+
+
+def _file_lanes(settings: Settings) -> dict[str, LaneSpec]:
+    if not settings.lanes_file.exists():
+        return {}
+    source = TomlSource.read(settings.lanes_file)
+    lanes = read_lanes(source, read_models(source, settings), settings.lanes_file.parent)
+    return {lane.name: lane for lane in lanes}
+
+
+def _require_from_file(lane: LaneSpec, base: LaneSpec | None) -> None:
+    for name, value in _file_only(base).items():
+        if getattr(lane.settings, name) != value:
+            raise ConfigError(
+                f"{name} of the lane {lane.name} can only be set in the lanes file",
+                hint=f"It decides which code runs on this machine: write it below [lanes.{lane.name}] "
+                "in lanes.toml.",
+                code="lanes-file-only",
+            )
+
+
+def _with_file_settings(source: TomlSource, lane: LaneSpec, base: LaneSpec | None) -> LaneSpec:
+    """The lane with what the lanes file alone may give; versions before kept it here as well."""
+    given = source.values["lanes"][lane.name]
+    for name, value in _file_only(base).items():
+        if name in given and getattr(lane.settings, name) != value:
+            raise ConfigError(
+                source.error(("lanes", lane.name, name), "can't be set here", "").message,
+                hint=f"It decides which code runs on this machine: move it to [lanes.{lane.name}] "
+                "in lanes.toml.",
+                code="lanes-file-only",
+            )
+    return replace(lane, settings=replace(lane.settings, **_file_only(base)))
+
+
+def _file_only(base: LaneSpec | None) -> dict[str, Any]:
+    settings = base.settings if base else EngineSettings()
+    return {name: getattr(settings, name) for name in sorted(FILE_ONLY_SETTINGS)}
 
 
 def _engine_table(lane: LaneSpec) -> dict[str, Any]:
@@ -73,7 +137,7 @@ def _engine_table(lane: LaneSpec) -> dict[str, Any]:
     }
     defaults = asdict(EngineSettings())
     for name, value in asdict(lane.settings).items():
-        if name in SETTINGS_OF[lane.kind] and value != defaults[name]:
+        if name in SETTINGS_OF[lane.kind] - FILE_ONLY_SETTINGS and value != defaults[name]:
             table[name] = list(value) if isinstance(value, tuple) else value
     return table
 

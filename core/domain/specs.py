@@ -107,6 +107,9 @@ SETTINGS_OF: Mapping[EngineKind, frozenset[str]] = {
 }
 """The fields of `EngineSettings` that each kind takes."""
 
+FILE_ONLY_SETTINGS = frozenset({"python", "trust_remote_code"})
+"""Settings that decide which code runs on this machine: only the lanes file gives them, never a web page."""
+
 WEIGHTS_OF: Mapping[EngineKind, tuple[Weights, ...]] = {
     EngineKind.TRANSFORMERS: (Weights.CHECKPOINT, Weights.GGUF),
     EngineKind.TURBOMIND: (Weights.CHECKPOINT,),

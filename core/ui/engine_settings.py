@@ -1,13 +1,14 @@
 """The form for an engine's settings: the fields that its kind takes, with the rules of the lanes file."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import streamlit as st
 
 from core.domain.rules import DEVICES, QUANT_POLICIES, conflict, dtypes, rule
 from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
 from core.errors import InputError
+from core.ui.components import escape
 
 _AUTOMATIC = "automatic"
 MOST_GPUS = 16
@@ -22,10 +23,22 @@ def settings_form(lane: LaneSpec) -> EngineSettings | None:
         for place, name in enumerate(name for name in _FIELDS if name in SETTINGS_OF[lane.kind]):
             with columns[place % 2]:
                 given[name] = _FIELDS[name](lane, f"setting_{lane.name}_{name}")
+        _show_file_settings(lane)
         st.caption("A running engine is started anew with these settings; lanes.toml stays as it is.")
         if not st.form_submit_button("Apply", type="primary", icon=":material/check:"):
             return None
     return _checked(lane, given)
+
+
+def _show_file_settings(lane: LaneSpec) -> None:
+    """What decides which code runs here is shown, and can't be changed from a web page."""
+    python = escape(lane.settings.python or "the dashboard's own")
+    trusted = "runs" if lane.settings.trust_remote_code else "doesn't run"
+    st.markdown(
+        f"Python interpreter (`python`): {python}  \nCode that comes with the model "
+        f"(`trust_remote_code`): {trusted}",
+        help="Set in lanes.toml only, since both decide which code runs on this machine.",
+    )
 
 
 def _checked(lane: LaneSpec, given: dict[str, object]) -> EngineSettings:
@@ -34,7 +47,7 @@ def _checked(lane: LaneSpec, given: dict[str, object]) -> EngineSettings:
         needed = rule(lane.kind, name)
         if value != defaults[name] and not needed.accepts(value):
             raise InputError(f"{name} is {value}", hint=f"Allowed: {needed.allowed}.")
-    settings = EngineSettings(**given)  # type: ignore[arg-type]
+    settings = replace(lane.settings, **given)  # type: ignore[arg-type]
     if found := conflict(settings):
         raise InputError(f"{found[0]} does not fit the other settings", hint=f"Allowed: {found[1]}.")
     return settings
@@ -68,27 +81,6 @@ def _dtype(lane: LaneSpec, key: str) -> str:
     options = dtypes(lane.kind)
     return st.selectbox(
         "Computing dtype", options, index=options.index(lane.settings.dtype), key=key, help="`dtype`"
-    )
-
-
-def _python(lane: LaneSpec, key: str) -> str | None:
-    path = st.text_input(
-        "Python interpreter",
-        lane.settings.python or "",
-        key=key,
-        placeholder="the dashboard's own",
-        help="`python`: an environment of the engine's own, for stacks that can't share one.",
-    )
-    return path.strip() or None
-
-
-def _trust_remote_code(lane: LaneSpec, key: str) -> bool:
-    return st.toggle(
-        "Run code that comes with the model",
-        lane.settings.trust_remote_code,
-        key=key,
-        help="`trust_remote_code`: the checkpoint's own Python runs with your rights. "
-        "Only for models whose code you have read.",
     )
 
 
@@ -188,7 +180,5 @@ _FIELDS: dict[str, Callable[[LaneSpec, str], object]] = {
     "continuous_batching": _continuous_batching,
     "device": _device,
     "devices": _devices,
-    "python": _python,
-    "trust_remote_code": _trust_remote_code,
     "start_timeout_s": _start_timeout,
 }

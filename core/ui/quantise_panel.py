@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from core import units
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.errors import LMDynoError
+from core.errors import InputError, LMDynoError
+from core.files import keep_upload
 from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
 from core.models import awq
@@ -17,10 +19,10 @@ from core.ui.components import escape, show_error, show_warning
 from core.ui.engine_status import REFRESH_S
 from core.ui.job_panel import show_job, show_job_log
 
-_FILE = "a file on this machine"
+_FILE = "a file of your own"
 _SOURCES = {
     PYTHON_DOCS: "Python's language reference (on every machine)",
-    _FILE: "A text or JSONL file on this machine",
+    _FILE: "A text or JSONL file of your own",
     **{name: f"{name} (downloaded from the hub)" for name in NAMED_SETS},
     NO_DATA: "No data: round to nearest",
 }
@@ -149,16 +151,12 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
     source = st.selectbox("Calibration text", list(_SOURCES), format_func=_SOURCES.__getitem__)
     with st.form("quantise", border=True):
         name = st.selectbox("Model", list(models))
-        file = st.text_input("Path of the file") if source == _FILE else ""
+        file = st.file_uploader("Calibration file", type=["txt", "jsonl"]) if source == _FILE else None
         left, right = st.columns(2)
         samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
         seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
-        left, right = st.columns(2)  # a row of its own, so that a narrow screen keeps the order
-        device = left.selectbox(
+        device = st.selectbox(
             "Runs on", _DEVICES, index=0 if resources.resources().gpu else 1, format_func=_DEVICES.__getitem__
-        )
-        out = right.text_input(
-            "Folder of the result", placeholder="the model's name and -awq, with the models"
         )
         search = st.toggle(
             "Search scales", help="`--search-scale`: tries 20 scales a layer; better, and many times slower."
@@ -167,14 +165,21 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
             return None, None
     try:
         options = AwqOptions(
-            calibration=file.strip() if source == _FILE else source,
+            calibration=_kept(file) if source == _FILE else source,
             samples=samples,
             seqlen=seqlen,
             search_scale=search,
             device=device,
-            out=out.strip() or None,
         )
     except LMDynoError as error:
         show_error(error)
         return None, None
     return models[name], options
+
+
+def _kept(file: UploadedFile | None) -> str:
+    """The path of the uploaded text; a visitor can't name one, since the job reads whatever it is given."""
+    if file is None:
+        raise InputError("There is no calibration file yet", hint="Upload one, or choose another text.")
+    folder = resources.resources().settings.home / "calibration"
+    return str(keep_upload(folder, file.name, file.getvalue(), nameless="calibration.txt"))

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
 from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import (
+    FILE_ONLY_SETTINGS,
     SETTINGS_OF,
     Dialect,
     Endpoint,
@@ -255,7 +257,7 @@ class TestSettings:
         kinds = ("selectbox", "multiselect", "text_input", "number_input", "slider", "toggle", "button_group")
         found = {w.key for kind in kinds for w in app.get(kind) if w.key and w.key.startswith(start)}
         kind = engines.dashboard.book.lane(name).kind
-        assert {key.removeprefix(start) for key in found} == SETTINGS_OF[kind]
+        assert {key.removeprefix(start) for key in found} == SETTINGS_OF[kind] - FILE_ONLY_SETTINGS
 
     def test_apply_keeps_the_lane_and_restarts_its_engine(self, open_page, engines):
         app = open_page(lane="fast")
@@ -292,12 +294,21 @@ class TestSettings:
         assert not changes_file(engines.dashboard.settings).exists()
         assert engines.manager.restarted == []
 
-    def test_code_of_a_model_is_warned_of(self, open_page, engines):
+    def test_what_decides_over_the_code_that_runs_is_shown_and_not_asked_for(self, open_page, engines):
         app = open_page(lane="hf")
-        assert not app.warning
-        app.toggle(key="setting_hf_trust_remote_code").set_value(True)
-        submit(app, "Apply")
+        assert "Python interpreter (`python`): the dashboard's own" in texts(app)
+        asked = [field.key for kind in ("text_input", "toggle") for field in app.get(kind)]
+        assert not [key for key in asked if key and ("python" in key or "trust" in key)]
+
+    def test_code_of_a_model_is_warned_of(self, open_page, engines):
+        file = engines.dashboard.settings.lanes_file
+        file.write_text(LANES.replace('dtype = "bfloat16"', "trust_remote_code = true"))
+        engines.dashboard.reload_lanes()
+        app = open_page(lane="hf")
         assert "runs code that came with its model" in app.warning[0].value
+        app.toggle(key="setting_hf_continuous_batching").set_value(True)
+        submit(app, "Apply")
+        assert engines.dashboard.book.lane("hf").settings.trust_remote_code
 
     def test_a_lane_that_is_gone_gives_way_to_the_first(self, open_page, engines):
         app = open_page(lane="remote")
@@ -466,13 +477,12 @@ class TestQuantisation:
         app = open_page(QUANTISE)
         field(app.number_input, "Samples").set_value(16)
         field(app.number_input, "Tokens in each").set_value(512)
-        field(app.text_input, "Folder of the result").set_value("/data/tiny-4bit")
         field(app.toggle, "Search scales").set_value(True)
         submit(app, "Quantise")
         assert asked == [
             (
                 engines.dashboard.book.model("tiny"),
-                AwqOptions(samples=16, seqlen=512, search_scale=True, out="/data/tiny-4bit"),
+                AwqOptions(samples=16, seqlen=512, search_scale=True),
             )
         ]
         assert not app.error
@@ -480,10 +490,20 @@ class TestQuantisation:
     def test_a_file_of_ones_own_and_no_gpu(self, open_page, engines, asked):
         engines.dashboard.gpu = False
         app = open_page(QUANTISE)
-        field(app.selectbox, "Calibration text").set_value("a file on this machine").run()
-        field(app.text_input, "Path of the file").set_value("~/texts.jsonl")
+        field(app.selectbox, "Calibration text").set_value("a file of your own").run()
         submit(app, "Quantise")
-        assert [options for _, options in asked] == [AwqOptions(calibration="~/texts.jsonl", device="cpu")]
+        assert "There is no calibration file yet" in app.error[0].value
+        field(app.file_uploader, "Calibration file").upload("texts.jsonl", b'{"text": "one"}\n')
+        submit(app, "Quantise")
+        ((_, options),) = asked
+        kept = Path(options.calibration)
+        assert options == AwqOptions(calibration=str(kept), device="cpu")
+        assert kept.is_relative_to(engines.dashboard.settings.home)
+        assert kept.read_bytes() == b'{"text": "one"}\n'
+
+    def test_no_field_names_a_path_on_the_server(self, open_page):
+        app = open_page(QUANTISE)
+        assert [each.label for each in app.text_input] == []
 
     def test_without_data_there_is_nothing_to_count(self, open_page):
         app = open_page(QUANTISE)

@@ -8,6 +8,7 @@ import pytest
 from core.config import load_lanes
 from core.config.changes import changes_file, forget_lane, save_lane
 from core.domain.specs import (
+    FILE_ONLY_SETTINGS,
     SETTINGS_OF,
     Dialect,
     EndpointSpec,
@@ -65,8 +66,6 @@ def test_every_setting_of_a_kind_survives(settings, kind):
         "device": "cuda",
         "devices": (0, 1),
         "dtype": "float16",
-        "python": "/opt/engine/bin/python",
-        "trust_remote_code": True,
         "start_timeout_s": 90.0,
         "continuous_batching": True,
         "session_len": 8192,
@@ -81,7 +80,7 @@ def test_every_setting_of_a_kind_survives(settings, kind):
         kind=kind,
         model=load_lanes(settings, gpu=True).models[0],
         weights=Weights.AWQ if kind is EngineKind.AWQ else Weights.CHECKPOINT,
-        settings=EngineSettings(**{name: every[name] for name in SETTINGS_OF[kind]}),
+        settings=EngineSettings(**{name: every[name] for name in SETTINGS_OF[kind] - FILE_ONLY_SETTINGS}),
     )
     save_lane(settings, lane)
     assert load_lanes(settings, gpu=True).lane("it") == lane
@@ -93,6 +92,60 @@ def test_the_lanes_file_is_laid_under_and_left_alone(settings):
     save_lane(settings, LAB)
     assert names(settings) == ["a", "lab"]
     assert settings.lanes_file.read_text() == written
+
+
+TRUSTED = """[models.m]
+checkpoint = "demo"
+[lanes.hf]
+engine = "transformers"
+model = "m"
+python = "/opt/engine/bin/python"
+trust_remote_code = true
+"""
+
+
+@pytest.mark.parametrize("written", [None, TRUSTED])
+@pytest.mark.parametrize("changes", [{"python": "/tmp/evil"}, {"trust_remote_code": None}])
+def test_what_decides_over_the_code_that_runs_is_not_taken_from_the_dashboard(settings, written, changes):
+    if written:
+        settings.lanes_file.write_text(written)
+    hf = load_lanes(settings, gpu=False).lane("hf")
+    if "trust_remote_code" in changes:
+        changes = {"trust_remote_code": not hf.settings.trust_remote_code}
+    with pytest.raises(ConfigError, match=r"only be set in the lanes file") as raised:
+        save_lane(settings, replace(hf, settings=replace(hf.settings, **changes)))
+    assert raised.value.code == "lanes-file-only"
+    assert not changes_file(settings).exists()
+
+
+def test_a_new_lane_from_the_dashboard_has_no_program_of_its_own(settings):
+    hf = load_lanes(settings, gpu=False).lane("hf")
+    with pytest.raises(ConfigError, match="only be set in the lanes file"):
+        save_lane(settings, replace(hf, name="mine", settings=EngineSettings(python="/tmp/evil")))
+
+
+def test_a_changed_lane_goes_on_taking_its_program_from_the_lanes_file(settings):
+    settings.lanes_file.write_text(TRUSTED)
+    hf = load_lanes(settings, gpu=False).lane("hf")
+    save_lane(settings, replace(hf, settings=replace(hf.settings, dtype="float32")))
+    kept = changes_file(settings).read_text()
+    assert "python" not in kept
+    assert "trust_remote_code" not in kept
+    settings.lanes_file.write_text(TRUSTED.replace("/opt/engine", "/opt/other"))
+    changed = load_lanes(settings, gpu=False).lane("hf").settings
+    assert (changed.python, changed.trust_remote_code) == ("/opt/other/bin/python", True)
+    assert changed.dtype == "float32"
+
+
+@pytest.mark.parametrize("line", ['python = "/tmp/evil"', "trust_remote_code = true"])
+def test_what_an_earlier_version_kept_of_it_is_refused_by_line(settings, line):
+    settings.home.mkdir(exist_ok=True)
+    changes_file(settings).write_text(
+        f'[lanes.hf]\nengine = "transformers"\nmodel = "smollm2-135m-instruct"\n{line}\n'
+    )
+    with pytest.raises(ConfigError, match=r"lanes\.local\.toml, line 4: .* can't be set here") as raised:
+        load_lanes(settings, gpu=False)
+    assert "lanes.toml" in raised.value.hint
 
 
 def test_forgetting_undoes(settings):

@@ -1,0 +1,43 @@
+"""Files for their owner alone: folders of mode 700, files of mode 600, whatever the umask is."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_NAME_CHARS = 80
+
+
+def private_folder(folder: Path) -> Path:
+    """Make the folder, and those above it that are missing, for its owner alone; return it."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that nobody else can read; its folder is made if it is missing."""
+    private_folder(path.parent)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # the file may be older than this rule
+        file.write(data)
+
+
+def upload_path(folder: Path, name: str, data: bytes, *, nameless: str) -> Path:
+    """Where `keep_upload` keeps these bytes.
+
+    `name` is what a person called them: its ending says how they are read, and nothing else of it reaches the
+    disk but letters, digits, dots and dashes. `nameless` stands in where that leaves nothing.
+    """
+    fitting = _UNFIT.sub("-", Path(name).name)[-_NAME_CHARS:].lstrip(".-") or nameless
+    return folder / hashlib.sha256(data).hexdigest()[:16] / fitting
+
+
+def keep_upload(folder: Path, name: str, data: bytes, *, nameless: str) -> Path:
+    """Keep what somebody uploaded below `folder`, and return its path; the same bytes are kept once."""
+    path = upload_path(folder, name, data, nameless=nameless)
+    write_private(path, data)
+    return path
