@@ -5,6 +5,7 @@
 | `LMDYNO_HOME` | models, logs, database, state | `.lmdyno/` beside `streamlit_app.py` |
 | `LMDYNO_DATABASE_URL` | SQLAlchemy URL of the store | SQLite in the home folder |
 | `LMDYNO_LANES` | the lanes file | `lanes.toml` beside `streamlit_app.py` |
+| `STREAMLIT_SECRETS_FILES` | Streamlit's secrets: login, keys of endpoints | `.streamlit/secrets.toml` |
 | `LMDYNO_DEMO_GGUF` | the demo weights' GGUF file, if it is there already | – |
 """
 
@@ -13,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from core.errors import ConfigError
 
@@ -51,32 +53,30 @@ class Settings:
     def engines_file(self) -> Path:
         return self.home / "engines.json"
 
-    def secret(self, name: str) -> str | None:
-        """A key by its name, from the environment or the top level of Streamlit's secrets.
+    def secrets(self) -> Mapping[str, Any]:
+        """What Streamlit's secrets file holds; empty without one. Its values must never be shown or logged.
 
-        Raises ConfigError for a secrets file that is not TOML. The value must never be shown or logged.
+        Raises ConfigError for a file that can't be read or is not TOML.
         """
-        if value := os.environ.get(name):
-            return value
         try:
-            secrets = tomllib.loads(self.secrets_file.read_text("utf-8"))
+            return tomllib.loads(self.secrets_file.read_text("utf-8"))
         except FileNotFoundError:
-            return None
-        except tomllib.TOMLDecodeError as exc:
+            return {}
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise ConfigError(
                 f"{self.secrets_file.name} is not valid TOML", hint=f"The parser says: {exc}"
             ) from None
-        value = secrets.get(name)
-        return value if isinstance(value, str) else None
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ.get("LMDYNO_HOME") or PROJECT_ROOT / ".lmdyno").expanduser().resolve()
     demo_gguf = environ.get("LMDYNO_DEMO_GGUF")
+    secrets_file = environ.get("STREAMLIT_SECRETS_FILES") or PROJECT_ROOT / ".streamlit" / "secrets.toml"
     return Settings(
         home=home,
         lanes_file=Path(environ.get("LMDYNO_LANES") or PROJECT_ROOT / "lanes.toml").expanduser(),
         database_url=environ.get("LMDYNO_DATABASE_URL") or f"sqlite:///{home / 'lmdyno.db'}",
+        secrets_file=Path(secrets_file).expanduser(),
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
         lanes_named=bool(environ.get("LMDYNO_LANES")),
     )

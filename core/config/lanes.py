@@ -23,7 +23,7 @@ from core.domain.specs import (
 LANE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _ENDPOINT_KEYS = ("engine", "url", "model", "dialect", "api_key", "vision")
 _LOCAL_KEYS = frozenset({"engine", "model", "weights"})
-_KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
 Table = Mapping[str, Any]
 
@@ -164,14 +164,14 @@ def url_problem(value: str) -> tuple[str, str] | None:
 
 
 def _key_name(source: TomlSource, path: KeyPath, value: str | None) -> str | None:
-    if value is None or _KEY_NAME.fullmatch(value):
+    if value is None or KEY_NAME.fullmatch(value):
         return value
     # The value is not repeated: it may be the key itself.
     raise source.error(
         path,
         "is not the name of a secret",
-        "Allowed: the NAME, in capitals, of an environment variable or of an entry in "
-        ".streamlit/secrets.toml that holds the key; never the key itself.",
+        "Allowed: the NAME, in capitals, of an environment variable that begins with LMDYNO_KEY_, or of a "
+        "[keys] table in .streamlit/secrets.toml; never the key itself.",
     )
 
 

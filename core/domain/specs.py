@@ -130,7 +130,7 @@ class EndpointSpec:
     """The id the server knows the model by; None takes the first that it lists."""
     dialect: Dialect = Dialect.GENERIC
     api_key_name: str | None = None
-    """Name of the environment variable or secret that holds the key; the key itself is stored nowhere."""
+    """Name of the key (`core.config.keys`); the key itself is stored nowhere."""
     vision: bool | None = None
     """Whether its model takes pictures; None if nobody said, in which case the server is asked."""
 

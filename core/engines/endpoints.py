@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urljoin
 
 from core.domain.specs import Dialect
 from core.engines import prometheus
@@ -93,18 +94,34 @@ def _gauges(found: Mapping[str, Sequence[float]], *names: str) -> list[float]:
     ]
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Where a server points to, neither the key nor a request goes: the meter follows no redirect either."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirect)
+
+
 def _get(url: str, api_key: str | None, timeout_s: float) -> bytes:
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with urllib.request.urlopen(  # the scheme is checked above and where endpoints are configured
+        with _OPENER.open(  # the scheme is checked above and where endpoints are configured
             urllib.request.Request(url, headers=headers), timeout=timeout_s
         ) as answer:
             return bytes(answer.read(4_000_000))
     except urllib.error.HTTPError as exc:
+        if target := exc.headers.get("Location") if 300 <= exc.code < 400 else None:
+            raise EngineError(
+                f"{url} points to another address: {urljoin(url, target)[:200]}",
+                hint="Redirects are not followed. If you trust that address, use it as the base URL.",
+                code="endpoint-redirects",
+            ) from None
         if exc.code in (401, 403):
             raise EngineError(
                 f"{url} refuses the key" if api_key else f"{url} wants a key",
-                hint="Name the environment variable or secret that holds the right key.",
+                hint="Choose the key that it takes.",
                 code="endpoint-unauthorised",
             ) from None
         raise EngineError(

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from core.config.keys import api_key
 from core.domain.runs import ErrorInfo
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
 from core.engines.causes import ERROR_OF_CODE
@@ -21,7 +22,7 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     Endpoint lanes resolve at once, with `model` "" where the lane names none.
 
     Raises:
-        ConfigError: an endpoint's key is neither in the environment nor in the secrets.
+        ConfigError: there is no such key, or it is not for the endpoint's host (`core.config.keys`).
         EngineError: the engine failed, died, runs with other settings, or does not run.
     """
     if lane.endpoint is not None:
@@ -78,13 +79,11 @@ def _launched(lane: LaneSpec) -> tuple[object, ...]:
 def _remote(settings: Settings, lane: LaneSpec) -> Endpoint:
     spec = lane.endpoint
     assert spec is not None
-    key = settings.secret(spec.api_key_name) if spec.api_key_name else None
-    if spec.api_key_name and key is None:
-        raise ConfigError(
-            f"The key of {lane.name} is missing: {spec.api_key_name}",
-            hint=f"Set {spec.api_key_name} in the environment or in {settings.secrets_file.name}.",
-            code="key-missing",
-        )
+    try:
+        key = api_key(settings, spec.api_key_name, spec.url) if spec.api_key_name else None
+    except ConfigError as error:
+        message = f"{lane.name} ({spec.api_key_name}): {error.message}"
+        raise ConfigError(message, hint=error.hint, code=error.code) from None
     return Endpoint(url=spec.url.rstrip("/"), model=spec.model or "", dialect=spec.dialect, api_key=key)
 
 

@@ -83,7 +83,7 @@ def failure(error: ServerError) -> LMDynoError:
     if status in (401, 403):
         return EngineError(
             "The endpoint does not accept the key" if status == 401 else "The endpoint denies access",
-            hint="Set the key that the lane's api_key_name names, in the environment or the secrets.",
+            hint="Set the key that the lane's api_key names, in the environment or the secrets.",
             code="endpoint-unauthorised",
         )
     if _OUT_OF_MEMORY.search(said):

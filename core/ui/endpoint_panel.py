@@ -5,6 +5,7 @@ import streamlit as st
 from core import units
 from core.config import LANE_NAME
 from core.config.changes import changed_lanes
+from core.config.keys import api_key, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.engines.endpoints import EndpointReport, probe, server_metrics
 from core.errors import ConfigError, InputError, LMDynoError
@@ -41,7 +42,7 @@ def show_endpoints() -> None:
         "Ollama, or any other OpenAI-compatible server."
     )
     _show_test()
-    report: tuple[str, str, EndpointReport] | None = st.session_state.get(_REPORT)
+    report: tuple[str, str | None, EndpointReport] | None = st.session_state.get(_REPORT)
     if report:
         _show_found(*report)
 
@@ -50,10 +51,12 @@ def show_endpoints() -> None:
 def _show_load(lane: LaneSpec) -> None:
     """One line on a server; refreshes itself."""
     assert lane.endpoint is not None
-    key_name = lane.endpoint.api_key_name
-    key = resources.resources().settings.secret(key_name) if key_name else None
-    load = server_metrics(lane.endpoint.url, key, timeout_s=1.0)
-    facts = "no `/metrics` there"
+    try:
+        key = _key(lane.endpoint.api_key_name, lane.endpoint.url)
+        load = server_metrics(lane.endpoint.url, key, timeout_s=1.0)
+        facts = "no `/metrics` there"
+    except ConfigError as error:
+        load, facts = None, escape(error.message)
     if load:
         used = f"{load.kv_used_ratio:.0%}" if load.kv_used_ratio is not None else units.UNKNOWN
         facts = f"{units.count(load.running)} running · {units.count(load.waiting)} waiting · KV cache {used}"
@@ -61,38 +64,37 @@ def _show_load(lane: LaneSpec) -> None:
 
 
 def _show_test() -> None:
+    try:
+        names = key_names(resources.resources().settings)
+    except ConfigError as error:
+        show_error(error)
+        names = ()
     with st.form("endpoint_test", border=True):
         url = st.text_input("Base URL", placeholder="http://gpu-host:23333/v1")
-        key_name = st.text_input(
-            "Name of its key",
-            placeholder="none",
-            help="The environment variable or secret that holds the key. The key itself is never stored.",
+        key_name = st.selectbox(
+            "Key",
+            names,
+            index=None,
+            placeholder="None",
+            disabled=not names,
+            help="Environment variables whose names begin with `LMDYNO_KEY_`, and `[keys]` of the secrets. "
+            "A key goes only to the hosts that it is bound to; a lane keeps its name only.",
         )
         if st.form_submit_button("Test the connection", icon=":material/network_check:"):
             st.session_state.pop(_REPORT, None)
-            url, key_name = url.strip().rstrip("/"), key_name.strip()
+            url = url.strip().rstrip("/")
             try:
                 with st.spinner("Asking the server"):
-                    st.session_state[_REPORT] = (url, key_name, probe(url, _key(key_name)))
+                    st.session_state[_REPORT] = (url, key_name, probe(url, _key(key_name, url)))
             except LMDynoError as error:
                 show_error(error)
 
 
-def _key(name: str) -> str | None:
-    if not name:
-        return None
-    key = resources.resources().settings.secret(name)
-    if key is None:
-        # What was typed is not repeated: it may be the key itself.
-        raise ConfigError(
-            "There is no key of that name in the environment or the secrets",
-            hint="Write the name of an environment variable or secret here, never the key itself.",
-            code="key-missing",
-        )
-    return key
+def _key(name: str | None, url: str) -> str | None:
+    return api_key(resources.resources().settings, name, url) if name else None
 
 
-def _show_found(url: str, key_name: str, report: EndpointReport) -> None:
+def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:
     st.success(
         f"It answers in {units.milliseconds(report.round_trip_s)}. Models: {len(report.models)}."
         + (" It offers `/metrics`." if report.has_metrics else ""),
@@ -110,7 +112,7 @@ def _show_found(url: str, key_name: str, report: EndpointReport) -> None:
         )
         if st.form_submit_button("Add the lane", type="primary", icon=":material/add:"):
             endpoint = EndpointSpec(
-                url=url, model=model, dialect=dialect or report.dialect, api_key_name=key_name or None
+                url=url, model=model, dialect=dialect or report.dialect, api_key_name=key_name
             )
             try:
                 _add(name, endpoint)

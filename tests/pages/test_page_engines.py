@@ -58,7 +58,7 @@ cache_max_entry_count = 0.5
 engine = "endpoint"
 url = "http://gpu-host:23333/v1"
 model = "tiny"
-api_key = "LMDYNO_TEST_KEY"
+api_key = "LMDYNO_KEY_TEST"
 """
 
 
@@ -115,7 +115,7 @@ class FakeJobs:
 @pytest.fixture
 def engines(world, monkeypatch, tmp_path):
     """What stands behind the page: `manager`, `dashboard`, `jobs`, `metrics` of every server."""
-    monkeypatch.setenv("LMDYNO_TEST_KEY", KEY)
+    monkeypatch.setenv("LMDYNO_KEY_TEST", KEY)
     dashboard = Dashboard(tmp_path, world.manager)
     things = SimpleNamespace(manager=world.manager, dashboard=dashboard, jobs=FakeJobs(), metrics=None)
     monkeypatch.setattr(resources, "resources", lambda: dashboard)
@@ -330,7 +330,7 @@ class TestDetails:
     def test_recipes_of_an_endpoint_name_its_key_only(self, open_page):
         shown = texts(open_page(lane="remote", details="Reproduce this lane"))
         assert "http://gpu-host:23333/v1/chat/completions" in shown
-        assert "$LMDYNO_TEST_KEY" in shown
+        assert "$LMDYNO_KEY_TEST" in shown
         assert KEY not in shown
 
     def test_the_key_of_an_own_engine_is_shown_to_its_owner(self, open_page, engines):
@@ -376,9 +376,10 @@ def server():
         yield running
 
 
-def probed(app, url, key_name=""):
+def probed(app, url, key_name=None):
     field(app.text_input, "Base URL").set_value(url)
-    field(app.text_input, "Name of its key").set_value(key_name)
+    if key_name:
+        field(app.selectbox, "Key").set_value(key_name)
     return submit(app, "Test the connection")
 
 
@@ -424,19 +425,28 @@ class TestEndpoints:
         assert app.success
         assert not changes_file(engines.dashboard.settings).exists()
 
-    def test_what_the_lanes_file_would_refuse_is_not_kept(self, open_page, engines, monkeypatch, server):
-        monkeypatch.setenv("lower_case", "k")
-        app = probed(open_page(ENDPOINTS), server.url, "lower_case")
-        field(app.text_input, "Name of the lane").set_value("lab")
-        submit(app, "Add the lane")
-        assert "is not the name of a secret" in app.error[0].value
-        assert not changes_file(engines.dashboard.settings).exists()
+    def test_keys_are_chosen_by_name_from_those_there_are(self, open_page, monkeypatch):
+        monkeypatch.setenv("HOME_KEY", "no key of ours")
+        offered = field(open_page(ENDPOINTS).selectbox, "Key").options
+        assert "LMDYNO_KEY_TEST" in offered
+        assert not {"HOME", "HOME_KEY"} & set(offered)
 
-    def test_a_key_typed_instead_of_its_name_is_not_repeated(self, open_page, server):
-        app = probed(open_page(ENDPOINTS), server.url, KEY)
-        assert "never the key itself" in app.error[0].value
+    def test_a_key_goes_to_no_other_host_than_its_own(self, open_page, server):
+        app = probed(open_page(ENDPOINTS), server.url, "LMDYNO_KEY_TEST")
+        assert "The key is not for 127.0.0.1" in app.error[0].value
         assert KEY not in texts(app)
         assert not app.success
+
+    def test_a_key_bound_to_a_host_goes_there_and_the_lane_keeps_its_name(
+        self, open_page, engines, server, monkeypatch
+    ):
+        monkeypatch.setenv("LMDYNO_KEY_TEST_HOSTS", "127.0.0.1")
+        app = probed(open_page(ENDPOINTS), server.url, "LMDYNO_KEY_TEST")
+        field(app.text_input, "Name of the lane").set_value("lab")
+        submit(app, "Add the lane")
+        kept = load_lanes(engines.dashboard.settings, gpu=True).lane("lab")
+        assert kept.endpoint.api_key_name == "LMDYNO_KEY_TEST"
+        assert KEY not in changes_file(engines.dashboard.settings).read_text()
 
     def test_a_server_that_is_not_there(self, open_page, monkeypatch):
         def unreachable(url, key):

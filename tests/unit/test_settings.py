@@ -25,18 +25,17 @@ def test_a_password_in_the_database_url_is_not_in_the_repr():
     assert "hush" not in repr(settings)
 
 
-def test_secrets_come_from_the_environment_then_the_file(tmp_path, monkeypatch):
+def test_the_secrets_file_is_streamlits(tmp_path):
+    assert load_settings({}).secrets_file == PROJECT_ROOT / ".streamlit" / "secrets.toml"
     secrets = tmp_path / "secrets.toml"
-    settings = replace(load_settings({}), secrets_file=secrets)
-    assert settings.secret("LAB_KEY") is None
-    secrets.write_text('LAB_KEY = "from-file"\n')
-    assert settings.secret("LAB_KEY") == "from-file"
-    monkeypatch.setenv("LAB_KEY", "from-env")
-    assert settings.secret("LAB_KEY") == "from-env"
+    settings = load_settings({"STREAMLIT_SECRETS_FILES": str(secrets)})
+    assert settings.secrets() == {}
+    secrets.write_text('[keys.LAB]\nkey = "k"\n')
+    assert settings.secrets() == {"keys": {"LAB": {"key": "k"}}}
 
 
 def test_broken_secrets_are_a_config_error(tmp_path):
     secrets = tmp_path / "secrets.toml"
     secrets.write_text("LAB_KEY = \n")
     with pytest.raises(ConfigError, match=r"secrets\.toml is not valid TOML"):
-        replace(load_settings({}), secrets_file=secrets).secret("LAB_KEY")
+        replace(load_settings({}), secrets_file=secrets).secrets()

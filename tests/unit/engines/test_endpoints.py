@@ -24,9 +24,11 @@ def serve():
     """serve({path: (status, body)}) → base URL; a body of None hangs until the test is over."""
     servers, release = [], threading.Event()
 
-    def start(answers, key=None):
+    def start(answers, key=None, seen=None):
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                if seen is not None:
+                    seen.append(self.path)
                 status, body = answers.get(self.path, (404, "no"))
                 if key and self.headers["Authorization"] != f"Bearer {key}":
                     status, body = 401, "no"
@@ -34,6 +36,8 @@ def serve():
                     release.wait(10)
                     return
                 self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("Location", body)
                 self.end_headers()
                 self.wfile.write(body.encode())
 
@@ -117,3 +121,15 @@ def test_nobody_there():
 def test_only_the_web_is_asked():
     with pytest.raises(InputError):
         probe("file:///etc")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_neither_key_nor_request_follows_a_redirect(serve, status):
+    asked = []
+    target = serve({"/v1/models": (200, models("a"))}, seen=asked)
+    url = serve({"/v1/models": (status, f"{target}/models"), "/metrics": (status, f"{target}/models")})
+    with pytest.raises(EngineError, match=r"points to another address: http://127\.0\.0\.1") as raised:
+        probe(url, "sk-precious")
+    assert raised.value.code == "endpoint-redirects"
+    assert server_metrics(url, "sk-precious") is None
+    assert asked == []

@@ -136,13 +136,16 @@ class TestResolve:
 
     def test_endpoint_with_its_key(self, settings, monkeypatch):
         spec = EndpointSpec(
-            url="http://far/v1/", model="m", dialect=Dialect.LMDEPLOY, api_key_name="LMDYNO_TEST_FAR_KEY"
+            url="http://far/v1/", model="m", dialect=Dialect.LMDEPLOY, api_key_name="LMDYNO_KEY_FAR"
         )
         lane = LaneSpec(name="far", kind=EngineKind.ENDPOINT, endpoint=spec)
         settings = replace(settings, secrets_file=settings.home / "secrets.toml")
-        with pytest.raises(ConfigError, match="LMDYNO_TEST_FAR_KEY"):
+        with pytest.raises(ConfigError, match=r"far \(LMDYNO_KEY_FAR\): There is no key"):
             find_endpoint(settings, lane)
-        monkeypatch.setenv("LMDYNO_TEST_FAR_KEY", "geheim")
+        monkeypatch.setenv("LMDYNO_KEY_FAR", "geheim")
+        with pytest.raises(ConfigError, match="The key is not for far"):
+            find_endpoint(settings, lane)
+        monkeypatch.setenv("LMDYNO_KEY_FAR_HOSTS", "far")
         endpoint = find_endpoint(settings, lane)
         assert (endpoint.url, endpoint.api_key, endpoint.device) == ("http://far/v1", "geheim", None)
         assert "geheim" not in repr(endpoint)
