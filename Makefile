@@ -3,12 +3,13 @@
 # make check    formatting, lint and types
 # make unit     the unit tests alone
 # make lock     requirements.lock anew, after a change of the requirements
+# make messages the translations' catalogues, brought up to date with the code
 PYTHON ?= python3
 PORT ?= 8501
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-.PHONY: run test check unit demo browser lock clean
+.PHONY: run test check unit messages demo browser lock clean
 
 run: .venv/run.stamp demo
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -23,6 +24,9 @@ check: .venv/dev.stamp
 
 unit: .venv/dev.stamp
 	$(BIN)/python -m pytest tests/unit
+
+messages: .venv/dev.stamp
+	@$(BIN)/python tools/messages.py
 
 demo: .venv/run.stamp
 	@$(BIN)/lmdyno models demo

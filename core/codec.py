@@ -1,7 +1,8 @@
 """Domain objects to JSON and back.
 
 Encoding is orjson's own view of dataclasses; decoding is pydantic's, so that a record from another version or
-another hand fails with the name of the field that is wrong. Thread-safe.
+another hand fails with the name of the field that is wrong. Records keep what a text was made from
+(`core.i18n.Message`), exports for other programs its English alone. Thread-safe.
 """
 
 from collections.abc import Hashable
@@ -12,13 +13,30 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import InputError
+from core.i18n import Message
 
 T = TypeVar("T")
 
 
 def encode(value: object) -> bytes:
-    """UTF-8 JSON of a dataclass, or of plain lists and dicts that hold them."""
+    """UTF-8 JSON of a dataclass, or of plain lists and dicts that hold them, for `decode`."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+
+
+def export(value: object) -> bytes:
+    """The same for other programs: every text is a plain English string."""
     return orjson.dumps(value)
+
+
+def _plain(value: object) -> object:
+    """What orjson leaves to us: texts with their ids, and subclasses of built-in types."""
+    if isinstance(value, Message):
+        return value.as_json()
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, dict):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
 def decode(kind: type[T], data: bytes | str, *, otherwise: str | None = None) -> T:

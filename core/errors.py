@@ -15,8 +15,9 @@ LMDynoError(message, hint, code)
 ├─ TelemetryUnavailable     no driver or no such sensor; shown as "–", never as an alarm
 └─ StoreError               the database can't be read or written
 
-The message says what happened, the hint what to do next. The code is a stable kebab-case word without
-user text, fit for exit reports and counting. A cancelled request is a finish reason, not an error.
+The message says what happened, the hint what to do next. Both are English; made with `core.i18n.N_`, they are
+drawn in the reader's language by `_(error.message)`. The code is a stable kebab-case word without user text,
+fit for exit reports and counting. A cancelled request is a finish reason, not an error.
 """
 
 from typing import ClassVar

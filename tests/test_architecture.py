@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = [
+    {"core.po"},
+    {"core.i18n"},
     {"core.errors", "core.files", "core.units", "core.logs", "core.settings"},
     {"core.domain"},
     {"core.codec", "core.config"},

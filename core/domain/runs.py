@@ -15,6 +15,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.errors import LMDynoError
+from core.i18n import Text
 
 
 def new_id() -> str:
@@ -60,8 +61,8 @@ class ErrorInfo:
     """An error as a record keeps it: what happened, a stable code, what to do next."""
 
     code: str
-    message: str
-    hint: str = ""
+    message: Text
+    hint: Text = ""
 
     @classmethod
     def of(cls, error: LMDynoError) -> "ErrorInfo":

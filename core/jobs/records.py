@@ -14,6 +14,7 @@ from typing import Any
 
 from core.codec import decode, encode
 from core.domain.runs import ErrorInfo, new_id, utc_now
+from core.i18n import Text
 from core.telemetry.processes import ProcessId
 
 _TAIL_BYTES = 64 * 1024
@@ -62,7 +63,7 @@ class JobRecord:
     state: JobState = JobState.QUEUED
     runner: ProcessId | None = None
     worker: ProcessId | None = None
-    stage: str = ""
+    stage: Text = ""
     progress: float | None = None
     """0 to 1; None while it can't be told."""
     progress_at: datetime | None = None

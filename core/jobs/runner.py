@@ -22,6 +22,7 @@ from types import FrameType
 from typing import TextIO
 
 from core.domain.runs import ErrorInfo, utc_now
+from core.i18n import from_json
 from core.jobs.records import JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT
 from core.telemetry.processes import identify, this_process
@@ -125,9 +126,12 @@ class Runner:
 
     def _take(self, message: dict[str, object]) -> None:
         if "stage" in message:
+            message["stage"] = from_json(message["stage"])
             message["progress_at"] = None if message["progress"] is None else utc_now()
         elif isinstance(error := message.get("error"), dict):
-            message["error"] = ErrorInfo(**error)
+            message["error"] = ErrorInfo(
+                code=error["code"], message=from_json(error["message"]), hint=from_json(error["hint"])
+            )
         self._update(**message)
 
     def _ending(self) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """The worker's end of a job: its arguments in, progress and the result out.
 
 Runs in the job's own child process, perhaps in the Python of another environment, so only the standard
-library and `core.errors` are imported. Started as `python -m MODULE FOLDER FD`: FD is a pipe to the job's
-runner that takes one JSON message a line; what a worker prints is its log.
+library, `core.errors` and `core.i18n` are imported. Started as `python -m MODULE FOLDER FD`: FD is a pipe to
+the job's runner that takes one JSON message a line; what a worker prints is its log.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import LMDynoError
+from core.i18n import as_json
 
 
 class Report(Protocol):
@@ -37,12 +38,12 @@ def run(work: Callable[[Mapping[str, Any], Report], Mapping[str, Any]]) -> int:
             pipe.flush()
 
         def report(stage: str, progress: float | None = None) -> None:
-            send(stage=stage, progress=progress)
+            send(stage=as_json(stage), progress=progress)
 
         try:
             result = work(arguments, report)
         except LMDynoError as exc:
-            send(error={"code": exc.code, "message": exc.message, "hint": exc.hint})
+            send(error={"code": exc.code, "message": as_json(exc.message), "hint": as_json(exc.hint)})
             return 1
         send(result=dict(result))
     return 0
