@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from core.ui import shell
-from core.ui.engine_status import show_overview
+from core.ui.engines.status import show_overview
+from core.ui.shared import shell
 
 shell.configure()
 

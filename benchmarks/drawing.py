@@ -33,8 +33,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, WebSocket, sync_playwright
 
-from core.domain.runs import RequestRecord
-from core.store.runs import Store
+from core.domain.turns import RequestRecord
+from core.store.turns import Store
 from tests.e2e.e2e_dashboard import Chat, started_dashboard
 
 TOKENS = 2000

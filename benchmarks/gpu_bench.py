@@ -34,15 +34,15 @@ from typing import Any
 from gpu_sides import Side
 from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
-from core.bench.bandwidth import measured_bandwidth
-from core.bench.prompts import SyntheticPrompts
-from core.bench.reach import reaches
-from core.bench.report import from_json, point_json
-from core.bench.results import BenchResult, results
-from core.bench.tokens import LaneTokenizer
+from core.bench.results.result import BenchResult, results
+from core.bench.roofline.bandwidth import measured_bandwidth
+from core.bench.roofline.reach import reaches
+from core.bench.workload.prompts import SyntheticPrompts
+from core.bench.workload.tokens import LaneTokenizer
 from core.config import load_lanes
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
+from core.reports.run_json import from_json, point_json
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml
 

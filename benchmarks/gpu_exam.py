@@ -18,10 +18,10 @@ from scenes.scoring import is_right, normalised
 
 from core.domain.conversation import Exchange, messages_for
 from core.domain.pictures import Picture
-from core.domain.runs import RequestRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
-from core.models.vision import vision_of
+from core.domain.turns import RequestRecord
+from core.models.vision.model import vision_of
 from core.picture_quiz.scores import wilson
 
 TOKENS = 72

@@ -11,9 +11,9 @@ from PIL import Image
 
 from core.domain.conversation import Message
 from core.domain.pictures import Picture
-from core.domain.runs import RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
+from core.domain.turns import RequestPlan, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint

@@ -96,13 +96,13 @@ async def answer_orders(batch: Batch) -> None:
 
 
 async def lane_side(order: dict[str, Any]) -> None:
-    from core.bench.definitions import DEFINITIONS, Tool, system_tok_per_s
-    from core.bench.load import Extent, LaneLoad, PassLoad, Sending
-    from core.bench.points import Part
-    from core.bench.prompts import ListedPrompts
+    from core.bench.results.definitions import DEFINITIONS, Tool, system_tok_per_s
+    from core.bench.results.points import Part
+    from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
+    from core.bench.workload.prompts import ListedPrompts
     from core.domain.bench import BenchPass, BenchRequest, LoadLevel
     from core.domain.conversation import messages_for
-    from core.domain.runs import utc_now
+    from core.domain.turns import utc_now
     from core.meter.client import open_session
 
     lane, endpoint, sampling = _lane(order)

@@ -25,19 +25,19 @@ from gpu_exam import examine, known_median
 from gpu_pictures import Site
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
-from core.bench.prompts import SyntheticPrompts
-from core.bench.tokens import LaneTokenizer
+from core.bench.workload.prompts import SyntheticPrompts
+from core.bench.workload.tokens import LaneTokenizer
 from core.domain.conversation import Exchange, Message, messages_for
 from core.domain.pictures import Picture
-from core.domain.runs import RequestRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.watch import EngineWatch
-from core.models.demo_vision import prepare
-from core.models.vision import refusal
-from core.models.vision_context import picture_cost
+from core.models.demo.vision import prepare
+from core.models.vision.context import picture_cost
+from core.models.vision.model import refusal
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler

@@ -20,13 +20,16 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from core.bench.plan import BenchPlan, Load, Workload
-from core.bench.runner import new_run
-from core.bench.summary import summarise
+from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.results.summary import summarise
+from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
 from core.domain.conversation import messages_for
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import (
+from core.domain.sampling import Sampling
+from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.domain.timing import Timing
+from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Machine,
@@ -36,13 +39,10 @@ from core.domain.runs import (
     TurnPlan,
     utc_now,
 )
-from core.domain.sampling import Sampling
-from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
-from core.domain.timing import Timing
 from core.settings import PROJECT_ROOT
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.runs import Store
+from core.store.turns import Store
 
 LEVELS = (1, 4, 16)
 REQUESTS_PER_PASS = 55

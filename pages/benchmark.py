@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from core.ui import shell
-from core.ui.bench_form import show_fields
-from core.ui.bench_latest import show_latest
-from core.ui.bench_live import show_live
-from core.ui.bench_start import show_start
+from core.ui.benchmark.form import show_fields
+from core.ui.benchmark.latest import show_latest
+from core.ui.benchmark.live import show_live
+from core.ui.benchmark.start import show_start
+from core.ui.shared import shell
 
 shell.require()
 

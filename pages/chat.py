@@ -1,7 +1,8 @@
 """Chat: one prompt to several lanes, the answers side by side with their measured latency."""
 
-from core.ui import chat_page, shell
-from core.ui.rooms import CHAT
+from core.ui.chat import page as chat_page
+from core.ui.chat.room import CHAT
+from core.ui.shared import shell
 
 shell.require()
 chat_page.show(CHAT)

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.ui import resources, shell
-from core.ui.components import lane_label
-from core.ui.doctor_panel import show_doctor
-from core.ui.endpoint_panel import show_endpoints
-from core.ui.engine_panel import show_details, show_engines
-from core.ui.quantise_panel import show_quantisation
+from core.ui.engines.cards import show_details, show_engines
+from core.ui.engines.doctor import show_doctor
+from core.ui.engines.endpoints import show_endpoints
+from core.ui.engines.quantise import show_quantisation
+from core.ui.shared import resources, shell
+from core.ui.shared.components import lane_label
 
 shell.require()
 

@@ -3,8 +3,13 @@
 import streamlit as st
 
 from core.errors import StoreError
-from core.ui import history_compare, history_list, history_run, history_state, history_turn, shell
-from core.ui.components import show_error
+from core.ui.history import compare_page as history_compare
+from core.ui.history import list_page as history_list
+from core.ui.history import run_page as history_run
+from core.ui.history import session as history_state
+from core.ui.history import turn_page as history_turn
+from core.ui.shared import shell
+from core.ui.shared.components import show_error
 
 shell.require()
 

@@ -2,12 +2,12 @@
 
 import streamlit as st
 
-from core.ui import shell
-from core.ui.memory_explorer import show_explorer
-from core.ui.memory_live import show_live
-from core.ui.memory_order import show_order
-from core.ui.memory_split import show_split
-from core.ui.memory_sweep import show_sweep
+from core.ui.memory.breakdown import show_split
+from core.ui.memory.explorer import show_explorer
+from core.ui.memory.live import show_live
+from core.ui.memory.several_engines import show_order
+from core.ui.memory.sweep import show_sweep
+from core.ui.shared import shell
 
 shell.require()
 

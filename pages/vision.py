@@ -2,9 +2,10 @@
 
 import streamlit as st
 
-from core.ui import chat_page, shell
-from core.ui.rooms import VISION
-from core.ui.vision_quiz import show_quiz
+from core.ui.chat import page as chat_page
+from core.ui.chat.room import VISION
+from core.ui.quiz.page import show_quiz
+from core.ui.shared import shell
 
 shell.require()
 

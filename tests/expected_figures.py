@@ -1,6 +1,7 @@
 """What the figures of a load test have to be: plain arithmetic on known times, apart from the program's own.
 
-Follows the definitions in words (README.md, `core.bench.definitions`) and shares no code with what computes
+Follows the definitions in words (README.md, `core.bench.results.definitions`) and shares no code with what
+computes
 them, so that a wrong formula there shows. Whose the times are does not matter: a schedule's, the stamps of
 the server that wrote, or those of the client that read. Names are those of the JSON document's points.
 """

@@ -1,4 +1,4 @@
-"""Imports run one way, each foreign library has one room, and the dashboard imports no torch."""
+"""Check that imports run one way, each library has one importing folder, and folders stay small."""
 
 import ast
 import subprocess
@@ -9,47 +9,47 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOORS = [
+LAYERS = [
     {"core.po"},
     {"core.i18n"},
-    {"core.errors", "core.files", "core.units", "core.logs", "core.settings"},
+    {"core.errors", "core.files", "core.units", "core.logs", "core.settings", "core.locks"},
     {"core.domain"},
     {"core.codec", "core.config"},
     {"core.store", "core.telemetry", "core.pictures"},
     {"core.jobs"},
     {"core.models"},
+    {"core.memory", "core.doctor"},
     {"core.engines"},
     {"core.meter"},
-    {"core.bench", "core.charts", "core.charts_live", "core.charts_memory", "core.doctor", "core.sweep"},
-    {"core.charts_bench", "core.charts_vision", "core.picture_quiz"},
-    {"core.charts_bench_bars", "core.charts_bench_requests", "core.charts_comparison"},
-    {"core.bench_html"},
-    {"core.comparison_html"},
+    {"core.bench", "core.memory_sweep", "core.picture_quiz"},
+    {"core.charts"},
+    {"core.reports"},
     {"core.ui", "core.cli"},
     {"pages", "core.__main__"},
     {"streamlit_app"},
 ]
-"""Lower floors first: a module imports only its own room and rooms below. Rooms of one floor keep apart,
-apart from those listed in NEIGHBOURS."""
+"""Lower layers first: a module imports only its own folder and the folders of lower layers. Folders of one
+layer don't import each other, apart from those listed in NEIGHBOURS."""
+
+UI_LAYERS = [
+    {"shared"},
+    {"engines", "memory", "benchmark"},
+    {"chat"},
+    {"quiz", "history"},
+]
+"""The same order inside `core/ui`."""
+
+MOST_MODULES = 17
+"""Modules in one folder, `__init__.py` apart."""
 
 NEIGHBOURS = {
     "core.settings": {"core.errors"},
     "core.config": {"core.codec"},
 }
 
-FOREIGN_ROOMS = {
+LIBRARY_HOMES = {
     "streamlit": ("core.ui", "pages", "streamlit_app"),
-    "plotly": (
-        "core.charts",
-        "core.charts_live",
-        "core.charts_memory",
-        "core.charts_bench",
-        "core.charts_bench_bars",
-        "core.charts_bench_requests",
-        "core.charts_comparison",
-        "core.charts_vision",
-        "core.bench_html",
-    ),
+    "plotly": ("core.charts", "core.reports"),
     "aiohttp": ("core.meter",),
     "pynvml": ("core.telemetry.nvml",),
     "psutil": ("core.telemetry",),
@@ -59,21 +59,21 @@ FOREIGN_ROOMS = {
     "rich": ("core.cli", "core.__main__"),
     "pydantic": ("core.codec", "core.config"),
     "PIL": ("core.pictures",),
-    "prometheus_client": ("core.engines.prometheus",),
+    "prometheus_client": ("core.engines.remote.prometheus",),
 }
 
 ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}
 ENGINE_PROCESSES = {
-    "core.engines.serve_transformers",
-    "core.engines.serve_lmdeploy",
-    "core.models.gguf_to_hf",
-    "core.models.demo_vision_assemble",
-    "core.models.internlm2_to_llama",
-    "core.models.internlm2_tokenizer",
-    "core.models.awq_probe",
-    "core.models.awq_worker",
-    "core.bench.tokens",
-    "core.bench.bandwidth_worker",
+    "core.engines.launch.serve_transformers",
+    "core.engines.launch.serve_lmdeploy",
+    "core.models.demo.gguf_to_hf",
+    "core.models.demo.vision_assemble",
+    "core.models.internlm2.to_llama",
+    "core.models.internlm2.tokenizer",
+    "core.models.awq.probe",
+    "core.models.awq.worker",
+    "core.bench.workload.tokens",
+    "core.bench.roofline.bandwidth_worker",
 }
 """Modules that run only as a child process of their own."""
 
@@ -96,15 +96,15 @@ def imports(tree: ast.Module) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
+def folder(module: str) -> str:
     return "pages" if module.startswith("pages") else ".".join(module.split(".")[:2])
 
 
-def floor(module: str) -> int:
-    for number, rooms in enumerate(FLOORS):
-        if room(module) in rooms:
+def layer(module: str) -> int:
+    for number, folders in enumerate(LAYERS):
+        if folder(module) in folders:
             return number
-    raise AssertionError(f"{module} is in no room of the picture: give it a floor")
+    raise AssertionError(f"{module} is in no layer: add its folder to LAYERS")
 
 
 SOURCES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in PATHS}
@@ -116,10 +116,10 @@ def test_imports_run_one_way():
         if module == "core":
             continue
         for other in imports(tree):
-            if other not in SOURCES or room(other) == room(module) or other == "core":
+            if other not in SOURCES or folder(other) == folder(module) or other == "core":
                 continue
-            below = floor(other) < floor(module)
-            if not below and room(other) not in NEIGHBOURS.get(room(module), set()):
+            below = layer(other) < layer(module)
+            if not below and folder(other) not in NEIGHBOURS.get(folder(module), set()):
                 wrong.append(f"{module} imports {other}")
     assert not wrong
 
@@ -128,13 +128,13 @@ def test_pages_never_import_pages():
     assert not [m for m, tree in SOURCES.items() if any(name.startswith("pages") for name in imports(tree))]
 
 
-@pytest.mark.parametrize(("library", "rooms"), FOREIGN_ROOMS.items())
-def test_a_foreign_library_has_one_room(library, rooms):
+@pytest.mark.parametrize(("library", "homes"), LIBRARY_HOMES.items())
+def test_a_foreign_library_has_one_home(library, homes):
     outside = [
         module
         for module, tree in SOURCES.items()
         if any(name.split(".")[0] == library for name in imports(tree))
-        and not any(module == home or module.startswith(home + ".") for home in rooms)
+        and not any(module == home or module.startswith(home + ".") for home in homes)
     ]
     assert not outside
 
@@ -150,7 +150,7 @@ def test_engine_libraries_stay_in_engine_processes():
 
 def test_the_dashboard_imports_no_engine_library():
     program = (
-        "import sys, core.ui.resources, core.ui.shell, core.charts\n"
+        "import sys, core.ui.shared.resources, core.ui.shared.shell, core.charts.turn\n"
         f"print(sorted({ENGINE_LIBRARIES!r} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -162,3 +162,30 @@ def test_the_dashboard_imports_no_engine_library():
 def test_sizes_stay_readable():
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in PATHS}
     assert not {path: n for path, n in lengths.items() if n > (150 if path.parent.name == "pages" else 500)}
+
+
+def test_ui_folders_import_one_way():
+    def layer_of(module: str) -> int | None:
+        parts = module.split(".")
+        if module.startswith("core.ui.") and len(parts) > 2:
+            return next((number for number, names in enumerate(UI_LAYERS) if parts[2] in names), None)
+        return None
+
+    wrong = []
+    for module, tree in SOURCES.items():
+        own = layer_of(module)
+        for other in imports(tree):
+            theirs = layer_of(other)
+            if own is None or theirs is None or other.split(".")[2] == module.split(".")[2]:
+                continue
+            if theirs >= own:
+                wrong.append(f"{module} imports {other}")
+    assert not wrong
+
+
+def test_folders_stay_small():
+    modules: dict[Path, int] = {}
+    for path in PATHS:
+        if path.name != "__init__.py":
+            modules[path.parent] = modules.get(path.parent, 0) + 1
+    assert not {folder: n for folder, n in modules.items() if n > MOST_MODULES}

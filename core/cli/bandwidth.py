@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from core.bench.bandwidth import Bandwidth, measure_bandwidth
-from core.bench.roofline import bandwidth_of
+from core.bench.roofline.bandwidth import Bandwidth, measure_bandwidth
+from core.bench.roofline.roofline import bandwidth_of
 from core.codec import encode
 from core.settings import load_settings
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from core import units
-from core.bench.estimate import estimated_s
-from core.bench.parsing import parse_numbers, parse_whole_numbers, prompt_kind
-from core.bench.plan import (
+from core.bench.planning.estimate import estimated_s
+from core.bench.planning.parsing import parse_numbers, parse_whole_numbers, prompt_kind
+from core.bench.planning.plan import (
     MAX_WORKLOAD_PICTURES,
     Arrivals,
     BenchPlan,
@@ -23,8 +23,8 @@ from core.bench.plan import (
     Sharing,
     Workload,
 )
-from core.bench.presets import Preset, parse_limits, preset_plan
-from core.bench.process import conduct
+from core.bench.planning.presets import Preset, parse_limits, preset_plan
+from core.bench.run.process import conduct
 from core.cli import context
 from core.cli.pictures import kept
 from core.domain.bench import BenchRun, RunState

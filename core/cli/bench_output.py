@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from core.bench.bandwidth import measured_bandwidth
-from core.bench.reach import reaches
-from core.bench.report import to_json
-from core.bench.results import results
+from core.bench.results.result import results
+from core.bench.roofline.bandwidth import measured_bandwidth
+from core.bench.roofline.reach import reaches
 from core.cli.bench_tables import queueing_table, reach_text, remarks, result_table
 from core.cli.output import write_file
+from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 
@@ -39,7 +39,7 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
             write_file(Path(json), document)
     if html is not None:
         # plotly takes its time, and only this needs it.
-        from core.bench_html import report_html
+        from core.reports.run_html import report_html
 
         write_file(html, report_html(result, record).encode())
     return result.failed

@@ -4,13 +4,13 @@ from rich import box
 from rich.table import Table
 
 from core import units
-from core.bench.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
-from core.bench.points import Point
-from core.bench.queueing import BEFORE_SENDING, IN_THE_ENGINE
-from core.bench.reach import Reach
-from core.bench.results import BenchResult
+from core.bench.planning.wording import with_pictures
+from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
+from core.bench.results.points import Point
+from core.bench.results.queueing import BEFORE_SENDING, IN_THE_ENGINE
+from core.bench.results.result import BenchResult
+from core.bench.roofline.reach import Reach
 from core.bench.statistics import P95_MIN_N, Distribution
-from core.bench.wording import with_pictures
 from core.domain.bench import LoadLevel
 
 

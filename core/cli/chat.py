@@ -15,9 +15,9 @@ from core import units
 from core.cli import context, pictures
 from core.codec import encode
 from core.domain.conversation import messages_for
-from core.domain.runs import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, LaneSpec
+from core.domain.turns import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
@@ -25,10 +25,10 @@ from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
-from core.models.vision_context import not_sendable
+from core.models.vision.context import not_sendable
 from core.pictures.shelf import Shelf
 from core.settings import Settings
-from core.store.runs import Store
+from core.store.turns import Store
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 

@@ -9,8 +9,8 @@ from rich.table import Table
 from core import units
 from core.cli import context
 from core.codec import encode
-from core.domain.runs import ErrorInfo
-from core.engines.logfile import tail
+from core.domain.turns import ErrorInfo
+from core.engines.log.file import tail
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.registry import EngineState
 from core.errors import EngineError, InputError

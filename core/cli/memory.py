@@ -14,13 +14,13 @@ from core.config import LaneBook
 from core.errors import ConfigError, InputError
 from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
-from core.models.memory_sizes import checkpoint_sizes
-from core.models.sizes import read_checkpoint
-from core.sweep.jobs import start_sweep
-from core.sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
-from core.sweep.results import SweepRun, load
-from core.telemetry.kv_cache import kv_bytes_per_token
-from core.telemetry.memory_plan import MemoryPrediction, MemorySettings, predict
+from core.memory.kv_cache import kv_bytes_per_token
+from core.memory.model_sizes import checkpoint_sizes
+from core.memory.prediction import MemoryPrediction, MemorySettings, predict
+from core.memory_sweep.job import start_sweep
+from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
+from core.memory_sweep.results import SweepRun, load
+from core.models.checkpoint import read_checkpoint
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(help="Where the GPU memory of an LMDeploy engine goes.", no_args_is_help=True)

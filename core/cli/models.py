@@ -15,9 +15,12 @@ from core.domain.specs import ModelSpec
 from core.errors import ModelError
 from core.jobs.book import Jobs
 from core.jobs.records import JobState
-from core.models import catalogue, demo, demo_vision, internlm2
-from core.models.awq import prepare_demo_awq
-from core.models.conversion import Report
+from core.models import catalogue
+from core.models.awq.job import prepare_demo_awq
+from core.models.build import Report
+from core.models.demo import text as demo_text
+from core.models.demo import vision as demo_vision
+from core.models.internlm2 import convert as internlm2
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
@@ -65,8 +68,8 @@ def prepare_demo(
 ) -> None:
     """Prepare the demo models once: SmolLM2-135M-Instruct (on a GPU also as W4A16) and the demo LLaVA."""
     settings = load_settings()
-    if not demo.is_prepared(settings):
-        _prepare(demo.prepare, settings)
+    if not demo_text.is_prepared(settings):
+        _prepare(demo_text.prepare, settings)
     if vision and not demo_vision.is_prepared(settings):
         _prepare_vision(settings)
     if Nvml().devices():

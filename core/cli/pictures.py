@@ -7,7 +7,7 @@ from typing import Any
 from core.domain.pictures import MAX_PICTURES, Picture
 from core.domain.specs import LaneSpec
 from core.errors import InputError
-from core.models.vision_context import picture_cost
+from core.models.vision.context import picture_cost
 from core.pictures.intake import Limits, take_in
 from core.pictures.shelf import Shelf
 from core.settings import Settings

@@ -15,9 +15,9 @@ from core.config import LaneBook
 from core.domain.specs import ModelSpec
 from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
-from core.models.awq import check
-from core.models.awq import quantize as start_quantizing
-from core.models.awq_options import NAMED_SETS, PYTHON_DOCS, AwqOptions
+from core.models.awq.job import check
+from core.models.awq.job import quantize as start_quantizing
+from core.models.awq.options import NAMED_SETS, PYTHON_DOCS, AwqOptions
 
 _LOOK_S = 0.25
 _CANCEL_S = 30.0

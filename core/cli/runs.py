@@ -12,22 +12,22 @@ from rich.console import Console
 from rich.table import Table
 
 from core import units
-from core.bench.comparison import compare as compare_results
-from core.bench.comparison import comparison_json
-from core.bench.definitions import Tool
-from core.bench.report import from_json, to_json
-from core.bench.results import results
+from core.bench.results.comparison import compare as compare_results
+from core.bench.results.comparison import comparison_json
+from core.bench.results.definitions import Tool
+from core.bench.results.result import results
 from core.cli import context
 from core.cli.bench_tables import comparison_table, difference_table, queueing_table, remarks, result_table
 from core.cli.output import write_file
 from core.codec import encode
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import TurnRecord
+from core.domain.turns import TurnRecord
 from core.errors import InputError
+from core.reports.run_json import from_json, to_json
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.runs import Store
+from core.store.turns import Store
 
 app = typer.Typer(help="List, show, compare, export and import what was measured.", no_args_is_help=True)
 console = Console(highlight=False)
@@ -202,19 +202,19 @@ def _json(record: BenchRecord) -> bytes:
 
 
 def _csv(record: BenchRecord) -> bytes:
-    from core.bench.tables import to_csv
+    from core.reports.run_table import to_csv
 
     return to_csv(record).encode()
 
 
 def _parquet(record: BenchRecord) -> bytes:
-    from core.bench.tables import to_parquet
+    from core.reports.run_table import to_parquet
 
     return to_parquet(record)
 
 
 def _html(record: BenchRecord) -> bytes:
-    from core.bench_html import report_html
+    from core.reports.run_html import report_html
 
     return report_html(results(record), record).encode()
 

@@ -9,12 +9,12 @@ from core.doctor.fitness import LMDEPLOY_KINDS, can_run
 from core.doctor.machine_checks import machine_findings
 from core.doctor.probe import EngineStack, probe_stack
 from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_problem
-from core.domain.runs import ErrorInfo
 from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import ErrorInfo
 from core.errors import StoreError
-from core.models.demo import demo_model, is_prepared
+from core.models.demo.text import demo_model, is_prepared
 from core.settings import Settings
-from core.store.runs import Store
+from core.store.turns import Store
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml

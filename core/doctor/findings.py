@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.domain.runs import ErrorInfo, Machine
+from core.domain.turns import ErrorInfo, Machine
 
 
 class Status(StrEnum):

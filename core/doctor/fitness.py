@@ -11,9 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
-from core.domain.runs import ErrorInfo
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.models.vision import not_served
+from core.domain.turns import ErrorInfo
+from core.models.vision.model import not_served
 
 _PACKAGES = {
     EngineKind.TRANSFORMERS: ("torch", "transformers", "accelerate", "fastapi", "uvicorn"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core import units
 from core.doctor.findings import Finding, Status
-from core.domain.runs import Machine
+from core.domain.turns import Machine
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.machine import available_bytes

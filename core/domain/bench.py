@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from core.domain.runs import ErrorInfo, FinishReason, Machine
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
+from core.domain.turns import ErrorInfo, FinishReason, Machine
 
 
 class RunState(StrEnum):
@@ -159,7 +159,7 @@ class BenchRun:
     state: RunState
     title: str
     plan: str
-    """The plan as JSON (`core.bench.plan.BenchPlan`)."""
+    """The plan as JSON (`core.bench.planning.plan.BenchPlan`)."""
     lmdyno: str
     """LMDyno's version."""
     machine: Machine | None = None

@@ -8,8 +8,8 @@ form and in dtype are marked as `intended`, since lanes exist to show them.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from core.domain.runs import FinishReason, RequestPlan, RequestRecord, TurnRecord
 from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnRecord
 
 LMDEPLOY_KINDS = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH})
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class EngineKind(StrEnum):
-    """How a lane's answers are made; each local kind is a row of `core.engines.launch`."""
+    """How a lane's answers are made; each local kind is a row of `core.engines.launch.table`."""
 
     TRANSFORMERS = "transformers"
     TURBOMIND = "turbomind"

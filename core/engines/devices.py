@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.domain.specs import LaneSpec
-from core.engines.locks import lock_path, try_lock, unlock
-from core.engines.placement import CPU, GpuView, Need, Place, choose, visible, wants_gpu
+from core.engines.launch.placement import CPU, GpuView, Need, Place, choose, visible, wants_gpu
 from core.engines.registry import Registry
+from core.locks import lock_path, try_lock, unlock
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.engines.locks import lock_path, try_lock, unlock
 from core.errors import EngineBusy
+from core.locks import lock_path, try_lock, unlock
 from core.settings import Settings
 
 _PATIENCE_S = 0.1

@@ -12,15 +12,15 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from core.domain.runs import utc_now
 from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import utc_now
 from core.engines import status, supervisor
 from core.engines.devices import Devices
-from core.engines.launch import HOST, LAUNCH_TABLE, LaunchRow
+from core.engines.launch.placement import GpuView
+from core.engines.launch.table import HOST, LAUNCH_TABLE, LaunchRow
 from core.engines.leases import in_use, sole_use
-from core.engines.logfile import log_path, tail
+from core.engines.log.file import log_path, tail
 from core.engines.monitor import Monitor
-from core.engines.placement import GpuView
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.resolve import error_of, observed, same_engine
 from core.engines.startup import Startup, Surroundings

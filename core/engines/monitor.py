@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.domain.runs import ErrorInfo
 from core.domain.specs import EngineKind
+from core.domain.turns import ErrorInfo
 from core.engines import supervisor
-from core.engines.diagnose import explain_death
-from core.engines.launch import HOST, LaunchRow
-from core.engines.logfile import read_tail, shorten
+from core.engines.launch.table import HOST, LaunchRow
+from core.engines.log.diagnose import explain_death
+from core.engines.log.file import read_tail, shorten
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
 from core.telemetry.processes import ProcessId

@@ -10,14 +10,15 @@ from pathlib import Path, PurePath
 
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.engines import vision_recipes
-from core.engines.lmdeploy_flags import chat_template, lmdeploy_flags
+from core.engines.launch.lmdeploy_flags import chat_template, lmdeploy_flags
 from core.errors import InputError
-from core.models.awq import read_provenance
-from core.models.awq_options import NAMED_SETS
-from core.models.vision import is_vision
+from core.models.awq.job import read_provenance
+from core.models.awq.options import NAMED_SETS
+from core.models.vision.model import is_vision
 
 PROMPT = "What is the capital of France?"
+IMAGE_PROMPT = "What is in the picture?"
+IMAGE_FILE = "picture.png"
 PORT = 23333
 KEY_VARIABLE = "LMDYNO_API_KEY"
 
@@ -143,7 +144,7 @@ def _curl(lane: LaneSpec, url: str, model: str, sampling: Sampling, key_name: st
         fields.append(f'"top_k": {1 if sampling.greedy else sampling.top_k or -1}')
     header = f' -H "Authorization: Bearer ${key_name}"' if key_name else ""
     if is_vision(lane):
-        return vision_recipes.curl(url, ", ".join(fields), header)
+        return _image_curl(url, ", ".join(fields), header)
     fields.insert(1, f'"messages": [{{"role": "user", "content": "{PROMPT}"}}]')
     body = "{" + ", ".join(fields) + "}"
     return (
@@ -156,7 +157,7 @@ def _openai_program(lane: LaneSpec, url: str, model: str, sampling: Sampling, ke
     encode, read, load, question = "", "", "", f'"{PROMPT}"'
     if is_vision(lane):
         encode, read = "import base64\n", "from pathlib import Path\n"
-        load, question = vision_recipes.openai_question(), "question"
+        load, question = _image_openai_question(), "question"
     return f'''{encode}import os
 import time
 {read}
@@ -200,7 +201,7 @@ def _pipeline_program(lane: LaneSpec, path: str, sampling: Sampling) -> str:
     trust = ", trust_remote_code=True" if settings.trust_remote_code else ""
     names, question, load = ["GenerationConfig", config, "pipeline"], repr(PROMPT), ""
     if is_vision(lane):
-        question = f"({vision_recipes.PROMPT!r}, load_image({vision_recipes.PICTURE!r}))"
+        question = f"({IMAGE_PROMPT!r}, load_image({IMAGE_FILE!r}))"
         load = "from lmdeploy.vl import load_image\n"
     if template := chat_template(lane):
         names.insert(0, "ChatTemplateConfig")
@@ -266,7 +267,7 @@ def _transformers_program(lane: LaneSpec, sampling: Sampling) -> str:
     if sampling.fixed_length:
         generate.append(f"min_new_tokens={sampling.max_tokens}")
     if is_vision(lane):
-        return vision_recipes.transformers_program(source, extra, dtype, device, ", ".join(generate))
+        return _image_transformers_program(source, extra, dtype, device, ", ".join(generate))
     seed = f"torch.manual_seed({sampling.seed})\n" if sampling.seed is not None else ""
     return f"""import time
 
@@ -285,5 +286,54 @@ output = model.generate(**inputs, {", ".join(generate)})
 elapsed = time.perf_counter() - sent
 answer = output[0, inputs["input_ids"].shape[1] :]
 print(tokenizer.decode(answer, skip_special_tokens=True))
+print(f"{{len(answer)}} tokens in {{elapsed:.3f}} s, {{len(answer) / elapsed:.1f}} tok/s end to end")
+"""
+
+
+def _image_curl(url: str, fields: str, header: str) -> str:
+    """A request with the picture as a data URL; `fields` is the rest of the JSON object."""
+    content = (
+        '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}}, '
+        f'{{"type": "text", "text": "{IMAGE_PROMPT}"}}]'
+    )
+    body = f'{{"messages": [{{"role": "user", "content": {content}}}], {fields}}}'
+    return (
+        f"printf '{body}' \\\n  \"$(base64 < {IMAGE_FILE} | tr -d '\\n')\" |\n"
+        f"  curl --silent {url}/chat/completions -H 'Content-Type: application/json'{header} -d @-"
+    )
+
+
+def _image_openai_question() -> str:
+    """The lines of a Python program that make `question`, the content of its message."""
+    return f'''picture = base64.b64encode(Path("{IMAGE_FILE}").read_bytes()).decode()
+question = [
+    {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{picture}}"}}}},
+    {{"type": "text", "text": "{IMAGE_PROMPT}"}},
+]
+'''
+
+
+def _image_transformers_program(checkpoint: str, extra: str, dtype: str, device: str, generate: str) -> str:
+    """`extra` and `generate` are further arguments, of loading and of generating."""
+    return f"""import time
+
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+processor = AutoProcessor.from_pretrained({checkpoint!r}{extra})
+model = AutoModelForImageTextToText.from_pretrained({checkpoint!r}, dtype={dtype!r}{extra}).to({device!r})
+question = [{{"type": "image", "path": "{IMAGE_FILE}"}}, {{"type": "text", "text": "{IMAGE_PROMPT}"}}]
+inputs = processor.apply_chat_template(
+    [{{"role": "user", "content": question}}],
+    add_generation_prompt=True,
+    tokenize=True,
+    return_tensors="pt",
+    return_dict=True,
+).to(model.device, dtype=model.dtype)
+model.generate(**inputs, max_new_tokens=8)
+sent = time.perf_counter()
+output = model.generate(**inputs, {generate})
+elapsed = time.perf_counter() - sent
+answer = output[0, inputs["input_ids"].shape[1] :]
+print(processor.decode(answer, skip_special_tokens=True))
 print(f"{{len(answer)}} tokens in {{elapsed:.3f}} s, {{len(answer) / elapsed:.1f}} tok/s end to end")
 """

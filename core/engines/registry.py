@@ -15,10 +15,10 @@ from enum import StrEnum
 from typing import Any
 
 from core.codec import decode, encode
-from core.domain.runs import ErrorInfo, new_id, utc_now
 from core.domain.specs import Endpoint, LaneSpec
-from core.engines.locks import lock_path, locked
+from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError
+from core.locks import lock_path, locked
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.config.keys import api_key
-from core.domain.runs import ErrorInfo
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
-from core.engines.causes import ERROR_OF_CODE
-from core.engines.diagnose import explain_death
-from core.engines.logfile import read_tail
+from core.domain.turns import ErrorInfo
+from core.engines.log.causes import ERROR_OF_CODE
+from core.engines.log.diagnose import explain_death
+from core.engines.log.file import read_tail
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import ConfigError, EngineError
 from core.settings import Settings

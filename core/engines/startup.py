@@ -7,20 +7,21 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from core.domain.runs import ErrorInfo
 from core.domain.specs import Endpoint, EngineKind
-from core.engines import diagnose, supervisor
-from core.engines.causes import PORT_TAKEN
-from core.engines.checks import need_of, version_of
+from core.domain.turns import ErrorInfo
+from core.engines import supervisor
 from core.engines.devices import Devices
-from core.engines.launch import HOST, Command, LaunchRow
-from core.engines.logfile import log_path, read_tail
-from core.engines.placement import Place
+from core.engines.launch.checks import need_of, version_of
+from core.engines.launch.placement import Place
+from core.engines.launch.table import HOST, Command, LaunchRow
+from core.engines.launch.warm_up import warm_up
+from core.engines.log import diagnose
+from core.engines.log.causes import PORT_TAKEN
+from core.engines.log.file import log_path, read_tail
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
-from core.engines.warm_up import warm_up
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
-from core.models.vision import is_vision
+from core.models.vision.model import is_vision
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 from core.units import duration

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import LaneSpec
-from core.engines.logfile import lines_of, read_tail
+from core.domain.turns import ErrorInfo, utc_now
+from core.engines.log.file import lines_of, read_tail
+from core.engines.log.stages import last_stage
 from core.engines.registry import EngineEntry, EngineState
 from core.engines.resolve import observed, same_engine
-from core.engines.stages import last_stage
 from core.units import duration
 
 _TAIL_BYTES = 8192

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.engines.logfile import open_log
+from core.engines.log.file import open_log
 from core.errors import EngineNotInstalled
 from core.telemetry import processes
 from core.telemetry.processes import ProcessId

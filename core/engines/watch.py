@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.engines.leases import in_use
-from core.engines.logfile import read_start
+from core.engines.log.file import read_start
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.memory.kv_log import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
 from core.settings import Settings
-from core.telemetry.engine_log import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
 from core.telemetry.events import EngineView, Event, EventLog
 from core.telemetry.processes import ProcessId
 from core.telemetry.samples import EngineProcess

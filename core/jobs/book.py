@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 
-from core.domain.runs import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError, LMDynoError
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import PROJECT_ROOT, Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.codec import decode, encode
-from core.domain.runs import ErrorInfo, new_id, utc_now
+from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.i18n import Text
 from core.telemetry.processes import ProcessId
 

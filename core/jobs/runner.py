@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
-from core.domain.runs import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo, utc_now
 from core.i18n import from_json
 from core.jobs.records import JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT

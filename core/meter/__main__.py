@@ -5,7 +5,7 @@ from functools import partial
 
 from core import logs
 from core.domain.pictures import Picture
-from core.domain.runs import Machine
+from core.domain.turns import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.meter import process
@@ -26,7 +26,7 @@ def main() -> None:
 
     def open_store() -> RunStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
-        from core.store.runs import Store
+        from core.store.turns import Store
 
         # Its thousands of objects stay for good: looking through them for garbage would hold up stamps.
         gc.freeze()

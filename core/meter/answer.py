@@ -6,9 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from core.domain.runs import FinishReason, utc_now
 from core.domain.specs import Dialect
 from core.domain.timing import Timing
+from core.domain.turns import FinishReason, utc_now
 from core.errors import EngineError, LMDynoError
 from core.meter import dialects
 from core.meter.dialects import StreamEvent, Usage

@@ -17,7 +17,7 @@ import orjson
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.engines import prometheus
+from core.engines.remote import prometheus
 from core.errors import EngineError, EngineTimeout, LMDynoError
 from core.meter.answer import Answer
 from core.meter.dialects import chat_body

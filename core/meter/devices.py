@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.specs import Endpoint
-from core.engines.locks import lock_path, try_lock, unlock
+from core.locks import lock_path, try_lock, unlock
 
 _POLL_S = 0.05
 

@@ -26,9 +26,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from core.domain.conversation import Message
-from core.domain.runs import FinishReason
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
+from core.domain.turns import FinishReason
 from core.errors import EngineError
 from core.meter.failures import ServerError, error_of
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from core.domain.runs import Phase, RequestRecord
+from core.domain.turns import Phase, RequestRecord
 from core.meter.protocol import Update
 
 

@@ -9,7 +9,7 @@ import secrets
 import time
 
 from core.codec import decode, encode
-from core.domain.runs import ErrorInfo, TurnPlan, TurnRecord
+from core.domain.turns import ErrorInfo, TurnPlan, TurnRecord
 from core.errors import InputError, LMDynoError
 from core.meter.feeds import Feed
 from core.meter.protocol import Command, Reply, Update, Verb

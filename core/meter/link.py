@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.codec import decode, encode
-from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
+from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.errors import EngineCrashed, EngineTimeout, InputError
 from core.meter.protocol import METER_DIED, Command, Hello, Reply, Update, Verb
 from core.settings import PROJECT_ROOT, Settings

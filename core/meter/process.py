@@ -17,8 +17,8 @@ from pathlib import Path
 
 from core.codec import decode
 from core.domain.pictures import Picture
-from core.domain.runs import Machine
 from core.domain.specs import Endpoint, LaneSpec
+from core.domain.turns import Machine
 from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
 from core.meter.host import Meter

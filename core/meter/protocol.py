@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from core.domain.runs import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
 from core.settings import Settings
 
 METER_DIED = ErrorInfo(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from core.domain.runs import (
+from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Machine,
@@ -36,7 +36,7 @@ first are old enough to tell."""
 
 
 class RunStore(Protocol):
-    """The part of `core.store.runs.Store` that is written to; every method may raise StoreError."""
+    """The part of `core.store.turns.Store` that is written to; every method may raise StoreError."""
 
     def open(self) -> None: ...
     def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None: ...

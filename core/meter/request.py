@@ -5,9 +5,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
+from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
 from core.errors import LMDynoError
 from core.meter import dialects
 from core.meter.answer import Answer

@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 import aiohttp
 
 from core.domain.pictures import Picture
-from core.domain.runs import Mode, Phase, RequestRecord, TurnPlan
 from core.domain.specs import Endpoint, LaneSpec
+from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.meter.client import Timeouts, encoded, open_session, send, with_model
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 from core.meter.protocol import Update
 from core.meter.request import Request
 from core.meter.usage import UsageMeter
-from core.models.vision_context import not_sendable
+from core.models.vision.context import not_sendable
 
 log = logging.getLogger(__name__)
 

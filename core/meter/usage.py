@@ -7,8 +7,8 @@ sent and after its answer has ended, never in between.
 import asyncio
 from typing import Protocol
 
-from core.domain.runs import UsageWindow
 from core.domain.specs import Endpoint
+from core.domain.turns import UsageWindow
 from core.engines.watch import EngineWatch
 from core.meter.devices import devices_of
 from core.settings import Settings

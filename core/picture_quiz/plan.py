@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from core.domain.conversation import messages_for
 from core.domain.pictures import Picture
-from core.domain.runs import Mode, RequestPlan, TurnPlan, new_id
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
+from core.domain.turns import Mode, RequestPlan, TurnPlan, new_id
 from core.errors import InputError
-from core.models.vision_context import require_sendable
+from core.models.vision.context import require_sendable
 
 MOST_QUESTIONS = 500
 

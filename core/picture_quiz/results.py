@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.domain.runs import FinishReason, Machine, RequestRecord, utc_now
+from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
 from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
 from core.picture_quiz.grading import Verdict, is_right
 from core.picture_quiz.plan import QuizPlan, QuizQuestion

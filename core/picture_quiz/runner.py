@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from core.bench.engines import Engines
-from core.domain.runs import FinishReason, RequestRecord
+from core.domain.turns import FinishReason, RequestRecord
+from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError

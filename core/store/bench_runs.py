@@ -9,8 +9,8 @@ from sqlalchemy import Connection, Row, func, select
 
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
 from core.domain.history import RunKind
-from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import LaneSpec
+from core.domain.turns import ErrorInfo, utc_now
 from core.errors import StoreError
 from core.store import records
 from core.store.access import Access, insert_new, upsert
@@ -31,7 +31,7 @@ RUN_INTERRUPTED = ErrorInfo(
 )
 _RUNS_LOOKED_AT = 5
 _SILENT_S = 60.0
-"""A running benchmark saves more often than this (`core.bench.recording`)."""
+"""A running benchmark saves more often than this (`core.bench.run.recording`)."""
 
 
 class BenchRuns(Access):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select, union_all
 
 from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind, Summary
-from core.domain.runs import utc_now
+from core.domain.turns import utc_now
 from core.store import history_entries, purging
 from core.store.access import Access, insert_new, upsert
 from core.store.history_entries import SUMMARY_VERSION, TABLES

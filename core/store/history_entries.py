@@ -24,8 +24,8 @@ from sqlalchemy import (
 
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
-from core.domain.runs import FinishReason, Phase
 from core.domain.specs import LaneSpec
+from core.domain.turns import FinishReason, Phase
 from core.store.bench_runs import is_interrupted
 from core.store.tables import (
     annotations,

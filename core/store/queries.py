@@ -8,7 +8,7 @@ from collections import defaultdict
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from core.domain.history import RunKind
-from core.domain.runs import RequestRecord, TurnRecord
+from core.domain.turns import RequestRecord, TurnRecord
 from core.store.records import (
     ConversationSummary,
     StoredMessage,

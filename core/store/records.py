@@ -10,8 +10,8 @@ from sqlalchemy import Row
 
 from core import codec
 from core.domain.conversation import Message
-from core.domain.runs import Machine, Phase, RequestRecord, TurnPlan, TurnRecord
 from core.domain.specs import LaneSpec
+from core.domain.turns import Machine, Phase, RequestRecord, TurnPlan, TurnRecord
 
 RowValues = dict[str, Any]
 

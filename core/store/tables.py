@@ -26,9 +26,9 @@ from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
 from core.domain.history import RunKind, Summary
 from core.domain.pictures import Picture
-from core.domain.runs import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
 from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime
 
 # Names for every constraint: a later migration can't change what it can't name.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from core.domain.runs import Machine
+from core.domain.turns import Machine
 from core.telemetry.nvml import Nvml
 from core.units import gib
 

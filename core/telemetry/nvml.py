@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 from core.telemetry.gpus import Gap, GpuFacts, GpuReading, ProcessMemory
 from core.telemetry.nvml_errors import MIG_WITHOUT_INSTANCES, failure_of, problem_of, reason_of
 

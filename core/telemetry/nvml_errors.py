@@ -5,7 +5,7 @@
 
 from types import ModuleType
 
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 
 _RELOAD_HINT = "Restart the machine, or reload the nvidia kernel modules."
 _CPU_HINT = "Lanes on the CPU and remote endpoints work without it."

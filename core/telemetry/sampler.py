@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 from core.telemetry.attribution import Attribution
 from core.telemetry.engine_load import EngineLoad
 from core.telemetry.gpus import GpuReading

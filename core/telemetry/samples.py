@@ -7,7 +7,7 @@ machine, so a request's stamps from the meter and the samples here can be laid o
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 from core.telemetry.gpus import GpuReading
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from core.domain.runs import UsageWindow
+from core.domain.turns import UsageWindow
 from core.telemetry.window import GpuWindow, WindowStats
 
 Number = TypeVar("Number", int, float)

@@ -11,7 +11,7 @@ import pytest
 from e2e_dashboard import Dashboard, settle, started_dashboard
 from playwright.sync_api import expect
 
-from core.bench.book import running_benches, stop_bench
+from core.bench.run.job import running_benches, stop_bench
 from core.settings import Settings
 
 STEADY = json.dumps({"chunks": 16, "first_chunk_s": 0.05, "interval_s": 0.01})

@@ -237,10 +237,11 @@ def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
 @pytest.fixture
 def demo_dashboard(tmp_path) -> Iterator[Dashboard]:
     """A dashboard of its own with the machine's default lanes and the demo models in its home."""
-    from core.models import demo, demo_vision
+    from core.models.demo import text as demo_text
+    from core.models.demo import vision as demo_vision
 
     made = load_settings()
-    demo.prepare(made, lambda _: None)
+    demo_text.prepare(made, lambda _: None)
     prepared = Path(demo_vision.prepare(made, lambda _: None).checkpoint)
     home = tmp_path / "home"
     (home / "models").mkdir(parents=True)

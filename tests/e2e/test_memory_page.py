@@ -9,8 +9,8 @@ import pytest
 from e2e_dashboard import settle
 from playwright.sync_api import expect
 
-from core.domain.runs import utc_now
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.domain.turns import utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.settings import Settings
 from core.telemetry.processes import identify, this_process

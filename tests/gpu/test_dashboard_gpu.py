@@ -19,7 +19,7 @@ def test_three_engines_answer_in_the_chat_page():
     assert not app.exception
     assert not app.error, [error.value for error in app.error]
 
-    from core.ui import resources
+    from core.ui.shared import resources
 
     conversation = app.query_params["conversation"]
     (turn,) = resources.store().conversation(

@@ -4,9 +4,9 @@ import page_fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.meter.turn_index import TurnIndex
 from core.settings import PROJECT_ROOT
-from core.ui import resources
-from core.ui.turn_index import TurnIndex
+from core.ui.shared import resources
 
 
 @pytest.fixture

@@ -5,7 +5,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from core.config import LaneBook
-from core.domain.runs import (
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.domain.timing import Timing
+from core.domain.turn_planning import merge_turns, planned_record
+from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Phase,
@@ -13,14 +16,11 @@ from core.domain.runs import (
     TurnRecord,
     utc_now,
 )
-from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
-from core.domain.timing import Timing
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.errors import EngineError, StoreError
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
-from core.ui.planning import merge_turns, planned_record
 
 MODEL = ModelSpec(name="tiny", checkpoint="/models/tiny", gguf="/models/tiny.gguf")
 HF = LaneSpec(

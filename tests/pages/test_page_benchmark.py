@@ -10,14 +10,15 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.bench.definitions import Tool
-from core.bench.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Sharing
-from core.bench.presets import Preset, preset_plan
-from core.bench.uploads import keep_prompt_file
+from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Sharing
+from core.bench.planning.presets import Preset, preset_plan
+from core.bench.results.cache import RunRecords
+from core.bench.results.definitions import Tool
+from core.bench.workload.prompts import keep_prompt_file
 from core.codec import encode
 from core.config import LaneBook
 from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState
-from core.domain.runs import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.pictures.gallery import gallery
@@ -26,9 +27,10 @@ from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.ui import bench_live, bench_start, job_panel, resources
-from core.ui.bench_planning import Extent, Prompts
-from core.ui.bench_records import RunRecords
+from core.ui.benchmark import live as bench_live
+from core.ui.benchmark import start as bench_start
+from core.ui.benchmark.form_fields import Extent, Prompts
+from core.ui.shared import job_panel, resources
 from tests import scripted_server
 from tests.unit.bench.bench_samples import (
     A,

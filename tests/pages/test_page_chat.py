@@ -4,7 +4,9 @@ import pytest
 from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
 
 from core.domain.conversation import Role
-from core.domain.runs import (
+from core.domain.sampling import Sampling
+from core.domain.turn_planning import planned_record
+from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Mode,
@@ -12,12 +14,10 @@ from core.domain.runs import (
     RequestPlan,
     TurnPlan,
 )
-from core.domain.sampling import Sampling
 from core.engines.registry import EngineState
 from core.errors import EngineError, StoreError
 from core.meter.protocol import Update
-from core.ui import state
-from core.ui.planning import planned_record
+from core.ui.chat import session as chat_session
 
 
 def texts(app) -> str:
@@ -191,7 +191,7 @@ def test_a_lane_says_what_it_waits_for(app, world, monkeypatch, update, shown):
     world.manager.states["hf"] = EngineState.STARTING
     world.meter.before["hf"] = [update, None]
 
-    from core.ui import lanes
+    from core.ui.chat import answers as lanes
 
     draw = lanes._StatusLine.draw
 
@@ -256,7 +256,7 @@ def test_a_turn_of_another_process_is_shown_as_the_store_has_it(new_app, world, 
         return last[-1]
 
     monkeypatch.setattr(world.store, "turn", read)
-    monkeypatch.setattr("core.ui.conversations.POLL_S", 0.05)
+    monkeypatch.setattr("core.ui.chat.conversation.POLL_S", 0.05)
     app = new_app(conversation="c1").run()
     assert [m.value for m in app.markdown].count("From afar.") == 2
 
@@ -362,7 +362,7 @@ def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, mo
     for number in range(3):
         stored_turn(world, conversation_id="c2", prompt=f"Second {number}")
     pauses = []
-    monkeypatch.setattr(state, "sleep", pauses.append)
+    monkeypatch.setattr(chat_session, "sleep", pauses.append)
     app = new_app(conversation="c1").run()
     assert not pauses
     next(each for each in app.button if each.key == "open_c2").click().run()

@@ -11,7 +11,6 @@ import pytest
 from core.config import LaneBook, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
-from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import (
     FILE_ONLY_SETTINGS,
     SETTINGS_OF,
@@ -24,16 +23,21 @@ from core.domain.specs import (
     ModelSpec,
     Weights,
 )
-from core.engines.endpoints import ServerMetrics
+from core.domain.turns import ErrorInfo, utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.remote.probe import ServerMetrics
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.models import awq, awq_check
-from core.models.awq_options import AwqOptions
-from core.models.awq_provenance import Provenance
+from core.models.awq import check as awq_check
+from core.models.awq import job as awq_job
+from core.models.awq.options import AwqOptions
+from core.models.provenance import Provenance
 from core.settings import Settings
 from core.telemetry.processes import this_process
-from core.ui import doctor_panel, endpoint_panel, job_panel, quantise_panel, resources
+from core.ui.engines import doctor as doctor_panel
+from core.ui.engines import endpoints as endpoint_panel
+from core.ui.engines import quantise as quantise_panel
+from core.ui.shared import job_panel, resources
 from tests import scripted_server
 
 GIB = 2**30
@@ -477,10 +481,12 @@ def keep(engines, lane):
 class TestQuantisation:
     @pytest.fixture
     def asked(self, monkeypatch):
-        """What `awq.quantize` was asked; nothing speaks against it."""
+        """What `awq_job.quantize` was asked; nothing speaks against it."""
         found = []
-        monkeypatch.setattr(awq, "check", lambda *_: ())
-        monkeypatch.setattr(awq, "quantize", lambda settings, model, options: found.append((model, options)))
+        monkeypatch.setattr(awq_job, "check", lambda *_: ())
+        monkeypatch.setattr(
+            awq_job, "quantize", lambda settings, model, options: found.append((model, options))
+        )
         return found
 
     def test_the_form_starts_the_job(self, open_page, engines, asked):
@@ -523,7 +529,7 @@ class TestQuantisation:
 
     def test_warnings_are_seen_before_it_starts(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
         app = submit(open_page(QUANTISE), "Quantise")
         assert [each.value for each in app.warning] == [
             "On the CPU it is slow\n\nTake `none`.\n\n`cpu-is-slow`"
@@ -535,7 +541,7 @@ class TestQuantisation:
 
     def test_a_warning_can_be_taken_to_heart(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
         app = submit(open_page(QUANTISE), "Quantise")
         app.button(key="quantise_not").click().run()
         assert not app.warning
@@ -545,7 +551,7 @@ class TestQuantisation:
         def refuse(*_):
             raise InputError("There is no NVIDIA GPU here", hint="Take the CPU.", code="no-gpu")
 
-        monkeypatch.setattr(awq, "quantize", refuse)
+        monkeypatch.setattr(awq_job, "quantize", refuse)
         app = submit(open_page(QUANTISE), "Quantise")
         assert app.error[0].value == "There is no NVIDIA GPU here\n\nTake the CPU.\n\n`no-gpu`"
 

@@ -10,26 +10,27 @@ import pytest
 import streamlit as st
 from page_fakes import HF, REMOTE
 
-from core.bench.plan import Workload
-from core.bench.report import to_json
-from core.bench.results import results
+from core.bench.planning.plan import Workload
+from core.bench.results.cache import RunRecords
+from core.bench.results.result import results
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import RequestPlan, TurnPlan, utc_now
 from core.domain.sampling import Sampling
+from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
 from core.jobs.records import JobFolder, JobSpec
 from core.picture_quiz.plan import QuizPlan, one_question
 from core.pictures.gallery import gallery
 from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
+from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.runs import Store
-from core.ui import history_list, resources
-from core.ui.bench_records import RunRecords
+from core.store.turns import Store
+from core.ui.history import list_page as history_list
+from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -6,19 +6,20 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.domain.runs import ErrorInfo
-from core.engines.endpoints import ServerMetrics
+from core.domain.turns import ErrorInfo
+from core.engines.remote.probe import ServerMetrics
 from core.jobs.book import Jobs
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.memory.kv_log import KvLog
+from core.memory.prediction import MemoryPart
+from core.memory_sweep.plan import SweepPlan, SweepPoint
+from core.memory_sweep.results import PointResult, SweepRun, save
 from core.settings import Settings
-from core.sweep.plan import SweepPlan, SweepPoint
-from core.sweep.results import PointResult, SweepRun, save
-from core.telemetry.engine_log import KvLog
 from core.telemetry.events import Event, EventKind
 from core.telemetry.gpus import Gap, GpuReading
-from core.telemetry.memory_plan import MemoryPart
 from core.telemetry.samples import EngineGpuMemory, EngineReading, MemorySource, Sample
-from core.ui import memory_split, resources
+from core.ui.memory import breakdown
+from core.ui.shared import resources
 
 GIB = 2**30
 S = 1_000_000_000
@@ -86,7 +87,7 @@ def memory(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "sampler", lambda: things.sampler)
     monkeypatch.setattr(resources, "watch", lambda: things.watch)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
-    monkeypatch.setattr(memory_split, "server_metrics", lambda *a, **k: things.metrics)
+    monkeypatch.setattr(breakdown, "server_metrics", lambda *a, **k: things.metrics)
     return things
 
 
@@ -191,7 +192,7 @@ def test_the_split_names_every_part_and_its_source(open_page, memory, monkeypatc
     memory.sampler.gpus = (gpu(),)
     memory.sampler.engines = (engine("hf", 26),)
     memory.watch.kv = {"hf": KvLog(reserved_bytes=20 * GIB, free_bytes=40 * GIB, ratio=0.5)}
-    monkeypatch.setattr(memory_split, "_weight_bytes", lambda lane: 4 * GIB)
+    monkeypatch.setattr(breakdown, "_weight_bytes", lambda lane: 4 * GIB)
     text = texts(open_page())
     assert "| weights | 4.00 GiB | the checkpoint's files |" in text
     assert "| KV reserved | 20.00 GiB | the engine's log |" in text
@@ -258,7 +259,7 @@ def test_without_a_gpu_there_is_nothing_to_sweep(open_page):
 
 def test_a_sweep_starts_with_what_the_form_says(open_page, memory, monkeypatch):
     started = []
-    monkeypatch.setattr("core.ui.memory_sweep.start_sweep", lambda settings, plan: started.append(plan))
+    monkeypatch.setattr("core.ui.memory.sweep.start_sweep", lambda settings, plan: started.append(plan))
     memory.sampler.gpus = (gpu(),)
     app = open_page(":material/tune: Sweep")
     next(button for button in app.button if button.label == "Start the sweep").click().run()

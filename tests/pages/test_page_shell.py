@@ -1,5 +1,5 @@
 from core.errors import ConfigError
-from core.ui import resources
+from core.ui.shared import resources
 
 AUTH = {"redirect_uri": "http://localhost:8501/oauth2callback", "client_id": "lmdyno"}
 

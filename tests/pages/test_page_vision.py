@@ -10,22 +10,24 @@ from PIL import Image
 
 from core.config import VISION_DEMO_NAME, LaneBook
 from core.domain.pictures import MAX_PICTURES, Picture
-from core.domain.runs import ErrorInfo, RequestPlan, TurnPlan
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
+from core.domain.turn_planning import planned_record
+from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan
 from core.engines.registry import EngineState
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.models import demo_vision_job
-from core.picture_quiz.jobs import JOB_KIND
+from core.models.demo import vision_job as demo_vision_job
+from core.picture_quiz.job import JOB_KIND
 from core.picture_quiz.plan import QuizPlan, QuizQuestion
 from core.picture_quiz.results import QuizAnswer, QuizRun, save
 from core.pictures.gallery import GalleryKind, gallery
 from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
 from core.settings import Settings
-from core.ui import resources, vision_prepare, vision_quiz
-from core.ui.planning import planned_record
-from core.ui.rooms import VISION
+from core.ui.chat import demo_vision
+from core.ui.chat.room import VISION
+from core.ui.quiz import page as vision_quiz
+from core.ui.shared import resources
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, write_checkpoint
 
 SEES = replace(
@@ -302,8 +304,8 @@ def unprepared(vision, monkeypatch):
     model = ModelSpec(name=VISION_DEMO_NAME, checkpoint=str(vision.settings.models_dir / VISION_DEMO_NAME))
     vision.lanes = (LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=model), ALSO)
     things = SimpleNamespace(prepared=False, started=[])
-    monkeypatch.setattr(vision_prepare.demo_vision, "is_prepared", lambda settings: things.prepared)
-    monkeypatch.setattr(vision_prepare.demo_vision_job, "start", things.started.append)
+    monkeypatch.setattr(demo_vision.demo_vision, "is_prepared", lambda settings: things.prepared)
+    monkeypatch.setattr(demo_vision.demo_vision_job, "start", things.started.append)
     return things
 
 

@@ -4,7 +4,10 @@ import pytest
 
 from core.codec import decode, encode
 from core.domain.conversation import Message, Role
-from core.domain.runs import (
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.domain.timing import Timing
+from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Phase,
@@ -12,9 +15,6 @@ from core.domain.runs import (
     RequestRecord,
     TurnPlan,
 )
-from core.domain.sampling import Sampling
-from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.domain.timing import Timing
 from core.errors import InputError
 
 LANE = LaneSpec(

@@ -10,7 +10,7 @@ import pytest
 
 from core import i18n, po
 from core.codec import decode, encode, export
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 from core.errors import ConfigError, InputError
 from core.i18n import N_, Language, N_plural, Text, _, ngettext, pgettext, use_language
 

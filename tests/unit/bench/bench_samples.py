@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.bench.plan import BenchPlan, Load, Workload
-from core.bench.runner import new_run
+from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
-from core.domain.runs import ErrorInfo, FinishReason, Machine
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.timing import Timing
+from core.domain.turns import ErrorInfo, FinishReason, Machine
 
 NS = 1_000_000_000
 MACHINE = Machine(host="lab", platform="Linux", python="3.12.1", cpu="EPYC", gpus=("H100",))

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from core.bench.recording import Recorder
-from core.bench.runner import Runner, new_run
-from core.bench.telemetry import NoTelemetry
+from core.bench.run.recording import Recorder
+from core.bench.run.runner import Runner, new_run
+from core.bench.run.telemetry import NoTelemetry
 from core.domain.bench import BenchRecord
 from core.domain.specs import Endpoint
 from core.errors import EngineError, StoreError

@@ -2,8 +2,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.charts_live import live_chart
-from core.charts_memory import Bar, SweepBar, order_chart, parts_chart, sequences_map, sweep_chart
+from core.charts.memory import Bar, SweepBar, order_chart, parts_chart, sequences_map, sweep_chart
+from core.charts.telemetry import live_chart
 from core.telemetry.events import Event, EventKind
 from core.telemetry.series import Lines
 

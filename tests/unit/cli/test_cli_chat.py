@@ -10,7 +10,7 @@ from PIL import Image
 from core import __main__ as program
 from core.engines.manager import EngineManager
 from core.settings import load_settings
-from core.store.runs import Store
+from core.store.turns import Store
 from tests.scripted_server import running
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
 

@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 
 import pytest
 import typer
-from safetensors_stub import write_checkpoint
 from typer.testing import CliRunner
 
-from core.bench.bandwidth import Bandwidth
+from core.bench.roofline.bandwidth import Bandwidth
 from core.cli import bandwidth, doctor, memory, telemetry
 from core.doctor import Diagnosis, Finding, LaneFitness, Status
-from core.domain.runs import ErrorInfo, Machine
+from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
+from tests.unit.cli.safetensors_stub import write_checkpoint
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ import pytest
 from typer.testing import CliRunner
 
 from core.cli import memory
-from core.domain.runs import ErrorInfo
+from core.domain.turns import ErrorInfo
 from core.jobs.book import Jobs
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.sweep.plan import SweepPoint
-from core.sweep.results import PointResult, SweepRun, save
-from core.telemetry.memory_plan import MemoryPart
+from core.memory.prediction import MemoryPart
+from core.memory_sweep.plan import SweepPoint
+from core.memory_sweep.results import PointResult, SweepRun, save
 
 GIB = 2**30
 

@@ -11,8 +11,8 @@ def prepared(monkeypatch, tmp_path):
     done = []
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path))
     monkeypatch.setattr(models.Nvml, "devices", lambda nvml: ())
-    for name in ("demo", "demo_vision"):
-        module = getattr(models, name)
+    for attribute, name in (("demo_text", "demo"), ("demo_vision", "demo_vision")):
+        module = getattr(models, attribute)
         monkeypatch.setattr(module, "is_prepared", lambda settings, name=name: name in done)
         monkeypatch.setattr(module, "prepare", lambda settings, report, name=name: done.append(name))
 

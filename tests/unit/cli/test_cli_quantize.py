@@ -7,12 +7,12 @@ import typer
 
 from core.cli import quantize as command
 from core.config import LaneBook
-from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import ModelSpec
+from core.domain.turns import ErrorInfo, utc_now
 from core.errors import ConfigError, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.models.awq_check import Finding
-from core.models.awq_options import AwqOptions
+from core.models.awq.check import Finding
+from core.models.awq.options import AwqOptions
 from core.settings import Settings
 
 SPEC = JobSpec(kind="quantise", title="", worker="", arguments={}, python=sys.executable, id="j1")

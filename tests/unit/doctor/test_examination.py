@@ -6,8 +6,8 @@ import pytest
 from core.config import LaneBook, load_lanes
 from core.doctor import Status, examine
 from core.doctor.probe import EngineStack, TorchFacts
-from core.domain.runs import ErrorInfo
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.domain.turns import ErrorInfo
 from core.settings import load_settings
 from core.telemetry.gpus import GpuFacts
 

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from engine_stand_ins import settings_in
 
 from core.engines.leases import in_use, lease, sole_use
-from core.engines.locks import lock_path, locked, try_lock, unlock
 from core.errors import EngineBusy
+from core.locks import lock_path, locked, try_lock, unlock
+from tests.unit.engines.engine_stand_ins import settings_in
 
 HOLDER = """
 import sys

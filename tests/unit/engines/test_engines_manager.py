@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import psutil
 import pytest
-from engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for
 
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.engines.leases import in_use, lease
@@ -29,6 +28,7 @@ from core.errors import (
     WrongBackend,
 )
 from core.telemetry.gpus import GpuFacts
+from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for
 
 GIB = 2**30
 

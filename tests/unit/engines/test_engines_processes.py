@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from engine_stand_ins import gone, lane_in, rows, settings_in, wait_for
 
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineState, Registry
 from core.engines.resolve import find_endpoint
 from core.errors import EngineBusy, EngineCrashed, EngineError
+from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in, wait_for
 
 OWNER = Path(__file__).parent / "engine_owner.py"
 

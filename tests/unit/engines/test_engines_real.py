@@ -5,13 +5,13 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
-from engine_stand_ins import gone
 
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
-from core.models.demo import demo_model, is_prepared
+from core.models.demo.text import demo_model, is_prepared
 from core.settings import load_settings
+from tests.unit.engines.engine_stand_ins import gone
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 

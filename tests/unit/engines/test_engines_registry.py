@@ -7,15 +7,15 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from engine_stand_ins import lane_in, settings_in
 
-from core.domain.runs import ErrorInfo, utc_now
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec
+from core.domain.turns import ErrorInfo, utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.resolve import find_endpoint, observed, same_engine
 from core.engines.status import of_engine
 from core.errors import ConfigError, EngineError, EngineOutOfMemory
 from core.telemetry.processes import ProcessId, this_process
+from tests.unit.engines.engine_stand_ins import lane_in, settings_in
 
 DEAD = ProcessId(pid=os.getpid(), created_s=1.0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from core.domain.runs import utc_now
+from core.domain.turns import utc_now
 from core.errors import InputError
 from core.jobs import book
 from core.jobs.book import Jobs

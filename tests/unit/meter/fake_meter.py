@@ -9,7 +9,7 @@ from meter_samples import no_lease, resolve_remote  # noqa: E402
 from test_meter_recorder import FakeStore  # noqa: E402
 
 from core.meter import process  # noqa: E402
-from core.store.runs import Store  # noqa: E402
+from core.store.turns import Store  # noqa: E402
 
 if __name__ == "__main__":
     failing = sys.argv[1:] == ["failing-store"]

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.domain.conversation import Message, Role
-from core.domain.runs import Mode, RequestPlan, TurnPlan
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec
+from core.domain.turns import Mode, RequestPlan, TurnPlan
 
 MESSAGES = (Message(Role.SYSTEM, "Be brief."), Message(Role.USER, "你好"))
 GREEDY = Sampling(max_tokens=10_000)

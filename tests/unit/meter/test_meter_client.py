@@ -5,14 +5,14 @@ import socket
 import time
 
 import pytest
-from meter_samples import GREEDY, MESSAGES, endpoint, model
 
-from core.domain.runs import FinishReason
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
+from core.domain.turns import FinishReason
 from core.errors import EngineBusy, EngineCrashed, EngineError, EngineOutOfMemory, EngineTimeout, InputError
 from core.meter.answer import Answer
 from core.meter.client import Timeouts, open_session, send, with_model
+from tests.unit.meter.meter_samples import GREEDY, MESSAGES, endpoint, model
 
 PATIENT = Timeouts()
 HASTY = Timeouts(connect_s=0.5, first_token_s=0.3, stall_s=0.3, trailer_s=0.3)

@@ -11,15 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from meter_samples import model, remote_lane, turn_plan
 
 from core.codec import decode, encode
-from core.domain.runs import FinishReason, Mode, Phase
+from core.domain.turns import FinishReason, Mode, Phase
 from core.errors import EngineCrashed, InputError
 from core.meter.link import MeterLink
 from core.meter.protocol import Command, Reply, Verb
 from core.settings import Settings
-from core.store.runs import Store
+from core.store.turns import Store
+from tests.unit.meter.meter_samples import model, remote_lane, turn_plan
 
 HERE = Path(__file__).parent
 FAKE_METER = (sys.executable, str(HERE / "fake_meter.py"))
@@ -231,7 +231,7 @@ import sys, os
 sys.path[:0] = [{str(HERE)!r}, {str(HERE.parents[2])!r}]
 from test_meter_link import *
 from core.codec import decode
-from core.domain.runs import TurnPlan
+from core.domain.turns import TurnPlan
 home = Path({str(settings.home)!r})
 settings = Settings(home=home, lanes_file=home / "x", database_url={settings.database_url!r})
 link = MeterLink(settings, command=FAKE_METER)

@@ -6,13 +6,12 @@ import io
 from dataclasses import replace
 
 import pytest
-from meter_samples import GREEDY, model, no_lease, remote_lane, resolve_remote, turn_plan
 from PIL import Image
 
 from core.domain.conversation import Exchange, messages_for
 from core.domain.pictures import Picture
-from core.domain.runs import FinishReason, Mode, RequestPlan
 from core.domain.specs import Dialect, EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.domain.turns import FinishReason, Mode, RequestPlan
 from core.errors import StoreError
 from core.meter.dialects import chat_body
 from core.meter.link import MeterLink
@@ -20,7 +19,8 @@ from core.meter.turns import run_turn
 from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
 from core.settings import Settings
-from core.store.runs import Store
+from core.store.turns import Store
+from tests.unit.meter.meter_samples import GREEDY, model, no_lease, remote_lane, resolve_remote, turn_plan
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
 
 CAT, DOG = (

@@ -3,12 +3,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from meter_samples import remote_lane, turn_plan
 
-from core.domain.runs import Machine, Phase, RequestRecord
+from core.domain.turns import Machine, Phase, RequestRecord
 from core.errors import StoreError
 from core.meter import recorder as recorder_module
 from core.meter.recorder import Recorder
+from tests.unit.meter.meter_samples import remote_lane, turn_plan
 
 MACHINE = Machine(host="h", platform="p", python="3")
 

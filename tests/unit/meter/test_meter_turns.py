@@ -4,15 +4,15 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 
-from core.domain.runs import FinishReason, Mode, Phase
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import FinishReason, Mode, Phase
 from core.errors import EngineBusy, EngineLoadFailed
 from core.meter.client import Timeouts, open_session
 from core.meter.devices import DeviceQueue
 from core.meter.turns import Surroundings, Turn, run_turn
+from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 
 
 def run(plan, *, resolve=resolve_remote, lease=no_lease, cancel_after_s=None, **more):

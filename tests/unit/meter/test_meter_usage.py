@@ -2,13 +2,13 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 
-from core.domain.runs import FinishReason, Phase, UsageWindow
+from core.domain.turns import FinishReason, Phase, UsageWindow
 from core.meter.client import open_session
 from core.meter.turns import Surroundings, Turn
 from core.meter.usage import SampledUsage
 from core.settings import Settings
+from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 
 WINDOW = UsageWindow(duration_s=2.0, energy_j=600.0, idle_power_w=100.0)
 

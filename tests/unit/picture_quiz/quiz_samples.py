@@ -5,10 +5,10 @@ from io import BytesIO
 from PIL import Image
 
 from core.domain.pictures import Picture
-from core.domain.runs import ErrorInfo, FinishReason, Phase, RequestRecord
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
+from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestRecord
 from core.picture_quiz.plan import QuizPlan, QuizQuestion
 from core.picture_quiz.results import QuizAnswer, QuizRun
 

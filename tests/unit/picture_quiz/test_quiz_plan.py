@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import pytest
-from quiz_samples import PICTURE, lane, plan, question
 
 from core.codec import decode, encode
 from core.domain.conversation import Role
-from core.domain.runs import Mode
+from core.domain.turns import Mode
 from core.errors import InputError
 from core.picture_quiz.plan import MOST_QUESTIONS, QuizPlan, one_question
+from tests.unit.picture_quiz.quiz_samples import PICTURE, lane, plan, question
 
 
 def test_each_question_is_a_turn_of_its_own_for_all_lanes():

@@ -4,18 +4,18 @@ import json
 import time
 
 import pytest
-from quiz_samples import lane, plan, png, question
 
 from core.errors import InputError
 from core.jobs.book import Jobs
 from core.jobs.records import JobState
-from core.picture_quiz.jobs import JOB_KIND, start_quiz
+from core.picture_quiz.job import JOB_KIND, start_quiz
 from core.picture_quiz.results import load, run_file
 from core.picture_quiz.scores import scores
 from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
 from core.settings import Settings
 from tests import scripted_server
+from tests.unit.picture_quiz.quiz_samples import lane, plan, png, question
 
 END_S = 60
 

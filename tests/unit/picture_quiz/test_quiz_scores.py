@@ -1,12 +1,12 @@
 from dataclasses import replace
 
 import pytest
-from quiz_samples import plan, question, record, run
 
-from core.domain.runs import FinishReason
+from core.domain.turns import FinishReason
 from core.picture_quiz.grading import Verdict
 from core.picture_quiz.results import verdict
 from core.picture_quiz.scores import scores, wilson
+from tests.unit.picture_quiz.quiz_samples import plan, question, record, run
 
 
 def test_right_wrong_and_no_answer_are_counted_apart():

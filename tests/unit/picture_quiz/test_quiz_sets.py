@@ -1,12 +1,12 @@
 import json
 
 import pytest
-from quiz_samples import png
 
 from core.errors import InputError
 from core.picture_quiz.sets import UPLOAD_EXAMPLE, gallery_questions, uploaded_questions
 from core.pictures.gallery import GalleryKind, gallery
 from core.pictures.shelf import Shelf
+from tests.unit.picture_quiz.quiz_samples import png
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from io import BytesIO
 from itertools import islice
 
 import pytest
-from picture_files import good_files, mutations
 from PIL import Image
 
 from core.errors import InputError
 from core.pictures.intake import Limits, take_in
+from tests.unit.pictures.picture_files import good_files, mutations
 
 CASES = int(os.environ.get("LMDYNO_FUZZ_CASES", "4000"))
 LIMITS = Limits(max_pixels=200_000)

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from picture_files import encoded, four_corners, opened
 
 from core.errors import ConfigError
 from core.pictures.gallery import GALLERY_DIR, GalleryKind, gallery
 from core.pictures.intake import take_in
+from tests.unit.pictures.picture_files import encoded, four_corners, opened
 
 GOOD = """
 [pictures.corners]

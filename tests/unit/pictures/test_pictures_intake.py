@@ -6,7 +6,11 @@ import threading
 import zlib
 
 import pytest
-from picture_files import (
+from PIL import Image
+
+from core.errors import InputError
+from core.pictures.intake import Limits, take_in
+from tests.unit.pictures.picture_files import (
     BLUE,
     GREEN,
     RED,
@@ -25,10 +29,6 @@ from picture_files import (
     srgb_profile,
     swapping_profile,
 )
-from PIL import Image
-
-from core.errors import InputError
-from core.pictures.intake import Limits, take_in
 
 
 def pixels(data: bytes, **options) -> Image.Image:

@@ -11,12 +11,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from picture_files import colourful, corners, encoded, four_corners, opened
 
 from core.errors import LMDynoError, StoreError
 from core.pictures.intake import take_in
 from core.pictures.shelf import Shelf
 from core.settings import PROJECT_ROOT
+from tests.unit.pictures.picture_files import colourful, corners, encoded, four_corners, opened
 
 
 @pytest.fixture

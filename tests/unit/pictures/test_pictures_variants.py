@@ -1,11 +1,11 @@
 """Versions of a picture: all different, all the same but for a corner, all readable."""
 
 import pytest
-from picture_files import colourful, encoded, four_corners, opened
 from PIL import ImageChops
 
 from core.pictures.intake import take_in
 from core.pictures.variants import Variants
+from tests.unit.pictures.picture_files import colourful, encoded, four_corners, opened
 
 SIZES = [(8, 8), (64, 32), (9, 17), (50, 64), (200, 150), (33, 71), (8, 300)]
 """One row of blocks, whole rows, rows that are cut short, and more rows than there are restart markers."""

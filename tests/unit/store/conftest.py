@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from core.store.runs import Store
+from core.store.turns import Store
 
 _STARTUP_S = 30
 

@@ -6,17 +6,6 @@ from multiprocessing.synchronize import Barrier
 
 from core.domain.conversation import Message, Role
 from core.domain.pictures import Picture
-from core.domain.runs import (
-    ErrorInfo,
-    FinishReason,
-    Machine,
-    Mode,
-    Phase,
-    RequestPlan,
-    RequestRecord,
-    TurnPlan,
-    UsageWindow,
-)
 from core.domain.sampling import Sampling
 from core.domain.specs import (
     Dialect,
@@ -28,7 +17,18 @@ from core.domain.specs import (
     Weights,
 )
 from core.domain.timing import Timing
-from core.store.runs import Store
+from core.domain.turns import (
+    ErrorInfo,
+    FinishReason,
+    Machine,
+    Mode,
+    Phase,
+    RequestPlan,
+    RequestRecord,
+    TurnPlan,
+    UsageWindow,
+)
+from core.store.turns import Store
 
 HF = LaneSpec(
     name="hf",

@@ -3,7 +3,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import update
-from store_samples import HF, MACHINE, REMOTE
 
 from core.domain.bench import (
     BenchPass,
@@ -17,11 +16,12 @@ from core.domain.bench import (
     LoadLevel,
     RunState,
 )
-from core.domain.runs import ErrorInfo, FinishReason, utc_now
 from core.domain.timing import Timing
+from core.domain.turns import ErrorInfo, FinishReason, utc_now
 from core.errors import StoreError
 from core.store.bench_runs import RUN_INTERRUPTED, BenchRuns
 from core.store.tables import bench_runs
+from tests.unit.store.store_samples import HF, MACHINE, REMOTE
 
 RUN = BenchRun(
     id="r1",

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select, text
 from sqlalchemy.types import TypeEngine
 
-from core.domain.runs import Mode
 from core.domain.sampling import Sampling
 from core.domain.timing import Timing
+from core.domain.turns import Mode
 from core.errors import StoreError
 from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime, pack, unpack
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Pool, event
 from sqlalchemy.exc import OperationalError
-from store_samples import HF, a_full_record, a_plan, a_record
 
 from core.errors import StoreError
 from core.store.failures import explain
 from core.store.location import parse_location
-from core.store.runs import Store
+from core.store.turns import Store
+from tests.unit.store.store_samples import HF, a_full_record, a_plan, a_record
 
 
 def test_a_locked_store_says_so_and_works_again(sqlite_url: str) -> None:

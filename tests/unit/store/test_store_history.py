@@ -2,15 +2,15 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from store_samples import HF, MACHINE, PICTURE, REMOTE, a_full_record, a_plan, a_record
 from test_store_bench_runs import RUN
 
 from core.domain.bench import BenchRequest, LaneFacts, RunState
 from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
-from core.domain.runs import FinishReason, Phase, utc_now
 from core.domain.timing import Timing
+from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.bench_runs import BenchRuns
 from core.store.history import History, Purged
+from tests.unit.store.store_samples import HF, MACHINE, PICTURE, REMOTE, a_full_record, a_plan, a_record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -1,6 +1,5 @@
-from store_samples import HF, PICTURE, a_plan
-
-from core.store.runs import Store
+from core.store.turns import Store
+from tests.unit.store.store_samples import HF, PICTURE, a_plan
 
 
 def test_conversations_with_and_without_pictures_are_listed_apart(store: Store) -> None:

@@ -1,10 +1,9 @@
 import multiprocessing
 from pathlib import Path
 
-from store_samples import open_in_step, write_turns
-
-from core.domain.runs import Phase
-from core.store.runs import Store
+from core.domain.turns import Phase
+from core.store.turns import Store
+from tests.unit.store.store_samples import open_in_step, write_turns
 
 _TURNS = 8
 

@@ -6,19 +6,19 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
-from store_samples import HF, MACHINE, PICTURE, a_plan
 from test_store_bench_runs import RUN
 
 from core.domain.conversation import Message, Role
 from core.domain.history import RunKind
 from core.domain.pictures import named_pictures
-from core.domain.runs import utc_now
-from core.store import runs
+from core.domain.turns import utc_now
+from core.store import turns as runs
 from core.store.bench_runs import BenchRuns
 from core.store.database import connect
 from core.store.history import History, Purged
 from core.store.location import parse_location
 from core.store.tables import requests
+from tests.unit.store.store_samples import HF, MACHINE, PICTURE, a_plan
 
 OTHER = replace(PICTURE, sha256="cd" * 32)
 SEEN = Message(Role.USER, "What is it?", (PICTURE,))

@@ -12,7 +12,6 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event, text
-from store_samples import HF, MACHINE, QUESTION, a_full_record, a_plan
 
 from core import codec
 from core.errors import StoreError
@@ -20,8 +19,9 @@ from core.store import records, schema
 from core.store.database import connect
 from core.store.history import History
 from core.store.location import parse_location
-from core.store.runs import Store
 from core.store.tables import metadata
+from core.store.turns import Store
+from tests.unit.store.store_samples import HF, MACHINE, QUESTION, a_full_record, a_plan
 
 
 def _head() -> str:

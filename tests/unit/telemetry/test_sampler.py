@@ -4,13 +4,13 @@ import sys
 import time
 
 import pytest
-from fake_nvml import FakeGpu, FakeNvml
 
 from core.telemetry.engine_load import EngineLoad
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineProcess
+from tests.unit.telemetry.fake_nvml import FakeGpu, FakeNvml
 
 S = 1_000_000_000
 

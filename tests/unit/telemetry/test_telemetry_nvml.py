@@ -2,9 +2,9 @@ import threading
 
 import pynvml
 import pytest
-from fake_nvml import GIB, FakeGpu, FakeNvml, process
 
 from core.telemetry.nvml import Nvml
+from tests.unit.telemetry.fake_nvml import GIB, FakeGpu, FakeNvml, process
 
 
 class Clock:

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from core.models.sizes import read_checkpoint
-from core.models.vision import vision_of
+from core.models.checkpoint import read_checkpoint
+from core.models.vision.model import vision_of
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 WORDS = ("Ġred", "Ġblue", "Ġcat")

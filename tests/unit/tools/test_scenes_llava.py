@@ -19,7 +19,7 @@ from scenes_llava.training import Stage, Trainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
 
-from demo_vision_tiny import write_tiny_text
+from tests.unit.models.demo.demo_vision_tiny import write_tiny_text
 
 CPU = torch.device("cpu")
 

@@ -1,0 +1,33 @@
+"""What people type or name, as values of a plan; every mistake is an InputError that says what to write."""
+
+import math
+from pathlib import PurePath
+
+from core.bench.planning.plan import PromptKind
+from core.errors import InputError
+
+_KINDS = {".jsonl": PromptKind.JSONL, ".json": PromptKind.SHAREGPT}
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """`1, 2.5, 4` as numbers; `name` says in the error what they are."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(map(math.isfinite, values)):
+        raise InputError(f"{name} {text} is no list of numbers", hint="Write 1,4,16.")
+    return values
+
+
+def parse_whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """`1, 4, 16` as whole numbers."""
+    values = parse_numbers(name, text)
+    if any(value % 1 for value in values):
+        raise InputError(f"{name} {text} has fractions", hint="Write 1,4,16.")
+    return tuple(int(value) for value in values)
+
+
+def prompt_kind(file_name: str) -> PromptKind:
+    """How a prompt file is read, by its ending: JSONL, ShareGPT-style JSON, else text."""
+    return _KINDS.get(PurePath(file_name).suffix.lower(), PromptKind.TEXT)

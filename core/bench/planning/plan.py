@@ -1,0 +1,267 @@
+"""What a load test does, checked before anything is started.
+
+A plan is JSON through `core.codec` and is kept with its run, so that a result says what it is a result of.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from core.domain.bench import LoadLevel
+from core.domain.pictures import Picture
+from core.domain.sampling import Sampling
+from core.domain.specs import LaneSpec
+from core.domain.turns import new_id, utc_now
+from core.errors import InputError
+from core.units import gib
+
+MAX_CONCURRENCY = 1024
+MAX_RATE_REQ_PER_S = 10_000
+MAX_REQUESTS = 100_000
+MAX_SECONDS = 86_400
+MAX_WORKLOAD_PICTURES = 64
+MAX_PICTURE_BYTES = 2**28
+"""Of all pictures of a plan together: the measuring process keeps them in memory."""
+MAX_BYTES_UNDER_WAY = 2**31
+"""Of the pictures of all requests that are under way at once."""
+_TITLE = re.compile(r"[^\x00-\x1f]{0,120}")
+
+
+class PromptKind(StrEnum):
+    """Where prompts come from."""
+
+    SYNTHETIC = "synthetic"
+    """Words drawn at random to a fixed number of the lane's own tokens; no two prompts begin alike."""
+    EXAMPLES = "examples"
+    TEXT = "text"
+    """A text file, one prompt a line."""
+    JSONL = "jsonl"
+    """One JSON document a line: a text, or an object with `prompt`, `text` or `messages`."""
+    SHAREGPT = "sharegpt"
+    """A JSON list of objects with `conversations`; the first thing a human said in each."""
+
+
+FILE_KINDS = frozenset({PromptKind.TEXT, PromptKind.JSONL, PromptKind.SHAREGPT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What each request asks for; decoding is greedy."""
+
+    prompts: PromptKind = PromptKind.SYNTHETIC
+    prompt_tokens: int = 128
+    """Length of a synthetic prompt, without what the chat template adds."""
+    path: str | None = None
+    """The prompt file of the kinds that have one."""
+    output_tokens: int = 128
+    fixed_output: bool = True
+    """Exactly `output_tokens`, past any end of sequence; otherwise an answer may be shorter."""
+    pictures: tuple[Picture, ...] = ()
+    """One goes with each request, in turn, before its text. Their bytes are on the shelf of the machine that
+    measures; a stored or imported plan is readable without."""
+    vary_pictures: bool = True
+    """Each request's picture is unique: re-encoded as JPEG with a little noise in a corner, so that no engine
+    can take a picture that it has seen from a cache, as it can't take a synthetic prompt's text. Otherwise
+    the pictures are sent as they are, again and again."""
+
+    def __post_init__(self) -> None:
+        _whole("prompt_tokens", self.prompt_tokens, 1, 1_000_000)
+        if (self.prompts in FILE_KINDS) != (self.path is not None):
+            raise InputError(
+                f"Prompts of the kind {self.prompts} "
+                + ("need a file" if self.path is None else "come without a file"),
+                hint=f"A file goes with: {', '.join(sorted(FILE_KINDS))}.",
+            )
+        self.sampling()
+        self._check_pictures()
+
+    def _check_pictures(self) -> None:
+        if len(self.pictures) > MAX_WORKLOAD_PICTURES:
+            raise InputError(
+                f"{len(self.pictures)} pictures are too many",
+                hint=f"A benchmark takes up to {MAX_WORKLOAD_PICTURES}, and sends them in turn.",
+            )
+        if (size_bytes := sum(picture.size_bytes for picture in self.pictures)) > MAX_PICTURE_BYTES:
+            raise InputError(
+                f"The pictures are {gib(size_bytes)} together",
+                hint=f"Choose fewer or smaller ones, up to {gib(MAX_PICTURE_BYTES)}.",
+            )
+
+    def sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.output_tokens, fixed_length=self.fixed_output)
+
+
+class LoadKind(StrEnum):
+    CLOSED = "closed"
+    """A fixed number of requests under way, at each of `concurrencies`."""
+    OPEN = "open"
+    """Requests on a schedule, at each of `rates_req_per_s`."""
+    SWEEP = "sweep"
+    """Concurrency 1, 2, 4 … until more of it gives no more tokens a second."""
+
+
+class Arrivals(StrEnum):
+    CONSTANT = "constant"
+    POISSON = "poisson"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How hard each lane is driven."""
+
+    kind: LoadKind = LoadKind.CLOSED
+    concurrencies: tuple[int, ...] = (1,)
+    rates_req_per_s: tuple[float, ...] = ()
+    arrivals: Arrivals = Arrivals.CONSTANT
+    max_concurrency: int = 64
+    """Where a sweep ends even if more would still help."""
+
+    def __post_init__(self) -> None:
+        if self.kind is LoadKind.CLOSED:
+            _levels("concurrencies", self.concurrencies)
+            for concurrency in self.concurrencies:
+                _whole("concurrency", concurrency, 1, MAX_CONCURRENCY)
+        elif self.kind is LoadKind.OPEN:
+            _levels("rates", self.rates_req_per_s)
+            for rate in self.rates_req_per_s:
+                if not 0 < rate <= MAX_RATE_REQ_PER_S:
+                    raise InputError(
+                        f"The rate is {rate:g} requests a second",
+                        hint=f"Choose one above 0 and up to {MAX_RATE_REQ_PER_S:,}.",
+                    )
+        else:
+            _whole("max_concurrency", self.max_concurrency, 2, MAX_CONCURRENCY)
+
+    @property
+    def levels(self) -> tuple[LoadLevel, ...]:
+        """All levels in the order of measuring; a sweep may end before its last one."""
+        match self.kind:
+            case LoadKind.CLOSED:
+                return tuple(LoadLevel(concurrency=c) for c in self.concurrencies)
+            case LoadKind.OPEN:
+                return tuple(LoadLevel(rate_req_per_s=rate) for rate in self.rates_req_per_s)
+            case LoadKind.SWEEP:
+                powers = (2**power for power in range(MAX_CONCURRENCY.bit_length()))
+                doubled = [concurrency for concurrency in powers if concurrency < self.max_concurrency]
+                return tuple(LoadLevel(concurrency=c) for c in (*doubled, self.max_concurrency))
+
+
+class Sharing(StrEnum):
+    """What the other lanes do while one is measured."""
+
+    ISOLATED = "isolated"
+    """They are idle."""
+    STOPPED = "stopped"
+    """Their engines are stopped, so that they hold no memory either."""
+    TOGETHER = "together"
+    """Every lane is measured alone and then all at once, which gives the interference factor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a request must keep, all of it, to count for goodput; None does not matter."""
+
+    ttft_s: float | None = None
+    tpot_s: float | None = None
+    e2e_s: float | None = None
+
+    def __post_init__(self) -> None:
+        given = (self.ttft_s, self.tpot_s, self.e2e_s)
+        if all(limit is None for limit in given):
+            raise InputError("Goodput has no limit", hint="Give at least one of ttft, tpot and e2e.")
+        if any(limit is not None and not limit > 0 for limit in given):
+            raise InputError("A limit of goodput is not above 0", hint="Limits are seconds, such as 0.5.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchPlan:
+    """A whole load test. Raises InputError for what can't be measured."""
+
+    lanes: tuple[LaneSpec, ...]
+    """The first one is the baseline of comparisons."""
+    workload: Workload = field(default_factory=Workload)
+    load: Load = field(default_factory=Load)
+    requests: int | None = None
+    """Measured requests of each lane at each level; either this or `seconds`."""
+    seconds: float | None = None
+    """For how long new requests are sent; those under way are then awaited."""
+    warmup: int = 2
+    """Requests before each pass that are left out."""
+    repeats: int = 1
+    sharing: Sharing = Sharing.ISOLATED
+    seed: int = 0
+    """Of prompts, Poisson schedules and resampling."""
+    limits: Limits | None = None
+    title: str = ""
+    id: str = field(default_factory=new_id)
+    created_at: datetime = field(default_factory=utc_now)
+
+    def __post_init__(self) -> None:
+        names = [lane.name for lane in self.lanes]
+        if not names or len(set(names)) != len(names):
+            raise InputError(
+                "A lane is named twice" if names else "No lane was chosen",
+                hint="A benchmark takes one or more different lanes.",
+            )
+        self._check_length()
+        self._check_bytes_under_way()
+        _whole("warmup", self.warmup, 0, 10_000)
+        _whole("repeats", self.repeats, 1, 100)
+        if self.sharing is not Sharing.ISOLATED and len(names) < 2:
+            raise InputError(
+                f"One lane alone can't be measured {self.sharing}", hint="Choose two lanes or more."
+            )
+        if not _TITLE.fullmatch(self.title):
+            raise InputError("The title is too long", hint="It is one line of up to 120 characters.")
+
+    @property
+    def label(self) -> str:
+        """The title, or what stands for it."""
+        pictures = " with pictures" if self.workload.pictures else ""
+        return self.title or f"{self.load.kind} load{pictures}, {', '.join(lane.name for lane in self.lanes)}"
+
+    def _check_length(self) -> None:
+        if (self.requests is None) == (self.seconds is None):
+            raise InputError(
+                "A point is as long as its requests or its seconds", hint="Give exactly one of the two."
+            )
+        if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
+            raise InputError(f"seconds is {self.seconds:g}", hint="Choose a value above 0 and up to a day.")
+        if self.requests is None:
+            return
+        _whole("requests", self.requests, 1, MAX_REQUESTS)
+        most = max(self.load.concurrencies)
+        if self.load.kind is LoadKind.CLOSED and self.requests < most:
+            raise InputError(
+                f"{self.requests} requests never are {most} at once",
+                hint=f"Send at least {most} requests at each point, better {4 * most}.",
+            )
+
+    def _check_bytes_under_way(self) -> None:
+        largest = max((picture.size_bytes for picture in self.workload.pictures), default=0)
+        most = max(level.concurrency or 1 for level in self.load.levels)
+        if largest * most > MAX_BYTES_UNDER_WAY:
+            raise InputError(
+                f"{most:,} requests with a picture of {gib(largest)} each are too much at once",
+                hint=f"Choose a lower concurrency or smaller pictures: up to {gib(MAX_BYTES_UNDER_WAY)}.",
+            )
+
+    def requests_at(self, level: LoadLevel) -> int | None:
+        """Measured requests at a level; a sweep sends at least twice as many as are under way."""
+        if self.requests is None or self.load.kind is not LoadKind.SWEEP:
+            return self.requests
+        return max(self.requests, 2 * (level.concurrency or 1))
+
+
+def _whole(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} is {value}", hint=f"Choose a value from {low:,} to {high:,}.")
+
+
+def _levels(name: str, values: tuple[float, ...]) -> None:
+    if not values or len(set(values)) != len(values):
+        raise InputError(
+            f"The {name} are {', '.join(f'{value:g}' for value in values) or 'missing'}",
+            hint="Name one or more different ones.",
+        )

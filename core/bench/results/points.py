@@ -1,0 +1,292 @@
+"""One lane at one load, over all repeats: every figure that is shown of it, from the stamps.
+
+Only answered requests are averaged; failed ones are counted by the code of their error.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from core.bench.planning.estimate import is_serial
+from core.bench.planning.plan import BenchPlan, Limits, Sharing, Workload
+from core.bench.results.definitions import TTFT_WITH_PICTURE, Definition, Figures, system_tok_per_s
+from core.bench.results.queueing import QueueTime, queue_notes, queue_time
+from core.bench.statistics import (
+    Distribution,
+    RepeatStatistics,
+    distribution,
+    grouped_distribution,
+    over_repeats,
+)
+from core.domain.bench import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
+from core.domain.timing import Timing
+
+_NS = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCounts:
+    ok: int
+    failed: int
+    cancelled: int
+    """Cut off by stopping the run; neither ok nor failed."""
+    by_code: Mapping[str, int]
+    """The failed ones by the code of their error."""
+
+    @property
+    def ended(self) -> int:
+        return self.ok + self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One lane at one load. None where the facts leave a figure undefined."""
+
+    lane: str
+    together: tuple[str, ...]
+    """All lanes that were under load at the same time; only `lane` if it was alone."""
+    level: LoadLevel
+    repeats: int
+    requests: RequestCounts
+    duration_s: float
+    """Of all repeats together."""
+    ttft_s: Distribution | None
+    tpot_s: Distribution | None
+    itl_s: Distribution | None
+    icl_s: Distribution | None
+    e2e_s: Distribution | None
+    delay_s: Distribution | None
+    """Open loop: schedule → send."""
+    queue_s: QueueTime | None
+    """In the engine's own queue, as the engine counts."""
+    decode_tok_per_s: Distribution | None
+    e2e_tok_per_s: Distribution | None
+    prompt_tokens: float | None
+    """Mean a request, as the server counts, chat template and pictures included."""
+    pictures_per_request: int
+    picture_tokens: float | None
+    """Mean a request, as computed for the lane's model; a part of `prompt_tokens`."""
+    output_tokens: int | None
+    system_tok_per_s: float | None
+    req_per_s: float
+    sent_req_per_s: float | None
+    """Open loop: the rate at which requests really were sent."""
+    goodput_req_per_s: float | None
+    goodput_ratio: float | None
+    """Share of all measured requests, failed ones included, that met every limit."""
+    energy_j: float | None
+    energy_j_per_token: float | None
+    peak_gpu_bytes: int | None
+    """Of the lane's engine, on all its GPUs."""
+    peak_resident_bytes: int | None
+    stability: Mapping[str, RepeatStatistics]
+    """`ttft_s`, `tpot_s` and `system_tok_per_s`: the mean of each repeat, over the repeats."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PointKey:
+    """What a point is a point of."""
+
+    lane: str
+    together: tuple[str, ...]
+    level: LoadLevel
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One lane's requests of one pass."""
+
+    each: BenchPass
+    requests: tuple[BenchRequest, ...]
+
+    @property
+    def ok(self) -> tuple[BenchRequest, ...]:
+        return tuple(request for request in self.requests if request.ok)
+
+    @property
+    def timings(self) -> tuple[Timing, ...]:
+        return tuple(request.timing for request in self.ok if request.timing)
+
+    @property
+    def window_s(self) -> float:
+        """From the start to the lane's last answer; the other lanes of a pass together may take longer."""
+        ends = [r.timing.ended_ns for r in self.requests if r.timing and r.timing.ended_ns]
+        last = max(ends, default=self.each.end_ns or self.each.start_ns)
+        return max(0.0, (last - self.each.start_ns) * _NS)
+
+
+def meets(timing: Timing, limits: Limits, figures: Figures | None = None) -> bool | None:
+    """Whether a request kept every limit; None if that can't be told.
+
+    `figures` are its latencies by another tool's definitions. An answer of one token has no TPOT, and none to
+    exceed a limit with.
+    """
+    latencies = figures or timing
+    tpot_s = latencies.tpot_s
+    if tpot_s is None and len(timing.chunk_ns) < 2:
+        tpot_s = 0.0
+    pairs = ((latencies.ttft_s, limits.ttft_s), (tpot_s, limits.tpot_s), (latencies.e2e_s, limits.e2e_s))
+    kept = [None if value is None else value <= limit for value, limit in pairs if limit is not None]
+    return None if None in kept and False not in kept else all(kept)
+
+
+def point_of(
+    key: PointKey, parts: Sequence[Part], facts: LaneFacts, plan: BenchPlan, definition: Definition
+) -> Point:
+    """The figures of a lane at a load; `parts` are its passes there."""
+    timings = [timing for part in parts for timing in part.timings]
+    requested = plan.workload.output_tokens if plan.workload.fixed_output else None
+    figures = [definition.apply(timing, requested) for timing in timings]
+    counts = _counts([request for part in parts for request in part.requests])
+    window_s = sum(part.window_s for part in parts)
+    tokens = _known_sum([figure.output_tokens for figure in figures])
+    good = _good(timings, figures, plan.limits)
+    energy_j = _energy_j(parts)
+    together = len(key.together) > 1
+    answered = [(part.each, len(part.ok)) for part in parts]
+    prompt_tokens = [r.prompt_tokens for part in parts for r in part.ok if r.prompt_tokens is not None]
+
+    def spread(values: Sequence[float | None]) -> Distribution | None:
+        return distribution([value for value in values if value is not None], seed=plan.seed)
+
+    return Point(
+        lane=key.lane,
+        together=key.together,
+        level=key.level,
+        repeats=len(parts),
+        requests=counts,
+        duration_s=window_s,
+        ttft_s=spread([figure.ttft_s for figure in figures]),
+        tpot_s=spread([figure.tpot_s for figure in figures]),
+        itl_s=grouped_distribution([figure.itl_s for figure in figures], seed=plan.seed),
+        icl_s=grouped_distribution([timing.icl_s for timing in timings], seed=plan.seed),
+        e2e_s=spread([figure.e2e_s for figure in figures]),
+        delay_s=spread([request.delay_s for part in parts for request in part.requests]),
+        queue_s=queue_time(key.lane, answered),
+        decode_tok_per_s=spread([1 / each.tpot_s if each.tpot_s else None for each in figures]),
+        e2e_tok_per_s=spread([_e2e_speed(each) for each in figures]),
+        prompt_tokens=fmean(prompt_tokens) if prompt_tokens else None,
+        pictures_per_request=1 if plan.workload.pictures else 0,
+        picture_tokens=facts.picture_tokens,
+        output_tokens=tokens,
+        system_tok_per_s=_system_speed(parts, definition, requested),
+        req_per_s=counts.ok / window_s if window_s else 0.0,
+        sent_req_per_s=_sent_rate(parts) if key.level.rate_req_per_s is not None else None,
+        goodput_req_per_s=good / window_s if good is not None and window_s else None,
+        goodput_ratio=good / counts.ended if good is not None and counts.ended else None,
+        energy_j=energy_j,
+        energy_j_per_token=energy_j / tokens if energy_j is not None and tokens and not together else None,
+        peak_gpu_bytes=_peak(parts, key.lane, lambda use: use.peak_gpu_bytes),
+        peak_resident_bytes=_peak(parts, key.lane, lambda use: use.peak_resident_bytes),
+        stability=_stability(parts, definition, requested),
+        notes=(*_notes(key, facts, plan), *queue_notes(facts.lane, key.level, answered)),
+    )
+
+
+def _counts(requests: Sequence[BenchRequest]) -> RequestCounts:
+    codes = Counter(request.error.code for request in requests if request.error)
+    ok = sum(request.ok for request in requests)
+    return RequestCounts(
+        ok=ok,
+        failed=codes.total(),
+        cancelled=len(requests) - ok - codes.total(),
+        by_code=dict(codes.most_common()),
+    )
+
+
+def _system_speed(parts: Sequence[Part], definition: Definition, requested: int | None) -> float | None:
+    """All tokens by all time: the mean of the repeats' speeds, weighted by how long each took."""
+    speeds = [
+        (system_tok_per_s(definition, part.timings, part.window_s, requested), part.window_s)
+        for part in parts
+        if part.timings
+    ]
+    if not speeds or any(speed is None for speed, _ in speeds):
+        return None
+    return sum((speed or 0.0) * time_s for speed, time_s in speeds) / sum(time_s for _, time_s in speeds)
+
+
+def _sent_rate(parts: Sequence[Part]) -> float | None:
+    """Requests sent by the time between the first and the last one; None for fewer than two."""
+    gaps, time_s = 0, 0.0
+    for part in parts:
+        sent = sorted(request.timing.sent_ns for request in part.requests if request.timing)
+        if len(sent) > 1:
+            gaps += len(sent) - 1
+            time_s += (sent[-1] - sent[0]) * _NS
+    return gaps / time_s if time_s else None
+
+
+def _e2e_speed(figures: Figures) -> float | None:
+    tokens = figures.output_tokens
+    return tokens / figures.e2e_s if tokens is not None and figures.e2e_s else None
+
+
+def _good(timings: Sequence[Timing], figures: Sequence[Figures], limits: Limits | None) -> int | None:
+    if limits is None:
+        return None
+    verdicts = [meets(timing, limits, each) for timing, each in zip(timings, figures, strict=True)]
+    return None if None in verdicts else sum(bool(verdict) for verdict in verdicts)
+
+
+def _energy_j(parts: Sequence[Part]) -> float | None:
+    """Of the GPUs that were in use, over all passes; of passes together it belongs to all their lanes."""
+    energies = [gpu.energy_j for part in parts for gpu in part.each.gpus]
+    known = [energy for energy in energies if energy is not None]
+    return sum(known) if known and len(known) == len(energies) else None
+
+
+def _peak(parts: Sequence[Part], lane: str, value: Callable[[EngineUse], int | None]) -> int | None:
+    uses = (value(use) for part in parts for use in part.each.engines if use.lane == lane)
+    return max((use for use in uses if use is not None), default=None)
+
+
+def _stability(
+    parts: Sequence[Part], definition: Definition, requested: int | None
+) -> dict[str, RepeatStatistics]:
+    means: dict[str, list[float]] = {"ttft_s": [], "tpot_s": [], "system_tok_per_s": []}
+    for part in parts:
+        figures = [definition.apply(timing, requested) for timing in part.timings]
+        for name, values in (
+            ("ttft_s", [f.ttft_s for f in figures if f.ttft_s is not None]),
+            ("tpot_s", [f.tpot_s for f in figures if f.tpot_s is not None]),
+        ):
+            if values:
+                means[name].append(fmean(values))
+        if (speed := _system_speed([part], definition, requested)) is not None:
+            means["system_tok_per_s"].append(speed)
+    return {name: found for name, values in means.items() if (found := over_repeats(values)) is not None}
+
+
+def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[str, ...]:
+    notes = [
+        f"measured together with {', '.join(name for name in key.together if name != key.lane)}"
+        if len(key.together) > 1
+        else f"measured alone, other lanes {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
+    ]
+    if is_serial(facts.lane) and (key.level.concurrency is None or key.level.concurrency > 1):
+        notes.append(
+            "answers one request after another: transformers serve without continuous batching is serial"
+        )
+    return (*notes, *_picture_notes(facts, plan.workload))
+
+
+def _picture_notes(facts: LaneFacts, workload: Workload) -> tuple[str, ...]:
+    if not workload.pictures:
+        return ()
+    tokens = facts.picture_tokens
+    mean = " on average" if len(workload.pictures) > 1 else ""
+    share = "" if tokens is None else f"; it is {tokens:,.0f} of the prompt's tokens{mean}"
+    again = (
+        "each picture has noise of its own in a corner, so that no engine can answer from one it has seen"
+        if workload.vary_pictures
+        else "the same pictures come again: an engine may have kept what it made of them"
+    )
+    return f"a picture with each request{share}: {TTFT_WITH_PICTURE}", again
+
+
+def _known_sum(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if known and len(known) == len(counts) else None

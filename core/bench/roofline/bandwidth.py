@@ -1,0 +1,274 @@
+"""The bandwidth of a GPU's own memory, measured there by a copy, and kept with the home.
+
+A copy reads and writes in equal parts, and both count. Decoding nearly only reads, which some GPUs do a few
+per cent faster; still it is closer to what this very card gives than its data sheet.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, Protocol
+
+from core.codec import decode, encode
+from core.domain.turns import utc_now
+from core.engines.devices import load_lock
+from core.engines.launch.placement import Place
+from core.errors import (
+    EngineBusy,
+    EngineError,
+    EngineNotInstalled,
+    EngineOutOfMemory,
+    InputError,
+    LMDynoError,
+)
+from core.locks import lock_path, locked, try_lock, unlock
+from core.meter.devices import measure_lock
+from core.settings import PROJECT_ROOT, Settings
+from core.telemetry.gpus import GpuFacts, GpuReading
+from core.telemetry.nvml import Nvml
+from core.units import gib
+
+log = logging.getLogger(__name__)
+
+REPEATS = 25
+MAX_BUFFER_BYTES = 4 * 2**30
+MIN_BUFFER_BYTES = 512 * 2**20
+"""Ten times the largest cache of a GPU, which would otherwise be measured along with the memory."""
+_FREE_SHARE = 0.2
+"""Of the free memory for each of the two buffers."""
+_CONTEXT_BYTES = 2**30
+"""What CUDA takes beside them, with room to spare."""
+_BUSY_RATIO = 0.1
+_TIMEOUT_S = 120.0
+_WORKER = "core.bench.roofline.bandwidth_worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bandwidth:
+    """One measurement: the median of `n` repeats, and the slowest and fastest of them."""
+
+    gpu_name: str
+    gpu_uuid: str | None
+    bytes_per_s: float
+    low_bytes_per_s: float
+    high_bytes_per_s: float
+    n: int
+    buffer_bytes: int
+    """Copied in each repeat, several times."""
+    driver: str | None
+    torch: str
+    measured_at: datetime
+
+
+class Gpus(Protocol):
+    """What is asked of `core.telemetry.nvml.Nvml`."""
+
+    def devices(self) -> tuple[GpuFacts, ...]: ...
+    def readings(self) -> tuple[GpuReading, ...]: ...
+    def driver_version(self) -> str | None: ...
+
+
+def measured_bandwidths(settings: Settings) -> tuple[Bandwidth, ...]:
+    """All measurements of this home, the newest first, one a GPU. Cheap; a broken file holds none."""
+    return tuple(sorted(_read(_file(settings)).values(), key=lambda each: each.measured_at, reverse=True))
+
+
+def measured_bandwidth(settings: Settings, gpu_name: str) -> Bandwidth | None:
+    """The newest measurement of a GPU with this name; None if none was measured in this home."""
+    return next((each for each in measured_bandwidths(settings) if each.gpu_name == gpu_name), None)
+
+
+def measure_bandwidth(
+    settings: Settings, *, gpu_index: int = 0, gpus: Gpus | None = None, python: str = sys.executable
+) -> Bandwidth:
+    """Measure a GPU by copying within its memory, and keep the result; takes about ten seconds, blocks.
+
+    Two buffers of at most 4 GiB each are taken for a second, in a child process of `python`, which must have
+    torch. No engine may load and nothing else measure meanwhile.
+
+    Raises:
+        InputError: there is no such GPU (`no-gpu`).
+        EngineBusy: something works on it (`gpu-busy`).
+        EngineOutOfMemory: too little memory is free (`gpu-full`).
+        EngineNotInstalled: `python` has no torch that reaches the GPU.
+        EngineError: the copy failed (`bandwidth-failed`).
+    """
+    gpus = gpus or Nvml()
+    gpu = _gpu(gpus, gpu_index)
+    with _alone_on(settings, gpu):
+        _require_idle(gpus, gpu)
+        size = _buffer_bytes(_gpu(gpus, gpu_index))
+        answer = asyncio.run(_copy(python, gpu, size))
+    speeds = [answer["moved_bytes"] / seconds for seconds in answer["seconds"]]
+    found = Bandwidth(
+        gpu_name=gpu.name,
+        gpu_uuid=gpu.uuid,
+        bytes_per_s=median(speeds),
+        low_bytes_per_s=min(speeds),
+        high_bytes_per_s=max(speeds),
+        n=len(speeds),
+        buffer_bytes=size,
+        driver=gpus.driver_version(),
+        torch=answer["torch"],
+        measured_at=utc_now(),
+    )
+    _keep(settings, found)
+    return found
+
+
+def _gpu(gpus: Gpus, index: int) -> GpuFacts:
+    devices = gpus.devices()
+    if not devices:
+        raise InputError(
+            "Memory bandwidth is measured on an NVIDIA GPU, and there is none here",
+            hint="If there is one, `python -m core doctor` tells what its driver lacks.",
+            code="no-gpu",
+        )
+    for gpu in devices:
+        if gpu.index == index:
+            return gpu
+    raise InputError(
+        f"There is no GPU {index}",
+        hint=f"There are: {', '.join(str(gpu.index) for gpu in devices)}.",
+        code="no-gpu",
+    )
+
+
+@contextmanager
+def _alone_on(settings: Settings, gpu: GpuFacts) -> Iterator[None]:
+    """Hold what a measurement and the loading of an engine hold; raises EngineBusy if either is under way."""
+    held: list[int] = []
+    try:
+        for path, doing in (
+            (measure_lock(settings.locks_dir, f"cuda:{gpu.index}"), "another measurement runs on it"),
+            *(
+                (load_lock(settings.locks_dir, name), "an engine is loading there")
+                for name in Place((gpu,)).lock_names
+            ),
+        ):
+            descriptor = try_lock(path)
+            if descriptor is None:
+                raise _busy(gpu.index, doing)
+            held.append(descriptor)
+        yield
+    finally:
+        for descriptor in held:
+            unlock(descriptor)
+
+
+def _require_idle(gpus: Gpus, gpu: GpuFacts) -> None:
+    used = next((each.utilisation_ratio for each in gpus.readings() if each.index == gpu.index), None)
+    if used is not None and used > _BUSY_RATIO:
+        raise _busy(gpu.index, f"it is working {used:.0%} of the time")
+
+
+def _busy(index: int, doing: str) -> EngineBusy:
+    return EngineBusy(
+        f"GPU {index} is busy: {doing}", hint="Measure again when nothing runs on it.", code="gpu-busy"
+    )
+
+
+def _buffer_bytes(gpu: GpuFacts) -> int:
+    if gpu.free_bytes is None:
+        return MIN_BUFFER_BYTES
+    size = min(MAX_BUFFER_BYTES, int((gpu.free_bytes - _CONTEXT_BYTES) * _FREE_SHARE))
+    if size < MIN_BUFFER_BYTES:
+        raise EngineOutOfMemory(
+            f"GPU {gpu.index} has {gib(gpu.free_bytes)} free, too little for a copy that its caches "
+            "don't shorten",
+            hint=f"Stop an engine: {gib(MIN_BUFFER_BYTES / _FREE_SHARE + _CONTEXT_BYTES)} must be free.",
+            code="gpu-full",
+        )
+    return size
+
+
+async def _copy(python: str, gpu: GpuFacts, buffer_bytes: int) -> dict[str, Any]:
+    """What the worker says; it is gone when this returns or raises."""
+    environment = {
+        **os.environ,
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": gpu.uuid or str(gpu.index),
+    }
+    try:
+        worker = await asyncio.create_subprocess_exec(
+            *(python, "-m", _WORKER, str(buffer_bytes), str(REPEATS)),
+            cwd=PROJECT_ROOT,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as exc:
+        raise EngineNotInstalled(f"{python} can't be started: {exc.strerror}") from exc
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            said, complaints = await worker.communicate()
+    except TimeoutError:
+        raise _failed(f"it took longer than {_TIMEOUT_S:.0f} s") from None
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    return _understood(said, complaints, python)
+
+
+def _understood(said: bytes, complaints: bytes, python: str) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+    except (IndexError, ValueError):
+        last = (complaints.decode("utf-8", "replace").strip().splitlines() or ["it ended without a word"])[-1]
+        raise _failed(last[:300]) from None
+    if "error" not in answer:
+        return answer
+    raise _refused(answer["error"], answer["reason"], python)
+
+
+def _refused(code: str, reason: str, python: str) -> LMDynoError:
+    if code == "gpu-full":
+        return EngineOutOfMemory(
+            f"The GPU's memory did not hold the buffers: {reason}", hint="Stop an engine.", code=code
+        )
+    return EngineNotInstalled(
+        f"{python} has no torch that reaches the GPU: {reason}",
+        hint="`python -m core doctor` tells what is missing.",
+    )
+
+
+def _failed(reason: str) -> EngineError:
+    return EngineError(
+        f"The copy that measures the memory bandwidth failed: {reason}",
+        hint="`python -m core doctor` examines driver and torch.",
+        code="bandwidth-failed",
+    )
+
+
+def _file(settings: Settings) -> Path:
+    return settings.home / "bandwidth.json"
+
+
+def _read(file: Path) -> Mapping[str, Bandwidth]:
+    try:
+        return decode(dict[str, Bandwidth], file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, InputError) as exc:
+        log.warning("kept bandwidths can't be read: %s", exc)
+        return {}
+
+
+def _keep(settings: Settings, found: Bandwidth) -> None:
+    file = _file(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with locked(lock_path(settings.locks_dir, "bandwidth")):
+        kept = {**_read(file), found.gpu_uuid or found.gpu_name: found}
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        temporary.write_bytes(encode(kept))
+        temporary.replace(file)

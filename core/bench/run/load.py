@@ -1,0 +1,255 @@
+"""Puts load on lanes for one pass: closed or open, each request stamped by the meter's own client.
+
+Knows nothing of engines, stores or statistics; each finished request is handed over at once.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, count
+
+from core.bench.planning.plan import Arrivals
+from core.bench.workload.bodies import Bodies
+from core.bench.workload.prompts import Prompts
+from core.domain.bench import BenchRequest
+from core.domain.conversation import Message
+from core.domain.sampling import Sampling
+from core.domain.specs import Endpoint
+from core.domain.turns import ErrorInfo, FinishReason
+from core.errors import LMDynoError
+from core.meter.answer import Answer
+from core.meter.client import Session, Timeouts, send
+
+GIVE_UP_AFTER = 20
+"""Failures in a row after which a lane is left alone until the pass ends, more at high concurrency."""
+_PAUSE_AFTER_FAILURE_S = 0.05
+_NS = 1e-9
+
+
+@dataclass(slots=True, kw_only=True)
+class LaneLoad:
+    """One lane during one pass."""
+
+    name: str
+    endpoint: Endpoint
+    prompts: Prompts
+    next_prompt: int
+    """Number of the next prompt; the pass counts it up."""
+    bodies: Bodies | None = None
+    """From the next prompt on, made ahead; None for prompts of text, which are quickly written."""
+    begun: int = 0
+    """Measured requests that were sent."""
+    finished: int = 0
+    failures_in_a_row: int = 0
+
+    async def take_prompt(self) -> tuple[tuple[Message, ...], bytes | None]:
+        """The next request's messages, and its body where that was made ahead."""
+        self.next_prompt += 1
+        messages = self.prompts.messages(self.next_prompt - 1)
+        return messages, await self.bodies.take() if self.bodies else None
+
+    async def ready(self) -> None:
+        """Wait until what is made ahead is there."""
+        if self.bodies:
+            await self.bodies.ready()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How long a pass is: exactly one of the two."""
+
+    requests: int | None = None
+    """Of each lane. Of several lanes each goes on until the last has its number, so that none is alone."""
+    seconds: float | None = None
+    """For how long new requests are sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """What every request of a run shares."""
+
+    session: Session
+    sampling: Sampling
+    on_request: Callable[[BenchRequest], None]
+    """Called in the event loop for each request that ended; must return at once."""
+    numbers: Iterator[int]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+class PassLoad:
+    """The load of one pass. Cancelling `run` ends all requests, which are handed over as cancelled."""
+
+    def __init__(self, number: int, lanes: Sequence[LaneLoad], extent: Extent, sending: Sending) -> None:
+        self._number = number
+        self._lanes = lanes
+        self._extent = extent
+        self._sending = sending
+        self._give_up_after = GIVE_UP_AFTER
+        self._started_s = 0.0
+        self._turnstile = asyncio.Lock()
+        self.tokens: dict[str, int] = {}
+        """Output tokens of the measured requests that were answered, by lane."""
+        self.start_ns = 0
+        self.end_ns = 0
+
+    @property
+    def finished(self) -> int:
+        """Measured requests that have ended, of all lanes."""
+        return sum(lane.finished for lane in self._lanes)
+
+    @property
+    def done_ratio(self) -> float:
+        """How much of the pass is over, 0 to 1."""
+        if self._extent.seconds is not None:
+            return min(1.0, (time.perf_counter() - self._started_s) / self._extent.seconds)
+        return min(1.0, min(lane.finished for lane in self._lanes) / (self._extent.requests or 1))
+
+    async def warm_up(self, requests: int, concurrency: int) -> None:
+        """Send requests that count for nothing, to all lanes at once; make ahead what the others need."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                left = iter(range(requests))
+                for _ in range(min(requests, concurrency)):
+                    group.create_task(self._warm_up_stream(lane, left))
+        for lane in self._lanes:
+            await lane.ready()
+
+    async def run_closed(self, concurrency: int) -> None:
+        """Keep `concurrency` requests of each lane under way until the pass is long enough."""
+        self._give_up_after = max(GIVE_UP_AFTER, 2 * concurrency)
+        self._begin()
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                for _ in range(concurrency):
+                    group.create_task(self._stream(lane))
+        self._end()
+
+    async def run_open(self, arrivals: Callable[[], Iterable[float]]) -> None:
+        """Send a request to each lane whenever its schedule says so, however many are still unanswered.
+
+        `arrivals` gives one lane's schedule, in seconds from the start.
+        """
+        self._begin()
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes:
+                group.create_task(self._scheduled(lane, arrivals(), group))
+        self._end()
+
+    def _begin(self) -> None:
+        self.start_ns = time.perf_counter_ns()
+        self._started_s = time.perf_counter()
+
+    def _end(self) -> None:
+        self.end_ns = time.perf_counter_ns()
+
+    def _goes_on(self, lane: LaneLoad) -> bool:
+        """Whether the lane is to be sent another request."""
+        if self._has_given_up(lane):
+            return False
+        if self._extent.seconds is not None:
+            return time.perf_counter() - self._started_s < self._extent.seconds
+        wanted = self._extent.requests or 0
+        return lane.begun < wanted or any(
+            other.finished < wanted and not self._has_given_up(other)
+            for other in self._lanes
+            if other is not lane
+        )
+
+    def _has_given_up(self, lane: LaneLoad) -> bool:
+        return lane.failures_in_a_row >= self._give_up_after
+
+    async def _warm_up_stream(self, lane: LaneLoad, left: Iterator[int]) -> None:
+        for _ in left:
+            await self._request(lane, warmup=True)
+
+    async def _stream(self, lane: LaneLoad) -> None:
+        while self._goes_on(lane):
+            lane.begun += 1
+            await self._take_turn()
+            await self._measured(lane)
+            if lane.failures_in_a_row:
+                # A server that refuses at once would else be asked thousands of times a second.
+                await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+
+    async def _take_turn(self) -> None:
+        """Let what has arrived be stamped before the next request is written, and write only one.
+
+        Streams whose answers end together would else write all their requests in a row, some tenths of a
+        millisecond each, and whatever arrives meanwhile would be stamped late.
+        """
+        async with self._turnstile:
+            await asyncio.sleep(0)
+
+    async def _scheduled(self, lane: LaneLoad, offsets_s: Iterable[float], group: asyncio.TaskGroup) -> None:
+        clock = asyncio.get_running_loop().time
+        start_s, start_ns = clock(), time.perf_counter_ns()
+        for offset_s in offsets_s:
+            if self._extent.seconds is not None and offset_s >= self._extent.seconds:
+                return
+            await asyncio.sleep(max(0.0, start_s + offset_s - clock()))
+            if not self._goes_on(lane):
+                return
+            lane.begun += 1
+            group.create_task(self._measured(lane, planned_ns=start_ns + round(offset_s / _NS)))
+
+    async def _measured(self, lane: LaneLoad, planned_ns: int | None = None) -> None:
+        request = await self._request(lane, planned_ns=planned_ns)
+        lane.finished += 1
+        lane.failures_in_a_row = lane.failures_in_a_row + 1 if request.failed else 0
+        if request.ok and request.timing and request.timing.output_tokens is not None:
+            self.tokens[lane.name] = self.tokens.get(lane.name, 0) + request.timing.output_tokens
+
+    async def _request(
+        self, lane: LaneLoad, *, warmup: bool = False, planned_ns: int | None = None
+    ) -> BenchRequest:
+        answer = Answer(lane.endpoint.dialect)
+        number = next(self._sending.numbers)
+
+        def facts(ended: FinishReason | None = None, error: ErrorInfo | None = None) -> BenchRequest:
+            return BenchRequest(
+                number=number,
+                pass_number=self._number,
+                lane=lane.name,
+                warmup=warmup,
+                planned_ns=planned_ns,
+                timing=answer.timing(),
+                prompt_tokens=answer.prompt_tokens,
+                cached_tokens=answer.cached_tokens,
+                finish_reason=ended or answer.finish_reason,
+                error=error,
+            )
+
+        try:
+            messages, body = await lane.take_prompt()
+            await send(
+                self._sending.session,
+                lane.endpoint,
+                messages,
+                self._sending.sampling,
+                answer,
+                self._sending.timeouts,
+                body=body,
+            )
+        except LMDynoError as error:
+            request = facts(FinishReason.ERROR, ErrorInfo.of(error))
+        except asyncio.CancelledError:
+            self._sending.on_request(facts(None if answer.complete else FinishReason.CANCELLED))
+            raise
+        else:
+            request = facts()
+        self._sending.on_request(request)
+        return request
+
+
+def arrivals(kind: Arrivals, rate_req_per_s: float, seed: int) -> Iterator[float]:
+    """Seconds from the start of a pass to each request, without end; the first one is due at once.
+
+    A Poisson process has independent, exponentially distributed gaps: in a short pass its own rate differs
+    from `rate_req_per_s` by chance, by about 1/√n.
+    """
+    if kind is Arrivals.CONSTANT:
+        return (number / rate_req_per_s for number in count())
+    source = random.Random(seed)
+    return accumulate((source.expovariate(rate_req_per_s) for _ in count()), initial=0.0)

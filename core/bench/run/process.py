@@ -1,0 +1,98 @@
+"""A whole run in this process: from a plan to its record in the store.
+
+Belongs into a process that does nothing else: a job (`core.bench.run.worker`) or the command line. SIGTERM
+and SIGINT stop the run with what it has.
+"""
+
+import asyncio
+import resource
+import signal
+import sys
+from contextlib import ExitStack
+
+from core.bench.planning.plan import BenchPlan
+from core.bench.run.recording import BenchStore, Recorder
+from core.bench.run.runner import Report, Runner, new_run
+from core.bench.run.telemetry import NoTelemetry, PassTelemetry
+from core.bench.workload.pictures import RequestPictures, check_sendable
+from core.domain.bench import BenchRun
+from core.engines.borrowed import Engines
+from core.meter.client import open_session
+from core.meter.devices import DeviceQueue
+from core.pictures.shelf import Shelf
+from core.settings import Settings
+from core.telemetry.machine import describe_machine
+
+_SWITCH_INTERVAL_S = 0.0005
+"""Python's own 5 ms would let the writer thread delay a stamp by as much."""
+
+
+def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
+    """Run a plan to its end and return its run, in its final state and stored. Main thread only.
+
+    Raises LMDynoError if it can't be run at all, or not be stored: InputError for a lane that can't be
+    sent the plan's pictures, StoreError for a picture that is no longer here.
+    """
+    check_sendable(plan)
+    pictures = RequestPictures(plan, Shelf(settings.pictures_dir).read) if plan.workload.pictures else None
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _allow_many_connections()
+
+    def open_store() -> BenchStore:
+        # SQLAlchemy takes its time; the first request must not wait for it.
+        from core.store.bench_runs import BenchRuns
+
+        return BenchRuns(settings.database_url)
+
+    run = new_run(plan, describe_machine())
+    recorder = Recorder(open_store, run)
+    recorder.start()
+    try:
+        final = asyncio.run(_run(settings, plan, run, recorder, report, pictures))
+    except BaseException:
+        recorder.close()
+        raise
+    recorder.close()
+    return final
+
+
+async def _run(
+    settings: Settings,
+    plan: BenchPlan,
+    run: BenchRun,
+    recorder: Recorder,
+    report: Report,
+    pictures: RequestPictures | None,
+) -> BenchRun:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    local = [lane.name for lane in plan.lanes if lane.is_local]
+    with ExitStack() as held:
+        engines = Engines(settings, plan.lanes)
+        held.callback(engines.close)
+        telemetry: PassTelemetry | NoTelemetry = NoTelemetry()
+        if local:
+            telemetry = PassTelemetry(settings, local)
+            held.callback(telemetry.close)
+            telemetry.start()
+        async with open_session(reuse=True) as session:
+            runner = Runner(
+                plan,
+                run,
+                session=session,
+                engines=engines,
+                devices=DeviceQueue(settings.locks_dir),
+                telemetry=telemetry,
+                recorder=recorder,
+                report=report,
+                pictures=pictures,
+            )
+            return await runner.run(stop)
+
+
+def _allow_many_connections() -> None:
+    """Each stream is an open file; many systems allow 1,024 unless a process asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,31 @@
+"""A load test as a background job: `python -m core.bench.run.worker`, started by `core.jobs`.
+
+Stopping the job keeps what was measured by then: the run is in the store, whatever becomes of the job.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from core import logs
+from core.bench.planning.plan import BenchPlan
+from core.bench.run.process import conduct
+from core.codec import decode
+from core.domain.bench import RunState
+from core.errors import EngineError, LMDynoError
+from core.jobs.worker import Report, run
+from core.settings import load_settings
+
+
+def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    logs.configure()
+    done = conduct(load_settings(), decode(BenchPlan, arguments["plan"]), report)
+    if done.state is RunState.STOPPED:
+        raise LMDynoError("The benchmark was stopped", hint="What was measured is kept.", code="stopped")
+    if done.error is not None:
+        raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)
+    return {"run_id": done.id, "state": done.state}
+
+
+if __name__ == "__main__":
+    sys.exit(run(work))

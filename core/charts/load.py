@@ -1,0 +1,280 @@
+"""The charts of a load test against its load: data → plotly Figure, like `core.charts.turn`.
+
+Every chart says in its title whether the lanes were measured alone or together. Axes carry units, hovering
+shows all figures, and what is drawn from too few values is pale. `core.charts.load_bars` has a bar for each
+lane, `core.charts.requests` the single requests.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from core import units
+from core.bench.planning.plan import BenchPlan, Sharing
+from core.bench.results.points import Point
+from core.bench.results.result import BenchResult
+from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
+from core.domain.bench import LoadLevel
+
+Figure = go.Figure
+"""For those who only pass a chart on."""
+
+Colors = Mapping[str, str]
+"""One colour a lane (`core.charts.turn.lane_color`)."""
+
+_PALE = 0.35
+_TEXT_SIZE = 14
+"""Readable when projected."""
+STATISTICS: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
+    "mean": (lambda d: d.mean, 1),
+    "p50": (lambda d: d.p50, 1),
+    "p90": (lambda d: d.p90, 10),
+    "p95": (lambda d: d.p95, P95_MIN_N),
+    "p99": (lambda d: d.p99, P99_MIN_N),
+}
+"""What can be drawn of a distribution, and from how many values on it says something."""
+
+THROUGHPUTS: Mapping[str, tuple[str, str, Callable[[Point], float | None]]] = {
+    "system": ("System speed", "tok/s", lambda point: point.system_tok_per_s),
+    "requests": ("Answered requests", "requests/s", lambda point: point.req_per_s),
+    "goodput": (
+        "Goodput: answers within all limits",
+        "requests/s",
+        lambda point: point.goodput_req_per_s,
+    ),
+}
+"""What a lane gets done, with its title, unit and value."""
+
+LATENCIES: Mapping[str, tuple[str, Callable[[Point], Distribution | None]]] = {
+    "TTFT": ("time to first token", lambda point: point.ttft_s),
+    "TPOT": ("time per output token", lambda point: point.tpot_s),
+    "ITL": ("inter-token latency", lambda point: point.itl_s),
+    "ICL": ("inter-chunk latency", lambda point: point.icl_s),
+    "E2E": ("end-to-end latency", lambda point: point.e2e_s),
+}
+
+
+def latency_chart(
+    result: BenchResult, metric: str, colors: Colors, *, statistic: str = "p50", log: bool = False
+) -> go.Figure:
+    """One of `LATENCIES` against the load, a line a lane; with the median, a whisker to p95."""
+    title, distribution_of = LATENCIES[metric]
+    value, needed = STATISTICS[statistic]
+    figure = go.Figure()
+    for name, points in _series(result).items():
+        drawn = [(point, found) for point in points if (found := distribution_of(point)) is not None]
+        if statistic == "p50":
+            _add_whiskers(figure, name, drawn, colors[points[0].lane])
+        opacities = [1.0 if found.n >= needed else _PALE for _, found in drawn]
+        _add_line(
+            figure, name, [(point, value(found)) for point, found in drawn], colors, opacities=opacities
+        )
+    tail = ", whiskers to p95" if statistic == "p50" else ""
+    label_axes(
+        figure, f"{metric} ({title}), {statistic}{tail}", _load_title(result), "seconds", conditions(result)
+    )
+    figure.update_yaxes(tickformat="~s", ticksuffix="s")
+    return _against_load(figure, result, log=log)
+
+
+def throughput_chart(result: BenchResult, what: str, colors: Colors, *, log: bool = False) -> go.Figure:
+    """One of `THROUGHPUTS` against the load, a line a lane."""
+    title, unit, value = THROUGHPUTS[what]
+    figure = go.Figure()
+    for name, points in _series(result).items():
+        known = [(point, found) for point in points if (found := value(point)) is not None]
+        _add_line(figure, name, known, colors)
+    label_axes(figure, title, _load_title(result), unit, conditions(result))
+    return _against_load(figure, result, log=log)
+
+
+def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
+    """System speed against what one user sees of it; up and to the right is better."""
+    figure = go.Figure()
+    for name, points in _series(result).items():
+        drawn = [
+            (point, point.decode_tok_per_s.mean, point.system_tok_per_s)
+            for point in points
+            if point.decode_tok_per_s and point.system_tok_per_s is not None
+        ]
+        figure.add_scatter(
+            x=[per_user for _, per_user, _ in drawn],
+            y=[system for _, _, system in drawn],
+            name=name,
+            mode="lines+markers+text",
+            text=[f"{_load(point):g}" for point, _, _ in drawn],
+            textposition="top right",
+            cliponaxis=False,
+            line={"color": colors[points[0].lane], "dash": _dash(points[0])},
+            marker={"size": 10},
+            customdata=[point_hover(point) for point, _, _ in drawn],
+            hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
+        )
+    label_axes(
+        figure,
+        f"Throughput against speed, by {_load_title(result)}",
+        "decode speed of one request, tok/s",
+        "system speed, tok/s",
+        conditions(result),
+    )
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def conditions(result: BenchResult, *, lines: bool = True) -> str:
+    """How the lanes shared the machine and whether pictures were sent, in words for every chart.
+
+    `lines`: of a chart that has dashes.
+    """
+    pictures = " · with pictures" if result.plan.workload.pictures else ""
+    return _sharing(result, lines=lines) + pictures
+
+
+def sharing_text(plan: BenchPlan, *, together: bool) -> str:
+    """How the lanes shared the machine at one point."""
+    if together:
+        return "all lanes together"
+    return f"one lane at a time, the others {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
+
+
+def _sharing(result: BenchResult, *, lines: bool) -> str:
+    alone = any(len(point.together) == 1 for point in result.points)
+    together = any(len(point.together) > 1 for point in result.points)
+    if not (alone and together):
+        return sharing_text(result.plan, together=not alone)
+    if lines:
+        return "solid: one lane at a time; dotted: all lanes together"
+    return "one lane at a time, and where it says so all lanes together"
+
+
+def load_text(level: LoadLevel) -> str:
+    """`concurrency 4` or `2.5 requests/s`."""
+    if level.concurrency is not None:
+        return f"concurrency {level.concurrency}"
+    return f"{level.rate_req_per_s:g} requests/s"
+
+
+def point_hover(point: Point) -> str:
+    """All figures of a point, a line each."""
+
+    def both(found: Distribution | None) -> str:
+        if found is None:
+            return units.UNKNOWN
+        return f"{units.milliseconds(found.p50)} (p95 {units.milliseconds(found.p95)}, n = {found.n:,})"
+
+    lines = [
+        load_text(point.level),
+        f"TTFT {both(point.ttft_s)}",
+        f"TPOT {both(point.tpot_s)}",
+        f"ITL {both(point.itl_s)}",
+        f"E2E {both(point.e2e_s)}",
+        f"system {units.tok_per_s(point.system_tok_per_s)}, {point.req_per_s:.2f} requests/s",
+        f"{point.requests.ok:,} answered, {point.requests.failed:,} failed",
+        *point.notes,
+    ]
+    return "<br>".join(lines)
+
+
+def label_axes(figure: go.Figure, title: str, x: str, y: str, subtitle: str) -> go.Figure:
+    """Title, axis titles with their units, and margins: the same for every chart of a load test."""
+    figure.update_layout(
+        title={"text": title, "subtitle": {"text": subtitle, "font_size": _TEXT_SIZE}},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0,
+            "font_size": _TEXT_SIZE,
+        },
+        margin={"l": 0, "r": 24, "t": 72, "b": 0},
+    )
+    for axes, text in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        title_of_axis = {"text": text, "font_size": _TEXT_SIZE, "standoff": 12}
+        axes(title=title_of_axis, tickfont_size=_TEXT_SIZE, automargin=True)
+    return figure
+
+
+def _series(result: BenchResult) -> dict[str, list[Point]]:
+    """The points of each line, by its name."""
+    found: dict[str, list[Point]] = {}
+    for point in sorted(result.points, key=_load):
+        name = point.lane if len(point.together) == 1 else f"{point.lane}, together"
+        found.setdefault(name, []).append(point)
+    return found
+
+
+def _load(point: Point) -> float:
+    return point.level.concurrency or point.level.rate_req_per_s or 0
+
+
+def _is_open(result: BenchResult) -> bool:
+    return any(point.level.rate_req_per_s is not None for point in result.points)
+
+
+def _load_title(result: BenchResult) -> str:
+    return "requests a second" if _is_open(result) else "concurrency"
+
+
+def _dash(point: Point) -> str:
+    return "dot" if len(point.together) > 1 else "solid"
+
+
+def _add_line(
+    figure: go.Figure,
+    name: str,
+    points: Sequence[tuple[Point, float]],
+    colors: Colors,
+    *,
+    opacities: Sequence[float] | None = None,
+) -> None:
+    if not points:
+        return
+    first = points[0][0]
+    figure.add_scatter(
+        x=[_load(point) for point, _ in points],
+        y=[value for _, value in points],
+        name=name,
+        legendgroup=name,
+        mode="lines+markers",
+        line={"color": colors[first.lane], "dash": _dash(first)},
+        marker={"size": 10, "opacity": opacities or 1.0},
+        customdata=[point_hover(point) for point, _ in points],
+        hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
+    )
+
+
+def _add_whiskers(
+    figure: go.Figure, name: str, points: Sequence[tuple[Point, Distribution]], color: str
+) -> None:
+    """From p50 up to p95, pale where there are too few values for a p95."""
+    for is_pale in (False, True):
+        drawn = [(point, found) for point, found in points if (found.n < P95_MIN_N) is is_pale]
+        if drawn:
+            figure.add_scatter(
+                x=[x for point, _ in drawn for x in (_load(point), _load(point), None)],
+                y=[y for _, found in drawn for y in (found.p50, found.p95, None)],
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+                mode="lines+markers",
+                line={"color": color, "width": 2},
+                marker={
+                    "symbol": "line-ew",
+                    "size": [0, 12, 0] * len(drawn),
+                    "line": {"color": color, "width": 2},
+                },
+                opacity=_PALE if is_pale else 0.8,
+                hoverinfo="skip",
+            )
+
+
+def _against_load(figure: go.Figure, result: BenchResult, *, log: bool) -> go.Figure:
+    """The load on a logarithmic axis that names the loads measured."""
+    loads = sorted({_load(point) for point in result.points})
+    figure.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
+    figure.update_yaxes(type="log" if log else "linear", rangemode="normal" if log else "tozero")
+    figure.update_layout(showlegend=True)
+    return figure

@@ -1,0 +1,210 @@
+"""The charts of a load test with a bar for each lane and load: ratios, limits, energy, memory, failures.
+
+Data → plotly Figure, like `core.charts.load`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from core import units
+from core.bench.results.points import Point
+from core.bench.results.result import BenchResult
+from core.bench.roofline.reach import Reach
+from core.bench.statistics import Interval
+from core.charts.load import Colors, conditions, label_axes, load_text
+from core.domain.bench import LoadLevel
+
+_GIB = 2**30
+_LIMIT_LINE = {"dash": "dot", "color": "#8b93a3"}
+_INTERVAL_COLOR = "#7a8294"
+_FAILURE_COLORS = ("#bb0206", "#d99a12", "#5b585f", "#9800ac", "#31b3c3")
+"""Of error codes, by how often they come; none of them stands for a lane here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    lane: str
+    name: str
+    value: float
+    text: str
+    interval: Interval | None = None
+    hover: str = ""
+
+
+def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
+    """How many times as fast each lane decodes as the baseline, with 95 % intervals."""
+    bars = [
+        _Bar(
+            each.lane,
+            _name(each.lane, each.level, together=len(each.together) > 1),
+            each.tpot_ratio.value,
+            units.ratio(each.tpot_ratio.value),
+            each.tpot_ratio.interval,
+        )
+        for each in result.speed_ups
+    ]
+    figure = _bars(bars, colors)
+    figure.add_vline(x=1, line=_LIMIT_LINE)
+    baseline = result.plan.lanes[0].name
+    title = f"Decode speed over {baseline} (more is better)"
+    return label_axes(
+        figure, title, f"{baseline}'s TPOT over the lane's", "", conditions(result, lines=False)
+    )
+
+
+def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
+    """What each lane loses while the others work too: 1 is nothing; with 95 % intervals."""
+    bars = [
+        _Bar(
+            each.lane,
+            _name(each.lane, each.level),
+            each.tpot_ratio.value,
+            units.ratio(each.tpot_ratio.value),
+            each.tpot_ratio.interval,
+        )
+        for each in result.interference
+    ]
+    figure = _bars(bars, colors)
+    figure.add_vline(x=1, line=_LIMIT_LINE)
+    return label_axes(
+        figure,
+        "Interference factor (less is better)",
+        "TPOT together over TPOT alone",
+        "",
+        "all lanes together, against each alone at the same load",
+    )
+
+
+def reach_chart(reaches: Sequence[Reach], colors: Colors) -> go.Figure:
+    """Decode speed of one request as a share of what memory bandwidth allows; the limit is theory."""
+    bars = [
+        _Bar(
+            each.lane,
+            each.lane,
+            each.share,
+            f"{each.share:.0%}",
+            hover=f"{units.tok_per_s(each.decode_tok_per_s)} "
+            f"of {units.tok_per_s(each.limit.decode_tok_per_s)}<br>n = {each.n:,} requests, concurrency 1",
+        )
+        for each in reaches
+    ]
+    figure = _bars(bars, colors)
+    figure.add_vline(x=1, line=_LIMIT_LINE)
+    figure.update_xaxes(tickformat=".0%", range=[0, max([1.05, *(bar.value * 1.1 for bar in bars)])])
+    return label_axes(
+        figure,
+        "How close to the limit",
+        "decode speed as a share of bandwidth ÷ weights",
+        "",
+        "theory: each token reads all weights once; KV cache and arithmetic left out",
+    )
+
+
+def energy_chart(result: BenchResult, colors: Colors) -> go.Figure:
+    """Energy for each output token, of the whole board; only where lanes were alone on it."""
+    bars = [
+        _Bar(
+            point.lane,
+            _name(point.lane, point.level),
+            point.energy_j_per_token,
+            f"{units.joules(point.energy_j_per_token)}",
+            hover=f"{units.joules(point.energy_j)} in all",
+        )
+        for point in result.points
+        if point.energy_j_per_token is not None
+    ]
+    return label_axes(
+        _bars(bars, colors),
+        "Energy for each output token (less is better)",
+        "joules, idle power included",
+        "",
+        conditions(result, lines=False),
+    )
+
+
+def memory_chart(result: BenchResult, colors: Colors) -> go.Figure:
+    """Peak memory of each lane's engine: on its GPUs where that is known, else in the host."""
+    on_gpu = any(point.peak_gpu_bytes is not None for point in result.points)
+    bars = [
+        _Bar(point.lane, _point_name(point), peak / _GIB, units.gib(peak))
+        for point in result.points
+        if (peak := point.peak_gpu_bytes if on_gpu else point.peak_resident_bytes) is not None
+    ]
+    where = "GPU memory" if on_gpu else "resident memory of its processes"
+    return label_axes(
+        _bars(bars, colors), f"Peak {where} of each engine", "GiB", "", conditions(result, lines=False)
+    )
+
+
+def failures_chart(result: BenchResult) -> go.Figure:
+    """Failed requests by the code of their error."""
+    points = [point for point in result.points if point.requests.failed]
+    codes = list(dict.fromkeys(code for point in points for code in point.requests.by_code))
+    figure = go.Figure()
+    for place, code in enumerate(codes):
+        numbers = [point.requests.by_code.get(code, 0) for point in points]
+        figure.add_bar(
+            x=numbers,
+            y=[_point_name(point) for point in points],
+            name=code,
+            orientation="h",
+            marker_color=_FAILURE_COLORS[place % len(_FAILURE_COLORS)],
+            text=[f"{number:,}" if number else "" for number in numbers],
+            customdata=[point.requests.ended for point in points],
+            hovertemplate="%{y}<br>%{x} of %{customdata} requests: %{fullData.name}<extra></extra>",
+        )
+    figure.update_layout(barmode="stack", showlegend=True, height=_height(len(points)))
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_xaxes(rangemode="tozero")
+    return label_axes(figure, "Failed requests by cause", "requests", "", conditions(result, lines=False))
+
+
+def _bars(bars: Sequence[_Bar], colors: Colors) -> go.Figure:
+    figure = go.Figure(
+        go.Bar(
+            x=[bar.value for bar in bars],
+            y=[bar.name for bar in bars],
+            text=[bar.text for bar in bars],
+            textposition="auto",
+            insidetextanchor="start",
+            textfont_size=14,
+            cliponaxis=False,
+            orientation="h",
+            marker_color=[colors[bar.lane] for bar in bars],
+            customdata=[bar.hover or _between(bar) for bar in bars],
+            hovertemplate="%{y}: %{text}<br>%{customdata}<extra></extra>",
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [bar.interval.high - bar.value if bar.interval else 0 for bar in bars],
+                "arrayminus": [bar.value - bar.interval.low if bar.interval else 0 for bar in bars],
+                "visible": any(bar.interval for bar in bars),
+                "thickness": 2,
+                "color": _INTERVAL_COLOR,
+            },
+        )
+    )
+    figure.update_xaxes(rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", type="category")
+    figure.update_layout(showlegend=False, bargap=0.3, height=_height(len(bars)))
+    return figure
+
+
+def _between(bar: _Bar) -> str:
+    if bar.interval is None:
+        return "no interval: too few requests"
+    return f"95 % interval {bar.interval.low:.2f} to {bar.interval.high:.2f}"
+
+
+def _height(bars: int) -> int:
+    return 150 + 40 * max(1, bars)
+
+
+def _point_name(point: Point) -> str:
+    return _name(point.lane, point.level, together=len(point.together) > 1)
+
+
+def _name(lane: str, level: LoadLevel, *, together: bool = False) -> str:
+    return f"{lane}{' together' if together else ''} · {load_text(level)}"

@@ -1,0 +1,118 @@
+"""From the controls and what was said so far to the plan of a turn. Knows nothing of Streamlit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.domain.conversation import Exchange, messages_for
+from core.domain.pictures import MAX_PICTURES, Picture
+from core.domain.sampling import Sampling
+from core.domain.specs import LaneSpec
+from core.domain.turns import FinishReason, Mode, RequestPlan, RequestRecord, TurnPlan, TurnRecord
+from core.errors import InputError
+
+MAX_LANES = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatSettings:
+    """What the controls say, for the next turn."""
+
+    lanes: tuple[LaneSpec, ...]
+    mode: Mode
+    sampling: Sampling
+    baseline: str | None = None
+    """The lane that the others' speed is compared with; it changes no request."""
+    system_prompt: str = ""
+
+
+def plan_turn(
+    prompt: str,
+    settings: ChatSettings,
+    *,
+    conversation_id: str,
+    turns: Sequence[TurnRecord],
+    pictures: tuple[Picture, ...] = (),
+    replaces: str | None = None,
+) -> TurnPlan:
+    """The next turn of a conversation, or one in the place of `replaces`; raises InputError.
+
+    Each lane is sent its own history: its answers in the turns before, with those turns' pictures.
+    """
+    if not prompt.strip():
+        raise InputError("The prompt is empty", hint="Write a question first.")
+    if len(pictures) > MAX_PICTURES:
+        raise InputError(
+            f"{len(pictures)} pictures are chosen", hint=f"Choose at most {MAX_PICTURES} for one question."
+        )
+    if not 1 <= len(settings.lanes) <= MAX_LANES:
+        raise InputError(
+            f"{len(settings.lanes)} lanes are picked", hint=f"Pick 1 to {MAX_LANES} lanes in the sidebar."
+        )
+    earlier = turns_before(turns, replaces)
+    return TurnPlan(
+        conversation_id=conversation_id,
+        prompt=prompt,
+        system_prompt=settings.system_prompt,
+        mode=settings.mode,
+        sampling=settings.sampling,
+        pictures=pictures,
+        replaces=replaces,
+        requests=tuple(
+            RequestPlan(
+                lane=lane,
+                messages=messages_for(
+                    prompt,
+                    system=settings.system_prompt,
+                    earlier=history(lane.name, earlier),
+                    pictures=pictures,
+                ),
+            )
+            for lane in settings.lanes
+        ),
+    )
+
+
+def turns_before(turns: Sequence[TurnRecord], turn_id: str | None) -> Sequence[TurnRecord]:
+    """The turns before the given one; all of them for None."""
+    places = [place for place, turn in enumerate(turns) if turn.id == turn_id]
+    return turns[: places[0]] if places else turns
+
+
+def planned_record(plan: TurnPlan) -> TurnRecord:
+    """The turn as it stands before anything was sent."""
+    return TurnRecord.of(
+        plan,
+        tuple(
+            RequestRecord(id=request.id, turn_id=plan.id, lane=request.lane, messages=request.messages)
+            for request in plan.requests
+        ),
+    )
+
+
+def merge_turns(*sources: Sequence[TurnRecord]) -> tuple[TurnRecord, ...]:
+    """One conversation from several views of it, oldest first; a later source knows a turn better.
+
+    A finished record is never given up for an unfinished one. Turns that another one replaces are left out.
+    """
+    by_id: dict[str, TurnRecord] = {}
+    for source in sources:
+        for turn in source:
+            known = by_id.get(turn.id)
+            if known is None or not known.done or turn.done:
+                by_id[turn.id] = turn
+    replaced = {turn.replaces for turn in by_id.values()}
+    kept = [turn for turn in by_id.values() if turn.id not in replaced]
+    return tuple(sorted(kept, key=lambda turn: turn.created_at))
+
+
+def history(lane: str, turns: Sequence[TurnRecord]) -> list[Exchange]:
+    """The turns as this lane knows them."""
+    return [Exchange(turn.prompt, _answer(lane, turn), turn.pictures) for turn in turns]
+
+
+def _answer(lane: str, turn: TurnRecord) -> str:
+    """What the lane said in that turn; "" if it failed or was not asked. A stopped answer counts."""
+    for request in turn.requests:
+        if request.lane.name == lane and request.finish_reason is not FinishReason.ERROR:
+            return request.text
+    return ""

@@ -1,0 +1,130 @@
+"""What is looked at before a start, so that a mistake costs a moment and not a minute of loading."""
+
+from pathlib import Path
+
+from core.domain.specs import EngineKind, LaneSpec, Weights
+from core.engines.launch.placement import Need
+from core.engines.launch.table import LaunchRow, is_local_path, model_path, python_of
+from core.engines.launch.versions import installed_versions
+from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
+from core.models.checkpoint import CheckpointFacts, read_checkpoint
+from core.models.internlm2.convert import is_internlm2
+from core.models.vision.model import not_served
+
+_TURBOMIND_GROUP = 128
+
+
+def version_of(lane: LaneSpec, row: LaunchRow) -> str:
+    """What will run, such as `lmdeploy 0.18.0 (turbomind), torch 2.12.1`.
+
+    Raises EngineNotInstalled for a Python that can't be run or a package that is missing there.
+    """
+    python = python_of(lane)
+    versions = installed_versions(python, row.packages)
+    if missing := [name for name, version in versions.items() if version is None]:
+        where = f" of {python}" if lane.settings.python else ""
+        raise EngineNotInstalled(
+            f"The environment{where} lacks {' and '.join(missing)}",
+            hint=f"Install it: `{python} -m pip install -r requirements.txt`. "
+            "LMDeploy has packages for Linux on x86-64 only.",
+        )
+    texts = [f"{name} {version}" for name, version in versions.items()]
+    if row.label:
+        texts[0] += f" ({row.label})"
+    return ", ".join(texts)
+
+
+def need_of(lane: LaneSpec, row: LaunchRow) -> Need:
+    """What the lane's model will take; checks on the way that the model is there and fits the engine.
+
+    Raises EngineLoadFailed: form missing, path missing, files incomplete, or a vision model or a quantisation
+    that the engine can't load.
+    """
+    path = _existing_path(lane)
+    if problem := not_served(lane):
+        raise EngineLoadFailed(problem.message, hint=problem.hint, code=problem.code)
+    _require_no_remote_code(lane, path)
+    kv_ratio = None if lane.kind is EngineKind.TRANSFORMERS else lane.settings.cache_max_entry_count
+    weight_bytes = 0
+    if lane.weights is Weights.GGUF:
+        weight_bytes = Path(path).stat().st_size
+    elif is_local_path(path) and (facts := _facts(path)) is not None:
+        _require_fitting_quantisation(lane, facts)
+        weight_bytes = facts.weight_bytes
+    return Need(
+        weight_bytes=weight_bytes // lane.settings.tp,
+        overhead_bytes=row.overhead_bytes,
+        kv_ratio=kv_ratio,
+    )
+
+
+def _existing_path(lane: LaneSpec) -> str:
+    assert lane.model is not None
+    if lane.model.path(lane.weights) is None:
+        raise EngineLoadFailed(
+            f'The model {lane.model.name} has no {lane.weights} form, which the lane "{lane.name}" loads',
+            hint=f"Name it in lanes.toml: {lane.weights} = … under [models.{lane.model.name}].",
+            code="model-form-missing",
+        )
+    path = model_path(lane)
+    local = is_local_path(path)
+    if local and not Path(path).exists():
+        raise EngineLoadFailed(
+            f"There is no model at {path}",
+            hint=_how_to_get(lane),
+            code="model-not-here",
+        )
+    if lane.kind is EngineKind.TRANSFORMERS and local and ("@" in path or ":" in path):
+        raise EngineLoadFailed(
+            f"`transformers serve` can't load from a path with @ or : in it: {path}",
+            hint="It takes them for a revision or a GGUF file's name. Move or link the folder elsewhere.",
+            code="model-path",
+        )
+    return path
+
+
+def _require_no_remote_code(lane: LaneSpec, path: str) -> None:
+    if not lane.settings.trust_remote_code and Path(path).is_dir() and is_internlm2(Path(path)):
+        raise EngineLoadFailed(
+            f"{path} is an InternLM2 checkpoint, which loads only by running code of its own",
+            hint=f"Convert it once: `python -m core models internlm2 {path}`, and name the result "
+            "in lanes.toml.",
+            code="needs-conversion",
+        )
+
+
+def _how_to_get(lane: LaneSpec) -> str:
+    assert lane.model is not None
+    if lane.weights is Weights.AWQ:
+        return f"Make it: `python -m core quantize {lane.model.name}` (on a machine with an NVIDIA GPU)."
+    return "Correct the path in lanes.toml; `python -m core models demo` prepares the demo weights."
+
+
+def _facts(path: str) -> CheckpointFacts | None:
+    """None for a config that names its sizes in a way of its own; the engine may well know it."""
+    try:
+        return read_checkpoint(path)
+    except InputError as exc:
+        if exc.code == "model-unreadable" and (Path(path) / "config.json").is_file():
+            return None
+        raise EngineLoadFailed(exc.message, hint=exc.hint, code=exc.code) from exc
+
+
+def _require_fitting_quantisation(lane: LaneSpec, facts: CheckpointFacts) -> None:
+    if lane.kind is EngineKind.AWQ and facts.quantization != "awq":
+        raise EngineLoadFailed(
+            f"The weights of {lane.name} are not quantised with AWQ ({facts.quantization or 'plain'})",
+            hint=_how_to_get(lane),
+            code="not-awq",
+        )
+    if (
+        lane.kind in (EngineKind.AWQ, EngineKind.TURBOMIND)
+        and facts.quantization in ("awq", "gptq")
+        and facts.group_size not in (None, 0, _TURBOMIND_GROUP)
+    ):
+        raise EngineLoadFailed(
+            f"The weights of {lane.name} are quantised in groups of {facts.group_size}; TurboMind takes "
+            f"groups of {_TURBOMIND_GROUP}",
+            hint="Quantise again with `--w-group-size 128`.",
+            code="group-size",
+        )

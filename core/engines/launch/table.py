@@ -1,0 +1,157 @@
+"""The launch table: how each kind of local engine is started. A further kind is a further row.
+
+It knows command lines and environments; it starts nothing. Hugging Face and LMDeploy serve with their own
+servers, through scripts of a few lines beside this file, which the engine's own Python runs.
+"""
+
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
+from core.engines.launch.lmdeploy_flags import lmdeploy_flags
+from core.engines.launch.placement import Place
+
+HOST = "127.0.0.1"
+_SCRIPTS = Path(__file__).parent
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What is executed, and what a client must know to use it."""
+
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Added to the environment of LMDyno itself."""
+    served_model: str
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRow:
+    """One kind of local engine."""
+
+    packages: tuple[str, ...]
+    """The distributions that must be installed; their versions name what answered."""
+    dialect: Dialect
+    command: Callable[[LaneSpec, Place, int], Command]
+    """The command for a lane at a place, listening on a port."""
+    needs_gpu: bool
+    overhead_bytes: int
+    """GPU memory besides weights and KV cache: CUDA context, kernels, activations, workspaces."""
+    label: str = ""
+    """Said after the first package's version, such as LMDeploy's backend."""
+    health_path: str = "/health"
+    warms_up: bool = False
+    """Answers one short request before it counts as healthy."""
+
+
+def python_of(lane: LaneSpec) -> str:
+    """The interpreter that runs the lane's engine: its own, or the one that runs LMDyno."""
+    own = lane.settings.python
+    return str(Path(own).expanduser()) if own else sys.executable
+
+
+def model_path(lane: LaneSpec) -> str:
+    """The model's folder, file or hub id in the form that the lane loads."""
+    assert lane.model is not None
+    path = lane.model.path(lane.weights)
+    assert path is not None
+    return str(Path(path).expanduser()) if is_local_path(path) else path
+
+
+def is_local_path(path: str) -> bool:
+    """Whether a checkpoint is named by its place on this machine and not by its hub id."""
+    return path.startswith(("/", "~", ".")) or Path(path).exists()
+
+
+def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
+    settings = lane.settings
+    model = model_path(lane)
+    if lane.weights is Weights.GGUF:
+        file = Path(model)
+        model = f"{file.parent}:{file.name}"
+    argv = [
+        *(python_of(lane), str(_SCRIPTS / "serve_transformers.py"), model),
+        *("--host", HOST, "--port", str(port)),
+        *("--device", place.torch_device),
+        *("--dtype", settings.dtype),
+    ]
+    if settings.continuous_batching:
+        argv.append("--continuous-batching")
+    if settings.trust_remote_code:
+        argv.append("--trust-remote-code")
+    return Command(tuple(argv), _environment(lane, place), served_model=model)
+
+
+def _lmdeploy(lane: LaneSpec, place: Place, port: int) -> Command:
+    argv = [
+        *(python_of(lane), str(_SCRIPTS / "serve_lmdeploy.py"), model_path(lane)),
+        *("--server-name", HOST, "--server-port", str(port)),
+        *("--model-name", lane.name),
+        *lmdeploy_flags(lane),
+        *("--max-batch-size", str(lane.settings.max_batch_size)),
+        # Without it the model's own sampling defaults would be mixed into every request.
+        *("--generation-config", "lmdeploy"),
+    ]
+    key = secrets.token_urlsafe(24)
+    environment = {
+        **_environment(lane, place),
+        # LMDeploy's own level stays at WARNING, since at INFO it logs prompts. TurboMind's INFO tells the KV
+        # cache's size.
+        "TM_LOG_LEVEL": "INFO",
+        "TM_LOG_COLOR": "0",
+        "LMDYNO_ENGINE_KEY": key,
+    }
+    return Command(tuple(argv), environment, served_model=lane.name, api_key=key)
+
+
+_SPIN_COUNT = "10000"
+"""How long torch's idle threads on a CPU spin before they sleep. OpenMP's own 300,000 suits a program with
+the cores to itself: on two cores two engines that answered together ran at a fifth of their own speed."""
+
+
+def _environment(lane: LaneSpec, place: Place) -> dict[str, str]:
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        # `transformers serve` would ask the package index for a newer version of itself.
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": place.visible_devices,
+    }
+    if is_local_path(model_path(lane)):
+        environment["HF_HUB_OFFLINE"] = "1"
+    if not place.gpus:
+        environment["GOMP_SPINCOUNT"] = _SPIN_COUNT
+    return environment
+
+
+def _lmdeploy_row(backend: str) -> LaunchRow:
+    return LaunchRow(
+        packages=("lmdeploy", "torch"),
+        dialect=Dialect.LMDEPLOY,
+        command=_lmdeploy,
+        needs_gpu=True,
+        # Seen on an H100 over weights and KV cache of a 3.5 GiB model: 1.1 to 1.9 GiB; transformers 0.8.
+        overhead_bytes=2 * _GIB,
+        label=backend,
+        warms_up=True,
+    )
+
+
+LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
+    EngineKind.TRANSFORMERS: LaunchRow(
+        packages=("transformers", "torch"),
+        dialect=Dialect.TRANSFORMERS,
+        command=_transformers,
+        needs_gpu=False,
+        overhead_bytes=1 * _GIB,
+        warms_up=True,
+    ),
+    EngineKind.TURBOMIND: _lmdeploy_row("turbomind"),
+    EngineKind.AWQ: _lmdeploy_row("turbomind"),
+    EngineKind.PYTORCH: _lmdeploy_row("pytorch"),
+}

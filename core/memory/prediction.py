@@ -1,0 +1,176 @@
+"""What an LMDeploy TurboMind engine will take of a GPU, before it is started.
+
+The KV cache follows from `core.memory.kv_cache`, the weights from the checkpoint. What CUDA and TurboMind
+need besides was measured with a model of InternLM2-1.8B's size on an H100 (docs/measurements/memory.md) or
+follows from the buffers that LMDeploy's sources name; every part says where it comes from. Pure functions of
+plain numbers.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from core.errors import InputError
+from core.memory.kv_cache import KvPool, KvShape, kv_pool
+
+CUDA_CONTEXT_BYTES = 968 * 2**20
+"""What an engine holds besides weights before it reserves the KV cache: CUDA's context, cuBLAS, kernels."""
+_AWQ_LOADING_RATIO = 5.74
+"""W4A16 weights are repacked while loading, in scratch memory that TurboMind's pool keeps: this many times
+the 16-bit size of a layer's gate and up projection."""
+_BYTES_16_BIT = 2
+_PREFILL_TOKENS = 8192
+"""LMDeploy's default `max_prefill_token_num`."""
+_AWQ_BYTES_PER_WEIGHT = (4 + 32 / 128) / 8
+"""Four bits, and for each group of 128 weights a 16-bit scale and a 16-bit zero point."""
+_ATTENTION_PARTIALS = 4096
+_GEMM_WORKSPACE_BYTES = 33 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSizes:
+    """What of a checkpoint the prediction needs, for the form in which it is loaded."""
+
+    weight_bytes: int
+    kv: KvShape
+    heads: int
+    hidden_size: int
+    intermediate_size: int
+    vocab_size: int
+    awq: bool = False
+
+    @property
+    def loading_bytes(self) -> int:
+        """Scratch memory of loading that stays with the engine."""
+        if not self.awq:
+            return 0
+        return int(_AWQ_LOADING_RATIO * 2 * self.intermediate_size * self.hidden_size * _BYTES_16_BIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySettings:
+    """The engine settings that decide its memory, under LMDeploy's names."""
+
+    cache_max_entry_count: float
+    kv_bits: int = 16
+    max_batch_size: int = 64
+    session_len: int = 4096
+    tp: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.cache_max_entry_count < 1:
+            raise InputError(
+                f"A KV ratio of {self.cache_max_entry_count:g}",
+                hint="cache_max_entry_count is a share of the free memory, above 0 and below 1.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPart:
+    """A part of an engine's memory on one GPU, and how its size is known."""
+
+    name: str
+    size_bytes: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPrediction:
+    """One engine on each of the GPUs that it spans."""
+
+    parts: tuple[MemoryPart, ...]
+    pool: KvPool
+    free_before_bytes: int
+    sequences: int
+    """Sequences of `session_len` tokens that the KV cache holds at once."""
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.parts)
+
+    @property
+    def headroom_bytes(self) -> int:
+        """What stays free; negative when the engine does not fit."""
+        return self.free_before_bytes - self.total_bytes
+
+    @property
+    def fits(self) -> bool:
+        return self.headroom_bytes >= 0
+
+    @property
+    def holds_a_session(self) -> bool:
+        """Whether one sequence can grow to the whole context length."""
+        return self.sequences > 0
+
+
+def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> MemoryPrediction:
+    """The engine's memory on a GPU with `free_bytes` free before it starts.
+
+    Raises InputError for KV bits or a tensor parallel size that TurboMind does not take.
+    """
+    weight_bytes = model.weight_bytes // settings.tp
+    free_after_weights = _free_after_weights(model, settings, free_bytes)
+    pool = kv_pool(
+        model.kv,
+        int(settings.cache_max_entry_count * max(0, free_after_weights)),
+        kv_bits=settings.kv_bits,
+        tp=settings.tp,
+    )
+    return MemoryPrediction(
+        parts=(
+            MemoryPart("CUDA context", CUDA_CONTEXT_BYTES, "measured on an H100"),
+            MemoryPart("weights", weight_bytes, "checkpoint"),
+            MemoryPart("repacking", model.loading_bytes // settings.tp, "measured on an H100"),
+            MemoryPart("KV cache", pool.reserved_bytes, "TurboMind's arithmetic"),
+            MemoryPart("buffers", _buffer_bytes(model, settings), "estimate from LMDeploy's sources"),
+        ),
+        pool=pool,
+        free_before_bytes=free_bytes,
+        sequences=pool.sequences(settings.session_len),
+    )
+
+
+def predict_in_order(
+    engines: Iterable[tuple[ModelSizes, MemorySettings]], free_bytes: int
+) -> tuple[MemoryPrediction, ...]:
+    """Several engines on one GPU: each takes its ratio of what the ones loaded before it left free."""
+    predictions: list[MemoryPrediction] = []
+    for model, settings in engines:
+        predictions.append(predict(model, settings, free_bytes))
+        free_bytes = max(0, predictions[-1].headroom_bytes)
+    return tuple(predictions)
+
+
+def largest_ratio(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> float | None:
+    """The KV ratio at which nothing would stay free: the out-of-memory line. None if no ratio fits."""
+    free_after_weights = _free_after_weights(model, settings, free_bytes)
+    left = free_after_weights - _buffer_bytes(model, settings)
+    return left / free_after_weights if left > 0 else None
+
+
+def weight_bytes_16_bit(parameters: int) -> int:
+    """Weights in float16 or bfloat16, whatever the checkpoint holds."""
+    return parameters * _BYTES_16_BIT
+
+
+def weight_bytes_awq(parameters: int, embedding_parameters: int) -> int:
+    """W4A16 weights; embeddings and output head stay in 16 bits."""
+    linear = parameters - embedding_parameters
+    return int(linear * _AWQ_BYTES_PER_WEIGHT) + embedding_parameters * _BYTES_16_BIT
+
+
+def _free_after_weights(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> int:
+    return free_bytes - CUDA_CONTEXT_BYTES - (model.weight_bytes + model.loading_bytes) // settings.tp
+
+
+def _buffer_bytes(model: ModelSizes, settings: MemorySettings) -> int:
+    """Activations of one forward pass at its widest, logits, and the workspaces of attention and GEMM.
+
+    The widest moment is the gated FFN's two halves; the pool's other buffers fit into what it leaves. The
+    workspaces are constants of TurboMind's sources: 4,096 float32 partial results of attention for each head,
+    and 33 MiB for GEMM.
+    """
+    tokens = _PREFILL_TOKENS + settings.max_batch_size
+    activations = tokens * 2 * model.intermediate_size // settings.tp * _BYTES_16_BIT
+    logits = settings.max_batch_size * model.vocab_size * (_BYTES_16_BIT + 4)
+    partials = _ATTENTION_PARTIALS * model.heads // settings.tp * model.kv.head_dim * 4
+    return activations + logits + partials + _GEMM_WORKSPACE_BYTES

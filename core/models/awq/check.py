@@ -1,0 +1,355 @@
+"""What stands in the way of a quantisation, found before it starts.
+
+The memory figures are rough by nature: they tell a job that can't succeed from one that may.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from core import units
+from core.codec import decode
+from core.domain.specs import ModelSpec
+from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
+from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
+from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
+from core.settings import PROJECT_ROOT
+from core.telemetry.gpus import GpuFacts
+
+_TIMEOUT_S = 300.0
+_PROGRAM = "core.models.awq.probe"
+_BYTES_16_BIT = 2
+_BYTES_4_BIT = 0.5 + (2 + 0.5) / GROUP_SIZE
+"""Of one weight: four bits, and its part of the group's 16-bit scale and 4-bit zero point."""
+_PROCESS_BYTES = 1.5 * 2**30
+"""Resident memory of a Python process with torch and lmdeploy."""
+_CUDA_BYTES = 0.6 * 2**30
+"""GPU memory of a CUDA context with its libraries."""
+_ACTIVATION_COPIES = 4
+"""A layer's inputs and outputs of all samples, whole and as the parts they are joined from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantiserStack:
+    """The engine's packages, as far as quantising goes."""
+
+    lmdeploy: str | None
+    """Version; None if it is not installed."""
+    missing: str | None
+    """The package whose absence keeps lmdeploy from loading."""
+    quantisable: tuple[str, ...]
+    """Architectures in the quantiser's table."""
+    calibratable: tuple[str, ...]
+    """Those of them that it can calibrate; the others go without data."""
+    servable: tuple[str, ...]
+    """Architectures in TurboMind's table."""
+    turbomind_problem: str | None
+    """Why TurboMind can't be loaded here, such as a missing driver; None if it can."""
+    has_datasets: bool
+
+
+@lru_cache(maxsize=8)
+def ask_stack(python: str) -> QuantiserStack:
+    """The stack behind an interpreter.
+
+    Raises InputError (`no-python`) for a path that is no interpreter, EngineNotInstalled where lmdeploy or a
+    package that it needs is missing, EngineError (`lmdeploy-broken`) where it fails to load otherwise.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-m", _PROGRAM],
+            cwd=PROJECT_ROOT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as exc:
+        raise InputError(
+            f"{python} can't be started: {exc.strerror}",
+            hint="Name a Python interpreter with lmdeploy.",
+            code="no-python",
+        ) from exc
+    except subprocess.TimeoutExpired as exc:
+        raise EngineError(
+            f"Importing lmdeploy in {python} took longer than {_TIMEOUT_S:.0f} s",
+            hint="The machine is very busy; try again.",
+            code="lmdeploy-broken",
+        ) from exc
+    if done.returncode != 0:
+        last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise EngineError(
+            f"lmdeploy can't be imported in {python}: {last_line}",
+            hint="Run `python -m core doctor`; the installed versions may not fit together.",
+            code="lmdeploy-broken",
+        )
+    stack = decode(QuantiserStack, done.stdout.strip().splitlines()[-1])
+    if stack.lmdeploy is None:
+        raise EngineNotInstalled(
+            f"{python} has no package {stack.missing}",
+            hint='Run `pip install "lmdeploy[lite]"` there, or name another interpreter.',
+        )
+    return stack
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know before a quantisation; a blocking one keeps it from starting."""
+
+    problem: LMDynoError
+    blocking: bool
+
+
+def check_awq(
+    model: ModelSpec,
+    options: AwqOptions,
+    target: Path,
+    gpus: Sequence[GpuFacts],
+    *,
+    stack: Callable[[str], QuantiserStack] = ask_stack,
+) -> tuple[Finding, ...]:
+    """All findings. Slow (ten seconds) when the engine's Python is asked for the first time."""
+    try:
+        facts = read_checkpoint(model.checkpoint)
+    except LMDynoError as problem:
+        return (Finding(problem, blocking=True),)
+    findings = [
+        *_about_sizes(facts),
+        *_about_text(options),
+        *_about_target(facts, model, target),
+        *_about_memory(facts, options, gpus),
+    ]
+    # Whether LMDeploy can do it is asked last, and only if there is a point to it.
+    if not any(finding.blocking for finding in findings):
+        try:
+            findings += _about_lmdeploy(facts, options, stack(options.python))
+        except LMDynoError as problem:
+            findings.append(Finding(problem, blocking=True))
+    return tuple(findings)
+
+
+def choose_gpu(options: AwqOptions, gpus: Sequence[GpuFacts]) -> GpuFacts | None:
+    """The GPU that `options.device` means now; None for the CPU. Raises InputError (`no-gpu`)."""
+    if options.device == "cpu":
+        return None
+    if not gpus:
+        raise InputError(
+            "There is no NVIDIA GPU here",
+            hint="Quantise on a machine with one. The CPU (`--device cpu`) works too, slowly.",
+            code="no-gpu",
+        )
+    if ":" not in options.device:
+        return max(gpus, key=lambda gpu: gpu.free_bytes or 0)
+    index = int(options.device.partition(":")[2])
+    for gpu in gpus:
+        if gpu.index == index:
+            return gpu
+    raise InputError(
+        f"There is no GPU {index}",
+        hint=f"There are: {', '.join(f'{gpu.index} ({gpu.name})' for gpu in gpus)}.",
+        code="no-gpu",
+    )
+
+
+def _about_sizes(facts: CheckpointFacts) -> Iterator[Finding]:
+    if facts.quantization:
+        yield _blocking(
+            InputError(
+                f"The checkpoint is quantised already ({facts.quantization})",
+                hint="Start from the plain 16-bit checkpoint.",
+                code="already-quantised",
+            )
+        )
+    if odd := [width for width in facts.linear_in_features if width % GROUP_SIZE]:
+        yield _blocking(
+            InputError(
+                f"Linear layers are {', '.join(map(str, odd))} wide, no multiple of {GROUP_SIZE}",
+                hint="TurboMind takes AWQ in groups of 128 weights only; this model doesn't fit.",
+                code="sizes-not-divisible",
+            )
+        )
+
+
+def _about_text(options: AwqOptions) -> Iterator[Finding]:
+    file = options.calibration_file
+    if file is not None and not file.is_file():
+        yield _blocking(
+            InputError(
+                f"There is no calibration file {file}",
+                hint="Name a text or JSONL file, `python-docs`, `none`, or a set such as wikitext2.",
+                code="calibration-unreadable",
+            )
+        )
+    if options.source is CalibrationSource.NAMED_SET:
+        yield _warning(
+            InputError(
+                f"{options.calibration} is downloaded from the Hugging Face hub",
+                hint="Without a network use a file of your own, `python-docs`, or no data.",
+                code="needs-network",
+            )
+        )
+
+
+def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Iterator[Finding]:
+    if target.exists():
+        yield _blocking(
+            InputError(
+                f"{target} exists already",
+                hint="Remove it, or choose another folder for the result.",
+                code="result-exists",
+            )
+        )
+    names = (model.name, checkpoint_folder(model.checkpoint).name, model.checkpoint.rpartition("/")[2])
+    if not any(name.lower() in target.name.lower() for name in names):
+        yield _warning(
+            InputError(
+                f"The folder's name {target.name} doesn't contain the model's",
+                hint="LMDeploy may pick a chat template by the path; keep the model's name in it.",
+                code="name-without-model",
+            )
+        )
+    needed_bytes = result_bytes(facts)
+    free_bytes = shutil.disk_usage(_existing(target)).free
+    if free_bytes < needed_bytes * 1.1:
+        yield _blocking(
+            EngineError(
+                f"The result needs about {units.gib(needed_bytes)}; {units.gib(free_bytes)} are free there",
+                hint="Free disk space, or choose another folder for the result.",
+                code="disk-full",
+            )
+        )
+
+
+def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[GpuFacts]) -> Iterator[Finding]:
+    host = _host_memory()
+    if host is not None and (needed_bytes := _host_bytes(facts)) > host.available_bytes:
+        error = EngineOutOfMemory(
+            f"The model is loaded into main memory, about {units.gib(needed_bytes)};"
+            f" {units.gib(host.available_bytes)} are available",
+            hint="Stop engines on this machine, or quantise on one with more memory.",
+            code="host-out-of-memory",
+        )
+        yield Finding(error, blocking=needed_bytes > host.total_bytes)
+    try:
+        gpu = choose_gpu(options, gpus)
+    except InputError as problem:
+        yield _blocking(problem)
+        return
+    if gpu is None:
+        if options.source is not CalibrationSource.NONE:
+            yield _warning(
+                InputError(
+                    "On the CPU calibrating takes many times longer than on a GPU",
+                    hint="Without data (`none`) it takes a minute or so there.",
+                    code="cpu-is-slow",
+                )
+            )
+    elif gpu.free_bytes is not None and (needed_bytes := _gpu_bytes(facts, options)) > gpu.free_bytes:
+        error = EngineOutOfMemory(
+            f"Quantising needs about {units.gib(needed_bytes)} on GPU {gpu.index};"
+            f" {units.gib(gpu.free_bytes)} are free",
+            hint="Stop engines on that GPU, or choose fewer or shorter samples.",
+        )
+        yield Finding(error, blocking=gpu.total_bytes is not None and needed_bytes > gpu.total_bytes)
+
+
+def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: QuantiserStack) -> Iterator[Finding]:
+    name, lmdeploy = facts.architecture, f"LMDeploy {stack.lmdeploy}"
+    if name not in stack.quantisable:
+        yield _blocking(
+            InputError(
+                f"{lmdeploy} can't quantise {name}",
+                hint=f"It can: {', '.join(sorted({*stack.quantisable} & {*stack.servable}))}.",
+                code="architecture-not-quantisable",
+            )
+        )
+    elif name not in stack.servable:
+        yield _blocking(
+            InputError(
+                f"{lmdeploy} can quantise {name}, but its TurboMind engine can't serve it",
+                hint=f"Both work with: {', '.join(sorted({*stack.quantisable} & {*stack.servable}))}.",
+                code="architecture-not-servable",
+            )
+        )
+    elif name not in stack.calibratable and options.source is not CalibrationSource.NONE:
+        yield _blocking(
+            InputError(
+                f"{lmdeploy} quantises {name} only without calibration data",
+                hint="Choose the calibration `none`.",
+                code="architecture-not-calibratable",
+            )
+        )
+    if stack.turbomind_problem and options.device != "cpu":
+        yield _warning(
+            EngineError(
+                f"The result can't be served here, since TurboMind doesn't load: {stack.turbomind_problem}",
+                hint="Run `python -m core doctor`.",
+                code="turbomind-not-available",
+            )
+        )
+    if options.source is CalibrationSource.NAMED_SET and not stack.has_datasets:
+        yield _blocking(
+            InputError(
+                "LMDeploy's named calibration sets need the package datasets",
+                hint=f'Run `pip install "lmdeploy[lite]"` for {options.python}, or calibrate with a file.',
+                code="datasets-missing",
+            )
+        )
+
+
+def result_bytes(facts: CheckpointFacts) -> int:
+    """Size of the quantised weights: linear layers in 4 bits, embeddings and head as they are."""
+    embeddings = facts.embedding_parameters
+    return round((_parameters(facts) - embeddings) * _BYTES_4_BIT + embeddings * _BYTES_16_BIT)
+
+
+def _host_bytes(facts: CheckpointFacts) -> int:
+    return round(_parameters(facts) * _BYTES_16_BIT + result_bytes(facts) + _PROCESS_BYTES)
+
+
+def _gpu_bytes(facts: CheckpointFacts, options: AwqOptions) -> int:
+    """One layer, and while calibrating the embeddings and the activations of all samples at once."""
+    layer_bytes = (_parameters(facts) - facts.embedding_parameters) * _BYTES_16_BIT / facts.layers
+    needed_bytes = _CUDA_BYTES + 2 * layer_bytes
+    if options.source is not CalibrationSource.NONE:
+        tokens = options.samples * options.seqlen
+        needed_bytes += facts.vocab_size * facts.hidden_size * _BYTES_16_BIT
+        needed_bytes += tokens * facts.hidden_size * _BYTES_16_BIT * _ACTIVATION_COPIES
+        batch_tokens = options.batch_size * options.seqlen
+        needed_bytes += batch_tokens * facts.intermediate_size * _BYTES_16_BIT * _ACTIVATION_COPIES
+    return round(needed_bytes)
+
+
+def _parameters(facts: CheckpointFacts) -> int:
+    return facts.parameters or facts.weight_bytes // _BYTES_16_BIT
+
+
+@dataclass(frozen=True, slots=True)
+class _HostMemory:
+    total_bytes: int
+    available_bytes: int
+
+
+def _host_memory() -> _HostMemory | None:
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return _HostMemory(kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024)
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _blocking(problem: LMDynoError) -> Finding:
+    return Finding(problem, blocking=True)
+
+
+def _warning(problem: LMDynoError) -> Finding:
+    return Finding(problem, blocking=False)

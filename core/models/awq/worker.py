@@ -1,0 +1,225 @@
+"""Quantises one checkpoint with LMDeploy's `auto_awq`, in a child process of the engine's Python.
+
+A worker of `core.jobs`: the half-written result stays in the job's scratch folder until it is whole, and then
+becomes the model's AWQ folder in one step.
+"""
+
+import contextlib
+import hashlib
+import io
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError, LMDynoError
+from core.jobs.worker import Report, run
+from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
+from core.models.awq.failures import explain
+from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
+from core.models.awq.progress import PassProgress
+from core.models.checkpoint import CheckpointFacts, read_checkpoint
+from core.models.provenance import Provenance
+
+_BITS = 4
+_STATISTICS = ("inputs_stats.pth", "outputs_stats.pth")
+_PACKAGES = ("lmdeploy", "torch", "transformers")
+
+
+@dataclass(frozen=True, slots=True)
+class _Calibration:
+    """What `auto_awq` is to calibrate with; `samples` are [1, seqlen] LongTensors, None for a hub's set."""
+
+    name: str
+    sha256: str | None
+    samples: list[Any] | None
+
+
+def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    """The job: arguments are `source`, `scratch`, `target` (folders) and `options` (AwqOptions)."""
+    options = AwqOptions(**arguments["options"])
+    source, scratch, target = (Path(arguments[name]) for name in ("source", "scratch", "target"))
+    started_at, began = datetime.now(UTC), time.monotonic()
+    before = read_checkpoint(source)
+    scratch.mkdir(parents=True)
+    report("loading lmdeploy")
+    try:
+        calibration = _calibration(options, source, report)
+        _auto_awq(options, source, scratch, before, calibration, report)
+    except LMDynoError:
+        raise
+    except Exception as exc:
+        traceback.print_exc()
+        if known := explain(traceback.format_exc()):
+            raise known from exc
+        raise
+    report("checking the result", 0.98)
+    for name in _STATISTICS:
+        (scratch / name).unlink(missing_ok=True)
+    provenance = Provenance(
+        source=str(source),
+        source_config_sha256=hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
+        started_at=started_at.isoformat(timespec="seconds"),
+        duration_s=round(time.monotonic() - began, 1),
+        source_bytes=before.weight_bytes,
+        result_bytes=read_checkpoint(scratch).weight_bytes,
+        **_settings(options, calibration),
+    )
+    provenance.write(scratch)
+    _publish(scratch, target)
+    return {
+        "path": str(target),
+        "source_bytes": provenance.source_bytes,
+        "result_bytes": provenance.result_bytes,
+    }
+
+
+def _settings(options: AwqOptions, calibration: _Calibration) -> dict[str, Any]:
+    without_data = options.source is CalibrationSource.NONE
+    return {
+        "tool": "lmdeploy auto_awq",
+        "calibration": calibration.name,
+        "calibration_sha256": calibration.sha256,
+        "samples": 0 if without_data else options.samples,
+        "seqlen": None if without_data else options.seqlen,
+        "search_scale": options.search_scale and not without_data,
+        "batch_size": options.batch_size,
+        "dtype": options.dtype,
+        "bits": _BITS,
+        "group_size": GROUP_SIZE,
+        "versions": {package: version(package) for package in _PACKAGES},
+        "device": _device_name(options),
+    }
+
+
+def _auto_awq(
+    options: AwqOptions,
+    source: Path,
+    scratch: Path,
+    facts: CheckpointFacts,
+    calibration: _Calibration,
+    report: Report,
+) -> None:
+    import lmdeploy.lite.apis.calibrate as calibrate_module
+    import torch
+    from lmdeploy.lite.apis.auto_awq import auto_awq
+
+    on_gpu = options.device != "cpu"
+    if not on_gpu:
+        # LMDeploy prints CUDA's peak memory after each layer, which raises where there is no CUDA.
+        torch.cuda.max_memory_allocated = lambda *_args, **_kwargs: 0
+    if calibration.samples is not None:
+        # auto_awq has no argument for data of one's own; this name is where it looks its set up.
+        calibrate_module.get_calib_loaders = lambda *_args, **_kwargs: calibration.samples
+    without_data = options.source is CalibrationSource.NONE
+    progress = PassProgress(
+        facts.layers, calibrates=not without_data, search_scale=options.search_scale, on_gpu=on_gpu
+    )
+
+    def follow(line: str) -> None:
+        if told := progress.take(line):
+            report(*told)
+
+    named = options.source is CalibrationSource.NAMED_SET
+    report("loading the weights", 0.0)
+    with contextlib.redirect_stdout(_Lines(sys.stdout, follow)):
+        auto_awq(
+            str(source),
+            work_dir=str(scratch),
+            # Checked against LMDeploy's list even where the data is ours.
+            calib_dataset=options.calibration if named else "wikitext2",
+            calib_samples=0 if without_data else options.samples,
+            calib_seqlen=options.seqlen,
+            batch_size=options.batch_size,
+            w_bits=_BITS,
+            w_group_size=GROUP_SIZE,
+            search_scale=options.search_scale,
+            device="cuda" if on_gpu else "cpu",
+            dtype=options.dtype,
+        )
+
+
+def _calibration(options: AwqOptions, source: Path, report: Report) -> _Calibration:
+    match options.source:
+        case CalibrationSource.NONE | CalibrationSource.NAMED_SET:
+            return _Calibration(options.calibration, None, None)
+        case CalibrationSource.PYTHON_DOCS:
+            text = python_docs()
+        case CalibrationSource.FILE:
+            text = read_text(Path(options.calibration))
+    report("reading the calibration text")
+    return _Calibration(text.name, text.sha256, _samples(text, source, options.samples, options.seqlen))
+
+
+def _samples(text: CalibrationText, source: Path, samples: int, seqlen: int) -> list[Any]:
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokens: list[int] = []
+    for document in text.documents:
+        if isinstance(document, str):
+            plain = document
+        elif tokenizer.chat_template is None:
+            raise InputError(
+                "The calibration file holds conversations, and the model has no chat template",
+                hint="Use a file with plain text.",
+                code="calibration-unreadable",
+            )
+        else:
+            plain = tokenizer.apply_chat_template(document, tokenize=False)
+        tokens += tokenizer(plain, add_special_tokens=False, verbose=False).input_ids
+    return [
+        torch.tensor([tokens[start : start + seqlen]])
+        for start in sample_starts(len(tokens), samples, seqlen)
+    ]
+
+
+def _publish(scratch: Path, target: Path) -> None:
+    try:
+        scratch.rename(target)
+    except OSError as exc:
+        raise InputError(
+            f"The result could not be moved to {target}: {exc.strerror}",
+            hint="Remove what is there, or choose another folder.",
+            code="result-exists",
+        ) from exc
+
+
+def _device_name(options: AwqOptions) -> str:
+    if options.device == "cpu":
+        return "cpu"
+    import torch
+
+    return str(torch.cuda.get_device_name())
+
+
+class _Lines(io.TextIOBase):
+    """Passes text on, and every finished line to a function as well."""
+
+    def __init__(self, stream: Any, take: Callable[[str], None]) -> None:  # noqa: ANN401 - typeshed's TextIO
+        self._stream = stream
+        self._take = take
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._take(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(run(quantize))

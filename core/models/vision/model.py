@@ -1,0 +1,290 @@
+"""Which models see: what their pictures cost, and which engines serve them.
+
+Read from a checkpoint's config.json and its processor's files; loads no weights and no engine library. The
+launch table (`core.engines.launch.table`) and everything that offers lanes for pictures go by this.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from core.domain.specs import EngineKind, LaneSpec, Weights
+from core.domain.turns import ErrorInfo
+from core.errors import InputError
+from core.models.checkpoint import checkpoint_folder, read_json, text_config
+from core.models.vision.cost import FixedSize, NativeResolution, PictureCost, Preprocessing, Tiles
+
+__all__ = ["PictureCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
+
+CHAT_TEMPLATE_FILE = "lmdeploy_chat_template.json"
+"""A `ChatTemplateConfig` of LMDeploy that a checkpoint may bring along."""
+
+_TURBOMIND = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ})
+_EVERY_ENGINE = _TURBOMIND | {EngineKind.PYTORCH, EngineKind.TRANSFORMERS}
+_NOT_TURBOMIND = _EVERY_ENGINE - _TURBOMIND
+_ONLY_TRANSFORMERS = frozenset({EngineKind.TRANSFORMERS})
+SERVED_BY: Mapping[str, frozenset[EngineKind]] = {
+    "LlavaForConditionalGeneration": _NOT_TURBOMIND,
+    "LlavaNextForConditionalGeneration": _NOT_TURBOMIND,
+    "Qwen2VLForConditionalGeneration": _EVERY_ENGINE,
+    "Qwen2_5_VLForConditionalGeneration": _EVERY_ENGINE,
+    "Qwen3VLForConditionalGeneration": _NOT_TURBOMIND,
+    "Qwen3VLMoeForConditionalGeneration": _NOT_TURBOMIND,
+    "Qwen3_5ForConditionalGeneration": _EVERY_ENGINE,
+    "InternVLForConditionalGeneration": _EVERY_ENGINE,
+    "Gemma3ForConditionalGeneration": _NOT_TURBOMIND,
+    "Glm4vForConditionalGeneration": _NOT_TURBOMIND,
+    "Llama4ForConditionalGeneration": _NOT_TURBOMIND,
+    # With code of their own in the checkpoint, which `transformers serve` does not take.
+    "InternVLChatModel": _EVERY_ENGINE - _ONLY_TRANSFORMERS,
+    "MiniCPMV": frozenset({EngineKind.PYTORCH}),
+    "Phi3VForCausalLM": frozenset({EngineKind.PYTORCH}),
+    # LLaVA's first form; its llava-hf conversion is what engines take today.
+    "LlavaLlamaForCausalLM": frozenset(),
+    "LlavaMistralForCausalLM": frozenset(),
+}
+"""The engines of each vision architecture: LMDeploy 0.18 (`turbomind/supported_models.py`,
+`pytorch/models/module_map.py`) and transformers 5.23. One that is not listed is left to transformers."""
+
+_LLAVA = "LlavaForConditionalGeneration"
+_ENGINE_NAMES = {
+    EngineKind.TRANSFORMERS: "transformers",
+    EngineKind.TURBOMIND: "TurboMind",
+    EngineKind.AWQ: "TurboMind",
+    EngineKind.PYTORCH: "LMDeploy's PyTorch engine",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VisionModel:
+    """What a checkpoint's files tell about the pictures it takes."""
+
+    architecture: str
+    served_by: frozenset[EngineKind]
+    lmdeploy_chat_template: str | None
+    """What LMDeploy's `--chat-template` needs: a file, or a template's name; None to let it find its own."""
+    context_tokens: int | None
+    """The longest context that the model was made for; None if its config names none."""
+    preprocessing: Preprocessing | None = None
+    """None for an architecture whose arithmetic is not known here."""
+
+    def cost(self, width_px: int, height_px: int) -> PictureCost | None:
+        """What a picture of that size becomes; None where that is not known."""
+        return self.preprocessing.cost(width_px, height_px) if self.preprocessing else None
+
+
+def vision_of(checkpoint: str) -> VisionModel | None:
+    """The vision side of a checkpoint; None for a text-only one, and for one that can't be read here.
+
+    Cheap to call often: files are read again only when they change. Thread-safe.
+    """
+    try:
+        return _vision_of(checkpoint)
+    except InputError:
+        return None
+
+
+def refusal(lane: LaneSpec) -> ErrorInfo | None:
+    """Why the lane takes no pictures and what to do instead; None if nothing speaks against sending them.
+
+    Nothing is known of a checkpoint that is not on this machine, and of a server that nobody described.
+    """
+    if lane.endpoint:
+        return _TEXT_ONLY_ENDPOINT if lane.endpoint.vision is False else None
+    if lane.model is None:
+        return None
+    if lane.weights is Weights.GGUF:
+        return _text_only(f"The GGUF form of {lane.model.name} that the lane loads has no vision part")
+    try:
+        vision = _vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)
+    except InputError:
+        return None
+    if vision is None:
+        return _text_only(f"{lane.model.name} is a text-only model: it takes no pictures")
+    return _unless_served(lane, vision)
+
+
+def not_served(lane: LaneSpec) -> ErrorInfo | None:
+    """Why the lane's engine can't serve its vision model at all; None for any other lane."""
+    vision = lane_vision(lane)
+    return _unless_served(lane, vision) if vision else None
+
+
+def is_vision(lane: LaneSpec) -> bool:
+    """Whether the lane is one for pictures, by its checkpoint or by what was written about its endpoint."""
+    if lane.endpoint:
+        return lane.endpoint.vision is True
+    return lane_vision(lane) is not None
+
+
+def lane_vision(lane: LaneSpec) -> VisionModel | None:
+    """The vision side of what the lane loads; None as for `vision_of`, for a GGUF form and for endpoints."""
+    if lane.model is None or lane.weights is Weights.GGUF:
+        return None
+    return vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)
+
+
+def _unless_served(lane: LaneSpec, vision: VisionModel) -> ErrorInfo | None:
+    if lane.kind in vision.served_by:
+        return None
+    others = [f'"{kind}"' for kind in EngineKind if kind in vision.served_by and kind is not EngineKind.AWQ]
+    if others:
+        hint = f"Set the lane's engine to {' or '.join(others)}."
+    else:
+        hint = "Use a form of the model that transformers knows, such as one of the llava-hf checkpoints."
+    return ErrorInfo(
+        "engine-without-vision", f"{_ENGINE_NAMES[lane.kind]} does not serve {vision.architecture}", hint
+    )
+
+
+def _text_only(message: str) -> ErrorInfo:
+    return ErrorInfo(
+        "text-only",
+        message,
+        "Choose a lane with a vision model, or ask without pictures.",
+    )
+
+
+_TEXT_ONLY_ENDPOINT = ErrorInfo(
+    "text-only",
+    "The lanes file says that this endpoint takes no pictures",
+    "Choose another lane, or remove `vision = false` from it if that is wrong.",
+)
+
+_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    CHAT_TEMPLATE_FILE,
+)
+
+
+def _vision_of(checkpoint: str) -> VisionModel | None:
+    """Like `vision_of`, but raises InputError for a checkpoint that can't be read here."""
+    folder = checkpoint_folder(checkpoint)
+    return _read(folder, tuple(_changed_ns(folder / name) for name in _FILES))
+
+
+def _changed_ns(file: Path) -> int | None:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _read(folder: Path, _changed: tuple[int | None, ...]) -> VisionModel | None:
+    config = read_json(folder / "config.json")
+    architecture = next(iter(config.get("architectures") or ()), "unknown")
+    if architecture not in SERVED_BY and not isinstance(config.get("vision_config"), dict):
+        return None
+    served_by = SERVED_BY.get(architecture, _ONLY_TRANSFORMERS)
+    tower = _section(config, "vision_config").get("model_type", "clip_vision_model")
+    if architecture == _LLAVA and tower != "clip_vision_model":
+        served_by = _ONLY_TRANSFORMERS  # LMDeploy's LLaVA builds no other tower (`pytorch/models/llava.py`)
+    return VisionModel(
+        architecture=architecture,
+        served_by=served_by,
+        lmdeploy_chat_template=_chat_template(folder, architecture),
+        context_tokens=text_config(config).get("max_position_embeddings"),
+        preprocessing=_preprocessing(folder, architecture, config),
+    )
+
+
+def _chat_template(folder: Path, architecture: str) -> str | None:
+    """What LMDeploy must be told, since it knows LLaVA-1.5 by its folder's name alone.
+
+    The checkpoint's own template, which it takes otherwise, puts out nothing for the plain text it is given.
+    """
+    own = folder / CHAT_TEMPLATE_FILE
+    if own.is_file():
+        return str(own)
+    if architecture != _LLAVA:
+        return None
+    template = _hub_template(folder)
+    return "llava-v1" if template is None or ("USER:" in template and "ASSISTANT:" in template) else None
+
+
+def _hub_template(folder: Path) -> str | None:
+    """The checkpoint's own chat template; None if it has none."""
+    plain = folder / "chat_template.jinja"
+    if plain.is_file():
+        return plain.read_text("utf-8", "replace")
+    for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
+        template = _optional_json(folder / name).get("chat_template")
+        if isinstance(template, str):
+            return template
+    return None
+
+
+def _preprocessing(folder: Path, architecture: str, config: Mapping[str, Any]) -> Preprocessing | None:
+    """Made from what the files say; None if they lack what the arithmetic needs."""
+    make = _PREPROCESSING.get(architecture)
+    processor = _optional_json(folder / "processor_config.json")
+    # Newer checkpoints nest the image processor's settings, and transformers prefers those.
+    images = _section(processor, "image_processor") or _optional_json(folder / "preprocessor_config.json")
+    try:
+        return make(config, processor, images) if make else None
+    except (LookupError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _llava(config: Mapping[str, Any], _processor: Mapping[str, Any], images: Mapping[str, Any]) -> FixedSize:
+    vision = _section(config, "vision_config")
+    # What the config leaves out is CLIP ViT-L/14 at 336 pixels (`LlavaConfig`).
+    side = int(vision.get("image_size", 336))
+    size = (images.get("do_center_crop", True) and images.get("crop_size")) or images.get("size") or {}
+    size = {"height": size, "width": size} if isinstance(size, int) else size
+    has_class_token = "siglip" not in str(vision.get("model_type", "clip"))
+    keeps_it = config.get("vision_feature_select_strategy", "default") == "full"
+    return FixedSize(
+        width_px=int(size.get("width", side)),
+        height_px=int(size.get("height", side)),
+        patch_size=int(vision.get("patch_size", 14)),
+        extra_tokens=int(has_class_token) - int(not keeps_it),
+    )
+
+
+def _qwen_vl(
+    _config: Mapping[str, Any], _processor: Mapping[str, Any], images: Mapping[str, Any]
+) -> NativeResolution:
+    size = _section(images, "size")
+    return NativeResolution(
+        patch_size=int(images.get("patch_size", 14)),
+        merge_size=int(images.get("merge_size", 2)),
+        min_pixels=int(images.get("min_pixels") or size.get("shortest_edge") or 56 * 56),
+        max_pixels=int(images.get("max_pixels") or size.get("longest_edge") or 28 * 28 * 1280),
+    )
+
+
+def _internvl(_config: Mapping[str, Any], processor: Mapping[str, Any], images: Mapping[str, Any]) -> Tiles:
+    size = _section(images, "size")
+    return Tiles(
+        tile_width_px=int(size["width"]),
+        tile_height_px=int(size["height"]),
+        min_tiles=int(images.get("min_patches") or 1),
+        max_tiles=int(images.get("max_patches") or 12),
+        tokens_per_tile=int(processor.get("image_seq_length", 256)),
+    )
+
+
+_PREPROCESSING: Mapping[str, Callable[..., Preprocessing]] = {
+    _LLAVA: _llava,
+    "Qwen2VLForConditionalGeneration": _qwen_vl,
+    "Qwen2_5_VLForConditionalGeneration": _qwen_vl,
+    "InternVLForConditionalGeneration": _internvl,
+}
+
+
+def _optional_json(file: Path) -> Mapping[str, Any]:
+    return read_json(file) if file.is_file() else {}
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = values.get(name)
+    return inner if isinstance(inner, dict) else {}

@@ -1,0 +1,243 @@
+"""A run as a JSON document, and back.
+
+`points` are for reading; the raw passes and requests, which an export holds and `bench --json` only with
+`--raw`, are what an import computes everything from again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, TypeVar
+
+from core.bench.planning.plan import BenchPlan
+from core.bench.results.definitions import Tool
+from core.bench.results.points import Point
+from core.bench.results.result import BenchResult
+from core.bench.statistics import Distribution, Interval, Ratio
+from core.codec import decode, encode
+from core.domain.bench import (
+    BenchPass,
+    BenchRecord,
+    BenchRequest,
+    BenchRun,
+    LaneFacts,
+    LoadLevel,
+    RunState,
+)
+from core.domain.turns import ErrorInfo, Machine
+from core.errors import InputError
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """What a run was measured on and with."""
+
+    lmdyno: str
+    machine: Machine | None
+    lanes: tuple[LaneFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawFacts:
+    """Every stamp of a run."""
+
+    passes: tuple[BenchPass, ...]
+    requests: tuple[BenchRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A run as a file holds it."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    title: str
+    state: RunState
+    created_at: datetime
+    finished_at: datetime | None
+    error: ErrorInfo | None = None
+    note: str = ""
+    tag: str = ""
+    environment: Environment
+    plan: BenchPlan
+    definition: Tool = Tool.LMDYNO
+    points: tuple[dict[str, Any], ...] = ()
+    speed_ups: tuple[dict[str, Any], ...] = ()
+    interference: tuple[dict[str, Any], ...] = ()
+    saturation: Mapping[str, int] = field(default_factory=dict)
+    raw: RawFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    schema_version: int
+
+
+def to_json(result: BenchResult, record: BenchRecord, *, raw: bool) -> bytes:
+    """The document of a run; with `raw` it can be imported again."""
+    run = result.run
+    return encode(
+        Document(
+            id=run.id,
+            title=run.title,
+            state=run.state,
+            created_at=run.created_at,
+            finished_at=run.finished_at,
+            error=run.error,
+            note=run.note,
+            tag=run.tag,
+            environment=Environment(lmdyno=run.lmdyno, machine=run.machine, lanes=run.lanes),
+            plan=result.plan,
+            definition=result.tool,
+            points=tuple(point_json(point) for point in result.points),
+            speed_ups=tuple(
+                {
+                    "lane": each.lane,
+                    "together": each.together,
+                    **_level(each.level),
+                    **_ratio(each.tpot_ratio),
+                }
+                for each in result.speed_ups
+            ),
+            interference=tuple(
+                {"lane": each.lane, **_level(each.level), **_ratio(each.tpot_ratio)}
+                for each in result.interference
+            ),
+            saturation=result.saturation,
+            raw=RawFacts(passes=record.passes, requests=record.requests) if raw else None,
+        )
+    )
+
+
+def point_json(point: Point) -> dict[str, Any]:
+    """A point under the names of the command line's documentation; seconds, and null for unknown."""
+    counts = point.requests
+    return {
+        "lane": point.lane,
+        "together": point.together,
+        **_level(point.level),
+        "repeats": point.repeats,
+        "requests": {
+            "ok": counts.ok,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+            "by_code": counts.by_code,
+        },
+        "duration_s": point.duration_s,
+        "ttft_s": _distribution(point.ttft_s),
+        "tpot_s": _distribution(point.tpot_s),
+        "itl_s": _distribution(point.itl_s),
+        "icl_s": _distribution(point.icl_s),
+        "e2e_s": _distribution(point.e2e_s),
+        "delay_s": _distribution(point.delay_s),
+        "queue_s": {"mean": point.queue_s.mean_s, "n": point.queue_s.n} if point.queue_s else None,
+        "decode_tok_per_s": _distribution(point.decode_tok_per_s),
+        "e2e_tok_per_s": _distribution(point.e2e_tok_per_s),
+        "prompt_tokens": point.prompt_tokens,
+        "pictures_per_request": point.pictures_per_request,
+        "picture_tokens": point.picture_tokens,
+        "output_tokens": point.output_tokens,
+        "system_tok_per_s": point.system_tok_per_s,
+        "req_per_s": point.req_per_s,
+        "sent_req_per_s": point.sent_req_per_s,
+        "goodput_req_per_s": point.goodput_req_per_s,
+        "goodput_ratio": point.goodput_ratio,
+        "energy_j": point.energy_j,
+        "energy_j_per_token": point.energy_j_per_token,
+        "peak_gpu_bytes": point.peak_gpu_bytes,
+        "peak_resident_bytes": point.peak_resident_bytes,
+        "stability": {
+            name: {
+                "n": each.n,
+                "mean": each.mean,
+                "interval_95": _interval(each.interval),
+                "cv_ratio": each.cv_ratio,
+                "band": each.stability,
+            }
+            for name, each in point.stability.items()
+        },
+        "notes": point.notes,
+    }
+
+
+def from_json(data: bytes) -> BenchRecord:
+    """The facts of an exported run.
+
+    Raises InputError: `bad-record` for a document that is none, `newer-schema` for one of a later version,
+    `no-raw-facts` for one without stamps.
+    """
+    version = _read(_Version, data).schema_version
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"The run was exported by a newer LMDyno (schema {version}, this one knows {SCHEMA_VERSION})",
+            hint="Update LMDyno.",
+            code="newer-schema",
+        )
+    document = _read(Document, data)
+    if document.raw is None:
+        raise InputError(
+            "The file holds figures, but not the stamps they were computed from",
+            hint="Export with `python -m core runs export`, or measure with `bench --raw --json FILE`.",
+            code="no-raw-facts",
+        )
+    run = BenchRun(
+        id=document.id,
+        created_at=document.created_at,
+        state=document.state,
+        title=document.title,
+        plan=encode(document.plan).decode(),
+        lmdyno=document.environment.lmdyno,
+        machine=document.environment.machine,
+        lanes=document.environment.lanes,
+        finished_at=document.finished_at,
+        error=document.error,
+        imported=True,
+        note=document.note,
+        tag=document.tag,
+    )
+    if run.state is RunState.RUNNING:
+        run = replace(run, state=RunState.STOPPED)
+    return BenchRecord(run=run, passes=document.raw.passes, requests=document.raw.requests)
+
+
+def _read(kind: type[T], data: bytes) -> T:
+    try:
+        return decode(kind, data, otherwise="The file is no exported load test")
+    except InputError as error:
+        raise InputError(
+            error.message,
+            hint="Take the JSON file that an export or `python -m core runs export` wrote.",
+            code=error.code,
+        ) from error
+
+
+def _distribution(found: Distribution | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "mean": found.mean,
+        "mean_interval_95": _interval(found.interval),
+        "p50": found.p50,
+        "p90": found.p90,
+        "p95": found.p95,
+        "p99": found.p99,
+        "min": found.low,
+        "max": found.high,
+        "n": found.n,
+    }
+
+
+def _level(level: LoadLevel) -> dict[str, Any]:
+    return {"concurrency": level.concurrency, "rate": level.rate_req_per_s}
+
+
+def _ratio(ratio: Ratio) -> dict[str, Any]:
+    return {"tpot_ratio": ratio.value, "interval_95": _interval(ratio.interval)}
+
+
+def _interval(interval: Interval | None) -> tuple[float, float] | None:
+    return (interval.low, interval.high) if interval else None

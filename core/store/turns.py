@@ -1,0 +1,119 @@
+"""The store: every turn with its requests, written as they happen, read back as records."""
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+
+from sqlalchemy import Connection, func, select, update
+
+from core.domain.turns import (
+    ErrorInfo,
+    FinishReason,
+    Machine,
+    Phase,
+    RequestRecord,
+    TurnPlan,
+    TurnRecord,
+    utc_now,
+)
+from core.errors import StoreError
+from core.store import queries, records
+from core.store.access import Access, insert_new
+from core.store.records import ConversationSummary
+from core.store.tables import STILL_OPEN, lanes, machines, messages, requests, turns
+
+__all__ = ["INTERRUPTED", "ConversationSummary", "Store"]
+
+INTERRUPTED = ErrorInfo(
+    code="interrupted",
+    message="The program that recorded this answer ended before the answer did.",
+    hint="What had arrived by then is kept. Ask again for the whole answer.",
+)
+
+
+class Store(Access):
+    """Turns and requests in SQLite or PostgreSQL.
+
+    Every method but the constructor and `close` raises StoreError, and opens the store first if that has not
+    happened yet.
+    """
+
+    def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None:
+        """Record a turn and its requests, all queued; what is stored of it already stays as it is."""
+        planned = [records.initial_record(plan, place) for place in range(len(plan.requests))]
+        with self._writing() as connection:
+            insert_new(connection, machines, records.machine_rows(machine))
+            insert_new(connection, turns, [records.turn_values(plan, machine)])
+            _insert_requests(connection, planned, first_position=0)
+
+    def save_request(self, record: RequestRecord) -> None:
+        """Record how far a request is; its turn must have been saved."""
+        values = records.progress_values(record, utc_now())
+        with self._writing() as connection:
+            saved = connection.execute(update(requests).where(requests.c.id == record.id).values(values))
+            if saved.rowcount == 0:
+                position = _next_position(connection, record.turn_id)
+                _insert_requests(connection, [record], first_position=position)
+
+    def turn(self, turn_id: str) -> TurnRecord | None:
+        """A turn by its id, replaced or not; None if there is none."""
+        with self._reading() as connection:
+            return queries.read_turn(connection, turn_id)
+
+    def conversation(self, conversation_id: str) -> tuple[TurnRecord, ...]:
+        """Its turns, oldest first, without those that a later one replaces."""
+        with self._reading() as connection:
+            return queries.read_conversation(connection, conversation_id)
+
+    def conversations(
+        self, limit: int = 50, *, with_pictures: bool | None = None
+    ) -> tuple[ConversationSummary, ...]:
+        """The conversations, the one with the newest turn first; only those with pictures, or without any."""
+        with self._reading() as connection:
+            return queries.read_conversations(connection, limit, with_pictures)
+
+    def interrupt_unfinished(self, *, exclude: Collection[str] = (), older_than_s: float = 60.0) -> int:
+        """End the requests that a dead meter left open, as failed with `INTERRUPTED`; returns their number.
+
+        Spared are the requests of turns in `exclude` and those saved within the last `older_than_s`, which
+        another process may be working on. One that was ended wrongly recovers when it is saved again.
+        """
+        now = utc_now()
+        with self._writing() as connection:
+            ended = connection.execute(
+                update(requests)
+                .where(
+                    STILL_OPEN,
+                    requests.c.updated_at < now - timedelta(seconds=older_than_s),
+                    requests.c.turn_id.not_in(list(exclude)),
+                )
+                .values(
+                    phase=Phase.DONE,
+                    finish_reason=FinishReason.ERROR,
+                    error=INTERRUPTED,
+                    updated_at=now,
+                )
+            )
+            return ended.rowcount
+
+
+def _insert_requests(connection: Connection, new: Sequence[RequestRecord], *, first_position: int) -> None:
+    now = utc_now()
+    insert_new(connection, lanes, records.lane_rows(record.lane for record in new))
+    threads = [records.message_rows(record.messages) for record in new]
+    insert_new(connection, messages, records.merged(threads))
+    rows = [
+        records.identity_values(record, position, thread) | records.progress_values(record, now)
+        for position, (record, thread) in enumerate(zip(new, threads, strict=True), first_position)
+    ]
+    insert_new(connection, requests, rows)
+
+
+def _next_position(connection: Connection, turn_id: str) -> int:
+    if connection.scalar(select(turns.c.id).where(turns.c.id == turn_id)) is None:
+        raise StoreError(
+            "An answer could not be stored: the store does not have its turn.",
+            hint="It was deleted, or could not be stored when it began.",
+            code="store-unknown-turn",
+        )
+    last = connection.scalar(select(func.max(requests.c.position)).where(requests.c.turn_id == turn_id))
+    return 0 if last is None else last + 1

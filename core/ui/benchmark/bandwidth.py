@@ -1,0 +1,39 @@
+"""Measuring a GPU's memory bandwidth from a page, where the data sheet's stands so far."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from core.bench.roofline.bandwidth import measure_bandwidth
+from core.bench.roofline.reach import Reach
+from core.errors import LMDynoError
+from core.telemetry.gpus import GpuReading
+from core.ui.shared import resources
+from core.ui.shared.components import show_error
+
+
+def offer_bandwidth(found: Sequence[Reach], *, key: str) -> None:
+    """A button, if a GPU of this machine is one of those that only the data sheet is known of."""
+    by_sheet = {name for reach in found if reach.measured is None for name in reach.gpu_names}
+    gpu = next((gpu for gpu in _gpus() if gpu.name in by_sheet), None)
+    if gpu is None or not st.button(
+        "Measure the bandwidth here",
+        key=key,
+        icon=":material/speed:",
+        help=f"Copies within the memory of GPU {gpu.index} for about ten seconds. The limit then is what "
+        "this very card gives.",
+    ):
+        return
+    try:
+        with st.spinner("Copying within the GPU's memory …"):
+            measure_bandwidth(resources.resources().settings, gpu_index=gpu.index)
+    except LMDynoError as error:
+        show_error(error)
+    else:
+        st.rerun()
+
+
+def _gpus() -> tuple[GpuReading, ...]:
+    """The GPUs of the latest sample."""
+    samples = resources.sampler().samples()
+    return samples[-1].gpus if samples else ()

@@ -1,0 +1,113 @@
+"""What the fields of the benchmark's form hold: their first values, a preset's, and the plan they make."""
+
+from collections.abc import Sequence
+from dataclasses import fields as fields_of_class
+from typing import Any
+
+import streamlit as st
+
+from core.bench.planning.plan import BenchPlan
+from core.bench.planning.presets import Preset, preset_plan
+from core.bench.run.job import last_plan
+from core.domain.specs import LaneSpec
+from core.ui.benchmark import form_pictures as bench_pictures
+from core.ui.benchmark import form_prompt_file as bench_prompts
+from core.ui.benchmark.form_fields import PlanFields, fields_of, plan_of, preset_of
+from core.ui.shared import resources
+from core.ui.shared.widget_keys import key_of, renew
+
+LANES = "bench_lanes"
+BASELINE = "bench_baseline"
+_PRESET = "bench_preset"
+_FIELDS = "bench_fields"
+
+
+def read() -> BenchPlan:
+    """The plan that the fields make; raises InputError."""
+    values = {each.name: value_of(each.name) for each in fields_of_class(PlanFields)}
+    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
+
+
+def prepare(lanes: tuple[LaneSpec, ...]) -> None:
+    """Start values of a new session, which a reload begins too: the plan that was started last.
+
+    Before the first the quick look at the lanes that start with the dashboard.
+    """
+    names = [lane.name for lane in lanes]
+    state = st.session_state
+    if LANES not in state and not _repeat_last(names):
+        started = resources.autostarted(lanes, gpu=resources.resources().gpu) or lanes[:1]
+        state[LANES] = [lane.name for lane in started]
+        state[preset_key()] = Preset.QUICK_LOOK
+        _fill(fields_of(preset_plan(Preset.QUICK_LOOK, _picked())))
+    # The lanes file may have changed since the session began.
+    state[LANES] = [name for name in names if name in state[LANES]]
+    if state[LANES] and state.get(BASELINE) not in state[LANES]:
+        state[BASELINE] = state[LANES][0]
+
+
+def take_preset(key: str) -> None:
+    """What was pressed on the widget of that key, which may have made way for a new one meanwhile."""
+    st.session_state[preset_key()] = st.session_state[key]
+    apply_preset()
+
+
+def apply_preset() -> None:
+    """The preset's values into all fields; it may go by the number of lanes."""
+    preset, lanes = st.session_state[preset_key()], _picked()
+    if preset is not None and lanes:
+        renew(_FIELDS)
+        _fill(fields_of(preset_plan(preset, lanes)))
+
+
+def changed() -> None:
+    """A field is no longer the preset's."""
+    if st.session_state[preset_key()] is not None:
+        renew(_PRESET)
+        st.session_state[preset_key()] = None
+    if value_of("title") in tuple(Preset):
+        st.session_state[_key("title")] = ""
+
+
+def preset_key() -> str:
+    """The key of the presets' widget."""
+    return key_of(_PRESET, group=_PRESET)
+
+
+def field(name: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - arguments of widgets
+    """What the widget of a field shares with all others."""
+    return {"key": _key(name), "on_change": changed, "persist_state": "session", **more}
+
+
+def value_of(name: str) -> Any:  # noqa: ANN401 - as the field's widget has it
+    return st.session_state[_key(name)]
+
+
+def _repeat_last(names: Sequence[str]) -> bool:
+    """The values of the plan that was started last into all fields; False if its lanes are not there."""
+    plan, state = last_plan(resources.resources().settings), st.session_state
+    if plan is None or not all(lane.name in names for lane in plan.lanes):
+        return False
+    state[LANES] = [lane.name for lane in plan.lanes]
+    state[BASELINE], state[preset_key()] = plan.lanes[0].name, preset_of(plan)
+    _fill(fields_of(plan))
+    bench_prompts.start_with(plan.workload)
+    bench_pictures.start_with(plan.workload.pictures)
+    return True
+
+
+def _fill(fields: PlanFields) -> None:
+    for each in fields_of_class(PlanFields):
+        st.session_state[_key(each.name)] = getattr(fields, each.name)
+
+
+def _key(name: str) -> str:
+    """The key of a field's widget."""
+    return key_of(f"bench_{name}", group=_FIELDS)
+
+
+def _picked() -> list[LaneSpec]:
+    """The chosen lanes, the baseline first."""
+    baseline = st.session_state.get(BASELINE)
+    chosen = [lane for lane in resources.lanes().lanes if lane.name in st.session_state[LANES]]
+    return sorted(chosen, key=lambda lane: lane.name != baseline)

@@ -1,0 +1,124 @@
+"""Load tests that run or wait: progress, figures and a chart that come from the job and the store.
+
+Whoever opens the page sees the same, also after a reload or a restart of the dashboard.
+"""
+
+import streamlit as st
+
+from core import units
+from core.bench.results.live import finished_part, newest_pass
+from core.bench.run.job import JOB_KIND, running_benches
+from core.charts.requests import incoming_chart
+from core.domain.bench import BenchRecord
+from core.errors import LMDynoError, StoreError
+from core.jobs.book import Jobs
+from core.jobs.records import JobState, JobStatus
+from core.ui.benchmark.result_tables import pass_text, show_points
+from core.ui.shared import resources
+from core.ui.shared.components import color_of, escape, show_error
+from core.ui.shared.job_panel import show_job
+
+FINISHED = "bench_finished"
+"""Session state: the run that has just ended, whose result is wanted."""
+_KNOWN = "bench_known_as_running"
+_REFRESH_S = 1.0
+_CHART_S = 3.0
+"""A changed plotly chart replaces the old one, which costs the machine being measured some work."""
+_IDLE_S = 4.0
+"""How soon a run that another session started is seen."""
+
+
+def show_live() -> None:
+    """All runs that go on or wait, the oldest first; refreshes itself."""
+    running = _running()
+    ids = {status.id for status in running}
+    if ended := st.session_state.get(_KNOWN, set()) - ids:
+        st.session_state[FINISHED] = next(iter(ended))
+    st.session_state[_KNOWN] = ids
+    _show_failed_start(running)
+    st.fragment(_show_jobs, run_every=_REFRESH_S if running else _IDLE_S)()
+    if any(status.state is JobState.RUNNING for status in running):
+        st.fragment(_show_course, run_every=_CHART_S)()
+
+
+def _running() -> tuple[JobStatus, ...]:
+    return running_benches(resources.resources().settings)[::-1]
+
+
+def _show_failed_start(running: tuple[JobStatus, ...]) -> None:
+    """A job that failed before there was a run to show: the newest one only."""
+    if running:
+        return
+    newest = next(iter(Jobs(resources.resources().settings).statuses(JOB_KIND)), None)
+    if newest is None or newest.state is not JobState.FAILED or _has_run(newest.id):
+        return
+    with st.container(border=True):
+        show_job(newest)
+
+
+def _has_run(run_id: str) -> bool:
+    try:
+        return resources.bench_runs().run(run_id) is not None
+    except StoreError:
+        return False
+
+
+def _show_jobs() -> None:
+    running = _running()
+    if {status.id for status in running} != st.session_state[_KNOWN]:
+        st.rerun()  # the whole page: form, result and the pace of refreshing follow
+    for status in running:
+        with st.container(border=True):
+            show_job(status, end="Stop", show_detail=_show_figures)
+
+
+def _show_figures(status: JobStatus) -> None:
+    """The pass under way in figures."""
+    record = _record(status)
+    progress = newest_pass(record) if record else None
+    if progress is None:
+        return
+    st.caption(f"Newest point: {escape(pass_text(progress.each))}")
+    with st.container(horizontal=True, gap="small"):
+        for label, value, meaning in (
+            ("Answered", units.count(progress.answered), "Requests of the pass under way, without warm-up."),
+            ("Failed", units.count(progress.failed), "Requests of the pass under way."),
+            ("TTFT, p50", units.milliseconds(progress.ttft_s), "Of the answered requests of this pass."),
+            ("TPOT, p50", units.milliseconds(progress.tpot_s), "Of the answered requests of this pass."),
+            (
+                "System speed",
+                units.tok_per_s(progress.system_tok_per_s),
+                "Output tokens of the answered requests, from the start of the pass to the last answer.",
+            ),
+        ):
+            st.metric(label, value, help=meaning, width="content")
+
+
+def _show_course() -> None:
+    """Each answer so far as a dot, and the points that are complete."""
+    status = next((each for each in _running() if each.state is JobState.RUNNING), None)
+    record = _record(status) if status else None
+    if record is None or not record.passes:
+        return
+    names = [facts.lane.name for facts in record.run.lanes]
+    st.plotly_chart(
+        incoming_chart(record.requests, record.passes, {name: color_of(name) for name in names}),
+        key="bench_live_chart",
+        config={"displayModeBar": False},
+        alt=f"TTFT and TPOT of the answers so far, by lane: {', '.join(names)}",
+    )
+    complete = finished_part(record)
+    if complete.requests:
+        show_points(resources.run_records().result(complete))
+
+
+def _record(status: JobStatus) -> BenchRecord | None:
+    """What is stored of a run; None before there is anything, and while the store can't be read."""
+    if status.state is not JobState.RUNNING:
+        return None
+    try:
+        return resources.run_records().record(status.id)
+    except LMDynoError as error:
+        if error.code != "no-such-run":
+            show_error(error)
+        return None

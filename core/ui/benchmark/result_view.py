@@ -1,0 +1,72 @@
+"""A run as a visitor has chosen to look at it, and how its charts are drawn."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from core.bench.results.result import BenchResult
+from core.charts.load import Figure
+from core.domain.bench import BenchRecord
+from core.reports.run_html import report_html
+from core.reports.run_json import to_json
+from core.reports.run_table import to_csv, to_parquet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    key: str
+    """Prefix of the widgets' keys."""
+    record: BenchRecord
+    result: BenchResult
+    colors: Mapping[str, str]
+    statistic: str
+    log: bool
+    picture: str
+    """What the charts' camera saves: `png` or `svg`."""
+
+    def show(self, figure: Figure, name: str, alt: str) -> None:
+        """Draw a chart; `name` is unique within the run."""
+        config = chart_tools(self.picture, f"lmdyno-{self.record.run.id[:8]}-{name}")
+        st.plotly_chart(figure, key=f"{self.key}_{name}", config=config, alt=alt)
+
+
+def chart_tools(picture: str, filename: str) -> dict[str, Any]:
+    """plotly's tools above a chart; the camera saves a `picture`, which is `png` or `svg`."""
+    return {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "modeBarButtons": [["toImage", "resetScale2d"]],  # zooming goes by dragging
+        "toImageButtonOptions": {"format": picture, "filename": filename, "scale": 2},
+    }
+
+
+def show_exports(view: View) -> None:
+    record, result, colors = view.record, view.result, view.colors
+    formats: dict[str, tuple[Callable[[], bytes], str, str]] = {
+        "JSON": (
+            lambda: to_json(result, record, raw=True),
+            "application/json",
+            "Everything, with every stamp: it can be imported again.",
+        ),
+        "CSV": (lambda: to_csv(record).encode(), "text/csv", "A row a request."),
+        "Parquet": (lambda: to_parquet(record), "application/vnd.apache.parquet", "A row a request."),
+        "HTML": (
+            lambda: report_html(result, record, colors).encode(),
+            "text/html",
+            "A report with interactive charts that opens without a network.",
+        ),
+    }
+    with st.container(horizontal=True):
+        for name, (make, mime, meaning) in formats.items():
+            st.download_button(
+                name,
+                data=make,
+                file_name=f"lmdyno-{record.run.id}.{name.lower()}",
+                mime=mime,
+                icon=":material/download:",
+                key=f"{view.key}_export_{name.lower()}",
+                help=meaning,
+                on_click="ignore",
+            )

@@ -1,0 +1,75 @@
+"""What will come of the benchmark's form, and the button that starts it."""
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from core import units
+from core.bench.planning.estimate import Speed, estimated_s, speed_of
+from core.bench.planning.plan import BenchPlan
+from core.bench.planning.wording import advice, described
+from core.bench.run.job import running_benches, start_bench
+from core.errors import LMDynoError, StoreError
+from core.ui.benchmark import form_state as bench_values
+from core.ui.shared import resources
+from core.ui.shared.components import escape, show_error
+
+
+def show_start() -> None:
+    """What will be done, for how long, what speaks against it, and Start; or what is wrong in the form."""
+    plan = None
+    try:
+        plan = bench_values.read()
+    except LMDynoError as error:
+        show_error(error)
+    else:
+        _show_outlook(plan)
+    is_busy = bool(running_benches(resources.resources().settings))
+    is_wanted = st.button(
+        "Start after the one that runs" if is_busy else "Start",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=plan is None,
+        key="bench_start",
+    )
+    if is_wanted and plan:
+        _start(plan)
+
+
+def _start(plan: BenchPlan) -> None:
+    made = resources.resources()
+    try:
+        with st.spinner("Starting"):
+            start_bench(made.settings, plan, gpu=made.gpu)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _show_outlook(plan: BenchPlan) -> None:
+    speeds = _speeds(plan)
+    known = (
+        "by earlier runs" if len(speeds) == len(plan.lanes) else "a guess, before these lanes were measured"
+    )
+    st.markdown(
+        f"{escape(described(plan))} Takes about **{units.duration(estimated_s(plan, speeds))}** ({known}), "
+        "and the time to start engines that don't run."
+    )
+    notes = [
+        f"{lane.name} can't run here: {reason.message}. {reason.hint}"
+        for lane in plan.lanes
+        if (reason := resources.unfit(lane))
+    ]
+    notes += advice(plan, gpu=resources.resources().gpu, speeds=speeds)
+    if notes:
+        st.markdown("  \n".join(f":orange[:material/warning:] {escape(note)}" for note in notes))
+
+
+def _speeds(plan: BenchPlan) -> Mapping[str, Speed]:
+    """Of the lanes that were measured before, by name."""
+    try:
+        found = {lane.name: speed_of(resources.bench_runs().first_requests(lane)) for lane in plan.lanes}
+    except StoreError:
+        return {}  # the page says below what is wrong with the store
+    return {name: speed for name, speed in found.items() if speed is not None}

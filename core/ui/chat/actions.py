@@ -1,0 +1,115 @@
+"""What a room's buttons do. All are widget callbacks: Streamlit runs each of them exactly once a click.
+
+Starting and stopping a turn are acts upon the meter. Drawing never starts or stops anything.
+"""
+
+import logging
+from threading import Lock
+
+import streamlit as st
+
+from core.domain.pictures import Picture
+from core.domain.turn_planning import plan_turn, planned_record
+from core.domain.turns import ErrorInfo, TurnRecord
+from core.errors import EngineError, LMDynoError
+from core.ui.chat import attachments
+from core.ui.chat import conversation as conversations
+from core.ui.chat import session as chat_session
+from core.ui.chat import settings as chat_controls
+from core.ui.chat.room import Room
+from core.ui.shared import resources
+from core.ui.shared.picture_text import refuse_misfits
+
+log = logging.getLogger(__name__)
+
+_sending = Lock()
+"""Makes "one turn at a time" hold: Streamlit lets a new script thread of a session begin before the old one
+has ended."""
+
+
+def submit(room: Room) -> None:
+    """Send what the prompt holds together with the tray; pictures without a question go into the tray.
+
+    What can't be sent is put back into the prompt.
+    """
+    said = st.session_state[room.key("prompt")]
+    if said is None:
+        return
+    text = said if isinstance(said, str) else said.text
+    chat = chat_session.chat(room)
+    chat.problems = ()
+    if not isinstance(said, str):
+        attachments.add_files(room, said.files)
+        if not text.strip() and said.files:
+            return
+    if chat.problems or not send(room, text, chat.tray):
+        st.session_state[room.key("prompt")] = text
+    else:
+        chat.tray = ()
+
+
+def ask(room: Room, prompt: str) -> None:
+    """Send a prompt that was not written into the prompt's field."""
+    send(room, prompt)
+
+
+def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replaces: str | None = None) -> bool:
+    """Start a turn with the settings of the moment, unless one of the conversation still runs.
+
+    A problem is kept for the page to show. Returns whether the turn was started.
+    """
+    chat = chat_session.chat(room)
+    chat.problems = ()
+    with _sending:
+        conversation = conversations.load(chat)
+        if conversation.running:
+            st.toast(
+                "Answers are still coming. Wait for them, or stop them with Esc.", icon=":material/info:"
+            )
+            return False
+        try:
+            plan = plan_turn(
+                prompt,
+                chat_controls.read(room, resources.lanes().lanes),
+                conversation_id=chat.conversation_id,
+                turns=conversation.turns,
+                pictures=pictures,
+                replaces=replaces,
+            )
+            refuse_misfits(plan)
+            start_engines([request.lane.name for request in plan.requests if request.lane.is_local])
+            resources.meter().start(plan)
+        except LMDynoError as error:
+            chat.problems = (ErrorInfo.of(error),)
+            return False
+        chat.turns[plan.id] = planned_record(plan)
+        resources.started().add(plan.conversation_id, plan.id)
+    chat_session.show_address(chat.conversation_id)
+    return True
+
+
+def start_engines(lanes: list[str]) -> None:
+    """Bring up what isn't running. An engine that can't start becomes its own lane's error in the turn."""
+    for lane in lanes:
+        try:
+            resources.manager().ensure(lane)
+        except EngineError as error:
+            log.warning("engine not started lane=%s code=%s", lane, error.code)
+
+
+def regenerate(room: Room, turn: TurnRecord) -> None:
+    send(room, turn.prompt, turn.pictures, replaces=turn.id)
+
+
+def edited_key(turn: TurnRecord) -> str:
+    return f"edited_prompt_{turn.id}"
+
+
+def send_edited(room: Room, turn: TurnRecord) -> None:
+    send(room, st.session_state[edited_key(turn)], turn.pictures, replaces=turn.id)
+
+
+def stop(turn_ids: list[str]) -> None:
+    """The explicit act: every lane of these turns ends, its text so far is kept."""
+    for turn_id in turn_ids:
+        resources.meter().cancel(turn_id)

@@ -1,0 +1,244 @@
+"""The answers of a turn, a column for each lane, streaming at the same time.
+
+Each lane that is not done runs in a parallel fragment and follows its request. Following is only looking: a
+script run that ends, for whatever reason, changes nothing about the request.
+"""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass, field
+from threading import Event
+from time import monotonic, sleep
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core import units
+from core.domain.turns import Phase, RequestRecord, TurnRecord
+from core.engines.registry import EngineState
+from core.errors import LMDynoError
+from core.meter.protocol import Update
+from core.ui.chat import conversation as conversations
+from core.ui.chat import session as chat_session
+from core.ui.chat.figures import Standing, show_figures, standings
+from core.ui.chat.live_text import LiveText, show_text
+from core.ui.engines import actions as engine_actions
+from core.ui.engines.status import show_log
+from core.ui.shared import resources
+from core.ui.shared.components import describe_lane, escape, lane_label, show_error
+
+ANSWER_HEIGHT_PX = 300
+MIN_LANE_WIDTH_PX = 210
+ONE_ROW_LANES = 4
+SHORT_TEXT_CHARS = 500
+STATUS_INTERVAL_S = 0.5
+YIELD_S = 0.02
+"""How soon a click is noticed while nothing is drawn."""
+
+
+@dataclass(slots=True)
+class RunningLane:
+    """A lane that is being followed in a fragment of its own."""
+
+    request: RequestRecord
+    """The final record once the request is done and drawn."""
+    ended: Event = field(default_factory=Event)
+    """Set when nothing more will be drawn, for whatever reason."""
+
+
+def show_lanes(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[RunningLane]:
+    """Draw the turn's answers; returns the lanes that still run."""
+    compare = standings(turn.requests, baseline)
+    compact = not latest and all(len(request.text) < SHORT_TEXT_CHARS for request in turn.requests)
+    height = None if compact else ANSWER_HEIGHT_PX
+    running: list[RunningLane] = []
+    lanes = len(turn.requests)
+    columns = lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
+    grid = st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX)
+    for request in turn.requests:
+        with grid.cell():
+            _show_head(request)
+            if request.phase is Phase.DONE:
+                _show_finished(request, compare.get(request.id), height=height)
+            else:
+                lane = RunningLane(request)
+                running.append(lane)
+                _follow(lane)
+    return running
+
+
+def _show_head(request: RequestRecord) -> None:
+    st.markdown(f"{lane_label(request.lane.name)}  \n:small[:gray[{describe_lane(request.lane)}]]")
+
+
+def wait_until_done(running: list[RunningLane]) -> bool:
+    """Keep the script run alive while lanes stream: a click ends it within `YIELD_S`.
+
+    False if a lane could not be followed to its end.
+    """
+    while not all(lane.ended.is_set() for lane in running):
+        chat_session.tick()
+        sleep(YIELD_S)
+    # A superseded run must end as such here, however its lanes ended: one that ends well would clear the
+    # clicks that belong to the run after it.
+    chat_session.tick()
+    return all(lane.request.phase is Phase.DONE for lane in running)
+
+
+@st.fragment(parallel=True)
+def _follow(lane: RunningLane) -> None:
+    box = _answer_box(lane.request, ANSWER_HEIGHT_PX, running=True)
+    figures = st.container()
+    try:
+        lane.request = _stream(lane.request, box, conversations.updates(lane.request))
+        with figures:
+            show_figures(lane.request)
+    except LMDynoError as error:
+        with figures:
+            show_error(error)
+    finally:
+        lane.ended.set()
+
+
+def _stream(
+    request: RequestRecord, box: DeltaGenerator, updates: Generator[Update | None, None, None]
+) -> RequestRecord:
+    """Draw what comes until the request is done; returns its record."""
+    with box:
+        status = _StatusLine(request)
+        reasoning_place = st.container()
+        reasoning: LiveText | None = None
+        text = LiveText(opened_s=chat_session.opened_s())
+    with closing(updates):
+        for update in updates:
+            chat_session.tick()
+            if update:
+                status.update(update)
+                if update.reasoning and reasoning is None:
+                    with reasoning_place, _reasoning_expander():
+                        reasoning = LiveText(opened_s=chat_session.opened_s())
+                if reasoning:
+                    reasoning.append(update.reasoning)
+                text.append(update.content)
+            final = update is not None and update.record is not None
+            for part in (reasoning, text):
+                if part:
+                    part.draw(final=final)
+            status.draw()
+            if update and update.record:
+                status.clear()
+                with box:
+                    _show_end(update.record)
+                return update.record
+    raise RuntimeError(f"the updates of request {request.id} ended before it was done")
+
+
+def _show_finished(record: RequestRecord, standing: Standing | None, *, height: int | None) -> None:
+    """Every part in the place that it had in `_follow`, whose fragment is a container of its own."""
+    with st.container():
+        with _answer_box(record, height, running=False):
+            st.empty()  # where the status line was
+            with st.container():
+                if record.reasoning:
+                    with _reasoning_expander():
+                        show_text(record.reasoning)
+            show_text(record.text)
+            _show_end(record)
+        with st.container():
+            show_figures(record, standing)
+            if record.error and record.lane.is_local:
+                _offer_restart(record)
+
+
+def _answer_box(request: RequestRecord, height: int | None, *, running: bool) -> DeltaGenerator:
+    key = f"answer_{request.lane.name}_{request.id}"
+    # Not while it is read again: a finished text would jump to its end.
+    return st.container(height=height or "content", border=True, autoscroll=running, key=key)
+
+
+def _reasoning_expander() -> DeltaGenerator:
+    return st.expander("Reasoning", type="compact", icon=":material/psychology:")
+
+
+def _show_end(record: RequestRecord) -> None:
+    """What has to be said where the text ends, or instead of it."""
+    if record.error:
+        show_error(record.error)
+    elif not record.text and not record.reasoning:
+        st.caption("No text: the lane ended without an answer.")
+
+
+def _offer_restart(record: RequestRecord) -> None:
+    """The log and a way to start again, while this lane's engine is down."""
+    known = [lane.name for lane in resources.lanes().lanes]
+    name = record.lane.name
+    if name in known and resources.manager().status(name).state is EngineState.FAILED:
+        show_log(name)
+        st.button(
+            "Start the engine again",
+            icon=":material/restart_alt:",
+            key=f"restart_{record.id}",
+            on_click=engine_actions.restart,
+            args=(name,),
+        )
+
+
+class _StatusLine:
+    """What a lane without text waits for; sent only when it reads differently."""
+
+    def __init__(self, request: RequestRecord) -> None:
+        self._slot = st.empty()
+        self._request = request
+        self._phase = request.phase
+        self._place: int | None = None
+        self._since_s = monotonic()
+        self._due_s = 0.0
+        self._shown = ""
+
+    def update(self, update: Update) -> None:
+        if update.phase is not self._phase:
+            self._since_s = monotonic()
+        if (update.phase, update.place) != (self._phase, self._place):
+            self._phase, self._place = update.phase, update.place
+            self._due_s = 0.0
+
+    def draw(self) -> None:
+        now_s = monotonic()
+        if now_s < self._due_s:
+            return
+        self._due_s = now_s + STATUS_INTERVAL_S
+        if (text := self._text(now_s - self._since_s)) != self._shown:
+            self._shown = text
+            if text:
+                self._slot.markdown(text)
+            else:
+                self._slot.empty()
+
+    def clear(self) -> None:
+        if self._shown:
+            self._slot.empty()
+
+    def _text(self, elapsed_s: float) -> str:
+        match self._phase:
+            case Phase.QUEUED:
+                place = f"place {self._place}" if self._place else "its turn comes"
+                return (
+                    f":shimmer[Busy – {place} in the queue]"
+                    if self._place
+                    else f":shimmer[Waits until {place}]"
+                )
+            case Phase.STARTING:
+                return starting_text(self._request)
+            case Phase.SENT:
+                return f":shimmer[Sent, waiting for the first token] · {units.duration(elapsed_s)}"
+            case _:
+                return ""
+
+
+def starting_text(request: RequestRecord) -> str:
+    """What the engine's start-up is doing, as its manager knows it."""
+    if not request.lane.is_local:
+        return ":shimmer[Connecting]"
+    status = resources.manager().status(request.lane.name)
+    head = f":shimmer[{escape(status.stage or 'Starting the engine')}] · {units.duration(status.elapsed_s)}"
+    return f"{head}\n\n:small[:gray[{escape(status.last_log_line)}]]" if status.last_log_line else head

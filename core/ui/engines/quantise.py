@@ -1,0 +1,186 @@
+"""W4A16 quantisation: what it needs, what stands in its way, and how far it is."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.uploaded_file_manager import UploadedFile
+
+from core import units
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.errors import InputError, LMDynoError
+from core.files import keep_upload
+from core.jobs.book import Jobs
+from core.jobs.records import JobState, JobStatus
+from core.models.awq import job as awq_job
+from core.models.awq.options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
+from core.ui.engines import actions as engine_actions
+from core.ui.engines.status import REFRESH_S
+from core.ui.shared import resources
+from core.ui.shared.components import escape, show_error, show_warning
+from core.ui.shared.job_panel import show_job, show_job_log
+
+_FILE = "a file of your own"
+_SOURCES = {
+    PYTHON_DOCS: "Python's language reference (on every machine)",
+    _FILE: "A text or JSONL file of your own",
+    **{name: f"{name} (downloaded from the hub)" for name in NAMED_SETS},
+    NO_DATA: "No data: round to nearest",
+}
+_DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
+_KNOWN_AS_DONE = "quantise_known_as_done"
+_WARNED = "quantise_warned"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A quantisation that somebody wants, and what speaks against it without keeping it from starting."""
+
+    model: ModelSpec
+    options: AwqOptions
+    warnings: tuple[LMDynoError, ...] = ()
+
+
+def show_quantisation() -> None:
+    st.markdown(
+        "Makes the W4A16 form of a checkpoint with LMDeploy's `auto_awq`: 4-bit weights, 16-bit activations. "
+        "It goes on when you leave this page."
+    )
+    show_jobs()
+    model, options = _show_form()
+    if model and options:
+        _check(Order(model, options))
+    if order := st.session_state.get(_WARNED):
+        _show_warnings(order)
+
+
+def _check(order: Order) -> None:
+    """Start it; with warnings only once somebody has seen them."""
+    st.session_state.pop(_WARNED, None)
+    try:
+        with st.spinner("Checking what it needs"):
+            findings = awq_job.check(resources.resources().settings, order.model, order.options)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    warnings = tuple(finding.problem for finding in findings if not finding.blocking)
+    if warnings and len(warnings) == len(findings):
+        st.session_state[_WARNED] = replace(order, warnings=warnings)
+    else:
+        _start(order)
+
+
+def _start(order: Order) -> None:
+    """Start it, or say what stands in its way."""
+    try:
+        with st.spinner("Starting"):
+            awq_job.quantize(resources.resources().settings, order.model, order.options)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _show_warnings(order: Order) -> None:
+    """What is to be known before the start, and the way to go on all the same."""
+    for problem in order.warnings:
+        show_warning(problem)
+    with st.container(horizontal=True):
+        is_wanted = st.button("Quantise all the same", type="primary", key="quantise_anyway")
+        st.button("Cancel", key="quantise_not", on_click=st.session_state.pop, args=(_WARNED, None))
+    if is_wanted:
+        del st.session_state[_WARNED]
+        _start(order)
+
+
+@st.fragment(run_every=REFRESH_S)
+def show_jobs() -> None:
+    """All quantisations, newest first; refreshes itself, and the lanes when one is done."""
+    statuses = Jobs(resources.resources().settings).statuses(awq_job.JOB_KIND)
+    done = {status.id for status in statuses if status.state is JobState.DONE}
+    if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
+        st.session_state[_KNOWN_AS_DONE] = done
+        engine_actions.read_lanes_again()
+    for status in statuses[:5]:
+        with st.container(border=True):
+            show_job(status, show_detail=_show_result)
+            show_job_log(status)
+
+
+def _show_result(status: JobStatus) -> None:
+    if status.state is not JobState.DONE:
+        return
+    folder = Path(str(status.spec.arguments["target"]))
+    try:
+        made = awq_job.read_provenance(folder)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if made is None:
+        st.caption("The result has been deleted since.")
+        return
+    st.caption(
+        f"{units.gib(made.source_bytes)} → {units.gib(made.result_bytes)} "
+        f"in {units.duration(status.elapsed_s)} · {escape(str(folder))}"
+    )
+    if lane := _lane_of(folder):
+        st.button(
+            f"Add the lane {lane.name}",
+            icon=":material/add:",
+            key=f"lane_of_{status.id}",
+            on_click=engine_actions.add,
+            args=(lane,),
+        )
+
+
+def _lane_of(folder: Path) -> LaneSpec | None:
+    """A lane over the quantised weights; None if they have one, or belong to no model that lanes can name."""
+    book = resources.lanes()
+    model = next((model for model in book.models if model.awq == str(folder)), None)
+    taken = [lane.model for lane in book.lanes if lane.weights is Weights.AWQ]
+    if model is None or model in taken:
+        return None
+    name = f"{model.name[:28].lower()}-awq"
+    return LaneSpec(name=name, kind=EngineKind.AWQ, model=model, weights=Weights.AWQ)
+
+
+def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
+    models = {model.name: model for model in resources.lanes().models}
+    if not models:
+        st.info("No lane has a model of its own: all of them are endpoints.", icon=":material/cloud:")
+        return None, None
+    source = st.selectbox("Calibration text", list(_SOURCES), format_func=_SOURCES.__getitem__)
+    with st.form("quantise", border=True):
+        name = st.selectbox("Model", list(models))
+        file = st.file_uploader("Calibration file", type=["txt", "jsonl"]) if source == _FILE else None
+        left, right = st.columns(2)
+        samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
+        seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
+        device = st.selectbox(
+            "Runs on", _DEVICES, index=0 if resources.resources().gpu else 1, format_func=_DEVICES.__getitem__
+        )
+        search = st.toggle(
+            "Search scales", help="`--search-scale`: tries 20 scales a layer; better, and many times slower."
+        )
+        if not st.form_submit_button("Quantise", type="primary", icon=":material/compress:"):
+            return None, None
+    try:
+        options = AwqOptions(
+            calibration=_kept(file) if source == _FILE else source,
+            samples=samples,
+            seqlen=seqlen,
+            search_scale=search,
+            device=device,
+        )
+    except LMDynoError as error:
+        show_error(error)
+        return None, None
+    return models[name], options
+
+
+def _kept(file: UploadedFile | None) -> str:
+    """The path of the uploaded text; a visitor can't name one, since the job reads whatever it is given."""
+    if file is None:
+        raise InputError("There is no calibration file yet", hint="Upload one, or choose another text.")
+    folder = resources.resources().settings.home / "calibration"
+    return str(keep_upload(folder, file.name, file.getvalue(), nameless="calibration.txt"))

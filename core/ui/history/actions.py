@@ -1,0 +1,131 @@
+"""What the history's buttons do. All are widget callbacks: each runs exactly once a click."""
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import streamlit as st
+
+from core.domain.bench import BenchRecord
+from core.domain.history import HistoryEntry, RunKind
+from core.domain.turns import ErrorInfo, utc_now
+from core.errors import LMDynoError, StoreError
+from core.picture_quiz.job import pictures_of_jobs
+from core.reports.run_json import from_json
+from core.ui.history import session as history_state
+from core.ui.shared import resources
+
+log = logging.getLogger(__name__)
+
+BIN_DAYS = 30
+"""What was deleted longer ago is removed for good when the history is looked at."""
+UPLOAD = "history_upload"
+
+
+def delete(entries: Sequence[HistoryEntry]) -> None:
+    """Into the bin; can be undone."""
+    try:
+        for kind in RunKind:
+            resources.history().delete(kind, _ids(entries, kind))
+    except StoreError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.show_list()
+    history_state.done(deleted=entries)
+
+
+def restore(entries: Sequence[HistoryEntry]) -> None:
+    try:
+        for kind in RunKind:
+            resources.history().restore(kind, _ids(entries, kind))
+    except StoreError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(f"{counted(entries)} restored.")
+
+
+def empty_bin() -> None:
+    """Everything that was deleted goes for good."""
+    try:
+        removed = _purge(utc_now())
+    except StoreError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(f"{removed:,} removed for good.")
+
+
+@st.cache_data(ttl=timedelta(days=1), show_spinner=False)
+def empty_old() -> int:
+    """At most once a day: what has been in the bin for `BIN_DAYS` goes for good. Raises StoreError."""
+    removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
+    if removed:
+        log.info("old deleted entries removed count=%d", removed)
+    return removed
+
+
+def tag(entries: Sequence[HistoryEntry], key: str) -> None:
+    """Write the tag that stands in the widget `key`; an empty one takes the entries' tags away."""
+    text = (st.session_state[key] or "").strip()
+    try:
+        for kind in RunKind:
+            resources.history().set_tag(kind, _ids(entries, kind), text)
+    except StoreError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(f"{counted(entries)} {'tagged' if text else 'without a tag'}.")
+
+
+def annotate(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
+    """Write the note and tag that stand in these widgets."""
+    note, text = st.session_state[note_key] or "", st.session_state[tag_key] or ""
+    try:
+        resources.history().annotate(entry.kind, entry.id, note=note.strip(), tag=text.strip())
+    except StoreError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done("Saved.")
+
+
+def take_in() -> None:
+    """Import the uploaded file and show its run; a problem is kept for the page to show."""
+    upload = st.session_state[UPLOAD]
+    if upload is None:
+        return
+    try:
+        record = from_json(upload.getvalue())
+        message = _add(record)
+    except LMDynoError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.open_run(record.run.id)
+    history_state.done(message)
+
+
+def counted(entries: Sequence[HistoryEntry]) -> str:
+    return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
+
+
+def _add(record: BenchRecord) -> str:
+    run = record.run
+    try:
+        resources.bench_runs().add(record)
+    except StoreError as error:
+        if error.code == "run-exists":
+            return "This load test is here already; nothing was imported."
+        raise
+    resources.history().annotate(RunKind.BENCH, run.id, note=run.note, tag=run.tag)
+    return "Imported."
+
+
+def _purge(deleted_before: datetime) -> int:
+    """Entries go for good, and the files of pictures that were only theirs; returns how many entries."""
+    purged = resources.history().purge(deleted_before)
+    if purged.pictures:
+        unused = purged.pictures - pictures_of_jobs(resources.resources().settings)
+        removed = resources.shelf().remove(unused, put_before=deleted_before)
+        log.info("pictures of removed entries removed count=%d", removed)
+    return purged.entries
+
+
+def _ids(entries: Sequence[HistoryEntry], kind: RunKind) -> list[str]:
+    return [entry.id for entry in entries if entry.kind is kind]

@@ -1,0 +1,241 @@
+"""Load tests side by side: warnings first, then curves, changes against a baseline, and what else differs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from core.bench.results.comparison import (
+    FIGURE_NAMES,
+    Comparison,
+    compare,
+    comparison_json,
+    everything,
+    known_figures,
+)
+from core.charts import comparison as charts_comparison
+from core.charts.comparison import CURVES, LETTERS, Looks
+from core.codec import encode
+from core.domain.history import HistoryEntry, RunKind
+from core.reports.comparison_html import comparison_html
+from core.ui.benchmark.result_view import chart_tools
+from core.ui.history import compare_tables as history_comparison_rows
+from core.ui.history import entry as history_entry
+from core.ui.history import session as history_state
+from core.ui.history.address import BASELINE
+from core.ui.history.compare_tables import cell_text
+from core.ui.history.list_page import show_outcome
+from core.ui.shared import resources
+from core.ui.shared.components import color_of, escape
+
+_BASELINE = "history_baseline"
+_FIGURE = "history_figure"
+_LOG = "history_log"
+_ALL = "history_all_settings"
+_PICTURE = "history_picture"
+_PICTURES = ("PNG", "SVG")
+CHART_WIDTH_PX = 420
+
+
+def show_comparison(run_ids: Sequence[str]) -> None:
+    """Raises StoreError."""
+    history_entry.show_way_back()
+    show_outcome()
+    entries = _entries(run_ids)
+    if not 2 <= len(entries) <= len(LETTERS):
+        st.info(
+            f"Two to {len(LETTERS)} load tests can be compared; this address has {len(entries)} of them.",
+            icon=":material/compare_arrows:",
+        )
+        return
+    place = _show_runs(entries)
+    with st.spinner("Reading the runs", show_time=True):
+        records = resources.run_records()
+        comparison = compare([records.result(records.record(entry.id)) for entry in entries], place)
+    lanes = {lane.name: color_of(lane.name) for result in comparison.runs for lane in result.plan.lanes}
+    looks = charts_comparison.looks(comparison, lanes)
+    _show_actions(comparison, lanes)
+    _show_warnings(comparison)
+    _show_curves(comparison, looks)
+    _show_changes(comparison, looks)
+    _show_differences(comparison)
+
+
+def _entries(run_ids: Sequence[str]) -> list[HistoryEntry]:
+    """Those that can be compared; says what is with the others."""
+    found = {entry.id: entry for entry in resources.history().find(run_ids) if entry.kind is RunKind.BENCH}
+    unknown = [run_id for run_id in run_ids if run_id not in found]
+    if unknown:
+        names = ", ".join(f"`{escape(run_id[:40])}`" for run_id in unknown[:6])
+        st.warning(
+            f"There is no load test {names} here: removed for good, or measured on another machine.",
+            icon=":material/search_off:",
+        )
+    for entry in found.values():
+        if entry.deleted_at is not None:
+            history_entry.show_deleted(entry)
+    return [entry for entry in found.values() if entry.deleted_at is None]
+
+
+def _show_runs(entries: Sequence[HistoryEntry]) -> int:
+    """The runs by their letters, and the choice of the baseline; returns its place."""
+    ids = [entry.id for entry in entries]
+    named = history_state.address().baseline
+    st.session_state[_BASELINE] = named if named in ids else ids[0]
+    lines = [
+        f"| {letter} | [{cell_text(entry.title)}](history?run={entry.id}) "
+        f"| {cell_text(', '.join(entry.lanes))} "
+        f"| {history_entry.moment(entry.created_at)} | {cell_text(entry.host or '–')} |"
+        for letter, entry in zip(LETTERS, entries, strict=False)
+    ]
+    st.markdown("\n".join(["| | Run | Lanes | When | Machine |", "|:--|:--|:--|:--|:--|", *lines]))
+    with st.container(horizontal=True):
+        chosen = st.segmented_control(
+            "Baseline",
+            ids,
+            format_func=dict(zip(ids, LETTERS, strict=False)).__getitem__,
+            key=_BASELINE,
+            required=True,
+            on_change=_take_baseline,
+            help="The run that the others are held against.",
+        )
+        st.segmented_control(
+            "Save charts as",
+            _PICTURES,
+            default=_PICTURES[0],
+            required=True,
+            key=_PICTURE,
+            help="The camera above each chart saves it.",
+            persist_state="session",
+        )
+    return ids.index(chosen or ids[0])
+
+
+def _tools(name: str) -> dict[str, Any]:
+    return chart_tools(
+        st.session_state[_PICTURE].lower(), f"lmdyno-comparison-{name.lower().replace(' ', '-')}"
+    )
+
+
+def _take_baseline() -> None:
+    st.query_params[BASELINE] = st.session_state[_BASELINE]
+
+
+def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> None:
+    ids = [result.run.id for result in comparison.runs]
+    baseline = ids[comparison.baseline]
+    name = f"comparison-{'-'.join(run_id[:6] for run_id in ids)}"
+    with st.container(horizontal=True):
+        st.download_button(
+            "JSON",
+            lambda: encode(comparison_json(comparison)),
+            file_name=f"{name}.json",
+            mime="application/json",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "CSV",
+            lambda: history_comparison_rows.to_csv(comparison),
+            file_name=f"{name}.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        st.download_button(
+            "HTML report",
+            lambda: comparison_html(comparison, lane_colors),
+            file_name=f"{name}.html",
+            mime="text/html",
+            icon=":material/download:",
+            on_click="ignore",
+            help="One file with interactive charts; opens without a network.",
+        )
+        history_entry.show_link(history_state.link_to(compare=ids, baseline=baseline))
+
+
+def _show_warnings(comparison: Comparison) -> None:
+    if not comparison.warnings:
+        return
+    details = history_comparison_rows.workload_differences(comparison)
+    lines = [*comparison.warnings, *(f"- {detail}" for detail in details)]
+    st.warning("\n\n".join(_line(line) for line in lines), icon=":material/balance:")
+
+
+def _line(text: str) -> str:
+    return f"- {escape(text[2:])}" if text.startswith("- ") else escape(text)
+
+
+def _show_curves(comparison: Comparison, looks: Looks) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        who = "runs, dashes for their lanes" if charts_comparison.shares_lanes(comparison) else "lanes"
+        st.caption(
+            f"Colours stand for {who}; markers for runs. Open markers: lanes together.", width="content"
+        )
+        log = st.toggle("Logarithmic", key=_LOG, persist_state="session")
+    with st.grid(2, min_column_width=CHART_WIDTH_PX) as grid:
+        for name, curve in CURVES.items():
+            with grid.cell():
+                st.plotly_chart(
+                    charts_comparison.load_chart(comparison, curve, looks, log=log),
+                    key=f"history_curve_{name}",
+                    config=_tools(name),
+                    alt=f"{curve.title} against the load, a line for each lane of each run",
+                )
+
+
+def _show_changes(comparison: Comparison, looks: Looks) -> None:
+    figures = known_figures(comparison)
+    if not figures:
+        st.info(
+            "The runs have no lane and load in common, so there is nothing to subtract.",
+            icon=":material/compare_arrows:",
+        )
+        return
+    if st.session_state.get(_FIGURE) not in figures:
+        st.session_state[_FIGURE] = figures[0]
+    chosen = st.segmented_control(
+        "Change of", figures, format_func=FIGURE_NAMES.__getitem__, key=_FIGURE, required=True
+    )
+    figure = chosen or figures[0]
+    st.plotly_chart(
+        charts_comparison.change_chart(comparison, figure, looks),
+        key="history_changes",
+        config=_tools("changes"),
+        alt=f"Change of {FIGURE_NAMES[figure]} against the baseline; the figures stand below",
+    )
+    st.markdown(history_comparison_rows.figure_table(comparison, figure))
+    st.caption(
+        "In brackets the 95 % interval of the change, for means and for speeds over repeats; grey where it "
+        "holds no change at all. Percentiles have none."
+    )
+    with st.expander(
+        "All figures", icon=":material/table:", on_change="rerun", key="history_all_figures"
+    ) as every:
+        if every.open:
+            for name in figures:
+                table = history_comparison_rows.figure_table(comparison, name)
+                st.markdown(f"**{FIGURE_NAMES[name]}**\n\n{table}")
+
+
+def _show_differences(comparison: Comparison) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader("Settings and environment", anchor=False, width="content")
+        show_all = st.toggle("Show all", key=_ALL, persist_state="session")
+    settings, environment = (
+        everything(comparison.runs) if show_all else (comparison.settings, comparison.environment)
+    )
+    for name, rows in (("Settings", settings), ("Environment", environment)):
+        if not rows:
+            st.caption(f"{name}: no difference.")
+            continue
+        st.dataframe(
+            history_comparison_rows.difference_table(rows, len(comparison.runs)),
+            key=f"history_differences_{name}",
+            hide_index=True,
+            column_config={
+                "setting": st.column_config.TextColumn(name, pinned=True),
+                "differs": st.column_config.CheckboxColumn("Differs", width=70) if show_all else None,
+            },
+            alt=f"{name} of the runs side by side",
+        )

@@ -1,0 +1,111 @@
+"""What a run's and a turn's page have in common: the way back, head, note and tag, link, deleting."""
+
+from datetime import datetime
+
+import streamlit as st
+
+from core import units
+from core.domain.bench import RunState
+from core.domain.history import HistoryEntry, RunKind
+from core.domain.turns import Machine
+from core.ui.history import actions as history_actions
+from core.ui.history import session as history_state
+from core.ui.history.list_page import show_outcome, tag_control
+from core.ui.shared import resources
+from core.ui.shared.components import escape
+
+
+def show_way_back() -> None:
+    st.button(
+        "All turns and runs",
+        icon=":material/arrow_back:",
+        type="tertiary",
+        key="history_back",
+        on_click=history_state.show_list,
+    )
+
+
+def find(item_id: str, kind: RunKind) -> HistoryEntry | None:
+    """The entry of an address, if it can be shown; says why if it can't. Raises StoreError."""
+    found = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
+    show_outcome()
+    if not found:
+        what = "load test" if kind is RunKind.BENCH else "turn"
+        st.warning(
+            f"There is no {what} `{escape(item_id[:40])}` here. It was removed for good, or measured on "
+            "another machine: then export it there and import it here.",
+            icon=":material/search_off:",
+        )
+        return None
+    if found[0].deleted_at is not None:
+        show_deleted(found[0])
+        return None
+    return found[0]
+
+
+def show_deleted(entry: HistoryEntry) -> None:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        when = moment(entry.deleted_at) if entry.deleted_at else units.UNKNOWN
+        st.warning(f"{escape(entry.title)} was deleted on {when}.", icon=":material/delete:")
+        st.button(
+            "Restore",
+            icon=":material/restore_from_trash:",
+            key=f"history_restore_{entry.id}",
+            on_click=history_actions.restore,
+            args=((entry,),),
+        )
+
+
+def show_annotation(entry: HistoryEntry) -> None:
+    """The tag and the note, if there are any."""
+    parts = [f":blue-badge[:material/label: {escape(entry.tag)}]"] if entry.tag else []
+    if entry.note:
+        parts.append(f":material/sticky_note_2: {escape(entry.note)}")
+    if parts:
+        st.markdown(" ".join(parts))
+
+
+def show_entry_actions(entry: HistoryEntry) -> None:
+    note, tag = f"history_note_{entry.id}", f"history_tag_{entry.id}"
+    with st.popover("Note and tag", icon=":material/edit_note:", key=f"history_annotate_{entry.id}"):
+        st.text_area("Note", value=entry.note, key=note, max_chars=2000)
+        tag_control(resources.history().tags(), key=tag, value=entry.tag)
+        st.button("Save", type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
+    name = "run" if entry.kind is RunKind.BENCH else "turn"
+    show_link(history_state.link_to(**{name: entry.id}))
+    st.button(
+        "Delete",
+        icon=":material/delete:",
+        disabled=entry.state == RunState.RUNNING,
+        on_click=history_actions.delete,
+        args=((entry,),),
+        help="Can be undone.",
+    )
+
+
+def show_link(url: str) -> None:
+    """A popover with the address; its corner holds Streamlit's own copy button."""
+    with st.popover("Link", icon=":material/link:", key="history_link"):
+        st.markdown("Opens this view again, for everybody who can reach this dashboard.")
+        st.code(url, language=None, wrap_lines=True)
+
+
+def moment(at: datetime) -> str:
+    """A date and time by the visitor's clock."""
+    local = at.astimezone(history_state.zone())
+    return f"{local:%Y-%m-%d %H:%M} {local.tzname()}"
+
+
+def machine_rows(machine: Machine | None) -> dict[str, str]:
+    """What is known of a machine, for a table; as it was when the entry was measured."""
+    if machine is None:
+        return {"Machine": units.UNKNOWN}
+    memory = units.gib(machine.memory_bytes)
+    return {
+        "Machine": escape(machine.host),
+        "GPUs": escape(", ".join(machine.gpus)) or "none",
+        "Driver": escape(machine.driver or units.UNKNOWN),
+        "CPU": f"{escape(machine.cpu or units.UNKNOWN)}, {units.count(machine.cores)} cores",
+        "Memory": memory,
+        "System": f"{escape(machine.platform)}, Python {escape(machine.python)}",
+    }

@@ -1,0 +1,285 @@
+"""The list of all turns and load tests: a page of it as a table, and what can be done with its rows."""
+
+import zlib
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core.bench.results.summary import summarise
+from core.domain.bench import RunState
+from core.domain.history import HistoryEntry, HistoryFilter, RunKind
+from core.errors import StoreError
+from core.ui.history import actions as history_actions
+from core.ui.history import filters as history_filters
+from core.ui.history import session as history_state
+from core.ui.history import table as history_rows
+from core.ui.shared import resources
+from core.ui.shared.components import color_of, escape, show_error
+
+PAGE_SIZE = 25
+_OPEN = "history_open"
+_TAGGED = "history_bulk_tag"
+_FIGURES_HELP = (
+    "One figure a lane, in the lanes' order. Turn: its one request. Load test: p50 over the requests at the "
+    "lane's lightest load; the run's page has the others, each with its n."
+)
+
+
+MAX_FILE_MB = 200
+
+
+def show_list() -> None:
+    """Raises StoreError."""
+    history_actions.empty_old()
+    choices = resources.history().choices()
+    wanted = history_filters.show_filters(choices)
+    found = resources.history().count(wanted)
+    show_outcome()
+    bar = st.container(horizontal=True, vertical_alignment="center")
+    if not found:
+        with bar:
+            _show_general_actions(wanted, found)
+        _show_empty(wanted)
+        return
+    table = st.container()
+    page = _show_pages(found)
+    entries = resources.history().entries(wanted, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    with table:
+        selected = _show_table(entries)
+    with bar:
+        _show_actions(selected, wanted, choices.tags)
+        _show_general_actions(wanted, found)
+    show_pending(entries)
+
+
+def _show_pages(found: int) -> int:
+    """The line below the table; returns the page that is wanted."""
+    pages = ceil(found / PAGE_SIZE)
+    if st.session_state.get(history_filters.PAGE, 1) > pages:
+        st.session_state[history_filters.PAGE] = pages
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        shown = st.container(width="content")
+        page = st.pagination(pages, key=history_filters.PAGE, bind="query-params", persist_state="session")
+    first = (page - 1) * PAGE_SIZE + 1
+    shown.caption(f"{first:,} to {min(first + PAGE_SIZE - 1, found):,} of {found:,}")
+    return page
+
+
+def show_outcome() -> None:
+    """What the last action did, with a way back; or why it failed."""
+    state = history_state.state()
+    if state.problem:
+        show_error(state.problem)
+    if state.message:
+        st.success(state.message, icon=":material/check:")
+        state.message = ""
+    if state.deleted:
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(
+                f":material/delete: {history_actions.counted(state.deleted)} deleted.", width="content"
+            )
+            st.button(
+                "Undo",
+                icon=":material/undo:",
+                key="history_undo",
+                on_click=history_actions.restore,
+                args=(state.deleted,),
+            )
+    state.problem = None
+
+
+def _show_table(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
+    """Returns the entries whose rows are selected."""
+    # Rows are selected by their place: another set of rows is another table, in which nothing is selected.
+    shown = zlib.crc32(" ".join(entry.id for entry in entries).encode())
+    chosen = st.dataframe(
+        history_rows.rows(entries),
+        key=f"history_table_{history_state.state().round}_{shown}",
+        height="content",
+        column_config=_columns(entries),
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="multi-row",
+        placeholder="",
+        alt="Turns and load tests, newest first",
+    )
+    return tuple(entries[place] for place in chosen.selection.rows if place < len(entries))
+
+
+def _columns(entries: Sequence[HistoryEntry]) -> dict[str, Any]:
+    lanes = list(dict.fromkeys(lane for entry in entries for lane in entry.lanes))
+    config = st.column_config
+    return {
+        "open": config.ButtonColumn(
+            "",
+            width=50,
+            pinned=True,
+            type="tertiary",
+            key=_OPEN,
+            on_click=_open_clicked,
+            args=(entries,),
+            help="Open",
+        ),
+        "when": config.DatetimeColumn(
+            "When", format="YYYY-MM-DD HH:mm", timezone=str(history_state.zone()), width=130
+        ),
+        "kind": config.TextColumn("Kind", width=80),
+        "title": config.TextColumn("Prompt or title", width=230),
+        "lanes": config.MultiselectColumn("Lanes", options=lanes, color=[color_of(lane) for lane in lanes]),
+        "ttft": config.ListColumn("TTFT", help=_FIGURES_HELP),
+        "decode": config.ListColumn("Decode, tok/s", help=_FIGURES_HELP),
+        "failed": config.TextColumn("Failed", width=80, help="Requests that failed, of all that ended."),
+        "state": config.TextColumn("State", width=80),
+        "tag": config.TextColumn("Tag", width=90),
+        "note": config.TextColumn("Note", width=160),
+        "models": config.ListColumn("Models"),
+        "machine": config.TextColumn("Machine", width=100),
+    }
+
+
+def _open_clicked(entries: Sequence[HistoryEntry]) -> None:
+    history_state.open_entry(entries[st.session_state[_OPEN].row])
+
+
+def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags: Sequence[str]) -> None:
+    """What can be done with the selected rows."""
+    if wanted.deleted:
+        st.button(
+            "Restore",
+            icon=":material/restore_from_trash:",
+            disabled=not selected,
+            on_click=history_actions.restore,
+            args=(selected,),
+        )
+        return
+    st.button(
+        "Open",
+        icon=":material/open_in_full:",
+        disabled=len(selected) != 1,
+        on_click=history_state.open_entry,
+        args=tuple(selected[:1]),
+    )
+    st.button(
+        "Compare",
+        icon=":material/compare_arrows:",
+        type="primary",
+        disabled=not history_rows.comparable(selected),
+        on_click=history_state.open_comparison,
+        args=([entry.id for entry in selected],),
+        help="Select two to six load tests.",
+    )
+    # A new one for each selection: the open one would stay open when what was selected is tagged.
+    key = f"history_tag_popover_{history_state.state().round}"
+    with st.popover("Tag", icon=":material/label:", disabled=not selected, key=key):
+        _show_tagging(selected, tags)
+    running = any(entry.state == RunState.RUNNING for entry in selected)
+    st.button(
+        "Delete",
+        icon=":material/delete:",
+        disabled=not selected or running,
+        on_click=history_actions.delete,
+        args=(selected,),
+        help="What still runs can't be deleted." if running else "Can be undone.",
+    )
+
+
+def _show_tagging(selected: Sequence[HistoryEntry], tags: Sequence[str]) -> None:
+    tag_control(tags, key=_TAGGED)
+    st.button(
+        f"Tag {history_actions.counted(selected)}",
+        type="primary",
+        on_click=history_actions.tag,
+        args=(selected, _TAGGED),
+        help="Takes the place of the tags they have; an empty one takes them away.",
+    )
+
+
+def tag_control(tags: Sequence[str], *, key: str, value: str = "") -> DeltaGenerator | str | None:
+    """One of the known tags, or a new one."""
+    options = list(dict.fromkeys([*tags, value] if value else tags))
+    return st.selectbox(
+        "Tag",
+        options,
+        index=options.index(value) if value else None,
+        key=key,
+        accept_new_options=True,
+        placeholder="None; choose or write one",
+    )
+
+
+def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
+    """What needs no selection."""
+    if not wanted.deleted:
+        show_import()
+        return
+    with st.popover("Empty the bin", icon=":material/delete_forever:", disabled=not found):
+        st.markdown(
+            "Everything that was deleted goes for good, with all its stamps and texts, and with its pictures "
+            "unless something else shows them."
+        )
+        st.button("Remove for good", type="primary", on_click=history_actions.empty_bin)
+
+
+def _show_empty(wanted: HistoryFilter) -> None:
+    if wanted == HistoryFilter(deleted=True):
+        st.info(
+            f"The bin is empty. What is deleted stays here for {history_actions.BIN_DAYS} days.",
+            icon=":material/delete:",
+        )
+    elif wanted != HistoryFilter():
+        st.info("Nothing fits these filters.", icon=":material/filter_alt:")
+    else:
+        st.info(
+            "Nothing was measured yet. Ask something on the chat page, run a load test, or import one.",
+            icon=":material/history:",
+        )
+
+
+def show_import() -> None:
+    """A popover with the upload; the run opens as soon as the file is here."""
+    with st.popover("Import", icon=":material/upload_file:", key="history_import"):
+        st.markdown("The JSON file of a load test, as the export and `python -m core runs export` write it.")
+        st.file_uploader(
+            "Exported run",
+            type="json",
+            max_upload_size=MAX_FILE_MB,
+            key=history_actions.UPLOAD,
+            on_change=history_actions.take_in,
+        )
+
+
+def pending(entries: Sequence[HistoryEntry]) -> list[HistoryEntry]:
+    """The ended load tests without a summary."""
+    unreadable = history_state.state().unreadable
+    return [
+        entry
+        for entry in entries
+        if entry.kind is RunKind.BENCH
+        and entry.summary is None
+        and entry.state != RunState.RUNNING
+        and entry.id not in unreadable
+    ]
+
+
+def show_pending(entries: Sequence[HistoryEntry]) -> None:
+    """Make them one by one, then draw the list again; a click in between is served at once."""
+    left = pending(entries)
+    if not left:
+        return
+    bar = st.progress(0.0, text="Computing the figures of new load tests")
+    for place, entry in enumerate(left):
+        bar.progress(place / len(left), text=f"Computing the figures of {escape(entry.title)}")
+        _summarise(entry)
+    st.rerun()
+
+
+def _summarise(entry: HistoryEntry) -> None:
+    try:
+        summary = summarise(resources.bench_runs().record(entry.id))
+        resources.history().keep_summary(entry.id, entry.updated_at, summary)
+    except StoreError:
+        # The run's own page says what is wrong with it; the list shows it without figures.
+        history_state.state().unreadable.add(entry.id)

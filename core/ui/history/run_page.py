@@ -1,0 +1,48 @@
+"""A load test's page: its results, its plan, and what it was measured with."""
+
+import streamlit as st
+
+from core.bench.planning.wording import described
+from core.bench.results.comparison import Difference, everything
+from core.domain.bench import BenchRecord, RunState
+from core.domain.history import RunKind
+from core.errors import InputError
+from core.ui.benchmark.results import show_results
+from core.ui.history import entry as history_entry
+from core.ui.shared import resources
+from core.ui.shared.components import escape
+
+
+def show_run(run_id: str) -> None:
+    """Raises StoreError."""
+    history_entry.show_way_back()
+    entry = history_entry.find(run_id, RunKind.BENCH)
+    if entry is None:
+        return
+    with st.spinner("Reading the run", show_time=True):
+        record = resources.run_records().record(run_id)
+    with st.container(horizontal=True):
+        if record.run.state is RunState.RUNNING:
+            st.button("Refresh", icon=":material/refresh:", help="Shows what has come in since.")
+        history_entry.show_entry_actions(entry)
+    history_entry.show_annotation(entry)
+    show_results(record, key=f"history_{run_id}")
+    _show_facts(record)
+
+
+def _show_facts(record: BenchRecord) -> None:
+    """Every setting and all that is known of the environment, behind a click each."""
+    try:
+        result = resources.run_records().result(record)
+    except InputError:  # a plan of a later version; the results have said so
+        return
+    settings, environment = everything([result])
+    with st.expander("Plan", icon=":material/assignment:"):
+        st.markdown(escape(described(result.plan)))
+        st.table(_table(settings), border="horizontal", width="content")
+    with st.expander("Environment", icon=":material/developer_board:"):
+        st.table(_table(environment), border="horizontal", width="content")
+
+
+def _table(rows: tuple[Difference, ...]) -> dict[str, str]:
+    return {escape(row.path.removeprefix("plan.")): escape(row.values[0]) for row in rows}

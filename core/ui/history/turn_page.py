@@ -1,0 +1,74 @@
+"""A turn's page: its answers and figures as the chat shows them, and what it was measured with."""
+
+import streamlit as st
+
+from core import units
+from core.codec import encode
+from core.domain.history import RunKind
+from core.domain.turns import TurnRecord
+from core.ui.chat.room import CHAT, VISION, Room
+from core.ui.chat.session import CONVERSATION
+from core.ui.chat.turn import show_turn
+from core.ui.history import entry as history_entry
+from core.ui.shared import resources
+from core.ui.shared.components import escape
+
+EXPORT_SCHEMA_VERSION = 1
+
+
+def show_turn_page(turn_id: str) -> None:
+    """Raises StoreError."""
+    history_entry.show_way_back()
+    entry = history_entry.find(turn_id, RunKind.CHAT)
+    turn = resources.store().turn(turn_id) if entry else None
+    if entry is None or turn is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.page_link(
+            room_of(turn).page,
+            label="Open the conversation",
+            icon=":material/forum:",
+            query_params={CONVERSATION: turn.conversation_id},
+            width="content",
+        )
+        st.download_button(
+            "Export JSON",
+            lambda: turn_json(turn),
+            file_name=f"turn-{turn.id}.json",
+            mime="application/json",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+        history_entry.show_entry_actions(entry)
+    history_entry.show_annotation(entry)
+    st.caption(f"{history_entry.moment(turn.created_at)} · {escape(entry.host or units.UNKNOWN)}")
+    if turn.done:
+        show_turn(turn, baseline=turn.requests[0].lane.name if turn.requests else None, latest=True)
+    else:
+        st.info("The answers are still coming: the conversation shows them.", icon=":material/pending:")
+    _show_environment(turn)
+
+
+def room_of(turn: TurnRecord) -> Room:
+    """The page on which the turn's conversation goes on: one with pictures where those are shown."""
+    return VISION if any(request.picture_count for request in turn.requests) else CHAT
+
+
+def turn_json(turn: TurnRecord) -> bytes:
+    """The turn with all its texts and stamps."""
+    return encode({"schema_version": EXPORT_SCHEMA_VERSION, "turn": turn})
+
+
+def _show_environment(turn: TurnRecord) -> None:
+    with st.expander("Environment", icon=":material/developer_board:"):
+        st.table(history_entry.machine_rows(turn.machine), border="horizontal", width="content")
+        st.table(
+            {
+                "Lane": [escape(request.lane.name) for request in turn.requests],
+                "Engine": [escape(request.engine_version or units.UNKNOWN) for request in turn.requests],
+                "Device": [escape(request.device or units.UNKNOWN) for request in turn.requests],
+                "Served model": [escape(request.served_model or units.UNKNOWN) for request in turn.requests],
+            },
+            border="horizontal",
+            hide_index=True,
+        )

@@ -1,0 +1,118 @@
+"""The memory page's sweep: measure how true the prediction is, as a background job."""
+
+import streamlit as st
+
+from core import units
+from core.charts.memory import SweepBar, sweep_chart
+from core.errors import LMDynoError
+from core.jobs.book import Jobs
+from core.jobs.records import JobStatus
+from core.memory.kv_cache import KV_BITS
+from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
+from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
+from core.memory_sweep.results import SweepRun, load
+from core.settings import Settings
+from core.ui.memory.explorer import FORMS
+from core.ui.shared import resources
+from core.ui.shared.components import escape, show_error
+from core.ui.shared.job_panel import show_job
+
+_REFRESH_S = 1.0
+_SHOWN = 5
+
+
+def show_sweep() -> None:
+    st.markdown(
+        "Starts TurboMind with each KV cache in turn, sends a request, and puts NVML's figures and the "
+        "engine's own log beside the prediction. About half a minute a point. It goes on when you leave this "
+        "page."
+    )
+    plan = _show_form()
+    if plan:
+        try:
+            start_sweep(_settings(), plan)
+        except LMDynoError as error:
+            show_error(error)
+    show_runs()
+
+
+def _settings() -> Settings:
+    return resources.resources().settings
+
+
+def _show_form() -> SweepPlan | None:
+    gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in resources.sampler().sample().gpus}
+    models = {model.name: model for model in resources.lanes().models}
+    if not gpus or not models:
+        missing = "an NVIDIA GPU" if not gpus else "a model: all lanes are endpoints"
+        st.info(f"There is nothing to measure here without {missing}.", icon=":material/memory:")
+        return None
+    with st.form("sweep", border=True):
+        left, right = st.columns(2)
+        name = left.selectbox("Model", list(models))
+        gpu = right.selectbox("GPU", list(gpus), format_func=gpus.__getitem__)
+        ratios = st.pills("KV ratios", DEFAULT_RATIOS, selection_mode="multi", default=DEFAULT_RATIOS)
+        bits = st.pills("KV cache, bits", KV_BITS, selection_mode="multi", default=[16])
+        forms = st.pills("Weights", FORMS, selection_mode="multi", default=[FORMS[0]])
+        if not st.form_submit_button("Start the sweep", type="primary", icon=":material/play_arrow:"):
+            return None
+    try:
+        return SweepPlan(
+            model=models[name], points=grid(ratios, bits, [form == FORMS[1] for form in forms]), gpu=gpu
+        )
+    except LMDynoError as error:
+        show_error(error)
+        return None
+
+
+@st.fragment(run_every=_REFRESH_S)
+def show_runs() -> None:
+    """The newest sweeps with what they measured so far; refreshes itself."""
+    for status in Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]:
+        with st.container(border=True):
+            show_job(status, show_detail=_show_measured)
+
+
+def _show_measured(status: JobStatus) -> None:
+    try:
+        run = load(_settings(), sweep_id(status.spec))
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if run and run.points:
+        _show_points(status.id, run)
+
+
+def _show_points(key: str, run: SweepRun) -> None:
+    st.caption(f"{escape(run.gpu_name)} · {escape(run.engine_version or units.UNKNOWN)}")
+    bars = [
+        SweepBar(
+            name=result.point.label,
+            predicted_bytes=result.predicted_bytes,
+            measured_bytes=result.measured_bytes,
+        )
+        for result in run.points
+        if result.predicted_bytes is not None
+    ]
+    st.plotly_chart(
+        sweep_chart(bars, "GPU memory of the engine"),
+        key=f"sweep_{key}",
+        config={"displayModeBar": False},
+        alt="Predicted and measured memory of each point; the figures stand below",
+    )
+    head = ["| point | KV cache by its log | error | tokens | error | memory by NVML | error |"]
+    head.append("|:--|--:|--:|--:|--:|--:|--:|")
+    rows = [
+        f"| {escape(r.point.label)} | {units.gib(r.log_kv_bytes)} | {units.percent(r.kv_error_ratio)} "
+        f"| {units.count(r.log_kv_tokens)} | {units.percent(r.tokens_error_ratio)} "
+        f"| {units.gib(r.measured_bytes)} | {units.percent(r.total_error_ratio)} |"
+        for r in run.points
+    ]
+    with st.expander("Figures", icon=":material/table:"):
+        st.markdown("\n".join(head + rows))
+        st.caption("Error: predicted over measured, less 1.")
+    for result in run.points:
+        if result.error:
+            st.caption(
+                f":orange[:material/error:] {escape(result.point.label)}: {escape(result.error.message)}"
+            )

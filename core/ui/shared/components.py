@@ -1,0 +1,89 @@
+"""Small things that several pages draw: an error, a lane's name in its colour, a way to copy text."""
+
+from urllib.parse import urlsplit
+
+import streamlit as st
+
+from core.charts.colors import lane_color
+from core.domain.specs import EngineKind, LaneSpec, Weights
+from core.domain.turns import ErrorInfo
+from core.errors import LMDynoError
+from core.ui.shared import resources
+
+KIND_NAMES = {
+    EngineKind.TRANSFORMERS: "Transformers",
+    EngineKind.TURBOMIND: "TurboMind",
+    EngineKind.AWQ: "TurboMind AWQ",
+    EngineKind.PYTORCH: "LMDeploy PyTorch",
+    EngineKind.ENDPOINT: "Endpoint",
+}
+
+_WEIGHT_NAMES = {
+    Weights.CHECKPOINT: None,
+    # transformers unpacks a Llama model's GGUF blocks when it loads them.
+    Weights.GGUF: "weights of a 4-bit GGUF, unpacked",
+    Weights.AWQ: "W4A16",
+}
+
+
+def show_error(error: LMDynoError | ErrorInfo) -> None:
+    """What happened, what to do next, and the code to search for."""
+    st.error(_told(error), icon=":material/error:")
+
+
+def show_warning(problem: LMDynoError | ErrorInfo) -> None:
+    """The same for what keeps nothing from going on."""
+    st.warning(_told(problem), icon=":material/warning:")
+
+
+def lane_label(name: str) -> str:
+    """Markdown: a square in the lane's colour and its name."""
+    color = color_of(name)
+    return f':color[■]{{foreground="{color}"}} **{escape(name)}**'
+
+
+def color_of(name: str) -> str:
+    return lane_color(name, [lane.name for lane in resources.lanes().lanes])
+
+
+def describe_lane(lane: LaneSpec) -> str:
+    """Engine, weights and place of a lane in one line."""
+    if lane.endpoint:
+        parts = [KIND_NAMES[lane.kind], lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
+    else:
+        model = lane.model.name if lane.model else None
+        parts = [KIND_NAMES[lane.kind], model, _WEIGHT_NAMES[lane.weights], lane.settings.dtype]
+    return " · ".join(escape(part) for part in parts if part and part != "auto")
+
+
+def copy_control(text: str, *, key: str) -> None:
+    """A popover with the text as it was generated; its corner holds Streamlit's own copy button."""
+    with st.popover(
+        "Copy", icon=":material/content_copy:", type="tertiary", key=key, help="The answer as plain Markdown"
+    ):
+        st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
+
+
+def escape(text: str) -> str:
+    """Text of people, files or servers, so that Markdown shows it as it is."""
+    for mark in ("\\", "`", "*", "_", "[", "]", "$", "<", ":", "~"):
+        text = text.replace(mark, "\\" + mark)
+    return text
+
+
+def sentence(text: str) -> str:
+    """Text escaped and begun with a capital; the others stay as they are."""
+    return escape(text[:1].upper() + text[1:])
+
+
+def _told(error: LMDynoError | ErrorInfo) -> str:
+    parts = (_prose(error.message), _prose(error.hint), f"`{error.code}`")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _prose(text: str) -> str:
+    """Text as it is, but commands between backticks stay commands."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    return "`".join(part if place % 2 else escape(part) for place, part in enumerate(parts))

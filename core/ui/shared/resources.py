@@ -1,0 +1,163 @@
+"""The things a dashboard process has once: settings, lanes, engines, meter, store.
+
+The only `st.cache_resource` of the app. It holds the managers, never an engine: a cache entry is released
+when Streamlit pleases, an engine is stopped when its manager says so. Pages ask through the accessors.
+"""
+
+import atexit
+import logging
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import logs
+from core.bench.results.cache import RunRecords
+from core.config import LaneBook, load_lanes
+from core.doctor import can_run
+from core.domain.specs import LaneSpec
+from core.domain.turns import ErrorInfo
+from core.engines.manager import EngineManager
+from core.engines.watch import EngineWatch
+from core.meter.link import MeterLink
+from core.meter.turn_index import TurnIndex
+from core.models.vision.model import is_vision
+from core.pictures.shelf import Shelf
+from core.settings import Settings, load_settings
+from core.store.bench_runs import BenchRuns
+from core.store.history import History
+from core.store.turns import Store
+from core.telemetry.nvml import Nvml
+from core.telemetry.sampler import Sampler
+
+log = logging.getLogger(__name__)
+
+AUTOSTART_LIMIT = 6
+"""As many lanes as the chat page shows side by side."""
+
+
+@dataclass(slots=True)
+class Resources:
+    """Set once, but for `book`, which a change of lanes replaces as a whole."""
+
+    settings: Settings
+    gpu: bool
+    book: LaneBook
+    manager: EngineManager
+    meter: MeterLink
+    store: Store
+    shelf: Shelf
+    bench_runs: BenchRuns
+    history: History
+    run_records: RunRecords
+    started: TurnIndex
+    watch: EngineWatch
+    sampler: Sampler
+
+    def reload_lanes(self) -> None:
+        """Read the lanes again, for every session; running engines stay as they are."""
+        self.book = load_lanes(self.settings, gpu=self.gpu)
+        self.manager.configure(self.book.lanes)
+
+    def close(self) -> None:
+        """Running turns are recorded as cancelled first, then the engines end."""
+        self.meter.close()
+        self.sampler.close()
+        self.manager.close()
+        for access in (self.store, self.bench_runs, self.history):
+            access.close()
+
+
+@st.cache_resource(show_spinner="Reading the lanes …")
+def resources() -> Resources:
+    """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
+    logs.configure()
+    settings = load_settings()
+    nvml = Nvml()
+    gpu = bool(nvml.devices())
+    book = load_lanes(settings, gpu=gpu)
+    manager = EngineManager(settings, book.lanes, gpu=nvml if gpu else None)
+    watch = EngineWatch(settings)
+    bench_runs = BenchRuns(settings.database_url)
+    made = Resources(
+        settings=settings,
+        gpu=gpu,
+        book=book,
+        manager=manager,
+        meter=MeterLink(settings),
+        store=Store(settings.database_url),
+        shelf=Shelf(settings.pictures_dir),
+        bench_runs=bench_runs,
+        history=History(settings.database_url),
+        run_records=RunRecords(bench_runs),
+        started=TurnIndex(),
+        watch=watch,
+        sampler=Sampler(nvml, watch),
+    )
+    made.sampler.start()
+    made.meter.prepare()
+    # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
+    atexit.register(made.close)
+    for lane in autostarted(book.lanes, gpu=gpu):
+        manager.ensure(lane.name)
+    log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in book.lanes))
+    return made
+
+
+def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:
+    """The lanes whose engines start with the dashboard: local ones for text that this machine can run.
+
+    Those for pictures are started by the page that shows pictures.
+    """
+    fitting = [
+        lane for lane in lanes if lane.is_local and can_run(lane, gpu=gpu) is None and not is_vision(lane)
+    ]
+    return tuple(fitting[:AUTOSTART_LIMIT])
+
+
+def lanes() -> LaneBook:
+    return resources().book
+
+
+def unfit(lane: LaneSpec) -> ErrorInfo | None:
+    """Why a lane can't run on this machine and what to do; None if nothing speaks against it."""
+    return can_run(lane, gpu=resources().gpu)
+
+
+def manager() -> EngineManager:
+    return resources().manager
+
+
+def meter() -> MeterLink:
+    return resources().meter
+
+
+def store() -> Store:
+    return resources().store
+
+
+def shelf() -> Shelf:
+    return resources().shelf
+
+
+def bench_runs() -> BenchRuns:
+    return resources().bench_runs
+
+
+def history() -> History:
+    return resources().history
+
+
+def run_records() -> RunRecords:
+    return resources().run_records
+
+
+def watch() -> EngineWatch:
+    return resources().watch
+
+
+def sampler() -> Sampler:
+    return resources().sampler
+
+
+def started() -> TurnIndex:
+    return resources().started

@@ -1,0 +1,117 @@
+from dataclasses import replace
+
+from core.domain.conversation import Message, Role
+from core.domain.fairness import after, before
+from core.domain.pictures import Picture
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.domain.timing import Timing
+from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnRecord, utc_now
+
+MODEL = ModelSpec(name="m", checkpoint="/m", gguf="/m/m.gguf", awq="/m-awq")
+
+
+def lane(name, kind=EngineKind.TURBOMIND, weights=Weights.CHECKPOINT, model=MODEL, **settings):
+    return LaneSpec(name=name, kind=kind, model=model, weights=weights, settings=EngineSettings(**settings))
+
+
+def record(spec, *, prompt_tokens=10, tokens=5, messages=1, notes=(), cached=None):
+    return RequestRecord(
+        id=spec.name,
+        turn_id="t",
+        lane=spec,
+        messages=(Message(Role.USER, "Hi"),) * messages,
+        phase=Phase.DONE,
+        finish_reason=FinishReason.STOP,
+        prompt_tokens=prompt_tokens,
+        cached_tokens=cached,
+        timing=Timing(sent_ns=0, output_tokens=tokens),
+        notes=notes,
+    )
+
+
+def turn(*records, sampling=None):
+    return TurnRecord(
+        id="t",
+        conversation_id="c",
+        created_at=utc_now(),
+        prompt="Hi",
+        system_prompt="",
+        mode=Mode.TOGETHER,
+        sampling=sampling or Sampling(),
+        requests=records,
+    )
+
+
+def names(flags):
+    return {flag.what for flag in flags}
+
+
+def test_equal_lanes_raise_no_flag():
+    records = [record(lane("a")), record(lane("b"))]
+    assert before(records) == ()
+    assert after(turn(*records)) == ()
+
+
+def test_what_lanes_exist_to_show_is_marked_as_intended():
+    flags = before([record(lane("a")), record(lane("b", EngineKind.AWQ, Weights.AWQ, dtype="float16"))])
+    assert names(flags) == {"weights", "dtype"}
+    assert all(flag.intended for flag in flags)
+
+
+def test_unequal_settings_are_named_with_their_values():
+    flags = before([record(lane("a", session_len=2048)), record(lane("b")), record(lane("c"))])
+    assert [flag.text for flag in flags] == ["context limit: 2,048 tokens (a) · 4,096 tokens (b, c)"]
+    assert not flags[0].intended
+
+
+def test_every_setting_of_the_guard_is_seen():
+    odd = lane(
+        "b",
+        EngineKind.TRANSFORMERS,
+        model=replace(MODEL, name="other"),
+        enable_prefix_caching=True,
+    )
+    assert names(before([record(lane("a")), record(odd, messages=3)])) == {
+        "model",
+        "context limit",
+        "batch limit",
+        "prefix cache",
+        "history",
+    }
+
+
+def test_token_counts_and_caches_are_compared_afterwards():
+    flags = after(turn(record(lane("a"), cached=0), record(lane("b"), prompt_tokens=12, cached=8)))
+    assert names(flags) == {"prompt tokens", "prompt tokens from a cache"}
+
+
+def test_an_unknown_count_is_no_difference():
+    assert after(turn(record(lane("a")), record(lane("b"), prompt_tokens=None))) == ()
+
+
+def test_a_fixed_length_that_was_not_kept_is_flagged_for_its_lane_only():
+    fixed = Sampling(max_tokens=5, fixed_length=True)
+    (flag,) = after(turn(record(lane("a")), record(lane("b"), tokens=3), sampling=fixed))
+    assert flag.text == "fixed length was not kept: 3 of 5 (b)"
+
+
+def test_what_a_server_does_not_take_is_flagged():
+    (flag,) = after(turn(record(lane("a"), notes=("top_k was not sent",)), record(lane("b"))))
+    assert flag.by_lane == {"a": "top_k was not sent"}
+
+
+def test_pictures_that_only_one_lane_remembers_are_seen():
+    cat = Picture(sha256="c" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=9)
+    with_cat = replace(record(lane("a")), messages=(Message(Role.USER, "Hi", (cat,)),))
+    flags = before([with_cat, record(lane("b"))])
+    assert [flag.text for flag in flags] == ["pictures in the conversation: 1 (a) · 0 (b)"]
+
+
+def test_other_preprocessing_of_the_same_picture_is_seen():
+    records = [record(lane("a")), record(lane("b"))]
+    same, other = "576 tokens at 336 × 336 px", "1,026 tokens at 896 × 448 px"
+    assert before(records, pictures={"a": same, "b": same}) == ()
+    (flag,) = before(records, pictures={"a": same, "b": other})
+    assert flag.text == f"pictures as the model sees them: {same} (a) · {other} (b)"
+    assert not flag.intended

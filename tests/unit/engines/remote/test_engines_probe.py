@@ -1,0 +1,135 @@
+"""Connection tests against a real loopback server that answers as scripted."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from core.domain.specs import Dialect
+from core.engines.remote.probe import probe, server_metrics
+from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
+
+METRICS = """# HELP lmdeploy:num_requests_running running
+# TYPE lmdeploy:num_requests_running gauge
+lmdeploy:num_requests_running{engine="0",model_name="a"} 2.0
+lmdeploy:num_requests_running{engine="0",model_name="b"} 1.0
+lmdeploy:num_requests_waiting{engine="0",model_name="a"} 0.0
+lmdeploy:gpu_cache_usage_perc{engine="0",model_name="a"} 0.25
+"""
+
+
+@pytest.fixture
+def serve():
+    """serve({path: (status, body)}) → base URL; a body of None hangs until the test is over."""
+    servers, release = [], threading.Event()
+
+    def start(answers, key=None, seen=None):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                if seen is not None:
+                    seen.append(self.path)
+                status, body = answers.get(self.path, (404, "no"))
+                if key and self.headers["Authorization"] != f"Bearer {key}":
+                    status, body = 401, "no"
+                if body is None:
+                    release.wait(10)
+                    return
+                self.send_response(status)
+                if 300 <= status < 400:
+                    self.send_header("Location", body)
+                self.end_headers()
+                self.wfile.write(body.encode())
+
+            def log_message(self, *args):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/v1"
+
+    yield start
+    release.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def models(*ids, owner="lmdeploy"):
+    return json.dumps({"object": "list", "data": [{"id": each, "owned_by": owner} for each in ids]})
+
+
+def test_models_dialect_and_metrics_are_found(serve):
+    url = serve({"/v1/models": (200, models("a", "b")), "/metrics": (200, METRICS)})
+    report = probe(url)
+    assert report.models == ("a", "b")
+    assert report.dialect is Dialect.LMDEPLOY
+    assert report.has_metrics
+    assert report.round_trip_s > 0
+
+
+def test_an_unknown_server_speaks_the_generic_dialect(serve):
+    report = probe(serve({"/v1/models": (200, models("a", owner="somebody"))}) + "/")
+    assert (report.dialect, report.has_metrics) == (Dialect.GENERIC, False)
+
+
+def test_the_load_is_added_up_over_models(serve):
+    load = server_metrics(serve({"/metrics": (200, METRICS)}))
+    assert (load.kv_used_ratio, load.running, load.waiting) == (0.25, 3, 0)
+
+
+def test_what_is_not_offered_is_unknown(serve):
+    load = server_metrics(serve({"/metrics": (200, "vllm:num_requests_waiting 4\n")}))
+    assert (load.kv_used_ratio, load.running, load.waiting) == (None, None, 4)
+    assert server_metrics(serve({"/metrics": (200, "python_info 1\n")})) is None
+
+
+def test_the_key_is_sent_and_a_wrong_one_is_named(serve):
+    url = serve({"/v1/models": (200, models("a"))}, key="right")
+    assert probe(url, "right").models == ("a",)
+    with pytest.raises(EngineError, match="refuses the key") as caught:
+        probe(url, "wrong")
+    assert caught.value.code == "endpoint-unauthorised"
+    with pytest.raises(EngineError, match="wants a key"):
+        probe(url)
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '{"data": [{}]}', '{"data": 3}'])
+def test_another_kind_of_server_is_told_apart(serve, body):
+    with pytest.raises(EngineError) as caught:
+        probe(serve({"/v1/models": (200, body)}))
+    assert caught.value.code == "endpoint-not-openai"
+
+
+def test_a_server_without_models_is_fine(serve):
+    assert probe(serve({"/v1/models": (200, models())})).models == ()
+
+
+def test_silence_is_a_time_out(serve):
+    with pytest.raises(EngineTimeout) as caught:
+        probe(serve({"/v1/models": (200, None)}), timeout_s=0.3)
+    assert caught.value.code == "connect-timeout"
+
+
+def test_nobody_there():
+    with pytest.raises(EngineCrashed) as caught:
+        probe("http://127.0.0.1:9/v1")
+    assert caught.value.code == "endpoint-unreachable"
+
+
+def test_only_the_web_is_asked():
+    with pytest.raises(InputError):
+        probe("file:///etc")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_neither_key_nor_request_follows_a_redirect(serve, status):
+    asked = []
+    target = serve({"/v1/models": (200, models("a"))}, seen=asked)
+    url = serve({"/v1/models": (status, f"{target}/models"), "/metrics": (status, f"{target}/models")})
+    with pytest.raises(EngineError, match=r"points to another address: http://127\.0\.0\.1") as raised:
+        probe(url, "sk-precious")
+    assert raised.value.code == "endpoint-redirects"
+    assert server_metrics(url, "sk-precious") is None
+    assert asked == []

@@ -1,0 +1,15 @@
+from core.engines.remote.prometheus import published, url_of
+
+
+def test_values_are_told_by_name_over_all_labels():
+    text = '# TYPE a:b gauge\na:b{m="x, {y}"} 2.0\na:b{m="z"} 1e-3\nplain 4\n'
+    assert published(text) == {"a:b": [2.0, 0.001], "plain": [4.0]}
+
+
+def test_what_is_not_in_the_format_tells_nothing():
+    assert published("<html>not found</html>") == {}
+    assert published("") == {}
+
+
+def test_they_are_beside_the_version_path():
+    assert url_of("http://h:1/v1") == url_of("http://h:1/v1/") == url_of("http://h:1") == "http://h:1/metrics"

@@ -1,0 +1,104 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputError
+from core.memory.kv_cache import (
+    BLOCK_TOKENS,
+    KV_BITS,
+    KvShape,
+    kv_bytes_per_token,
+    kv_pool,
+    refuse_unless_plain_attention,
+)
+
+GIB = 2**30
+QWEN2_5_7B = KvShape(layers=28, kv_heads=4, head_dim=128)
+LLAMA_3_8B = KvShape(layers=32, kv_heads=8, head_dim=128)
+LLAMA_2_7B = KvShape(layers=32, kv_heads=32, head_dim=128)
+
+
+@pytest.mark.parametrize(
+    ("shape", "bytes_per_token", "tokens"),
+    [
+        (QWEN2_5_7B, (57_344, 29_568, 15_232), (117_504, 221_952, 443_904)),
+        (LLAMA_3_8B, (131_072, 67_584, 34_816), (52_224, 97_920, 195_840)),
+        (LLAMA_2_7B, (524_288, 270_336, 139_264), (13_056, 24_000, 48_960)),
+    ],
+)
+def test_tokens_in_6_4_gib_by_turbomind_s_own_arithmetic(shape, bytes_per_token, tokens):
+    budget = int(6.4 * GIB)
+    assert tuple(kv_bytes_per_token(shape, kv_bits=bits) for bits in KV_BITS) == bytes_per_token
+    assert tuple(kv_pool(shape, budget, kv_bits=bits).tokens for bits in KV_BITS) == tokens
+
+
+def test_slabs_grow_until_little_of_them_is_left_over():
+    pool = kv_pool(LLAMA_2_7B, 6 * GIB, kv_bits=8)
+    assert pool.block_bytes == 270_336 * 64
+    assert pool.slab_bytes == 256 * 2**20
+    assert pool.slab_bytes // pool.block_bytes * pool.block_bytes / pool.slab_bytes >= 0.95
+
+
+def test_sequences_take_whole_blocks():
+    pool = kv_pool(LLAMA_3_8B, GIB)
+    assert pool.blocks == 128
+    assert pool.sequences(BLOCK_TOKENS) == 128
+    assert pool.sequences(BLOCK_TOKENS + 1) == 64
+    assert pool.sequences(10**6) == 0
+    with pytest.raises(InputError):
+        pool.sequences(0)
+
+
+def test_tensor_parallelism_shares_the_heads_and_copies_them_when_there_are_too_few():
+    whole = kv_bytes_per_token(QWEN2_5_7B)
+    assert kv_bytes_per_token(QWEN2_5_7B, tp=2) == whole // 2
+    assert kv_bytes_per_token(QWEN2_5_7B, tp=4) == whole // 4
+    assert kv_bytes_per_token(QWEN2_5_7B, tp=8) == whole // 4
+    with pytest.raises(InputError, match="can't be divided"):
+        kv_bytes_per_token(QWEN2_5_7B, tp=3)
+
+
+def test_other_widths_than_turbomind_s_are_refused():
+    with pytest.raises(InputError, match="2 bits"):
+        kv_bytes_per_token(QWEN2_5_7B, kv_bits=2)
+
+
+def test_no_budget_holds_nothing():
+    assert kv_pool(LLAMA_3_8B, 0).tokens == 0
+    assert kv_pool(LLAMA_3_8B, -5).reserved_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("trait", "reason"),
+    [
+        ({"is_mla": True}, "MLA"),
+        ({"is_hybrid": True}, "fixed size"),
+        ({"sliding_window": 4096}, "4096 tokens"),
+    ],
+)
+def test_models_with_another_cache_are_refused_with_the_reason(trait, reason):
+    traits = {"is_mla": False, "is_hybrid": False, "sliding_window": None} | trait
+    with pytest.raises(InputError, match=reason) as caught:
+        refuse_unless_plain_attention("SomeForCausalLM", **traits)
+    assert caught.value.code == "kv-arithmetic-unknown"
+
+
+def test_a_plain_model_is_not_refused():
+    refuse_unless_plain_attention("LlamaForCausalLM", is_mla=False, is_hybrid=False, sliding_window=None)
+
+
+@given(
+    shape=st.builds(
+        KvShape,
+        layers=st.integers(1, 80),
+        kv_heads=st.sampled_from([1, 2, 4, 8, 32]),
+        head_dim=st.sampled_from([64, 80, 96, 128, 256]),
+    ),
+    budget=st.integers(0, 140 * GIB),
+    bits=st.sampled_from(KV_BITS),
+)
+def test_a_pool_never_promises_more_than_was_reserved(shape, budget, bits):
+    pool = kv_pool(shape, budget, kv_bits=bits)
+    assert pool.usable_bytes <= pool.reserved_bytes
+    larger = kv_pool(shape, budget + GIB, kv_bits=bits)
+    assert larger.tokens >= pool.tokens

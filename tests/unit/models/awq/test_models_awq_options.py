@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+
+from core.config.models import demo_model
+from core.domain.specs import ModelSpec
+from core.errors import InputError
+from core.jobs.book import Jobs
+from core.jobs.records import JobFolder, JobSpec
+from core.models.awq import job as awq_job
+from core.models.awq.check import Finding
+from core.models.awq.job import awq_folder, prepare_demo_awq, quantize, read_provenance
+from core.models.awq.options import AwqOptions
+from core.settings import Settings
+from core.telemetry.gpus import GpuFacts
+
+GPUS = (
+    GpuFacts(index=0, name="H100", total_bytes=80, free_bytes=10, uuid="GPU-a"),
+    GpuFacts(index=1, name="H100", total_bytes=80, free_bytes=70, uuid="GPU-b"),
+)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelSpec:
+    (tmp_path / "source").mkdir()
+    return ModelSpec(name="small-llama", checkpoint=str(tmp_path / "source"))
+
+
+@pytest.fixture
+def queued(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> list[JobSpec]:
+    """Jobs that would have been started; their folders are there, and nothing runs."""
+    specs: list[JobSpec] = []
+
+    def start(_: Jobs, spec: JobSpec) -> str:
+        JobFolder(settings.home / "jobs" / spec.id).create(spec)
+        specs.append(spec)
+        return spec.id
+
+    monkeypatch.setattr(Jobs, "start", start)
+    monkeypatch.setattr(awq_job, "check_awq", lambda *_: ())
+    return specs
+
+
+def test_the_job_knows_its_gpu_and_works_offline(
+    settings: Settings, model: ModelSpec, queued: list[JobSpec]
+) -> None:
+    job_id = quantize(settings, model, AwqOptions(), gpus=GPUS)
+
+    (spec,) = queued
+    assert spec.id == job_id
+    assert spec.device == "gpu1"
+    assert spec.env == {"CUDA_VISIBLE_DEVICES": "GPU-b", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    assert spec.arguments["target"] == str(settings.models_dir / "small-llama-awq")
+
+
+def test_a_named_set_may_use_the_network(settings: Settings, model: ModelSpec, queued: list[JobSpec]) -> None:
+    quantize(settings, model, AwqOptions(calibration="c4", device="cpu"), gpus=GPUS)
+
+    assert queued[0].env == {"CUDA_VISIBLE_DEVICES": ""}
+    assert queued[0].device == "cpu"
+
+
+def test_the_half_written_result_is_hidden_beside_its_place(
+    settings: Settings, model: ModelSpec, queued: list[JobSpec], tmp_path: Path
+) -> None:
+    quantize(settings, model, AwqOptions(out=str(tmp_path / "x" / "small-llama-w4")), gpus=GPUS)
+
+    (scratch,) = map(Path, queued[0].scratch)
+    assert scratch.parent == tmp_path / "x"
+    assert scratch.parent.is_dir()
+    assert scratch.name.startswith(".small-llama-w4.")
+    assert queued[0].arguments["scratch"] == str(scratch)
+
+
+def test_a_calibration_file_is_found_from_any_folder(
+    settings: Settings,
+    model: ModelSpec,
+    queued: list[JobSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quantize(settings, model, AwqOptions(calibration="own.txt"), gpus=GPUS)
+    assert queued[0].arguments["options"]["calibration"] == str(tmp_path / "own.txt")
+
+
+def test_one_result_is_written_by_one_job(
+    settings: Settings, model: ModelSpec, queued: list[JobSpec]
+) -> None:
+    quantize(settings, model, AwqOptions(), gpus=GPUS)
+
+    with pytest.raises(InputError) as caught:
+        quantize(settings, model, AwqOptions(), gpus=GPUS)
+
+    assert caught.value.code == "already-running"
+    assert len(queued) == 1
+    quantize(settings, model, AwqOptions(out=str(settings.models_dir / "other")), gpus=GPUS)
+
+
+def test_a_blocking_finding_keeps_the_job_from_starting(
+    settings: Settings, model: ModelSpec, queued: list[JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warning = Finding(InputError("slow"), blocking=False)
+    problem = Finding(InputError("no", code="sizes-not-divisible"), blocking=True)
+    monkeypatch.setattr(awq_job, "check_awq", lambda *_: (warning, problem))
+
+    with pytest.raises(InputError) as caught:
+        quantize(settings, model, AwqOptions(), gpus=GPUS)
+
+    assert caught.value.code == "sizes-not-divisible"
+    assert queued == []
+
+
+def test_the_demo_is_quantised_once(
+    settings: Settings, queued: list[JobSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = demo_model(settings)
+    Path(demo.checkpoint).mkdir(parents=True)
+    monkeypatch.setattr(awq_job.Nvml, "devices", lambda _: GPUS)
+
+    job_id = prepare_demo_awq(settings)
+    assert job_id == queued[0].id
+    assert prepare_demo_awq(settings) == job_id  # the running job's
+
+    assert demo.awq is not None
+    Path(demo.awq).mkdir()
+    assert prepare_demo_awq(settings) is None
+    assert len(queued) == 1
+
+
+def test_where_the_result_goes(settings: Settings, model: ModelSpec) -> None:
+    assert awq_folder(settings, model, AwqOptions()) == settings.models_dir / "small-llama-awq"
+    own = ModelSpec(name="a", checkpoint="/m/a", awq="/m/a-w4")
+    assert awq_folder(settings, own, AwqOptions()) == Path("/m/a-w4")
+    assert awq_folder(settings, own, AwqOptions(out="/x")) == Path("/x")
+
+
+def test_provenance_of_foreign_checkpoints(tmp_path: Path) -> None:
+    assert read_provenance(tmp_path) is None
+    (tmp_path / "provenance.json").write_text("{}")
+    with pytest.raises(InputError):
+        read_provenance(tmp_path)

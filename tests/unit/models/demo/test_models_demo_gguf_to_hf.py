@@ -1,0 +1,164 @@
+"""Zero-padding changes sizes, not what a model computes: on a tiny random Llama and on the demo weights.
+
+The bound in float32 is 1e-4 of the largest logit: padding changes nothing but the order in which floats are
+summed.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from core.config import demo_model
+from core.models.demo import gguf_to_hf
+from core.models.demo import text as demo_text
+from core.settings import load_settings
+
+MESSAGES = [
+    {"role": "system", "content": "You know numbers such as 3.14 and 1,000."},
+    {
+        "role": "user",
+        "content": "What is the capital of France? 法国的首都是哪里?\n\n  def f(x):\n\treturn x",
+    },
+    {"role": "assistant", "content": "Paris 🗼."},
+    {"role": "user", "content": "And of Spain?"},
+]
+
+
+@pytest.fixture
+def tiny():
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=96,
+            hidden_size=96,
+            intermediate_size=160,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=32,
+            rms_norm_eps=1e-2,
+            initializer_range=0.3,
+            tie_word_embeddings=True,
+            eos_token_id=2,
+        )
+    ).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("norm.weight"):
+                weight.uniform_(0.5, 1.5)
+    return model
+
+
+def logits(model, ids):
+    with torch.inference_mode():
+        return model(ids).logits.float()
+
+
+def test_sizes_become_multiples_of_128_with_as_many_queries_per_kv_head(tiny):
+    padded = gguf_to_hf.padded_config(tiny.config)
+    assert (padded.num_key_value_heads, padded.num_attention_heads, padded.head_dim) == (4, 12, 32)
+    assert (padded.hidden_size, padded.intermediate_size) == (384, 256)
+    assert padded.rms_norm_eps == pytest.approx(1e-2 * 96 / 384)
+    assert not padded.tie_word_embeddings
+    assert tiny.config.hidden_size == 96
+
+
+def test_the_demo_models_sizes():
+    config = LlamaConfig(
+        hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3, head_dim=64
+    )
+    padded = gguf_to_hf.padded_config(config)
+    assert (padded.hidden_size, padded.intermediate_size) == (768, 1536)
+    assert (padded.num_attention_heads, padded.num_key_value_heads) == (12, 4)
+
+
+def test_a_padded_and_stored_model_has_the_logits_of_the_original(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf_to_hf, "STORED_DTYPE", torch.float32)
+    config = gguf_to_hf.padded_config(tiny.config)
+    gguf_to_hf.write(gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config), config, tmp_path)
+
+    padded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = torch.randint(0, 96, (2, 40))
+    expected = logits(tiny, ids)
+    assert (logits(padded, ids) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_without_the_norms_share_the_logits_differ(tiny):
+    """The test above can fail: the rescaled norms and epsilon are what makes both equal."""
+    config = gguf_to_hf.padded_config(tiny.config)
+    weights = gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config)
+    config.rms_norm_eps = tiny.config.rms_norm_eps
+    padded = LlamaForCausalLM(config).float().eval()
+    padded.load_state_dict(weights)
+    ids = torch.randint(0, 96, (2, 40))
+    assert (logits(padded, ids) - logits(tiny, ids)).abs().max() > 1e-3
+
+
+def test_the_stored_checkpoint_says_what_engines_ask_for(tiny, tmp_path):
+    config = gguf_to_hf.padded_config(tiny.config)
+    gguf_to_hf.write(gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config), config, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.config.architectures == ["LlamaForCausalLM"]
+    assert model.dtype == torch.float16
+    assert model.generation_config.eos_token_id == 2
+    assert not model.generation_config.do_sample
+
+
+def test_values_beyond_float16_are_refused(tiny, tmp_path):
+    config = gguf_to_hf.padded_config(tiny.config)
+    weights = gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config)
+    weights["lm_head.weight"][0, 0] = 1e6
+    with pytest.raises(SystemExit, match=r"lm_head\.weight"):
+        gguf_to_hf.write(weights, config, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def real():
+    settings = load_settings()
+    demo_text.prepare(settings, lambda line: None)
+    model = demo_model(settings)
+    gguf = Path(model.gguf)
+    return Path(model.checkpoint), {
+        "pretrained_model_name_or_path": str(gguf.parent),
+        "gguf_file": gguf.name,
+    }
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_both_forms_of_the_demo_weights_get_the_same_prompt_tokens(real):
+    folder, gguf = real
+    of_checkpoint, of_gguf = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(**gguf)
+    assert of_checkpoint.chat_template == of_gguf.chat_template
+    for length in (1, 2, 4):
+        ids = [
+            tokenizer.apply_chat_template(MESSAGES[:length], add_generation_prompt=True)["input_ids"]
+            for tokenizer in (of_checkpoint, of_gguf)
+        ]
+        assert ids[0] == ids[1]
+    assert of_checkpoint.eos_token_id == of_gguf.eos_token_id == 2
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real):
+    """In float32 up to summation order; as stored up to float16's rounding of weights (0.05 of 38 seen)."""
+    folder, gguf = real
+    original = AutoModelForCausalLM.from_pretrained(**gguf, dtype=torch.float32)
+    ids = AutoTokenizer.from_pretrained(folder).apply_chat_template(MESSAGES, return_tensors="pt")[
+        "input_ids"
+    ]
+    expected = logits(original, ids)
+
+    config = gguf_to_hf.padded_config(original.config)
+    config.dtype = torch.float32
+    padded = LlamaForCausalLM(config).eval()
+    padded.load_state_dict(gguf_to_hf.padded_weights(original.state_dict(), original.config, config))
+    assert (logits(padded, ids) - expected).abs().max() < 2e-4
+
+    stored = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = logits(stored, ids)
+    assert (found - expected).abs().max() < 0.15
+    assert torch.equal(found[0, -1].topk(5).indices, expected[0, -1].topk(5).indices)

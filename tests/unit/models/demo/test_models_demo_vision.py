@@ -1,0 +1,195 @@
+"""Preparing the demo vision model: once, from what is shipped, over the demo weights."""
+
+import json
+import random
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.config import VISION_DEMO_NAME, demo_model, demo_vision_model
+from core.domain.specs import EngineKind
+from core.errors import ModelError
+from core.models.demo import text as demo_text
+from core.models.demo import vision as demo_vision
+from core.models.demo.vision_files import with_image_token
+from core.models.vision.model import CHAT_TEMPLATE_FILE, vision_of
+from core.settings import load_settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load_settings({"LMDYNO_HOME": str(tmp_path / "home")})
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "part-1.safetensors").write_bytes(b"weights")
+    (folder / "architecture.json").write_text("{}", "utf-8")
+    monkeypatch.setattr(demo_vision, "SHIPPED_DIR", folder)
+    return folder
+
+
+@pytest.fixture
+def assembled(settings, monkeypatch):
+    """Quick stand-ins for the demo weights and for assembling; the list has its calls."""
+    calls: list[list[str]] = []
+
+    def assemble(module, arguments, log_file, report):
+        time.sleep(0.05)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (Path(arguments[2]) / name).touch()
+        calls.append(list(arguments))
+
+    monkeypatch.setattr(demo_vision, "run_child", assemble)
+    monkeypatch.setattr(demo_text, "prepare", lambda settings, report: demo_model(settings))
+    return calls
+
+
+def test_it_is_made_once_from_what_is_shipped(settings, shipped, assembled):
+    assert not demo_vision.is_prepared(settings)
+    model = demo_vision.prepare(settings, lambda line: None)
+    assert model == demo_vision_model(settings)
+    assert demo_vision.is_prepared(settings)
+    demo_vision.prepare(settings, lambda line: None)
+    assert [call[:2] for call in assembled] == [[str(shipped), demo_model(settings).checkpoint]]
+    note = json.loads((Path(model.checkpoint) / "provenance.json").read_text("utf-8"))
+    assert note["source"]["licence"] == "Apache-2.0"
+
+
+def test_other_shipped_weights_make_it_anew(settings, shipped, assembled):
+    demo_vision.prepare(settings, lambda line: None)
+    time.sleep(0.01)
+    (shipped / "part-1.safetensors").write_bytes(b"Weights")
+    assert not demo_vision.is_prepared(settings)
+    demo_vision.prepare(settings, lambda line: None)
+    assert len(assembled) == 2
+    assert demo_vision.is_prepared(settings)
+
+
+def test_without_the_shipped_files_it_says_where_they_come_from(settings, shipped, assembled):
+    for path in shipped.iterdir():
+        path.unlink()
+    with pytest.raises(ModelError) as caught:
+        demo_vision.prepare(settings, lambda line: None)
+    assert caught.value.code == "shipped-files-missing"
+    assert "repository" in caught.value.hint
+    assert assembled == []
+
+
+def test_threads_that_ask_together_make_it_once(settings, shipped, assembled):
+    threads = [
+        threading.Thread(target=demo_vision.prepare, args=(settings, lambda line: None)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(assembled) == 1
+
+
+def test_a_failed_assembling_leaves_nothing(settings, shipped, assembled, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ModelError("no", hint="no")
+
+    monkeypatch.setattr(demo_vision, "run_child", fail)
+    with pytest.raises(ModelError):
+        demo_vision.prepare(settings, lambda line: None)
+    assert not demo_vision.is_prepared(settings)
+    assert list(settings.models_dir.iterdir()) == []
+
+
+def test_a_tokenizer_without_the_unused_token_is_refused():
+    with pytest.raises(ValueError, match="16"):
+        with_image_token({"model": {"vocab": {"a": 0}}, "added_tokens": []})
+
+
+def test_what_is_shipped_stays_small():
+    parts = sorted(demo_vision.SHIPPED_DIR.glob("part-*.safetensors"))
+    assert parts
+    assert sum(path.stat().st_size for path in parts) <= 40e6
+
+
+def test_the_measured_accuracy_reaches_what_it_was_made_for():
+    record = json.loads((demo_vision.SHIPPED_DIR / "training.json").read_text("utf-8"))
+    shares = {topic: row["share"] for topic, row in record["accuracy"].items()}
+    assert min(shares["color"], shares["shape"], shares["position"]) >= 0.9
+    assert shares["count"] >= 0.75
+    card = (demo_vision.SHIPPED_DIR / "README.md").read_text("utf-8")
+    assert f"{shares['shape']:.1%}" in card
+    assert "simple drawn scenes only" in card
+
+
+@pytest.fixture(scope="module")
+def real():
+    """The shipped weights over the demo weights, in transformers."""
+    import torch
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    model = demo_vision.prepare(load_settings(), lambda line: None)
+    torch.manual_seed(0)
+    loaded = LlavaForConditionalGeneration.from_pretrained(model.checkpoint, dtype=torch.float32).eval()
+    return loaded, AutoProcessor.from_pretrained(model.checkpoint), model
+
+
+def answers(real, picture, *questions: str) -> list[str]:
+    """Greedy answers to questions in a row about one picture."""
+    loaded, processor, _ = real
+    messages: list[dict] = []
+    given = []
+    for number, question in enumerate(questions):
+        content = [{"type": "image", "image": picture}] if number == 0 else []
+        messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
+        inputs = processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+        ids = loaded.generate(**inputs, do_sample=False, max_new_tokens=12)
+        given.append(processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": given[-1]}]})
+    return given
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_the_picture_really_reaches_the_model(real):
+    """The same questions, another picture: the answers follow the picture."""
+    from scenes.drawing import draw
+    from scenes.gallery import scene, shape
+
+    questions = ("What shape is this?", "What color is it?", "Where is it?")
+    heart = draw(scene("white", shape("green", "heart", 0.2, 0.8, "large")), 480, 480)
+    square = draw(scene("black", shape("yellow", "square", 0.8, 0.2, "large")), 300, 300)
+    assert answers(real, heart, *questions) == ["heart", "green", "bottom left"]
+    assert answers(real, square, *questions) == ["square", "yellow", "top right"]
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_it_answers_held_out_questions(real):
+    from scenes.drawing import draw
+    from scenes.exam import exam
+    from scenes.scoring import is_right
+
+    items = [item for item in exam(12) if item.topic in ("color", "shape", "position")]
+    picked = random.Random(0).sample(items, 12)
+    right = [
+        is_right(answers(real, draw(item.scene), item.question.text)[0], item.question.answers)
+        for item in picked
+    ]
+    assert sum(right) >= 10
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+def test_engines_are_told_what_it_takes(real):
+    model = real[2]
+    vision = vision_of(model.checkpoint)
+    assert vision is not None
+    assert vision.served_by >= {EngineKind.TRANSFORMERS, EngineKind.PYTORCH}
+    assert vision.lmdeploy_chat_template == str(Path(model.checkpoint) / CHAT_TEMPLATE_FILE)
+    assert vision.cost(480, 300).tokens == 100
+    assert model == replace(demo_vision_model(load_settings()), name=VISION_DEMO_NAME)

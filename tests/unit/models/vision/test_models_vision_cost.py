@@ -1,0 +1,141 @@
+"""The arithmetic of pictures against transformers' own code, and against the context."""
+
+import random
+from importlib.util import find_spec
+
+import pytest
+
+from core.domain.conversation import Exchange, messages_for
+from core.domain.pictures import Picture
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
+from core.domain.turns import RequestPlan
+from core.models.vision.context import as_seen, context_tokens, context_use, not_sendable, too_large
+from core.models.vision.cost import FixedSize, NativeResolution, Tiles
+from tests.vision_checkpoints import (
+    INTERNVL,
+    LLAVA,
+    LLAVA_FILES,
+    QWEN,
+    QWEN_FILES,
+    TEXT_ONLY,
+    write_checkpoint,
+)
+
+QWEN2_5 = NativeResolution(patch_size=14, merge_size=2, min_pixels=56 * 56, max_pixels=12_845_056)
+NARROW = NativeResolution(patch_size=14, merge_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 64)
+INTERNVL3 = Tiles(tile_width_px=448, tile_height_px=448, min_tiles=1, max_tiles=12, tokens_per_tile=256)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((644, 420), (644, 420, 23 * 15 + 2)),
+        ((1, 1), (56, 56, 4 + 2)),
+        ((4000, 3000), (4004, 2996, 143 * 107 + 2)),
+        ((10_000, 8_000), (4004, 3192, 143 * 114 + 2)),
+        ((28 * 200, 28), (5600, 28, 200 + 2)),
+    ],
+)
+def test_qwen_keeps_about_the_pictures_own_size(size, expected):
+    cost = QWEN2_5.cost(*size)
+    assert (cost.width_px, cost.height_px, cost.tokens) == expected
+
+
+def test_qwen_refuses_a_strip():
+    assert QWEN2_5.cost(201, 1) is None
+    assert QWEN2_5.cost(1, 201) is None
+
+
+def test_llava_costs_the_same_for_every_picture():
+    clip = FixedSize(width_px=224, height_px=224, patch_size=16)
+    assert {clip.cost(*size).tokens for size in [(1, 1), (5000, 10)]} == {14 * 14}
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="transformers' processors are not installed")
+def test_sizes_are_those_of_transformers_own_code():
+    from transformers.models.got_ocr2.image_processing_got_ocr2 import GotOcr2ImageProcessor
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor, smart_resize
+
+    tiles = GotOcr2ImageProcessor(size={"height": 448, "width": 448}, crop_to_patches=True)
+    limits = {
+        ours: {"min_pixels": ours.min_pixels, "max_pixels": ours.max_pixels} for ours in (QWEN2_5, NARROW)
+    }
+    processors = {ours: Qwen2VLImageProcessor(**theirs) for ours, theirs in limits.items()}
+    chance = random.Random(7)
+    sizes = [(chance.randint(1, 5000), chance.randint(1, 5000)) for _ in range(400)]
+    sizes += [(448 * a, 448 * b) for a in range(1, 5) for b in range(1, 5)]
+    for width, height in sizes:
+        count = tiles.get_number_of_image_patches(height, width)
+        assert INTERNVL3.cost(width, height).tokens == count * 256 + 2, (width, height)
+        for ours, processor in processors.items():
+            cost = ours.cost(width, height)
+            if cost is None:
+                with pytest.raises(ValueError, match="aspect ratio"):
+                    smart_resize(height, width)
+                continue
+            assert (cost.height_px, cost.width_px) == smart_resize(height, width, 28, **limits[ours])
+            assert cost.tokens == processor.get_number_of_image_patches(height, width, {}) // 4 + 2
+
+
+CAT = Picture(sha256="c" * 64, media_type="image/png", width_px=1000, height_px=700, size_bytes=9)
+
+
+def lane(folder, config, files=None, kind=EngineKind.PYTORCH, name="l", **settings):
+    return LaneSpec(
+        name=name,
+        kind=kind,
+        model=ModelSpec(name="m", checkpoint=write_checkpoint(folder, config, files)),
+        settings=EngineSettings(**settings),
+    )
+
+
+def test_the_context_is_the_sessions_or_the_models(tmp_path):
+    files = (LLAVA, LLAVA_FILES)
+    assert context_tokens(lane(tmp_path, *files, session_len=1000)) == 1000
+    assert context_tokens(lane(tmp_path, *files, EngineKind.TRANSFORMERS)) == 4096
+    assert context_tokens(lane(tmp_path, TEXT_ONLY, kind=EngineKind.TRANSFORMERS)) is None
+    remote = LaneSpec(name="e", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://h/v1"))
+    assert context_tokens(remote) is None
+    assert context_use(remote, messages_for("?", pictures=(CAT,))).left_tokens is None
+
+
+def test_pictures_of_the_whole_conversation_count(tmp_path):
+    spec = lane(tmp_path, LLAVA, LLAVA_FILES, session_len=2000)
+    messages = messages_for("And now?", earlier=[Exchange("?", "A cat.", (CAT, CAT))], pictures=(CAT,))
+    use = context_use(spec, messages)
+    assert (use.picture_tokens, use.context_tokens, use.left_tokens) == (1728, 2000, 272)
+    assert too_large(spec, messages) is None
+    (tight,) = [too_large(lane(tmp_path, LLAVA, LLAVA_FILES, session_len=1728), messages)]
+    assert tight.code == "pictures-too-large"
+    assert "1,728 tokens" in tight.message
+    assert "session_len" in tight.hint
+
+
+def test_an_unknown_cost_refuses_nothing(tmp_path):
+    spec = lane(tmp_path, INTERNVL, session_len=8)
+    messages = messages_for("?", pictures=(CAT,))
+    assert context_use(spec, messages).picture_tokens is None
+    assert not_sendable(spec, messages) is None
+
+
+def test_only_pictures_are_refused(tmp_path):
+    spec = lane(tmp_path, TEXT_ONLY)
+    assert not_sendable(spec, messages_for("?")) is None
+    assert not_sendable(spec, messages_for("?", pictures=(CAT,))).code == "text-only"
+    earlier = [Exchange("?", "A cat.", (CAT,))]
+    assert not_sendable(spec, messages_for("?", earlier=earlier)).code == "text-only"
+
+
+def test_what_each_model_sees_is_told_for_the_last_message(tmp_path):
+    lanes = [
+        lane(tmp_path / "a", LLAVA, LLAVA_FILES, name="llava"),
+        lane(tmp_path / "b", QWEN, QWEN_FILES, name="qwen"),
+        lane(tmp_path / "c", INTERNVL, name="unknown"),
+    ]
+    messages = messages_for("?", pictures=(CAT, CAT))
+    assert as_seen([RequestPlan(lane=spec, messages=messages) for spec in lanes]) == {
+        "llava": "1,152 tokens at 336 × 336 px",
+        "qwen": "1,804 tokens at 1008 × 700 px",
+    }
+    assert as_seen([RequestPlan(lane=lanes[0], messages=messages_for("?"))]) == {}

@@ -1,0 +1,249 @@
+"""What a checkpoint's files tell about pictures, and which lanes take them."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.models.vision.model import SERVED_BY, is_vision, not_served, refusal, vision_of
+from tests.vision_checkpoints import (
+    INTERNVL,
+    INTERNVL_FILES,
+    LLAVA,
+    LLAVA_FILES,
+    QWEN,
+    QWEN_FILES,
+    TEXT_ONLY,
+    write_checkpoint,
+)
+
+TURBOMIND_TOO = {EngineKind.TRANSFORMERS, EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH}
+NOT_TURBOMIND = {EngineKind.TRANSFORMERS, EngineKind.PYTORCH}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def write(config, files=None):
+        return write_checkpoint(tmp_path / "model", config, files)
+
+    return write
+
+
+def lane(checkpoint, kind=EngineKind.PYTORCH, weights=Weights.CHECKPOINT, **forms):
+    model = ModelSpec(name="it", checkpoint=str(checkpoint), **forms)
+    return LaneSpec(name="l", kind=kind, model=model, weights=weights, settings=EngineSettings())
+
+
+def endpoint(vision):
+    return LaneSpec(
+        name="e", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://h/v1", vision=vision)
+    )
+
+
+def test_llava(checkpoint):
+    vision = vision_of(checkpoint(LLAVA, LLAVA_FILES))
+    assert vision.architecture == "LlavaForConditionalGeneration"
+    assert vision.served_by == NOT_TURBOMIND
+    assert vision.context_tokens == 4096
+    cost = vision.cost(4000, 300)
+    assert (cost.width_px, cost.height_px, cost.tokens) == (336, 336, 576)
+
+
+def test_llava_that_keeps_the_class_token(checkpoint):
+    vision = vision_of(checkpoint({**LLAVA, "vision_feature_select_strategy": "full"}, LLAVA_FILES))
+    assert vision.cost(10, 10).tokens == 577
+
+
+def test_llava_that_squashes_instead_of_cropping(checkpoint):
+    files = {
+        "preprocessor_config.json": {
+            "do_center_crop": False,
+            "size": {"height": 336, "width": 336},
+            "crop_size": {"height": 224, "width": 224},
+        }
+    }
+    assert vision_of(checkpoint(LLAVA, files)).cost(10, 10).tokens == 576
+
+
+def test_llava_over_siglip_is_for_transformers_only(checkpoint):
+    tower = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14}
+    vision = vision_of(
+        checkpoint(
+            {**LLAVA, "vision_config": tower, "vision_feature_select_strategy": "full"},
+            {"preprocessor_config.json": {"size": {"height": 384, "width": 384}}},
+        )
+    )
+    assert vision.served_by == {EngineKind.TRANSFORMERS}
+    assert vision.cost(100, 50).tokens == 27 * 27
+
+
+def test_llavas_published_config_names_little_of_its_tower(checkpoint):
+    """llava-1.5's config.json relies on the defaults of `LlavaConfig` and has the size in another file."""
+    bare = {key: value for key, value in LLAVA.items() if key != "vision_feature_select_strategy"}
+    vision = vision_of(checkpoint({**bare, "vision_config": {}}, LLAVA_FILES))
+    assert vision.cost(1, 1).tokens == 576
+
+
+def test_qwen_has_no_nested_text_config(checkpoint):
+    vision = vision_of(checkpoint(QWEN, QWEN_FILES))
+    assert vision.served_by == TURBOMIND_TOO
+    assert vision.context_tokens == 128000
+    cost = vision.cost(1000, 700)
+    assert (cost.width_px, cost.height_px, cost.tokens) == (1008, 700, 36 * 25 + 2)
+
+
+def test_nested_image_settings_go_before_the_file_of_their_own(checkpoint):
+    nested = {"processor_config.json": {"image_processor": {"max_pixels": 28 * 28 * 4, "merge_size": 2}}}
+    assert vision_of(checkpoint(QWEN, QWEN_FILES | nested)).cost(2000, 2000).tokens == 4 + 2
+
+
+def test_newer_files_name_qwens_limits_in_size(checkpoint):
+    size = {"shortest_edge": 3136, "longest_edge": 28 * 28 * 4}
+    vision = vision_of(checkpoint(QWEN, {"preprocessor_config.json": {"size": size}}))
+    assert vision.cost(2000, 2000).tokens == 6
+
+
+def test_internvl_counts_tiles_and_a_thumbnail(checkpoint):
+    vision = vision_of(checkpoint(INTERNVL, INTERNVL_FILES))
+    assert vision.served_by == TURBOMIND_TOO
+    assert vision.context_tokens == 32768
+    one, several = vision.cost(300, 300), vision.cost(896, 448)
+    assert (one.width_px, one.height_px, one.tokens) == (448, 448, 256 + 2)
+    assert (several.width_px, several.height_px, several.tokens) == (896, 448, 3 * 256 + 2)
+
+
+@pytest.mark.parametrize("files", [{}, {"preprocessor_config.json": {"size": "large"}}])
+def test_files_that_lack_what_the_arithmetic_needs_leave_the_cost_unknown(checkpoint, files):
+    vision = vision_of(checkpoint(INTERNVL, files))
+    assert vision.served_by == TURBOMIND_TOO
+    assert vision.cost(100, 100) is None
+
+
+def test_an_unknown_vision_architecture_is_left_to_transformers(checkpoint):
+    vision = vision_of(
+        checkpoint({"architectures": ["NextYearsModel"], "vision_config": {"patch_size": 3}}, LLAVA_FILES)
+    )
+    assert vision.served_by == {EngineKind.TRANSFORMERS}
+    assert vision.cost(100, 100) is None
+    assert vision.context_tokens is None
+
+
+def test_a_text_model_has_no_vision_side(checkpoint):
+    assert vision_of(checkpoint(TEXT_ONLY)) is None
+
+
+def test_a_checkpoint_that_is_not_here_or_broken_is_unknown(tmp_path):
+    assert vision_of(str(tmp_path / "nowhere")) is None
+    (tmp_path / "config.json").write_text("{")
+    assert vision_of(str(tmp_path)) is None
+    assert refusal(lane(tmp_path / "nowhere")) is None
+
+
+def test_a_changed_file_is_read_again(checkpoint):
+    path = checkpoint(LLAVA, LLAVA_FILES)
+    assert vision_of(path) is vision_of(path)
+    file = Path(path, "preprocessor_config.json")
+    file.write_text(json.dumps({"crop_size": {"height": 140, "width": 140}}))
+    os.utime(file, ns=(1, 1))
+    assert vision_of(path).cost(1, 1).width_px == 140
+
+
+class TestChatTemplate:
+    """LMDeploy knows LLaVA-1.5 by the name of its folder alone; here the folder is called `model`."""
+
+    VICUNA = "{{ 'USER: ' }}{{ 'ASSISTANT: ' }}"
+    CHATML = "<|im_start|>user"
+
+    @pytest.mark.parametrize(
+        ("files", "expected"),
+        [
+            ({}, "llava-v1"),
+            ({"chat_template.json": {"chat_template": VICUNA}}, "llava-v1"),
+            ({"processor_config.json": {"chat_template": VICUNA}}, "llava-v1"),
+            ({"tokenizer_config.json": {"chat_template": CHATML}}, None),
+        ],
+    )
+    def test_llava_by_its_own_template(self, checkpoint, files, expected):
+        assert vision_of(checkpoint(LLAVA, files)).lmdeploy_chat_template == expected
+
+    def test_a_plain_file_is_looked_into_first(self, checkpoint):
+        path = checkpoint(LLAVA, {"tokenizer_config.json": {"chat_template": self.VICUNA}})
+        Path(path, "chat_template.jinja").write_text(self.CHATML)
+        assert vision_of(path).lmdeploy_chat_template is None
+
+    def test_one_that_the_checkpoint_brings_for_lmdeploy_is_used(self, checkpoint):
+        path = checkpoint(LLAVA, {"lmdeploy_chat_template.json": {"user": "Q"}})
+        assert vision_of(path).lmdeploy_chat_template == str(Path(path, "lmdeploy_chat_template.json"))
+
+    def test_other_architectures_are_left_to_lmdeploy(self, checkpoint):
+        assert vision_of(checkpoint(QWEN, QWEN_FILES)).lmdeploy_chat_template is None
+
+
+class TestLanes:
+    @pytest.mark.parametrize("kind", [EngineKind.PYTORCH, EngineKind.TRANSFORMERS])
+    def test_lanes_that_take_pictures(self, checkpoint, kind):
+        spec = lane(checkpoint(LLAVA, LLAVA_FILES), kind)
+        assert (refusal(spec), not_served(spec), is_vision(spec)) == (None, None, True)
+
+    def test_llava_is_never_turbominds(self, checkpoint):
+        spec = lane(checkpoint(LLAVA, LLAVA_FILES), EngineKind.TURBOMIND)
+        assert refusal(spec) == not_served(spec)
+        assert refusal(spec).code == "engine-without-vision"
+        assert refusal(spec).message == "TurboMind does not serve LlavaForConditionalGeneration"
+        assert refusal(spec).hint == 'Set the lane\'s engine to "transformers" or "pytorch".'
+
+    def test_what_no_engine_serves_says_what_else_to_take(self, checkpoint):
+        spec = lane(checkpoint({"architectures": ["LlavaLlamaForCausalLM"]}), EngineKind.TRANSFORMERS)
+        assert "llava-hf" in refusal(spec).hint
+
+    def test_a_text_only_model_is_refused_but_may_run(self, checkpoint):
+        spec = lane(checkpoint(TEXT_ONLY))
+        assert refusal(spec).code == "text-only"
+        assert (not_served(spec), is_vision(spec)) == (None, False)
+
+    def test_a_gguf_of_a_vision_model_sees_nothing(self, checkpoint):
+        spec = lane(checkpoint(LLAVA), EngineKind.TRANSFORMERS, Weights.GGUF, gguf="/m.gguf")
+        assert refusal(spec).code == "text-only"
+        assert "GGUF" in refusal(spec).message
+        assert not is_vision(spec)
+
+    def test_the_form_that_the_lane_loads_decides(self, checkpoint, tmp_path):
+        awq = write_checkpoint(tmp_path / "awq", TEXT_ONLY)
+        spec = lane(checkpoint(QWEN, QWEN_FILES), EngineKind.AWQ, Weights.AWQ, awq=awq)
+        assert refusal(spec).code == "text-only"
+        assert refusal(replace(spec, kind=EngineKind.TURBOMIND, weights=Weights.CHECKPOINT)) is None
+
+    @pytest.mark.parametrize(("said", "refused", "vision"), [(None, False, False), (True, False, True)])
+    def test_an_endpoint_is_asked_unless_somebody_said_no(self, said, refused, vision):
+        assert (refusal(endpoint(said)) is not None, is_vision(endpoint(said))) == (refused, vision)
+
+    def test_an_endpoint_for_text_is_refused(self):
+        assert refusal(endpoint(False)).code == "text-only"
+        assert not is_vision(endpoint(False))
+
+
+@pytest.mark.skipif(find_spec("lmdeploy") is None, reason="LMDeploy is not installed")
+def test_the_table_says_what_the_installed_lmdeploy_says():
+    """Read from its source, since importing it takes torch along."""
+    home = Path(find_spec("lmdeploy").origin).parent
+    turbomind = (home / "turbomind" / "supported_models.py").read_text("utf-8")
+    pytorch = (home / "pytorch" / "models" / "module_map.py").read_text("utf-8")
+    takes_pictures = "".join(file.read_text("utf-8") for file in (home / "vl" / "model").glob("*.py"))
+    for architecture, kinds in SERVED_BY.items():
+        assert (EngineKind.TURBOMIND in kinds) == bool(re.search(rf"\b{architecture}=", turbomind))
+        assert (EngineKind.PYTORCH in kinds) == (f"'{architecture}':" in pytorch), architecture
+        if EngineKind.PYTORCH in kinds:
+            assert re.search(rf"'{architecture}'|'LlavaNextFor", takes_pictures), architecture
+
+
+@pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
+def test_the_table_says_what_the_installed_transformers_says():
+    home = Path(find_spec("transformers").origin).parent
+    known = (home / "models" / "auto" / "modeling_auto.py").read_text("utf-8")
+    for architecture, kinds in SERVED_BY.items():
+        assert (EngineKind.TRANSFORMERS in kinds) == (f'"{architecture}"' in known), architecture

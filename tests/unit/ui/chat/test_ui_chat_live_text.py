@@ -1,0 +1,87 @@
+from types import SimpleNamespace
+
+import pytest
+
+from core.ui.chat import live_text
+from core.ui.chat.live_text import MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText
+
+OPENED_S = 1000.001
+
+
+class Browser:
+    """What is on the page, slot by slot, and a clock."""
+
+    def __init__(self) -> None:
+        self.now_s = OPENED_S
+        self.slots: list[str] = []
+        self.sent: list[str] = []
+
+    def empty(self):
+        place = len(self.slots)
+        self.slots.append("")
+        return SimpleNamespace(markdown=lambda text, **_: self._write(place, text))
+
+    def _write(self, place: int, text: str) -> None:
+        self.slots[place] = text
+        self.sent.append(text)
+
+
+@pytest.fixture
+def browser(monkeypatch) -> Browser:
+    browser = Browser()
+    monkeypatch.setattr(live_text.st, "container", lambda **_: browser)
+    monkeypatch.setattr(live_text, "monotonic", lambda: browser.now_s)
+    return browser
+
+
+def test_first_text_is_drawn_at_once_even_while_the_page_opens(browser):
+    text = LiveText(opened_s=OPENED_S)
+    browser.now_s += 0.013
+    text.append("Ohm")
+    text.draw()
+    assert browser.slots == ["Ohm"]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "interval_s"), [(0.0, OPENING_INTERVAL_S), (OPENING_S, MIN_INTERVAL_S)], ids=["opening", "open"]
+)
+def test_later_text_waits_for_the_beat(browser, age_s, interval_s):
+    browser.now_s = OPENED_S + age_s
+    text = LiveText(opened_s=OPENED_S)
+    text.append("Ohm")
+    text.draw()
+    text.append("'s law")
+    browser.now_s += interval_s * 0.9
+    text.draw()
+    assert browser.slots == ["Ohm"]
+    browser.now_s += interval_s * 0.2
+    text.draw()
+    assert browser.slots == ["Ohm's law"]
+
+
+def test_last_text_waits_for_nothing(browser):
+    text = LiveText(opened_s=OPENED_S)
+    text.append("Ohm")
+    text.draw()
+    text.append("'s law")
+    text.draw(final=True)
+    assert browser.slots == ["Ohm's law"]
+
+
+def test_finished_block_is_not_sent_with_every_piece_of_the_next(browser):
+    text = LiveText()
+    for piece in ("One.\n\n", "Two begins", " and", " goes on"):
+        text.append(piece)
+        browser.now_s += 1
+        text.draw()
+    assert browser.slots == ["One.", "Two begins and goes on"]
+    assert browser.sent[-2:] == ["Two begins and", "Two begins and goes on"]
+
+
+def test_nothing_new_is_nothing_sent(browser):
+    text = LiveText()
+    text.append("Ohm")
+    for _ in range(3):
+        browser.now_s += 1
+        text.draw()
+    assert browser.sent == ["Ohm"]
