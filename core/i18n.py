@@ -17,8 +17,8 @@ Rules for texts that a person reads (pages, command line, reports, errors and hi
 - Names of engines, models, settings and metrics' abbreviations (TTFT, TPOT) stay as they are.
 - Numbers with units come from `core.units`.
 
-The language belongs to a context (`use_language`), else to the session that `find_language_with` asks, else
-to the process. English loads no catalogue; others are read at their first text. Thread-safe.
+The language belongs to a context (`use_language`, `choose_language`), else to the session that
+`find_language_with` asks, else to the process. English loads no catalogue; others are read at their first text. Thread-safe.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -191,7 +191,19 @@ _of_process = Language.ENGLISH
 
 
 def current_language() -> Language:
-    return _chosen.get() or (_find() if _find else None) or _of_process
+    return _chosen.get() or _of_session() or _of_process
+
+
+def _of_session() -> Language | None:
+    language = _find() if _find else None
+    if language:
+        _chosen.set(language)  # asked once for each context
+    return language
+
+
+def choose_language(language: Language) -> None:
+    """Texts are in this language from here on in this context."""
+    _chosen.set(language)
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 
 import pytest
@@ -166,13 +166,35 @@ def test_threads_and_contexts_have_languages_of_their_own():
         assert pool.submit(copy_context().run, _, "Stop").result() == "停止"
 
 
-def test_a_session_has_a_language_unless_the_context_has_one(monkeypatch):
+@pytest.fixture
+def fresh():
+    """Calls a function in a context that has no language of its own."""
+    return lambda function, *args: Context().run(function, *args)
+
+
+def test_a_session_has_a_language_unless_the_context_has_one(monkeypatch, fresh):
     monkeypatch.setattr(i18n, "_find", None)
     i18n.find_language_with(lambda: Language.CHINESE)
-    assert _("Stop") == "停止"
+    assert fresh(_, "Stop") == "停止"
     with use_language("en"):
         assert _("Stop") == "Stop"
     i18n.find_language_with(lambda: None)
+    assert fresh(_, "Stop") == "Stop"
+
+
+def test_the_session_is_asked_once_for_each_context(monkeypatch, fresh):
+    asked = []
+    monkeypatch.setattr(i18n, "_find", lambda: asked.append(1) or Language.CHINESE)
+    assert fresh(lambda: _("Stop") + _("Stop")) == "停止停止"
+    assert len(asked) == 1
+
+
+def test_a_choice_holds_for_the_rest_of_its_context(fresh):
+    def chosen():
+        i18n.choose_language(Language.CHINESE)
+        return _("Stop")
+
+    assert fresh(chosen) == "停止"
     assert _("Stop") == "Stop"
 
 
