@@ -18,7 +18,8 @@ Rules for texts that a person reads (pages, command line, reports, errors and hi
 - Numbers with units come from `core.units`.
 
 The language belongs to a context (`use_language`, `choose_language`), else to the session that
-`find_language_with` asks, else to the process. English loads no catalogue; others are read at their first text. Thread-safe.
+`find_language_with` asks, else to the process. English loads no catalogue; others are read at their first
+text. Thread-safe.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.i18n import N_
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,7 +65,8 @@ class Settings:
             return {}
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise ConfigError(
-                f"{self.secrets_file.name} is not valid TOML", hint=f"The parser says: {exc}"
+                N_("{file} is not valid TOML.", file=self.secrets_file.name),
+                hint=N_("The parser reports: {reason}", reason=exc),
             ) from None
 
 

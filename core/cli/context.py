@@ -9,6 +9,7 @@ from core.config import LaneBook, load_lanes
 from core.config.lanes import url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import InputError
+from core.i18n import N_
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
@@ -39,16 +40,25 @@ def chosen_lanes(
     """
     if not names and not urls:
         raise InputError(
-            "No lane was named",
-            hint=f"Add --lane NAME ({', '.join(spec.name for spec in book.lanes)}), or --endpoint URL.",
+            N_("No lane is given."),
+            hint=N_(
+                "Add --lane NAME (available: {names}) or --endpoint URL.",
+                names=", ".join(spec.name for spec in book.lanes),
+            ),
         )
     if models and len(models) != len(urls):
         raise InputError(
-            f"{len(urls)} endpoints but {len(models)} models", hint="Give one --model for each --endpoint."
+            N_(
+                "The number of models ({models}) differs from the number of endpoints ({endpoints}).",
+                models=len(models),
+                endpoints=len(urls),
+            ),
+            hint=N_("Give one --model for each --endpoint."),
         )
     for number, url in enumerate(urls, start=1):
         if problem := url_problem(url):
-            raise InputError(f"--endpoint number {number} {problem[0]}", hint=problem[1])
+            message, hint = problem
+            raise InputError(message.filled(key=f"--endpoint {number}"), hint=hint)
     remote = (
         LaneSpec(
             name=f"endpoint-{number}",

@@ -25,6 +25,7 @@ from core.config.models import (
 from core.config.toml_source import TomlSource
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.errors import ConfigError
+from core.i18n import N_, Message
 from core.settings import Settings
 
 __all__ = [
@@ -54,14 +55,14 @@ class LaneBook:
         for lane in self.lanes:
             if lane.name == name:
                 return lane
-        raise _missing("lane", name, (lane.name for lane in self.lanes))
+        raise ConfigError(N_('There is no lane "{name}".', name=name), hint=_known(self.lanes))
 
     def model(self, name: str) -> ModelSpec:
         """The model of that name; raises ConfigError with the names there are."""
         for model in self.models:
             if model.name == name:
                 return model
-        raise _missing("model", name, (model.name for model in self.models))
+        raise ConfigError(N_('There is no model "{name}".', name=name), hint=_known(self.models))
 
 
 def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
@@ -76,8 +77,11 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
     """
     if settings.lanes_named and not settings.lanes_file.exists():
         raise ConfigError(
-            f"The lanes file {settings.lanes_file} is not there",
-            hint="LMDYNO_LANES names it: correct the path, or unset it for the lanes that fit this machine.",
+            N_("The lanes file {path} doesn't exist.", path=settings.lanes_file),
+            hint=N_(
+                "Correct the path in LMDYNO_LANES, or unset the variable to use the default lanes for "
+                "this machine."
+            ),
             code="lanes-file-missing",
         )
     book = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
@@ -89,7 +93,7 @@ def _from_file(settings: Settings) -> LaneBook:
     source = TomlSource.read(settings.lanes_file)
     for key in source.values:
         if key not in ("models", "lanes"):
-            raise source.unknown_key((key,), ("models", "lanes"), "the lanes file")
+            raise source.unknown_key((key,), ("models", "lanes"), N_("{key} is not a key of the lanes file."))
     models = read_models(source, settings)
     lanes = read_lanes(source, models, settings.lanes_file.parent)
     return LaneBook(models=models, lanes=lanes, source=settings.lanes_file)
@@ -148,5 +152,6 @@ def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
     return LaneBook(models=(demo, vision), lanes=lanes, source=None)
 
 
-def _missing(what: str, name: str, names: Iterable[str]) -> ConfigError:
-    return ConfigError(f'There is no {what} "{name}"', hint=f"There are: {', '.join(names) or 'none'}.")
+def _known(entries: Iterable[LaneSpec | ModelSpec]) -> Message:
+    names = ", ".join(entry.name for entry in entries)
+    return N_("Available: {names}.", names=names) if names else N_("None are available.")

@@ -21,6 +21,7 @@ from core.config.toml_source import TomlSource
 from core.domain.specs import FILE_ONLY_SETTINGS, SETTINGS_OF, EngineSettings, LaneSpec, ModelSpec
 from core.errors import ConfigError
 from core.files import write_private
+from core.i18n import N_
 from core.settings import Settings
 
 _HEADER = "# Written by the dashboard and laid over lanes.toml. Delete a table to undo it.\n\n"
@@ -102,9 +103,12 @@ def _require_from_file(lane: LaneSpec, base: LaneSpec | None) -> None:
     for name, value in _file_only(base).items():
         if getattr(lane.settings, name) != value:
             raise ConfigError(
-                f"{name} of the lane {lane.name} can only be set in the lanes file",
-                hint=f"It decides which code runs on this machine: write it below [lanes.{lane.name}] "
-                "in lanes.toml.",
+                N_("{key} of lane {lane} can be set only in the lanes file.", key=name, lane=lane.name),
+                hint=N_(
+                    "The setting decides which code runs on this machine. Set it under [lanes.{lane}] in "
+                    "lanes.toml.",
+                    lane=lane.name,
+                ),
                 code="lanes-file-only",
             )
 
@@ -115,9 +119,12 @@ def _with_file_settings(source: TomlSource, lane: LaneSpec, base: LaneSpec | Non
     for name, value in _file_only(base).items():
         if name in given and getattr(lane.settings, name) != value:
             raise ConfigError(
-                source.error(("lanes", lane.name, name), "can't be set here", "").message,
-                hint=f"It decides which code runs on this machine: move it to [lanes.{lane.name}] "
-                "in lanes.toml.",
+                source.error(("lanes", lane.name, name), N_("{key} can't be set here."), "").message,
+                hint=N_(
+                    "The setting decides which code runs on this machine. Move it to [lanes.{lane}] in "
+                    "lanes.toml.",
+                    lane=lane.name,
+                ),
                 code="lanes-file-only",
             )
     return replace(lane, settings=replace(lane.settings, **_file_only(base)))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from core.config.lanes import KEY_NAME
 from core.config.toml_source import TomlSource
 from core.errors import ConfigError
+from core.i18n import N_
 from core.settings import Settings
 
 PREFIX = "LMDYNO_KEY_"
@@ -44,10 +45,13 @@ def api_key(settings: Settings, name: str, url: str) -> str:
     ]
     if not any(_covers(entry.strip(), url) for entry in bound):
         raise ConfigError(
-            f"The key is not for {urlsplit(url).netloc}",
-            hint="A key goes only to the hosts that it is bound to. In .streamlit/secrets.toml, add the host "
-            f"to `hosts` of the key's [keys] table; or set the variable NAME{HOSTS_SUFFIX}, with the key's "
-            "name for NAME; or write the lane in lanes.toml.",
+            N_("The API key is not allowed for {host}.", host=urlsplit(url).netloc),
+            hint=N_(
+                "A key is sent only to the hosts it is bound to. Add the host to `hosts` in the key's [keys] "
+                "table in .streamlit/secrets.toml, list it in the variable NAME{suffix} (NAME is the key's "
+                "name), or define the lane in lanes.toml.",
+                suffix=HOSTS_SUFFIX,
+            ),
             code="key-not-for-host",
         )
     if not value.isprintable():
@@ -65,18 +69,23 @@ def _tables(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
     tables = secrets.get("keys", {})
     name = settings.secrets_file.name
     if not isinstance(tables, dict):
-        raise ConfigError(f"{name}: keys is not a table", hint="Write [keys.NAME], and key and hosts below.")
+        raise ConfigError(
+            N_("{file}: keys is not a table.", file=name),
+            hint=N_("Write [keys.NAME] with key and hosts below it."),
+        )
     for key_name, table in tables.items():
         hosts = table.get("hosts", []) if isinstance(table, dict) else None
         if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
             raise ConfigError(
-                f"{name}: [keys.{key_name}] is not a key with its hosts",
-                hint=f'Write [keys.{key_name}] and below it key = "…" and hosts = ["HOST:PORT"].',
+                N_("{file}: [keys.{name}] is not a key with hosts.", file=name, name=key_name),
+                hint=N_(
+                    'Write [keys.{name}] with key = "…" and hosts = ["HOST:PORT"] below it.', name=key_name
+                ),
             )
         if not isinstance(table.get("key", ""), str) or table.keys() - {"key", "hosts"}:
             raise ConfigError(
-                f"{name}: [keys.{key_name}] has something else than key and hosts",
-                hint='Allowed: key = "…" and hosts = ["HOST:PORT"].',
+                N_("{file}: [keys.{name}] has entries other than key and hosts.", file=name, name=key_name),
+                hint=N_('Allowed: key = "…" and hosts = ["HOST:PORT"].'),
             )
     return tables
 
@@ -85,15 +94,20 @@ def _missing(name: str) -> ConfigError:
     """The same for every name that can't be a key's, so that nobody learns which variables there are."""
     if not _is_variable(name):
         return ConfigError(
-            f"Only variables whose names begin with {PREFIX} hold keys",
-            hint=f"Rename the variable to {PREFIX}…, also where a lane names it, or write a [keys.NAME] "
-            "with key and hosts into .streamlit/secrets.toml. Give the name, never the key itself.",
+            N_("API key variables must have names that start with {prefix}.", prefix=PREFIX),
+            hint=N_(
+                "Rename the variable to {prefix}… here and in lanes that use it, or add a [keys.NAME] table "
+                "with key and hosts to .streamlit/secrets.toml. Enter the name, never the key itself.",
+                prefix=PREFIX,
+            ),
             code="key-name",
         )
     return ConfigError(
-        "There is no key of that name",
-        hint="Set the environment variable, or write a table [keys.NAME] with key and hosts into "
-        ".streamlit/secrets.toml.",
+        N_("No API key has this name."),
+        hint=N_(
+            "Set the environment variable, or add a [keys.NAME] table with key and hosts to "
+            ".streamlit/secrets.toml."
+        ),
         code="key-missing",
     )
 

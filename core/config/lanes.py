@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.config.toml_source import KeyPath, TomlSource
+from core.config.toml_source import IN_QUOTES, NOT_A_TABLE, NOT_TEXT, KeyPath, TomlSource
 from core.domain.rules import conflict, one_of, rule
 from core.domain.specs import (
     SETTINGS_OF,
@@ -19,6 +19,8 @@ from core.domain.specs import (
     ModelSpec,
     Weights,
 )
+from core.errors import ConfigError
+from core.i18n import N_, Message
 
 LANE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
 _ENDPOINT_KEYS = ("engine", "url", "model", "dialect", "api_key", "vision")
@@ -33,7 +35,9 @@ def read_lanes(source: TomlSource, models: Sequence[ModelSpec], base: Path) -> t
     tables = source.values.get("lanes", {})
     if not isinstance(tables, dict) or not tables:
         raise source.error(
-            ("lanes",), "has no lane", 'Write [lanes.NAME] and engine = "…" below, at least once.'
+            ("lanes",),
+            N_("{key} has no lane."),
+            N_('Write at least one [lanes.NAME] with engine = "…" below it.'),
         )
     by_name = {model.name: model for model in models}
     return tuple(_read_lane(source, by_name, base, name, table) for name, table in tables.items())
@@ -46,22 +50,25 @@ def _read_lane(
     if not LANE_NAME.fullmatch(name):
         raise source.error(
             here,
-            "is no name for a lane",
-            "Allowed: up to 32 small letters, digits, dots, hyphens and underscores, "
-            "a letter or digit first.",
+            N_("{key} is not a valid lane name."),
+            N_(
+                "Use up to 32 lowercase letters, digits, dots, hyphens, or underscores, starting with a "
+                "letter "
+                "or digit."
+            ),
         )
     if not isinstance(table, dict):
-        raise source.error(here, "is not a table", f'Write [lanes.{name}] and engine = "…" below.')
+        raise source.error(
+            here, NOT_A_TABLE, N_('Write [lanes.{name}] with engine = "…" below it.', name=name)
+        )
     if "engine" not in table:
-        raise source.error(here, "has no engine", f"Allowed: engine = {_names(EngineKind)}.")
+        raise source.error(here, N_("{key} has no engine."), _allowed_values(EngineKind))
     kind = EngineKind(_choice(source, (*here, "engine"), table["engine"], tuple(EngineKind)))
     if kind is EngineKind.ENDPOINT:
         return LaneSpec(name=name, kind=kind, endpoint=_endpoint(source, here, table))
     for key in table:
         if key not in _LOCAL_KEYS | SETTINGS_OF[kind]:
-            raise source.unknown_key(
-                (*here, key), _LOCAL_KEYS | SETTINGS_OF[kind], f'a lane with engine = "{kind}"'
-            )
+            raise _unknown_key(source, (*here, key), _LOCAL_KEYS | SETTINGS_OF[kind], kind)
     model = _model(source, models, here, table)
     return LaneSpec(
         name=name,
@@ -73,13 +80,13 @@ def _read_lane(
 
 
 def _model(source: TomlSource, models: Mapping[str, ModelSpec], here: KeyPath, table: Table) -> ModelSpec:
-    known = _names(models) if models else "none yet, write [models.NAME] first"
+    known = _allowed_values(models) if models else N_("Add a model first: write [models.NAME].")
     if "model" not in table:
-        raise source.error(here, "has no model", f"Allowed: model = {known}.")
+        raise source.error(here, N_("{key} has no model."), known)
     name = table["model"]
     if not isinstance(name, str) or name not in models:
         raise source.error(
-            (*here, "model"), f"names {_quoted(name)}, which is not in [models]", f"Allowed: {known}."
+            (*here, "model"), N_("{key} is {value}, which is not in [models]."), known, value=_quoted(name)
         )
     return models[name]
 
@@ -90,8 +97,14 @@ def _weights(source: TomlSource, here: KeyPath, kind: EngineKind, model: ModelSp
     if model.path(weights) is None:
         raise source.error(
             (*here, "weights"),
-            f'asks for "{weights}", which the model {model.name} does not have',
-            f"Add {weights} = … to [models.{model.name}], or choose other weights.",
+            N_('{key} is "{weights}", but model {model} has no such weights.'),
+            N_(
+                "Add {weights} = … to [models.{model}], or choose other weights.",
+                weights=str(weights),
+                model=model.name,
+            ),
+            weights=str(weights),
+            model=model.name,
         )
     return weights
 
@@ -102,30 +115,30 @@ def _settings(
     given = {key: value for key, value in table.items() if key in SETTINGS_OF[kind]}
     for key, value in given.items():
         if not (needed := rule(kind, key)).accepts(value):
-            raise source.error((*here, key), f"is {_quoted(value)}", f"Allowed: {needed.allowed}.")
+            raise source.error((*here, key), _IS, needed.hint, value=_quoted(value))
     if "devices" in given:
         given["devices"] = tuple(given["devices"])
     if "python" in given:
         # Not resolved: an environment's interpreter is a link, and only by its own path knows its packages.
         given["python"] = str((base / Path(given["python"]).expanduser()).absolute())
     settings = EngineSettings(**given)
-    if found := conflict(settings):
-        key, allowed = found
-        raise source.error((*here, key), f"is {_quoted(given[key])}", f"Allowed: {allowed}.")
+    if contradiction := conflict(settings):
+        key, hint = contradiction
+        raise source.error((*here, key), _IS, hint, value=_quoted(given[key]))
     return settings
 
 
 def _endpoint(source: TomlSource, here: KeyPath, table: Table) -> EndpointSpec:
     for key, value in table.items():
         if key not in _ENDPOINT_KEYS:
-            raise source.unknown_key((*here, key), _ENDPOINT_KEYS, 'a lane with engine = "endpoint"')
+            raise _unknown_key(source, (*here, key), _ENDPOINT_KEYS, kind=EngineKind.ENDPOINT)
         if key == "vision":
             if not isinstance(value, bool):
-                raise source.error((*here, key), f"is {_quoted(value)}", "Allowed: true or false.")
+                raise source.error((*here, key), _IS, N_("Allowed: true or false."), value=_quoted(value))
         elif not isinstance(value, str) or not value.strip():
-            raise source.error((*here, key), "is not a text", 'Allowed: text in "double quotes".')
+            raise source.error((*here, key), NOT_TEXT, IN_QUOTES)
     if "url" not in table:
-        raise source.error(here, "has no url", 'Allowed: url = "http://HOST:PORT/v1".')
+        raise source.error(here, N_("{key} has no url."), N_('Write url = "http://HOST:PORT/v1".'))
     dialect = table.get("dialect", Dialect.GENERIC)
     return EndpointSpec(
         url=_url(source, (*here, "url"), table["url"]),
@@ -142,23 +155,28 @@ def _url(source: TomlSource, path: KeyPath, value: str) -> str:
     return value.rstrip("/")
 
 
-def url_problem(value: str) -> tuple[str, str] | None:
-    """What is wrong with an endpoint's URL and what is allowed; None if nothing is.
+def url_problem(value: str) -> tuple[Message, Message] | None:
+    """What is wrong with an endpoint's URL, named as `{key}`, and what is allowed; None if nothing is.
 
     The value is not repeated: it may hold a password or a key.
     """
-    allowed = "Allowed: an address such as http://HOST:PORT/v1 or https://HOST/v1."
     try:
         parts = urlsplit(value)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
     if not usable:
-        return "is not a web address", allowed
+        return (
+            N_("{key} is not a valid URL."),
+            N_("Use a URL such as http://HOST:PORT/v1 or https://HOST/v1."),
+        )
     if parts.username is not None or parts.query or parts.fragment:
         return (
-            "has more than scheme, host, port and path",
-            f"{allowed} A key goes into a secret named by api_key.",
+            N_("{key} has more than a scheme, host, port, and path."),
+            N_(
+                "Use a URL such as http://HOST:PORT/v1 or https://HOST/v1. Put a key into a secret, and its "
+                "name into api_key."
+            ),
         )
     return None
 
@@ -169,22 +187,31 @@ def _key_name(source: TomlSource, path: KeyPath, value: str | None) -> str | Non
     # The value is not repeated: it may be the key itself.
     raise source.error(
         path,
-        "is not the name of a secret",
-        "Allowed: the NAME, in capitals, of an environment variable that begins with LMDYNO_KEY_, or of a "
-        "[keys] table in .streamlit/secrets.toml; never the key itself.",
+        N_("{key} is not the name of a secret."),
+        N_(
+            "Use the name, in capitals, of an environment variable that starts with LMDYNO_KEY_ or of a "
+            "[keys] "
+            "table in .streamlit/secrets.toml, never the key itself."
+        ),
     )
 
 
 def _choice(source: TomlSource, path: KeyPath, value: object, allowed: Sequence[str]) -> str:
     if isinstance(value, str) and value in allowed:
         return value
-    raise source.error(
-        path, f"is {_quoted(value)}", f"Allowed: {one_of(tuple(str(a) for a in allowed)).allowed}."
-    )
+    raise source.error(path, _IS, _allowed_values(allowed), value=_quoted(value))
 
 
-def _names(names: Iterable[str]) -> str:
-    return " or ".join(f'"{name}"' for name in names)
+_IS = N_("{key} is {value}.")
+
+
+def _allowed_values(values: Iterable[str]) -> Message:
+    return one_of(tuple(str(value) for value in values)).hint
+
+
+def _unknown_key(source: TomlSource, path: KeyPath, allowed: Iterable[str], kind: EngineKind) -> ConfigError:
+    problem = N_('{key} is not a key of a lane with engine = "{kind}".')
+    return source.unknown_key(path, allowed, problem, kind=kind)
 
 
 def _quoted(value: object) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from core.config.toml_source import TomlSource
+from core.config.toml_source import IN_QUOTES, NOT_A_TABLE, NOT_TEXT, TomlSource
 from core.domain.specs import ModelSpec
+from core.i18n import N_
 from core.settings import Settings
 
 DEMO_NAME = "smollm2-135m-instruct"
@@ -46,7 +47,7 @@ def read_models(source: TomlSource, settings: Settings) -> tuple[ModelSpec, ...]
     """All models of the file; raises ConfigError."""
     tables = source.values.get("models", {})
     if not isinstance(tables, dict):
-        raise source.error(("models",), "is not a table", "Write [models.NAME] and its keys below.")
+        raise source.error(("models",), NOT_A_TABLE, N_("Write [models.NAME] with its keys below it."))
     return tuple(_read_model(source, settings, name, table) for name, table in tables.items())
 
 
@@ -54,21 +55,27 @@ def _read_model(source: TomlSource, settings: Settings, name: str, table: object
     here = ("models", name)
     if not MODEL_NAME.fullmatch(name):
         raise source.error(
-            here, "is no name for a model", "Allowed: letters, digits, dot, hyphen, underscore."
+            here,
+            N_("{key} is not a valid model name."),
+            N_("Use letters, digits, dots, hyphens, and underscores."),
         )
     if not isinstance(table, dict):
-        raise source.error(here, "is not a table", f'Write [models.{name}] and checkpoint = "…" below.')
+        raise source.error(
+            here, NOT_A_TABLE, N_('Write [models.{name}] with checkpoint = "…" below it.', name=name)
+        )
     for key, value in table.items():
         if key not in _KEYS:
-            raise source.unknown_key((*here, key), _KEYS, "a model")
+            raise source.unknown_key((*here, key), _KEYS, N_("{key} is not a key of a model."))
         if not isinstance(value, str) or not value.strip():
-            raise source.error((*here, key), "is not a text", 'Allowed: text in "double quotes".')
+            raise source.error((*here, key), NOT_TEXT, IN_QUOTES)
     if "checkpoint" not in table:
         raise source.error(
             here,
-            "has no checkpoint",
-            'Allowed: checkpoint = a folder, a hub id such as "Qwen/Qwen2.5-7B-Instruct", "demo", or '
-            '"demo-vision".',
+            N_("{key} has no checkpoint."),
+            N_(
+                'Set checkpoint to a folder, a hub ID such as "Qwen/Qwen2.5-7B-Instruct", "demo", or '
+                '"demo-vision".'
+            ),
         )
     if demo := _DEMOS.get(table["checkpoint"]):
         return _read_demo(source, demo(settings), name, table)
@@ -92,8 +99,8 @@ def _read_demo(source: TomlSource, demo: ModelSpec, name: str, table: dict[str, 
         if key != "checkpoint":
             raise source.error(
                 ("models", name, key),
-                "can't be set for a demo model",
-                "A demo model brings the forms that it has: remove the key.",
+                N_("{key} can't be set for a demo model."),
+                N_("A demo model comes with its own files. Remove the key."),
             )
     return replace(demo, name=name)
 
@@ -107,16 +114,23 @@ def _checkpoint(source: TomlSource, settings: Settings, name: str, value: str) -
         return value
     raise source.error(
         ("models", name, "checkpoint"),
-        f'"{value}" is neither a folder here, nor a model in {settings.models_dir}, nor a hub id',
-        'Allowed: a folder, a name of "python -m core models list", a hub id (OWNER/NAME), "demo", or '
-        '"demo-vision".',
+        N_('{key}: "{value}" is not a folder, a model in {folder}, or a hub ID.'),
+        N_(
+            "Use a folder, a name that `lmdyno models list` shows, a hub ID (OWNER/NAME), "
+            '"demo", or "demo-vision".'
+        ),
+        value=value,
+        folder=settings.models_dir,
     )
 
 
 def _gguf(source: TomlSource, base: Path, name: str, value: str) -> str:
     if not value.endswith(".gguf"):
         raise source.error(
-            ("models", name, "gguf"), f'"{value}" is no GGUF file', "Allowed: a path ending in .gguf."
+            ("models", name, "gguf"),
+            N_('{key}: "{value}" is not a GGUF file.'),
+            N_("Use a path that ends in .gguf."),
+            value=value,
         )
     return str((base / Path(value).expanduser()).absolute())
 

@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import ConfigError
+from core.i18n import N_, Message, Text
 
 KeyPath = tuple[str, ...]
+
+NOT_A_TABLE = N_("{key} is not a table.")
+NOT_TEXT = N_("{key} is not text.")
+IN_QUOTES = N_('Write text in "double quotes".')
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,51 +37,73 @@ class TomlSource:
             text = path.read_text("utf-8-sig")  # editors on Windows put a byte order mark in front
         except UnicodeDecodeError:
             raise ConfigError(
-                f"{path.name} is not a UTF-8 text file", hint="Save it again as UTF-8."
+                N_("{file} is not a UTF-8 text file.", file=path.name), hint=N_("Save the file as UTF-8.")
             ) from None
         except OSError as exc:
-            raise ConfigError(f"{path.name} can't be read: {exc.strerror}", hint=f"Look at {path}.") from exc
+            raise ConfigError(
+                N_("{file} can't be read: {reason}", file=path.name, reason=exc.strerror),
+                hint=N_("Check {path}.", path=path),
+            ) from exc
         try:
             values = tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
             raise _syntax_error(path.name, text, str(exc)) from None
         return cls(path.name, values, _locate(text))
 
-    def error(self, path: KeyPath, problem: str, hint: str) -> ConfigError:
-        """`problem` continues the key's name; never put the value of a secret into it."""
+    def error(self, path: KeyPath, problem: Message, hint: Text, **values: object) -> ConfigError:
+        """`problem` names the key as `{key}`; never put the value of a secret into it."""
         known = path
         while known and known not in self.lines:
             known = known[:-1]
-        line = f", line {self.lines[known]}" if known else ""
-        return ConfigError(f"{self.name}{line}: {spelled(path)} {problem}".rstrip(), hint=hint)
+        problem = problem.filled(key=spelled(path), **values)
+        if known:
+            place = N_(
+                "{file}, line {line}: {problem}", file=self.name, line=self.lines[known], problem=problem
+            )
+        else:
+            place = N_("{file}: {problem}", file=self.name, problem=problem)
+        return ConfigError(place, hint=hint)
 
-    def unknown_key(self, path: KeyPath, allowed: Iterable[str], place: str) -> ConfigError:
-        """A key that `place` does not have, with the nearest one that it has."""
+    def unknown_key(
+        self, path: KeyPath, allowed: Iterable[str], problem: Message, **values: object
+    ) -> ConfigError:
+        """A key that doesn't belong there, with the nearest one that does."""
         names = sorted(allowed)
         near = difflib.get_close_matches(path[-1], names, n=1)
-        return self.error(
-            path,
-            f"is not a key of {place}",
-            (f'Did you mean "{near[0]}"? ' if near else "") + f"Allowed: {', '.join(names)}.",
-        )
+        known = ", ".join(names)
+        if near:
+            hint = N_('Did you mean "{name}"? Allowed: {names}.', name=near[0], names=known)
+        else:
+            hint = N_("Allowed: {names}.", names=known)
+        return self.error(path, problem, hint, **values)
 
 
 def spelled(path: KeyPath) -> str:
     """("lanes", "hf", "dtype") as a person reads it in the file: `[lanes.hf] dtype`."""
     if len(path) <= 2:
-        return f"[{'.'.join(path)}]" if path else "the file"
+        return f"[{'.'.join(path)}]" if path else "TOML"
     return f"[{'.'.join(path[:2])}] {'.'.join(path[2:])}"
 
 
 def _syntax_error(name: str, text: str, parser_says: str) -> ConfigError:
     found = re.search(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", parser_says)
     reason, line, column = found.groups() if found else (parser_says, None, None)
-    place = f"line {line}, column {column}" if line else f"line {text.rstrip().count(chr(10)) + 1}"
-    if reason.startswith(("Cannot", "Duplicate")):
-        hint = "A key or table may stand there once: remove or rename one of the two."
+    if line:
+        message = N_(
+            "{file}, line {line}, column {column}: not valid TOML: {reason}",
+            file=name,
+            line=line,
+            column=column,
+            reason=reason,
+        )
     else:
-        hint = 'A table is [lanes.NAME], a setting key = value, text goes in "double quotes".'
-    return ConfigError(f"{name}, {place} is not valid TOML: {reason}", hint=hint)
+        last = text.rstrip().count("\n") + 1
+        message = N_("{file}, line {line}: not valid TOML: {reason}", file=name, line=last, reason=reason)
+    if reason.startswith(("Cannot", "Duplicate")):
+        hint = N_("A key or table can appear only once. Remove or rename one of the two.")
+    else:
+        hint = N_('Write tables as [lanes.NAME], settings as key = value, and text in "double quotes".')
+    return ConfigError(message, hint=hint)
 
 
 def _locate(text: str) -> dict[KeyPath, int]:

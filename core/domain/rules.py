@@ -1,4 +1,4 @@
-"""Which values the settings of an engine may have, with the reason in words for people.
+"""Values that the settings of an engine may have, with a hint for people.
 
 One table for the lanes file, the command line and the controls on a page. `SETTINGS_OF` in
 `core.domain.specs` says which kind takes which setting at all.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from core.domain.specs import EngineKind, EngineSettings
+from core.i18n import N_, Message
 
 DEVICES = ("cpu", "cuda")
 QUANT_POLICIES = (0, 4, 8)
@@ -17,10 +18,10 @@ _LMDEPLOY_DTYPES = ("auto", "float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one setting accepts; `allowed` completes the sentence "Allowed: …"."""
+    """What one setting accepts, and the hint for a value that it doesn't accept."""
 
     accepts: Callable[[object], bool]
-    allowed: str
+    hint: Message
 
 
 def dtypes(kind: EngineKind) -> tuple[str, ...]:
@@ -33,11 +34,11 @@ def rule(kind: EngineKind, setting: str) -> Rule:
     return one_of(dtypes(kind)) if setting == "dtype" else _RULES[setting]
 
 
-def conflict(settings: EngineSettings) -> tuple[str, str] | None:
+def conflict(settings: EngineSettings) -> tuple[str, Message] | None:
     """Settings that contradict each other: the one to change, and what is allowed; else None."""
     pinned = settings.devices
     if pinned is not None and settings.tp > len(pinned):
-        return "tp", f"at most the number of devices, {len(pinned)}"
+        return "tp", N_("Allowed: at most {n}, the number of devices.", n=len(pinned))
     return None
 
 
@@ -45,14 +46,17 @@ def one_of(values: tuple[object, ...]) -> Rule:
     """Exactly one of the values, type included: `true` is not 1."""
     return Rule(
         lambda given: any(type(given) is type(value) and given == value for value in values),
-        " or ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in values),
+        N_(
+            "Allowed: {values}.",
+            values=", ".join(f'"{value}"' if isinstance(value, str) else str(value) for value in values),
+        ),
     )
 
 
 def _whole(low: int, high: int) -> Rule:
     return Rule(
         lambda given: type(given) is int and low <= given <= high,
-        f"a whole number from {low} to {high}",
+        N_("Allowed: a whole number from {low} to {high}.", low=low, high=high),
     )
 
 
@@ -78,22 +82,22 @@ def _is_device_list(given: object) -> bool:
     )
 
 
-_FLAG = Rule(lambda given: isinstance(given, bool), "true or false")
+_FLAG = Rule(lambda given: isinstance(given, bool), N_("Allowed: true or false."))
 
 _RULES: Mapping[str, Rule] = {
     "device": one_of(DEVICES),
-    "devices": Rule(_is_device_list, "a list of different GPU indices, such as [0] or [0, 1]"),
+    "devices": Rule(_is_device_list, N_("Allowed: a list of different GPU indices, such as [0] or [0, 1].")),
     "python": Rule(
         lambda given: isinstance(given, str) and given != "",
-        "the path of a Python interpreter, in quotes",
+        N_("Allowed: the path of a Python interpreter, in quotes."),
     ),
     "trust_remote_code": _FLAG,
-    "start_timeout_s": Rule(_is_timeout, "a number of seconds from 1 to 86400"),
+    "start_timeout_s": Rule(_is_timeout, N_("Allowed: a number of seconds from 1 to 86400.")),
     "continuous_batching": _FLAG,
     "session_len": _whole(1, 10_000_000),
     "max_batch_size": _whole(1, 4096),
     # LMDeploy takes 1 and more for a block count and then aborts in its C++ part.
-    "cache_max_entry_count": Rule(_is_share, "a number above 0 and below 1"),
+    "cache_max_entry_count": Rule(_is_share, N_("Allowed: a number greater than 0 and less than 1.")),
     "quant_policy": one_of(QUANT_POLICIES),
     "tp": _whole(1, 64),
     "enable_prefix_caching": _FLAG,

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.config.toml_source import KeyPath, TomlSource
+from core.config.toml_source import IN_QUOTES, KeyPath, TomlSource
+from core.domain.rules import one_of
+from core.i18n import N_, Message
 from core.settings import PROJECT_ROOT
 
 GALLERY_DIR = PROJECT_ROOT / "assets" / "gallery"
@@ -62,26 +64,32 @@ def gallery(folder: Path = GALLERY_DIR) -> tuple[GalleryPicture, ...]:
     source = TomlSource.read(folder / "gallery.toml")
     for key in source.values:
         if key != "pictures":
-            raise source.unknown_key((key,), ("pictures",), "the gallery")
-    tables = _typed(source, ("pictures",), source.values.get("pictures"), dict, "a table [pictures.NAME]")
+            raise source.unknown_key((key,), ("pictures",), N_("{key} is not a key of the gallery."))
+    tables = _typed(source, ("pictures",), source.values.get("pictures"), dict)
     return tuple(_picture(source, folder, name) for name in tables)
 
 
 def _picture(source: TomlSource, folder: Path, name: str) -> GalleryPicture:
     place: KeyPath = ("pictures", name)
-    table = _typed(source, place, source.values["pictures"][name], dict, "a table")
+    table = _typed(source, place, source.values["pictures"][name], dict)
     if not _NAME.fullmatch(name):
-        raise source.error(place, "is not a name", "Use small letters, digits and hyphens.")
+        raise source.error(
+            place, N_("{key} is not a valid name."), N_("Use lowercase letters, digits, and hyphens.")
+        )
     for key in table:
         if key not in _KEYS:
-            raise source.unknown_key((*place, key), _KEYS, "a picture")
+            raise source.unknown_key((*place, key), _KEYS, N_("{key} is not a key of an image."))
     texts = {key: _text(source, (*place, key), table.get(key)) for key in _TEXTS}
     if texts["kind"] not in tuple(GalleryKind):
-        raise source.error((*place, "kind"), "is unknown", f"Allowed: {', '.join(GalleryKind)}.")
+        raise source.error((*place, "kind"), N_("{key} is unknown."), one_of(tuple(GalleryKind)).hint)
     path = folder / texts["file"]
     if path.name != texts["file"] or not path.is_file():
-        raise source.error((*place, "file"), "names no file beside gallery.toml", f"Look into {folder}.")
-    questions = _typed(source, (*place, "questions"), table.get("questions", []), list, "a list")
+        raise source.error(
+            (*place, "file"),
+            N_("{key} names no file next to gallery.toml."),
+            N_("Check {path}.", path=folder),
+        )
+    questions = _typed(source, (*place, "questions"), table.get("questions", []), list)
     return GalleryPicture(
         name=name,
         title=texts["title"],
@@ -95,28 +103,38 @@ def _picture(source: TomlSource, folder: Path, name: str) -> GalleryPicture:
 
 
 def _question(source: TomlSource, place: KeyPath, entry: object) -> ExpectedAnswer:
-    table = _typed(source, place, entry, dict, 'a list of { question = "…", answers = ["…"] }')
+    table = _typed(source, place, entry, dict)
     for key in table:
         if key not in _QUESTION_KEYS:
-            raise source.unknown_key((*place, key), _QUESTION_KEYS, "a question")
+            raise source.unknown_key((*place, key), _QUESTION_KEYS, N_("{key} is not a key of a question."))
     question = _text(source, (*place, "question"), table.get("question"))
-    answers = _typed(source, (*place, "answers"), table.get("answers"), list, "a list of words")
+    answers = _typed(source, (*place, "answers"), table.get("answers"), list)
     if not answers:
-        raise source.error((*place, "answers"), "is empty", "Give at least one answer that counts as right.")
+        raise source.error(
+            (*place, "answers"), _EMPTY, N_("Give at least one answer that counts as correct.")
+        )
     words = tuple(_text(source, (*place, "answers"), answer) for answer in answers)
     return ExpectedAnswer(question=question, answers=words)
 
 
 def _text(source: TomlSource, place: KeyPath, value: object) -> str:
-    text = _typed(source, place, value, str, "text in quotes")
+    text = _typed(source, place, value, str)
     if not text.strip():
-        raise source.error(place, "is empty", "Write something between the quotes.")
+        raise source.error(place, _EMPTY, IN_QUOTES)
     return str(text)
 
 
-def _typed(source: TomlSource, place: KeyPath, value: object, kind: type, wanted: str) -> Any:  # noqa: ANN401
+def _typed(source: TomlSource, place: KeyPath, value: object, kind: type) -> Any:  # noqa: ANN401
     if value is None:
-        raise source.error(place, "is missing", f"It has to be {wanted}.")
+        raise source.error(place, N_("{key} is missing."), _FORMS[kind])
     if not isinstance(value, kind):
-        raise source.error(place, "has the wrong type", f"It has to be {wanted}.")
+        raise source.error(place, N_("{key} has the wrong type."), _FORMS[kind])
     return value
+
+
+_EMPTY = N_("{key} is empty.")
+_FORMS: dict[type, Message] = {
+    dict: N_("Write a table of keys and values."),
+    list: N_('Write a list, such as ["red", "green"].'),
+    str: IN_QUOTES,
+}

@@ -8,6 +8,7 @@ import streamlit as st
 from core.domain.rules import DEVICES, QUANT_POLICIES, conflict, dtypes, rule
 from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
 from core.errors import InputError
+from core.i18n import N_
 from core.ui.shared.components import escape
 
 _AUTOMATIC = "automatic"
@@ -46,10 +47,11 @@ def _checked(lane: LaneSpec, given: dict[str, object]) -> EngineSettings:
     for name, value in given.items():
         needed = rule(lane.kind, name)
         if value != defaults[name] and not needed.accepts(value):
-            raise InputError(f"{name} is {value}", hint=f"Allowed: {needed.allowed}.")
+            raise InputError(N_("{key} is {value}.", key=name, value=value), hint=needed.hint)
     settings = replace(lane.settings, **given)  # type: ignore[arg-type]
-    if found := conflict(settings):
-        raise InputError(f"{found[0]} does not fit the other settings", hint=f"Allowed: {found[1]}.")
+    if contradiction := conflict(settings):
+        setting, hint = contradiction
+        raise InputError(N_("{key} doesn't fit the other settings.", key=setting), hint=hint)
     return settings
 
 

@@ -112,7 +112,7 @@ def test_what_decides_over_the_code_that_runs_is_not_taken_from_the_dashboard(se
     hf = load_lanes(settings, gpu=False).lane("hf")
     if "trust_remote_code" in changes:
         changes = {"trust_remote_code": not hf.settings.trust_remote_code}
-    with pytest.raises(ConfigError, match=r"only be set in the lanes file") as raised:
+    with pytest.raises(ConfigError, match=r"can be set only in the lanes file") as raised:
         save_lane(settings, replace(hf, settings=replace(hf.settings, **changes)))
     assert raised.value.code == "lanes-file-only"
     assert not changes_file(settings).exists()
@@ -120,7 +120,7 @@ def test_what_decides_over_the_code_that_runs_is_not_taken_from_the_dashboard(se
 
 def test_a_new_lane_from_the_dashboard_has_no_program_of_its_own(settings):
     hf = load_lanes(settings, gpu=False).lane("hf")
-    with pytest.raises(ConfigError, match="only be set in the lanes file"):
+    with pytest.raises(ConfigError, match="can be set only in the lanes file"):
         save_lane(settings, replace(hf, name="mine", settings=EngineSettings(python="/tmp/evil")))
 
 

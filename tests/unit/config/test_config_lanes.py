@@ -47,7 +47,7 @@ def mistake(load):
 
 def test_a_file_that_somebody_named_has_to_be_there(tmp_path):
     settings = load_settings({"LMDYNO_HOME": str(tmp_path), "LMDYNO_LANES": str(tmp_path / "mine.toml")})
-    with pytest.raises(ConfigError, match=r"mine\.toml is not there") as caught:
+    with pytest.raises(ConfigError, match=r"mine\.toml doesn't exist") as caught:
         load_lanes(settings, gpu=False)
     assert caught.value.code == "lanes-file-missing"
     settings.lanes_file.write_text(DEMO + '[lanes.one]\nengine = "transformers"\nmodel = "demo"\n')
@@ -167,10 +167,10 @@ def test_unknown_names_list_those_there_are(settings):
     book = load_lanes(settings, gpu=False)
     with pytest.raises(ConfigError, match='no lane "hg"') as caught:
         book.lane("hg")
-    assert caught.value.hint == "There are: hf, hf-q4, llava-hf."
+    assert caught.value.hint == "Available: hf, hf-q4, llava-hf."
     with pytest.raises(ConfigError, match='no model "x"') as caught:
         book.model("x")
-    assert caught.value.hint == "There are: smollm2-135m-instruct, scenes-llava."
+    assert caught.value.hint == "Available: smollm2-135m-instruct, scenes-llava."
 
 
 LANE = DEMO + '[lanes.tm]\nengine = "turbomind"\nmodel = "demo"\n'
@@ -184,19 +184,23 @@ ENDPOINTS = {"a": "", "b": "vision = true", "c": "vision = false"}
     [
         (LANE + "session_len = 0\n", "line 6: [lanes.tm] session_len is 0", "a whole number from 1"),
         (LANE + "session_len = true\n", "line 6: [lanes.tm] session_len is true", "whole number"),
-        (LANE + "cache_max_entry_count = 1\n", "line 6: [lanes.tm] cache_max_entry_count", "below 1"),
-        (LANE + "cache_max_entry_count = 0.0\n", "line 6", "above 0"),
-        (LANE + "quant_policy = 2\n", "line 6: [lanes.tm] quant_policy is 2", "0 or 4 or 8"),
-        (LANE + 'dtype = "float32"\n', 'dtype is "float32"', '"auto" or "float16" or "bfloat16".'),
+        (LANE + "cache_max_entry_count = 1\n", "line 6: [lanes.tm] cache_max_entry_count", "less than 1"),
+        (LANE + "cache_max_entry_count = 0.0\n", "line 6", "greater than 0"),
+        (LANE + "quant_policy = 2\n", "line 6: [lanes.tm] quant_policy is 2", "Allowed: 0, 4, 8."),
+        (LANE + 'dtype = "float32"\n', 'dtype is "float32"', 'Allowed: "auto", "float16", "bfloat16".'),
         (LANE + "tp = 0\n", "line 6: [lanes.tm] tp is 0", "from 1"),
-        (LANE + "tp = 4\ndevices = [0, 1]\n", "line 6: [lanes.tm] tp is 4", "number of devices, 2"),
+        (
+            LANE + "tp = 4\ndevices = [0, 1]\n",
+            "line 6: [lanes.tm] tp is 4",
+            "at most 2, the number",
+        ),
         (LANE + "devices = [0, 0]\n", "line 6: [lanes.tm] devices", "different GPU indices"),
         (LANE + "devices = []\n", "line 6: [lanes.tm] devices", "[0, 1]"),
         (LANE + 'device = "cuda"\n', "line 6: [lanes.tm] device is not a key", "devices"),
         (LANE + "sesion_len = 4096\n", "line 6: [lanes.tm] sesion_len", 'Did you mean "session_len"?'),
         (LANE + 'weights = "awq"\n', 'line 6: [lanes.tm] weights is "awq"', '"checkpoint".'),
         (HF + "tp = 2\n", 'tp is not a key of a lane with engine = "transformers"', "continuous_batching"),
-        (HF + 'device = "tpu"\n', 'line 6: [lanes.hf] device is "tpu"', '"cpu" or "cuda"'),
+        (HF + 'device = "tpu"\n', 'line 6: [lanes.hf] device is "tpu"', '"cpu", "cuda"'),
         (HF + "start_timeout_s = 0\n", "line 6: [lanes.hf] start_timeout_s is 0", "seconds from 1"),
         (HF + 'trust_remote_code = "yes"\n', 'trust_remote_code is "yes"', "true or false"),
         (HF + "python = 3\n", "line 6: [lanes.hf] python is 3", "interpreter"),
@@ -206,9 +210,13 @@ ENDPOINTS = {"a": "", "b": "vision = true", "c": "vision = false"}
             "line 6",
             '"demo"',
         ),
-        (HF.replace('model = "demo"\n', ""), "line 3: [lanes.hf] has no model", 'model = "demo"'),
+        (HF.replace('model = "demo"\n', ""), "line 3: [lanes.hf] has no model", '"demo"'),
         (DEMO + "[lanes.hf]\n", "line 3: [lanes.hf] has no engine", '"transformers"'),
-        (DEMO + '[lanes.HF]\nengine = "awq"\n', "line 3: [lanes.HF] is no name", "small letters"),
+        (
+            DEMO + '[lanes.HF]\nengine = "awq"\n',
+            "line 3: [lanes.HF] is not a valid lane name",
+            "lowercase letters",
+        ),
         (DEMO + "[lanes]\nhf = 3\n", "line 4: [lanes.hf] is not a table", "[lanes.hf]"),
         (DEMO, "[lanes] has no lane", "[lanes.NAME]"),
         ("", "[lanes] has no lane", "[lanes.NAME]"),
@@ -217,14 +225,14 @@ ENDPOINTS = {"a": "", "b": "vision = true", "c": "vision = false"}
         ("[lane.hf]\n", "line 1: [lane] is not a key", 'Did you mean "lanes"?'),
         ("[models]\nm = 3\n", "line 2: [models.m] is not a table", "[models.m]"),
         ("[models.m]\n", "line 1: [models.m] has no checkpoint", '"demo"'),
-        ('[models.m]\ncheckpoint = ""\n', "line 2: [models.m] checkpoint is not a text", "quotes"),
+        ('[models.m]\ncheckpoint = ""\n', "line 2: [models.m] checkpoint is not text", "quotes"),
         ('[models.m]\ncheckpoint = "nowhere"\n', "line 2: [models.m] checkpoint", "models list"),
         ('[models.m]\nchekpoint = "a/b"\n', "line 2: [models.m] chekpoint", '"checkpoint"?'),
         ('[models.m]\ncheckpoint = "a/b"\ngguf = "m.bin"\n', "line 3: [models.m] gguf", ".gguf"),
-        (DEMO + 'awq = "./x"\n', "line 3: [models.demo] awq", "remove the key"),
+        (DEMO + 'awq = "./x"\n', "line 3: [models.demo] awq", "Remove the key"),
         (
             HF.replace('"demo"\n[', '"a/b"\n[') + 'weights = "gguf"\n',
-            'line 6: [lanes.hf] weights asks for "gguf"',
+            'line 6: [lanes.hf] weights is "gguf"',
             "Add gguf",
         ),
         (EP + 'dialect = "openai"\n', 'line 4: [lanes.lab] dialect is "openai"', '"generic"'),
@@ -248,7 +256,7 @@ def test_a_mistake_names_line_key_and_what_is_allowed(mistake, text, message, hi
 def test_a_key_itself_is_refused_and_not_repeated(mistake, key):
     error = mistake(EP + f'api_key = "{key}"\n')
     assert "line 4: [lanes.lab] api_key is not the name of a secret" in error.message
-    assert "NAME" in error.hint
+    assert "Use the name" in error.hint
     assert key not in f"{error.message} {error.hint}"
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from core.config.toml_source import TomlSource
 from core.errors import ConfigError
+from core.i18n import N_
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def read(tmp_path):
 
 
 def line_of(source: TomlSource, *path: str) -> str:
-    return source.error(path, "x", "").message.split(":")[0]
+    return source.error(path, N_("{key} is wrong."), "").message.split(":")[0]
 
 
 def test_keys_keep_their_lines_past_values_that_look_like_keys(read):
