@@ -1,13 +1,15 @@
-"""The router: page configuration, navigation with the login gate, engine status. Pages do the rest."""
+"""The router: page configuration, language, navigation with the login gate, engine status. Pages do the rest."""
 
 import streamlit as st
 
 from core.ui.engines.status import show_overview
-from core.ui.shared import shell
+from core.ui.shared import language, shell
 
 shell.configure()
+language.settle()
 
 page = shell.navigate()
 with st.sidebar:
     show_overview()
+    language.show_switch()
 page.run()

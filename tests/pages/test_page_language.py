@@ -1,0 +1,86 @@
+"""The language of a browser session: where it comes from, how it is switched and what is remembered."""
+
+import pytest
+from streamlit.runtime.context import StreamlitCookies
+from streamlit.testing.v1 import AppTest
+
+from core import i18n
+
+SWITCH = "language_switch"
+
+
+def language_of(app: AppTest) -> str:
+    assert not app.exception
+    return app.session_state["language"]
+
+
+def scripts(app: AppTest) -> list[str]:
+    return [element.proto.body for element in app.get("html") if "<script>" in element.proto.body]
+
+
+@pytest.fixture
+def cookie(monkeypatch):
+    """Sets the browser's cookie."""
+
+    def set_cookie(value: str) -> None:
+        cookies = StreamlitCookies({"lmdyno_language": value})
+        monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", cookies)
+
+    return set_cookie
+
+
+def test_the_language_is_english_unless_the_browser_says_otherwise(new_app):
+    app = new_app().run()
+    assert language_of(app) == "en"
+    assert not scripts(app)
+
+
+@pytest.mark.parametrize(("locale", "language"), [("zh-CN", "zh_CN"), ("zh-TW", "zh_CN"), ("de-DE", "en")])
+def test_the_browsers_language_is_taken(new_app, locale, language):
+    app = new_app()
+    app.context["locale"] = locale
+    assert language_of(app.run()) == language
+
+
+def test_the_language_of_the_browser_is_named_and_not_remembered(new_app):
+    app = new_app()
+    app.context["locale"] = "zh-CN"
+    (script,) = scripts(app.run())
+    assert "lang = 'zh-CN'" in script
+    assert "cookie" not in script
+    assert not scripts(app.run())
+
+
+def test_the_address_names_the_language_and_the_browser_remembers_it(new_app):
+    app = new_app(lang="zh").run()
+    assert language_of(app) == "zh_CN"
+    assert "lmdyno_language=zh-CN" in scripts(app)[0]
+
+
+def test_a_remembered_language_wins_over_the_browsers(new_app, cookie):
+    cookie("zh-CN")
+    app = new_app()
+    app.context["locale"] = "en-GB"
+    assert language_of(app.run()) == "zh_CN"
+
+
+def test_a_cookie_that_is_no_language_is_ignored(new_app, cookie):
+    cookie("'; alert(1); '")
+    app = new_app().run()
+    assert language_of(app) == "en"
+    assert not scripts(app)
+
+
+def test_the_switch_wins_over_the_address_and_corrects_it(new_app):
+    app = new_app(lang="zh").run()
+    app.button_group(key=SWITCH).set_value([i18n.Language.ENGLISH]).run()
+    assert language_of(app) == "en"
+    assert app.query_params["lang"] == ["en"]
+    assert "lmdyno_language=en" in scripts(app)[0]
+    assert language_of(app.run()) == "en"
+
+
+def test_sessions_have_languages_of_their_own(new_app):
+    first, second = new_app(lang="zh").run(), new_app().run()
+    assert (language_of(first), language_of(second)) == ("zh_CN", "en")
+    assert (language_of(first.run()), language_of(second.run())) == ("zh_CN", "en")
