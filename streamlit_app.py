@@ -1,4 +1,4 @@
-"""The router: page configuration, language, navigation with the login gate, engine status. Pages do the rest."""
+"""The router: page configuration, language, navigation with the login gate, engine status."""
 
 import streamlit as st
 

@@ -4,18 +4,16 @@ Streamlit runs `pages/<name>.py` without the router when a fresh server's first 
 So every page begins with `require()`, and both doors lead through the same gate.
 """
 
-from pathlib import Path
-
 import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.navigation.page import Page
 
 from core.errors import ConfigError
+from core.settings import PROJECT_ROOT
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
 
-ROOT = Path(__file__).resolve().parents[2]
-ICON = ROOT / "assets" / "icon.svg"
+ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
 _ENTERED = "shell_entered"
 
@@ -23,42 +21,42 @@ _ENTERED = "shell_entered"
 def pages() -> list[Page]:
     return [
         st.Page(
-            ROOT / "pages" / "chat.py",
+            PROJECT_ROOT / "pages" / "chat.py",
             title="Chat",
             icon=":material/forum:",
             default=True,
             help="One prompt to several lanes, the answers side by side with their latency.",
         ),
         st.Page(
-            ROOT / "pages" / "vision.py",
+            PROJECT_ROOT / "pages" / "vision.py",
             title="Vision",
             icon=":material/imagesmode:",
             url_path="vision",
             help="Questions about pictures to several lanes, in conversation or as a quiz.",
         ),
         st.Page(
-            ROOT / "pages" / "benchmark.py",
+            PROJECT_ROOT / "pages" / "benchmark.py",
             title="Benchmark",
             icon=":material/speed:",
             url_path="benchmark",
             help="Puts load on lanes and endpoints: latency and throughput as figures that can be defended.",
         ),
         st.Page(
-            ROOT / "pages" / "engines.py",
+            PROJECT_ROOT / "pages" / "engines.py",
             title="Engines",
             icon=":material/dns:",
             url_path="engines",
             help="What runs here and elsewhere, with which settings, and how to do the same by hand.",
         ),
         st.Page(
-            ROOT / "pages" / "memory.py",
+            PROJECT_ROOT / "pages" / "memory.py",
             title="Memory",
             icon=":material/memory:",
             url_path="memory",
             help="Where the memory of GPUs and engines goes, and what an engine would take.",
         ),
         st.Page(
-            ROOT / "pages" / "history.py",
+            PROJECT_ROOT / "pages" / "history.py",
             title="History",
             icon=":material/history:",
             url_path="history",
