@@ -73,9 +73,9 @@ def test_a_cookie_that_is_no_language_is_ignored(new_app, cookie):
 
 def test_the_switch_wins_over_the_address_and_corrects_it(new_app):
     app = new_app(lang="zh").run()
-    app.button_group(key=SWITCH).set_value([i18n.Language.ENGLISH]).run()
+    app.segmented_control(key=SWITCH).set_value(i18n.Language.ENGLISH).run()
     assert language_of(app) == "en"
-    assert app.query_params["lang"] == ["en"]
+    assert app.query_params["lang"] == "en"
     assert "lmdyno_language=en" in scripts(app)[0]
     assert language_of(app.run()) == "en"
 
