@@ -18,6 +18,27 @@ def scripts(app: AppTest) -> list[str]:
     return [element.proto.body for element in app.get("html") if "<script>" in element.proto.body]
 
 
+def router() -> None:
+    """What the router does of it; AppTest runs the whole router only once."""
+    from core.ui.shared import language
+
+    language.settle()
+    language.show_switch()
+
+
+@pytest.fixture
+def new_session():
+    """Opens a browser session; `query` is the address's query."""
+
+    def open_session(**query) -> AppTest:
+        app = AppTest.from_function(router)
+        for key, value in query.items():
+            app.query_params[key] = value
+        return app
+
+    return open_session
+
+
 @pytest.fixture
 def cookie(monkeypatch):
     """Sets the browser's cookie."""
@@ -29,21 +50,21 @@ def cookie(monkeypatch):
     return set_cookie
 
 
-def test_the_language_is_english_unless_the_browser_says_otherwise(new_app):
-    app = new_app().run()
+def test_the_language_is_english_unless_the_browser_says_otherwise(new_session):
+    app = new_session().run()
     assert language_of(app) == "en"
     assert not scripts(app)
 
 
 @pytest.mark.parametrize(("locale", "language"), [("zh-CN", "zh_CN"), ("zh-TW", "zh_CN"), ("de-DE", "en")])
-def test_the_browsers_language_is_taken(new_app, locale, language):
-    app = new_app()
+def test_the_browsers_language_is_taken(new_session, locale, language):
+    app = new_session()
     app.context["locale"] = locale
     assert language_of(app.run()) == language
 
 
-def test_the_language_of_the_browser_is_named_and_not_remembered(new_app):
-    app = new_app()
+def test_the_language_of_the_browser_is_named_and_not_remembered(new_session):
+    app = new_session()
     app.context["locale"] = "zh-CN"
     (script,) = scripts(app.run())
     assert "lang = 'zh-CN'" in script
@@ -51,28 +72,28 @@ def test_the_language_of_the_browser_is_named_and_not_remembered(new_app):
     assert not scripts(app.run())
 
 
-def test_the_address_names_the_language_and_the_browser_remembers_it(new_app):
-    app = new_app(lang="zh").run()
+def test_the_address_names_the_language_and_the_browser_remembers_it(new_session):
+    app = new_session(lang="zh").run()
     assert language_of(app) == "zh_CN"
     assert "lmdyno_language=zh-CN" in scripts(app)[0]
 
 
-def test_a_remembered_language_wins_over_the_browsers(new_app, cookie):
+def test_a_remembered_language_wins_over_the_browsers(new_session, cookie):
     cookie("zh-CN")
-    app = new_app()
+    app = new_session()
     app.context["locale"] = "en-GB"
     assert language_of(app.run()) == "zh_CN"
 
 
-def test_a_cookie_that_is_no_language_is_ignored(new_app, cookie):
+def test_a_cookie_that_is_no_language_is_ignored(new_session, cookie):
     cookie("'; alert(1); '")
-    app = new_app().run()
+    app = new_session().run()
     assert language_of(app) == "en"
     assert not scripts(app)
 
 
-def test_the_switch_wins_over_the_address_and_corrects_it(new_app):
-    app = new_app(lang="zh").run()
+def test_the_switch_wins_over_the_address_and_corrects_it(new_session):
+    app = new_session(lang="zh").run()
     app.segmented_control(key=SWITCH).set_value(i18n.Language.ENGLISH).run()
     assert language_of(app) == "en"
     assert app.query_params["lang"] == "en"
@@ -80,7 +101,13 @@ def test_the_switch_wins_over_the_address_and_corrects_it(new_app):
     assert language_of(app.run()) == "en"
 
 
-def test_sessions_have_languages_of_their_own(new_app):
-    first, second = new_app(lang="zh").run(), new_app().run()
+def test_sessions_have_languages_of_their_own(new_session):
+    first, second = new_session(lang="zh").run(), new_session().run()
     assert (language_of(first), language_of(second)) == ("zh_CN", "en")
     assert (language_of(first.run()), language_of(second.run())) == ("zh_CN", "en")
+
+
+def test_the_router_settles_the_language(new_app):
+    app = new_app(lang="zh").run()
+    assert language_of(app) == "zh_CN"
+    assert app.sidebar.segmented_control(key=SWITCH).value == "zh_CN"
