@@ -27,8 +27,8 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         report(f"child {child.pid}", 0.1)
     report("counting", arguments.get("progress", 0.5))
     sys.stdout.write("a line for the log\n")
-    deadline = time.monotonic() + arguments.get("lasts_s", 0.0)
-    while time.monotonic() < deadline:
+    go_on = arguments.get("until_there")
+    while go_on and not Path(go_on).exists():
         time.sleep(0.02)
     match arguments.get("ends", "well"):
         case "input-error":

@@ -18,6 +18,7 @@ from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import ProcessId, identify
 
 END_S = 30
+NEVER = "/no/such/file"
 
 
 @pytest.fixture
@@ -56,12 +57,14 @@ def running(jobs: Jobs, job_id: str) -> JobStatus:
     return jobs.status(job_id)
 
 
-def test_a_job_reports_and_hands_in_its_result(jobs: Jobs) -> None:
-    job_id = jobs.start(spec(progress=0.25, lasts_s=0.5))
+def test_a_job_reports_and_hands_in_its_result(jobs: Jobs, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    job_id = jobs.start(spec(progress=0.25, until_there=str(go_on)))
     status = running(jobs, job_id)
     assert (status.state, status.record.progress) == (JobState.RUNNING, 0.25)
     assert status.record.started_at is not None
 
+    go_on.touch()
     status = jobs.wait(job_id, END_S)
 
     assert (status.state, status.record.progress) == (JobState.DONE, 1.0)
@@ -112,7 +115,9 @@ def test_cancel_ends_the_worker_with_its_children_and_removes_the_scratch(
     jobs: Jobs, tmp_path: Path, ignores_sigterm: bool
 ) -> None:
     scratch = tmp_path / "half"
-    job_id = jobs.start(spec(lasts_s=60, has_child=True, ignores_sigterm=ignores_sigterm, scratch=scratch))
+    job_id = jobs.start(
+        spec(until_there=NEVER, has_child=True, ignores_sigterm=ignores_sigterm, scratch=scratch)
+    )
     worker = running(jobs, job_id).record.worker
     assert worker is not None
     assert scratch.is_dir()
@@ -131,8 +136,8 @@ def test_cancel_ends_the_worker_with_its_children_and_removes_the_scratch(
 
 
 def test_jobs_on_one_device_run_one_after_another(jobs: Jobs, tmp_path: Path) -> None:
-    out = tmp_path / "order"
-    first = jobs.start(spec(device="gpu0", append_to=str(out), word="1", lasts_s=1.0))
+    out, go_on = tmp_path / "order", tmp_path / "go-on"
+    first = jobs.start(spec(device="gpu0", append_to=str(out), word="1", until_there=str(go_on)))
     running(jobs, first)
     second = jobs.start(spec(device="gpu0", append_to=str(out), word="2"))
     other = jobs.start(spec(device="gpu1"))
@@ -140,12 +145,14 @@ def test_jobs_on_one_device_run_one_after_another(jobs: Jobs, tmp_path: Path) ->
     status = jobs.status(second)
     assert (status.state, status.elapsed_s) == (JobState.QUEUED, None)
     assert jobs.wait(other, END_S).state is JobState.DONE
+    assert jobs.status(second).state is JobState.QUEUED
+    go_on.touch()
     assert jobs.wait(second, END_S).state is JobState.DONE
     assert out.read_text().split("\n")[:-1] == ["start 1", "end 1", "start 2", "end 2"]
 
 
 def test_a_waiting_job_can_be_cancelled(jobs: Jobs, tmp_path: Path) -> None:
-    first = jobs.start(spec(device="gpu0", lasts_s=60))
+    first = jobs.start(spec(device="gpu0", until_there=NEVER))
     running(jobs, first)
     second = jobs.start(spec(device="gpu0", append_to=str(tmp_path / "x"), word="2"))
     jobs.cancel(second)
@@ -163,11 +170,11 @@ def test_a_job_outlives_its_starter(jobs: Jobs, settings: Settings) -> None:
         "import test_jobs_book as t; from core.jobs.book import Jobs; from core.settings import Settings;"
         "h = pathlib.Path(sys.argv[2]);"
         "s = Settings(home=h, lanes_file=h, database_url='sqlite://');"
-        "sys.stdout.write(Jobs(s).start(t.spec(lasts_s=1.0)))"
+        "sys.stdout.write(Jobs(s).start(t.spec(until_there=sys.argv[3])))"
     )
-    here = str(Path(__file__).parent)
+    here, go_on = str(Path(__file__).parent), settings.home / "go-on"
     started = subprocess.run(
-        [sys.executable, "-c", program, here, str(settings.home)],
+        [sys.executable, "-c", program, here, str(settings.home), str(go_on)],
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
@@ -178,12 +185,14 @@ def test_a_job_outlives_its_starter(jobs: Jobs, settings: Settings) -> None:
 
     assert [status.id for status in jobs.statuses("test")] == [job_id]
     assert jobs.statuses("another kind") == ()
+    assert running(jobs, job_id).state is JobState.RUNNING
+    go_on.touch()
     assert jobs.wait(job_id, END_S).record.result == {"answer": 42}
 
 
 def test_a_job_whose_runner_was_killed_is_set_in_order(jobs: Jobs, tmp_path: Path) -> None:
     scratch = tmp_path / "half"
-    job_id = jobs.start(spec(lasts_s=60, scratch=scratch))
+    job_id = jobs.start(spec(until_there=NEVER, scratch=scratch))
     record = running(jobs, job_id).record
     assert record.runner is not None
     assert record.worker is not None
@@ -202,7 +211,7 @@ def test_a_job_whose_runner_was_killed_is_set_in_order(jobs: Jobs, tmp_path: Pat
 def test_a_job_that_does_not_end_when_asked_is_killed_later(
     jobs: Jobs, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(book, "KILL_AFTER_S", 0.2)
+    monkeypatch.setattr(book, "KILL_AFTER_S", END_S * 10)
     stubborn = subprocess.Popen(
         [
             sys.executable,
@@ -222,9 +231,8 @@ def test_a_job_that_does_not_end_when_asked_is_killed_later(
 
     jobs.cancel(job.id)
     assert jobs.status(job.id).state is JobState.RUNNING
-    time.sleep(0.3)
-
-    assert jobs.status(job.id).state is JobState.CANCELLED
+    monkeypatch.setattr(book, "KILL_AFTER_S", 0.0)
+    until(lambda: jobs.status(job.id).state is JobState.CANCELLED, "the end by force")
     assert stubborn.wait(END_S) == -signal.SIGKILL
 
 
