@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.config.changes import read_changes
+from core.config.cpu import cpu_features, native_dtype
 from core.config.lanes import LANE_NAME, read_lanes
 from core.config.models import (
     DEMO_GGUF_FILE,
@@ -136,7 +137,7 @@ def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
             LaneSpec(name="llava-pt", kind=EngineKind.PYTORCH, model=vision, settings=hf),
         )
     else:
-        hf = EngineSettings(dtype="bfloat16", device="cpu")
+        hf = EngineSettings(dtype=native_dtype(cpu_features()), device="cpu")
         q4 = EngineSettings(device="cpu")
         lanes = (
             LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=demo, settings=hf),

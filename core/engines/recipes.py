@@ -16,7 +16,7 @@ from core.models.awq.job import read_provenance
 from core.models.awq.options import NAMED_SETS
 from core.models.vision.model import is_vision
 
-PROMPT = "What is the capital of France?"
+PROMPT = "What is the chemical symbol for water?"
 IMAGE_PROMPT = "What is in the picture?"
 IMAGE_FILE = "picture.png"
 PORT = 23333

@@ -54,7 +54,8 @@ def test_a_file_that_somebody_named_has_to_be_there(tmp_path):
     assert [lane.name for lane in load_lanes(settings, gpu=False).lanes] == ["one"]
 
 
-def test_without_a_file_the_lanes_follow_the_machine(settings):
+def test_without_a_file_the_lanes_follow_the_machine(settings, monkeypatch):
+    monkeypatch.setattr("core.config.cpu_features", lambda: frozenset({"amx_bf16"}))
     cpu = load_lanes(settings, gpu=False)
     assert [lane.name for lane in cpu.lanes] == ["hf", "hf-q4", "llava-hf"]
     assert cpu.source is None
