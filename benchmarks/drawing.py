@@ -10,7 +10,7 @@ visitor has it, in Chromium. Printed are
   most 150 ms) and for every word, from a MutationObserver in the page,
 - from a click on Stop to the end of the last request (target: 500 ms), and to the page drawn anew,
 - the meter's TTFT and TPOT meanwhile, of every request: against the schedule, and against what the server
-  wrote by its own stamps.
+  wrote by its own timestamps.
 
 Everything shares one machine: on few cores the browser and the server are part of what is measured.
 """

@@ -9,7 +9,7 @@ tokenizer, such as that of the demo weights.
 In DIR:
 
 bench.json          every step with its figures, renewed after each
-bench-raw.tar.gz    the runs with all stamps, for `python -m core runs import`
+bench-raw.tar.gz    the runs with all timestamps, for `python -m core runs import`
 bench-1.8b.html     turbomind and awq at InternLM2-1.8B's size, with charts; likewise bench-7b.html
 
 `--tiny` shows on a machine without a GPU that the program runs: tiny weights, and transformers on the CPU in
@@ -36,7 +36,7 @@ from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait
 
 from core.bench.results.result import BenchResult, results
 from core.bench.roofline.bandwidth import measured_bandwidth
-from core.bench.roofline.reach import reaches
+from core.bench.roofline.utilisation import utilisations
 from core.bench.workload.prompts import SyntheticPrompts
 from core.bench.workload.tokens import LaneTokenizer
 from core.config import load_lanes
@@ -170,9 +170,9 @@ class Measurement:
         tables = (text.format(size=size, suffix=SUFFIXES[size], **fields) for size in SIZES)
         (self._work / "lanes.toml").write_text("".join(tables), "utf-8")
         self._settings = load_settings()
-        book = load_lanes(self._settings, gpu=True)
-        self._lanes: dict[str, LaneSpec] = {lane.name: lane for lane in book.lanes}
-        self._manager = EngineManager(self._settings, book.lanes, gpu=Nvml())
+        registry = load_lanes(self._settings, gpu=True)
+        self._lanes: dict[str, LaneSpec] = {lane.name: lane for lane in registry.lanes}
+        self._manager = EngineManager(self._settings, registry.lanes, gpu=Nvml())
         self._up: list[str] = []
         self._sides: dict[str, Side] = {}
         self._raw: list[Path] = []
@@ -344,7 +344,7 @@ class Measurement:
         record = from_json(document)
         result = results(record)
         known = json.loads(document)
-        near = reaches(result, record.passes, lambda name: measured_bandwidth(self._settings, name))
+        near = utilisations(result, record.passes, lambda name: measured_bandwidth(self._settings, name))
         return {
             "lanes": {
                 facts.lane.name: {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from gpu_pictures import Site
+from gpu_images import Site
 from gpu_steps import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -17,12 +17,12 @@ from scenes.exam import TOPICS, Item, exam
 from scenes.scoring import is_right, normalised
 
 from core.domain.conversation import Exchange, messages_for
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
+from core.image_quiz.scores import wilson
 from core.models.vision.model import vision_of
-from core.picture_quiz.scores import wilson
 
 TOKENS = 72
 MOST_DIFFERENT = 20
@@ -36,10 +36,10 @@ def examine(site: Site, lanes: Sequence[LaneSpec], per_topic: int, hurry: thread
     """
     items = exam(per_topic)
     side_px = _side_px(lanes[0])
-    pictures = [site.keep(draw(item.scene, side_px, side_px)) for item in items]
+    images = [site.keep(draw(item.scene, side_px, side_px)) for item in items]
 
     async def all_lanes() -> list[list[RequestRecord]]:
-        return await asyncio.gather(*(_answers(site, lane, items, pictures, hurry) for lane in lanes))
+        return await asyncio.gather(*(_answers(site, lane, items, images, hurry) for lane in lanes))
 
     answers = asyncio.run(all_lanes())
     reached = min(map(len, answers))
@@ -48,17 +48,17 @@ def examine(site: Site, lanes: Sequence[LaneSpec], per_topic: int, hurry: thread
 
 
 async def _answers(
-    site: Site, lane: LaneSpec, items: Sequence[Item], pictures: Sequence[Picture], hurry: threading.Event
+    site: Site, lane: LaneSpec, items: Sequence[Item], images: Sequence[StoredImage], hurry: threading.Event
 ) -> list[RequestRecord]:
     found = []
-    for item, picture in zip(items, pictures, strict=True):
+    for item, image in zip(items, images, strict=True):
         if hurry.is_set():
             break
         earlier = [
-            Exchange(asked.text, asked.answer, (picture,) if place == 0 else ())
+            Exchange(asked.text, asked.answer, (image,) if place == 0 else ())
             for place, asked in enumerate(item.earlier)
         ]
-        messages = messages_for(item.question.text, earlier=earlier, pictures=() if earlier else (picture,))
+        messages = messages_for(item.question.text, earlier=earlier, images=() if earlier else (image,))
         found.append(await site.ask(lane, messages, Sampling(max_tokens=TOKENS)))
     return found
 

@@ -1,4 +1,4 @@
-"""Pictures on a real GPU: what they cost in time and memory, and whether two engines see the same.
+"""Images on a real GPU: what they cost in time and memory, and whether two engines see the same.
 
     python benchmarks/gpu_vision.py --out FILE.json --tokenizer MODEL_DIR [--work DIR] [--limit-s S]
 
@@ -8,7 +8,7 @@ values. MODEL_DIR lends its tokenizer, such as that of the demo weights.
 
 demo      the demo vision model on LMDeploy's PyTorch engine and on transformers: the held-out set, greedily
 start     the engines of the large models; meanwhile the demo's questions are answered
-measure   text alone, text as long as a prompt with a picture, and a picture; three turns with two pictures
+measure   text alone, text as long as a prompt with an image, and an image; three turns with two images
 
 `--tiny` shows on a machine without a GPU that the program runs: tiny random weights, and transformers on the
 CPU in place of LMDeploy. It measures nothing.
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from gpu_exam import examine, known_median
-from gpu_pictures import Site
+from gpu_images import Site
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.workload.prompts import SyntheticPrompts
 from core.bench.workload.tokens import LaneTokenizer
 from core.domain.conversation import Exchange, Message, messages_for
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import RequestRecord
@@ -36,7 +36,7 @@ from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.watch import EngineWatch
 from core.models.demo.vision import prepare
-from core.models.vision.context import picture_cost
+from core.models.vision.context import image_cost
 from core.models.vision.model import refusal
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
@@ -65,46 +65,46 @@ class Asker:
         self.output_tokens = TOKENS.get(lane.kind, 64)
 
     def row(self, size_px: tuple[int, int], number: int) -> dict[str, Any]:
-        """A short text, a text as long as the prompt with the picture, and a picture with a short text."""
-        picture = self._site.noise(size_px, number)
-        tokens = self._picture_tokens((picture,))
+        """A short text, a text as long as the prompt with the image, and an image with a short text."""
+        image = self._site.noise(size_px, number)
+        tokens = self._image_tokens((image,))
         text = self._figures(messages_for(self._prompt(TEXT_TOKENS, number)))
         long = self._figures(messages_for(self._prompt(TEXT_TOKENS + tokens, number)))
-        seen = self._figures(messages_for(self._prompt(TEXT_TOKENS, 1000 + number), pictures=(picture,)))
+        seen = self._figures(messages_for(self._prompt(TEXT_TOKENS, 1000 + number), images=(image,)))
         return {
-            "picture_px": size_px,
-            "predicted_picture_tokens": tokens,
-            "reported_picture_tokens": seen["prompt_tokens"] - text["prompt_tokens"],
+            "image_px": size_px,
+            "predicted_image_tokens": tokens,
+            "reported_image_tokens": seen["prompt_tokens"] - text["prompt_tokens"],
             "text": text,
             "text as long": long,
-            "picture": seen,
+            "image": seen,
         }
 
     def three_turns(self) -> list[dict[str, Any]]:
-        """Three turns: a picture, another picture, no picture."""
+        """Three turns: an image, another image, no image."""
         shown = [(self._site.noise(SIZES_PX[0], 100),), (self._site.noise(SIZES_PX[1], 101),), ()]
         earlier: list[Exchange] = []
         found = []
-        for number, pictures in enumerate(shown):
+        for number, images in enumerate(shown):
             text = self._prompt(TEXT_TOKENS, 2000 + number)
-            record = self._ask(messages_for(text, earlier=earlier, pictures=pictures))
-            so_far = tuple(picture for some in shown[: number + 1] for picture in some)
+            record = self._ask(messages_for(text, earlier=earlier, images=images))
+            so_far = tuple(image for some in shown[: number + 1] for image in some)
             found.append(
                 {
                     **self._facts(record),
-                    "pictures": record.picture_count,
-                    "predicted_picture_tokens": self._picture_tokens(so_far),
+                    "images": record.image_count,
+                    "predicted_image_tokens": self._image_tokens(so_far),
                 }
             )
-            earlier.append(Exchange(text, record.text, pictures))
+            earlier.append(Exchange(text, record.text, images))
         return found
 
     def _prompt(self, length: int, number: int) -> str:
         made = SyntheticPrompts(self._words, length, label="", seed=0, run_id=f"{self._lane.name}/{length}")
         return made.messages(number)[0].content
 
-    def _picture_tokens(self, pictures: tuple[Picture, ...]) -> int:
-        costs = [picture_cost(self._lane, picture) for picture in pictures]
+    def _image_tokens(self, images: tuple[StoredImage, ...]) -> int:
+        costs = [image_cost(self._lane, image) for image in images]
         return sum(cost.tokens for cost in costs if cost)
 
     def _ask(self, messages: tuple[Message, ...]) -> RequestRecord:
@@ -250,9 +250,9 @@ class Vision:
                     figure: known_median(row[kind][figure] for row in rows)
                     for figure in ("ttft_s", "decode_tok_per_s", "prompt_tokens")
                 }
-                for kind in ("text", "text as long", "picture")
+                for kind in ("text", "text as long", "image")
             },
-            "peak_gpu_bytes": max((row["picture"]["peak_gpu_bytes"] or 0 for row in rows), default=None),
+            "peak_gpu_bytes": max((row["image"]["peak_gpu_bytes"] or 0 for row in rows), default=None),
             "turns": asker.three_turns(),
         }
 

@@ -77,18 +77,18 @@ ENDPOINT_LANES = "".join(
 
 def timing(source: random.Random, sent_ns: int, *, ttft_s: float, gap_s: float, tokens: int) -> Timing:
     """An answer with one token a chunk and some jitter."""
-    stamps = []
+    timestamps = []
     at = sent_ns + round(ttft_s * source.uniform(0.8, 1.4) * 1e9)
     for _ in range(tokens):
-        stamps.append(at)
+        timestamps.append(at)
         at += round(gap_s * source.uniform(0.7, 1.5) * 1e9)
     return Timing(
         sent_ns=sent_ns,
-        first_event_ns=stamps[0],
-        chunk_ns=tuple(stamps),
+        first_event_ns=timestamps[0],
+        chunk_ns=tuple(timestamps),
         content_chars=(4,) * tokens,
         output_tokens=tokens,
-        ended_ns=stamps[-1],
+        ended_ns=timestamps[-1],
     )
 
 

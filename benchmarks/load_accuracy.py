@@ -4,11 +4,12 @@
 
 `python -m core bench` is run as anybody would run it, and every figure of its JSON is compared with plain
 arithmetic (tests/expected_figures.py) on two kinds of known times: the schedule that the server was told to
-keep, and what it really wrote by its own stamps. Mean, p50 and p95 have to be within their bounds of what was
-written, since a server that is late on a busy machine is not the client's error; the p50 of TTFT and TPOT
-also of the schedule. The p95 of single gaps has a latency's bound: what a stamp is late by is many per cent
-of a short gap. Counts have to be exact: answers, failures by cause, tokens, values of each figure. The
-requests of an open loop have to arrive at the planned rate. Exit code 1: something is out of bounds.
+keep, and what it really wrote by its own timestamps. Mean, p50 and p95 have to be within their bounds of
+what was written, since a server that is late on a busy machine is not the client's error; the p50 of TTFT
+and TPOT also of the schedule. The p95 of single gaps has a latency's bound: what a timestamp is late by is
+many per cent of a short gap. Counts have to be exact: answers, failures by cause, tokens, values of each
+figure. The requests of an open loop have to arrive at the planned rate. Exit code 1: something is out of
+bounds.
 """
 
 import argparse
@@ -132,11 +133,12 @@ def scheduled(load: Load, lane: Lane) -> list[Answer]:
 
 
 def written(lane: Lane, served: Sequence[Mapping[str, Any]]) -> list[Answer]:
-    """The answers that were written to their end, by the server's stamps from the arrival of each request."""
+    """The answers that were written to their end, by the server's timestamps from the arrival of each
+    request."""
     (shape, *_) = lane.answers
     return [
         Answer(
-            chunks_s=[(stamp_ns - each["received_ns"]) / 1e9 for stamp_ns in each["chunk_ns"]],
+            chunks_s=[(timestamp_ns - each["received_ns"]) / 1e9 for timestamp_ns in each["chunk_ns"]],
             tokens_per_chunk=shape.tokens_per_chunk,
             names_tokens=shape.names_tokens,
         )
@@ -190,8 +192,8 @@ def open_loop(
     }
 
 
-def rate_per_s(stamps_ns: Sequence[int]) -> float:
-    return (len(stamps_ns) - 1) / (max(stamps_ns) - min(stamps_ns)) * 1e9
+def rate_per_s(timestamps_ns: Sequence[int]) -> float:
+    return (len(timestamps_ns) - 1) / (max(timestamps_ns) - min(timestamps_ns)) * 1e9
 
 
 def miscounts(load: Load, lane: Lane, point: Mapping[str, Any]) -> Iterator[str]:

@@ -3,7 +3,7 @@
     python benchmarks/meter.py [--out FILE.json] [--without-guidellm]
 
 Errors are given twice: against the schedule that the server was told to keep, counted from the arrival of a
-request's last byte, and against what it really did by its own stamps: a server that writes late on a busy
+request's last byte, and against what it really did by its own timestamps: a server that writes late on a busy
 machine is not the client's error. Connecting is outside of both, here as in guidellm 0.8.1, whose figures
 come from the same scripts in the same run; it gets a virtual environment of its own. Without it, the packages
 of requirements.txt are enough.
@@ -209,14 +209,14 @@ def measure_capacity(url: str) -> dict[str, Any]:
     answers = [Answer(Dialect.LMDEPLOY) for _ in range(CAPACITY_STREAMS)]
     endpoint = Endpoint(url=url, model=capacity_model(), dialect=Dialect.LMDEPLOY)
 
-    async def take_in() -> None:
+    async def sanitise() -> None:
         async with open_session() as session:
             await asyncio.gather(
                 *(send(session, endpoint, MESSAGES, SAMPLING, answer, Timeouts()) for answer in answers)
             )
 
     cpu_s, wall_s = time.process_time(), time.perf_counter()
-    asyncio.run(take_in())
+    asyncio.run(sanitise())
     cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s
     chunks = sum(len(timing.chunk_ns) for answer in answers if (timing := answer.timing()))
     return {"chunks": chunks, "chunks_per_s": chunks / wall_s, "chunks_per_core_s": chunks / cpu_s}

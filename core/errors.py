@@ -2,7 +2,7 @@
 
 LMDynoError(message, hint, code)
 ├─ ConfigError              a setting, lanes.toml or the secrets are wrong
-├─ InputError               a prompt, a picture or an option that can't be used
+├─ InputError               a prompt, an image or an option that can't be used
 ├─ EngineError              an engine or endpoint could not do its part
 │  ├─ EngineNotInstalled    the packages that the engine needs are missing
 │  ├─ EngineLoadFailed      it started and gave up before it was healthy

@@ -12,6 +12,7 @@
 import os
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class Settings:
         return self.home / "logs"
 
     @property
-    def pictures_dir(self) -> Path:
-        return self.home / "pictures"
+    def images_dir(self) -> Path:
+        return self.home / "images"
 
     @property
     def locks_dir(self) -> Path:
@@ -72,6 +73,7 @@ class Settings:
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     home = Path(environ.get("LMDYNO_HOME") or PROJECT_ROOT / ".lmdyno").expanduser().resolve()
+    _adopt_old_folders(home)
     demo_gguf = environ.get("LMDYNO_DEMO_GGUF")
     secrets_file = environ.get("STREAMLIT_SECRETS_FILES") or PROJECT_ROOT / ".streamlit" / "secrets.toml"
     return Settings(
@@ -82,3 +84,12 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
         lanes_named=bool(environ.get("LMDYNO_LANES")),
     )
+
+
+def _adopt_old_folders(home: Path) -> None:
+    """Rename the folder of images from the name it had up to version 0.1."""
+    old, new = home / "pictures", home / "images"
+    # A read-only home keeps its old folder: images are then missing, which pages can show.
+    with suppress(OSError):
+        if old.is_dir() and not new.exists():
+            old.rename(new)

@@ -1,9 +1,9 @@
-"""Vision: questions about pictures to several lanes, in conversation or as a quiz with known answers."""
+"""Vision: questions about images to several lanes, in conversation or as a quiz with known answers."""
 
 import streamlit as st
 
 from core.ui.chat import page as chat_page
-from core.ui.chat.room import VISION
+from core.ui.chat.conversation_page import VISION
 from core.ui.quiz.page import show_quiz
 from core.ui.shared import shell
 

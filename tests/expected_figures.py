@@ -2,8 +2,8 @@
 
 Follows the definitions in words (README.md, `core.bench.results.definitions`) and shares no code with what
 computes
-them, so that a wrong formula there shows. Whose the times are does not matter: a schedule's, the stamps of
-the server that wrote, or those of the client that read. Names are those of the JSON document's points.
+them, so that a wrong formula there shows. Whose the times are does not matter: a schedule's, the timestamps
+of the server that wrote, or those of the client that read. Names are those of the JSON document's points.
 """
 
 import statistics

@@ -148,11 +148,11 @@ class Seen:
     broken_off: bool = False
     """The client closed the connection before the answer's end."""
 
-    def text_written(self, stamp_ns: int, chunks: int) -> None:
-        self.chunk_ns.extend([stamp_ns] * chunks)
+    def text_written(self, timestamp_ns: int, chunks: int) -> None:
+        self.chunk_ns.extend([timestamp_ns] * chunks)
 
-    def ended(self, stamp_ns: int) -> None:
-        self.ended_ns = stamp_ns
+    def ended(self, timestamp_ns: int) -> None:
+        self.ended_ns = timestamp_ns
 
     def break_off(self) -> None:
         self.broken_off = True

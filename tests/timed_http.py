@@ -1,9 +1,9 @@
 """An HTTP/1.1 server whose streamed answers leave at exact moments, and which knows when requests came.
 
 One thread waits for sockets and deadlines. A request has come when its last byte reached the network stack
-(by the kernel's stamp on Linux, else when it is read): how long this server takes to notice delays nothing
-that is due later, and is not mistaken for the client's doing. The stamps of its own writes tell how late it
-was itself. Requests need a Content-Length. Knows nothing of what is asked and answered.
+(by the kernel's timestamp on Linux, else when it is read): how long this server takes to notice delays
+nothing that is due later, and is not mistaken for the client's doing. The timestamps of its own writes tell
+how late it was itself. Requests need a Content-Length. Knows nothing of what is asked and answered.
 """
 
 import heapq
@@ -72,9 +72,10 @@ class Stream:
 
     steps: Iterable[Step | Cut]
     on_marked: Callable[[int, int], None]
-    """Called with the stamp taken just before marked steps are handed to the socket, and their number."""
+    """Called with the timestamp taken just before marked steps are handed to the socket, and their number."""
     on_ended: Callable[[int], None]
-    """Called with the stamp taken just before the last steps are handed over, or the connection is cut."""
+    """Called with the timestamp taken just before the last steps are handed over, or the connection is
+    cut."""
     on_broken_off: Callable[[], None]
     """Called when the client closes the connection before the end."""
     split_bytes: int = 0
@@ -185,11 +186,11 @@ class _Connection:
         if self._closed or progress is None:
             return
         data, marked = progress.take_due(now_ns)
-        stamp_ns = time.perf_counter_ns()
+        timestamp_ns = time.perf_counter_ns()
         if marked:
-            progress.stream.on_marked(stamp_ns, marked)
+            progress.stream.on_marked(timestamp_ns, marked)
         if progress.due_ns is None:
-            progress.stream.on_ended(stamp_ns)
+            progress.stream.on_ended(timestamp_ns)
         size = progress.stream.split_bytes or max(len(data), 1)
         try:
             for start in range(0, len(data), size):

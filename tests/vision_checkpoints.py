@@ -1,4 +1,4 @@
-"""Folders with the small files of a vision checkpoint, without weights: what decides about pictures."""
+"""Folders with the small files of a vision checkpoint, without weights: what decides about images."""
 
 import json
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from core import units
-from core.bench.planning.plan import BenchPlan, Sharing
+from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
@@ -124,26 +124,26 @@ def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
 
 
 def conditions(result: BenchResult, *, lines: bool = True) -> str:
-    """How the lanes shared the machine and whether pictures were sent, in words for every chart.
+    """How the lanes shared the machine and whether images were sent, in words for every chart.
 
     `lines`: of a chart that has dashes.
     """
-    pictures = " · with pictures" if result.plan.workload.pictures else ""
-    return _sharing(result, lines=lines) + pictures
+    images = " · with images" if result.plan.workload.images else ""
+    return _isolation(result, lines=lines) + images
 
 
-def sharing_text(plan: BenchPlan, *, together: bool) -> str:
+def isolation_text(plan: BenchPlan, *, together: bool) -> str:
     """How the lanes shared the machine at one point."""
     if together:
         return "all lanes together"
-    return f"one lane at a time, the others {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
+    return f"one lane at a time, the others {'stopped' if plan.isolation is Isolation.STOPPED else 'idle'}"
 
 
-def _sharing(result: BenchResult, *, lines: bool) -> str:
+def _isolation(result: BenchResult, *, lines: bool) -> str:
     alone = any(len(point.together) == 1 for point in result.points)
     together = any(len(point.together) > 1 for point in result.points)
     if not (alone and together):
-        return sharing_text(result.plan, together=not alone)
+        return isolation_text(result.plan, together=not alone)
     if lines:
         return "solid: one lane at a time; dotted: all lanes together"
     return "one lane at a time, and where it says so all lanes together"

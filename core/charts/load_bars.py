@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from core import units
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
-from core.bench.roofline.reach import Reach
+from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.bench.statistics import Interval
 from core.charts.load import Colors, conditions, label_axes, load_text
 from core.domain.bench import LoadLevel
@@ -77,7 +77,7 @@ def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
     )
 
 
-def reach_chart(reaches: Sequence[Reach], colors: Colors) -> go.Figure:
+def utilisation_chart(utilisations: Sequence[BandwidthUtilisation], colors: Colors) -> go.Figure:
     """Decode speed of one request as a share of what memory bandwidth allows; the limit is theory."""
     bars = [
         _Bar(
@@ -88,7 +88,7 @@ def reach_chart(reaches: Sequence[Reach], colors: Colors) -> go.Figure:
             hover=f"{units.tok_per_s(each.decode_tok_per_s)} "
             f"of {units.tok_per_s(each.limit.decode_tok_per_s)}<br>n = {each.n:,} requests, concurrency 1",
         )
-        for each in reaches
+        for each in utilisations
     ]
     figure = _bars(bars, colors)
     figure.add_vline(x=1, line=_LIMIT_LINE)

@@ -78,7 +78,7 @@ def latency_chart(bars: Sequence[LatencyBar], colors: Mapping[str, str]) -> go.F
         range=[0, _ROOM_FOR_TEXT * longest or 1], nticks=5, tickformat="~s", ticksuffix="s", fixedrange=True
     )
     figure.update_layout(barmode="group", bargroupgap=0.1)
-    return _laid_out(figure, "Medians with pictures (less is better)", rows=len(bars))
+    return _laid_out(figure, "Medians with images (less is better)", rows=len(bars))
 
 
 def _laid_out(figure: go.Figure, title: str, *, rows: int) -> go.Figure:

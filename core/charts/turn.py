@@ -23,13 +23,13 @@ class LaneFigures:
 
 
 def first_token_chart(
-    lanes: Sequence[LaneFigures], colors: Mapping[str, str], *, with_pictures: bool = False
+    lanes: Sequence[LaneFigures], colors: Mapping[str, str], *, with_images: bool = False
 ) -> go.Figure:
-    """TTFT of each lane, from zero, in the order given; the title says if pictures are part of it."""
+    """TTFT of each lane, from zero, in the order given; the title says if images are part of it."""
     figure = _lane_bars(
         lanes, colors, [lane.ttft_s for lane in lanes], [units.milliseconds(lane.ttft_s) for lane in lanes]
     )
-    figure.update_layout(title=f"TTFT{' with pictures' if with_pictures else ''} (less is better)")
+    figure.update_layout(title=f"TTFT{' with images' if with_images else ''} (less is better)")
     figure.update_xaxes(tickformat="~s", ticksuffix="s")  # 0.05 → "50ms"
     return figure
 

@@ -13,20 +13,20 @@ from core import units
 from core.bench.planning.estimate import estimated_s
 from core.bench.planning.parsing import parse_numbers, parse_whole_numbers, prompt_kind
 from core.bench.planning.plan import (
-    MAX_WORKLOAD_PICTURES,
+    MAX_WORKLOAD_IMAGES,
     Arrivals,
     BenchPlan,
+    Isolation,
     Limits,
     Load,
     LoadKind,
     PromptKind,
-    Sharing,
     Workload,
 )
 from core.bench.planning.presets import Preset, parse_limits, preset_plan
 from core.bench.run.process import conduct
 from core.cli import context
-from core.cli.pictures import kept
+from core.cli.images import kept
 from core.domain.bench import BenchRun, RunState
 from core.domain.specs import Dialect
 from core.errors import InputError
@@ -54,14 +54,14 @@ def bench(
     ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="A picture for the requests; repeat for more, which go with them in turn."),
+        typer.Option(help="An image for the requests; repeat for more, which go with them in turn."),
     ] = None,
-    same_pictures: Annotated[
+    same_images: Annotated[
         bool,
         typer.Option(
-            "--same-pictures",
+            "--same-images",
             help="Send them as they are, instead of with noise of its own in a corner of each: tells what an "
-            "engine gains by keeping pictures that it has seen.",
+            "engine gains by keeping images that it has seen.",
         ),
     ] = False,
     output_tokens: Annotated[int, typer.Option(help="Length of each answer.")] = 128,
@@ -91,15 +91,15 @@ def bench(
     ] = None,
     title: Annotated[str, typer.Option(help="What the run is called.")] = "",
     json: Annotated[str | None, typer.Option(metavar="FILE", help="The result as JSON; - is stdout.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="With every request's stamps in it.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="With every request's timestamps in it.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="The result with charts.")] = None,
 ) -> None:
     """Load lanes or endpoints and measure latency and throughput.
 
     Ctrl-C stops and keeps what was measured. Exit code 1: a request failed.
     """
-    settings, book = context.load()
-    lanes = context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
+    settings, registry = context.load()
+    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
     if preset is not None:
         plan = preset_plan(preset, lanes)
     else:
@@ -112,13 +112,13 @@ def bench(
             seconds=seconds,
             warmup=warmup,
             repeats=repeats,
-            sharing=_sharing(together=together, stop_others=stop_others),
+            isolation=_isolation(together=together, stop_others=stop_others),
             seed=seed,
             limits=_limits(goodput),
             title=title,
         )
     if image:
-        plan = _with_pictures(settings, plan, image, vary=not same_pictures)
+        plan = _with_images(settings, plan, image, vary=not same_images)
     run = _measure(settings, plan)
     # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
     from core.cli.bench_output import tell
@@ -146,13 +146,13 @@ def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, na
     )
 
 
-def _with_pictures(settings: Settings, plan: BenchPlan, files: list[Path], *, vary: bool) -> BenchPlan:
-    if len(files) > MAX_WORKLOAD_PICTURES:
+def _with_images(settings: Settings, plan: BenchPlan, files: list[Path], *, vary: bool) -> BenchPlan:
+    if len(files) > MAX_WORKLOAD_IMAGES:
         raise InputError(
-            f"{len(files)} pictures are too many", hint=f"A benchmark takes up to {MAX_WORKLOAD_PICTURES}."
+            f"{len(files)} images are too many", hint=f"A benchmark takes up to {MAX_WORKLOAD_IMAGES}."
         )
-    pictures = kept(settings, files)
-    return replace(plan, workload=replace(plan.workload, pictures=pictures, vary_pictures=vary))
+    images = kept(settings, files)
+    return replace(plan, workload=replace(plan.workload, images=images, vary_images=vary))
 
 
 def _load(concurrency: str, rate: str | None, sweep: int | None, *, poisson: bool) -> Load:
@@ -174,10 +174,10 @@ def _enough(load: Load) -> int:
     return max(16, 4 * max(load.concurrencies))
 
 
-def _sharing(*, together: bool, stop_others: bool) -> Sharing:
+def _isolation(*, together: bool, stop_others: bool) -> Isolation:
     if together and stop_others:
         raise InputError("--together and --stop-others exclude each other", hint="Choose one of the two.")
-    return Sharing.TOGETHER if together else Sharing.STOPPED if stop_others else Sharing.ISOLATED
+    return Isolation.TOGETHER if together else Isolation.STOPPED if stop_others else Isolation.ISOLATED
 
 
 def _limits(text: str | None) -> Limits | None:

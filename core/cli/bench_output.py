@@ -8,8 +8,8 @@ from rich.console import Console
 
 from core.bench.results.result import results
 from core.bench.roofline.bandwidth import measured_bandwidth
-from core.bench.roofline.reach import reaches
-from core.cli.bench_tables import queueing_table, reach_text, remarks, result_table
+from core.bench.roofline.utilisation import utilisations
+from core.cli.bench_tables import queueing_table, remarks, result_table, utilisation_text
 from core.cli.output import write_file
 from core.reports.run_json import to_json
 from core.settings import Settings
@@ -32,8 +32,8 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
             console.print(queueing)
         for line in remarks(result):
             console.print(line, markup=False)
-        for reach in reaches(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
-            console.print(reach_text(reach), markup=False)
+        for utilisation in utilisations(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
+            console.print(utilisation_text(utilisation), markup=False)
         console.print(f"Stored as {run_id}", style="dim")
         if json is not None:
             write_file(Path(json), document)

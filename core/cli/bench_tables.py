@@ -4,12 +4,12 @@ from rich import box
 from rich.table import Table
 
 from core import units
-from core.bench.planning.wording import with_pictures
+from core.bench.planning.wording import with_images
 from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
 from core.bench.results.points import Point
 from core.bench.results.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results.result import BenchResult
-from core.bench.roofline.reach import Reach
+from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.bench.statistics import P95_MIN_N, Distribution
 from core.domain.bench import LoadLevel
 
@@ -19,7 +19,7 @@ def result_table(result: BenchResult) -> Table:
     names = ["ok", "failed", "TTFT", "TPOT", "E2E", "tok/s", "req/s"]
     if result.plan.limits is not None:
         names.append("good/s")
-    caption = "; ".join(filter(None, ("latencies: p50, below it p95", with_pictures(result.plan.workload))))
+    caption = "; ".join(filter(None, ("latencies: p50, below it p95", with_images(result.plan.workload))))
     table = Table("lane", "load", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -80,11 +80,11 @@ def remarks(result: BenchResult) -> list[str]:
     return lines
 
 
-def reach_text(reach: Reach) -> str:
+def utilisation_text(utilisation: BandwidthUtilisation) -> str:
     """How close a lane came to the limit that memory bandwidth sets."""
     return (
-        f"{reach.lane} decodes at {reach.share:.0%} of what memory bandwidth allows (theory: "
-        f"{units.tok_per_s(reach.limit.decode_tok_per_s)}, bandwidth {reach.bandwidth_source})"
+        f"{utilisation.lane} decodes at {utilisation.share:.0%} of what memory bandwidth allows (theory: "
+        f"{units.tok_per_s(utilisation.limit.decode_tok_per_s)}, bandwidth {utilisation.bandwidth_source})"
     )
 
 

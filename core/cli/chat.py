@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core import units
-from core.cli import context, pictures
+from core.cli import context, images
 from core.codec import encode
 from core.domain.conversation import messages_for
 from core.domain.sampling import Sampling
@@ -22,11 +22,11 @@ from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
 from core.errors import EngineError, StoreError
+from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
 from core.models.vision.context import not_sendable
-from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.turns import Store
 from core.telemetry.machine import describe_machine
@@ -44,7 +44,7 @@ def chat(
     dialect: context.EndpointDialect = Dialect.GENERIC,
     image: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="A picture to ask about; repeat for more."),
+        typer.Option(metavar="FILE", help="An image to ask about; repeat for more."),
     ] = None,
     together: Annotated[
         bool, typer.Option("--together", help="All lanes at once instead of one after another.")
@@ -59,13 +59,13 @@ def chat(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Ask several lanes the same question, one after another or together, about pictures too.
+    """Ask several lanes the same question, one after another or together, about images too.
 
     An engine that isn't running is started and stopped again afterwards. Exit code 1: a lane failed.
     """
-    settings, book = context.load()
-    lanes = context.chosen_lanes(book, lane or [], endpoint or [], model or [], dialect)
-    shown = pictures.taken_in(settings, image or [])
+    settings, registry = context.load()
+    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
+    shown = images.taken_in(settings, image or [])
     plan = TurnPlan(
         conversation_id=new_id(),
         prompt=prompt,
@@ -78,14 +78,14 @@ def chat(
             max_tokens=max_tokens,
             fixed_length=fixed_length,
         ),
-        pictures=shown,
+        images=shown,
         requests=tuple(
-            RequestPlan(lane=spec, messages=messages_for(prompt, system=system, pictures=shown))
+            RequestPlan(lane=spec, messages=messages_for(prompt, system=system, images=shown))
             for spec in lanes
         ),
     )
     if shown and not as_json:
-        progress.print("\n".join(pictures.lines(shown, lanes)), markup=False)
+        progress.print("\n".join(images.lines(shown, lanes)), markup=False)
     records = _ask(settings, plan, quiet=as_json)
     if as_json:
         typer.echo(
@@ -93,7 +93,7 @@ def chat(
                 {
                     "turn_id": plan.id,
                     "mode": plan.mode,
-                    "images": pictures.facts(shown, lanes),
+                    "images": images.facts(shown, lanes),
                     "lanes": [_result(r) for r in records],
                 }
             )
@@ -148,7 +148,7 @@ async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> t
         on_update=printer.show,
         cancel=cancel,
         devices=DeviceQueue(settings.locks_dir),
-        picture_url=Shelf(settings.pictures_dir).data_url,
+        image_url=ImageStore(settings.images_dir).data_url,
     )
     if store:
         try:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from core.config import LaneBook, load_lanes
+from core.config import LaneRegistry, load_lanes
 from core.config.lanes import url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import InputError
@@ -24,14 +24,14 @@ EndpointModels = Annotated[
 EndpointDialect = Annotated[Dialect, typer.Option("--dialect", help="What the endpoints speak.")]
 
 
-def load() -> tuple[Settings, LaneBook]:
+def load() -> tuple[Settings, LaneRegistry]:
     """Settings and lanes; raises ConfigError for a faulty lanes file."""
     settings = load_settings()
     return settings, load_lanes(settings, gpu=bool(Nvml().devices()))
 
 
 def chosen_lanes(
-    book: LaneBook, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
+    registry: LaneRegistry, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
 ) -> tuple[LaneSpec, ...]:
     """Lanes of the lanes file, then one for each endpoint.
 
@@ -43,7 +43,7 @@ def chosen_lanes(
             N_("No lane is given."),
             hint=N_(
                 "Add --lane NAME (available: {names}) or --endpoint URL.",
-                names=", ".join(spec.name for spec in book.lanes),
+                names=", ".join(spec.name for spec in registry.lanes),
             ),
         )
     if models and len(models) != len(urls):
@@ -69,4 +69,4 @@ def chosen_lanes(
         )
         for number, url in enumerate(urls, start=1)
     )
-    return (*(book.lane(name) for name in dict.fromkeys(names)), *remote)
+    return (*(registry.lane(name) for name in dict.fromkeys(names)), *remote)

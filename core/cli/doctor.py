@@ -26,9 +26,9 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Examine Python, driver, GPU, engines and lanes. Exit code 1 if something must be repaired."""
-    settings, book = context.load()
+    settings, registry = context.load()
     with progress.status("Importing the engines in child processes"):
-        diagnosis = examine(settings, book)
+        diagnosis = examine(settings, registry)
     if as_json:
         typer.echo(encode(_document(diagnosis)))
     else:

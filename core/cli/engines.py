@@ -24,8 +24,8 @@ Name = Annotated[str, typer.Argument(help="The lane's name.")]
 
 
 def _manager() -> EngineManager:
-    settings, book = context.load()
-    local = [lane for lane in book.lanes if lane.is_local]
+    settings, registry = context.load()
+    local = [lane for lane in registry.lanes if lane.is_local]
     return EngineManager(settings, local, persistent=True, gpu=Nvml())
 
 

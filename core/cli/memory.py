@@ -10,10 +10,10 @@ from rich.table import Table
 from core import units
 from core.cli import context
 from core.codec import encode
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.memory.kv_cache import kv_bytes_per_token
 from core.memory.model_sizes import checkpoint_sizes
 from core.memory.prediction import MemoryPrediction, MemorySettings, predict
@@ -49,8 +49,8 @@ def predict_memory(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Weights, KV cache, tokens that fit, total and headroom of a TurboMind engine."""
-    _, book = context.load()
-    facts = read_checkpoint(_checkpoint(book, model))
+    _, registry = context.load()
+    facts = read_checkpoint(_checkpoint(registry, model))
     sizes = checkpoint_sizes(facts, awq=awq)
     settings = MemorySettings(
         cache_max_entry_count=ratio,
@@ -84,10 +84,10 @@ def sweep_memory(
 
     A job that goes on measuring if this command is killed; Ctrl-C cancels it.
     """
-    settings, book = context.load()
+    settings, registry = context.load()
     forms = (False, True) if both else (awq,)
     points = grid(ratio or DEFAULT_RATIOS, kv_bits or (16,), forms)
-    plan = SweepPlan(model=book.model(model), points=points, gpu=gpu)
+    plan = SweepPlan(model=registry.model(model), points=points, gpu=gpu)
     status = _follow(Jobs(settings), start_sweep(settings, plan))
     run = load(settings, plan.id)
     if as_json:
@@ -148,9 +148,9 @@ def _sweep_table(run: SweepRun) -> Table:
     return table
 
 
-def _checkpoint(book: LaneBook, model: str) -> str:
+def _checkpoint(registry: LaneRegistry, model: str) -> str:
     try:
-        return book.model(model).checkpoint
+        return registry.model(model).checkpoint
     except ConfigError:
         return model
 

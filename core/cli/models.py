@@ -13,8 +13,8 @@ from core import units
 from core.codec import encode
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
-from core.jobs.book import Jobs
 from core.jobs.records import JobState
+from core.jobs.registry import Jobs
 from core.models import catalogue
 from core.models.awq.job import prepare_demo_awq
 from core.models.build import Report

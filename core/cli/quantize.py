@@ -11,10 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from core import units
 from core.cli import context
 from core.codec import encode
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.models.awq.job import check
 from core.models.awq.job import quantize as start_quantizing
 from core.models.awq.options import NAMED_SETS, PYTHON_DOCS, AwqOptions
@@ -50,7 +50,7 @@ def quantize(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Quantise a model to W4A16 (AWQ) with LMDeploy, for a lane of the kind awq."""
-    settings, book = context.load()
+    settings, registry = context.load()
     options = AwqOptions(
         calibration=calibration,
         samples=samples,
@@ -62,7 +62,7 @@ def quantize(
         out=None if out is None else str(out),
         python=python,
     )
-    spec = _model(book, model)
+    spec = _model(registry, model)
     with console.status("checking"):
         findings = check(settings, spec, options)
     for finding in findings:
@@ -75,11 +75,11 @@ def quantize(
         raise typer.Exit(1)
 
 
-def _model(book: LaneBook, name: str) -> ModelSpec:
+def _model(registry: LaneRegistry, name: str) -> ModelSpec:
     """The model of that name in the lanes file, else the checkpoint in that folder."""
     folder = Path(name).expanduser().absolute()
-    if any(model.name == name for model in book.models) or not folder.is_dir():
-        return book.model(name)
+    if any(model.name == name for model in registry.models) or not folder.is_dir():
+        return registry.model(name)
     return ModelSpec(name=folder.name, checkpoint=str(folder))
 
 

@@ -34,7 +34,7 @@ __all__ = [
     "DEMO_NAME",
     "LANE_NAME",
     "VISION_DEMO_NAME",
-    "LaneBook",
+    "LaneRegistry",
     "awq_dir",
     "demo_model",
     "demo_vision_model",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneBook:
+class LaneRegistry:
     """All lanes that can be picked, in the file's order, and the models they use."""
 
     models: tuple[ModelSpec, ...]
@@ -66,7 +66,7 @@ class LaneBook:
         raise ConfigError(N_('There is no model "{name}".', name=name), hint=_known(self.models))
 
 
-def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
+def load_lanes(settings: Settings, *, gpu: bool) -> LaneRegistry:
     """The lanes of the lanes file, or the machine's own if there is none.
 
     Args:
@@ -85,38 +85,38 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneBook:
             ),
             code="lanes-file-missing",
         )
-    book = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
-    book = _with_changes(settings, book)
-    return _with_quantised(book) if gpu else book
+    registry = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
+    registry = _with_changes(settings, registry)
+    return _with_quantised(registry) if gpu else registry
 
 
-def _from_file(settings: Settings) -> LaneBook:
+def _from_file(settings: Settings) -> LaneRegistry:
     source = TomlSource.read(settings.lanes_file)
     for key in source.values:
         if key not in ("models", "lanes"):
             raise source.unknown_key((key,), ("models", "lanes"), N_("{key} is not a key of the lanes file."))
     models = read_models(source, settings)
     lanes = read_lanes(source, models, settings.lanes_file.parent)
-    return LaneBook(models=models, lanes=lanes, source=settings.lanes_file)
+    return LaneRegistry(models=models, lanes=lanes, source=settings.lanes_file)
 
 
-def _with_changes(settings: Settings, book: LaneBook) -> LaneBook:
-    changed = read_changes(settings, book.models, book.lanes)
-    by_name = {lane.name: lane for lane in (*book.lanes, *changed)}
-    return replace(book, lanes=tuple(by_name.values()))
+def _with_changes(settings: Settings, registry: LaneRegistry) -> LaneRegistry:
+    changed = read_changes(settings, registry.models, registry.lanes)
+    by_name = {lane.name: lane for lane in (*registry.lanes, *changed)}
+    return replace(registry, lanes=tuple(by_name.values()))
 
 
-def _with_quantised(book: LaneBook) -> LaneBook:
+def _with_quantised(registry: LaneRegistry) -> LaneRegistry:
     """A lane for each model whose W4A16 form has been made since, unless one loads it already."""
-    served = {lane.model.name for lane in book.lanes if lane.kind is EngineKind.AWQ and lane.model}
-    names = {lane.name for lane in book.lanes}
+    served = {lane.model.name for lane in registry.lanes if lane.kind is EngineKind.AWQ and lane.model}
+    names = {lane.name for lane in registry.lanes}
     added = [
         LaneSpec(name=name, kind=EngineKind.AWQ, model=model, weights=Weights.AWQ)
-        for model in book.models
+        for model in registry.models
         if model.name not in served and model.awq and (Path(model.awq).expanduser() / "config.json").is_file()
         if (name := _lane_name(f"{model.name}-awq")) not in names
     ]
-    return replace(book, lanes=(*book.lanes, *added))
+    return replace(registry, lanes=(*registry.lanes, *added))
 
 
 def _lane_name(text: str) -> str:
@@ -124,7 +124,7 @@ def _lane_name(text: str) -> str:
     return re.sub(r"[^a-z0-9._-]", "-", text.lower())[-32:].lstrip("._-")
 
 
-def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
+def _defaults(settings: Settings, *, gpu: bool) -> LaneRegistry:
     demo, vision = demo_model(settings), demo_vision_model(settings)
     lanes: tuple[LaneSpec, ...]
     if gpu:
@@ -150,7 +150,7 @@ def _defaults(settings: Settings, *, gpu: bool) -> LaneBook:
             ),
             LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=vision, settings=hf),
         )
-    return LaneBook(models=(demo, vision), lanes=lanes, source=None)
+    return LaneRegistry(models=(demo, vision), lanes=lanes, source=None)
 
 
 def _known(entries: Iterable[LaneSpec | ModelSpec]) -> Message:

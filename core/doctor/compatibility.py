@@ -73,7 +73,7 @@ def unmet_bounds(needs: Iterable[str], versions: Mapping[str, str]) -> tuple[str
 
 
 def breaks_llava(transformers: str) -> bool:
-    """Whether this version of transformers is known to fail on LLaVA's pictures."""
+    """Whether this version of transformers is known to fail on LLaVA's images."""
     return Version(transformers) <= Version(_LLAVA_BROKEN_UP_TO)
 
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.doctor.findings import Diagnosis, Finding, LaneFitness, Status
 from core.doctor.fitness import LMDEPLOY_KINDS, can_run
 from core.doctor.machine_checks import machine_findings
@@ -20,14 +20,14 @@ from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 
 
-def diagnose(settings: Settings, lanes: LaneBook) -> tuple[Finding, ...]:
+def diagnose(settings: Settings, lanes: LaneRegistry) -> tuple[Finding, ...]:
     """The findings of `examine` alone."""
     return examine(settings, lanes).findings
 
 
 def examine(
     settings: Settings,
-    lanes: LaneBook,
+    lanes: LaneRegistry,
     *,
     nvml: Nvml | None = None,
     probe: Callable[[str], EngineStack] = probe_stack,
@@ -90,7 +90,7 @@ def _stack_reason(
     return None
 
 
-def _demo_weights(settings: Settings, lanes: LaneBook) -> Iterator[Finding]:
+def _demo_weights(settings: Settings, lanes: LaneRegistry) -> Iterator[Finding]:
     demo = demo_model(settings)
     if all(model.checkpoint != demo.checkpoint for model in lanes.models):
         return

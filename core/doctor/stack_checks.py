@@ -38,7 +38,7 @@ def stack_findings(
         yield Finding(
             Status.WARN,
             f"{where}: LLaVA",
-            f"Pictures fail with transformers {transformers}",
+            f"Images fail with transformers {transformers}",
             f"LLaVA needs transformers {LLAVA_TRANSFORMERS}.",
         )
     if "torch" in stack.versions:

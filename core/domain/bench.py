@@ -1,4 +1,4 @@
-"""A load test's facts: what was planned, what served it, and every request with its stamps.
+"""A load test's facts: what was planned, what served it, and every request with its timestamps.
 
 A run is made of passes: one stretch of time with one load on one lane, or on several lanes together. What is
 said about a run (percentiles, speeds, goodput) is computed from these facts by `core.bench`.
@@ -44,7 +44,7 @@ class BenchRequest:
     warmup: bool = False
     """Sent before the measured stretch; part of no figure."""
     planned_ns: int | None = None
-    """Open loop: when the schedule wanted it sent, on the clock of the stamps."""
+    """Open loop: when the schedule wanted it sent, on the clock of the timestamps."""
     timing: Timing | None = None
     """None for a request that was never sent."""
     prompt_tokens: int | None = None
@@ -144,9 +144,9 @@ class LaneFacts:
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
     prompts: str = ""
     """How its prompts were made and their length counted, in words."""
-    picture_tokens: float | None = None
-    """What a picture takes of a prompt, computed from the checkpoint's files: a mean of the plan's pictures.
-    None without pictures, and where the arithmetic is not known."""
+    image_tokens: float | None = None
+    """What an image takes of a prompt, computed from the checkpoint's files: a mean of the plan's images.
+    None without images, and where the arithmetic is not known."""
     error: ErrorInfo | None = None
 
 

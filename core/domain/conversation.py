@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 
 
 class Role(StrEnum):
@@ -17,7 +17,7 @@ class Role(StrEnum):
 class Message:
     role: Role
     content: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[StoredImage, ...] = ()
     """Shown before the text, in this order."""
 
 
@@ -27,7 +27,7 @@ class Exchange:
 
     prompt: str
     answer: str
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[StoredImage, ...] = ()
     """Those of the prompt."""
 
 
@@ -36,18 +36,18 @@ def messages_for(
     *,
     system: str = "",
     earlier: Iterable[Exchange] = (),
-    pictures: tuple[Picture, ...] = (),
+    images: tuple[StoredImage, ...] = (),
 ) -> tuple[Message, ...]:
     """The messages one lane is sent: its own history, without turns that it did not answer.
 
-    Earlier pictures are sent again with their prompts, since an engine remembers nothing between requests.
+    Earlier images are sent again with their prompts, since an engine remembers nothing between requests.
     """
     messages = [Message(Role.SYSTEM, system)] if system.strip() else []
     for exchange in earlier:
         if exchange.answer:
             messages += [
-                Message(Role.USER, exchange.prompt, exchange.pictures),
+                Message(Role.USER, exchange.prompt, exchange.images),
                 Message(Role.ASSISTANT, exchange.answer),
             ]
-    messages.append(Message(Role.USER, prompt, pictures))
+    messages.append(Message(Role.USER, prompt, images))
     return tuple(messages)

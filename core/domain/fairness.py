@@ -35,11 +35,11 @@ class Flag:
 
 
 def before(
-    requests: Sequence[RequestPlan | RequestRecord], *, pictures: Mapping[str, str] | None = None
+    requests: Sequence[RequestPlan | RequestRecord], *, images: Mapping[str, str] | None = None
 ) -> tuple[Flag, ...]:
     """Differences that are known before anything is sent: models, settings and messages.
 
-    `pictures` tells, by lane, what its model is given of the turn's pictures, where that is known.
+    `images` tells, by lane, what its model is given of the turn's images, where that is known.
     """
     lanes = [request.lane for request in requests]
     flags = [
@@ -55,8 +55,8 @@ def before(
             "prompt",
             {r.lane.name: f"{len(r.messages[-1].content)} characters" for r in requests if r.messages},
         ),
-        _difference("pictures in the conversation", {r.lane.name: _shown(r) for r in requests}),
-        _difference("pictures as the model sees them", pictures or {}),
+        _difference("images in the conversation", {r.lane.name: _shown(r) for r in requests}),
+        _difference("images as the model sees them", images or {}),
     ]
     return tuple(flag for flag in flags if flag)
 
@@ -105,7 +105,7 @@ def _model(lane: LaneSpec) -> str | None:
 
 
 def _shown(request: RequestPlan | RequestRecord) -> str:
-    return str(sum(len(message.pictures) for message in request.messages))
+    return str(sum(len(message.images) for message in request.messages))
 
 
 def _kv_format(lane: LaneSpec) -> str | None:

@@ -49,8 +49,8 @@ class HistoryEntry:
     host: str | None
     state: str
     """`done`, `running`, `stopped` or `failed`; a turn has failed if any of its answers has."""
-    with_pictures: bool = False
-    """Of a turn: its prompt had pictures, its own or earlier turns', and so a TTFT apart from text."""
+    with_images: bool = False
+    """Of a turn: its prompt had images, its own or earlier turns', and so a TTFT apart from text."""
     note: str = ""
     tag: str = ""
     deleted_at: datetime | None = None

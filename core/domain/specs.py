@@ -132,7 +132,7 @@ class EndpointSpec:
     api_key_name: str | None = None
     """Name of the key (`core.config.keys`); the key itself is stored nowhere."""
     vision: bool | None = None
-    """Whether its model takes pictures; None if nobody said, in which case the server is asked."""
+    """Whether its model takes images; None if nobody said, in which case the server is asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

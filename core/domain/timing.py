@@ -1,8 +1,8 @@
-"""Stamps of one streamed answer, and every latency metric derived from them.
+"""Timestamps of one streamed answer, and every latency metric derived from them.
 
 Facts are stored, numbers are properties: a metric that the facts don't define is None, never 0. A chunk is
 what the stream delivered, not a token: engines send several tokens at once, or hold some back.
-All stamps are `time.perf_counter_ns()` of the process that sent the request.
+All timestamps are `time.perf_counter_ns()` of the process that sent the request.
 """
 
 from dataclasses import dataclass
@@ -43,9 +43,9 @@ class Timing:
     @property
     def reasoning_ttft_s(self) -> float | None:
         """Send → first chunk with reasoning text; None without any."""
-        for stamp, chars in zip(self.chunk_ns, self.reasoning_chars, strict=False):
+        for timestamp, chars in zip(self.chunk_ns, self.reasoning_chars, strict=False):
             if chars:
-                return (stamp - self.sent_ns) * _NS
+                return (timestamp - self.sent_ns) * _NS
         return None
 
     @property
@@ -106,7 +106,7 @@ class Timing:
 
     @property
     def _first_content(self) -> int | None:
-        for stamp, chars in zip(self.chunk_ns, self.content_chars, strict=True):
+        for timestamp, chars in zip(self.chunk_ns, self.content_chars, strict=True):
             if chars:
-                return stamp
+                return timestamp
         return None

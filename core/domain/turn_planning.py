@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.domain.conversation import Exchange, messages_for
-from core.domain.pictures import MAX_PICTURES, Picture
+from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Mode, RequestPlan, RequestRecord, TurnPlan, TurnRecord
@@ -31,18 +31,18 @@ def plan_turn(
     *,
     conversation_id: str,
     turns: Sequence[TurnRecord],
-    pictures: tuple[Picture, ...] = (),
+    images: tuple[StoredImage, ...] = (),
     replaces: str | None = None,
 ) -> TurnPlan:
     """The next turn of a conversation, or one in the place of `replaces`; raises InputError.
 
-    Each lane is sent its own history: its answers in the turns before, with those turns' pictures.
+    Each lane is sent its own history: its answers in the turns before, with those turns' images.
     """
     if not prompt.strip():
         raise InputError("The prompt is empty", hint="Write a question first.")
-    if len(pictures) > MAX_PICTURES:
+    if len(images) > MAX_IMAGES:
         raise InputError(
-            f"{len(pictures)} pictures are chosen", hint=f"Choose at most {MAX_PICTURES} for one question."
+            f"{len(images)} images are chosen", hint=f"Choose at most {MAX_IMAGES} for one question."
         )
     if not 1 <= len(settings.lanes) <= MAX_LANES:
         raise InputError(
@@ -55,7 +55,7 @@ def plan_turn(
         system_prompt=settings.system_prompt,
         mode=settings.mode,
         sampling=settings.sampling,
-        pictures=pictures,
+        images=images,
         replaces=replaces,
         requests=tuple(
             RequestPlan(
@@ -64,7 +64,7 @@ def plan_turn(
                     prompt,
                     system=settings.system_prompt,
                     earlier=history(lane.name, earlier),
-                    pictures=pictures,
+                    images=images,
                 ),
             )
             for lane in settings.lanes
@@ -107,7 +107,7 @@ def merge_turns(*sources: Sequence[TurnRecord]) -> tuple[TurnRecord, ...]:
 
 def history(lane: str, turns: Sequence[TurnRecord]) -> list[Exchange]:
     """The turns as this lane knows them."""
-    return [Exchange(turn.prompt, _answer(lane, turn), turn.pictures) for turn in turns]
+    return [Exchange(turn.prompt, _answer(lane, turn), turn.images) for turn in turns]
 
 
 def _answer(lane: str, turn: TurnRecord) -> str:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from uuid import uuid4
 
 from core.domain.conversation import Message
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
@@ -88,7 +88,7 @@ class TurnPlan:
     sampling: Sampling
     mode: Mode = Mode.ONE_AFTER_ANOTHER
     system_prompt: str = ""
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[StoredImage, ...] = ()
     """Shown with the prompt; earlier ones are in the requests' messages."""
     replaces: str | None = None
     """The turn that this one is asked instead of (regenerated or edited); its record stays."""
@@ -163,9 +163,9 @@ class RequestRecord:
     """None for remote servers, and for requests that did not come to their end."""
 
     @property
-    def picture_count(self) -> int:
-        """Pictures in all its messages; with any, TTFT holds the vision encoder's work too."""
-        return sum(len(message.pictures) for message in self.messages)
+    def image_count(self) -> int:
+        """Images in all its messages; with any, TTFT holds the vision encoder's work too."""
+        return sum(len(message.images) for message in self.messages)
 
     @property
     def output_tokens(self) -> int | None:
@@ -228,7 +228,7 @@ class TurnRecord:
     requests: tuple[RequestRecord, ...]
     machine: Machine | None = None
     replaces: str | None = None
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[StoredImage, ...] = ()
 
     @classmethod
     def of(
@@ -246,7 +246,7 @@ class TurnRecord:
             requests=requests,
             machine=machine,
             replaces=plan.replaces,
-            pictures=plan.pictures,
+            images=plan.images,
         )
 
     @property

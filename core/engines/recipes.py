@@ -17,8 +17,8 @@ from core.models.awq.options import NAMED_SETS
 from core.models.vision.model import is_vision
 
 PROMPT = "What is the chemical symbol for water?"
-IMAGE_PROMPT = "What is in the picture?"
-IMAGE_FILE = "picture.png"
+IMAGE_PROMPT = "What is in the image?"
+IMAGE_FILE = "image.png"
 PORT = 23333
 KEY_VARIABLE = "LMDYNO_API_KEY"
 
@@ -291,7 +291,7 @@ print(f"{{len(answer)}} tokens in {{elapsed:.3f}} s, {{len(answer) / elapsed:.1f
 
 
 def _image_curl(url: str, fields: str, header: str) -> str:
-    """A request with the picture as a data URL; `fields` is the rest of the JSON object."""
+    """A request with the image as a data URL; `fields` is the rest of the JSON object."""
     content = (
         '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,%s"}}, '
         f'{{"type": "text", "text": "{IMAGE_PROMPT}"}}]'
@@ -305,9 +305,9 @@ def _image_curl(url: str, fields: str, header: str) -> str:
 
 def _image_openai_question() -> str:
     """The lines of a Python program that make `question`, the content of its message."""
-    return f'''picture = base64.b64encode(Path("{IMAGE_FILE}").read_bytes()).decode()
+    return f'''image = base64.b64encode(Path("{IMAGE_FILE}").read_bytes()).decode()
 question = [
-    {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{picture}}"}}}},
+    {{"type": "image_url", "image_url": {{"url": f"data:image/png;base64,{{image}}"}}}},
     {{"type": "text", "text": "{IMAGE_PROMPT}"}},
 ]
 '''

@@ -96,10 +96,10 @@ class Registry:
             stat = self._path.stat()
         except FileNotFoundError:
             return {}
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        timestamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         cached = self._cache
-        if cached is None or cached[0] != stamp:
-            cached = (stamp, self._load())
+        if cached is None or cached[0] != timestamp:
+            cached = (timestamp, self._load())
             self._cache = cached
         return cached[1]
 

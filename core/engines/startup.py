@@ -100,7 +100,7 @@ class Startup:
             )
             if self._row.warms_up:
                 self._stage("first request, not measured")
-                warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S, pictures=is_vision(self._lane))
+                warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S, images=is_vision(self._lane))
             after = self._around.devices.free_bytes(place)
             self._now_healthy(
                 endpoint=endpoint,

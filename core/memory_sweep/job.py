@@ -6,8 +6,8 @@ from typing import Any
 
 from core.codec import encode
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobSpec
+from core.jobs.registry import Jobs
 from core.memory_sweep.plan import SweepPlan
 from core.settings import Settings
 

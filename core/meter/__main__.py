@@ -4,7 +4,7 @@ import gc
 from functools import partial
 
 from core import logs
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.turns import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
@@ -18,17 +18,17 @@ def main() -> None:
     settings = hello.settings
     logs.configure()
 
-    def picture_url(picture: Picture) -> str:
-        # An image library comes along, which turns without pictures don't wait for.
-        from core.pictures.shelf import Shelf
+    def image_url(image: StoredImage) -> str:
+        # An image library comes along, which turns without images don't wait for.
+        from core.images.store import ImageStore
 
-        return Shelf(settings.pictures_dir).data_url(picture)
+        return ImageStore(settings.images_dir).data_url(image)
 
     def open_store() -> RunStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
         from core.store.turns import Store
 
-        # Its thousands of objects stay for good: looking through them for garbage would hold up stamps.
+        # Its thousands of objects stay for good: looking through them for garbage would hold up timestamps.
         gc.freeze()
         return Store(settings.database_url)
 
@@ -41,7 +41,7 @@ def main() -> None:
         hello,
         resolve=partial(find_endpoint, settings),
         lease=partial(lease, settings),
-        picture_url=picture_url,
+        image_url=image_url,
         open_store=open_store,
         describe_machine=describe_machine,
         usage=SampledUsage(settings),

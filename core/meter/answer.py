@@ -23,10 +23,10 @@ class NewText(NamedTuple):
 
 
 class Answer:
-    """Collects stamps, texts and counts of one request. Belongs to one event loop.
+    """Collects timestamps, texts and counts of one request. Belongs to one event loop.
 
     `on_sent` is called when the request has gone out, `on_text` after each read that brought text; both must
-    return at once, since stamps are taken in the same event loop.
+    return at once, since timestamps are taken in the same event loop.
     """
 
     def __init__(
@@ -97,15 +97,16 @@ class Answer:
             # Later, since the request is written to the connection only when this returns.
             asyncio.get_running_loop().call_soon(self._on_sent)
 
-    def add(self, stamp_ns: int, events: list[bytes]) -> None:
-        """Take the events of one read that arrived at `stamp_ns`; raises the error that one of them holds."""
+    def add(self, timestamp_ns: int, events: list[bytes]) -> None:
+        """Take the events of one read that arrived at `timestamp_ns`; raises the error that one of them
+        holds."""
         chunks_before = len(self._chunk_ns)
         try:
             for data in events:
                 if data == dialects.DONE:
                     self.complete = self.over = True
                     return
-                self._add(stamp_ns, dialects.read_event(data))
+                self._add(timestamp_ns, dialects.read_event(data))
         finally:
             if self._on_text and len(self._chunk_ns) > chunks_before:
                 self._on_text()
@@ -121,7 +122,7 @@ class Answer:
         return NewText("".join(self._content[start:]), "".join(self._reasoning[start:]))
 
     def timing(self) -> Timing | None:
-        """The stamps so far; None if the request was never sent."""
+        """The timestamps so far; None if the request was never sent."""
         if self._sent_ns is None:
             return None
         return Timing(
@@ -135,16 +136,16 @@ class Answer:
             ended_ns=self._ended_ns,
         )
 
-    def _add(self, stamp_ns: int, event: StreamEvent) -> None:
+    def _add(self, timestamp_ns: int, event: StreamEvent) -> None:
         if event.error:
             raise failure(event.error)
         if event.has_choices and self._first_event_ns is None:
-            self._first_event_ns = stamp_ns
+            self._first_event_ns = timestamp_ns
         if event.tokens is not None:
             self._names_tokens = True
             self._held_tokens += event.tokens
         if event.content or event.reasoning:
-            self._chunk_ns.append(stamp_ns)
+            self._chunk_ns.append(timestamp_ns)
             self._content.append(event.content)
             self._reasoning.append(event.reasoning)
             # Tokens whose text was held back count for the chunk that shows it.

@@ -1,6 +1,6 @@
-"""Sends one chat request and stamps its answer.
+"""Sends one chat request and timestamps its answer.
 
-Knows HTTP; the meaning of what it sends and reads is `core.meter.dialects`'. A stamp is taken when bytes
+Knows HTTP; the meaning of what it sends and reads is `core.meter.dialects`'. A timestamp is taken when bytes
 arrive, before anything is parsed.
 """
 
@@ -61,7 +61,7 @@ def open_session(*, reuse: bool = False) -> aiohttp.ClientSession:
     request has a connection of its own. Setting one up is part of no metric.
     """
     trace = aiohttp.TraceConfig()
-    trace.on_request_chunk_sent.append(_stamp_sent)
+    trace.on_request_chunk_sent.append(_timestamp_sent)
     return aiohttp.ClientSession(
         # Servers close idle connections at moments of their choosing, most after 2 s or more, and a request
         # that meets this looks like a crash.
@@ -121,10 +121,10 @@ def encoded(
     endpoint: Endpoint,
     messages: Sequence[Message],
     sampling: Sampling,
-    picture_urls: Mapping[str, str] = MappingProxyType({}),
+    image_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """The request's body; with pictures megabytes, so better made in a thread before the clock starts."""
-    return orjson.dumps(chat_body(endpoint.dialect, endpoint.model, messages, sampling, picture_urls))
+    """The request's body; with images megabytes, so better made in a thread before the clock starts."""
+    return orjson.dumps(chat_body(endpoint.dialect, endpoint.model, messages, sampling, image_urls))
 
 
 async def send(
@@ -139,7 +139,7 @@ async def send(
 ) -> None:
     """Send one request to an endpoint that names its model, and fill `answer` until its stream ends.
 
-    `body` is the request as `encoded` has already made it, which messages with pictures need.
+    `body` is the request as `encoded` has already made it, which messages with images need.
 
     Raises LMDynoError for a request that failed; what arrived stays in `answer`. Cancelling the task closes
     the connection at once.
@@ -176,10 +176,10 @@ async def _read(
     splitter = EventSplitter()
     while not answer.over:
         received = await content.readany()
-        stamp_ns = time.perf_counter_ns()
+        timestamp_ns = time.perf_counter_ns()
         events = splitter.feed(received) if received else splitter.close()
         if events:
-            answer.add(stamp_ns, events)
+            answer.add(timestamp_ns, events)
             if answer.complete:
                 limit.reschedule(clock() + timeouts.trailer_s)
             elif answer.has_text:
@@ -231,7 +231,7 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
     return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
 
 
-async def _stamp_sent(
+async def _timestamp_sent(
     _session: aiohttp.ClientSession,
     context: SimpleNamespace,
     _params: aiohttp.TraceRequestChunkSentParams,

@@ -13,9 +13,9 @@ stream event of any dialect, tolerantly; `output_tokens` evens out how usage cou
 | usage | asked for with `stream_options` | always sent, counts the closing EOS | asked for |
 | `[DONE]` | yes | no | usually |
 
-Pictures are the same for all: `image_url` parts with data URLs, never a path or an address, which would make
+Images are the same for all: `image_url` parts with data URLs, never a path or an address, which would make
 the server read its own disk or network. They come before the text, of which there is always one part, since
-LMDeploy's LLaVA refuses a message without and drops any further one. A message without pictures stays a plain
+LMDeploy's LLaVA refuses a message without and drops any further one. A message without images stays a plain
 string: LMDeploy takes an assistant's list of parts for the user's.
 """
 
@@ -65,13 +65,13 @@ def chat_body(
     model: str,
     messages: Sequence[Message],
     sampling: Sampling,
-    picture_urls: Mapping[str, str] = MappingProxyType({}),
+    image_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The JSON body of POST {url}/chat/completions; `picture_urls` has the pictures' data URLs by hash."""
+    """The JSON body of POST {url}/chat/completions; `image_urls` has the images' data URLs by hash."""
     body: dict[str, Any] = {
         "model": model,
         "messages": [
-            {"role": message.role, "content": _content(message, picture_urls)} for message in messages
+            {"role": message.role, "content": _content(message, image_urls)} for message in messages
         ],
         "stream": True,
         "max_tokens": sampling.max_tokens,
@@ -118,12 +118,11 @@ def is_plain_finish(word: str) -> bool:
     return word in _FINISH_REASONS
 
 
-def _content(message: Message, picture_urls: Mapping[str, str]) -> str | list[dict[str, Any]]:
-    if not message.pictures:
+def _content(message: Message, image_urls: Mapping[str, str]) -> str | list[dict[str, Any]]:
+    if not message.images:
         return message.content
     shown = [
-        {"type": "image_url", "image_url": {"url": picture_urls[picture.sha256]}}
-        for picture in message.pictures
+        {"type": "image_url", "image_url": {"url": image_urls[image.sha256]}} for image in message.images
     ]
     return [*shown, {"type": "text", "text": message.content}]
 

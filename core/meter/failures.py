@@ -99,8 +99,8 @@ def failure(error: ServerError) -> LMDynoError:
         )
     if _TEXT_ONLY.search(said):
         return InputError(
-            f"The model takes no pictures: {said}",
-            hint="Choose a lane with a vision model, or ask without pictures.",
+            f"The model takes no images: {said}",
+            hint="Choose a lane with a vision model, or ask without images.",
             code="text-only",
         )
     if _MODEL_NOT_FOUND.search(said) and status in (None, 400, 404):

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from pathlib import Path
 
 from core.codec import decode
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Machine
 from core.meter.client import open_session
@@ -31,9 +31,9 @@ _ORPHAN_S = 900.0
 """How long turns may still run after the owner died."""
 _LINE_BYTES = 2**26
 _SWITCH_INTERVAL_S = 0.0005
-"""Python's own 5 ms would let the writer thread delay a stamp by as much."""
+"""Python's own 5 ms would let the writer thread delay a timestamp by as much."""
 _PRECEDENCE = -5
-"""Added to the niceness: a stamp must not wait until a browser on the same machine has drawn."""
+"""Added to the niceness: a timestamp must not wait until a browser on the same machine has drawn."""
 
 
 def read_hello() -> Hello:
@@ -46,7 +46,7 @@ def run(
     *,
     resolve: Callable[[LaneSpec], Endpoint | None],
     lease: Callable[[str], AbstractContextManager[None]],
-    picture_url: Callable[[Picture], str] | None = None,
+    image_url: Callable[[StoredImage], str] | None = None,
     open_store: Callable[[], RunStore],
     describe_machine: Callable[[], Machine | None],
     usage: SampledUsage | None = None,
@@ -67,7 +67,7 @@ def run(
                 session=session,
                 resolve=resolve,
                 lease=lease,
-                picture_url=picture_url,
+                image_url=image_url,
                 devices=DeviceQueue(hello.settings.locks_dir),
                 usage=usage,
             )

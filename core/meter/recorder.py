@@ -1,4 +1,4 @@
-"""Writes turns to the store in a thread of its own, so that no disk ever holds up a stamp.
+"""Writes turns to the store in a thread of its own, so that no disk ever holds up a timestamp.
 
 A store that can't be written is one problem to show, never a reason to disturb a turn: what waits to be
 written is kept, only the newest state of each request, and tried again.
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 _RETRY_S = 5.0
 _SETTLE_S = 0.25
 """Writing begins this long after there is something to write: the start of a turn, with its requests to send
-and their first tokens to stamp, is the worst moment for another thread to want the interpreter."""
+and their first tokens to timestamp, is the worst moment for another thread to want the interpreter."""
 _SWEEPS_S = (0.0, 90.0)
 """When requests that a dead meter left open are ended: at once, and again when those that looked fresh at
 first are old enough to tell."""

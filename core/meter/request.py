@@ -29,7 +29,7 @@ class Request:
         on_update: Callable[[Update], None],
     ) -> None:
         self.plan = plan
-        self.pictures = {shown.sha256: shown for message in plan.messages for shown in message.pictures}
+        self.images = {shown.sha256: shown for message in plan.messages for shown in message.images}
         """Those of all messages, each once, by hash."""
         self.endpoint: Endpoint | None = None
         self.body: bytes | None = None

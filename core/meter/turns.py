@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
@@ -39,8 +39,8 @@ class Surroundings:
     """Where a lane's requests go now; None while its engine is starting; raises EngineError."""
     lease: Callable[[str], AbstractContextManager[None]]
     """Keeps the lane's engine from being stopped."""
-    picture_url: Callable[[Picture], str] | None = None
-    """A picture's bytes as a data URL; called in threads; raises StoreError. None for turns without any."""
+    image_url: Callable[[StoredImage], str] | None = None
+    """An image's bytes as a data URL; called in threads; raises StoreError. None for turns without any."""
     devices: DeviceQueue | None = None
     """None measures without regard for other turns."""
     usage: UsageMeter | None = None
@@ -80,7 +80,7 @@ class Turn:
     async def run(self) -> None:
         """Run every request to its end; raises nothing but the cancellation of its own task."""
         try:
-            await asyncio.gather(*(self._attempt(r, self._check) for r in self.requests if r.pictures))
+            await asyncio.gather(*(self._attempt(r, self._check) for r in self.requests if r.images))
             if self.plan.mode is Mode.TOGETHER:
                 await self._together()
             else:
@@ -132,7 +132,7 @@ class Turn:
         return None
 
     async def _check(self, request: Request) -> None:
-        """Refuse pictures that the lane's model can't take, before anything is started or sent for them."""
+        """Refuse images that the lane's model can't take, before anything is started or sent for them."""
         plan = request.plan
         if problem := await asyncio.to_thread(not_sendable, plan.lane, plan.messages):
             raise InputError(problem.message, hint=problem.hint, code=problem.code)
@@ -160,17 +160,17 @@ class Turn:
                 code="engine-restarting",
             )
         request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
-        if request.pictures:
+        if request.images:
             # In a thread, and before the clock starts: it reads files and encodes megabytes.
             request.body = await asyncio.to_thread(self._encode, request, request.endpoint)
         if self._around.usage:
             await self._around.usage.begin(request.endpoint)
 
     def _encode(self, request: Request, endpoint: Endpoint) -> bytes:
-        picture_url = self._around.picture_url
-        if picture_url is None:
-            raise RuntimeError("a turn with pictures needs the shelf")
-        urls = {sha256: picture_url(picture) for sha256, picture in request.pictures.items()}
+        image_url = self._around.image_url
+        if image_url is None:
+            raise RuntimeError("a turn with images needs the image store")
+        urls = {sha256: image_url(image) for sha256, image in request.images.items()}
         return encoded(endpoint, request.plan.messages, self.plan.sampling, urls)
 
     async def _send(self, request: Request) -> None:
@@ -232,7 +232,7 @@ async def run_turn(
     cancel: asyncio.Event,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     devices: DeviceQueue | None = None,
-    picture_url: Callable[[Picture], str] | None = None,
+    image_url: Callable[[StoredImage], str] | None = None,
 ) -> tuple[RequestRecord, ...]:
     """Run a turn to its end and return its records, in plan order; failures are in them, never raised.
 
@@ -244,7 +244,7 @@ async def run_turn(
             session=session,
             resolve=resolve,
             lease=lease,
-            picture_url=picture_url,
+            image_url=image_url,
             devices=devices,
             timeouts=timeouts,
         )

@@ -24,7 +24,8 @@ class UsageMeter(Protocol):
         """A request is about to be sent there."""
 
     async def end(self, lane: str, endpoint: Endpoint, start_ns: int, end_ns: int) -> UsageWindow | None:
-        """The window between two perf_counter_ns stamps; None for a server that is not on this machine."""
+        """The window between two perf_counter_ns timestamps; None for a server that is not on this
+        machine."""
 
 
 class SampledUsage:

@@ -4,6 +4,7 @@
 `--raw`, are what an import computes everything from again.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -27,9 +28,16 @@ from core.domain.bench import (
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 T = TypeVar("T")
+_RENAMED_KEYS = (
+    (b"pictures", b"images"),
+    (b"pictures_per_request", b"images_per_request"),
+    (b"vary_pictures", b"vary_images"),
+    (b"picture_tokens", b"image_tokens"),
+    (b"sharing", b"isolation"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +51,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawFacts:
-    """Every stamp of a run."""
+    """Every timestamp of a run."""
 
     passes: tuple[BenchPass, ...]
     requests: tuple[BenchRequest, ...]
@@ -138,8 +146,8 @@ def point_json(point: Point) -> dict[str, Any]:
         "decode_tok_per_s": _distribution(point.decode_tok_per_s),
         "e2e_tok_per_s": _distribution(point.e2e_tok_per_s),
         "prompt_tokens": point.prompt_tokens,
-        "pictures_per_request": point.pictures_per_request,
-        "picture_tokens": point.picture_tokens,
+        "images_per_request": point.images_per_request,
+        "image_tokens": point.image_tokens,
         "output_tokens": point.output_tokens,
         "system_tok_per_s": point.system_tok_per_s,
         "req_per_s": point.req_per_s,
@@ -168,9 +176,11 @@ def from_json(data: bytes) -> BenchRecord:
     """The facts of an exported run.
 
     Raises InputError: `bad-record` for a document that is none, `newer-schema` for one of a later version,
-    `no-raw-facts` for one without stamps.
+    `no-raw-facts` for one without timestamps.
     """
     version = _read(_Version, data).schema_version
+    if version < 2:
+        data = _renamed(data)
     if version > SCHEMA_VERSION:
         raise InputError(
             f"The run was exported by a newer LMDyno (schema {version}, this one knows {SCHEMA_VERSION})",
@@ -180,7 +190,7 @@ def from_json(data: bytes) -> BenchRecord:
     document = _read(Document, data)
     if document.raw is None:
         raise InputError(
-            "The file holds figures, but not the stamps they were computed from",
+            "The file holds figures, but not the timestamps they were computed from",
             hint="Export with `python -m core runs export`, or measure with `bench --raw --json FILE`.",
             code="no-raw-facts",
         )
@@ -202,6 +212,14 @@ def from_json(data: bytes) -> BenchRecord:
     if run.state is RunState.RUNNING:
         run = replace(run, state=RunState.STOPPED)
     return BenchRecord(run=run, passes=document.raw.passes, requests=document.raw.requests)
+
+
+def _renamed(data: bytes) -> bytes:
+    """Return the document with the keys that schema 2 renamed."""
+    # Inside a JSON string a quote has a backslash before it, so only keys match.
+    for old, new in _RENAMED_KEYS:
+        data = re.sub(rb'"%s"(?=\s*:)' % old, b'"%s"' % new, data)
+    return data
 
 
 def _read(kind: type[T], data: bytes) -> T:

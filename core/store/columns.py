@@ -22,7 +22,7 @@ E = TypeVar("E", bound=StrEnum)
 
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _NOT_UTF8_OR_NUL = re.compile("[\x00\ud800-\udfff]")
-_STAMPS_V1 = b"\x01"
+_TIMESTAMPS_V1 = b"\x01"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -118,11 +118,11 @@ class Document(_Converted[T, str]):
             raise _bad_record(exc.message) from exc
 
 
-class Stamps(_Converted[Timing, bytes]):
-    """A request's stamps: one byte with the format's version, then (version 1) zlib-compressed JSON.
+class Timestamps(_Converted[Timing, bytes]):
+    """A request's timestamps: one byte with the format's version, then (version 1) zlib-compressed JSON.
 
     The JSON has `Timing`'s fields, but `first_event_ns` and `ended_ns` counted from `sent_ns`, and in place
-    of `chunk_ns` the gaps from each stamp to the next, the first counted from `sent_ns`.
+    of `chunk_ns` the gaps from each timestamp to the next, the first counted from `sent_ns`.
     """
 
     impl = LargeBinary
@@ -136,7 +136,7 @@ class Stamps(_Converted[Timing, bytes]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _StampsV1:
+class _TimestampsV1:
     sent_ns: int
     first_event_ns: int | None
     gaps_ns: tuple[int, ...]
@@ -148,9 +148,9 @@ class _StampsV1:
 
 
 def pack(timing: Timing) -> bytes:
-    """The stamps as bytes, about 5 a chunk."""
+    """The timestamps as bytes, about 5 a chunk."""
     sent = timing.sent_ns
-    stamps = _StampsV1(
+    timestamps = _TimestampsV1(
         sent_ns=sent,
         first_event_ns=_shift(timing.first_event_ns, -sent),
         gaps_ns=tuple(later - earlier for earlier, later in pairwise((sent, *timing.chunk_ns))),
@@ -161,32 +161,32 @@ def pack(timing: Timing) -> bytes:
         ended_ns=_shift(timing.ended_ns, -sent),
     )
     # Level 1: a growing answer is packed again and again, and the gaps' digits hardly compress further.
-    return _STAMPS_V1 + zlib.compress(codec.encode(stamps), level=1)
+    return _TIMESTAMPS_V1 + zlib.compress(codec.encode(timestamps), level=1)
 
 
 def unpack(data: bytes) -> Timing:
-    """The stamps that `pack` made into bytes; raises StoreError for any other bytes."""
-    if data[:1] != _STAMPS_V1:
-        raise _bad_record("stamps in a format that this version does not know")
+    """The timestamps that `pack` made into bytes; raises StoreError for any other bytes."""
+    if data[:1] != _TIMESTAMPS_V1:
+        raise _bad_record("timestamps in a format that this version does not know")
     try:
-        stamps = codec.decode(_StampsV1, zlib.decompress(data[1:]))
+        timestamps = codec.decode(_TimestampsV1, zlib.decompress(data[1:]))
     except (zlib.error, InputError) as exc:
-        raise _bad_record(f"stamps: {exc}") from exc
-    sent = stamps.sent_ns
+        raise _bad_record(f"timestamps: {exc}") from exc
+    sent = timestamps.sent_ns
     return Timing(
         sent_ns=sent,
-        first_event_ns=_shift(stamps.first_event_ns, sent),
-        chunk_ns=tuple(accumulate(stamps.gaps_ns, initial=sent))[1:],
-        content_chars=stamps.content_chars,
-        reasoning_chars=stamps.reasoning_chars,
-        chunk_tokens=stamps.chunk_tokens,
-        output_tokens=stamps.output_tokens,
-        ended_ns=_shift(stamps.ended_ns, sent),
+        first_event_ns=_shift(timestamps.first_event_ns, sent),
+        chunk_ns=tuple(accumulate(timestamps.gaps_ns, initial=sent))[1:],
+        content_chars=timestamps.content_chars,
+        reasoning_chars=timestamps.reasoning_chars,
+        chunk_tokens=timestamps.chunk_tokens,
+        output_tokens=timestamps.output_tokens,
+        ended_ns=_shift(timestamps.ended_ns, sent),
     )
 
 
-def _shift(stamp_ns: int | None, by_ns: int) -> int | None:
-    return None if stamp_ns is None else stamp_ns + by_ns
+def _shift(timestamp_ns: int | None, by_ns: int) -> int | None:
+    return None if timestamp_ns is None else timestamp_ns + by_ns
 
 
 def _bad_record(detail: str) -> StoreError:

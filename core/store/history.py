@@ -114,7 +114,7 @@ class History(Access):
                 self._set(connection, kind, item_id, {"deleted_at": None})
 
     def purge(self, deleted_before: datetime) -> Purged:
-        """Remove for good what was deleted before that moment; the files of pictures are the caller's."""
+        """Remove for good what was deleted before that moment; the files of images are the caller's."""
         with self._writing() as connection:
             return purging.purge(connection, deleted_before)
 

@@ -61,7 +61,7 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
             # A turn has no state of its own, and nothing asks when it was updated.
             (type_coerce(bench_runs.c.state, Text) if is_bench else literal("")).label("state"),
             (bench_runs.c.updated_at if is_bench else turns.c.created_at).label("updated_at"),
-            (false() if is_bench else _saw_pictures()).label("with_pictures"),
+            (false() if is_bench else _saw_images()).label("with_images"),
         )
         .select_from(table)
         .outerjoin(machines, machines.c.id == table.c.machine_id)
@@ -115,15 +115,15 @@ def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
     return took_part.exists()
 
 
-def _saw_pictures() -> ColumnElement[bool]:
-    """Whether the turn's prompt had pictures, its own ones or those of earlier turns."""
+def _saw_images() -> ColumnElement[bool]:
+    """Whether the turn's prompt had images, its own ones or those of earlier turns."""
     earlier = turns.alias()
     return (
         select(earlier.c.id)
         .where(
             earlier.c.conversation_id == turns.c.conversation_id,
             earlier.c.created_at <= turns.c.created_at,
-            earlier.c.pictures.is_not(null()),
+            earlier.c.images.is_not(null()),
         )
         .correlate(turns)
         .exists()
@@ -150,7 +150,7 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
             models=tuple(
                 dict.fromkeys(model for lane in took_part.get(row.id, ()) if (model := _model(lane)))
             ),
-            with_pictures=row.with_pictures,
+            with_images=row.with_images,
             host=row.host,
             state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _bench_state(row),
             note=row.note or "",
@@ -180,7 +180,7 @@ def _bench_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneS
 
 
 def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]]:
-    """Of each turn its requests' lanes, ends and stamps, in the order in which they were planned."""
+    """Of each turn its requests' lanes, ends and timestamps, in the order in which they were planned."""
     chosen: Select[Any] = (
         select(
             requests.c.turn_id,

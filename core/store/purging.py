@@ -1,4 +1,4 @@
-"""What goes for good with deleted entries: their rows, and messages and pictures that were only theirs."""
+"""What goes for good with deleted entries: their rows, and messages and images that were only theirs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,17 +6,17 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, Text, delete, select, text, type_coerce
 
-from core.domain.pictures import named_pictures
+from core.domain.images import named_images
 from core.store.history_entries import TABLES
 from core.store.tables import annotations, bench_runs, messages, requests, turns
 
 _NAMING: dict[Table, ColumnElement[Any]] = {
-    # As text: a record that can't be read any more still names its pictures.
-    turns: type_coerce(turns.c.pictures, Text),
-    messages: type_coerce(messages.c.pictures, Text),
+    # As text: a record that can't be read any more still names its images.
+    turns: type_coerce(turns.c.images, Text),
+    messages: type_coerce(messages.c.images, Text),
     bench_runs: bench_runs.c.plan,
 }
-"""Of each table the column that names pictures."""
+"""Of each table the column that names images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Purged:
     """What was removed for good."""
 
     entries: int = 0
-    pictures: frozenset[str] = frozenset()
-    """Hashes of the pictures that nothing in this database refers to any more."""
+    images: frozenset[str] = frozenset()
+    """Hashes of the images that nothing in this database refers to any more."""
 
 
 def purge(connection: Connection, deleted_before: datetime) -> Purged:
@@ -55,7 +55,7 @@ def _hold_off_writers(connection: Connection) -> None:
 
 
 def _purge_messages(connection: Connection) -> frozenset[str]:
-    """Remove the messages that no request was sent; returns the pictures that they named."""
+    """Remove the messages that no request was sent; returns the images that they named."""
     sent = select(requests.c.last_message_id.label("id")).where(requests.c.last_message_id.is_not(None))
     thread = sent.cte("thread", recursive=True)
     thread = thread.union(
@@ -69,4 +69,4 @@ def _purge_messages(connection: Connection) -> frozenset[str]:
 
 def _named(connection: Connection, table: Table, *conditions: ColumnElement[bool]) -> frozenset[str]:
     column = _NAMING[table]
-    return named_pictures(connection.scalars(select(column).where(column.is_not(None), *conditions)))
+    return named_images(connection.scalars(select(column).where(column.is_not(None), *conditions)))

@@ -44,7 +44,7 @@ def read_conversation(connection: Connection, conversation_id: str) -> tuple[Tur
 
 
 def read_conversations(
-    connection: Connection, limit: int, with_pictures: bool | None = None
+    connection: Connection, limit: int, with_images: bool | None = None
 ) -> tuple[ConversationSummary, ...]:
     updated_at = func.max(turns.c.created_at).label("updated_at")
     listed = (
@@ -52,8 +52,8 @@ def read_conversations(
         .where(_SHOWN)
         .group_by(turns.c.conversation_id)
     )
-    if with_pictures is not None:
-        listed = listed.having((func.count(turns.c.pictures) > 0) == with_pictures)
+    if with_images is not None:
+        listed = listed.having((func.count(turns.c.images) > 0) == with_images)
     newest = connection.execute(
         listed.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
     ).all()

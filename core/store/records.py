@@ -41,7 +41,7 @@ def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:
         "machine_id": digest(machine) if machine else None,
         "prompt": plan.prompt,
         "system_prompt": plan.system_prompt,
-        "pictures": plan.pictures or None,
+        "images": plan.images or None,
     }
 
 
@@ -113,8 +113,8 @@ def message_rows(messages: Iterable[Message]) -> list[RowValues]:
     parent_id = None
     for message in messages:
         identity = f"{parent_id or ''}\n{message.role}\n{message.content}".encode("utf-8", "surrogatepass")
-        if message.pictures:
-            identity = codec.encode(message.pictures) + identity
+        if message.images:
+            identity = codec.encode(message.images) + identity
         row_id = _digest(identity)
         rows.append(
             {
@@ -122,7 +122,7 @@ def message_rows(messages: Iterable[Message]) -> list[RowValues]:
                 "parent_id": parent_id,
                 "role": message.role,
                 "content": message.content,
-                "pictures": message.pictures or None,
+                "images": message.images or None,
             }
         )
         parent_id = row_id
@@ -141,7 +141,7 @@ class StoredMessage(NamedTuple):
 
 
 def to_message(row: Row[Any]) -> StoredMessage:
-    return StoredMessage(Message(row.role, row.content, row.pictures or ()), row.parent_id)
+    return StoredMessage(Message(row.role, row.content, row.images or ()), row.parent_id)
 
 
 def thread_of(last_id: str | None, stored: Mapping[str, StoredMessage]) -> tuple[Message, ...]:
@@ -188,7 +188,7 @@ def to_turn(row: Row[Any], requests: Iterable[RequestRecord], machine: Machine |
         requests=tuple(requests),
         machine=machine,
         replaces=row.replaces,
-        pictures=row.pictures or (),
+        images=row.images or (),
     )
 
 

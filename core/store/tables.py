@@ -1,6 +1,6 @@
 """The schema: what is kept of turns, load tests, their requests, lanes, machines and messages.
 
-Facts only; metrics are computed from a request's stamps (`core.domain.timing`). What recurs is kept once,
+Facts only; metrics are computed from a request's timestamps (`core.domain.timing`). What recurs is kept once,
 under a digest of itself: lanes and machines as they were then, and the messages that a request was sent. A
 message knows the one before it, so a conversation grows by what is said, not by its whole history each turn.
 
@@ -25,11 +25,11 @@ from sqlalchemy import (
 from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
 from core.domain.history import RunKind, Summary
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
-from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime
+from core.store.columns import Choice, Document, FreeText, Timestamps, UtcDateTime
 
 # Names for every constraint: a later migration can't change what it can't name.
 metadata = MetaData(
@@ -41,8 +41,8 @@ metadata = MetaData(
     }
 )
 
-# What describes the pictures; their bytes are files elsewhere. NULL is none, as in rows of older schemas.
-_PICTURES = Document(tuple[Picture, ...])
+# What describes the images; their bytes are files elsewhere. NULL is none, as in rows of older schemas.
+_IMAGES = Document(tuple[StoredImage, ...])
 
 machines = Table(
     "machines",
@@ -69,7 +69,7 @@ messages = Table(
     Column("parent_id", ForeignKey("messages.id"), index=True),
     Column("role", Choice(Role), nullable=False),
     Column("content", FreeText, nullable=False),
-    Column("pictures", _PICTURES),
+    Column("images", _IMAGES),
 )
 
 turns = Table(
@@ -85,7 +85,7 @@ turns = Table(
     Column("machine_id", ForeignKey("machines.id")),
     Column("prompt", FreeText, nullable=False),
     Column("system_prompt", FreeText, nullable=False),
-    Column("pictures", _PICTURES),
+    Column("images", _IMAGES),
     Index(None, "conversation_id", "created_at"),
     Index(None, "created_at"),
 )
@@ -111,7 +111,7 @@ requests = Table(
     Column("notes", Document(tuple[str, ...]), nullable=False),
     Column("usage_window", Document(UsageWindow)),
     # The long columns last: SQLite reads a row from its start and leaves out what it isn't asked for.
-    Column("timing", Stamps),
+    Column("timing", Timestamps),
     Column("reasoning", FreeText, nullable=False),
     Column("text", FreeText, nullable=False),
     UniqueConstraint("turn_id", "position"),
@@ -172,7 +172,7 @@ bench_requests = Table(
     Column("cached_tokens", Integer),
     Column("finish_reason", Choice(FinishReason)),
     Column("error", Document(ErrorInfo)),
-    Column("timing", Stamps),
+    Column("timing", Timestamps),
 )
 
 # Derived, so that a list of runs need not read their requests: good as long as the run was not saved since.

@@ -65,11 +65,11 @@ class Store(Access):
             return queries.read_conversation(connection, conversation_id)
 
     def conversations(
-        self, limit: int = 50, *, with_pictures: bool | None = None
+        self, limit: int = 50, *, with_images: bool | None = None
     ) -> tuple[ConversationSummary, ...]:
-        """The conversations, the one with the newest turn first; only those with pictures, or without any."""
+        """The conversations, the one with the newest turn first; only those with images, or without any."""
         with self._reading() as connection:
-            return queries.read_conversations(connection, limit, with_pictures)
+            return queries.read_conversations(connection, limit, with_images)
 
     def interrupt_unfinished(self, *, exclude: Collection[str] = (), older_than_s: float = 60.0) -> int:
         """End the requests that a dead meter left open, as failed with `INTERRUPTED`; returns their number.

@@ -1,7 +1,7 @@
 """What happened to engines, on the clock of the samples: the marks of the live chart.
 
-Events are noticed by looking often, so a stamp is late by up to the interval between two looks. What happened
-before the first look is not known and not made up.
+Events are noticed by looking often, so a timestamp is late by up to the interval between two looks. What
+happened before the first look is not known and not made up.
 """
 
 import threading

@@ -30,7 +30,7 @@ Row = dict[str, object]
 
 
 def to_csv(samples: Sequence[Sample], wall: Callable[[int], datetime]) -> str:
-    """What could not be read is an empty field. `wall` turns a sample's stamp into a time of day."""
+    """What could not be read is an empty field. `wall` turns a sample's timestamp into a time of day."""
     out = io.StringIO()
     table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     table.writeheader()

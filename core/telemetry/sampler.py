@@ -33,7 +33,7 @@ class Sampler:
     """Samples GPUs and engines in a thread of its own. Thread-safe.
 
     `engines` names the running engines; it is called ten times a second and must neither block nor raise.
-    `now_ns` is the clock of the requests' stamps.
+    `now_ns` is the clock of the requests' timestamps.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Sampler:
             return tuple(reversed(recent))
 
     def window(self, start_ns: int, end_ns: int) -> WindowStats:
-        """Statistics between two stamps; takes a sample first if the last one is older than the end."""
+        """Statistics between two timestamps; takes a sample first if the last one is older than the end."""
         kept = self.samples()
         if not kept or kept[-1].at_ns < end_ns <= self._now_ns():
             self.sample()

@@ -1,7 +1,7 @@
 """One moment of the machine: what the sampler records, on the clock of the requests.
 
-Stamps are `time.perf_counter_ns()`. On Linux and macOS this clock is the same in every process of the
-machine, so a request's stamps from the meter and the samples here can be laid over each other.
+Timestamps are `time.perf_counter_ns()`. On Linux and macOS this clock is the same in every process of the
+machine, so a request's timestamps from the meter and the samples here can be laid over each other.
 """
 
 from dataclasses import dataclass

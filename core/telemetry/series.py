@@ -40,7 +40,7 @@ def gpu_lines(samples: Sequence[Sample], gpu: int, *, points: int = MAX_POINTS) 
         for name in names
     }
     return Lines(
-        at_ns=_stamps(groups),
+        at_ns=_timestamps(groups),
         engine_bytes=engines,
         others_bytes=tuple(
             None if peak is None else _others(peak, gpu, [engines[name][place] or 0 for name in names])
@@ -60,7 +60,7 @@ def host_lines(samples: Sequence[Sample], *, points: int = MAX_POINTS) -> Lines:
     fullest = [_fullest(group, _resident) for group in groups]
     names = _names(samples)
     return Lines(
-        at_ns=_stamps(groups),
+        at_ns=_timestamps(groups),
         engine_bytes={
             name: tuple(None if peak is None else _resident_of(peak, name) for peak in fullest)
             for name in names
@@ -88,11 +88,11 @@ def _groups(samples: Sequence[Sample], points: int) -> list[list[Sample]]:
     return groups
 
 
-def _stamps(groups: Sequence[Sequence[Sample]]) -> tuple[int, ...]:
-    stamps: list[int] = []
+def _timestamps(groups: Sequence[Sequence[Sample]]) -> tuple[int, ...]:
+    timestamps: list[int] = []
     for group in groups:
-        stamps.append(group[-1].at_ns if group else stamps[-1] + 1)
-    return tuple(stamps)
+        timestamps.append(group[-1].at_ns if group else timestamps[-1] + 1)
+    return tuple(timestamps)
 
 
 def _fullest(group: Sequence[Sample], size: Callable[[Sample], int | None]) -> Sample | None:

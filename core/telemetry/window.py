@@ -1,6 +1,6 @@
-"""What happened between two stamps: peaks, means and energy from a series of samples.
+"""What happened between two timestamps: peaks, means and energy from a series of samples.
 
-Energy is the change of NVML's counter, read off between the samples around each stamp. It belongs to the
+Energy is the change of NVML's counter, read off between the samples around each timestamp. It belongs to the
 whole board and everything that ran on it; the power that the board draws when idle stands beside it,
 unsubtracted.
 """
@@ -58,7 +58,7 @@ class EngineWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowStats:
-    """What the samples say about a stretch of time; stamps are perf_counter_ns."""
+    """What the samples say about a stretch of time; timestamps are perf_counter_ns."""
 
     start_ns: int
     end_ns: int
@@ -138,7 +138,7 @@ def _engine_window(inside: Sequence[Sample], name: str) -> EngineWindow:
 
 
 def _energy(samples: Sequence[Sample], gpu: int, start_ns: int, end_ns: int) -> float | str:
-    """Joules between the stamps, or why they can't be told."""
+    """Joules between the timestamps, or why they can't be told."""
     readings = [(sample.at_ns, reading) for sample in samples if (reading := sample.gpu(gpu))]
     counter = [(at, reading.energy_j) for at, reading in readings if reading.energy_j is not None]
     if not counter:
@@ -154,7 +154,7 @@ def _energy(samples: Sequence[Sample], gpu: int, start_ns: int, end_ns: int) -> 
 
 
 def _read_off(counter: Sequence[tuple[int, float]], at_ns: int) -> float | None:
-    """The counter at a stamp, on the line between the samples around it."""
+    """The counter at a timestamp, on the line between the samples around it."""
     before = [point for point in counter if point[0] <= at_ns]
     after = [point for point in counter if point[0] >= at_ns]
     if not before or not after:

@@ -155,7 +155,7 @@ def test_the_tray_makes_way_for_answers_and_shows_what_is_added_meanwhile(chat, 
     chat.open(pick=("steady",))
     chooser = page.get_by_test_id("stChatInput").locator("input[type=file]")
     sendable = page.get_by_test_id("stChatInputSubmitButton")
-    pictures = page.locator(".st-key-vision_tray").get_by_role("img")
+    images = page.locator(".st-key-vision_tray").get_by_role("img")
     chooser.set_input_files(tmp_path / "red.png")
     expect(sendable).to_be_enabled()
     chat.ask()
@@ -165,11 +165,11 @@ def test_the_tray_makes_way_for_answers_and_shows_what_is_added_meanwhile(chat, 
     chooser.set_input_files(tmp_path / "blue.png")
     expect(sendable).to_be_enabled()
     chat.input.press("Enter")
-    expect(pictures).to_have_count(1)
+    expect(images).to_have_count(1)
     assert chat.stop.is_visible()
     chat.stop.click()
     expect(chat.regenerate).to_be_visible()
-    expect(pictures).to_have_count(1)
+    expect(images).to_have_count(1)
 
 
 def test_one_lane_fails_in_its_own_column(chat):

@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from core.config import VISION_DEMO_NAME
-from core.pictures.gallery import gallery
+from core.images.gallery import gallery
 from core.settings import load_settings
 
 LANES = """
@@ -31,7 +31,7 @@ vision = false
 """
 
 
-def picture(color: str, name: str) -> dict:
+def image(color: str, name: str) -> dict:
     """A file as a visitor chooses it."""
     file = BytesIO()
     Image.new("RGB", (48, 32), color).save(file, "PNG")
@@ -39,8 +39,8 @@ def picture(color: str, name: str) -> dict:
 
 
 COPY = """async (data) => {
-    const picture = await fetch(`data:image/png;base64,${data}`)
-    await navigator.clipboard.write([new ClipboardItem({"image/png": await picture.blob()})])
+    const image = await fetch(`data:image/png;base64,${data}`)
+    await navigator.clipboard.write([new ClipboardItem({"image/png": await image.blob()})])
 }"""
 
 
@@ -61,7 +61,7 @@ class Vision:
         return self.page.get_by_test_id("stChatInputTextArea")
 
     @property
-    def tray(self):
+    def attachments(self):
         return self.page.locator(".st-key-vision_tray").get_by_role("img")
 
     @property
@@ -82,7 +82,7 @@ class Vision:
             expect(self.attached(file["name"])).to_be_visible()
 
     def paste(self, file: dict) -> None:
-        """Copy a picture as a screenshot tool does, and press Ctrl+V; the browser names it itself."""
+        """Copy an image as a screenshot tool does, and press Ctrl+V; the browser names it itself."""
         self.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         self.page.evaluate(COPY, base64.b64encode(file["buffer"]).decode())
         self.prompt.click()
@@ -132,7 +132,7 @@ def vision(page, dashboard) -> Vision:
 
 
 def sent_urls(seen) -> list[list[str]]:
-    """The picture URLs of each message of a request."""
+    """The image URLs of each message of a request."""
     contents = [message["content"] for message in seen.body["messages"]]
     return [
         [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
@@ -142,18 +142,18 @@ def sent_urls(seen) -> list[list[str]]:
     ]
 
 
-def test_a_picture_reaches_the_server_and_stays_in_the_conversation(vision, server):
+def test_an_image_reaches_the_server_and_stays_in_the_conversation(vision, server):
     vision.open()
     expect(vision.page.get_by_test_id("stSidebar").get_by_role("button", name="■ blind")).to_have_count(0)
-    vision.attach(picture("red", "red.png"))
+    vision.attach(image("red", "red.png"))
     vision.ask("What do you see?")
     expect(vision.thumbnails).to_have_count(1)
     expect(vision.answer("sees")).to_contain_text("Hello from the script.")
-    expect(vision.page.get_by_text("TTFT with 1 picture")).to_be_visible()
+    expect(vision.page.get_by_text("TTFT with 1 image")).to_be_visible()
     ((red,),) = sent_urls(server.seen[-1])
     assert red.startswith("data:image/png;base64,")
 
-    vision.attach(picture("blue", "blue.png"))
+    vision.attach(image("blue", "blue.png"))
     vision.ask("And now?")
     expect(vision.thumbnails).to_have_count(2)
     (first,), _, (second,) = sent_urls(server.seen[-1])
@@ -166,11 +166,11 @@ def test_a_picture_reaches_the_server_and_stays_in_the_conversation(vision, serv
         vision.page.wait_for_function("image => image.naturalWidth > 0", arg=loaded.element_handle())
 
 
-def test_a_pasted_and_a_dropped_picture_reach_the_server(vision, server, tmp_path):
+def test_a_pasted_and_a_dropped_image_reach_the_server(vision, server, tmp_path):
     vision.open()
-    vision.paste(picture("red", "red.png"))
+    vision.paste(image("red", "red.png"))
     file = tmp_path / "blue.png"
-    file.write_bytes(picture("blue", "blue.png")["buffer"])
+    file.write_bytes(image("blue", "blue.png")["buffer"])
     vision.drop(file)
     vision.ask("Which colors?")
     expect(vision.thumbnails).to_have_count(2)
@@ -179,7 +179,7 @@ def test_a_pasted_and_a_dropped_picture_reach_the_server(vision, server, tmp_pat
 
 
 def color_of(url: str) -> tuple[int, int, int]:
-    """The first pixel of a picture in a data URL."""
+    """The first pixel of an image in a data URL."""
     data = base64.b64decode(url.partition(",")[2])
     return Image.open(BytesIO(data)).convert("RGB").getpixel((0, 0))
 
@@ -192,13 +192,13 @@ def test_bad_files_say_why_and_the_good_ones_stay(vision):
         "buffer": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     }
     vision.attach(
-        picture("red", "good.png"), {"name": "bad.png", "mimeType": "image/png", "buffer": b"nothing"}, svg
+        image("red", "good.png"), {"name": "bad.png", "mimeType": "image/png", "buffer": b"nothing"}, svg
     )
     vision.send("What is it?")
     expect(vision.page.get_by_test_id("stAlert")).to_have_count(2)
     expect(vision.page.get_by_test_id("stAlert").first).to_contain_text("bad.png")
     expect(vision.page.get_by_test_id("stAlert").last).to_contain_text("logo.svg")
-    expect(vision.tray).to_have_count(1)
+    expect(vision.attachments).to_have_count(1)
     expect(vision.prompt).to_have_value("What is it?")
 
 
@@ -210,10 +210,10 @@ def test_gallery_and_remove_fill_and_empty_the_tray(vision):
     expect(dialog.get_by_role("button", name="Added")).to_have_count(1)
     dialog.get_by_role("button", name="Done").click()
     expect(dialog).to_have_count(0)
-    expect(vision.tray).to_have_count(1)
-    expect(page.get_by_text("1 of 8 pictures")).to_be_visible()
+    expect(vision.attachments).to_have_count(1)
+    expect(page.get_by_text("1 of 8 images")).to_be_visible()
     page.get_by_role("button", name="Remove").click()
-    expect(vision.tray).to_have_count(0)
+    expect(vision.attachments).to_have_count(0)
 
 
 def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
@@ -224,7 +224,7 @@ def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
     page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(
         [
             {"name": "set.jsonl", "mimeType": "application/json", "buffer": lines.encode()},
-            picture("red", "a.png"),
+            image("red", "a.png"),
         ]
     )
     expect(page.get_by_text("set.jsonl")).to_be_visible()
@@ -266,8 +266,8 @@ SEEN = (
 
 @pytest.mark.engine
 @pytest.mark.timeout(600)
-def test_the_demo_model_sees_the_picture(demo_dashboard, page):
-    """Two scenes with different answers to the same questions: right for both only if the picture is seen."""
+def test_the_demo_model_sees_the_image(demo_dashboard, page):
+    """Two scenes with different answers to the same questions: right for both only if the image is seen."""
     scenes = {shown.name: shown for shown in gallery()}
     vision = Vision(page, demo_dashboard).open()
     for name, color, place in SEEN:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
 from core.domain.turn_planning import merge_turns, planned_record
@@ -35,13 +35,13 @@ REMOTE = LaneSpec(
     kind=EngineKind.ENDPOINT,
     endpoint=EndpointSpec(url="http://gpu-host:23333/v1", model="tiny"),
 )
-BOOK = LaneBook(models=(MODEL,), lanes=(HF, HF_Q4, REMOTE), source=None)
+BOOK = LaneRegistry(models=(MODEL,), lanes=(HF, HF_Q4, REMOTE), source=None)
 
 
 def finished(request: RequestRecord, text: str, *, ttft_ms: int = 50, tpot_ms: int = 10) -> RequestRecord:
     """The record of an answer whose every word was one chunk and one token."""
     words = text.split(" ")
-    stamps = tuple((ttft_ms + place * tpot_ms) * 1_000_000 for place in range(len(words)))
+    timestamps = tuple((ttft_ms + place * tpot_ms) * 1_000_000 for place in range(len(words)))
     return replace(
         request,
         phase=Phase.DONE,
@@ -51,10 +51,10 @@ def finished(request: RequestRecord, text: str, *, ttft_ms: int = 50, tpot_ms: i
         finish_reason=FinishReason.STOP,
         timing=Timing(
             sent_ns=0,
-            chunk_ns=stamps,
+            chunk_ns=timestamps,
             content_chars=tuple(len(word) for word in words),
             output_tokens=len(words),
-            ended_ns=stamps[-1],
+            ended_ns=timestamps[-1],
         ),
     )
 
@@ -83,7 +83,7 @@ class FakeStore:
         self._check()
         return merge_turns([t for t in self.turns.values() if t.conversation_id == conversation_id])
 
-    def conversations(self, limit=50, *, with_pictures=None):
+    def conversations(self, limit=50, *, with_images=None):
         self._check()
         by_id = defaultdict(list)
         for turn in self.turns.values():
@@ -97,7 +97,7 @@ class FakeStore:
                 lanes=("hf",),
             )
             for conversation_id, turns in by_id.items()
-            if with_pictures in (None, any(turn.pictures for turn in turns))
+            if with_images in (None, any(turn.images for turn in turns))
         )
 
 

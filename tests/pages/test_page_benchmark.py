@@ -10,20 +10,20 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Sharing
+from core.bench.planning.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind
 from core.bench.planning.presets import Preset, preset_plan
 from core.bench.results.cache import RunRecords
 from core.bench.results.definitions import Tool
 from core.bench.workload.prompts import keep_prompt_file
 from core.codec import encode
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError
+from core.images.gallery import gallery
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
-from core.pictures.gallery import gallery
-from core.pictures.intake import take_in
-from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
@@ -96,9 +96,9 @@ class Bench:
 def real(world, monkeypatch, tmp_path):
     """Lanes and a home of the test's own; runs would really be started."""
     bench = Bench(tmp_path)
-    book = lambda: LaneBook(models=(), lanes=bench.lanes, source=None)  # noqa: E731
+    registry = lambda: LaneRegistry(models=(), lanes=bench.lanes, source=None)  # noqa: E731
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=bench.settings, gpu=False))
-    monkeypatch.setattr(resources, "lanes", book)
+    monkeypatch.setattr(resources, "lanes", registry)
     monkeypatch.setattr(resources, "autostarted", lambda lanes, *, gpu: lanes[:2])
     monkeypatch.setattr(resources, "bench_runs", lambda: bench.runs)
     monkeypatch.setattr(resources, "history", lambda: bench.history)
@@ -185,7 +185,7 @@ class TestForm:
     def test_every_field_reaches_the_plan(self, open_page, bench):
         app = open_page()
         app.selectbox(key="bench_baseline").set_value("hf-q4")
-        app.segmented_control(key="bench_sharing").set_value(Sharing.TOGETHER)
+        app.segmented_control(key="bench_isolation").set_value(Isolation.TOGETHER)
         app.segmented_control(key="bench_prompts").set_value(Prompts.EXAMPLES)
         app.segmented_control(key="bench_load").set_value(LoadKind.OPEN)
         app.segmented_control(key="bench_extent").set_value(Extent.REQUESTS)
@@ -198,7 +198,7 @@ class TestForm:
         app.run()
         (plan,) = press_start(app) and bench.started
         assert [lane.name for lane in plan.lanes] == ["hf-q4", "hf"]
-        assert (plan.sharing, plan.workload.prompts) == (Sharing.TOGETHER, PromptKind.EXAMPLES)
+        assert (plan.isolation, plan.workload.prompts) == (Isolation.TOGETHER, PromptKind.EXAMPLES)
         assert (plan.load.kind, plan.load.rates_req_per_s) == (LoadKind.OPEN, (0.5, 1.0))
         assert (plan.requests, plan.repeats, plan.limits, plan.title) == (40, 2, Limits(ttft_s=0.5), "mine")
 
@@ -229,38 +229,38 @@ class TestForm:
         assert plan.workload.prompts is PromptKind.TEXT
         assert plan.workload.path.startswith(str(bench.settings.home))
 
-    def test_pictures_go_with_the_requests(self, open_page, bench, monkeypatch):
-        shelf = Shelf(bench.settings.pictures_dir)
-        monkeypatch.setattr(resources, "shelf", lambda: shelf)
+    def test_images_go_with_the_requests(self, open_page, bench, monkeypatch):
+        image_store = ImageStore(bench.settings.images_dir)
+        monkeypatch.setattr(resources, "image_store", lambda: image_store)
         bench.lanes = (page_fakes.REMOTE,)
         app = open_page()
-        app.toggle(key="bench_with_pictures").set_value(True).run()
-        assert "There is no picture yet" in app.error[0].value
+        app.toggle(key="bench_with_images").set_value(True).run()
+        assert "There is no image yet" in app.error[0].value
         cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
         files = [("cat.jpg", cat.read_bytes(), "image/jpeg"), ("bad.png", b"no", "image/png")]
-        app.file_uploader(key="bench_picture_upload").set_value(files).run()
-        assert "bad.png is not a picture" in app.error[0].value.replace("\\", "")
-        assert "a picture with each request" in " ".join(text.value for text in app.markdown)
+        app.file_uploader(key="bench_image_upload").set_value(files).run()
+        assert "bad.png is not an image" in app.error[0].value.replace("\\", "")
+        assert "an image with each request" in " ".join(text.value for text in app.markdown)
         (plan,) = press_start(app) and bench.started
-        assert [picture.name for picture in plan.workload.pictures] == ["cat.jpg"]
-        assert shelf.read(plan.workload.pictures[0])
-        app.toggle(key="bench_with_pictures").set_value(False).run()
+        assert [image.name for image in plan.workload.images] == ["cat.jpg"]
+        assert image_store.read(plan.workload.images[0])
+        app.toggle(key="bench_with_images").set_value(False).run()
         press_start(app)
-        assert [len(each.workload.pictures) for each in bench.started] == [1, 0]
+        assert [len(each.workload.images) for each in bench.started] == [1, 0]
 
     def test_a_reload_begins_with_the_plan_that_was_started_last(self, open_page, bench, monkeypatch):
-        shelf = Shelf(bench.settings.pictures_dir)
-        monkeypatch.setattr(resources, "shelf", lambda: shelf)
+        image_store = ImageStore(bench.settings.images_dir)
+        monkeypatch.setattr(resources, "image_store", lambda: image_store)
         cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
-        shown = shelf.put(take_in(cat.read_bytes(), name="cat.jpg"))
+        shown = image_store.put(sanitise(cat.read_bytes(), name="cat.jpg"))
         gone = replace(shown, sha256="0" * 64)
         file = keep_prompt_file(bench.settings, "mine.txt", b"one\ntwo\n")
         plan = a_plan(
             page_fakes.REMOTE,
             page_fakes.HF,
-            workload=replace(file, output_tokens=7, pictures=(shown, gone)),
+            workload=replace(file, output_tokens=7, images=(shown, gone)),
             load=Load(kind=LoadKind.OPEN, rates_req_per_s=(0.5, 2)),
-            sharing=Sharing.TOGETHER,
+            isolation=Isolation.TOGETHER,
             title="mine",
         )
         bench.was_started(plan)
@@ -268,7 +268,7 @@ class TestForm:
         assert app.segmented_control(key="bench_preset").value is None
         assert app.text_input(key="bench_rates").value == "0.5, 2"
         (again,) = press_start(app) and bench.started
-        wanted = replace(plan, workload=replace(plan.workload, pictures=(shown,)))
+        wanted = replace(plan, workload=replace(plan.workload, images=(shown,)))
         assert replace(again, id=plan.id, created_at=plan.created_at) == wanted
 
     def test_a_preset_that_was_started_last_is_marked(self, open_page, bench):
@@ -442,10 +442,10 @@ class TestResult:
         # (0.1 s + 10 × 0.02 s) / 11 tokens.
         assert "27.3\u00a0ms" in text
 
-    def test_log_scale_statistic_and_picture_reach_the_charts(self, app):
+    def test_log_scale_statistic_and_image_reach_the_charts(self, app):
         app.toggle(key="bench_result_log").set_value(True)
         app.segmented_control(key="bench_result_statistic").set_value("p95")
-        app.segmented_control(key="bench_result_picture").set_value("SVG").run()
+        app.segmented_control(key="bench_result_image").set_value("SVG").run()
         chart = app.get("plotly_chart")[0].proto
         layout = json.loads(chart.spec)["layout"]
         assert layout["yaxis"]["type"] == "log"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.config import LaneBook, load_lanes
+from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
 from core.domain.specs import (
@@ -82,8 +82,8 @@ class Dashboard:
         self.reload_lanes()
 
     def reload_lanes(self):
-        self.book = load_lanes(self.settings, gpu=self.gpu)
-        self.manager.configure(self.book.lanes)
+        self.registry = load_lanes(self.settings, gpu=self.gpu)
+        self.manager.configure(self.registry.lanes)
 
 
 class FakeJobs:
@@ -123,7 +123,7 @@ def engines(world, monkeypatch, tmp_path):
     dashboard = Dashboard(tmp_path, world.manager)
     things = SimpleNamespace(manager=world.manager, dashboard=dashboard, jobs=FakeJobs(), metrics=None)
     monkeypatch.setattr(resources, "resources", lambda: dashboard)
-    monkeypatch.setattr(resources, "lanes", lambda: dashboard.book)
+    monkeypatch.setattr(resources, "lanes", lambda: dashboard.registry)
     monkeypatch.setattr(resources, "sampler", lambda: SimpleNamespace(samples=lambda: ()))
     monkeypatch.setattr(endpoint_panel, "server_metrics", lambda *a, **k: things.metrics)
     monkeypatch.setattr(quantise_panel, "Jobs", things.jobs)
@@ -247,8 +247,8 @@ class TestCards:
         assert not app.exception
 
     def test_without_engines_of_ones_own_the_page_says_so(self, open_page, engines):
-        lanes = tuple(lane for lane in engines.dashboard.book.lanes if not lane.is_local)
-        engines.dashboard.book = LaneBook(models=(), lanes=lanes, source=None)
+        lanes = tuple(lane for lane in engines.dashboard.registry.lanes if not lane.is_local)
+        engines.dashboard.registry = LaneRegistry(models=(), lanes=lanes, source=None)
         engines.manager.configure(lanes)
         assert "all of them are endpoints" in texts(open_page())
 
@@ -260,7 +260,7 @@ class TestSettings:
         start = f"setting_{name}_"
         kinds = ("selectbox", "multiselect", "text_input", "number_input", "slider", "toggle", "button_group")
         found = {w.key for kind in kinds for w in app.get(kind) if w.key and w.key.startswith(start)}
-        kind = engines.dashboard.book.lane(name).kind
+        kind = engines.dashboard.registry.lane(name).kind
         assert {key.removeprefix(start) for key in found} == SETTINGS_OF[kind] - FILE_ONLY_SETTINGS
 
     def test_apply_keeps_the_lane_and_restarts_its_engine(self, open_page, engines):
@@ -279,7 +279,7 @@ class TestSettings:
         app = open_page(lane="hf")
         app.toggle(key="setting_hf_continuous_batching").set_value(True)
         submit(app, "Apply")
-        assert engines.dashboard.book.lane("hf").settings.continuous_batching
+        assert engines.dashboard.registry.lane("hf").settings.continuous_batching
         assert engines.manager.restarted == []
 
     def test_nothing_changed_restarts_nothing(self, open_page, engines):
@@ -293,8 +293,8 @@ class TestSettings:
         app.multiselect(key="setting_fast_devices").set_value([0])
         submit(app, "Apply")
         (error,) = app.error
-        assert "tp does not fit" in error.value
-        assert "at most the number of devices, 1" in error.value
+        assert "tp doesn't fit" in error.value
+        assert "at most 1, the number of devices" in error.value
         assert not changes_file(engines.dashboard.settings).exists()
         assert engines.manager.restarted == []
 
@@ -312,12 +312,12 @@ class TestSettings:
         assert "runs code that came with its model" in app.warning[0].value
         app.toggle(key="setting_hf_continuous_batching").set_value(True)
         submit(app, "Apply")
-        assert engines.dashboard.book.lane("hf").settings.trust_remote_code
+        assert engines.dashboard.registry.lane("hf").settings.trust_remote_code
 
     def test_a_lane_that_is_gone_gives_way_to_the_first(self, open_page, engines):
         app = open_page(lane="remote")
-        lanes = tuple(lane for lane in engines.dashboard.book.lanes if lane.name != "remote")
-        engines.dashboard.book = replace(engines.dashboard.book, lanes=lanes)
+        lanes = tuple(lane for lane in engines.dashboard.registry.lanes if lane.name != "remote")
+        engines.dashboard.registry = replace(engines.dashboard.registry, lanes=lanes)
         app.run()
         assert not app.exception
         assert "### " in texts(app)
@@ -357,7 +357,7 @@ class TestDetails:
 
 
 def registered(engines, *, api_key):
-    lane = engines.dashboard.book.lane("hf")
+    lane = engines.dashboard.registry.lane("hf")
     with Registry(engines.dashboard.settings).changing() as entries:
         entries["hf"] = EngineEntry(
             lane=lane,
@@ -409,7 +409,7 @@ class TestEndpoints:
         assert "forget_remote" not in keys(app)
         app.button(key="forget_lab").click().run()
         assert not app.exception
-        assert [lane.name for lane in engines.dashboard.book.lanes] == ["hf", "fast", "remote"]
+        assert [lane.name for lane in engines.dashboard.registry.lanes] == ["hf", "fast", "remote"]
         app.session_state["engines_section"] = ":material/memory: Engines"
         assert not app.run().exception
 
@@ -437,7 +437,7 @@ class TestEndpoints:
 
     def test_a_key_goes_to_no_other_host_than_its_own(self, open_page, server):
         app = probed(open_page(ENDPOINTS), server.url, "LMDYNO_KEY_TEST")
-        assert "The key is not for 127.0.0.1" in app.error[0].value
+        assert "The API key is not allowed for 127.0.0.1" in app.error[0].value
         assert KEY not in texts(app)
         assert not app.success
 
@@ -497,7 +497,7 @@ class TestQuantisation:
         submit(app, "Quantise")
         assert asked == [
             (
-                engines.dashboard.book.model("tiny"),
+                engines.dashboard.registry.model("tiny"),
                 AwqOptions(samples=16, seqlen=512, search_scale=True),
             )
         ]
@@ -585,7 +585,7 @@ class TestQuantisation:
         assert "the log of job1" in texts(app.run())
 
     def test_a_result_and_its_lane(self, open_page, engines):
-        model = engines.dashboard.book.model("tiny")
+        model = engines.dashboard.registry.model("tiny")
         folder = engines.dashboard.settings.models_dir / "tiny-awq"
         folder.mkdir(parents=True)
         provenance(model).write(folder)
@@ -596,7 +596,7 @@ class TestQuantisation:
         app = open_page(QUANTISE)
         assert "2.00 GiB → 512 MiB in 1 min 30 s" in texts(app)
         app.button(key="lane_of_job1").click().run()
-        assert engines.dashboard.book.lane("tiny-awq") == LaneSpec(
+        assert engines.dashboard.registry.lane("tiny-awq") == LaneSpec(
             name="tiny-awq", kind=EngineKind.AWQ, model=model, weights=Weights.AWQ
         )
         assert "lane_of_job1" not in keys(app)
@@ -649,7 +649,7 @@ class TestMachine:
         assert [line.split("**")[1] for line in lines] == ["Driver", "Disk", "GPU", "Memory"]
         assert "Install 570 or newer." in lines[0]
         app.run()
-        assert asked == [engines.dashboard.book]
+        assert asked == [engines.dashboard.registry]
         submit(app, "Examine this machine")
         assert len(asked) == 2
 
@@ -685,7 +685,9 @@ class TestALanesFileThatBrokeMeanwhile:
         spec = EndpointSpec(url=server.url, model="hello")
         lab = LaneSpec(name="lab", kind=EngineKind.ENDPOINT, endpoint=spec)
         save_lane(engines.dashboard.settings, lab)
-        engines.dashboard.book = replace(engines.dashboard.book, lanes=(*engines.dashboard.book.lanes, lab))
+        engines.dashboard.registry = replace(
+            engines.dashboard.registry, lanes=(*engines.dashboard.registry.lanes, lab)
+        )
         app = open_page(ENDPOINTS)
         submit(app, "Remove")
         assert "warp" in app.toast[0].value

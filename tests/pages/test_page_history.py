@@ -19,11 +19,11 @@ from core.domain.history import HistoryFilter, RunKind
 from core.domain.sampling import Sampling
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
+from core.image_quiz.plan import QuizPlan, one_question
+from core.images.gallery import gallery
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobSpec
-from core.picture_quiz.plan import QuizPlan, one_question
-from core.pictures.gallery import gallery
-from core.pictures.intake import take_in
-from core.pictures.shelf import Shelf
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
@@ -43,11 +43,11 @@ class Home:
         self.store, self.runs, self.history = Store(url), BenchRuns(url), History(url)
         self.records = RunRecords(self.runs)
 
-    def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE), pictures=()):
+    def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE), images=()):
         plan = TurnPlan(
             conversation_id="talk",
             prompt=prompt,
-            pictures=pictures,
+            images=images,
             requests=tuple(RequestPlan(lane=lane, messages=()) for lane in lanes),
             sampling=Sampling(),
             created_at=NOON + timedelta(hours=hour),
@@ -229,24 +229,28 @@ def test_what_was_deleted_long_ago_goes_for_good(open_page, home, monkeypatch):
     assert [entry.id for entry in home.history.find([old, new])] == [new]
 
 
-def test_pictures_go_for_good_with_what_named_them_but_for_those_that_a_quiz_asks_about(
+def test_images_go_for_good_with_what_named_them_but_for_those_that_a_quiz_asks_about(
     open_page, home, monkeypatch, tmp_path
 ):
     settings = Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="")
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings, gpu=False))
-    monkeypatch.setattr(resources, "shelf", lambda: Shelf(tmp_path / "pictures"))
-    shelf, scenes = resources.shelf(), [each for each in gallery() if each.questions][:3]
-    mine, asked, shown = (shelf.put(take_in(each.path.read_bytes())) for each in scenes)
+    monkeypatch.setattr(resources, "image_store", lambda: ImageStore(tmp_path / "images"))
+    image_store, scenes = resources.image_store(), [each for each in gallery() if each.questions][:3]
+    mine, asked, shown = (image_store.put(sanitise(each.path.read_bytes())) for each in scenes)
     plan = QuizPlan(
         title="set", lanes=(REMOTE,), questions=one_question("What is it?", [asked]), sampling=Sampling()
     )
     arguments = {"plan": encode(plan).decode()}
-    spec = JobSpec(kind="picture-quiz", title="set", worker="w", python="p", arguments=arguments)
+    spec = JobSpec(kind="image-quiz", title="set", worker="w", python="p", arguments=arguments)
     JobFolder(tmp_path / "jobs" / spec.id).create(spec)
-    home.turn(1, pictures=(shown,))
-    home.history.delete(RunKind.CHAT, [home.turn(2, pictures=(mine, asked, shown))])
+    home.turn(1, images=(shown,))
+    home.history.delete(RunKind.CHAT, [home.turn(2, images=(mine, asked, shown))])
     button(open_page(history_bin="true"), "Remove for good").click().run()
-    assert [shelf.thumbnail(each, 8) is not None for each in (mine, asked, shown)] == [False, True, True]
+    assert [image_store.thumbnail(each, 8) is not None for each in (mine, asked, shown)] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_what_still_runs_can_t_be_deleted(open_page, home):

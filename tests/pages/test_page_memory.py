@@ -8,8 +8,8 @@ import pytest
 
 from core.domain.turns import ErrorInfo
 from core.engines.remote.probe import ServerMetrics
-from core.jobs.book import Jobs
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.memory.kv_log import KvLog
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint

@@ -1,4 +1,4 @@
-"""The vision page over stand-ins for engines, meter and store; pictures, shelf and gallery are real."""
+"""The vision page over stand-ins for engines, meter and store; images, image store and gallery are real."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -8,24 +8,24 @@ import page_fakes
 import pytest
 from PIL import Image
 
-from core.config import VISION_DEMO_NAME, LaneBook
-from core.domain.pictures import MAX_PICTURES, Picture
+from core.config import VISION_DEMO_NAME, LaneRegistry
+from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
 from core.domain.turn_planning import planned_record
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan
 from core.engines.registry import EngineState
+from core.image_quiz.job import JOB_KIND
+from core.image_quiz.plan import QuizPlan, QuizQuestion
+from core.image_quiz.results import QuizAnswer, QuizRun, save
+from core.images.gallery import GalleryKind, gallery
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.models.demo import vision_job as demo_vision_job
-from core.picture_quiz.job import JOB_KIND
-from core.picture_quiz.plan import QuizPlan, QuizQuestion
-from core.picture_quiz.results import QuizAnswer, QuizRun, save
-from core.pictures.gallery import GalleryKind, gallery
-from core.pictures.intake import take_in
-from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.ui.chat import demo_vision
-from core.ui.chat.room import VISION
+from core.ui.chat.conversation_page import VISION
 from core.ui.quiz import page as vision_quiz
 from core.ui.shared import resources
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, write_checkpoint
@@ -51,12 +51,12 @@ def jpeg():
 
 @pytest.fixture
 def vision(world, monkeypatch, tmp_path):
-    """`world` with a shelf, settings, and a book whose lanes a test may change."""
+    """`world` with an image store, settings, and a registry whose lanes a test may change."""
     world.settings = Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
-    world.shelf = Shelf(world.settings.pictures_dir)
+    world.image_store = ImageStore(world.settings.images_dir)
     world.lanes = (SEES, ALSO, BLIND)
-    monkeypatch.setattr(resources, "lanes", lambda: LaneBook(models=(), lanes=world.lanes, source=None))
-    monkeypatch.setattr(resources, "shelf", lambda: world.shelf)
+    monkeypatch.setattr(resources, "lanes", lambda: LaneRegistry(models=(), lanes=world.lanes, source=None))
+    monkeypatch.setattr(resources, "image_store", lambda: world.image_store)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=world.settings))
     return world
 
@@ -75,7 +75,7 @@ def open_page(vision, new_app):
 
 
 def local_lane(vision, name="llava", model="llava"):
-    """A lane with 576 tokens a picture and a context of 4,096."""
+    """A lane with 576 tokens an image and a context of 4,096."""
     checkpoint = write_checkpoint(vision.settings.home / "models" / model, LLAVA, LLAVA_FILES)
     return LaneSpec(
         name=name, kind=EngineKind.TRANSFORMERS, model=ModelSpec(name=model, checkpoint=checkpoint)
@@ -104,15 +104,15 @@ def button(app, label):
     return next(b for b in app.button if b.label == label)
 
 
-def tray(app):
-    return app.session_state[VISION.key("state")].tray
+def attachments(app):
+    return app.session_state[VISION.key("state")].attachments
 
 
-def stored_turn(world, *, pictures=(), conversation_id="c1", prompt="Stored prompt"):
+def stored_turn(world, *, images=(), conversation_id="c1", prompt="Stored prompt"):
     plan = TurnPlan(
         conversation_id=conversation_id,
         prompt=prompt,
-        pictures=pictures,
+        images=images,
         sampling=Sampling(),
         requests=(RequestPlan(lane=SEES, messages=()),),
     )
@@ -126,89 +126,89 @@ def test_only_lanes_that_may_see_are_offered_and_the_others_say_why(open_page, v
     app = open_page()
     assert ["blind" in option for option in app.pills(key="vision_lanes").options] == [False, False]
     assert app.pills(key="vision_lanes").value == ["sees", "also"]
-    assert "The lanes file says that this endpoint takes no pictures" in texts(app)
+    assert "The lanes file says that this endpoint takes no images" in texts(app)
     assert vision.meter.plans == []
 
 
 def test_without_any_lane_the_page_says_how_to_add_one(open_page, vision):
     vision.lanes = (BLIND,)
     app = open_page()
-    assert "No lane here takes pictures" in texts(app)
+    assert "No lane here takes images" in texts(app)
     assert "[lanes.llava]" in app.code[0].value
     assert len(app.chat_input) == 0
 
 
-def test_pictures_and_question_become_one_plan(open_page, vision):
+def test_images_and_question_become_one_plan(open_page, vision):
     app = ask(attach(open_page(), cat_png=png()), "What is it?")
     (plan,) = vision.meter.plans
-    (picture,) = plan.pictures
-    assert (picture.name, picture.width_px, picture.media_type) == ("cat.png", 40, "image/png")
-    assert vision.shelf.read(picture)
+    (image,) = plan.images
+    assert (image.name, image.width_px, image.media_type) == ("cat.png", 40, "image/png")
+    assert vision.image_store.read(image)
     assert [request.lane.name for request in plan.requests] == ["sees", "also"]
     for request in plan.requests:
-        assert request.messages[-1].pictures == (picture,)
-    assert tray(app) == ()
+        assert request.messages[-1].images == (image,)
+    assert attachments(app) == ()
     assert "Answer of sees here." in texts(app)
 
 
-def test_pictures_without_a_question_wait_in_the_tray(open_page, vision):
+def test_images_without_a_question_wait_in_the_tray(open_page, vision):
     app = open_page()
     attach(app, a_png=png("red"), b_png=png("blue")).run()
-    assert [picture.name for picture in tray(app)] == ["a.png", "b.png"]
-    assert "2 of 8 pictures" in texts(app)
+    assert [image.name for image in attachments(app)] == ["a.png", "b.png"]
+    assert "2 of 8 images" in texts(app)
     button(app, "Remove").click().run()
-    assert [picture.name for picture in tray(app)] == ["b.png"]
+    assert [image.name for image in attachments(app)] == ["b.png"]
     ask(app)
-    assert [picture.name for picture in vision.meter.plans[0].pictures] == ["b.png"]
+    assert [image.name for image in vision.meter.plans[0].images] == ["b.png"]
 
 
 def test_a_bad_file_has_its_own_message_and_the_others_and_the_prompt_stay(open_page, vision):
-    app = attach(open_page(), good_png=png(), bad_png=b"no picture", other_png=b"")
+    app = attach(open_page(), good_png=png(), bad_png=b"no image", other_png=b"")
     ask(app, "What is it?")
     assert vision.meter.plans == []
     errors = [error.value for error in app.error]
     assert len(errors) == 2
     assert any("bad" in error for error in errors)
     assert any("other" in error and "empty" in error for error in errors)
-    assert [picture.name for picture in tray(app)] == ["good.png"]
+    assert [image.name for image in attachments(app)] == ["good.png"]
     assert app.chat_input[0].proto.value == "What is it?"
     ask(app, "What is it?")
     assert not app.error
     assert len(vision.meter.plans) == 1
 
 
-def test_a_ninth_picture_is_one_too_many(open_page, vision):
+def test_a_ninth_image_is_one_too_many(open_page, vision):
     app = open_page()
-    for number in range(MAX_PICTURES + 1):
+    for number in range(MAX_IMAGES + 1):
         app.chat_input[0].upload(f"{number}.png", png(side_px=40 + number), "image/png")
     app.run()
-    assert len(tray(app)) == MAX_PICTURES
-    assert "8.png is one picture too many" in app.error[0].value.replace("\\", "")
+    assert len(attachments(app)) == MAX_IMAGES
+    assert "8.png is one image too many" in app.error[0].value.replace("\\", "")
 
 
-def test_the_same_picture_twice_is_one(open_page):
+def test_the_same_image_twice_is_one(open_page):
     app = open_page()
     attach(app, a_png=png(), b_png=png()).run()
-    assert len(tray(app)) == 1
+    assert len(attachments(app)) == 1
 
 
-def test_earlier_pictures_stay_in_each_lanes_history(open_page, vision):
+def test_earlier_images_stay_in_each_lanes_history(open_page, vision):
     app = ask(attach(open_page(), cat_png=png()), "What is it?")
     ask(app, "And its colour?")
     first, second = vision.meter.plans
-    assert second.pictures == ()
+    assert second.images == ()
     for request in second.requests:
-        assert [message.pictures for message in request.messages] == [first.pictures, (), ()]
-    assert "TTFT with 1 picture" in [metric.label.split(" :")[0] for metric in app.metric]
+        assert [message.images for message in request.messages] == [first.images, (), ()]
+    assert "TTFT with 1 image" in [metric.label.split(" :")[0] for metric in app.metric]
 
 
-def test_regenerating_and_editing_keep_the_pictures(open_page, vision):
+def test_regenerating_and_editing_keep_the_images(open_page, vision):
     app = ask(attach(open_page(), cat_png=png()))
     button(app, "Regenerate").click().run()
     app.text_area(key=f"edited_prompt_{vision.meter.plans[1].id}").set_value("Which animal?")
     button(app, "Send instead").click().run()
     first, again, edited = vision.meter.plans
-    assert again.pictures == edited.pictures == first.pictures != ()
+    assert again.images == edited.images == first.images != ()
     assert edited.prompt == "Which animal?"
 
 
@@ -216,7 +216,7 @@ def test_a_new_conversation_clears_the_tray(open_page):
     app = open_page()
     attach(app, cat_png=png()).run()
     button(app, "New conversation").click().run()
-    assert tray(app) == ()
+    assert attachments(app) == ()
 
 
 def test_what_the_model_is_given_is_said_before_and_after(open_page, vision):
@@ -225,11 +225,11 @@ def test_what_the_model_is_given_is_said_before_and_after(open_page, vision):
     attach(app, cat_png=png()).run()
     assert "336 × 336 px, 576 image tokens, leaves 3,520 of 4,096" in texts(app)
     ask(app)
-    assert "Given 1 picture: 336 × 336 px, 576 image tokens" in texts(app)
+    assert "Given 1 image: 336 × 336 px, 576 image tokens" in texts(app)
     assert vision.manager.ensured == ["llava"]
 
 
-def test_pictures_that_do_not_fit_are_refused_before_sending(open_page, vision):
+def test_images_that_do_not_fit_are_refused_before_sending(open_page, vision):
     vision.lanes = (local_lane(vision),)
     app = open_page()
     for number in range(8):
@@ -238,7 +238,7 @@ def test_pictures_that_do_not_fit_are_refused_before_sending(open_page, vision):
     assert vision.meter.plans == []
     assert "4,608" in app.error[0].value
     assert "4,096" in app.error[0].value
-    assert len(tray(app)) == 8
+    assert len(attachments(app)) == 8
 
 
 def test_a_lane_that_became_text_only_is_refused_before_sending(open_page, vision):
@@ -248,34 +248,36 @@ def test_a_lane_that_became_text_only_is_refused_before_sending(open_page, visio
     attach(app, cat_png=png())
     ask(app)
     assert vision.meter.plans == []
-    assert "takes no pictures" in app.error[0].value
+    assert "takes no images" in app.error[0].value
 
 
-def test_a_picture_whose_file_is_gone_leaves_the_rest_usable(open_page, vision):
-    gone = Picture(sha256="ab" * 32, media_type="image/png", width_px=9, height_px=9, size_bytes=9, name="x")
-    stored_turn(vision, pictures=(gone,))
+def test_an_image_whose_file_is_gone_leaves_the_rest_usable(open_page, vision):
+    gone = StoredImage(
+        sha256="ab" * 32, media_type="image/png", width_px=9, height_px=9, size_bytes=9, name="x"
+    )
+    stored_turn(vision, images=(gone,))
     app = open_page(conversation="c1")
     assert "x: its file is gone" in texts(app)
     assert "A stored answer." in texts(app)
 
 
 def test_each_page_lists_its_own_conversations(open_page, vision):
-    picture = vision.shelf.put(take_in(png(), name="a.png"))
-    stored_turn(vision, conversation_id="seen", prompt="With a picture", pictures=(picture,))
+    image = vision.image_store.put(sanitise(png(), name="a.png"))
+    stored_turn(vision, conversation_id="seen", prompt="With an image", images=(image,))
     stored_turn(vision, conversation_id="said", prompt="Words only")
     app = open_page()
     labels = [b.label for b in app.button]
-    assert "With a picture" in labels
+    assert "With an image" in labels
     assert "Words only" not in labels
     app.switch_page("pages/chat.py").run()
     labels = [b.label for b in app.button]
     assert "Words only" in labels
-    assert "With a picture" not in labels
+    assert "With an image" not in labels
 
 
-def test_a_conversation_with_pictures_moves_from_the_chat_to_the_vision_page(vision, new_app):
-    picture = vision.shelf.put(take_in(png(), name="a.png"))
-    stored_turn(vision, conversation_id="seen", pictures=(picture,))
+def test_a_conversation_with_images_moves_from_the_chat_to_the_vision_page(vision, new_app):
+    image = vision.image_store.put(sanitise(png(), name="a.png"))
+    stored_turn(vision, conversation_id="seen", images=(image,))
     app = new_app(conversation="seen").run()
     assert not app.exception
     assert "A stored answer." in texts(app)
@@ -379,25 +381,25 @@ def test_a_gallery_set_is_asked_of_the_picked_lanes(open_quiz, started, vision):
     assert len(plan.questions) == min(24, total)
     assert [lane.name for lane in plan.lanes] == ["sees", "also"]
     assert all(question.answers for question in plan.questions)
-    assert vision.shelf.read(plan.questions[0].picture)
+    assert vision.image_store.read(plan.questions[0].image)
     assert len(app.chat_input) == 0
 
 
-def test_one_question_needs_a_picture_and_goes_to_all_of_them(open_quiz, started):
+def test_one_question_needs_an_image_and_goes_to_all_of_them(open_quiz, started):
     app = open_quiz("One question")
     app.text_input[0].set_value("How many?")
     button(app, "Ask all").click().run()
     assert started == []
-    assert "No picture is chosen" in app.error[0].value
+    assert "No image is chosen" in app.error[0].value
     app.text_input[0].set_value("How many?")
     app.text_input[1].set_value("3, three")
-    app.multiselect[0].set_value([picture.title for picture in gallery()][:2])
+    app.multiselect[0].set_value([image.title for image in gallery()][:2])
     app.get("file_uploader")[0].upload("own.png", png(), "image/png")
     button(app, "Ask all").click().run()
     (plan,) = started
     assert len(plan.questions) == 3
     assert {question.answers for question in plan.questions} == {("3", "three")}
-    assert plan.questions[-1].picture.name == "own.png"
+    assert plan.questions[-1].image.name == "own.png"
 
 
 def test_no_lane_picked_is_said(open_quiz, started):
@@ -411,9 +413,9 @@ def test_no_lane_picked_is_said(open_quiz, started):
 @pytest.fixture
 def finished_quiz(vision):
     """A quiz of three questions to two lanes, as a job that has ended."""
-    picture = vision.shelf.put(take_in(png(), name="a.png"))
+    image = vision.image_store.put(sanitise(png(), name="a.png"))
     questions = tuple(
-        QuizQuestion(picture=picture, question=f"Colour {number}?", answers=("red",)) for number in range(3)
+        QuizQuestion(image=image, question=f"Colour {number}?", answers=("red",)) for number in range(3)
     )
     plan = QuizPlan(title="Colours", lanes=(SEES, ALSO), questions=questions, sampling=Sampling())
     said = [("Red.", "red"), ("blue", "It is red"), ("red", None)]

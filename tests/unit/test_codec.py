@@ -35,7 +35,7 @@ def test_a_plan_survives_the_round_trip():
     assert decode(TurnPlan, encode(plan)) == plan
 
 
-def test_what_was_written_before_there_were_pictures_is_read():
+def test_what_was_written_before_there_were_images_is_read():
     message = decode(Message, b'{"role": "user", "content": "Hi"}')
     assert message == Message(Role.USER, "Hi")
     plan = TurnPlan(
@@ -45,8 +45,8 @@ def test_what_was_written_before_there_were_pictures_is_read():
         requests=(RequestPlan(lane=LANE, messages=(message,)),),
     )
     written = encode(plan)
-    assert written.count(b',"pictures":[]') == 2
-    assert decode(TurnPlan, written.replace(b',"pictures":[]', b"")) == plan
+    assert written.count(b',"images":[]') == 2
+    assert decode(TurnPlan, written.replace(b',"images":[]', b"")) == plan
 
 
 def test_a_record_survives_the_round_trip():

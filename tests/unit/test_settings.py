@@ -16,7 +16,7 @@ def test_defaults_stand_beside_the_router():
 def test_the_environment_wins(tmp_path):
     settings = load_settings({"LMDYNO_HOME": str(tmp_path), "LMDYNO_DATABASE_URL": "postgresql://x"})
     assert settings.models_dir == tmp_path / "models"
-    assert settings.pictures_dir == tmp_path / "pictures"
+    assert settings.images_dir == tmp_path / "images"
     assert settings.database_url == "postgresql://x"
 
 

@@ -120,7 +120,7 @@ def test_request_has_arrived_with_its_last_byte(server, handler):
     assert handler.requests[0].arrived_ns >= before_ns - clock_offset_ns
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's stamps are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's timestamps are Linux's")
 def test_request_that_waits_for_a_busy_server_has_arrived_already(server, handler):
     with connected(server) as first, connected(server) as second:
         first.sendall(post("/hold"))

@@ -204,7 +204,7 @@ def tables(shown: Iterable[Shown] = GALLERY) -> str:
             for question, words in entry.questions
         )
         blocks.append(
-            f'[pictures.{entry.name}]\ntitle = "{entry.title}"\nfile = "{entry.name}.png"\nkind = "scene"\n'
+            f'[images.{entry.name}]\ntitle = "{entry.title}"\nfile = "{entry.name}.png"\nkind = "scene"\n'
             f'licence = "Apache-2.0"\nsource = "Drawn by tools/scenes"\nquestions = [\n{asked}\n]\n'
         )
     return "\n".join(blocks)

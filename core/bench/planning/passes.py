@@ -8,7 +8,7 @@ other lanes' engines are stopped, a lane goes through all its levels first, sinc
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from core.bench.planning.plan import BenchPlan, LoadKind, Sharing
+from core.bench.planning.plan import BenchPlan, Isolation, LoadKind
 from core.domain.bench import LoadLevel
 
 SATURATION_GAIN = 0.05
@@ -30,7 +30,7 @@ class Step:
 def groups_of(plan: BenchPlan) -> tuple[Group, ...]:
     """Each lane alone, and all of them at once where their interference is asked for."""
     alone = tuple((lane.name,) for lane in plan.lanes)
-    if plan.sharing is Sharing.TOGETHER:
+    if plan.isolation is Isolation.TOGETHER:
         return (*alone, tuple(lane.name for lane in plan.lanes))
     return alone
 
@@ -40,7 +40,7 @@ def steps(plan: BenchPlan) -> Iterator[Step]:
     groups = groups_of(plan)
     for repeat in range(plan.repeats):
         ordered = groups if repeat % 2 == 0 else groups[::-1]
-        if plan.sharing is Sharing.STOPPED:
+        if plan.isolation is Isolation.STOPPED:
             yield from (Step(repeat, group, level) for group in ordered for level in plan.load.levels)
         else:
             yield from (Step(repeat, group, level) for level in plan.load.levels for group in ordered)

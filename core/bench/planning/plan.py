@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.domain.bench import LoadLevel
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import new_id, utc_now
@@ -20,11 +20,11 @@ MAX_CONCURRENCY = 1024
 MAX_RATE_REQ_PER_S = 10_000
 MAX_REQUESTS = 100_000
 MAX_SECONDS = 86_400
-MAX_WORKLOAD_PICTURES = 64
-MAX_PICTURE_BYTES = 2**28
-"""Of all pictures of a plan together: the measuring process keeps them in memory."""
+MAX_WORKLOAD_IMAGES = 64
+MAX_IMAGE_BYTES = 2**28
+"""Of all images of a plan together: the measuring process keeps them in memory."""
 MAX_BYTES_UNDER_WAY = 2**31
-"""Of the pictures of all requests that are under way at once."""
+"""Of the images of all requests that are under way at once."""
 _TITLE = re.compile(r"[^\x00-\x1f]{0,120}")
 
 
@@ -57,13 +57,13 @@ class Workload:
     output_tokens: int = 128
     fixed_output: bool = True
     """Exactly `output_tokens`, past any end of sequence; otherwise an answer may be shorter."""
-    pictures: tuple[Picture, ...] = ()
-    """One goes with each request, in turn, before its text. Their bytes are on the shelf of the machine that
-    measures; a stored or imported plan is readable without."""
-    vary_pictures: bool = True
-    """Each request's picture is unique: re-encoded as JPEG with a little noise in a corner, so that no engine
-    can take a picture that it has seen from a cache, as it can't take a synthetic prompt's text. Otherwise
-    the pictures are sent as they are, again and again."""
+    images: tuple[StoredImage, ...] = ()
+    """One goes with each request, in turn, before its text. Their bytes are in the image store of the
+    machine that measures; a stored or imported plan is readable without."""
+    vary_images: bool = True
+    """Each request's image is unique: re-encoded as JPEG with a little noise in a corner, so that no engine
+    can take an image that it has seen from a cache, as it can't take a synthetic prompt's text. Otherwise
+    the images are sent as they are, again and again."""
 
     def __post_init__(self) -> None:
         _whole("prompt_tokens", self.prompt_tokens, 1, 1_000_000)
@@ -74,18 +74,18 @@ class Workload:
                 hint=f"A file goes with: {', '.join(sorted(FILE_KINDS))}.",
             )
         self.sampling()
-        self._check_pictures()
+        self._check_images()
 
-    def _check_pictures(self) -> None:
-        if len(self.pictures) > MAX_WORKLOAD_PICTURES:
+    def _check_images(self) -> None:
+        if len(self.images) > MAX_WORKLOAD_IMAGES:
             raise InputError(
-                f"{len(self.pictures)} pictures are too many",
-                hint=f"A benchmark takes up to {MAX_WORKLOAD_PICTURES}, and sends them in turn.",
+                f"{len(self.images)} images are too many",
+                hint=f"A benchmark takes up to {MAX_WORKLOAD_IMAGES}, and sends them in turn.",
             )
-        if (size_bytes := sum(picture.size_bytes for picture in self.pictures)) > MAX_PICTURE_BYTES:
+        if (size_bytes := sum(image.size_bytes for image in self.images)) > MAX_IMAGE_BYTES:
             raise InputError(
-                f"The pictures are {gib(size_bytes)} together",
-                hint=f"Choose fewer or smaller ones, up to {gib(MAX_PICTURE_BYTES)}.",
+                f"The images are {gib(size_bytes)} together",
+                hint=f"Choose fewer or smaller ones, up to {gib(MAX_IMAGE_BYTES)}.",
             )
 
     def sampling(self) -> Sampling:
@@ -147,7 +147,7 @@ class Load:
                 return tuple(LoadLevel(concurrency=c) for c in (*doubled, self.max_concurrency))
 
 
-class Sharing(StrEnum):
+class Isolation(StrEnum):
     """What the other lanes do while one is measured."""
 
     ISOLATED = "isolated"
@@ -189,7 +189,7 @@ class BenchPlan:
     warmup: int = 2
     """Requests before each pass that are left out."""
     repeats: int = 1
-    sharing: Sharing = Sharing.ISOLATED
+    isolation: Isolation = Isolation.ISOLATED
     seed: int = 0
     """Of prompts, Poisson schedules and resampling."""
     limits: Limits | None = None
@@ -208,9 +208,9 @@ class BenchPlan:
         self._check_bytes_under_way()
         _whole("warmup", self.warmup, 0, 10_000)
         _whole("repeats", self.repeats, 1, 100)
-        if self.sharing is not Sharing.ISOLATED and len(names) < 2:
+        if self.isolation is not Isolation.ISOLATED and len(names) < 2:
             raise InputError(
-                f"One lane alone can't be measured {self.sharing}", hint="Choose two lanes or more."
+                f"One lane alone can't be measured {self.isolation}", hint="Choose two lanes or more."
             )
         if not _TITLE.fullmatch(self.title):
             raise InputError("The title is too long", hint="It is one line of up to 120 characters.")
@@ -218,8 +218,8 @@ class BenchPlan:
     @property
     def label(self) -> str:
         """The title, or what stands for it."""
-        pictures = " with pictures" if self.workload.pictures else ""
-        return self.title or f"{self.load.kind} load{pictures}, {', '.join(lane.name for lane in self.lanes)}"
+        images = " with images" if self.workload.images else ""
+        return self.title or f"{self.load.kind} load{images}, {', '.join(lane.name for lane in self.lanes)}"
 
     def _check_length(self) -> None:
         if (self.requests is None) == (self.seconds is None):
@@ -239,12 +239,12 @@ class BenchPlan:
             )
 
     def _check_bytes_under_way(self) -> None:
-        largest = max((picture.size_bytes for picture in self.workload.pictures), default=0)
+        largest = max((image.size_bytes for image in self.workload.images), default=0)
         most = max(level.concurrency or 1 for level in self.load.levels)
         if largest * most > MAX_BYTES_UNDER_WAY:
             raise InputError(
-                f"{most:,} requests with a picture of {gib(largest)} each are too much at once",
-                hint=f"Choose a lower concurrency or smaller pictures: up to {gib(MAX_BYTES_UNDER_WAY)}.",
+                f"{most:,} requests with an image of {gib(largest)} each are too much at once",
+                hint=f"Choose a lower concurrency or smaller images: up to {gib(MAX_BYTES_UNDER_WAY)}.",
             )
 
     def requests_at(self, level: LoadLevel) -> int | None:

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 
 from core.bench.planning.estimate import Speed, expected_requests, is_serial, request_s
 from core.bench.planning.passes import steps
-from core.bench.planning.plan import FILE_KINDS, Arrivals, BenchPlan, LoadKind, PromptKind, Sharing, Workload
+from core.bench.planning.plan import (
+    FILE_KINDS,
+    Arrivals,
+    BenchPlan,
+    Isolation,
+    LoadKind,
+    PromptKind,
+    Workload,
+)
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
 from core.domain.turns import RequestPlan
@@ -15,8 +23,8 @@ def described(plan: BenchPlan) -> str:
     passes = sum(1 for _ in steps(plan))
     most = "up to " if plan.load.kind is LoadKind.SWEEP else ""
     parts = [
-        f"Measures {_joined([lane.name for lane in plan.lanes])}{_sharing(plan)} with {_prompts(plan)}"
-        f"{_pictures(plan)} and {_answers(plan)}",
+        f"Measures {_joined([lane.name for lane in plan.lanes])}{_isolation(plan)} with {_prompts(plan)}"
+        f"{_images(plan)} and {_answers(plan)}",
         _load(plan),
         _extent(plan),
     ]
@@ -25,12 +33,12 @@ def described(plan: BenchPlan) -> str:
     return f"{', '.join(parts)}{warmup}{repeats}: {most}{_number(passes, 'pass', 'passes')}."
 
 
-def with_pictures(workload: Workload) -> str:
-    """What goes with the text of each request, for titles and captions; "" without pictures."""
-    number = len(workload.pictures)
+def with_images(workload: Workload) -> str:
+    """What goes with the text of each request, for titles and captions; "" without images."""
+    number = len(workload.images)
     if not number:
         return ""
-    return "a picture with each request" if number == 1 else f"one of {number} pictures with each request"
+    return "an image with each request" if number == 1 else f"one of {number} images with each request"
 
 
 def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = None) -> tuple[str, ...]:
@@ -41,15 +49,15 @@ def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = N
     return (*_serial(plan, speeds or {}), *_cpu(plan, gpu=gpu), *_few(plan, speeds or {}), *_unequal(plan))
 
 
-def _sharing(plan: BenchPlan) -> str:
+def _isolation(plan: BenchPlan) -> str:
     if len(plan.lanes) == 1:
         return ""
-    match plan.sharing:
-        case Sharing.ISOLATED:
+    match plan.isolation:
+        case Isolation.ISOLATED:
             return " one at a time, the others idle,"
-        case Sharing.STOPPED:
+        case Isolation.STOPPED:
             return " one at a time, the engines of the others stopped,"
-        case Sharing.TOGETHER:
+        case Isolation.TOGETHER:
             return " first one at a time, then all at once,"
 
 
@@ -60,8 +68,8 @@ def _prompts(plan: BenchPlan) -> str:
     return "the example prompts" if workload.prompts is PromptKind.EXAMPLES else "the prompts of the file"
 
 
-def _pictures(plan: BenchPlan) -> str:
-    said = with_pictures(plan.workload)
+def _images(plan: BenchPlan) -> str:
+    said = with_images(plan.workload)
     return f", {said}," if said else ""
 
 
@@ -142,13 +150,13 @@ def _unequal(plan: BenchPlan) -> list[str]:
             f"The same prompts come again and again, and {_joined(cached)} {may} a prefix cache: TTFT is "
             "then that of a prompt seen before."
         )
-    if plan.workload.pictures and not plan.workload.vary_pictures:
+    if plan.workload.images and not plan.workload.vary_images:
         found.append(
-            "The same pictures come again and again: an engine may keep what it made of them, and TTFT is "
-            "then that of a picture seen before."
+            "The same images come again and again: an engine may keep what it made of them, and TTFT is "
+            "then that of an image seen before."
         )
     remote = [lane.name for lane in plan.lanes if not lane.is_local]
-    if plan.sharing is Sharing.STOPPED and remote:
+    if plan.isolation is Isolation.STOPPED and remote:
         found.append(f"{_joined(remote)}: somebody else's engine, which can't be stopped from here.")
     if not plan.warmup:
         found.append("Without warm-up, what an engine does only once counts as the first request's latency.")

@@ -215,11 +215,11 @@ def _compared(runs: Sequence[BenchResult], baseline: int) -> tuple[ComparedPoint
 def _warnings(runs: Sequence[BenchResult]) -> tuple[str, ...]:
     found = []
     workloads = [run.plan.workload for run in runs]
-    if len({replace(workload, pictures=(), vary_pictures=True) for workload in workloads}) > 1:
+    if len({replace(workload, images=(), vary_images=True) for workload in workloads}) > 1:
         found.append("The workloads differ: prompts or output lengths are not the same.")
-    if len({_pictures(workload) for workload in workloads}) > 1:
+    if len({_images(workload) for workload in workloads}) > 1:
         found.append(
-            "The pictures differ, or not all runs have any: TTFT includes what an engine does with them."
+            "The images differ, or not all runs have any: TTFT includes what an engine does with them."
         )
     if len({run.plan.load.kind for run in runs}) > 1:
         found.append("The loads differ: closed and open loops measure different things.")
@@ -233,10 +233,10 @@ def _warnings(runs: Sequence[BenchResult]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _pictures(workload: Workload) -> tuple[bool, tuple[str, ...]]:
-    """What makes the pictures of two workloads the same; their names don't matter."""
-    hashes = tuple(picture.sha256 for picture in workload.pictures)
-    return bool(hashes) and workload.vary_pictures, hashes
+def _images(workload: Workload) -> tuple[bool, tuple[str, ...]]:
+    """What makes the images of two workloads the same; their names don't matter."""
+    hashes = tuple(image.sha256 for image in workload.images)
+    return bool(hashes) and workload.vary_images, hashes
 
 
 def _plan_facts(result: BenchResult) -> dict[str, str]:
@@ -244,9 +244,9 @@ def _plan_facts(result: BenchResult) -> dict[str, str]:
     for name in ("id", "created_at", "title"):
         del plan[name]
     plan["lanes"] = {lane["name"]: lane for lane in plan["lanes"]}
-    plan["workload"]["pictures"] = [
-        f"{picture.sha256[:12]} ({picture.width_px} × {picture.height_px} px)"
-        for picture in result.plan.workload.pictures
+    plan["workload"]["images"] = [
+        f"{image.sha256[:12]} ({image.width_px} × {image.height_px} px)"
+        for image in result.plan.workload.images
     ]
     return {"plan.lanes": ", ".join(plan["lanes"]), **dict(_flat("plan", plan))}
 

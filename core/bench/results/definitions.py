@@ -1,4 +1,4 @@
-"""The definition switch: the same stamps under the formulas of other tools.
+"""The definition switch: the same timestamps under the formulas of other tools.
 
 Tools mean different things by TTFT, ITL and TPOT (and by nothing as much as by TPOT), so a figure of ours can
 only be held against one of theirs under their own formula. Read in their source, each where it says.
@@ -37,7 +37,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a tool means by its figures, in words and as functions of the stamps."""
+    """What a tool means by its figures, in words and as functions of the timestamps."""
 
     tool: Tool
     title: str
@@ -49,7 +49,7 @@ class Definition:
     throughput: str
     source: str
     apply: Callable[[Timing, int | None], Figures]
-    """Takes the stamps, and the output length that was asked for where it was fixed."""
+    """Takes the timestamps, and the output length that was asked for where it was fixed."""
     ends_at_last_chunk: bool = False
     """System speed is over the time from the first request to the last chunk, instead of the whole pass."""
 
@@ -85,11 +85,11 @@ def _vllm(timing: Timing, _requested: int | None) -> Figures:
         return Figures(ttft_s=None, tpot_s=None, itl_s=(), e2e_s=e2e_s, output_tokens=timing.output_tokens)
     ttft_s = (first_ns - timing.sent_ns) * _NS
     # The first event is the first chunk with text, unless it only named the role.
-    stamps = timing.chunk_ns if timing.chunk_ns[:1] == (first_ns,) else (first_ns, *timing.chunk_ns)
+    timestamps = timing.chunk_ns if timing.chunk_ns[:1] == (first_ns,) else (first_ns, *timing.chunk_ns)
     return Figures(
         ttft_s=ttft_s,
         tpot_s=_spread(ttft_s, e2e_s, timing.output_tokens),
-        itl_s=_gaps(stamps),
+        itl_s=_gaps(timestamps),
         e2e_s=e2e_s,
         output_tokens=timing.output_tokens,
     )
@@ -151,8 +151,8 @@ def _spread(ttft_s: float | None, e2e_s: float | None, tokens: int | None) -> fl
     return (e2e_s - ttft_s) / (tokens - 1)
 
 
-def _gaps(stamps_ns: Sequence[int]) -> tuple[float, ...]:
-    return tuple((later - earlier) * _NS for earlier, later in pairwise(stamps_ns))
+def _gaps(timestamps_ns: Sequence[int]) -> tuple[float, ...]:
+    return tuple((later - earlier) * _NS for earlier, later in pairwise(timestamps_ns))
 
 
 def _whole_stream_s(timing: Timing) -> float | None:
@@ -160,8 +160,8 @@ def _whole_stream_s(timing: Timing) -> float | None:
     return None if timing.ended_ns is None else (timing.ended_ns - timing.sent_ns) * _NS
 
 
-TTFT_WITH_PICTURE = "TTFT includes sending it, and what the engine does to decode, scale and encode it"
-"""What a picture adds to every tool's TTFT, which is why requests with and without are kept apart."""
+TTFT_WITH_IMAGE = "TTFT includes sending it, and what the engine does to decode, scale and encode it"
+"""What an image adds to every tool's TTFT, which is why requests with and without are kept apart."""
 
 _TOTAL = "all output tokens / the whole pass"
 
@@ -186,7 +186,7 @@ DEFINITIONS: Mapping[Tool, Definition] = {
             ttft="send → first event with choices, even one that only names the role",
             itl="each gap between events, not divided by tokens",
             tpot="(E2E − TTFT) / (output tokens − 1)",
-            e2e="send → last event with choices (here with text: the closing one is not stamped)",
+            e2e="send → last event with choices (here with text: the closing one is not timestamped)",
             tokens="the server's usage",
             throughput=_TOTAL,
             source="vllm/benchmarks/lib/endpoint_request_func.py and serve.py",

@@ -1,4 +1,4 @@
-"""One lane at one load, over all repeats: every figure that is shown of it, from the stamps.
+"""One lane at one load, over all repeats: every figure that is shown of it, from the timestamps.
 
 Only answered requests are averaged; failed ones are counted by the code of their error.
 """
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from core.bench.planning.estimate import is_serial
-from core.bench.planning.plan import BenchPlan, Limits, Sharing, Workload
-from core.bench.results.definitions import TTFT_WITH_PICTURE, Definition, Figures, system_tok_per_s
+from core.bench.planning.plan import BenchPlan, Isolation, Limits, Workload
+from core.bench.results.definitions import TTFT_WITH_IMAGE, Definition, Figures, system_tok_per_s
 from core.bench.results.queueing import QueueTime, queue_notes, queue_time
 from core.bench.statistics import (
     Distribution,
@@ -63,9 +63,9 @@ class Point:
     decode_tok_per_s: Distribution | None
     e2e_tok_per_s: Distribution | None
     prompt_tokens: float | None
-    """Mean a request, as the server counts, chat template and pictures included."""
-    pictures_per_request: int
-    picture_tokens: float | None
+    """Mean a request, as the server counts, chat template and images included."""
+    images_per_request: int
+    image_tokens: float | None
     """Mean a request, as computed for the lane's model; a part of `prompt_tokens`."""
     output_tokens: int | None
     system_tok_per_s: float | None
@@ -168,8 +168,8 @@ def point_of(
         decode_tok_per_s=spread([1 / each.tpot_s if each.tpot_s else None for each in figures]),
         e2e_tok_per_s=spread([_e2e_speed(each) for each in figures]),
         prompt_tokens=fmean(prompt_tokens) if prompt_tokens else None,
-        pictures_per_request=1 if plan.workload.pictures else 0,
-        picture_tokens=facts.picture_tokens,
+        images_per_request=1 if plan.workload.images else 0,
+        image_tokens=facts.image_tokens,
         output_tokens=tokens,
         system_tok_per_s=_system_speed(parts, definition, requested),
         req_per_s=counts.ok / window_s if window_s else 0.0,
@@ -264,27 +264,27 @@ def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[str, ...]:
     notes = [
         f"measured together with {', '.join(name for name in key.together if name != key.lane)}"
         if len(key.together) > 1
-        else f"measured alone, other lanes {'stopped' if plan.sharing is Sharing.STOPPED else 'idle'}"
+        else f"measured alone, other lanes {'stopped' if plan.isolation is Isolation.STOPPED else 'idle'}"
     ]
     if is_serial(facts.lane) and (key.level.concurrency is None or key.level.concurrency > 1):
         notes.append(
             "answers one request after another: transformers serve without continuous batching is serial"
         )
-    return (*notes, *_picture_notes(facts, plan.workload))
+    return (*notes, *_image_notes(facts, plan.workload))
 
 
-def _picture_notes(facts: LaneFacts, workload: Workload) -> tuple[str, ...]:
-    if not workload.pictures:
+def _image_notes(facts: LaneFacts, workload: Workload) -> tuple[str, ...]:
+    if not workload.images:
         return ()
-    tokens = facts.picture_tokens
-    mean = " on average" if len(workload.pictures) > 1 else ""
+    tokens = facts.image_tokens
+    mean = " on average" if len(workload.images) > 1 else ""
     share = "" if tokens is None else f"; it is {tokens:,.0f} of the prompt's tokens{mean}"
     again = (
-        "each picture has noise of its own in a corner, so that no engine can answer from one it has seen"
-        if workload.vary_pictures
-        else "the same pictures come again: an engine may have kept what it made of them"
+        "each image has noise of its own in a corner, so that no engine can answer from one it has seen"
+        if workload.vary_images
+        else "the same images come again: an engine may have kept what it made of them"
     )
-    return f"a picture with each request{share}: {TTFT_WITH_PICTURE}", again
+    return f"an image with each request{share}: {TTFT_WITH_IMAGE}", again
 
 
 def _known_sum(counts: Sequence[int | None]) -> int | None:

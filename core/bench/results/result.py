@@ -1,6 +1,6 @@
 """From a run's facts to everything that is said about it: points, and how the lanes compare.
 
-Nothing here is stored: it is computed from the stamps whenever somebody looks, also while a run goes on.
+Nothing here is stored: it is computed from the timestamps whenever somebody looks, also while a run goes on.
 """
 
 from collections.abc import Mapping, Sequence

@@ -6,13 +6,13 @@ import sys
 from urllib.parse import urlsplit
 
 from core.bench.planning.plan import BenchPlan
-from core.bench.workload.pictures import check_sendable
+from core.bench.workload.images import check_sendable
 from core.bench.workload.prompts import listed_prompts
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobSpec, JobStatus
+from core.jobs.registry import Jobs
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
     """Start the run of a plan in a process of its own and return its id.
 
     It waits while another job keeps its device busy. `gpu`: an NVIDIA GPU is here. Raises InputError for a
-    prompt file that can't be used and for a lane that can't be sent the plan's pictures, LMDynoError if the
+    prompt file that can't be used and for a lane that can't be sent the plan's images, LMDynoError if the
     process can't be started.
     """
     listed_prompts(plan.workload)

@@ -1,4 +1,4 @@
-"""Puts load on lanes for one pass: closed or open, each request stamped by the meter's own client.
+"""Puts load on lanes for one pass: closed or open, each request timestamped by the meter's own client.
 
 Knows nothing of engines, stores or statistics; each finished request is handed over at once.
 """
@@ -174,10 +174,10 @@ class PassLoad:
                 await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
 
     async def _take_turn(self) -> None:
-        """Let what has arrived be stamped before the next request is written, and write only one.
+        """Let what has arrived be timestamped before the next request is written, and write only one.
 
         Streams whose answers end together would else write all their requests in a row, some tenths of a
-        millisecond each, and whatever arrives meanwhile would be stamped late.
+        millisecond each, and whatever arrives meanwhile would be timestamped late.
         """
         async with self._turnstile:
             await asyncio.sleep(0)

@@ -14,27 +14,27 @@ from core.bench.planning.plan import BenchPlan
 from core.bench.run.recording import BenchStore, Recorder
 from core.bench.run.runner import Report, Runner, new_run
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
-from core.bench.workload.pictures import RequestPictures, check_sendable
+from core.bench.workload.images import RequestImages, check_sendable
 from core.domain.bench import BenchRun
 from core.engines.borrowed import Engines
+from core.images.store import ImageStore
 from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
-from core.pictures.shelf import Shelf
 from core.settings import Settings
 from core.telemetry.machine import describe_machine
 
 _SWITCH_INTERVAL_S = 0.0005
-"""Python's own 5 ms would let the writer thread delay a stamp by as much."""
+"""Python's own 5 ms would let the writer thread delay a timestamp by as much."""
 
 
 def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     """Run a plan to its end and return its run, in its final state and stored. Main thread only.
 
     Raises LMDynoError if it can't be run at all, or not be stored: InputError for a lane that can't be
-    sent the plan's pictures, StoreError for a picture that is no longer here.
+    sent the plan's images, StoreError for an image that is no longer here.
     """
     check_sendable(plan)
-    pictures = RequestPictures(plan, Shelf(settings.pictures_dir).read) if plan.workload.pictures else None
+    images = RequestImages(plan, ImageStore(settings.images_dir).read) if plan.workload.images else None
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _allow_many_connections()
 
@@ -48,7 +48,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     recorder = Recorder(open_store, run)
     recorder.start()
     try:
-        final = asyncio.run(_run(settings, plan, run, recorder, report, pictures))
+        final = asyncio.run(_run(settings, plan, run, recorder, report, images))
     except BaseException:
         recorder.close()
         raise
@@ -62,7 +62,7 @@ async def _run(
     run: BenchRun,
     recorder: Recorder,
     report: Report,
-    pictures: RequestPictures | None,
+    images: RequestImages | None,
 ) -> BenchRun:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +86,7 @@ async def _run(
                 telemetry=telemetry,
                 recorder=recorder,
                 report=report,
-                pictures=pictures,
+                images=images,
             )
             return await runner.run(stop)
 

@@ -1,4 +1,5 @@
-"""Writes a run to the store while it goes on, in a thread of its own, so that no disk ever holds up a stamp.
+"""Writes a run to the store while it goes on, in a thread of its own, so that no disk ever holds up a
+timestamp.
 
 What can't be written is kept and tried again; only at the end is it an error.
 """
@@ -65,7 +66,7 @@ class Recorder:
             self._passes[each.number] = each
 
     def save_request(self, request: BenchRequest) -> None:
-        # Without the lock: appending is atomic, and this is called between two stamps.
+        # Without the lock: appending is atomic, and this is called between two timestamps.
         self._requests.append(request)
 
     def close(self) -> None:

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 from core import __version__, units
 from core.bench.planning.estimate import estimated_step_s
 from core.bench.planning.passes import Step, SweepProgress, steps
-from core.bench.planning.plan import BenchPlan, Sharing
+from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.roofline.roofline import weight_bytes_of
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending, arrivals
 from core.bench.run.queue_counters import QueueReader, rises
 from core.bench.run.recording import Recorder
 from core.bench.workload.bodies import Bodies
-from core.bench.workload.pictures import PicturePrompts, RequestPictures, picture_tokens
+from core.bench.workload.images import ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
 from core.bench.workload.synthesis import PromptMaker
 from core.codec import encode
@@ -91,10 +91,10 @@ class Runner:
         telemetry: Telemetry,
         recorder: Recorder,
         report: Report,
-        pictures: RequestPictures | None = None,
+        images: RequestImages | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        """`pictures`: those of the plan. Raises InputError for a prompt file that can't be used."""
+        """`images`: those of the plan. Raises InputError for a prompt file that can't be used."""
         self._plan = plan
         self._run = run
         self._session = session
@@ -103,7 +103,7 @@ class Runner:
         self._telemetry = telemetry
         self._recorder = recorder
         self._report = report
-        self._pictures = pictures
+        self._images = images
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
         self._queues = QueueReader(session)
@@ -147,7 +147,7 @@ class Runner:
         return self._finish(RunState.DONE)
 
     async def _work(self) -> None:
-        if self._plan.sharing is not Sharing.STOPPED:
+        if self._plan.isolation is not Isolation.STOPPED:
             await self._bring_up([lane.name for lane in self._plan.lanes])
         planned = list(steps(self._plan))
         costs = {step: estimated_step_s(self._plan, step) for step in planned}
@@ -160,7 +160,7 @@ class Runner:
     async def _bring_up(self, group: Sequence[str]) -> bool:
         """See to it that the lanes of a pass answer; False if one of them can't take part."""
         wanted = [lane for lane in self._plan.lanes if lane.name in group and not self._error(lane.name)]
-        if self._plan.sharing is Sharing.STOPPED:
+        if self._plan.isolation is Isolation.STOPPED:
             for lane in self._plan.lanes:
                 if lane.name not in group:
                     self._endpoints.pop(lane.name, None)
@@ -192,13 +192,13 @@ class Runner:
             device=endpoint.device,
             served_model=endpoint.model,
             weight_bytes=await asyncio.to_thread(weight_bytes_of, lane),
-            picture_tokens=picture_tokens(lane, self._plan.workload.pictures),
+            image_tokens=image_tokens(lane, self._plan.workload.images),
         )
 
     async def _make_prompts(self, lane: LaneSpec) -> None:
         prompts = await self._maker.prompts_for(lane, self._endpoints[lane.name])
-        if self._pictures is not None:
-            prompts = PicturePrompts(prompts, self._pictures)
+        if self._images is not None:
+            prompts = ImagePrompts(prompts, self._images)
         self._prompts[lane.name] = prompts
         self._facts[lane.name] = replace(self._facts[lane.name], prompts=prompts.label)
 
@@ -264,7 +264,7 @@ class Runner:
         place = (step.repeat * len(levels) + levels.index(step.level)) * 2 + (len(step.group) > 1)
         first, endpoint, prompts = place * _PROMPTS_OF_A_PASS, self._endpoints[name], self._prompts[name]
         bodies = None
-        if isinstance(prompts, PicturePrompts):
+        if isinstance(prompts, ImagePrompts):
             measured = self._plan.requests_at(step.level)
             bodies = Bodies(
                 partial(prompts.body, endpoint, self._sending.sampling),

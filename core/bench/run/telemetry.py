@@ -35,7 +35,7 @@ class PassTelemetry:
         await asyncio.to_thread(self._sampler.sample)
 
     async def use(self, start_ns: int, end_ns: int) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
-        """The GPUs that the lanes' engines are on, and these engines, between two stamps."""
+        """The GPUs that the lanes' engines are on, and these engines, between two timestamps."""
         stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
         used = {index for entry in self._entries() for index in entry.gpus}
         return _gpu_use(stats, used), _engine_use(stats)

@@ -1,4 +1,4 @@
-"""Bodies of requests with pictures, made before they are needed: megabytes of text would hold up stamps."""
+"""Bodies of requests with images, made before they are needed: megabytes of text would hold up timestamps."""
 
 import asyncio
 from collections import deque

@@ -2,7 +2,7 @@
 
 First requests pay for what later ones find done: lazily loaded tokenizers, compiled kernels, filled caches.
 LMDeploy warms its kernels up while starting, transformers nothing; one short answer before "healthy" puts all
-engines on the same footing. An engine for pictures is shown one too: its first picture takes it many times as
+engines on the same footing. An engine for images is shown one too: its first image takes it many times as
 long as the next one.
 """
 
@@ -16,7 +16,7 @@ from core.domain.specs import Endpoint
 log = logging.getLogger(__name__)
 
 _TOKENS = 16
-_GREY_PICTURE = (
+_GREY_IMAGE = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAP0lEQVR42u3OMQ0AAAwDoEqv9B5TsQQUkD4RUVFRUVFRUVFRUVFR"
     "UVFRUVFRUVFRUVFRUVFRUVFRUVFRUVHRM4zeYQ8NTLd/AAAAAElFTkSuQmCC"
@@ -24,15 +24,15 @@ _GREY_PICTURE = (
 """56 × 56 pixels: two patches of any known model each way, and little to encode."""
 
 
-def warm_up(endpoint: Endpoint, *, timeout_s: float, pictures: bool = False) -> None:
-    """Ask for one short answer, with `pictures` for a second one about a picture, and drop them.
+def warm_up(endpoint: Endpoint, *, timeout_s: float, images: bool = False) -> None:
+    """Ask for one short answer, with `images` for a second one about an image, and drop them.
 
     A refusal is only logged, the first real request will tell.
     """
     _ask(endpoint, "Count from one to ten.", timeout_s)
-    if pictures:
-        picture = {"type": "image_url", "image_url": {"url": _GREY_PICTURE}}
-        _ask(endpoint, [picture, {"type": "text", "text": "What is this?"}], timeout_s)
+    if images:
+        image = {"type": "image_url", "image_url": {"url": _GREY_IMAGE}}
+        _ask(endpoint, [image, {"type": "text", "text": "What is this?"}], timeout_s)
 
 
 def _ask(endpoint: Endpoint, content: str | list[object], timeout_s: float) -> None:

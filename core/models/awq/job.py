@@ -9,8 +9,8 @@ from core.config.models import awq_dir, demo_model
 from core.domain.specs import ModelSpec
 from core.domain.turns import new_id
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobSpec, JobStatus
+from core.jobs.registry import Jobs
 from core.models.awq.check import Finding, check_awq, choose_gpu
 from core.models.awq.options import PYTHON_DOCS, AwqOptions, CalibrationSource
 from core.models.checkpoint import checkpoint_folder

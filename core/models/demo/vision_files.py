@@ -2,10 +2,10 @@
 
 They make transformers and LMDeploy's PyTorch engine see the same tokens and pixels:
 
-- A picture is squashed to the tower's square and scaled to -1..1, and stands before the text of its turn: one
+- An image is squashed to the tower's square and scaled to -1..1, and stands before the text of its turn: one
   <image> token, expanded to one for each patch, and a line break.
 - <image> takes the place of a token that the demo weights have but never use: the vocabulary stays as large.
-  LMDeploy fills pictures with the config's padding token, which therefore has to be <image> as well.
+  LMDeploy fills images with the config's padding token, which therefore has to be <image> as well.
 - LMDeploy guesses a template from the folder's path if it gets none: `lmdeploy_chat_template.json` is for its
   `--chat-template`.
 
@@ -127,7 +127,7 @@ def with_image_token(tokenizer: dict[str, Any]) -> dict[str, Any]:
 
 
 def lmdeploy_template() -> dict[str, Any]:
-    """The same ChatML as `chat_template.jinja`; LMDeploy itself puts pictures and line breaks in front."""
+    """The same ChatML as `chat_template.jinja`; LMDeploy itself puts images and line breaks in front."""
     return {
         "model_name": "scenes-llava",
         "system": "<|im_start|>system\n",

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobSpec
+from core.jobs.registry import Jobs
 from core.jobs.worker import Report, run
 from core.models.demo import vision as demo_vision
 from core.settings import Settings, load_settings

@@ -1,65 +1,65 @@
-"""Whether pictures fit a lane's context, told before anything is sent."""
+"""Whether images fit a lane's context, told before anything is sent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core.domain.conversation import Message
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, RequestRecord
 from core.errors import InputError
-from core.models.vision.model import PictureCost, lane_vision, refusal
+from core.models.vision.model import ImageCost, lane_vision, refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextUse:
-    """What the pictures of a request take of a lane's context."""
+    """What the images of a request take of a lane's context."""
 
-    picture_tokens: int | None
-    """All pictures of all messages, since each request sends the whole conversation; None if not known."""
+    image_tokens: int | None
+    """All images of all messages, since each request sends the whole conversation; None if not known."""
     context_tokens: int | None
     """Prompt and answer together; None if not known."""
 
     @property
     def left_tokens(self) -> int | None:
         """For the text of the conversation and the answer; below 1 the request can't succeed."""
-        if self.picture_tokens is None or self.context_tokens is None:
+        if self.image_tokens is None or self.context_tokens is None:
             return None
-        return self.context_tokens - self.picture_tokens
+        return self.context_tokens - self.image_tokens
 
 
-def picture_cost(lane: LaneSpec, picture: Picture) -> PictureCost | None:
-    """What the picture becomes for the lane's model; None where that is not known."""
+def image_cost(lane: LaneSpec, image: StoredImage) -> ImageCost | None:
+    """What the image becomes for the lane's model; None where that is not known."""
     vision = lane_vision(lane)
-    return vision.cost(picture.width_px, picture.height_px) if vision else None
+    return vision.cost(image.width_px, image.height_px) if vision else None
 
 
-def picture_costs(lane: LaneSpec, pictures: Iterable[Picture]) -> list[PictureCost] | None:
-    """What each of the pictures becomes; None if that of any is not known."""
-    costs = [picture_cost(lane, picture) for picture in pictures]
+def image_costs(lane: LaneSpec, images: Iterable[StoredImage]) -> list[ImageCost] | None:
+    """What each of the images becomes; None if that of any is not known."""
+    costs = [image_cost(lane, image) for image in images]
     known = [cost for cost in costs if cost]
     return known if len(known) == len(costs) else None
 
 
 def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, str]:
-    """What each lane's model is given of the last message's pictures, by lane, where it is known.
+    """What each lane's model is given of the last message's images, by lane, where it is known.
 
     Such as `576 tokens at 336 × 336 px`; for `core.domain.fairness.before`.
     """
     seen = {}
     for request in requests:
-        pictures = request.messages[-1].pictures if request.messages else ()
-        if costs := picture_costs(request.lane, pictures):
+        images = request.messages[-1].images if request.messages else ()
+        if costs := image_costs(request.lane, images):
             sizes = ", ".join(dict.fromkeys(f"{cost.width_px} × {cost.height_px}" for cost in costs))
             seen[request.lane.name] = f"{sum(cost.tokens for cost in costs):,} tokens at {sizes} px"
     return seen
 
 
 def context_use(lane: LaneSpec, messages: Sequence[Message]) -> ContextUse:
-    """How the messages' pictures fill the context of the lane; reads files, sends nothing."""
-    costs = picture_costs(lane, (picture for message in messages for picture in message.pictures))
+    """How the messages' images fill the context of the lane; reads files, sends nothing."""
+    costs = image_costs(lane, (image for message in messages for image in message.images))
     return ContextUse(
-        picture_tokens=None if costs is None else sum(cost.tokens for cost in costs),
+        image_tokens=None if costs is None else sum(cost.tokens for cost in costs),
         context_tokens=context_tokens(lane),
     )
 
@@ -75,8 +75,8 @@ def context_tokens(lane: LaneSpec) -> int | None:
 
 
 def not_sendable(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
-    """Why these messages must not go to the lane because of their pictures; None without pictures."""
-    if not any(message.pictures for message in messages):
+    """Why these messages must not go to the lane because of their images; None without images."""
+    if not any(message.images for message in messages):
         return None
     return refusal(lane) or too_large(lane, messages)
 
@@ -88,19 +88,19 @@ def require_sendable(lane: LaneSpec, messages: Sequence[Message]) -> None:
 
 
 def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
-    """Why the pictures can't fit the lane's context; None if they fit, or if that is not known.
+    """Why the images can't fit the lane's context; None if they fit, or if that is not known.
 
     The text's tokens come on top, which only the engine can count: what passes here may still be too long.
     """
     use = context_use(lane, messages)
     if use.left_tokens is None or use.left_tokens > 0:
         return None
-    hint = "Send fewer or smaller pictures, or begin a new conversation"
+    hint = "Send fewer or smaller images, or begin a new conversation"
     if lane.kind is not EngineKind.TRANSFORMERS:
         hint += ", or raise session_len"
     return ErrorInfo(
-        "pictures-too-large",
-        f"The pictures take {use.picture_tokens:,} tokens; {lane.name} has a context of "
+        "images-too-large",
+        f"The images take {use.image_tokens:,} tokens; {lane.name} has a context of "
         f"{use.context_tokens:,}, text and answer included",
         f"{hint}.",
     )

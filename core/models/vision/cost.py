@@ -1,4 +1,4 @@
-"""What a picture costs a vision model: its size after preprocessing, and the tokens that stand for it.
+"""What an image costs a vision model: its size after preprocessing, and the tokens that stand for it.
 
 Arithmetic only. Each class repeats what transformers' processor of that model family computes (5.23; the same
 for LMDeploy 0.18, which calls those processors). A cost is exact for the checkpoint's own preprocessing; a
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 MARKER_TOKENS = 2
-"""A begin and an end token around each picture (Qwen2-VL's `<|vision_start|>`, InternVL's `<img>`)."""
+"""A begin and an end token around each image (Qwen2-VL's `<|vision_start|>`, InternVL's `<img>`)."""
 _MOST_UNEVEN = 200
-"""The ratio of the sides above which Qwen2-VL's processor refuses a picture."""
+"""The ratio of the sides above which Qwen2-VL's processor refuses an image."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureCost:
-    """One picture as the model is given it."""
+class ImageCost:
+    """One image as the model is given it."""
 
     width_px: int
     height_px: int
@@ -27,16 +27,16 @@ class PictureCost:
 
 
 class Preprocessing(Protocol):
-    """How one checkpoint prepares pictures."""
+    """How one checkpoint prepares images."""
 
-    def cost(self, width_px: int, height_px: int) -> PictureCost | None:
-        """The cost of a picture of that size; None if the model's processor refuses the shape."""
+    def cost(self, width_px: int, height_px: int) -> ImageCost | None:
+        """The cost of an image of that size; None if the model's processor refuses the shape."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedSize:
-    """LLaVA: every picture is scaled and cropped to one size, and each patch becomes a token.
+    """LLaVA: every image is scaled and cropped to one size, and each patch becomes a token.
 
     Source: `transformers.models.llava.processing_llava.LlavaProcessor`; CLIP's class token is dropped by the
     select strategy `default` and kept by `full`.
@@ -48,14 +48,14 @@ class FixedSize:
     extra_tokens: int = 0
     """Class tokens that are kept."""
 
-    def cost(self, width_px: int, height_px: int) -> PictureCost | None:  # noqa: ARG002 - any size costs the same
+    def cost(self, width_px: int, height_px: int) -> ImageCost | None:  # noqa: ARG002 - any size costs the same
         patches = (self.width_px // self.patch_size) * (self.height_px // self.patch_size)
-        return PictureCost(self.width_px, self.height_px, patches + self.extra_tokens)
+        return ImageCost(self.width_px, self.height_px, patches + self.extra_tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeResolution:
-    """Qwen2-VL and Qwen2.5-VL: about the picture's own size, in whole blocks of merged patches.
+    """Qwen2-VL and Qwen2.5-VL: about the image's own size, in whole blocks of merged patches.
 
     Source: `smart_resize` in `transformers.models.qwen2_vl.image_processing_qwen2_vl`: sides rounded to
     multiples of patch · merge, scaled so that their product stays within the limits; a token a block.
@@ -66,7 +66,7 @@ class NativeResolution:
     min_pixels: int
     max_pixels: int
 
-    def cost(self, width_px: int, height_px: int) -> PictureCost | None:
+    def cost(self, width_px: int, height_px: int) -> ImageCost | None:
         if max(width_px, height_px) > _MOST_UNEVEN * min(width_px, height_px):
             return None
         block = self.patch_size * self.merge_size
@@ -79,7 +79,7 @@ class NativeResolution:
         elif width * height < self.min_pixels:
             grow = math.sqrt(self.min_pixels / (width_px * height_px))
             width, height = (math.ceil(side * grow / block) * block for side in (width_px, height_px))
-        return PictureCost(width, height, (width // block) * (height // block) + MARKER_TOKENS)
+        return ImageCost(width, height, (width // block) * (height // block) + MARKER_TOKENS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,19 +96,19 @@ class Tiles:
     max_tiles: int
     tokens_per_tile: int
 
-    def cost(self, width_px: int, height_px: int) -> PictureCost | None:
+    def cost(self, width_px: int, height_px: int) -> ImageCost | None:
         columns, rows = self._grid(width_px, height_px)
         tiles = columns * rows
         if tiles > 1:
             tiles += 1
-        return PictureCost(
+        return ImageCost(
             columns * self.tile_width_px,
             rows * self.tile_height_px,
             tiles * self.tokens_per_tile + MARKER_TOKENS,
         )
 
     def _grid(self, width_px: int, height_px: int) -> tuple[int, int]:
-        """(columns, rows); of grids that fit equally well, the largest one that the picture half fills."""
+        """(columns, rows); of grids that fit equally well, the largest one that the image half fills."""
         sides = range(1, self.max_tiles + 1)
         grids = [
             (columns, rows)

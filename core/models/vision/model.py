@@ -1,7 +1,7 @@
-"""Which models see: what their pictures cost, and which engines serve them.
+"""Which models see: what their images cost, and which engines serve them.
 
 Read from a checkpoint's config.json and its processor's files; loads no weights and no engine library. The
-launch table (`core.engines.launch.table`) and everything that offers lanes for pictures go by this.
+launch table (`core.engines.launch.table`) and everything that offers lanes for images go by this.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import InputError
 from core.models.checkpoint import checkpoint_folder, read_json, text_config
-from core.models.vision.cost import FixedSize, NativeResolution, PictureCost, Preprocessing, Tiles
+from core.models.vision.cost import FixedSize, ImageCost, NativeResolution, Preprocessing, Tiles
 
-__all__ = ["PictureCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
+__all__ = ["ImageCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
 
 CHAT_TEMPLATE_FILE = "lmdeploy_chat_template.json"
 """A `ChatTemplateConfig` of LMDeploy that a checkpoint may bring along."""
@@ -59,7 +59,7 @@ _ENGINE_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionModel:
-    """What a checkpoint's files tell about the pictures it takes."""
+    """What a checkpoint's files tell about the images it takes."""
 
     architecture: str
     served_by: frozenset[EngineKind]
@@ -70,8 +70,8 @@ class VisionModel:
     preprocessing: Preprocessing | None = None
     """None for an architecture whose arithmetic is not known here."""
 
-    def cost(self, width_px: int, height_px: int) -> PictureCost | None:
-        """What a picture of that size becomes; None where that is not known."""
+    def cost(self, width_px: int, height_px: int) -> ImageCost | None:
+        """What an image of that size becomes; None where that is not known."""
         return self.preprocessing.cost(width_px, height_px) if self.preprocessing else None
 
 
@@ -87,7 +87,7 @@ def vision_of(checkpoint: str) -> VisionModel | None:
 
 
 def refusal(lane: LaneSpec) -> ErrorInfo | None:
-    """Why the lane takes no pictures and what to do instead; None if nothing speaks against sending them.
+    """Why the lane takes no images and what to do instead; None if nothing speaks against sending them.
 
     Nothing is known of a checkpoint that is not on this machine, and of a server that nobody described.
     """
@@ -102,7 +102,7 @@ def refusal(lane: LaneSpec) -> ErrorInfo | None:
     except InputError:
         return None
     if vision is None:
-        return _text_only(f"{lane.model.name} is a text-only model: it takes no pictures")
+        return _text_only(f"{lane.model.name} is a text-only model: it takes no images")
     return _unless_served(lane, vision)
 
 
@@ -113,7 +113,7 @@ def not_served(lane: LaneSpec) -> ErrorInfo | None:
 
 
 def is_vision(lane: LaneSpec) -> bool:
-    """Whether the lane is one for pictures, by its checkpoint or by what was written about its endpoint."""
+    """Whether the lane is one for images, by its checkpoint or by what was written about its endpoint."""
     if lane.endpoint:
         return lane.endpoint.vision is True
     return lane_vision(lane) is not None
@@ -143,13 +143,13 @@ def _text_only(message: str) -> ErrorInfo:
     return ErrorInfo(
         "text-only",
         message,
-        "Choose a lane with a vision model, or ask without pictures.",
+        "Choose a lane with a vision model, or ask without images.",
     )
 
 
 _TEXT_ONLY_ENDPOINT = ErrorInfo(
     "text-only",
-    "The lanes file says that this endpoint takes no pictures",
+    "The lanes file says that this endpoint takes no images",
     "Choose another lane, or remove `vision = false` from it if that is wrong.",
 )
 

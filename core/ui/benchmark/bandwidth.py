@@ -5,16 +5,18 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.bench.roofline.bandwidth import measure_bandwidth
-from core.bench.roofline.reach import Reach
+from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.errors import LMDynoError
 from core.telemetry.gpus import GpuReading
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
 
 
-def offer_bandwidth(found: Sequence[Reach], *, key: str) -> None:
+def offer_bandwidth(found: Sequence[BandwidthUtilisation], *, key: str) -> None:
     """A button, if a GPU of this machine is one of those that only the data sheet is known of."""
-    by_sheet = {name for reach in found if reach.measured is None for name in reach.gpu_names}
+    by_sheet = {
+        name for utilisation in found if utilisation.measured is None for name in utilisation.gpu_names
+    }
     gpu = next((gpu for gpu in _gpus() if gpu.name in by_sheet), None)
     if gpu is None or not st.button(
         "Measure the bandwidth here",

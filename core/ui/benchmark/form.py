@@ -3,10 +3,10 @@
 import streamlit as st
 
 from core import units
-from core.bench.planning.plan import MAX_CONCURRENCY, MAX_REQUESTS, MAX_SECONDS, Arrivals, LoadKind, Sharing
+from core.bench.planning.plan import MAX_CONCURRENCY, MAX_REQUESTS, MAX_SECONDS, Arrivals, Isolation, LoadKind
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
 from core.domain.specs import LaneSpec
-from core.ui.benchmark import form_pictures as bench_pictures
+from core.ui.benchmark import form_images as bench_images
 from core.ui.benchmark import form_prompt_file as bench_prompts
 from core.ui.benchmark.form_fields import NO_LIMITS, OWN_LIMITS, Extent, Prompts
 from core.ui.benchmark.form_state import (
@@ -30,9 +30,9 @@ _PROMPT_NAMES = {
 }
 _LOAD_NAMES = {LoadKind.CLOSED: "Closed loop", LoadKind.OPEN: "Open loop", LoadKind.SWEEP: "Sweep"}
 _SHARING_NAMES = {
-    Sharing.ISOLATED: "Others idle",
-    Sharing.STOPPED: "Others stopped",
-    Sharing.TOGETHER: "Alone, then together",
+    Isolation.ISOLATED: "Others idle",
+    Isolation.STOPPED: "Others stopped",
+    Isolation.TOGETHER: "Alone, then together",
 }
 _ARRIVAL_NAMES = {Arrivals.CONSTANT: "Even", Arrivals.POISSON: "Random (Poisson)"}
 _EXTENT_NAMES = {Extent.REQUESTS: "Requests", Extent.SECONDS: "Seconds"}
@@ -100,11 +100,11 @@ def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
             )
             st.segmented_control(
                 "While one is measured",
-                list(Sharing),
+                list(Isolation),
                 format_func=_SHARING_NAMES.__getitem__,
                 required=True,
                 help=_SHARING_HELP,
-                **field("sharing"),
+                **field("isolation"),
             )
 
 
@@ -139,7 +139,7 @@ def _show_workload() -> None:
             "themselves, at this length at the latest.",
             **field("fixed_output"),
         )
-    bench_pictures.show(changed)
+    bench_images.show(changed)
 
 
 def _show_load() -> None:

@@ -8,11 +8,11 @@ from core.bench.planning.parsing import parse_numbers, parse_whole_numbers
 from core.bench.planning.plan import (
     Arrivals,
     BenchPlan,
+    Isolation,
     Limits,
     Load,
     LoadKind,
     PromptKind,
-    Sharing,
     Workload,
 )
 from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
@@ -60,7 +60,7 @@ class PlanFields:
     seconds: float = 30.0
     warmup: int = 2
     repeats: int = 1
-    sharing: Sharing = Sharing.ISOLATED
+    isolation: Isolation = Isolation.ISOLATED
     seed: int = 0
     limits: str = NO_LIMITS
     """`NO_LIMITS`, the name of a preset, or `OWN_LIMITS`."""
@@ -69,7 +69,7 @@ class PlanFields:
 
 
 def fields_of(plan: BenchPlan) -> PlanFields:
-    """The fields that make this plan; the prompt file itself and pictures are not among them."""
+    """The fields that make this plan; the prompt file itself and images are not among them."""
     load, workload = plan.load, plan.workload
     fields = PlanFields(
         prompts=_PROMPTS.get(workload.prompts, Prompts.FILE),
@@ -82,7 +82,7 @@ def fields_of(plan: BenchPlan) -> PlanFields:
         extent=Extent.REQUESTS if plan.requests is not None else Extent.SECONDS,
         warmup=plan.warmup,
         repeats=plan.repeats,
-        sharing=plan.sharing,
+        isolation=plan.isolation,
         seed=plan.seed,
         title=plan.title,
     )
@@ -127,7 +127,7 @@ def plan_of(fields: PlanFields, lanes: Sequence[LaneSpec], file: Workload | None
         seconds=None if has_number else fields.seconds,
         warmup=fields.warmup,
         repeats=fields.repeats,
-        sharing=fields.sharing if len(lanes) > 1 else Sharing.ISOLATED,
+        isolation=fields.isolation if len(lanes) > 1 else Isolation.ISOLATED,
         seed=fields.seed,
         limits=_limits(fields),
         title=fields.title.strip(),

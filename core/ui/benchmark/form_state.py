@@ -10,7 +10,7 @@ from core.bench.planning.plan import BenchPlan
 from core.bench.planning.presets import Preset, preset_plan
 from core.bench.run.job import last_plan
 from core.domain.specs import LaneSpec
-from core.ui.benchmark import form_pictures as bench_pictures
+from core.ui.benchmark import form_images as bench_images
 from core.ui.benchmark import form_prompt_file as bench_prompts
 from core.ui.benchmark.form_fields import PlanFields, fields_of, plan_of, preset_of
 from core.ui.shared import resources
@@ -25,7 +25,7 @@ _FIELDS = "bench_fields"
 def read() -> BenchPlan:
     """The plan that the fields make; raises InputError."""
     values = {each.name: value_of(each.name) for each in fields_of_class(PlanFields)}
-    return bench_pictures.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
+    return bench_images.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
 
 
 def prepare(lanes: tuple[LaneSpec, ...]) -> None:
@@ -92,7 +92,7 @@ def _repeat_last(names: Sequence[str]) -> bool:
     state[BASELINE], state[preset_key()] = plan.lanes[0].name, preset_of(plan)
     _fill(fields_of(plan))
     bench_prompts.start_with(plan.workload)
-    bench_pictures.start_with(plan.workload.pictures)
+    bench_images.start_with(plan.workload.images)
     return True
 
 

@@ -11,8 +11,8 @@ from core.bench.run.job import JOB_KIND, running_benches
 from core.charts.requests import incoming_chart
 from core.domain.bench import BenchRecord
 from core.errors import LMDynoError, StoreError
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.ui.benchmark.result_tables import pass_text, show_points
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error

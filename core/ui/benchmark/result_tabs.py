@@ -7,14 +7,14 @@ import streamlit as st
 from core import units
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.roofline.bandwidth import measured_bandwidth
-from core.bench.roofline.reach import Reach, reaches
+from core.bench.roofline.utilisation import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCIES,
     THROUGHPUTS,
+    isolation_text,
     latency_chart,
     load_text,
     pareto_chart,
-    sharing_text,
     throughput_chart,
 )
 from core.charts.load_bars import (
@@ -22,8 +22,8 @@ from core.charts.load_bars import (
     failures_chart,
     interference_chart,
     memory_chart,
-    reach_chart,
     speed_up_chart,
+    utilisation_chart,
 )
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchPass, LaneFacts
@@ -76,7 +76,7 @@ def show_gaps(view: View) -> None:
     )
     numbers = {each.number for each in record.passes if (each.level, each.together) == (level, together)}
     definition = DEFINITIONS[view.result.tool]
-    subtitle = f"{load_text(level)}, {sharing_text(view.result.plan, together=together)}"
+    subtitle = f"{load_text(level)}, {isolation_text(view.result.plan, together=together)}"
     figure = resources.run_records().derived(
         record,
         f"gaps/{definition.tool}/{level}/{together}/{view.log}",
@@ -100,7 +100,7 @@ def show_timeline(view: View) -> None:
     shown = own[:_TIMELINE_REQUESTS]
     if len(own) > len(shown):
         st.caption(f"The first {len(shown)} of {len(own):,} requests.")
-    subtitle = f"{pass_text(each)}, {sharing_text(view.result.plan, together=each.together)}"
+    subtitle = f"{pass_text(each)}, {isolation_text(view.result.plan, together=each.together)}"
     figure = timeline_chart(each, shown, view.colors, subtitle=subtitle)
     view.show(figure, "timeline", f"When each request of the pass waited and was answered: {pass_text(each)}")
 
@@ -131,26 +131,30 @@ def show_comparison(view: View) -> None:
 
 def _show_reach(view: View) -> None:
     settings = resources.resources().settings
-    found = reaches(view.result, view.record.passes, lambda name: measured_bandwidth(settings, name))
+    found = utilisations(view.result, view.record.passes, lambda name: measured_bandwidth(settings, name))
     with st.container():
         if found:
             shares = ", ".join(f"{each.lane} {each.share:.0%}" for each in found)
             view.show(
-                reach_chart(found, view.colors), "limit", f"Share of the memory bandwidth's limit: {shares}"
+                utilisation_chart(found, view.colors),
+                "limit",
+                f"Share of the memory bandwidth's limit: {shares}",
             )
         st.markdown("**How close to the limit** (theory)")
         for facts in view.record.run.lanes:
-            reach = next((each for each in found if each.lane == facts.lane.name), None)
-            text = _limit_text(reach) if reach else _why_no_limit(view, facts)
+            utilisation = next((each for each in found if each.lane == facts.lane.name), None)
+            text = _limit_text(utilisation) if utilisation else _why_no_limit(view, facts)
             st.caption(f"{escape(facts.lane.name)}: {escape(text)}")
         offer_bandwidth(found, key=f"{view.key}-bandwidth")
 
 
-def _limit_text(reach: Reach) -> str:
+def _limit_text(utilisation: BandwidthUtilisation) -> str:
+    limit = utilisation.limit
     return (
-        f"{units.tok_per_s(reach.decode_tok_per_s)} of {units.tok_per_s(reach.limit.decode_tok_per_s)}, "
-        f"that is {units.gib(reach.limit.weight_bytes)} of weights at "
-        f"{reach.limit.bandwidth_bytes_per_s / 1e9:,.0f} GB/s ({reach.bandwidth_source}), n = {reach.n:,}"
+        f"{units.tok_per_s(utilisation.decode_tok_per_s)} of {units.tok_per_s(limit.decode_tok_per_s)}, "
+        f"that is {units.gib(limit.weight_bytes)} of weights at "
+        f"{limit.bandwidth_bytes_per_s / 1e9:,.0f} GB/s ({utilisation.bandwidth_source}), "
+        f"n = {utilisation.n:,}"
     )
 
 

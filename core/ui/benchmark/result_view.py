@@ -23,22 +23,22 @@ class View:
     colors: Mapping[str, str]
     statistic: str
     log: bool
-    picture: str
+    image: str
     """What the charts' camera saves: `png` or `svg`."""
 
     def show(self, figure: Figure, name: str, alt: str) -> None:
         """Draw a chart; `name` is unique within the run."""
-        config = chart_tools(self.picture, f"lmdyno-{self.record.run.id[:8]}-{name}")
+        config = chart_tools(self.image, f"lmdyno-{self.record.run.id[:8]}-{name}")
         st.plotly_chart(figure, key=f"{self.key}_{name}", config=config, alt=alt)
 
 
-def chart_tools(picture: str, filename: str) -> dict[str, Any]:
-    """plotly's tools above a chart; the camera saves a `picture`, which is `png` or `svg`."""
+def chart_tools(image: str, filename: str) -> dict[str, Any]:
+    """plotly's tools above a chart; the camera saves a `image`, which is `png` or `svg`."""
     return {
         "displaylogo": False,
         "displayModeBar": True,
         "modeBarButtons": [["toImage", "resetScale2d"]],  # zooming goes by dragging
-        "toImageButtonOptions": {"format": picture, "filename": filename, "scale": 2},
+        "toImageButtonOptions": {"format": image, "filename": filename, "scale": 2},
     }
 
 
@@ -48,7 +48,7 @@ def show_exports(view: View) -> None:
         "JSON": (
             lambda: to_json(result, record, raw=True),
             "application/json",
-            "Everything, with every stamp: it can be imported again.",
+            "Everything, with every timestamp: it can be imported again.",
         ),
         "CSV": (lambda: to_csv(record).encode(), "text/csv", "A row a request."),
         "Parquet": (lambda: to_parquet(record), "application/vnd.apache.parquet", "A row a request."),

@@ -104,7 +104,7 @@ def _show_options(record: BenchRecord, key: str) -> View:
             default=Tool.LMDYNO,
             required=True,
             key=f"{key}_definition",
-            help="The same stamps under the formulas of other tools, to hold our figures against theirs.",
+            help="The same timestamps under the formulas of other tools, to hold our figures against theirs.",
             persist_state="session",
         )
         statistic = st.segmented_control(
@@ -115,12 +115,12 @@ def _show_options(record: BenchRecord, key: str) -> View:
             key=f"{key}_statistic",
             persist_state="session",
         )
-        picture = st.segmented_control(
+        image = st.segmented_control(
             "Save charts as",
             ["PNG", "SVG"],
             default="PNG",
             required=True,
-            key=f"{key}_picture",
+            key=f"{key}_image",
             help="The camera above each chart saves it.",
             persist_state="session",
         )
@@ -134,7 +134,7 @@ def _show_options(record: BenchRecord, key: str) -> View:
         colors={name: color_of(name) for name in names},
         statistic=statistic,
         log=log,
-        picture=picture.lower(),
+        image=image.lower(),
     )
 
 

@@ -8,7 +8,7 @@ from threading import Lock
 
 import streamlit as st
 
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.turn_planning import plan_turn, planned_record
 from core.domain.turns import ErrorInfo, TurnRecord
 from core.errors import EngineError, LMDynoError
@@ -16,9 +16,9 @@ from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
-from core.ui.chat.room import Room
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared import resources
-from core.ui.shared.picture_text import refuse_misfits
+from core.ui.shared.image_text import refuse_misfits
 
 log = logging.getLogger(__name__)
 
@@ -27,38 +27,40 @@ _sending = Lock()
 has ended."""
 
 
-def submit(room: Room) -> None:
-    """Send what the prompt holds together with the tray; pictures without a question go into the tray.
+def submit(page: ConversationPage) -> None:
+    """Send what the prompt holds together with the tray; images without a question go into the tray.
 
     What can't be sent is put back into the prompt.
     """
-    said = st.session_state[room.key("prompt")]
+    said = st.session_state[page.key("prompt")]
     if said is None:
         return
     text = said if isinstance(said, str) else said.text
-    chat = chat_session.chat(room)
+    chat = chat_session.chat(page)
     chat.problems = ()
     if not isinstance(said, str):
-        attachments.add_files(room, said.files)
+        attachments.add_files(page, said.files)
         if not text.strip() and said.files:
             return
-    if chat.problems or not send(room, text, chat.tray):
-        st.session_state[room.key("prompt")] = text
+    if chat.problems or not send(page, text, chat.attachments):
+        st.session_state[page.key("prompt")] = text
     else:
-        chat.tray = ()
+        chat.attachments = ()
 
 
-def ask(room: Room, prompt: str) -> None:
+def ask(page: ConversationPage, prompt: str) -> None:
     """Send a prompt that was not written into the prompt's field."""
-    send(room, prompt)
+    send(page, prompt)
 
 
-def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replaces: str | None = None) -> bool:
+def send(
+    page: ConversationPage, prompt: str, images: tuple[StoredImage, ...] = (), *, replaces: str | None = None
+) -> bool:
     """Start a turn with the settings of the moment, unless one of the conversation still runs.
 
     A problem is kept for the page to show. Returns whether the turn was started.
     """
-    chat = chat_session.chat(room)
+    chat = chat_session.chat(page)
     chat.problems = ()
     with _sending:
         conversation = conversations.load(chat)
@@ -70,10 +72,10 @@ def send(room: Room, prompt: str, pictures: tuple[Picture, ...] = (), *, replace
         try:
             plan = plan_turn(
                 prompt,
-                chat_controls.read(room, resources.lanes().lanes),
+                chat_controls.read(page, resources.lanes().lanes),
                 conversation_id=chat.conversation_id,
                 turns=conversation.turns,
-                pictures=pictures,
+                images=images,
                 replaces=replaces,
             )
             refuse_misfits(plan)
@@ -97,16 +99,16 @@ def start_engines(lanes: list[str]) -> None:
             log.warning("engine not started lane=%s code=%s", lane, error.code)
 
 
-def regenerate(room: Room, turn: TurnRecord) -> None:
-    send(room, turn.prompt, turn.pictures, replaces=turn.id)
+def regenerate(page: ConversationPage, turn: TurnRecord) -> None:
+    send(page, turn.prompt, turn.images, replaces=turn.id)
 
 
 def edited_key(turn: TurnRecord) -> str:
     return f"edited_prompt_{turn.id}"
 
 
-def send_edited(room: Room, turn: TurnRecord) -> None:
-    send(room, st.session_state[edited_key(turn)], turn.pictures, replaces=turn.id)
+def send_edited(page: ConversationPage, turn: TurnRecord) -> None:
+    send(page, st.session_state[edited_key(turn)], turn.images, replaces=turn.id)
 
 
 def stop(turn_ids: list[str]) -> None:

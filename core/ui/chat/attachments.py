@@ -1,14 +1,14 @@
-"""The pictures chosen for the next prompt: taken in at once, checked and stored before anything is sent."""
+"""The images chosen for the next prompt: taken in at once, checked and stored before anything is sent."""
 
 from collections.abc import Iterable
 from typing import Protocol
 
-from core.domain.pictures import MAX_PICTURES, Picture
+from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError
-from core.pictures.intake import take_in
+from core.images.sanitise import sanitise
 from core.ui.chat import session as chat_session
-from core.ui.chat.room import Room
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared import resources
 
 
@@ -20,39 +20,39 @@ class File(Protocol):
     def getvalue(self) -> bytes: ...
 
 
-def add_files(room: Room, files: Iterable[File]) -> None:
+def add_files(page: ConversationPage, files: Iterable[File]) -> None:
     """Take files into the tray; one that can't be used becomes a problem, the others stay."""
     for file in files:
-        _add(room, file.getvalue(), file.name)
+        _add(page, file.getvalue(), file.name)
 
 
-def add_data(room: Room, data: bytes, name: str) -> None:
-    chat_session.chat(room).problems = ()
-    _add(room, data, name)
+def add_data(page: ConversationPage, data: bytes, name: str) -> None:
+    chat_session.chat(page).problems = ()
+    _add(page, data, name)
 
 
-def forget_problems(room: Room) -> None:
-    chat_session.chat(room).problems = ()
+def forget_problems(page: ConversationPage) -> None:
+    chat_session.chat(page).problems = ()
 
 
-def remove(room: Room, picture: Picture) -> None:
-    chat = chat_session.chat(room)
+def remove(page: ConversationPage, image: StoredImage) -> None:
+    chat = chat_session.chat(page)
     chat.problems = ()
-    chat.tray = tuple(other for other in chat.tray if other.sha256 != picture.sha256)
+    chat.attachments = tuple(other for other in chat.attachments if other.sha256 != image.sha256)
 
 
-def _add(room: Room, data: bytes, name: str) -> None:
-    chat = chat_session.chat(room)
+def _add(page: ConversationPage, data: bytes, name: str) -> None:
+    chat = chat_session.chat(page)
     try:
-        if len(chat.tray) >= MAX_PICTURES:
+        if len(chat.attachments) >= MAX_IMAGES:
             raise InputError(
-                f"{name} is one picture too many: there are {MAX_PICTURES} already",
+                f"{name} is one image too many: there are {MAX_IMAGES} already",
                 hint="Remove one first; a question takes no more.",
-                code="too-many-pictures",
+                code="too-many-images",
             )
-        picture = resources.shelf().put(take_in(data, name=name))
+        image = resources.image_store().put(sanitise(data, name=name))
     except LMDynoError as error:
         chat.problems = (*chat.problems, ErrorInfo.of(error))
         return
-    if all(picture.sha256 != other.sha256 for other in chat.tray):
-        chat.tray = (*chat.tray, picture)
+    if all(image.sha256 != other.sha256 for other in chat.attachments):
+        chat.attachments = (*chat.attachments, image)

@@ -13,7 +13,7 @@ from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord
 from core.errors import StoreError
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
-from core.ui.chat.room import Room
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.session import ChatState
 from core.ui.shared import resources
 
@@ -48,10 +48,10 @@ def load(chat: ChatState) -> Conversation:
     return Conversation(turns, problem)
 
 
-def recent(room: Room, limit: int = 12) -> tuple[ConversationSummary, ...]:
+def recent(page: ConversationPage, limit: int = 12) -> tuple[ConversationSummary, ...]:
     """The room's latest conversations; none if the store can't be read (`load` says why)."""
     try:
-        return resources.store().conversations(limit, with_pictures=room.takes_pictures)
+        return resources.store().conversations(limit, with_images=page.takes_images)
     except StoreError:
         return ()
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.config import VISION_DEMO_NAME
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
-from core.jobs.book import Jobs
+from core.jobs.registry import Jobs
 from core.models.demo import vision as demo_vision
 from core.models.demo import vision_job as demo_vision_job
 from core.models.vision.model import refusal
@@ -35,7 +35,7 @@ vision = true
 def show_no_lanes(lanes: Sequence[LaneSpec]) -> None:
     """Nothing here sees: why each lane doesn't, and how to add one that does."""
     st.info(
-        "No lane here takes pictures. Add one to `lanes.toml` and load this page again:",
+        "No lane here takes images. Add one to `lanes.toml` and load this page again:",
         icon=":material/image_not_supported:",
     )
     st.code(_EXAMPLE, language="toml")
@@ -47,17 +47,17 @@ def show_refused(lanes: Sequence[LaneSpec]) -> None:
     reasons = {lane.name: reason for lane in lanes if (reason := refusal(lane))}
     if not reasons:
         return
-    with st.expander(f"Not for pictures: {len(reasons)}", icon=":material/image_not_supported:"):
+    with st.expander(f"Not for images: {len(reasons)}", icon=":material/image_not_supported:"):
         for name, reason in reasons.items():
             st.markdown(f"{lane_label(name)}  \n:small[:gray[{sentence(reason.message)}]]")
 
 
-def show_limits(lanes: Sequence[LaneSpec], pictures: Sequence[Picture]) -> None:
+def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> None:
     """What the demo model can't do, if one of the lanes has it; plainer with what may be a photograph."""
     if not any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes):
         return
     # Drawings are mostly PNG, photographs JPEG; only the model would know better.
-    if any(picture.media_type == "image/jpeg" for picture in pictures):
+    if any(image.media_type == "image/jpeg" for image in images):
         st.caption(
             f":orange[:material/warning: {DEMO_LIMITS} What it says about a photograph means nothing: pick a "
             "lane with a larger model.]"

@@ -9,10 +9,10 @@ from core import units
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.ui.shared.components import copy_control, escape
-from core.ui.shared.picture_text import counted, given
+from core.ui.shared.image_text import counted, given
 
 TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
-PICTURES_HELP = "Preparing the pictures is part of it: not to be compared with text alone."
+IMAGES_HELP = "Preparing the images is part of it: not to be compared with text alone."
 DECODE_HELP = (
     "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
     "chunk). n = 1 request; – where the engine gave no token count or fewer than two chunks."
@@ -73,9 +73,9 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
     standing = standing or Standing()
     with st.container(horizontal=True, gap="small"):
         _card(
-            _ttft_label(record.picture_count),
+            _ttft_label(record.image_count),
             units.milliseconds(record.ttft_s),
-            f"{TTFT_HELP} {PICTURES_HELP}" if record.picture_count else TTFT_HELP,
+            f"{TTFT_HELP} {IMAGES_HELP}" if record.image_count else TTFT_HELP,
             best=standing.first_token_fastest,
         )
         _card(
@@ -90,7 +90,7 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
         if record.text:
             copy_control(record.text, key=f"copy_{record.id}")
         usage_control(record)
-    if record.picture_count:
+    if record.image_count:
         st.caption(f":material/image: {given(record)}")
     for note in record.notes:
         st.caption(f":orange[:material/info:] {escape(note)}")
@@ -111,8 +111,8 @@ def summary(record: RequestRecord, standing: Standing) -> str:
     return " · ".join(parts)
 
 
-def _ttft_label(pictures: int) -> str:
-    return f"TTFT with {counted(pictures)}" if pictures else "TTFT"
+def _ttft_label(images: int) -> str:
+    return f"TTFT with {counted(images)}" if images else "TTFT"
 
 
 def _card(label: str, value: str, help_text: str, *, best: bool = False) -> None:

@@ -108,7 +108,7 @@ def _closes(line: str, mark: str) -> bool:
 
 
 def streamlit_markdown(block: str) -> str:
-    """The block with its mathematics, money and pictures made safe; code is left as it is."""
+    """The block with its mathematics, money and images made safe; code is left as it is."""
     parts: list[str] = []
     end = 0
     for code in _CODE.finditer(block):

@@ -2,7 +2,7 @@
 
 The conversation's id stands in the address as well (`?conversation=…`), so that a reload or a link finds it
 again. What was said is in the store; the session's own turns bridge the time until they are there, and stand
-in for a store that can't be used. Of pictures only what describes them is kept here, never their bytes.
+in for a store that can't be used. Of images only what describes them is kept here, never their bytes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ from time import monotonic, sleep
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.turns import ErrorInfo, RequestRecord, TurnRecord, new_id
-from core.ui.chat.room import Room
+from core.ui.chat.conversation_page import ConversationPage
 
 CONVERSATION = "conversation"
 _OPENED = "chat_opened_s"
@@ -27,20 +27,20 @@ class ChatState:
     conversation_id: str = field(default_factory=new_id)
     turns: dict[str, TurnRecord] = field(default_factory=dict)
     """Turns of this conversation that this session started or followed, as last seen."""
-    tray: tuple[Picture, ...] = ()
-    """Pictures chosen for the next prompt."""
+    attachments: tuple[StoredImage, ...] = ()
+    """Images chosen for the next prompt."""
     problems: tuple[ErrorInfo, ...] = ()
-    """Why the last prompt was not sent, or pictures were not taken."""
+    """Why the last prompt was not sent, or images were not taken."""
 
 
-def chat(room: Room) -> ChatState:
+def chat(page: ConversationPage) -> ChatState:
     """The session's conversation in this room; one named in the address wins."""
     opened_s()
     named = st.query_params.get(CONVERSATION)
-    state: ChatState | None = st.session_state.get(room.key("state"))
+    state: ChatState | None = st.session_state.get(page.key("state"))
     if state is None or (named and named != state.conversation_id):
         state = ChatState(conversation_id=named) if named else ChatState()
-        st.session_state[room.key("state")] = state
+        st.session_state[page.key("state")] = state
     return state
 
 
@@ -50,13 +50,13 @@ def opened_s() -> float:
     return opened
 
 
-def open_conversation(room: Room, conversation_id: str) -> None:
-    st.session_state[room.key("state")] = ChatState(conversation_id=conversation_id)
+def open_conversation(page: ConversationPage, conversation_id: str) -> None:
+    st.session_state[page.key("state")] = ChatState(conversation_id=conversation_id)
     show_address(conversation_id)
 
 
-def new_conversation(room: Room) -> None:
-    st.session_state[room.key("state")] = ChatState()
+def new_conversation(page: ConversationPage) -> None:
+    st.session_state[page.key("state")] = ChatState()
     st.query_params.pop(CONVERSATION, None)
 
 
@@ -66,23 +66,23 @@ def show_address(conversation_id: str) -> None:
         st.query_params[CONVERSATION] = conversation_id
 
 
-def keep(room: Room, requests: Iterable[RequestRecord]) -> None:
+def keep(page: ConversationPage, requests: Iterable[RequestRecord]) -> None:
     """Remember finished requests of this conversation, in case the store can't."""
     by_id = {request.id: request for request in requests}
-    turns = chat(room).turns
+    turns = chat(page).turns
     for turn in turns.values():
         now = tuple(by_id.get(request.id, request) for request in turn.requests)
         turns[turn.id] = replace(turn, requests=now)
 
 
-def places_of(room: Room, turn_ids: Sequence[str]) -> list[DeltaGenerator]:
+def places_of(page: ConversationPage, turn_ids: Sequence[str]) -> list[DeltaGenerator]:
     """A container for each of the conversation's turns, without anything of another turn.
 
     A container inherits what the one before it held in its place until the run ends, which for a streaming
     turn is long. Emptied, and the emptiness sent, it inherits nothing. The places behind the last turn, where
     a longer conversation had its own, are emptied too.
     """
-    key = room.key("turns_shown")
+    key = page.key("turns_shown")
     before: Sequence[str] = st.session_state.get(key, ())
     is_other = [place < len(before) and before[place] != turn for place, turn in enumerate(turn_ids)]
     slots = [st.empty() if other else st.container() for other in is_other]

@@ -8,17 +8,17 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES, ChatSettings
 from core.domain.turns import Mode, TurnRecord
-from core.ui.chat.room import Room
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared.components import lane_label
 
 MODE_NAMES = {Mode.ONE_AFTER_ANOTHER: "One after another", Mode.TOGETHER: "Together"}
 
 
-def read(room: Room, lanes: Sequence[LaneSpec]) -> ChatSettings:
+def read(page: ConversationPage, lanes: Sequence[LaneSpec]) -> ChatSettings:
     """What the controls say now, also inside a callback; raises InputError for impossible sampling."""
-    state, key = st.session_state, room.key
+    state, key = st.session_state, page.key
     return ChatSettings(
-        lanes=picked_lanes(room, lanes),
+        lanes=picked_lanes(page, lanes),
         mode=Mode(state[key("mode")]),
         baseline=state[key("baseline")],
         system_prompt=state[key("system_prompt")],
@@ -34,30 +34,30 @@ def read(room: Room, lanes: Sequence[LaneSpec]) -> ChatSettings:
     )
 
 
-def picked(room: Room) -> list[str]:
-    names: list[str] = st.session_state[room.key("lanes")]
+def picked(page: ConversationPage) -> list[str]:
+    names: list[str] = st.session_state[page.key("lanes")]
     return names
 
 
-def picked_lanes(room: Room, lanes: Sequence[LaneSpec]) -> tuple[LaneSpec, ...]:
+def picked_lanes(page: ConversationPage, lanes: Sequence[LaneSpec]) -> tuple[LaneSpec, ...]:
     """Of `lanes` those that are picked, in their own order."""
-    names = picked(room)
+    names = picked(page)
     return tuple(lane for lane in lanes if lane.name in names)
 
 
-def baseline(room: Room) -> str:
-    name: str = st.session_state[room.key("baseline")]
+def baseline(page: ConversationPage) -> str:
+    name: str = st.session_state[page.key("baseline")]
     return name
 
 
-def prepare(room: Room, lanes: Sequence[LaneSpec], last_turn: TurnRecord | None) -> None:
+def prepare(page: ConversationPage, lanes: Sequence[LaneSpec], last_turn: TurnRecord | None) -> None:
     """Start values of a new session: those of the conversation that it came back to, else the defaults.
 
     `lanes` are the room's, at least one.
     """
     sampling = last_turn.sampling if last_turn else Sampling()
     names = [lane.name for lane in lanes]
-    at_first = room.picked_at_first(lanes)
+    at_first = page.picked_at_first(lanes)
     start = {
         "lanes": [request.lane.name for request in last_turn.requests] if last_turn else at_first,
         "mode": last_turn.mode if last_turn else Mode.ONE_AFTER_ANOTHER,
@@ -72,21 +72,21 @@ def prepare(room: Room, lanes: Sequence[LaneSpec], last_turn: TurnRecord | None)
         "fixed_length": sampling.fixed_length,
     }
     for what, value in start.items():
-        st.session_state.setdefault(room.key(what), value)
+        st.session_state.setdefault(page.key(what), value)
     # The lanes file may have changed since the session began.
-    st.session_state[room.key("lanes")] = [name for name in picked(room) if name in names]
-    if baseline(room) not in names:
-        st.session_state[room.key("baseline")] = names[0]
+    st.session_state[page.key("lanes")] = [name for name in picked(page) if name in names]
+    if baseline(page) not in names:
+        st.session_state[page.key("baseline")] = names[0]
 
 
-def show(room: Room, lanes: Sequence[LaneSpec]) -> None:
+def show(page: ConversationPage, lanes: Sequence[LaneSpec]) -> None:
     names = [lane.name for lane in lanes]
     st.pills(
         "Lanes",
         names,
         selection_mode="multi",
         format_func=lane_label,
-        key=room.key("lanes"),
+        key=page.key("lanes"),
         help=f"1 to {MAX_LANES} columns. Each keeps its own history.",
         persist_state="session",
     )
@@ -95,7 +95,7 @@ def show(room: Room, lanes: Sequence[LaneSpec]) -> None:
         list(Mode),
         format_func=MODE_NAMES.__getitem__,
         required=True,
-        key=room.key("mode"),
+        key=page.key("mode"),
         help="Lanes on one machine slow each other down: one after another gives each lane's own speed, "
         "together shows them in competition.",
         persist_state="session",
@@ -103,34 +103,34 @@ def show(room: Room, lanes: Sequence[LaneSpec]) -> None:
     st.selectbox(
         "Baseline lane",
         names,
-        key=room.key("baseline"),
+        key=page.key("baseline"),
         help="The speed of the other lanes is given as a multiple of this lane's.",
         persist_state="session",
     )
     st.text_area(
         "System prompt",
-        key=room.key("system_prompt"),
+        key=page.key("system_prompt"),
         height=80,
         placeholder="None",
         persist_state="session",
     )
     with st.expander("Sampling", icon=":material/tune:"):
-        _show_sampling(room)
+        _show_sampling(page)
 
 
-def _show_sampling(room: Room) -> None:
+def _show_sampling(page: ConversationPage) -> None:
     st.number_input(
         "Max tokens",
         min_value=1,
         max_value=131_072,
         step=64,
-        key=room.key("max_tokens"),
+        key=page.key("max_tokens"),
         persist_state="session",
         help="The answer ends here at the latest.",
     )
     st.toggle(
         "Fixed length",
-        key=room.key("fixed_length"),
+        key=page.key("fixed_length"),
         persist_state="session",
         help="Exactly so many tokens, past any end: lanes then do the same amount of work.",
     )
@@ -139,16 +139,16 @@ def _show_sampling(room: Room) -> None:
         0.0,
         2.0,
         step=0.05,
-        key=room.key("temperature"),
+        key=page.key("temperature"),
         persist_state="session",
         help="0 is greedy: always the most likely token; top-p, top-k and seed then have no effect.",
     )
-    st.slider("Top-p", 0.01, 1.0, step=0.01, key=room.key("top_p"), persist_state="session")
+    st.slider("Top-p", 0.01, 1.0, step=0.01, key=page.key("top_p"), persist_state="session")
     st.number_input(
         "Top-k",
         min_value=0,
         max_value=1000,
-        key=room.key("top_k"),
+        key=page.key("top_k"),
         persist_state="session",
         help="0 keeps all tokens.",
     )
@@ -157,14 +157,14 @@ def _show_sampling(room: Room) -> None:
         0.5,
         2.0,
         step=0.05,
-        key=room.key("repetition_penalty"),
+        key=page.key("repetition_penalty"),
         persist_state="session",
     )
     st.number_input(
         "Seed",
         min_value=0,
         value=None,
-        key=room.key("seed"),
+        key=page.key("seed"),
         persist_state="session",
         placeholder="Random",
     )

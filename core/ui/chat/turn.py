@@ -6,15 +6,15 @@ from core import units
 from core.charts.turn import decode_speed_chart, first_token_chart
 from core.domain import fairness
 from core.domain.turns import TurnRecord
-from core.picture_quiz.plan import QuizPlan
+from core.image_quiz.plan import QuizPlan
 from core.ui.chat import actions as chat_actions
 from core.ui.chat.answers import RunningLane, show_lanes
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.live_text import show_text
-from core.ui.chat.room import Room
 from core.ui.chat.settings import MODE_NAMES
 from core.ui.shared.components import color_of, escape
-from core.ui.shared.picture_views import show_pictures
+from core.ui.shared.image_views import show_images
 
 CHART_WIDTH_PX = 300
 
@@ -26,7 +26,7 @@ def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[R
     showing what the run before had there, until this run ends.
     """
     with st.chat_message("user"):
-        show_pictures(turn.pictures)
+        show_images(turn.images)
         show_text(turn.prompt)
     st.caption(describe(turn))
     running = show_lanes(turn, baseline=baseline, latest=latest)
@@ -63,7 +63,7 @@ def describe(turn: TurnRecord | QuizPlan) -> str:
     return " · ".join(parts)
 
 
-def show_turn_actions(room: Room, turn: TurnRecord) -> None:
+def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
     """Regenerate and edit, for the last turn of a conversation; both keep the old record in the store."""
     with st.container(horizontal=True):
         st.button(
@@ -71,14 +71,14 @@ def show_turn_actions(room: Room, turn: TurnRecord) -> None:
             icon=":material/refresh:",
             shortcut="Alt+G",
             on_click=chat_actions.regenerate,
-            args=(room, turn),
+            args=(page, turn),
             help="Ask the same again, with the settings of the moment",
         )
         edit = st.popover("Edit prompt", icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
             st.text_area("Prompt", value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
             st.form_submit_button(
-                "Send instead", type="primary", on_click=chat_actions.send_edited, args=(room, turn)
+                "Send instead", type="primary", on_click=chat_actions.send_edited, args=(page, turn)
             )
 
 
@@ -95,14 +95,14 @@ def _show_chart(turn: TurnRecord, baseline: str | None) -> None:
     colors = {lane.lane: color_of(lane.lane) for lane in figures}
     first = ", ".join(f"{lane.lane} {units.milliseconds(lane.ttft_s)}" for lane in figures)
     decode = ", ".join(f"{lane.lane} {units.tok_per_s(lane.decode_tok_per_s)}" for lane in figures)
-    with_pictures = any(record.picture_count for record in turn.requests)
+    with_images = any(record.image_count for record in turn.requests)
     quiet = {"displayModeBar": False}
     with st.grid(2, min_column_width=CHART_WIDTH_PX):
         st.plotly_chart(
-            first_token_chart(figures, colors, with_pictures=with_pictures),
+            first_token_chart(figures, colors, with_images=with_images),
             key=f"first_token_{turn.id}",
             config=quiet,
-            alt=f"Time to first token{' with pictures' if with_pictures else ''} by lane: {first}",
+            alt=f"Time to first token{' with images' if with_images else ''} by lane: {first}",
         )
         st.plotly_chart(
             decode_speed_chart(figures, colors),

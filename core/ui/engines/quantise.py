@@ -10,8 +10,8 @@ from core import units
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
 from core.models.awq.options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
 from core.ui.engines import actions as engine_actions
@@ -135,9 +135,9 @@ def _show_result(status: JobStatus) -> None:
 
 def _lane_of(folder: Path) -> LaneSpec | None:
     """A lane over the quantised weights; None if they have one, or belong to no model that lanes can name."""
-    book = resources.lanes()
-    model = next((model for model in book.models if model.awq == str(folder)), None)
-    taken = [lane.model for lane in book.lanes if lane.weights is Weights.AWQ]
+    registry = resources.lanes()
+    model = next((model for model in registry.models if model.awq == str(folder)), None)
+    taken = [lane.model for lane in registry.lanes if lane.weights is Weights.AWQ]
     if model is None or model in taken:
         return None
     name = f"{model.name[:28].lower()}-awq"

@@ -10,7 +10,7 @@ from core.domain.bench import BenchRecord
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
-from core.picture_quiz.job import pictures_of_jobs
+from core.image_quiz.job import images_of_jobs
 from core.reports.run_json import from_json
 from core.ui.history import session as history_state
 from core.ui.shared import resources
@@ -86,7 +86,7 @@ def annotate(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
     history_state.done("Saved.")
 
 
-def take_in() -> None:
+def sanitise() -> None:
     """Import the uploaded file and show its run; a problem is kept for the page to show."""
     upload = st.session_state[UPLOAD]
     if upload is None:
@@ -118,12 +118,12 @@ def _add(record: BenchRecord) -> str:
 
 
 def _purge(deleted_before: datetime) -> int:
-    """Entries go for good, and the files of pictures that were only theirs; returns how many entries."""
+    """Entries go for good, and the files of images that were only theirs; returns how many entries."""
     purged = resources.history().purge(deleted_before)
-    if purged.pictures:
-        unused = purged.pictures - pictures_of_jobs(resources.resources().settings)
-        removed = resources.shelf().remove(unused, put_before=deleted_before)
-        log.info("pictures of removed entries removed count=%d", removed)
+    if purged.images:
+        unused = purged.images - images_of_jobs(resources.resources().settings)
+        removed = resources.image_store().remove(unused, put_before=deleted_before)
+        log.info("images of removed entries removed count=%d", removed)
     return purged.entries
 
 

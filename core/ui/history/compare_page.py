@@ -32,8 +32,8 @@ _BASELINE = "history_baseline"
 _FIGURE = "history_figure"
 _LOG = "history_log"
 _ALL = "history_all_settings"
-_PICTURE = "history_picture"
-_PICTURES = ("PNG", "SVG")
+_IMAGE = "history_image"
+_IMAGES = ("PNG", "SVG")
 CHART_WIDTH_PX = 420
 
 
@@ -101,10 +101,10 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
         )
         st.segmented_control(
             "Save charts as",
-            _PICTURES,
-            default=_PICTURES[0],
+            _IMAGES,
+            default=_IMAGES[0],
             required=True,
-            key=_PICTURE,
+            key=_IMAGE,
             help="The camera above each chart saves it.",
             persist_state="session",
         )
@@ -113,7 +113,7 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
 
 def _tools(name: str) -> dict[str, Any]:
     return chart_tools(
-        st.session_state[_PICTURE].lower(), f"lmdyno-comparison-{name.lower().replace(' ', '-')}"
+        st.session_state[_IMAGE].lower(), f"lmdyno-comparison-{name.lower().replace(' ', '-')}"
     )
 
 

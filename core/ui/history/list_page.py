@@ -217,8 +217,8 @@ def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
         return
     with st.popover("Empty the bin", icon=":material/delete_forever:", disabled=not found):
         st.markdown(
-            "Everything that was deleted goes for good, with all its stamps and texts, and with its pictures "
-            "unless something else shows them."
+            "Everything that was deleted goes for good, with all its timestamps and texts, and with its "
+            "images unless something else shows them."
         )
         st.button("Remove for good", type="primary", on_click=history_actions.empty_bin)
 
@@ -247,7 +247,7 @@ def show_import() -> None:
             type="json",
             max_upload_size=MAX_FILE_MB,
             key=history_actions.UPLOAD,
-            on_change=history_actions.take_in,
+            on_change=history_actions.sanitise,
         )
 
 

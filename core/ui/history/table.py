@@ -52,7 +52,7 @@ def _row(entry: HistoryEntry) -> dict[str, object]:
     return {
         "open": OPEN,
         "when": entry.created_at,
-        "kind": f"{KIND_NAMES[entry.kind]}{' with pictures' if entry.with_pictures else ''}",
+        "kind": f"{KIND_NAMES[entry.kind]}{' with images' if entry.with_images else ''}",
         "title": entry.title,
         "lanes": entry.lanes,
         "ttft": _figures(entry.summary, lambda lane: units.milliseconds(lane.ttft_s)),

@@ -6,7 +6,7 @@ from core import units
 from core.codec import encode
 from core.domain.history import RunKind
 from core.domain.turns import TurnRecord
-from core.ui.chat.room import CHAT, VISION, Room
+from core.ui.chat.conversation_page import CHAT, VISION, ConversationPage
 from core.ui.chat.session import CONVERSATION
 from core.ui.chat.turn import show_turn
 from core.ui.history import entry as history_entry
@@ -25,7 +25,7 @@ def show_turn_page(turn_id: str) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
-            room_of(turn).page,
+            page_of(turn).file,
             label="Open the conversation",
             icon=":material/forum:",
             query_params={CONVERSATION: turn.conversation_id},
@@ -49,13 +49,13 @@ def show_turn_page(turn_id: str) -> None:
     _show_environment(turn)
 
 
-def room_of(turn: TurnRecord) -> Room:
-    """The page on which the turn's conversation goes on: one with pictures where those are shown."""
-    return VISION if any(request.picture_count for request in turn.requests) else CHAT
+def page_of(turn: TurnRecord) -> ConversationPage:
+    """The page on which the turn's conversation goes on: one with images where those are shown."""
+    return VISION if any(request.image_count for request in turn.requests) else CHAT
 
 
 def turn_json(turn: TurnRecord) -> bytes:
-    """The turn with all its texts and stamps."""
+    """The turn with all its texts and timestamps."""
     return encode({"schema_version": EXPORT_SCHEMA_VERSION, "turn": turn})
 
 

@@ -112,7 +112,7 @@ def _csv_later(range_s: int) -> Callable[[], str]:
 
 
 def _wall_clock() -> Callable[[int], datetime]:
-    """Turns stamps of the samples' clock into this machine's time of day."""
+    """Turns timestamps of the samples' clock into this machine's time of day."""
     now, now_ns = datetime.now(UTC).astimezone().replace(tzinfo=None), time.perf_counter_ns()
     return lambda at_ns: now - timedelta(microseconds=(now_ns - at_ns) / 1_000)
 

@@ -5,8 +5,8 @@ import streamlit as st
 from core import units
 from core.charts.memory import SweepBar, sweep_chart
 from core.errors import LMDynoError
-from core.jobs.book import Jobs
 from core.jobs.records import JobStatus
+from core.jobs.registry import Jobs
 from core.memory.kv_cache import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid

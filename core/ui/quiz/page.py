@@ -1,74 +1,74 @@
-"""The vision page's "Ask all": a set of questions about pictures to all picked lanes, as a background job."""
+"""The vision page's "Ask all": a set of questions about images to all picked lanes, as a background job."""
 
 from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from core.errors import InputError, LMDynoError
-from core.jobs.book import Jobs
+from core.image_quiz.grading import RULE
+from core.image_quiz.job import JOB_KIND, start_quiz
+from core.image_quiz.plan import QuizPlan, QuizQuestion, one_question
+from core.image_quiz.results import load
+from core.image_quiz.sets import UPLOAD_EXAMPLE, gallery_questions, put, uploaded_questions
+from core.images.gallery import GalleryKind, gallery
+from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
-from core.picture_quiz.grading import RULE
-from core.picture_quiz.job import JOB_KIND, start_quiz
-from core.picture_quiz.plan import QuizPlan, QuizQuestion, one_question
-from core.picture_quiz.results import load
-from core.picture_quiz.sets import UPLOAD_EXAMPLE, gallery_questions, put, uploaded_questions
-from core.pictures.gallery import GalleryKind, gallery
-from core.pictures.intake import take_in
+from core.jobs.registry import Jobs
 from core.settings import Settings
 from core.ui.chat import settings as chat_controls
+from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
-from core.ui.chat.room import Room
 from core.ui.engines.status import REFRESH_S
 from core.ui.quiz.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
+from core.ui.shared.image_text import counted
 from core.ui.shared.job_panel import show_job
-from core.ui.shared.picture_text import counted
 
 _QUESTIONS_AT_FIRST = 24
 _SHOWN = 20
 _Questions = tuple[QuizQuestion, ...]
 
 
-def show_quiz(room: Room) -> None:
+def show_quiz(page: ConversationPage) -> None:
     """What to ask, the quiz that runs, and the results of those before."""
     lanes = resources.lanes().lanes
-    offered = room.offered(lanes)
+    offered = page.offered(lanes)
     if not offered:
         show_no_lanes(lanes)
         return
-    chat_controls.prepare(room, offered, None)
+    chat_controls.prepare(page, offered, None)
     with st.sidebar:
-        chat_controls.show(room, offered)
+        chat_controls.show(page, offered)
         show_refused(lanes)
     st.markdown(
         "Asks the picked lanes one question after another, each on its own, and counts what they get right. "
         "It goes on when you leave this page."
     )
-    picked = chat_controls.picked_lanes(room, offered)
+    picked = chat_controls.picked_lanes(page, offered)
     show_limits(picked, ())
     if needs_preparing(picked):
         show_preparing()
     else:
-        _show_form(room)
+        _show_form(page)
     _show_runs()
 
 
-def _show_form(room: Room) -> None:
-    forms: dict[str, Callable[[Room], _Questions | None]] = {
-        "Drawn scenes": lambda room: _gallery_form(room, GalleryKind.SCENE),
-        "Photographs": lambda room: _gallery_form(room, GalleryKind.PHOTO),
+def _show_form(page: ConversationPage) -> None:
+    forms: dict[str, Callable[[ConversationPage], _Questions | None]] = {
+        "Drawn scenes": lambda page: _gallery_form(page, GalleryKind.SCENE),
+        "Photographs": lambda page: _gallery_form(page, GalleryKind.PHOTO),
         "One question": _question_form,
         "Your own set": _upload_form,
     }
     chosen = st.segmented_control(
-        "What to ask", list(forms), default="Drawn scenes", required=True, key=room.key("quiz_set")
+        "What to ask", list(forms), default="Drawn scenes", required=True, key=page.key("quiz_set")
     )
     try:
-        questions = forms[chosen](room)
+        questions = forms[chosen](page)
         if questions is None:
             return
-        settings = chat_controls.read(room, resources.lanes().lanes)
+        settings = chat_controls.read(page, resources.lanes().lanes)
         plan = QuizPlan(
             title=f"{chosen}: {_counted(len(questions))}, {', '.join(lane.name for lane in settings.lanes)}",
             lanes=settings.lanes,
@@ -86,48 +86,48 @@ def _counted(questions: int) -> str:
     return "1 question" if questions == 1 else f"{questions} questions"
 
 
-def _gallery_form(room: Room, kind: GalleryKind) -> _Questions | None:
-    pictures = [picture for picture in gallery() if picture.kind is kind]
-    total = sum(len(picture.questions) for picture in pictures)
+def _gallery_form(page: ConversationPage, kind: GalleryKind) -> _Questions | None:
+    images = [image for image in gallery() if image.kind is kind]
+    total = sum(len(image.questions) for image in images)
     if not total:
-        st.info("The gallery has no such pictures.", icon=":material/image:")
+        st.info("The gallery has no such images.", icon=":material/image:")
         return None
-    with st.form(room.key(f"quiz_{kind}"), border=True):
-        st.markdown(f"{_counted(total)} about {counted(len(pictures))}, each with its expected answers.")
+    with st.form(page.key(f"quiz_{kind}"), border=True):
+        st.markdown(f"{_counted(total)} about {counted(len(images))}, each with its expected answers.")
         number = st.slider("Questions", 1, total, min(total, _QUESTIONS_AT_FIRST)) if total > 1 else 1
         asked = _ask_button()
-    return gallery_questions(resources.shelf(), kind)[:number] if asked else None
+    return gallery_questions(resources.image_store(), kind)[:number] if asked else None
 
 
-def _question_form(room: Room) -> _Questions | None:
-    shown = {picture.title: picture for picture in gallery()}
-    with st.form(room.key("quiz_question"), border=True):
+def _question_form(page: ConversationPage) -> _Questions | None:
+    shown = {image.title: image for image in gallery()}
+    with st.form(page.key("quiz_question"), border=True):
         question = st.text_input("Question", placeholder="How many circles are there?")
         expected = st.text_input(
             "Expected answers",
             placeholder="None: the answers are collected, not graded",
-            help="Separated by commas; any of them is right, for every picture.",
+            help="Separated by commas; any of them is right, for every image.",
         )
-        titles = st.multiselect("Pictures of the gallery", list(shown))
-        files = st.file_uploader("Pictures of your own", accept_multiple_files=True)
+        titles = st.multiselect("Images of the gallery", list(shown))
+        files = st.file_uploader("Images of your own", accept_multiple_files=True)
         if not _ask_button():
             return None
-    shelf = resources.shelf()
-    pictures = [put(shelf, shown[title]) for title in titles]
-    pictures += [shelf.put(take_in(file.getvalue(), name=file.name)) for file in files]
-    if not pictures:
-        raise InputError("No picture is chosen", hint="Choose one of the gallery, or add a file.")
-    return one_question(question, pictures, expected.split(","))
+    image_store = resources.image_store()
+    images = [put(image_store, shown[title]) for title in titles]
+    images += [image_store.put(sanitise(file.getvalue(), name=file.name)) for file in files]
+    if not images:
+        raise InputError("No image is chosen", hint="Choose one of the gallery, or add a file.")
+    return one_question(question, images, expected.split(","))
 
 
-def _upload_form(room: Room) -> _Questions | None:
-    with st.form(room.key("quiz_upload"), border=True):
-        st.markdown("A JSONL file with a line for each question, together with the pictures that it names:")
+def _upload_form(page: ConversationPage) -> _Questions | None:
+    with st.form(page.key("quiz_upload"), border=True):
+        st.markdown("A JSONL file with a line for each question, together with the images that it names:")
         st.code(UPLOAD_EXAMPLE, language="json", wrap_lines=True)
-        files = st.file_uploader("The list and its pictures", accept_multiple_files=True)
+        files = st.file_uploader("The list and its images", accept_multiple_files=True)
         if not _ask_button():
             return None
-    return uploaded_questions(resources.shelf(), {file.name: file.getvalue() for file in files})
+    return uploaded_questions(resources.image_store(), {file.name: file.getvalue() for file in files})
 
 
 def _ask_button() -> bool:

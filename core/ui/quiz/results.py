@@ -8,15 +8,15 @@ from core import units
 from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
 from core.codec import encode
 from core.domain.turns import RequestRecord
-from core.picture_quiz.grading import Verdict
-from core.picture_quiz.results import QuizAnswer, QuizRun, verdict
-from core.picture_quiz.scores import LaneScore, scores
+from core.image_quiz.grading import Verdict
+from core.image_quiz.results import QuizAnswer, QuizRun, verdict
+from core.image_quiz.scores import LaneScore, scores
 from core.ui.chat.turn import describe
 from core.ui.shared.components import color_of, escape, lane_label
-from core.ui.shared.picture_views import show_picture
+from core.ui.shared.image_views import show_image
 
 _PAGE = 8
-_PICTURE_PX = 140
+_IMAGE_PX = 140
 _BADGES = {
     Verdict.RIGHT: ":green-badge[:material/check: right]",
     Verdict.WRONG: ":red-badge[:material/close: wrong]",
@@ -135,8 +135,8 @@ def _show_questions(run: QuizRun) -> None:
 
 def _show_question(run: QuizRun, answer: QuizAnswer) -> None:
     question = run.plan.questions[answer.question]
-    with st.container(width=_PICTURE_PX):
-        show_picture(question.picture)
+    with st.container(width=_IMAGE_PX):
+        show_image(question.image)
     with st.container(gap="small"):
         expected = escape(", ".join(question.answers)) if question.answers else "nothing in particular"
         st.markdown(f"**{escape(question.question)}**  \n:small[:gray[Expected: {expected}]]")

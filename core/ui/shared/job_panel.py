@@ -5,8 +5,8 @@ from collections.abc import Callable
 import streamlit as st
 
 from core import units
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.ui.shared import resources
 from core.ui.shared.components import escape, sentence, show_error
 

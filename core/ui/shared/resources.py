@@ -12,16 +12,16 @@ import streamlit as st
 
 from core import logs
 from core.bench.results.cache import RunRecords
-from core.config import LaneBook, load_lanes
+from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
+from core.images.store import ImageStore
 from core.meter.link import MeterLink
 from core.meter.turn_index import TurnIndex
 from core.models.vision.model import is_vision
-from core.pictures.shelf import Shelf
 from core.settings import Settings, load_settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
@@ -37,15 +37,15 @@ AUTOSTART_LIMIT = 6
 
 @dataclass(slots=True)
 class Resources:
-    """Set once, but for `book`, which a change of lanes replaces as a whole."""
+    """Set once, but for `registry`, which a change of lanes replaces as a whole."""
 
     settings: Settings
     gpu: bool
-    book: LaneBook
+    registry: LaneRegistry
     manager: EngineManager
     meter: MeterLink
     store: Store
-    shelf: Shelf
+    image_store: ImageStore
     bench_runs: BenchRuns
     history: History
     run_records: RunRecords
@@ -55,8 +55,8 @@ class Resources:
 
     def reload_lanes(self) -> None:
         """Read the lanes again, for every session; running engines stay as they are."""
-        self.book = load_lanes(self.settings, gpu=self.gpu)
-        self.manager.configure(self.book.lanes)
+        self.registry = load_lanes(self.settings, gpu=self.gpu)
+        self.manager.configure(self.registry.lanes)
 
     def close(self) -> None:
         """Running turns are recorded as cancelled first, then the engines end."""
@@ -74,18 +74,18 @@ def resources() -> Resources:
     settings = load_settings()
     nvml = Nvml()
     gpu = bool(nvml.devices())
-    book = load_lanes(settings, gpu=gpu)
-    manager = EngineManager(settings, book.lanes, gpu=nvml if gpu else None)
+    registry = load_lanes(settings, gpu=gpu)
+    manager = EngineManager(settings, registry.lanes, gpu=nvml if gpu else None)
     watch = EngineWatch(settings)
     bench_runs = BenchRuns(settings.database_url)
     made = Resources(
         settings=settings,
         gpu=gpu,
-        book=book,
+        registry=registry,
         manager=manager,
         meter=MeterLink(settings),
         store=Store(settings.database_url),
-        shelf=Shelf(settings.pictures_dir),
+        image_store=ImageStore(settings.images_dir),
         bench_runs=bench_runs,
         history=History(settings.database_url),
         run_records=RunRecords(bench_runs),
@@ -97,16 +97,16 @@ def resources() -> Resources:
     made.meter.prepare()
     # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
     atexit.register(made.close)
-    for lane in autostarted(book.lanes, gpu=gpu):
+    for lane in autostarted(registry.lanes, gpu=gpu):
         manager.ensure(lane.name)
-    log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in book.lanes))
+    log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
     return made
 
 
 def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:
     """The lanes whose engines start with the dashboard: local ones for text that this machine can run.
 
-    Those for pictures are started by the page that shows pictures.
+    Those for images are started by the page that shows images.
     """
     fitting = [
         lane for lane in lanes if lane.is_local and can_run(lane, gpu=gpu) is None and not is_vision(lane)
@@ -114,8 +114,8 @@ def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ..
     return tuple(fitting[:AUTOSTART_LIMIT])
 
 
-def lanes() -> LaneBook:
-    return resources().book
+def lanes() -> LaneRegistry:
+    return resources().registry
 
 
 def unfit(lane: LaneSpec) -> ErrorInfo | None:
@@ -135,8 +135,8 @@ def store() -> Store:
     return resources().store
 
 
-def shelf() -> Shelf:
-    return resources().shelf
+def image_store() -> ImageStore:
+    return resources().image_store
 
 
 def bench_runs() -> BenchRuns:

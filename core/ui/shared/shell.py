@@ -32,7 +32,7 @@ def pages() -> list[Page]:
             title="Vision",
             icon=":material/imagesmode:",
             url_path="vision",
-            help="Questions about pictures to several lanes, in conversation or as a quiz.",
+            help="Questions about images to several lanes, in conversation or as a quiz.",
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "benchmark.py",

@@ -63,15 +63,15 @@ def a_timing(
     """An answer of `chunks` chunks, `gap_s` apart; `tail_s` is from the last one to the end of the stream."""
     sent = round(sent_s * NS)
     first = sent + round(ttft_s * NS)
-    stamps = tuple(first + index * round(gap_s * NS) for index in range(chunks))
+    timestamps = tuple(first + index * round(gap_s * NS) for index in range(chunks))
     return Timing(
         sent_ns=sent,
         first_event_ns=sent + NS // 1000 if role_first else first,
-        chunk_ns=stamps,
+        chunk_ns=timestamps,
         content_chars=(1,) * chunks,
         chunk_tokens=(tokens_per_chunk,) * chunks,
         output_tokens=chunks * tokens_per_chunk,
-        ended_ns=stamps[-1] + round(tail_s * NS),
+        ended_ns=timestamps[-1] + round(tail_s * NS),
     )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from core.bench.planning.plan import Load, Sharing
+from core.bench.planning.plan import Isolation, Load
 from core.bench.results.result import results
 from core.charts.colors import lane_color
 from core.charts.load import LATENCIES, latency_chart, pareto_chart
@@ -15,7 +15,9 @@ COLORS = {name: lane_color(name, ["a", "b"]) for name in ("a", "b")}
 
 @pytest.fixture
 def record():
-    plan = a_plan(A, B, sharing=Sharing.TOGETHER, load=Load(concurrencies=(4, 1)), title="<b>slow</b> & fast")
+    plan = a_plan(
+        A, B, isolation=Isolation.TOGETHER, load=Load(concurrencies=(4, 1)), title="<b>slow</b> & fast"
+    )
     passes, requests = [], []
     for concurrency in (4, 1):
         for lanes in (("a",), ("b",), ("a", "b")):

@@ -1,16 +1,16 @@
 import pytest
 
-from core.bench.planning.plan import Limits, Load, Sharing
+from core.bench.planning.plan import Isolation, Limits, Load
 from core.bench.results.result import results
-from core.bench.roofline.reach import Reach
 from core.bench.roofline.roofline import Roofline
+from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.charts.load import latency_chart, throughput_chart
 from core.charts.load_bars import (
     energy_chart,
     failures_chart,
     interference_chart,
     memory_chart,
-    reach_chart,
+    utilisation_chart,
 )
 from core.charts.requests import incoming_chart
 from core.domain.bench import EngineUse, GpuUse, LoadLevel
@@ -23,7 +23,9 @@ COLORS = {"a": "#000001", "b": "#000002"}
 @pytest.fixture
 def record():
     """Two lanes alone and together; together TPOT is twice as long."""
-    plan = a_plan(A, B, sharing=Sharing.TOGETHER, load=Load(concurrencies=(1,)), limits=Limits(ttft_s=0.2))
+    plan = a_plan(
+        A, B, isolation=Isolation.TOGETHER, load=Load(concurrencies=(1,)), limits=Limits(ttft_s=0.2)
+    )
     passes, requests = [], []
     for lanes in (("a",), ("b",), ("a", "b")):
         number = len(passes)
@@ -81,7 +83,7 @@ def test_failures_are_stacked_by_code(record):
 
 
 def test_the_limit_is_called_theory():
-    reach = Reach(
+    utilisation = BandwidthUtilisation(
         lane="a",
         decode_tok_per_s=60.0,
         n=4,
@@ -89,7 +91,7 @@ def test_the_limit_is_called_theory():
         gpu_names=("H100",),
         measured=None,
     )
-    figure = reach_chart([reach], COLORS)
+    figure = utilisation_chart([utilisation], COLORS)
     assert bars(figure) == {"a": pytest.approx(0.6)}
     assert "theory" in subtitle(figure)
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.cli import bench as command
 from core.cli import runs
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError
 from core.settings import PROJECT_ROOT, Settings
@@ -32,8 +32,8 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     settings = Settings(
         home=home, lanes_file=home / "lanes.toml", database_url=f"sqlite:///{home / 'lmdyno.db'}"
     )
-    book = LaneBook(models=(), lanes=(), source=None)
-    monkeypatch.setattr(command.context, "load", lambda: (settings, book))
+    registry = LaneRegistry(models=(), lanes=(), source=None)
+    monkeypatch.setattr(command.context, "load", lambda: (settings, registry))
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(command.bench)
     app.add_typer(runs.app, name="runs")
@@ -83,35 +83,35 @@ def scene(tmp_path):
     return file
 
 
-def pictures_sent(server) -> list[str]:
+def images_sent(server) -> list[str]:
     """The data URL in each request, behind which the text comes."""
     contents = [seen.body["messages"][-1]["content"] for seen in server.seen]
     assert all([part["type"] for part in content] == ["image_url", "text"] for content in contents)
     return [content[0]["image_url"]["url"] for content in contents]
 
 
-def test_every_request_carries_a_picture_that_no_other_has(run, server, scene, capsys, tmp_path):
-    # At an endpoint two requests without pictures count first how long words are.
+def test_every_request_carries_an_image_that_no_other_has(run, server, scene, capsys, tmp_path):
+    # At an endpoint two requests without images count first how long words are.
     document = tmp_path / "r.json"
     more = ["--prompts", "examples", "--image", str(scene), "--image", str(CAT), "--json", str(document)]
     assert run(*bench(server, "--requests", "6", "--concurrency", "2", *more)) == 0
-    urls = pictures_sent(server)
+    urls = images_sent(server)
     assert len(urls) == len(set(urls)) == 7  # with the warm-up
     assert {url.partition(",")[0] for url in urls} == {"data:image/jpeg;base64"}
     shown = " ".join(capsys.readouterr().out.split())
-    assert "one of 2 pictures with each request" in shown
+    assert "one of 2 images with each request" in shown
     assert "TTFT includes sending it" in shown
     found = json.loads(document.read_text("utf-8"))
-    assert (found["points"][0]["pictures_per_request"], found["points"][0]["requests"]["ok"]) == (1, 6)
-    assert [picture["name"] for picture in found["plan"]["workload"]["pictures"]] == ["scene.png", "cat.jpg"]
+    assert (found["points"][0]["images_per_request"], found["points"][0]["requests"]["ok"]) == (1, 6)
+    assert [image["name"] for image in found["plan"]["workload"]["images"]] == ["scene.png", "cat.jpg"]
     assert "example" in found["environment"]["lanes"][0]["prompts"]
 
 
-def test_the_same_pictures_and_made_up_prompts(run, server, scene):
-    preset = ["--same-pictures", "--image", str(scene), "--requests", "3", "--rate", "20"]
+def test_the_same_images_and_made_up_prompts(run, server, scene):
+    preset = ["--same-images", "--image", str(scene), "--requests", "3", "--rate", "20"]
     assert run(*bench(server, *preset)) == 0
     del server.seen[:2]
-    urls = pictures_sent(server)
+    urls = images_sent(server)
     assert (len(urls), len(set(urls))) == (4, 1)
     assert urls[0].startswith("data:image/png;base64,")
     assert len({seen.body["messages"][0]["content"][1]["text"] for seen in server.seen}) == 4
@@ -120,7 +120,7 @@ def test_the_same_pictures_and_made_up_prompts(run, server, scene):
 @pytest.mark.parametrize(
     ("name", "content", "word"), [("x.png", b"", "empty"), ("x.svg", b"<svg />", "SVG"), ("x", None, "read")]
 )
-def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, scene, tmp_path, name, content, word):
+def test_a_bad_image_ends_it_before_anything_is_sent(run, server, scene, tmp_path, name, content, word):
     bad = tmp_path / name
     if content is not None:
         bad.write_bytes(content)
@@ -129,19 +129,19 @@ def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, scene, tmp_p
     assert server.seen == []
 
 
-def test_too_many_pictures_are_refused(run, server, scene):
-    with pytest.raises(InputError, match="65 pictures"):
+def test_too_many_images_are_refused(run, server, scene):
+    with pytest.raises(InputError, match="65 images"):
         run(*bench(server, *["--image", str(scene)] * 65))
 
 
-def test_a_lane_that_takes_no_pictures_is_refused_before_anything_starts(
+def test_a_lane_that_takes_no_images_is_refused_before_anything_starts(
     run, server, scene, tmp_path, monkeypatch
 ):
     model = ModelSpec(name="words", checkpoint=write_checkpoint(tmp_path / "words", TEXT_ONLY))
     words = LaneSpec(name="words", kind=EngineKind.TRANSFORMERS, model=model)
-    book = LaneBook(models=(model,), lanes=(words,), source=None)
+    registry = LaneRegistry(models=(model,), lanes=(words,), source=None)
     settings = command.context.load()[0]
-    monkeypatch.setattr(command.context, "load", lambda: (settings, book))
+    monkeypatch.setattr(command.context, "load", lambda: (settings, registry))
     with pytest.raises(InputError, match="words: words is a text-only model") as caught:
         run(*bench(server, "--lane", "words", "--image", str(scene)))
     assert caught.value.code == "text-only"

@@ -1,4 +1,4 @@
-"""`chat` from end to end against a scripted server, with and without pictures."""
+"""`chat` from end to end against a scripted server, with and without images."""
 
 import base64
 import json
@@ -60,7 +60,7 @@ def remote(server, *more):
     return ["--endpoint", server.url, "--model", MODEL, *more]
 
 
-def test_a_picture_reaches_the_server_and_the_store(run, server, red):
+def test_an_image_reaches_the_server_and_the_store(run, server, red):
     code, out, _ = run("What colour?", *remote(server), "--image", red, "--image", red, "--json")
     assert code == 0
     told = json.loads(out)
@@ -81,11 +81,11 @@ def test_a_picture_reaches_the_server_and_the_store(run, server, red):
     store = Store(load_settings().database_url)
     turn = store.turn(told["turn_id"])
     store.close()
-    assert [picture.sha256 for picture in turn.pictures] == [one["sha256"]] * 2
-    assert turn.requests[0].picture_count == 2
+    assert [image.sha256 for image in turn.images] == [one["sha256"]] * 2
+    assert turn.requests[0].image_count == 2
 
 
-def test_without_pictures_none_are_told(run, server):
+def test_without_images_none_are_told(run, server):
     code, out, _ = run("Hi", *remote(server), "--json")
     assert (code, json.loads(out)["images"]) == (0, [])
     assert server.seen[0].body["messages"] == [{"role": "user", "content": "Hi"}]
@@ -95,7 +95,7 @@ def test_without_pictures_none_are_told(run, server):
     ("lane", "code", "word"),
     [("words", "text-only", "text-only"), ("llava-tm", "engine-without-vision", "TurboMind")],
 )
-def test_a_lane_that_takes_no_pictures_is_refused_and_the_others_answer(
+def test_a_lane_that_takes_no_images_is_refused_and_the_others_answer(
     run, server, red, monkeypatch, lane, code, word
 ):
     monkeypatch.setattr(EngineManager, "ensure", lambda manager, name: pytest.fail(f"{name} was started"))
@@ -124,7 +124,7 @@ def test_what_the_model_sees_is_told_before_it_is_asked(run, red, monkeypatch):
         ("x", None, "read"),
     ],
 )
-def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, tmp_path, red, name, content, word):
+def test_a_bad_image_ends_it_before_anything_is_sent(run, server, tmp_path, red, name, content, word):
     bad = tmp_path / name
     if content is not None:
         bad.write_bytes(content)
@@ -132,20 +132,20 @@ def test_a_bad_picture_ends_it_before_anything_is_sent(run, server, tmp_path, re
     assert code == 2
     assert word.lower() in err.lower()
     assert server.seen == []
-    assert not any(path.is_file() for path in load_settings().pictures_dir.rglob("*"))
+    assert not any(path.is_file() for path in load_settings().images_dir.rglob("*"))
 
 
-def test_more_pictures_than_a_turn_takes(run, server, red):
+def test_more_images_than_a_turn_takes(run, server, red):
     code, _, err = run("What?", *remote(server), *["--image", red] * 9)
     assert code == 2
-    assert "9 pictures" in err
+    assert "9 images" in err
 
 
 @pytest.mark.parametrize("url", ["foo", "ftp://lab/v1", "http://me:hush@lab/v1"])
 def test_an_endpoint_that_is_no_url_is_wrong_usage(run, url):
     code, _, err = run("Hi", "--endpoint", url)
     assert code == 2
-    assert "--endpoint number 1" in err
+    assert "--endpoint 1" in err
     assert "hush" not in err
 
 

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from core.cli import quantize as command
-from core.config import LaneBook
+from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import ConfigError, InputError
@@ -47,7 +47,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     settings = Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
     demo = ModelSpec(name="demo", checkpoint=str(tmp_path / "demo"))
     monkeypatch.setattr(
-        command.context, "load", lambda: (settings, LaneBook(models=(demo,), lanes=(), source=None))
+        command.context, "load", lambda: (settings, LaneRegistry(models=(demo,), lanes=(), source=None))
     )
     warning = Finding(InputError("It is slow", hint="Wait."), blocking=False)
     monkeypatch.setattr(command, "check", lambda *_: (warning,))

@@ -190,8 +190,8 @@ def test_a_lane_appears_for_weights_that_were_quantised_since(settings, gpu):
 
 
 def test_weights_that_a_lane_loads_already_get_no_second_one(settings):
-    book = load_lanes(settings, gpu=True)
-    awq = Path(book.models[0].awq)
+    registry = load_lanes(settings, gpu=True)
+    awq = Path(registry.models[0].awq)
     awq.mkdir(parents=True)
     (awq / "config.json").write_text("{}")
-    assert load_lanes(settings, gpu=True) == book
+    assert load_lanes(settings, gpu=True) == registry

@@ -47,8 +47,8 @@ def test_a_cpu_that_nothing_is_known_of_computes_in_float32():
 def test_the_default_lane_takes_it(monkeypatch, tmp_path):
     monkeypatch.setattr("core.config.cpu_features", lambda: frozenset({"f16c"}))
     settings = replace(load_settings({"LMDYNO_HOME": str(tmp_path)}), lanes_file=tmp_path / "none.toml")
-    book = load_lanes(settings, gpu=False)
-    assert [book.lane(name).settings.dtype for name in ("hf", "llava-hf", "hf-q4")] == [
+    registry = load_lanes(settings, gpu=False)
+    assert [registry.lane(name).settings.dtype for name in ("hf", "llava-hf", "hf-q4")] == [
         "float16",
         "float16",
         "auto",

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from core.config import LaneBook, demo_model, demo_vision_model, load_lanes
+from core.config import LaneRegistry, demo_model, demo_vision_model, load_lanes
 from core.domain.specs import (
     SETTINGS_OF,
     WEIGHTS_OF,
@@ -28,7 +28,7 @@ def settings(tmp_path):
 
 @pytest.fixture
 def load(settings):
-    def load(text: str) -> LaneBook:
+    def load(text: str) -> LaneRegistry:
         settings.lanes_file.write_text(text, "utf-8")
         return load_lanes(settings, gpu=False)
 
@@ -73,8 +73,8 @@ def test_without_a_file_the_lanes_follow_the_machine(settings, monkeypatch):
     assert gpu.lane("hf").settings.dtype == "float16"
     demo, vision = demo_model(settings), demo_vision_model(settings)
     assert {lane.model for lane in (*cpu.lanes, *gpu.lanes)} == {demo, vision}
-    pictures = [lane for lane in (*cpu.lanes, *gpu.lanes) if lane.model == vision]
-    assert [(lane.name, lane.settings.dtype) for lane in pictures] == [
+    images = [lane for lane in (*cpu.lanes, *gpu.lanes) if lane.model == vision]
+    assert [(lane.name, lane.settings.dtype) for lane in images] == [
         ("llava-hf", "bfloat16"),
         ("llava-hf", "float16"),
         ("llava-pt", "float16"),
@@ -83,8 +83,8 @@ def test_without_a_file_the_lanes_follow_the_machine(settings, monkeypatch):
 
 def test_the_shipped_example_loads_and_shows_every_key():
     example = PROJECT_ROOT / "lanes.example.toml"
-    book = load_lanes(replace(load_settings({}), lanes_file=example), gpu=False)
-    assert {lane.kind for lane in book.lanes} == set(EngineKind)
+    registry = load_lanes(replace(load_settings({}), lanes_file=example), gpu=False)
+    assert {lane.kind for lane in registry.lanes} == set(EngineKind)
     text = example.read_text("utf-8")
     keys = {field.name for field in fields(EngineSettings)} | {"gguf", "awq", "weights", "vision"}
     assert [key for key in keys if f"{key} = " not in text] == []
@@ -97,12 +97,12 @@ def test_every_setting_belongs_to_some_kind():
 
 
 def test_a_lane_takes_its_settings_under_the_engines_own_names(load):
-    book = load(
+    registry = load(
         DEMO + '[lanes.tm]\nengine = "turbomind"\nmodel = "demo"\n'
         "tp = 2\ndevices = [0, 3]\nquant_policy = 8\ncache_max_entry_count = 0.25\n"
         "session_len = 8192\nmax_batch_size = 1\nenable_prefix_caching = true\n"
     )
-    assert book.lane("tm").settings == EngineSettings(
+    assert registry.lane("tm").settings == EngineSettings(
         tp=2,
         devices=(0, 3),
         quant_policy=8,
@@ -114,8 +114,8 @@ def test_a_lane_takes_its_settings_under_the_engines_own_names(load):
 
 
 def test_awq_lanes_load_awq_weights_from_the_models_folder(load, settings):
-    book = load('[models.m]\ncheckpoint = "org/m"\n[lanes.a]\nengine = "awq"\nmodel = "m"\n')
-    lane = book.lane("a")
+    registry = load('[models.m]\ncheckpoint = "org/m"\n[lanes.a]\nengine = "awq"\nmodel = "m"\n')
+    lane = registry.lane("a")
     assert lane.weights is Weights.AWQ
     assert lane.model.path(lane.weights) == str(settings.models_dir / "m-awq")
 
@@ -123,54 +123,54 @@ def test_awq_lanes_load_awq_weights_from_the_models_folder(load, settings):
 def test_a_checkpoint_is_a_path_a_model_of_ours_or_a_hub_id(load, settings, tmp_path):
     (settings.models_dir / "converted").mkdir(parents=True)
     (tmp_path / "beside").mkdir()
-    book = load(
+    registry = load(
         '[models.a]\ncheckpoint = "./not/there/yet"\n[models.b]\ncheckpoint = "converted"\n'
         '[models.c]\ncheckpoint = "org/name"\n[models.d]\ncheckpoint = "beside"\ngguf = "x.gguf"\n'
         '[lanes.hf]\nengine = "transformers"\nmodel = "a"\n'
     )
-    assert [model.checkpoint for model in book.models] == [
+    assert [model.checkpoint for model in registry.models] == [
         str(tmp_path / "not/there/yet"),
         str(settings.models_dir / "converted"),
         "org/name",
         str(tmp_path / "beside"),
     ]
-    assert book.model("d").gguf == str(tmp_path / "x.gguf")
+    assert registry.model("d").gguf == str(tmp_path / "x.gguf")
 
 
 def test_the_interpreter_of_another_environment_stays_a_link(load, tmp_path):
     (tmp_path / "python").symlink_to("/bin/sh")
-    book = load(DEMO + '[lanes.hf]\nengine = "transformers"\nmodel = "demo"\npython = "./python"\n')
-    assert book.lane("hf").settings.python == str(tmp_path / "python")
+    registry = load(DEMO + '[lanes.hf]\nengine = "transformers"\nmodel = "demo"\npython = "./python"\n')
+    assert registry.lane("hf").settings.python == str(tmp_path / "python")
 
 
 def test_an_endpoint_is_a_url_with_the_name_of_a_key(load):
-    book = load(
+    registry = load(
         '[lanes.lab]\nengine = "endpoint"\nurl = "https://lab:8000/v1/"\nmodel = "m"\n'
         'dialect = "lmdeploy"\napi_key = "LAB_KEY"\n'
     )
-    assert book.lane("lab").endpoint == EndpointSpec(
+    assert registry.lane("lab").endpoint == EndpointSpec(
         url="https://lab:8000/v1", model="m", dialect=Dialect.LMDEPLOY, api_key_name="LAB_KEY"
     )
-    assert not book.lane("lab").is_local
+    assert not registry.lane("lab").is_local
 
 
-def test_whether_an_endpoint_takes_pictures_is_not_known_unless_somebody_says(load):
-    book = load("\n".join(EP.replace("lab]", f"{name}]") + line for name, line in ENDPOINTS.items()))
-    assert [lane.endpoint.vision for lane in book.lanes] == [None, True, False]
+def test_whether_an_endpoint_takes_images_is_not_known_unless_somebody_says(load):
+    registry = load("\n".join(EP.replace("lab]", f"{name}]") + line for name, line in ENDPOINTS.items()))
+    assert [lane.endpoint.vision for lane in registry.lanes] == [None, True, False]
 
 
 def test_the_demo_vision_model_can_be_named(load, settings):
-    book = load('[models.v]\ncheckpoint = "demo-vision"\n[lanes.v]\nengine = "pytorch"\nmodel = "v"\n')
-    assert book.model("v") == replace(demo_vision_model(settings), name="v")
+    registry = load('[models.v]\ncheckpoint = "demo-vision"\n[lanes.v]\nengine = "pytorch"\nmodel = "v"\n')
+    assert registry.model("v") == replace(demo_vision_model(settings), name="v")
 
 
 def test_unknown_names_list_those_there_are(settings):
-    book = load_lanes(settings, gpu=False)
+    registry = load_lanes(settings, gpu=False)
     with pytest.raises(ConfigError, match='no lane "hg"') as caught:
-        book.lane("hg")
+        registry.lane("hg")
     assert caught.value.hint == "Available: hf, hf-q4, llava-hf."
     with pytest.raises(ConfigError, match='no model "x"') as caught:
-        book.model("x")
+        registry.model("x")
     assert caught.value.hint == "Available: smollm2-135m-instruct, scenes-llava."
 
 

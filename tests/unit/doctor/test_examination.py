@@ -3,7 +3,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from core.config import LaneBook, load_lanes
+from core.config import LaneRegistry, load_lanes
 from core.doctor import Status, examine
 from core.doctor.probe import EngineStack, TorchFacts
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
@@ -58,9 +58,9 @@ def model(tmp_path):
     return ModelSpec(name="m", checkpoint=str(folder), awq=str(folder))
 
 
-def book(*lanes):
+def registry(*lanes):
     models = {lane.model.name: lane.model for lane in lanes}
-    return LaneBook(models=tuple(models.values()), lanes=lanes, source=None)
+    return LaneRegistry(models=tuple(models.values()), lanes=lanes, source=None)
 
 
 def by_what(diagnosis):
@@ -68,7 +68,7 @@ def by_what(diagnosis):
 
 
 def test_a_gpu_machine_where_everything_fits(settings, model):
-    lanes = book(
+    lanes = registry(
         LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model),
         LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=model),
     )
@@ -91,7 +91,7 @@ def test_a_lane_whose_backend_does_not_load_can_t_run_although_its_files_are_the
             turbomind_problem="libcublas.so.12",
         )
 
-    lanes = book(
+    lanes = registry(
         LaneSpec(name="turbomind", kind=EngineKind.TURBOMIND, model=model),
         LaneSpec(name="pytorch", kind=EngineKind.PYTORCH, model=model),
     )
@@ -104,7 +104,7 @@ def test_a_lane_whose_backend_does_not_load_can_t_run_although_its_files_are_the
 
 def test_gpu_lanes_on_a_machine_without_one_say_what_can_be_done(settings, model):
     trouble = ErrorInfo("no-nvidia-driver", "No NVIDIA driver is installed", "Use the CPU.")
-    lanes = book(
+    lanes = registry(
         LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model),
         LaneSpec(name="awq", kind=EngineKind.AWQ, model=model),
     )
@@ -120,7 +120,7 @@ def test_gpu_lanes_on_a_machine_without_one_say_what_can_be_done(settings, model
 def test_a_machine_on_which_nothing_runs_fails(settings, model):
     diagnosis = examine(
         settings,
-        book(LaneSpec(name="awq", kind=EngineKind.AWQ, model=model)),
+        registry(LaneSpec(name="awq", kind=EngineKind.AWQ, model=model)),
         nvml=StubNvml(),
         probe=fitting,
     )
@@ -136,7 +136,7 @@ def test_every_python_that_a_lane_names_is_asked_once(settings, model):
         return fitting(python)
 
     own = EngineSettings(python="/bin/sh")
-    lanes = book(
+    lanes = registry(
         LaneSpec(name="a", kind=EngineKind.TURBOMIND, model=model, settings=own),
         LaneSpec(name="b", kind=EngineKind.TURBOMIND, model=model, settings=own),
         LaneSpec(name="c", kind=EngineKind.TRANSFORMERS, model=model),
@@ -150,7 +150,7 @@ def test_a_store_that_can_t_be_written_fails_with_the_reason(settings, model, tm
     (tmp_path / "home").write_text("a file where a folder should be")
     diagnosis = examine(
         settings,
-        book(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
+        registry(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
         nvml=StubNvml(),
         probe=fitting,
     )
@@ -172,7 +172,7 @@ def test_a_nearly_full_gpu_is_pointed_out(settings, model):
     full = GpuFacts(index=0, name="H100", total_bytes=80 * GIB, free_bytes=5 * GIB)
     diagnosis = examine(
         settings,
-        book(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
+        registry(LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)),
         nvml=StubNvml((full,)),
         probe=fitting,
     )

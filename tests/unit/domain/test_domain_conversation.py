@@ -1,8 +1,9 @@
 from core.domain.conversation import Exchange, Message, Role, messages_for
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 
 CAT, DOG = (
-    Picture(sha256=char * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=90) for char in "cd"
+    StoredImage(sha256=char * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=90)
+    for char in "cd"
 )
 
 
@@ -28,9 +29,9 @@ def test_a_blank_system_prompt_is_none():
     assert messages_for("A", system="  \n") == (Message(Role.USER, "A"),)
 
 
-def test_pictures_of_earlier_turns_are_sent_again_with_their_prompts():
+def test_images_of_earlier_turns_are_sent_again_with_their_prompts():
     earlier = [Exchange("What is it?", "A cat.", (CAT,)), Exchange("And now?", "", (CAT, DOG))]
-    assert messages_for("Which is bigger?", earlier=earlier, pictures=(DOG,)) == (
+    assert messages_for("Which is bigger?", earlier=earlier, images=(DOG,)) == (
         Message(Role.USER, "What is it?", (CAT,)),
         Message(Role.ASSISTANT, "A cat."),
         Message(Role.USER, "Which is bigger?", (DOG,)),

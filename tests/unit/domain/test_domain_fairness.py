@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from core.domain.conversation import Message, Role
 from core.domain.fairness import after, before
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
@@ -101,17 +101,17 @@ def test_what_a_server_does_not_take_is_flagged():
     assert flag.by_lane == {"a": "top_k was not sent"}
 
 
-def test_pictures_that_only_one_lane_remembers_are_seen():
-    cat = Picture(sha256="c" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=9)
+def test_images_that_only_one_lane_remembers_are_seen():
+    cat = StoredImage(sha256="c" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=9)
     with_cat = replace(record(lane("a")), messages=(Message(Role.USER, "Hi", (cat,)),))
     flags = before([with_cat, record(lane("b"))])
-    assert [flag.text for flag in flags] == ["pictures in the conversation: 1 (a) · 0 (b)"]
+    assert [flag.text for flag in flags] == ["images in the conversation: 1 (a) · 0 (b)"]
 
 
-def test_other_preprocessing_of_the_same_picture_is_seen():
+def test_other_preprocessing_of_the_same_image_is_seen():
     records = [record(lane("a")), record(lane("b"))]
     same, other = "576 tokens at 336 × 336 px", "1,026 tokens at 896 × 448 px"
-    assert before(records, pictures={"a": same, "b": same}) == ()
-    (flag,) = before(records, pictures={"a": same, "b": other})
-    assert flag.text == f"pictures as the model sees them: {same} (a) · {other} (b)"
+    assert before(records, images={"a": same, "b": same}) == ()
+    (flag,) = before(records, images={"a": same, "b": other})
+    assert flag.text == f"images as the model sees them: {same} (a) · {other} (b)"
     assert not flag.intended

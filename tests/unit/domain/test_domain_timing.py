@@ -1,4 +1,4 @@
-"""Each metric against stamps small enough to work out by hand."""
+"""Each metric against timestamps small enough to work out by hand."""
 
 import pytest
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 
 from core.domain.conversation import Role
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.turn_planning import ChatSettings, merge_turns, plan_turn, planned_record
@@ -16,7 +16,7 @@ LANES = tuple(
     for name in ("a", "b", "c", "d", "e", "f", "g")
 )
 
-PICTURE = Picture(sha256="ab" * 32, media_type="image/png", width_px=64, height_px=48, size_bytes=900)
+IMAGE = StoredImage(sha256="ab" * 32, media_type="image/png", width_px=64, height_px=48, size_bytes=900)
 
 
 def settings(*lanes: LaneSpec, **changes) -> ChatSettings:
@@ -110,15 +110,15 @@ def test_merging_leaves_out_what_was_replaced_and_orders_by_time():
     assert merge_turns([third, second], [first]) == (first, third)
 
 
-def test_pictures_go_with_the_prompt_and_stay_in_every_lanes_history():
-    first = answered("1?", "a1", "b1", pictures=(PICTURE,))
+def test_images_go_with_the_prompt_and_stay_in_every_lanes_history():
+    first = answered("1?", "a1", "b1", images=(IMAGE,))
     plan = plan_turn("2?", settings(*LANES[:2]), conversation_id="c", turns=[first])
-    assert plan.pictures == ()
+    assert plan.images == ()
     for request in plan.requests:
-        assert [message.pictures for message in request.messages] == [(PICTURE,), (), ()]
-    assert planned_record(replace(plan, pictures=(PICTURE,))).pictures == (PICTURE,)
+        assert [message.images for message in request.messages] == [(IMAGE,), (), ()]
+    assert planned_record(replace(plan, images=(IMAGE,))).images == (IMAGE,)
 
 
-def test_more_pictures_than_a_turn_takes_are_refused():
-    with pytest.raises(InputError, match="9 pictures are chosen"):
-        plan_turn("1?", settings(LANES[0]), conversation_id="c", turns=[], pictures=(PICTURE,) * 9)
+def test_more_images_than_a_turn_takes_are_refused():
+    with pytest.raises(InputError, match="9 images are chosen"):
+        plan_turn("1?", settings(LANES[0]), conversation_id="c", turns=[], images=(IMAGE,) * 9)

@@ -186,8 +186,8 @@ def test_a_running_servers_own_model_id_is_used():
 
 
 @pytest.fixture
-def pictures(tmp_path) -> list[LaneSpec]:
-    """Lanes for pictures of every kind."""
+def images(tmp_path) -> list[LaneSpec]:
+    """Lanes for images of every kind."""
     llava = ModelSpec(name="llava", checkpoint=write_checkpoint(tmp_path / "llava", LLAVA))
     own = ModelSpec(
         name="own", checkpoint=write_checkpoint(tmp_path / "own", LLAVA, {CHAT_TEMPLATE_FILE: {}})
@@ -203,39 +203,39 @@ def pictures(tmp_path) -> list[LaneSpec]:
     ]
 
 
-def test_lanes_for_pictures_ask_about_a_picture(pictures):
-    for lane in pictures:
+def test_lanes_for_images_ask_about_an_image(images):
+    for lane in images:
         for recipe in recipes(lane, sampling=Sampling(temperature=0.7)):
             if recipe.language == "python":
                 compile(recipe.code, recipe.title, "exec")
-                assert "What is in the picture?" in recipe.code
+                assert "What is in the image?" in recipe.code
                 assert "AutoModelForCausalLM" not in recipe.code
             assert "file://" not in recipe.code
 
 
-def test_llavas_chat_template_is_part_of_every_way(pictures):
-    found = by_title(pictures[0])
+def test_llavas_chat_template_is_part_of_every_way(images):
+    found = by_title(images[0])
     assert "--chat-template llava-v1" in found["API server"].code
     assert "--chat-template llava-v1" in found["Chat in a terminal"].code
     assert "ChatTemplateConfig('llava-v1')" in found["Python pipeline, timed"].code
-    assert "ChatTemplateConfig.from_json('" in by_title(pictures[1])["Python pipeline, timed"].code
-    qwen = "".join(recipe.code for recipe in recipes(pictures[2], sampling=Sampling()))
+    assert "ChatTemplateConfig.from_json('" in by_title(images[1])["Python pipeline, timed"].code
+    qwen = "".join(recipe.code for recipe in recipes(images[2], sampling=Sampling()))
     assert "--chat-template" not in qwen
     assert "ChatTemplateConfig" not in qwen
 
 
-def test_the_curl_recipe_sends_the_picture_itself(pictures, tmp_path):
+def test_the_curl_recipe_sends_the_image_itself(images, tmp_path):
     png = b"\x89PNG" + bytes(range(256)) * 4
-    (tmp_path / "picture.png").write_bytes(png)
-    code = by_title(pictures[0])["curl"].code
+    (tmp_path / "image.png").write_bytes(png)
+    code = by_title(images[0])["curl"].code
     shown = subprocess.run(
         ["bash", "-c", "curl() { cat; }; " + code],
         cwd=tmp_path, capture_output=True, text=True, timeout=20, check=True,
     )  # fmt: skip
-    picture, text = json.loads(shown.stdout)["messages"][0]["content"]
-    sent = picture["image_url"]["url"].removeprefix("data:image/png;base64,")
+    image, text = json.loads(shown.stdout)["messages"][0]["content"]
+    sent = image["image_url"]["url"].removeprefix("data:image/png;base64,")
     assert base64.b64decode(sent) == png
-    assert text == {"type": "text", "text": "What is in the picture?"}
+    assert text == {"type": "text", "text": "What is in the image?"}
 
 
 def test_the_gguf_program_loads_the_packed_file():

@@ -4,8 +4,8 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobRecord, JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.settings import Settings

@@ -58,7 +58,7 @@ def test_an_exported_run_comes_back_with_all_its_facts():
     assert results(back).plan == results(record).plan
 
 
-def test_a_file_without_stamps_is_refused():
+def test_a_file_without_timestamps_is_refused():
     record = a_full_record()
     with pytest.raises(InputError) as refused:
         from_json(to_json(results(record), record, raw=False))

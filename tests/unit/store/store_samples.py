@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 
 from core.domain.conversation import Message, Role
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import (
     Dialect,
@@ -52,7 +52,7 @@ MACHINE = Machine(
     gpus=("H100", "H100"),
     driver="580.1",
 )
-PICTURE = Picture(
+IMAGE = StoredImage(
     sha256="ab" * 32, media_type="image/png", width_px=224, height_px=168, size_bytes=9_000, name="是 x.png"
 )
 QUESTION = Message(Role.USER, "What is the capital of France?")
@@ -122,7 +122,7 @@ def a_full_record(plan: TurnPlan, position: int = 0) -> RequestRecord:
 def full_plan() -> TurnPlan:
     """A plan in which no field has its default."""
     return a_plan(
-        messages=(Message(Role.SYSTEM, "Be short."), replace(QUESTION, pictures=(PICTURE, PICTURE))),
+        messages=(Message(Role.SYSTEM, "Be short."), replace(QUESTION, images=(IMAGE, IMAGE))),
         sampling=Sampling(
             temperature=0.7,
             top_p=0.9,
@@ -134,7 +134,7 @@ def full_plan() -> TurnPlan:
         ),
         mode=Mode.TOGETHER,
         system_prompt="Be short.",
-        pictures=(PICTURE, PICTURE),
+        images=(IMAGE, IMAGE),
         replaces="an-earlier-turn",
         created_at=datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=UTC),
     )

@@ -11,32 +11,32 @@ from core.domain.sampling import Sampling
 from core.domain.timing import Timing
 from core.domain.turns import Mode
 from core.errors import StoreError
-from core.store.columns import Choice, Document, FreeText, Stamps, UtcDateTime, pack, unpack
+from core.store.columns import Choice, Document, FreeText, Timestamps, UtcDateTime, pack, unpack
 
-_stamp = st.integers(min_value=0, max_value=2**62)
+_timestamp = st.integers(min_value=0, max_value=2**62)
 _counts = st.lists(st.integers(min_value=0, max_value=10_000), max_size=20).map(tuple)
 
 
 @given(
     st.builds(
         Timing,
-        sent_ns=_stamp,
-        first_event_ns=st.none() | _stamp,
-        chunk_ns=st.lists(_stamp, max_size=20).map(sorted).map(tuple),
+        sent_ns=_timestamp,
+        first_event_ns=st.none() | _timestamp,
+        chunk_ns=st.lists(_timestamp, max_size=20).map(sorted).map(tuple),
         content_chars=_counts,
         reasoning_chars=_counts,
         chunk_tokens=st.none() | _counts,
         output_tokens=st.none() | st.integers(min_value=0, max_value=10_000),
-        ended_ns=st.none() | _stamp,
+        ended_ns=st.none() | _timestamp,
     )
 )
-def test_stamps_come_back_to_the_nanosecond(timing: Timing) -> None:
+def test_timestamps_come_back_to_the_nanosecond(timing: Timing) -> None:
     assert unpack(pack(timing)) == timing
 
 
-def test_stamps_of_a_long_answer_are_small() -> None:
-    stamps = tuple(10**15 + place * 3_100_007 + place % 97 * 4_001 for place in range(2000))
-    timing = Timing(sent_ns=10**15, chunk_ns=stamps, content_chars=(4,) * 2000, output_tokens=2000)
+def test_timestamps_of_a_long_answer_are_small() -> None:
+    timestamps = tuple(10**15 + place * 3_100_007 + place % 97 * 4_001 for place in range(2000))
+    timing = Timing(sent_ns=10**15, chunk_ns=timestamps, content_chars=(4,) * 2000, output_tokens=2000)
     assert len(pack(timing)) < 6 * 2000
 
 
@@ -96,5 +96,5 @@ def _loaded(kind: TypeEngine, raw: str) -> object:
 
 
 def test_none_stays_none() -> None:
-    for kind in (UtcDateTime(), FreeText(), Choice(Mode), Document(Sampling), Stamps()):
+    for kind in (UtcDateTime(), FreeText(), Choice(Mode), Document(Sampling), Timestamps()):
         assert _stored(kind, None) is None

@@ -10,7 +10,7 @@ from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.bench_runs import BenchRuns
 from core.store.history import History, Purged
-from tests.unit.store.store_samples import HF, MACHINE, PICTURE, REMOTE, a_full_record, a_plan, a_record
+from tests.unit.store.store_samples import HF, IMAGE, MACHINE, REMOTE, a_full_record, a_plan, a_record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -69,14 +69,14 @@ def test_an_entry_tells_what_it_is(store, runs, history):
     )
 
 
-def test_a_turn_with_pictures_is_told_from_one_without_also_when_an_earlier_turn_brought_them(
+def test_a_turn_with_images_is_told_from_one_without_also_when_an_earlier_turn_brought_them(
     store, runs, history
 ):
-    for hour, pictures, talk in ((1, (), "seen"), (2, (PICTURE,), "seen"), (3, (), "seen"), (4, (), "said")):
+    for hour, images, talk in ((1, (), "seen"), (2, (IMAGE,), "seen"), (3, (), "seen"), (4, (), "said")):
         at = NOON + timedelta(hours=hour)
-        store.save_turn(a_plan(pictures=pictures, conversation_id=talk, created_at=at), MACHINE)
+        store.save_turn(a_plan(images=images, conversation_id=talk, created_at=at), MACHINE)
     bench(runs, 5)
-    assert [entry.with_pictures for entry in history.entries()] == [False, False, True, True, False]
+    assert [entry.with_images for entry in history.entries()] == [False, False, True, True, False]
 
 
 def test_a_turns_state_follows_from_its_answers(store, history):

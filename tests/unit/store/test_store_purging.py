@@ -10,7 +10,7 @@ from test_store_bench_runs import RUN
 
 from core.domain.conversation import Message, Role
 from core.domain.history import RunKind
-from core.domain.pictures import named_pictures
+from core.domain.images import named_images
 from core.domain.turns import utc_now
 from core.store import turns as runs
 from core.store.bench_runs import BenchRuns
@@ -18,10 +18,10 @@ from core.store.database import connect
 from core.store.history import History, Purged
 from core.store.location import parse_location
 from core.store.tables import requests
-from tests.unit.store.store_samples import HF, MACHINE, PICTURE, a_plan
+from tests.unit.store.store_samples import HF, IMAGE, MACHINE, a_plan
 
-OTHER = replace(PICTURE, sha256="cd" * 32)
-SEEN = Message(Role.USER, "What is it?", (PICTURE,))
+OTHER = replace(IMAGE, sha256="cd" * 32)
+SEEN = Message(Role.USER, "What is it?", (IMAGE,))
 FOLLOW_UP = (SEEN, Message(Role.ASSISTANT, "A cat."), Message(Role.USER, "Sure?"))
 
 
@@ -69,46 +69,46 @@ def test_messages_go_with_the_last_request_that_was_sent_them(store, history, co
 
 
 def test_nothing_goes_while_nothing_is_purged(store, history, contents):
-    plan = turn(store, SEEN, pictures=(PICTURE,))
+    plan = turn(store, SEEN, images=(IMAGE,))
     history.delete(RunKind.CHAT, [plan.id])
     assert history.purge(utc_now() - timedelta(days=1)) == Purged()
     assert contents() == ["What is it?"]
 
 
-def test_a_picture_goes_with_the_last_record_that_names_it(store, history):
-    first = turn(store, SEEN, pictures=(PICTURE, OTHER))
-    again = turn(store, SEEN, pictures=(PICTURE,), conversation_id="another")
+def test_an_image_goes_with_the_last_record_that_names_it(store, history):
+    first = turn(store, SEEN, images=(IMAGE, OTHER))
+    again = turn(store, SEEN, images=(IMAGE,), conversation_id="another")
     assert purge(history, first) == Purged(1, frozenset({OTHER.sha256}))
-    assert purge(history, again) == Purged(1, frozenset({PICTURE.sha256}))
+    assert purge(history, again) == Purged(1, frozenset({IMAGE.sha256}))
 
 
-def test_a_picture_of_an_earlier_turn_is_kept_for_those_that_were_sent_it_again(store, history):
-    first, second = turn(store, SEEN, pictures=(PICTURE,)), turn(store, *FOLLOW_UP)
-    assert purge(history, first).pictures == frozenset()
-    assert purge(history, second).pictures == {PICTURE.sha256}
+def test_an_image_of_an_earlier_turn_is_kept_for_those_that_were_sent_it_again(store, history):
+    first, second = turn(store, SEEN, images=(IMAGE,)), turn(store, *FOLLOW_UP)
+    assert purge(history, first).images == frozenset()
+    assert purge(history, second).images == {IMAGE.sha256}
 
 
-def test_a_picture_of_a_turn_that_can_be_restored_is_kept(store, history):
-    first, second = turn(store, SEEN, pictures=(PICTURE,)), turn(store, SEEN, pictures=(PICTURE,))
+def test_an_image_of_a_turn_that_can_be_restored_is_kept(store, history):
+    first, second = turn(store, SEEN, images=(IMAGE,)), turn(store, SEEN, images=(IMAGE,))
     history.delete(RunKind.CHAT, [first.id])
     between = utc_now()
     history.delete(RunKind.CHAT, [second.id])
     assert history.purge(between) == Purged(1)
 
 
-def test_a_load_tests_plan_names_pictures_too(store, history, database_url):
+def test_a_load_tests_plan_names_images_too(store, history, database_url):
     load_tests = BenchRuns(database_url)
-    plan = f'{{"pictures": [{{"sha256": "{PICTURE.sha256}"}}]}}'
+    plan = f'{{"images": [{{"sha256": "{IMAGE.sha256}"}}]}}'
     load_tests.save(replace(RUN, id="run1", plan=plan))
     load_tests.close()
-    assert purge(history, turn(store, SEEN, pictures=(PICTURE,))).pictures == frozenset()
+    assert purge(history, turn(store, SEEN, images=(IMAGE,))).images == frozenset()
     history.delete(RunKind.BENCH, ["run1"])
-    assert history.purge(utc_now() + timedelta(seconds=1)) == Purged(1, frozenset({PICTURE.sha256}))
+    assert history.purge(utc_now() + timedelta(seconds=1)) == Purged(1, frozenset({IMAGE.sha256}))
 
 
 def test_hashes_are_found_in_any_text():
-    assert named_pictures([f'"{PICTURE.sha256}", \\"{OTHER.sha256}\\"', "", "ab" * 31]) == {
-        PICTURE.sha256,
+    assert named_images([f'"{IMAGE.sha256}", \\"{OTHER.sha256}\\"', "", "ab" * 31]) == {
+        IMAGE.sha256,
         OTHER.sha256,
     }
 

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import sqlite3
@@ -104,7 +105,7 @@ def test_turns_of_the_first_schema_are_still_there(
 ) -> None:
     scripts = tmp_path / "first"
     with as_file(files("core.store") / "migrations") as original:
-        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[2-9]_*", "__pycache__"))
+        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[2-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
         patched.setattr(schema, "SCRIPTS", str(scripts))
         store = Store(database_url)
@@ -124,12 +125,12 @@ def test_turns_of_the_first_schema_are_still_there(
     history.close()
 
 
-def test_a_turn_stored_before_there_were_pictures_comes_back_without_any(
+def test_a_turn_stored_before_there_were_images_comes_back_without_any(
     sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scripts = tmp_path / "third"
     with as_file(files("core.store") / "migrations") as original:
-        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[4-9]_*", "__pycache__"))
+        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[4-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
         patched.setattr(schema, "SCRIPTS", str(scripts))
         store = Store(sqlite_url)
@@ -155,12 +156,45 @@ def test_a_turn_stored_before_there_were_pictures_comes_back_without_any(
         )
     store = Store(sqlite_url)
     (turn,) = store.conversation("talk")
-    assert (turn.pictures, turn.requests[0].messages, turn.requests[0].text) == ((), (QUESTION,), "Paris")
+    assert (turn.images, turn.requests[0].messages, turn.requests[0].text) == ((), (QUESTION,), "Paris")
     # The same words asked again are the same stored message.
     store.save_turn(plan, None)
     store.close()
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT count(*) FROM messages").fetchone() == (1,)
+
+
+def test_plans_stored_under_the_old_words_are_read_under_the_new_ones(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "sixth"
+    with as_file(files("core.store") / "migrations") as original:
+        shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[7-9]_*", "001*", "__pycache__"))
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "SCRIPTS", str(scripts))
+        store = Store(database_url)
+        store.open()
+        store.close()
+    plan = '{"sharing":"together","workload":{"pictures":[],"path":"say \\"pictures\\": now"}}'
+    engine = connect(parse_location(database_url), lock_timeout_s=5)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO bench_runs (id, created_at, updated_at, state, title, lmdyno, imported, plan) "
+                "VALUES ('r1', '2026-01-01 00:00:00', '2026-01-01 00:00:00', 'done', '', '0.1', false, :plan)"
+            ),
+            {"plan": plan},
+        )
+    store = Store(database_url)
+    store.open()
+    store.close()
+    with engine.begin() as connection:
+        (stored,) = connection.execute(text("SELECT plan FROM bench_runs")).scalars()
+    engine.dispose()
+    assert json.loads(stored) == {
+        "isolation": "together",
+        "workload": {"images": [], "path": 'say "pictures": now'},
+    }
 
 
 @pytest.mark.parametrize(

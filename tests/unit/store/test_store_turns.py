@@ -11,8 +11,8 @@ from core.errors import StoreError
 from core.store.turns import INTERRUPTED, Store
 from tests.unit.store.store_samples import (
     HF,
+    IMAGE,
     MACHINE,
-    PICTURE,
     QUESTION,
     REMOTE,
     a_full_record,
@@ -41,7 +41,7 @@ def test_a_turn_with_every_field_comes_back_as_it_was(store: Store) -> None:
         requests=answers,
         machine=MACHINE,
         replaces=plan.replaces,
-        pictures=plan.pictures,
+        images=plan.images,
     )
 
 
@@ -148,11 +148,11 @@ def test_a_conversation_is_its_turns_oldest_first_with_each_lanes_own_history(st
     assert [request for turn in turns for request in turn.requests] == expected
 
 
-def test_the_same_words_with_other_pictures_are_another_message(store: Store) -> None:
-    other = replace(PICTURE, sha256="cd" * 32)
+def test_the_same_words_with_other_images_are_another_message(store: Store) -> None:
+    other = replace(IMAGE, sha256="cd" * 32)
     plans = [
-        a_plan(HF, conversation_id=str(number), messages=messages_for("What is it?", pictures=pictures))
-        for number, pictures in enumerate([(), (PICTURE,), (other,), (PICTURE, other), (other, PICTURE)])
+        a_plan(HF, conversation_id=str(number), messages=messages_for("What is it?", images=images))
+        for number, images in enumerate([(), (IMAGE,), (other,), (IMAGE, other), (other, IMAGE)])
     ]
     for plan in plans:
         store.save_turn(plan, None)

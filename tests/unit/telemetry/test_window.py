@@ -28,7 +28,7 @@ def engine(name="hf", *, busy=True, used=None, source=MemorySource.PROCESSES, re
     )
 
 
-def test_energy_is_read_off_between_the_samples_around_the_stamps():
+def test_energy_is_read_off_between_the_samples_around_the_timestamps():
     samples = [sample(t, energy_j=1000 + 100 * t) for t in range(6)]
     gpu = window_stats(samples, int(1.5 * S), int(3.25 * S)).gpus[0]
     assert gpu.energy_j == pytest.approx(175.0)

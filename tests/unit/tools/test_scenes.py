@@ -196,8 +196,8 @@ def test_exact_match_forgives_case_punctuation_and_articles():
 
 
 def test_the_gallery_has_the_drawn_scenes_as_they_are_made():
-    ours = tomllib.loads(tables())["pictures"]
-    there = tomllib.loads(GALLERY_TOML.read_text("utf-8"))["pictures"]
+    ours = tomllib.loads(tables())["images"]
+    there = tomllib.loads(GALLERY_TOML.read_text("utf-8"))["images"]
     for name, table in ours.items():
         assert there[name]["questions"] == table["questions"]
         assert (GALLERY_TOML.parent / table["file"]).is_file()

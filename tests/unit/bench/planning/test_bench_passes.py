@@ -3,7 +3,7 @@ from itertools import islice, pairwise
 import pytest
 
 from core.bench.planning.passes import Step, SweepProgress, saturation, steps
-from core.bench.planning.plan import Arrivals, Load, LoadKind, Sharing
+from core.bench.planning.plan import Arrivals, Isolation, Load, LoadKind
 from core.bench.run.load import arrivals
 from core.domain.bench import LoadLevel
 from tests.unit.bench.bench_samples import A, B, a_plan
@@ -24,12 +24,12 @@ def test_lanes_are_compared_level_by_level():
 
 
 def test_with_engines_stopped_each_lane_is_loaded_once_a_repeat():
-    plan = a_plan(A, B, load=Load(concurrencies=(1, 2)), sharing=Sharing.STOPPED, repeats=2)
+    plan = a_plan(A, B, load=Load(concurrencies=(1, 2)), isolation=Isolation.STOPPED, repeats=2)
     assert order(plan) == ["a1", "a2", "b1", "b2", "b1", "b2", "a1", "a2"]
 
 
 def test_together_measures_every_lane_alone_too():
-    assert order(a_plan(A, B, sharing=Sharing.TOGETHER)) == ["a1", "b1", "a+b1"]
+    assert order(a_plan(A, B, isolation=Isolation.TOGETHER)) == ["a1", "b1", "a+b1"]
 
 
 def sweep_of(speeds, repeats=1):

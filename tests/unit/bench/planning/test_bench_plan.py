@@ -6,11 +6,11 @@ from core.bench.planning.estimate import Speed, estimated_s
 from core.bench.planning.plan import (
     Arrivals,
     BenchPlan,
+    Isolation,
     Limits,
     Load,
     LoadKind,
     PromptKind,
-    Sharing,
     Workload,
 )
 from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
@@ -32,7 +32,7 @@ from tests.unit.bench.bench_samples import HF, A, B, a_plan
         {"repeats": 0},
         {"warmup": -1},
         {"load": Load(concurrencies=(1, 8)), "requests": 7},
-        {"lanes": (A,), "sharing": Sharing.TOGETHER},
+        {"lanes": (A,), "isolation": Isolation.TOGETHER},
         {"title": "two\nlines"},
     ],
 )
@@ -70,7 +70,7 @@ def test_a_plan_survives_json():
         load=Load(kind=LoadKind.OPEN, rates_req_per_s=(0.5, 2.0), arrivals=Arrivals.POISSON),
         limits=Limits(ttft_s=0.5),
         workload=Workload(prompts=PromptKind.TEXT, path="/p.txt"),
-        sharing=Sharing.TOGETHER,
+        isolation=Isolation.TOGETHER,
     )
     assert decode(BenchPlan, encode(plan)) == plan
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from core.bench.planning.estimate import Speed
-from core.bench.planning.plan import Arrivals, Load, LoadKind, PromptKind, Sharing, Workload
+from core.bench.planning.plan import Arrivals, Isolation, Load, LoadKind, PromptKind, Workload
 from core.bench.planning.wording import advice, described
 from core.domain.specs import EngineSettings
 from tests.unit.bench.bench_samples import HF, A, B, a_plan, remote
@@ -29,7 +29,7 @@ def test_a_sentence_says_what_differs():
     assert "0.5 requests a second at random (Poisson)" in described(plan)
     assert "the example prompts" in described(plan)
     assert "for 30 s each" in described(plan)
-    sweep = a_plan(A, B, load=Load(kind=LoadKind.SWEEP), sharing=Sharing.TOGETHER)
+    sweep = a_plan(A, B, load=Load(kind=LoadKind.SWEEP), isolation=Isolation.TOGETHER)
     assert described(sweep).endswith("up to 21 passes.")
     assert "first one at a time, then all at once" in described(sweep)
 
@@ -76,4 +76,4 @@ def test_what_the_lanes_do_not_share_is_named():
     assert "may keep a prefix cache" in told(a_plan(A, workload=repeated, **PLENTY))
     assert "prefix cache" not in told(a_plan(GPU, workload=repeated, **PLENTY))
     assert "Without warm-up" in told(a_plan(A, warmup=0, **PLENTY))
-    assert "can't be stopped from here" in told(a_plan(A, remote("c"), sharing=Sharing.STOPPED, **PLENTY))
+    assert "can't be stopped from here" in told(a_plan(A, remote("c"), isolation=Isolation.STOPPED, **PLENTY))

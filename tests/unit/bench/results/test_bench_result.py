@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import Limits, Load, LoadKind, Sharing
+from core.bench.planning.plan import Isolation, Limits, Load, LoadKind
 from core.bench.results.definitions import Tool
 from core.bench.results.points import meets
 from core.bench.results.result import results
@@ -31,7 +31,7 @@ def only_point(record, **options):
     return point
 
 
-def test_the_figures_of_a_point_follow_from_the_stamps():
+def test_the_figures_of_a_point_follow_from_the_timestamps():
     # Four answers of 11 tokens, one after another: each 0.1 s to the first token and 0.1 s for the other ten.
     requests = [timed(number, sent_s=0.2 * number) for number in range(4)]
     point = only_point(a_record(a_plan(A), [a_pass()], requests))
@@ -156,7 +156,7 @@ def test_the_speed_up_is_the_baselines_tpot_over_the_lanes():
 
 
 def test_interference_is_tpot_together_over_tpot_alone():
-    plan = a_plan(A, B, sharing=Sharing.TOGETHER)
+    plan = a_plan(A, B, isolation=Isolation.TOGETHER)
     passes = [a_pass(0, ("a",)), a_pass(1, ("b",)), a_pass(2, ("a", "b"))]
     requests = [timed(n, "a", gap_s=0.01) for n in range(2)]
     requests += [timed(n, "b", pass_number=1, gap_s=0.01) for n in range(2, 4)]

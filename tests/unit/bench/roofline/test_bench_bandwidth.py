@@ -16,8 +16,8 @@ from core.bench.roofline.bandwidth import (
     measured_bandwidth,
     measured_bandwidths,
 )
-from core.bench.roofline.reach import reaches
-from core.cli.bench_tables import reach_text
+from core.bench.roofline.utilisation import utilisations
+from core.cli.bench_tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
 from core.locks import lock_path, try_lock, unlock
@@ -249,12 +249,12 @@ def test_a_lanes_speed_is_held_against_what_was_measured_on_its_gpu():
         torch="2",
         measured_at=datetime(2026, 3, 1, tzinfo=UTC),
     )
-    (reach,) = reaches(results(record), record.passes, {kept.gpu_name: kept}.get)
-    assert reach.decode_tok_per_s == pytest.approx(100)
-    assert (reach.limit.decode_tok_per_s, reach.measured) == (2000, kept)
-    assert reach.share == pytest.approx(0.05)
-    assert "at 5% of what memory bandwidth allows (theory: 2000 tok/s" in reach_text(reach)
-    (by_sheet,) = reaches(results(record), record.passes, lambda _name: None)
+    (utilisation,) = utilisations(results(record), record.passes, {kept.gpu_name: kept}.get)
+    assert utilisation.decode_tok_per_s == pytest.approx(100)
+    assert (utilisation.limit.decode_tok_per_s, utilisation.measured) == (2000, kept)
+    assert utilisation.share == pytest.approx(0.05)
+    assert "at 5% of what memory bandwidth allows (theory: 2000 tok/s" in utilisation_text(utilisation)
+    (by_sheet,) = utilisations(results(record), record.passes, lambda _name: None)
     assert (by_sheet.limit.decode_tok_per_s, by_sheet.measured) == (3350, None)
 
 
@@ -269,11 +269,11 @@ def test_a_lanes_speed_is_held_against_what_was_measured_on_its_gpu():
 )
 def test_without_its_facts_a_lane_has_no_limit(facts):
     record = on_an_h100(facts)
-    assert reaches(results(record), record.passes, lambda _name: None) == ()
+    assert utilisations(results(record), record.passes, lambda _name: None) == ()
 
 
 def test_only_one_request_at_a_time_has_that_limit():
     record = on_an_h100({"device": "cuda:0", "weight_bytes": 10**9})
     busy = [replace(each, level=LoadLevel(concurrency=4)) for each in record.passes]
     record = replace(record, passes=tuple(busy))
-    assert reaches(results(record), record.passes, lambda _name: None) == ()
+    assert utilisations(results(record), record.passes, lambda _name: None) == ()

@@ -14,8 +14,8 @@ from core.bench.run.job import (
 )
 from core.domain.bench import RunState
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobState
+from core.jobs.registry import Jobs
 from core.store.bench_runs import BenchRuns
 from tests.unit.bench.bench_samples import HF, a_plan, remote
 

@@ -19,7 +19,7 @@ def a_pass(requests):
 
 
 def test_streams_that_are_free_together_write_one_request_a_turn_of_the_loop(monkeypatch):
-    # So that whatever arrives meanwhile is stamped before the next one is written.
+    # So that whatever arrives meanwhile is timestamped before the next one is written.
     turns, written_in = count(), []
     turn = next(turns)
 

@@ -1,7 +1,7 @@
 """Whole runs against a server with known timings.
 
-Figures are held against plain arithmetic on the client's own stamps, exactly, and these stamps against the
-server's: never before it, and not long after, since the machine is shared.
+Figures are held against plain arithmetic on the client's own timestamps, exactly, and these timestamps
+against the server's: never before it, and not long after, since the machine is shared.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from statistics import median
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, Limits, Load, LoadKind, Sharing, Workload
+from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, Workload
 from core.bench.results.queueing import QueueTime
 from core.bench.results.result import results
 from core.bench.run import queue_counters
@@ -32,7 +32,7 @@ from tests.unit.bench.bench_stand_ins import Bench
 QUICK = Workload(prompt_tokens=16, output_tokens=1000)
 JITTER_S = (0.001, 0.05, 0.004, 0.03, 0.002, 0.02, 0.06)
 CLOCKS_APART_NS = 5_000_000
-"""Arrivals are stamped by the kernel's wall clock, which may be corrected meanwhile."""
+"""Arrivals are timestamped by the kernel's wall clock, which may be corrected meanwhile."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def asked(server, *, warmup=0):
 
 def answers(starts_and_chunks_ns, **shape):
     return [
-        Answer(chunks_s=[(stamp_ns - start_ns) / NS for stamp_ns in chunk_ns], **shape)
+        Answer(chunks_s=[(timestamp_ns - start_ns) / NS for timestamp_ns in chunk_ns], **shape)
         for start_ns, chunk_ns in starts_and_chunks_ns
     ]
 
@@ -106,7 +106,7 @@ def test_every_figure_is_what_its_definition_says(bench, server, dialect, tokens
     assert len(record.requests) == 5
 
 
-def test_stamps_are_those_of_what_the_server_did(bench, server):
+def test_timestamps_are_those_of_what_the_server_did(bench, server):
     lane = remote("a", server.url, dialect="lmdeploy", chunks=15, first_chunk_s=0.1, gaps_s=JITTER_S)
     record = bench.run(a_plan(lane, workload=QUICK, requests=4, warmup=1))
     requests, seen = measured(record), asked(server, warmup=1)
@@ -285,7 +285,7 @@ def test_every_request_of_a_lane_has_a_prompt_of_its_own_and_lanes_share_them(be
 def test_together_both_lanes_are_busy_until_the_slower_one_has_its_requests(bench, server):
     slow = remote("slow", server.url, chunks=3, first_chunk_s=0.3, interval_s=0.01)
     fast = remote("fast", server.url, chunks=3, first_chunk_s=0.02, interval_s=0.01)
-    plan = a_plan(slow, fast, workload=QUICK, requests=2, warmup=0, sharing=Sharing.TOGETHER)
+    plan = a_plan(slow, fast, workload=QUICK, requests=2, warmup=0, isolation=Isolation.TOGETHER)
     result = results(bench.run(plan))
     counts = {(point.lane, len(point.together)): point.requests.ok for point in result.points}
     assert (counts["slow", 1], counts["fast", 1]) == (2, 2)
@@ -297,7 +297,7 @@ def test_together_both_lanes_are_busy_until_the_slower_one_has_its_requests(benc
 
 def test_with_the_others_stopped_engines_make_way(bench, server):
     lanes = [remote(name, server.url, chunks=2) for name in ("a", "b")]
-    plan = a_plan(*lanes, workload=QUICK, requests=1, warmup=0, sharing=Sharing.STOPPED)
+    plan = a_plan(*lanes, workload=QUICK, requests=1, warmup=0, isolation=Isolation.STOPPED)
     bench.run(plan)
     assert bench.engines.asked == ["stop b", "ready a", "stop a", "ready b"]
 

@@ -49,13 +49,13 @@ def test_one_short_request_with_the_engines_own_key(server):
     assert "stream" not in body
 
 
-def test_an_engine_for_pictures_is_shown_one(server):
-    warm_up(endpoint(server.server_port), timeout_s=5, pictures=True)
+def test_an_engine_for_images_is_shown_one(server):
+    warm_up(endpoint(server.server_port), timeout_s=5, images=True)
     question, shown = (body["messages"][0]["content"] for _, _, body in server.seen)
     assert isinstance(question, str)
-    picture, text = shown
+    part, text = shown
     assert text["type"] == "text"
-    head, _, data = picture["image_url"]["url"].partition(",")
+    head, _, data = part["image_url"]["url"].partition(",")
     assert head == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(data))) as image:
         image.load()

@@ -8,8 +8,8 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
 from core.models.awq.job import check, prepare_demo_awq, quantize, read_provenance
 from core.models.awq.options import AwqOptions
 from core.models.checkpoint import read_checkpoint

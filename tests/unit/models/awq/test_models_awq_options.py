@@ -5,8 +5,8 @@ import pytest
 from core.config.models import demo_model
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.book import Jobs
 from core.jobs.records import JobFolder, JobSpec
+from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
 from core.models.awq.check import Finding
 from core.models.awq.job import awq_folder, prepare_demo_awq, quantize, read_provenance

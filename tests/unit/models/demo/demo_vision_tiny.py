@@ -18,7 +18,7 @@ _SPECIAL = (
     *(f"<unused_{n}>" for n in range(13)),
     "<empty_output>",
 )
-_TEXT = "What color is the red circle? Where is the blue star? How many shapes are there in the picture?"
+_TEXT = "What color is the red circle? Where is the blue star? How many shapes are there in the image?"
 
 
 def write_tiny_text(folder: Path) -> Path:

@@ -136,13 +136,13 @@ def real():
     return loaded, AutoProcessor.from_pretrained(model.checkpoint), model
 
 
-def answers(real, picture, *questions: str) -> list[str]:
-    """Greedy answers to questions in a row about one picture."""
+def answers(real, image, *questions: str) -> list[str]:
+    """Greedy answers to questions in a row about one image."""
     loaded, processor, _ = real
     messages: list[dict] = []
     given = []
     for number, question in enumerate(questions):
-        content = [{"type": "image", "image": picture}] if number == 0 else []
+        content = [{"type": "image", "image": image}] if number == 0 else []
         messages.append({"role": "user", "content": [*content, {"type": "text", "text": question}]})
         inputs = processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
@@ -155,8 +155,8 @@ def answers(real, picture, *questions: str) -> list[str]:
 
 @pytest.mark.engine
 @pytest.mark.timeout(600)
-def test_the_picture_really_reaches_the_model(real):
-    """The same questions, another picture: the answers follow the picture."""
+def test_the_image_really_reaches_the_model(real):
+    """The same questions, another image: the answers follow the image."""
     from scenes.drawing import draw
     from scenes.gallery import scene, shape
 

@@ -25,20 +25,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tests.unit.models.demo.demo_vision_tiny import write_tiny_shipped, write_tiny_text
 
 RNG = random.Random(1)
-PICTURES = [
+IMAGES = [
     draw(random_scene(RNG, Split.TRAIN), width, height)
     for width, height in ((160, 160), (300, 200), (97, 411))
 ]
 
 DIALOGUES = {
-    "one picture": [("user", [0], "What color is the star?")],
+    "one image": [("user", [0], "What color is the star?")],
     "a system prompt and a follow-up": [
         ("system", [], "Answer briefly."),
         ("user", [1], "How many?"),
         ("assistant", [], "3"),
         ("user", [], "Where is it?"),
     ],
-    "two pictures, and another one later": [
+    "two images, and another one later": [
         ("user", [0, 2], "Compare. The two: "),
         ("assistant", [], "red"),
         ("user", [1], "And\nthis? 12"),
@@ -72,11 +72,11 @@ def hf_messages(dialogue):
         {
             "role": role,
             "content": [
-                *({"type": "image", "image": PICTURES[number]} for number in pictures),
+                *({"type": "image", "image": IMAGES[number]} for number in images),
                 {"type": "text", "text": text},
             ],
         }
-        for role, pictures, text in dialogue
+        for role, images, text in dialogue
     ]
 
 
@@ -103,7 +103,7 @@ def test_transformers_loads_every_weight_and_gets_the_logits_of_the_model_in_tra
     assert inputs["input_ids"][0].tolist() == ids
     with torch.no_grad():
         found = loaded.eval()(**inputs).logits[0]
-        features = model.features(torch.from_numpy(np.array(PICTURES[0]))[None])
+        features = model.features(torch.from_numpy(np.array(IMAGES[0]))[None])
         expected = model.logits(model.hidden(torch.tensor([ids]), features))[0]
     assert (found - expected).abs().max() < 1e-2 * expected.abs().max()
 
@@ -166,7 +166,7 @@ def test_lmdeploy_gets_the_same_tokens_and_pixels(tiny, processor, name, templat
     dialogue = DIALOGUES[name]
     expected = hf_inputs(processor, dialogue)
     ids = expected["input_ids"][0].tolist()
-    if not any(pictures for _, pictures, _ in dialogue):
+    if not any(images for _, images, _ in dialogue):
         plain = [{"role": role, "content": text} for role, _, text in dialogue]
         assert Tokenizer(folder).encode(chat_template.messages2prompt(plain)) == ids
         return
@@ -176,17 +176,17 @@ def test_lmdeploy_gets_the_same_tokens_and_pixels(tiny, processor, name, templat
         vision.preprocess(lmdeploy_messages(dialogue)), chat_template, Tokenizer(folder)
     )
     assert prepared["input_ids"] == ids
-    pixels = torch.cat([picture["pixel_values"] for picture in prepared["multimodal"]])
+    pixels = torch.cat([image["pixel_values"] for image in prepared["multimodal"]])
     assert torch.equal(pixels, expected["pixel_values"])
     assert vision.image_token_id == IMAGE_TOKEN_ID
 
 
 def lmdeploy_messages(dialogue):
-    def content(pictures: list[int], text: str):
-        shown = [{"type": "image", "data": PICTURES[number]} for number in pictures]
-        return [*shown, {"type": "text", "text": text}] if pictures else text
+    def content(images: list[int], text: str):
+        shown = [{"type": "image", "data": IMAGES[number]} for number in images]
+        return [*shown, {"type": "text", "text": text}] if images else text
 
-    return [{"role": role, "content": content(pictures, text)} for role, pictures, text in dialogue]
+    return [{"role": role, "content": content(images, text)} for role, images, text in dialogue]
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA"])

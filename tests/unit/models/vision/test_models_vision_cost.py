@@ -1,4 +1,4 @@
-"""The arithmetic of pictures against transformers' own code, and against the context."""
+"""The arithmetic of images against transformers' own code, and against the context."""
 
 import random
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from core.domain.conversation import Exchange, messages_for
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import RequestPlan
 from core.models.vision.context import as_seen, context_tokens, context_use, not_sendable, too_large
@@ -36,7 +36,7 @@ INTERNVL3 = Tiles(tile_width_px=448, tile_height_px=448, min_tiles=1, max_tiles=
         ((28 * 200, 28), (5600, 28, 200 + 2)),
     ],
 )
-def test_qwen_keeps_about_the_pictures_own_size(size, expected):
+def test_qwen_keeps_about_the_images_own_size(size, expected):
     cost = QWEN2_5.cost(*size)
     assert (cost.width_px, cost.height_px, cost.tokens) == expected
 
@@ -46,7 +46,7 @@ def test_qwen_refuses_a_strip():
     assert QWEN2_5.cost(1, 201) is None
 
 
-def test_llava_costs_the_same_for_every_picture():
+def test_llava_costs_the_same_for_every_image():
     clip = FixedSize(width_px=224, height_px=224, patch_size=16)
     assert {clip.cost(*size).tokens for size in [(1, 1), (5000, 10)]} == {14 * 14}
 
@@ -78,7 +78,7 @@ def test_sizes_are_those_of_transformers_own_code():
             assert cost.tokens == processor.get_number_of_image_patches(height, width, {}) // 4 + 2
 
 
-CAT = Picture(sha256="c" * 64, media_type="image/png", width_px=1000, height_px=700, size_bytes=9)
+CAT = StoredImage(sha256="c" * 64, media_type="image/png", width_px=1000, height_px=700, size_bytes=9)
 
 
 def lane(folder, config, files=None, kind=EngineKind.PYTORCH, name="l", **settings):
@@ -97,32 +97,32 @@ def test_the_context_is_the_sessions_or_the_models(tmp_path):
     assert context_tokens(lane(tmp_path, TEXT_ONLY, kind=EngineKind.TRANSFORMERS)) is None
     remote = LaneSpec(name="e", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://h/v1"))
     assert context_tokens(remote) is None
-    assert context_use(remote, messages_for("?", pictures=(CAT,))).left_tokens is None
+    assert context_use(remote, messages_for("?", images=(CAT,))).left_tokens is None
 
 
-def test_pictures_of_the_whole_conversation_count(tmp_path):
+def test_images_of_the_whole_conversation_count(tmp_path):
     spec = lane(tmp_path, LLAVA, LLAVA_FILES, session_len=2000)
-    messages = messages_for("And now?", earlier=[Exchange("?", "A cat.", (CAT, CAT))], pictures=(CAT,))
+    messages = messages_for("And now?", earlier=[Exchange("?", "A cat.", (CAT, CAT))], images=(CAT,))
     use = context_use(spec, messages)
-    assert (use.picture_tokens, use.context_tokens, use.left_tokens) == (1728, 2000, 272)
+    assert (use.image_tokens, use.context_tokens, use.left_tokens) == (1728, 2000, 272)
     assert too_large(spec, messages) is None
     (tight,) = [too_large(lane(tmp_path, LLAVA, LLAVA_FILES, session_len=1728), messages)]
-    assert tight.code == "pictures-too-large"
+    assert tight.code == "images-too-large"
     assert "1,728 tokens" in tight.message
     assert "session_len" in tight.hint
 
 
 def test_an_unknown_cost_refuses_nothing(tmp_path):
     spec = lane(tmp_path, INTERNVL, session_len=8)
-    messages = messages_for("?", pictures=(CAT,))
-    assert context_use(spec, messages).picture_tokens is None
+    messages = messages_for("?", images=(CAT,))
+    assert context_use(spec, messages).image_tokens is None
     assert not_sendable(spec, messages) is None
 
 
-def test_only_pictures_are_refused(tmp_path):
+def test_only_images_are_refused(tmp_path):
     spec = lane(tmp_path, TEXT_ONLY)
     assert not_sendable(spec, messages_for("?")) is None
-    assert not_sendable(spec, messages_for("?", pictures=(CAT,))).code == "text-only"
+    assert not_sendable(spec, messages_for("?", images=(CAT,))).code == "text-only"
     earlier = [Exchange("?", "A cat.", (CAT,))]
     assert not_sendable(spec, messages_for("?", earlier=earlier)).code == "text-only"
 
@@ -133,7 +133,7 @@ def test_what_each_model_sees_is_told_for_the_last_message(tmp_path):
         lane(tmp_path / "b", QWEN, QWEN_FILES, name="qwen"),
         lane(tmp_path / "c", INTERNVL, name="unknown"),
     ]
-    messages = messages_for("?", pictures=(CAT, CAT))
+    messages = messages_for("?", images=(CAT, CAT))
     assert as_seen([RequestPlan(lane=spec, messages=messages) for spec in lanes]) == {
         "llava": "1,152 tokens at 336 × 336 px",
         "qwen": "1,804 tokens at 1008 × 700 px",

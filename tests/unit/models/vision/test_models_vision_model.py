@@ -1,4 +1,4 @@
-"""What a checkpoint's files tell about pictures, and which lanes take them."""
+"""What a checkpoint's files tell about images, and which lanes take them."""
 
 import json
 import os
@@ -186,7 +186,7 @@ class TestChatTemplate:
 
 class TestLanes:
     @pytest.mark.parametrize("kind", [EngineKind.PYTORCH, EngineKind.TRANSFORMERS])
-    def test_lanes_that_take_pictures(self, checkpoint, kind):
+    def test_lanes_that_take_images(self, checkpoint, kind):
         spec = lane(checkpoint(LLAVA, LLAVA_FILES), kind)
         assert (refusal(spec), not_served(spec), is_vision(spec)) == (None, None, True)
 
@@ -233,12 +233,12 @@ def test_the_table_says_what_the_installed_lmdeploy_says():
     home = Path(find_spec("lmdeploy").origin).parent
     turbomind = (home / "turbomind" / "supported_models.py").read_text("utf-8")
     pytorch = (home / "pytorch" / "models" / "module_map.py").read_text("utf-8")
-    takes_pictures = "".join(file.read_text("utf-8") for file in (home / "vl" / "model").glob("*.py"))
+    takes_images = "".join(file.read_text("utf-8") for file in (home / "vl" / "model").glob("*.py"))
     for architecture, kinds in SERVED_BY.items():
         assert (EngineKind.TURBOMIND in kinds) == bool(re.search(rf"\b{architecture}=", turbomind))
         assert (EngineKind.PYTORCH in kinds) == (f"'{architecture}':" in pytorch), architecture
         if EngineKind.PYTORCH in kinds:
-            assert re.search(rf"'{architecture}'|'LlavaNextFor", takes_pictures), architecture
+            assert re.search(rf"'{architecture}'|'LlavaNextFor", takes_images), architecture
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")

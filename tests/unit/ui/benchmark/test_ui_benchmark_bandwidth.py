@@ -15,15 +15,15 @@ measured: list[int] = []
 def script():
     import streamlit as st
 
-    from core.bench.roofline.reach import Reach
     from core.bench.roofline.roofline import roofline
+    from core.bench.roofline.utilisation import BandwidthUtilisation
     from core.ui.benchmark.bandwidth import offer_bandwidth
 
     limit = roofline(10**9, ["H100"])
-    reach = Reach(
+    utilisation = BandwidthUtilisation(
         lane="a", decode_tok_per_s=1.0, n=1, limit=limit, gpu_names=("H100",), measured=st.session_state.known
     )
-    offer_bandwidth([reach], key="b")
+    offer_bandwidth([utilisation], key="b")
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, Limits, Load, LoadKind, PromptKind, Sharing, Workload
+from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, PromptKind, Workload
 from core.bench.planning.presets import Preset, preset_plan
 from core.errors import InputError
 from core.ui.benchmark.form_fields import (
@@ -30,7 +30,7 @@ def test_a_preset_comes_back_from_its_fields(preset):
     "changes",
     [
         {"load": Load(kind=LoadKind.OPEN, rates_req_per_s=(0.1, 2, 1e-5), arrivals=Arrivals.CONSTANT)},
-        {"load": Load(kind=LoadKind.SWEEP, max_concurrency=9), "sharing": Sharing.TOGETHER},
+        {"load": Load(kind=LoadKind.SWEEP, max_concurrency=9), "isolation": Isolation.TOGETHER},
         {"limits": Limits(ttft_s=0.125, e2e_s=1e-4), "title": "mine", "seed": 3, "repeats": 2},
         {"workload": Workload(prompts=PromptKind.EXAMPLES, output_tokens=9, fixed_output=False)},
         {"workload": Workload(prompts=PromptKind.JSONL, path="/kept/a.jsonl")},
@@ -60,7 +60,7 @@ def test_each_field_reaches_the_plan():
         seconds=12.5,
         warmup=0,
         repeats=3,
-        sharing=Sharing.TOGETHER,
+        isolation=Isolation.TOGETHER,
         seed=9,
         limits=OWN_LIMITS,
         own_limits="e2e=3",
@@ -73,11 +73,11 @@ def test_each_field_reaches_the_plan():
     assert (plan.load.rates_req_per_s, plan.load.arrivals) == ((0.5, 2.0), Arrivals.CONSTANT)
     assert (plan.requests, plan.seconds) == (None, 12.5)
     assert (plan.warmup, plan.repeats, plan.seed, plan.title) == (0, 3, 9, "mine")
-    assert (plan.sharing, plan.limits) == (Sharing.TOGETHER, Limits(e2e_s=3))
+    assert (plan.isolation, plan.limits) == (Isolation.TOGETHER, Limits(e2e_s=3))
 
 
 def test_one_lane_alone_shares_with_nobody():
-    assert plan_of(replace(FIELDS, sharing=Sharing.TOGETHER), (A,), None).sharing is Sharing.ISOLATED
+    assert plan_of(replace(FIELDS, isolation=Isolation.TOGETHER), (A,), None).isolation is Isolation.ISOLATED
 
 
 def test_a_file_goes_with_the_other_fields_of_the_workload():

@@ -7,7 +7,7 @@ from core.ui.chat.figures import Standing, standings, summary
 
 
 def record(name: str, *, ttft_ms: int = 50, tpot_ms: int = 10, tokens: int | None = 5) -> RequestRecord:
-    stamps = tuple((ttft_ms + place * tpot_ms) * 1_000_000 for place in range(5))
+    timestamps = tuple((ttft_ms + place * tpot_ms) * 1_000_000 for place in range(5))
     return RequestRecord(
         id=name,
         turn_id="t",
@@ -16,7 +16,7 @@ def record(name: str, *, ttft_ms: int = 50, tpot_ms: int = 10, tokens: int | Non
         phase=Phase.DONE,
         finish_reason=FinishReason.STOP,
         prompt_tokens=1234,
-        timing=Timing(sent_ns=0, chunk_ns=stamps, content_chars=(1,) * 5, output_tokens=tokens),
+        timing=Timing(sent_ns=0, chunk_ns=timestamps, content_chars=(1,) * 5, output_tokens=tokens),
     )
 
 

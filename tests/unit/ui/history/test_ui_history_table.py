@@ -51,9 +51,9 @@ def test_a_row_holds_the_figures_in_the_lanes_order():
     assert row["when"] == NOON
 
 
-def test_a_turn_with_pictures_is_called_so():
-    kinds = [entry(kind=RunKind.CHAT, with_pictures=seen) for seen in (False, True)]
-    assert rows(kinds)["kind"].to_pylist() == ["Turn", "Turn with pictures"]
+def test_a_turn_with_images_is_called_so():
+    kinds = [entry(kind=RunKind.CHAT, with_images=seen) for seen in (False, True)]
+    assert rows(kinds)["kind"].to_pylist() == ["Turn", "Turn with images"]
 
 
 def test_what_is_not_known_yet_is_a_dash():

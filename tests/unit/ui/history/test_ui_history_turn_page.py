@@ -2,14 +2,14 @@ import json
 from dataclasses import replace
 
 from core.domain.conversation import Message, Role
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.turns import Mode, RequestRecord, TurnRecord, utc_now
-from core.ui.chat.room import CHAT, VISION
-from core.ui.history.turn_page import room_of, turn_json
+from core.ui.chat.conversation_page import CHAT, VISION
+from core.ui.history.turn_page import page_of, turn_json
 from tests.unit.bench.bench_samples import HF
 
-PICTURE = Picture(sha256="0" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=99)
+IMAGE = StoredImage(sha256="0" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=99)
 
 
 def a_turn(*messages):
@@ -25,11 +25,11 @@ def a_turn(*messages):
     )
 
 
-def test_a_conversation_with_pictures_goes_on_where_they_are_shown():
+def test_a_conversation_with_images_goes_on_where_they_are_shown():
     question = Message(Role.USER, "What is it?")
-    assert room_of(a_turn(question)) is CHAT
-    earlier = replace(question, pictures=(PICTURE,))
-    assert room_of(a_turn(earlier, Message(Role.ASSISTANT, "A cat."), question)) is VISION
+    assert page_of(a_turn(question)) is CHAT
+    earlier = replace(question, images=(IMAGE,))
+    assert page_of(a_turn(earlier, Message(Role.ASSISTANT, "A cat."), question)) is VISION
 
 
 def test_the_export_has_a_version_and_every_text():

@@ -14,12 +14,12 @@ def lane(name, checkpoint):
     )
 
 
-def test_text_lanes_that_can_run_start_with_the_dashboard_and_lanes_for_pictures_do_not(tmp_path):
+def test_text_lanes_that_can_run_start_with_the_dashboard_and_lanes_for_images_do_not(tmp_path):
     words = lane("words", write_checkpoint(tmp_path / "words", TEXT_ONLY))
-    pictures = lane("pictures", write_checkpoint(tmp_path / "llava", LLAVA))
+    images = lane("images", write_checkpoint(tmp_path / "llava", LLAVA))
     missing = lane("missing", str(tmp_path / "nowhere"))
     remote = LaneSpec(name="r", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://h/v1"))
-    assert autostarted((pictures, remote, missing, words), gpu=False) == (words,)
+    assert autostarted((images, remote, missing, words), gpu=False) == (words,)
 
 
 def test_not_more_start_than_a_page_shows(tmp_path):

@@ -1,0 +1,62 @@
+"""A quiz as it is kept: every request's record; verdicts and scores are derived from them.
+
+A run is a JSON file under `home/quizzes/`, written anew after every question, so that a quiz that was stopped
+keeps what it had.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
+from core.image_quiz.grading import Verdict, is_right
+from core.image_quiz.plan import QuizPlan, QuizQuestion
+from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuizAnswer:
+    """One question with what each lane did, in the plan's order of lanes."""
+
+    question: int
+    """Its place in the plan."""
+    records: tuple[RequestRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuizRun:
+    """A quiz with the questions answered so far."""
+
+    plan: QuizPlan
+    machine: Machine | None = None
+    created_at: datetime = field(default_factory=utc_now)
+    answers: tuple[QuizAnswer, ...] = ()
+    schema_version: int = 1
+
+    @property
+    def graded(self) -> bool:
+        """Whether it is known of any question what would be right."""
+        return any(question.answers for question in self.plan.questions)
+
+
+def verdict(record: RequestRecord, question: QuizQuestion) -> Verdict:
+    if record.finish_reason not in (FinishReason.STOP, FinishReason.LENGTH, None) or record.error:
+        return Verdict.NO_ANSWER
+    if not question.answers:
+        return Verdict.NOT_GRADED
+    return Verdict.RIGHT if is_right(record.text, question.answers) else Verdict.WRONG
+
+
+def save(settings: Settings, run: QuizRun) -> None:
+    """Write the run, in place of an earlier state of it, whole or not at all."""
+    save_outcome(run_file(settings, run.plan.id), run)
+
+
+def load(settings: Settings, quiz_id: str) -> QuizRun | None:
+    """The run so far; None before its first answer. Raises InputError (`bad-record`)."""
+    return load_outcome(QuizRun, run_file(settings, quiz_id))
+
+
+def run_file(settings: Settings, quiz_id: str) -> Path:
+    return outcome_file(settings.home / "quizzes", quiz_id, "quiz")

@@ -1,0 +1,161 @@
+"""PNG and JPEG files without what pixels don't need, so that the decoder never sees the rest.
+
+Text, comments, thumbnails, second images, unknown parts and whatever hangs on behind are dropped before
+Pillow reads the file: that is where files hide bombs (compressed text, a hundred thousand EXIF pieces) and
+people's places and names. Of EXIF only the orientation is read, by `orientation`.
+PNG: W3C Recommendation, third edition, 2025. JPEG: ITU-T T.81 (1992), annex B; T.872 for Adobe's marker.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+
+from core.images.refusals import Refused, animated, damaged
+
+MAX_JPEG_SCANS = 100
+"""Each scan of a progressive JPEG goes over all pixels again, and a few bytes make one: unbounded they keep
+a decoder busy for hours. Encoders write about ten."""
+
+_MAX_PROFILE_BYTES = 2**20
+"""Pillow refuses PNG files whose colour profile is larger; without it they are fine."""
+
+_PNG_GREY, _PNG_COLOUR, _PNG_PALETTE = 0, 2, 3
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"iCCP")
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
+"""A marker that begins a segment: not a stuffed, a fill byte or a restart."""
+_SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
+_APP0, _APP1, _APP2, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+
+
+@dataclass(frozen=True, slots=True)
+class Lean:
+    """A file for the decoder, and the EXIF block that it had ("" if none)."""
+
+    data: bytes
+    exif: bytes = b""
+
+
+def lean_png(data: bytes) -> Lean:
+    """The chunks that make the pixels, checksums verified; raises Refused for animated and broken files."""
+    kept: dict[bytes, bytes] = {}
+    pixels: list[bytes] = []
+    exif, at, name = b"", 8, b""
+    while name != b"IEND":
+        length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        content, checksum = data[at + 8 : at + 8 + length], data[at + 8 + length : at + 12 + length]
+        if len(checksum) < 4:
+            raise damaged("it ends too early")
+        if name == b"acTL" and int.from_bytes(content[:4]) > 1:
+            raise animated()
+        if (name in _PNG_KEPT or name == b"IDAT") and zlib.crc32(name + content) != int.from_bytes(checksum):
+            raise damaged("a checksum in it is wrong")
+        if name == b"IDAT":
+            pixels.append(content)
+        elif name in _PNG_KEPT:
+            kept.setdefault(name, content)
+        elif name == b"eXIf":
+            exif = exif or content
+        at += 12 + length
+    header = kept.get(b"IHDR", b"")
+    if len(header) != 13 or not pixels:
+        raise damaged("it holds no pixels")
+    if header[9] == _PNG_PALETTE and b"PLTE" not in kept:
+        raise damaged("its palette is missing")
+    return Lean(data[:8] + _png_chunks(kept, b"".join(pixels)), exif)
+
+
+def _png_chunks(kept: dict[bytes, bytes], pixels: bytes) -> bytes:
+    header = kept[b"IHDR"]
+    if b"tRNS" in kept:
+        kept[b"tRNS"] = _transparent_in_8_bits(kept[b"tRNS"], depth=header[8], colour_type=header[9])
+    if b"iCCP" in kept and not _is_small_profile(kept[b"iCCP"]):
+        del kept[b"iCCP"]
+    names = [name for name in (b"IHDR", b"iCCP", b"PLTE", b"tRNS") if name in kept]
+    chunks = [(name, kept[name]) for name in names] + [(b"IDAT", pixels), (b"IEND", b"")]
+    return b"".join(
+        len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
+        for name, content in chunks
+    )
+
+
+def _transparent_in_8_bits(samples: bytes, *, depth: int, colour_type: int) -> bytes:
+    """The transparent grey or colour on the scale of the decoded pixels.
+
+    Pillow (seen in 13.0) widens or narrows the pixels to 8 bits, but compares them with the transparent
+    sample as it stands in the file. 16-bit colours next to the transparent one become transparent with it.
+    """
+    values = [int.from_bytes(samples[at : at + 2]) for at in range(0, len(samples) - 1, 2)]
+    if colour_type == _PNG_COLOUR and depth == 16:
+        values = [value >> 8 for value in values]
+    elif colour_type == _PNG_GREY and depth == 16:
+        values = [round(value / 257) for value in values]
+    elif colour_type == _PNG_GREY and depth in (2, 4):
+        values = [min(value * 255 // (2**depth - 1), 255) for value in values]
+    else:
+        return samples
+    return b"".join(value.to_bytes(2) for value in values)
+
+
+def _is_small_profile(chunk: bytes) -> bool:
+    unpacker = zlib.decompressobj()
+    try:
+        unpacker.decompress(chunk[chunk.find(b"\0") + 2 :], _MAX_PROFILE_BYTES)
+    except zlib.error:
+        return False
+    return unpacker.eof
+
+
+def lean_jpeg(data: bytes) -> Lean:
+    """The segments that make the pixels, up to the end of the first image.
+
+    Raises:
+        Refused: `image-damaged` if it has no end, `image-too-complex` for too many scans.
+    """
+    parts, exif, scans, at = [data[:2]], b"", 0, 2
+    while True:
+        marker, at = _next_marker(data, at)
+        if marker == _EOI:
+            return Lean(b"".join([*parts, b"\xff\xd9"]), exif)
+        if marker == _TEM:
+            continue
+        length = int.from_bytes(data[at : at + 2])
+        segment = data[at : at + length]
+        if marker == _SOI or length < 2 or len(segment) < length:
+            raise damaged("it ends too early")
+        at += length
+        if marker == _APP1 and segment[2:8] == b"Exif\0\0":
+            exif = exif or segment[8:]
+        if marker == _SOS:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                raise _too_many_scans()
+            end = _next_marker(data, at)[1] - 2
+            segment, at = segment + data[at:end], end
+        if _makes_pixels(marker, segment):
+            parts += (bytes((0xFF, marker)), segment)
+
+
+def _next_marker(data: bytes, at: int) -> tuple[int, int]:
+    """The next marker and the place behind it."""
+    found = _JPEG_MARKER.search(data, at)
+    if not found:
+        raise damaged("it ends too early")
+    return found[1][0], found.end()
+
+
+def _makes_pixels(marker: int, segment: bytes) -> bool:
+    if marker == _APP0:
+        return segment[2:6] == b"JFIF"
+    if marker == _APP2:
+        return segment[2:14] == b"ICC_PROFILE\0" and len(segment) > 16
+    if marker == _APP14:
+        return segment[2:7] == b"Adobe"
+    return not (0xE0 <= marker <= 0xEF or 0xF0 <= marker <= _COM)
+
+
+def _too_many_scans() -> Refused:
+    return Refused(
+        "image-too-complex",
+        f"has more than {MAX_JPEG_SCANS} scans, which would keep a decoder busy for long.",
+        "Open it in an image program and save it again as JPEG or PNG.",
+    )

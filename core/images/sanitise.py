@@ -1,0 +1,134 @@
+"""The door for images: bytes from anywhere come in, a small set of harmless ones comes out.
+
+What lies in the image store and is sent to engines was decoded and encoded here: its type is PNG or JPEG, its
+pixels are upright 8-bit sRGB, and nothing else of the original file is left in it.
+"""
+
+import hashlib
+import threading
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from core.domain.images import StoredImage
+from core.errors import InputError
+from core.images.containers import Lean, lean_jpeg, lean_png
+from core.images.kinds import Kind, kind_of
+from core.images.names import display_name
+from core.images.orientation import upright
+from core.images.pixels import decoding, encode, open_lazily, to_srgb
+from core.images.refusals import Refused, animated, too_many_pixels
+from core.units import count, gib
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What is taken. Checked from the outside in: bytes, then the header's size, then the pixels."""
+
+    max_bytes: int = 10 * 2**20
+    max_pixels: int = 40_000_000
+    """A WebP of that size takes 0.9 GB of memory while it is converted, other kinds about 0.5 GB."""
+    max_side_px: int = 16_384
+    min_side_px: int = 8
+    """Less shows nothing, and preprocessors stumble over images one or three pixels high."""
+    max_aspect_ratio: int = 50
+    """Preprocessors that scale the shorter side to a fixed size blow up a strip beyond all bounds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedImage:
+    """An image that went through `sanitise`, with its re-encoded bytes."""
+
+    image: StoredImage
+    data: bytes = field(repr=False)
+
+
+_LIMITS = Limits()
+
+# Global in Pillow, which raises from twice this number on, before it sets memory aside. `_check_size` comes
+# a moment later and knows the limits of the call.
+Image.MAX_IMAGE_PIXELS = _LIMITS.max_pixels
+
+_decoder = threading.Lock()
+"""One image at a time: a few large ones at once could take all memory of a machine that serves a model."""
+
+
+def sanitise(data: bytes, *, name: str = "", limits: Limits = _LIMITS) -> CheckedImage:
+    """Check, decode and re-encode an image from an untrusted source. Thread-safe; up to seconds of CPU.
+
+    `name` is only shown, never believed or opened.
+
+    Raises:
+        InputError: it is not taken; the code begins with `image-` and says why.
+    """
+    shown = display_name(name)
+    try:
+        _check_bytes(data, limits)
+        with _decoder:
+            kind = kind_of(data)
+            pixels = _decode(data, kind, limits)
+            encoded, media_type = encode(pixels, kind)
+    except Refused as exc:
+        raise InputError(f"{shown or 'The image'} {exc.problem}", hint=exc.hint, code=exc.code) from exc
+    except MemoryError as exc:
+        raise InputError(
+            f"There is not enough memory to open {shown or 'the image'}.",
+            hint="Make the image smaller, or stop an engine.",
+            code="image-memory",
+        ) from exc
+    image = StoredImage(
+        sha256=hashlib.sha256(encoded).hexdigest(),
+        media_type=media_type,
+        width_px=pixels.width,
+        height_px=pixels.height,
+        size_bytes=len(encoded),
+        name=shown,
+    )
+    return CheckedImage(image=image, data=encoded)
+
+
+def _decode(data: bytes, kind: Kind, limits: Limits) -> Image.Image:
+    lean = _LEAN[kind](data)
+    with decoding(), open_lazily(lean.data, kind) as image:
+        _check_size(image.width, image.height, limits)
+        if getattr(image, "is_animated", False):
+            raise animated()
+        exif = lean.exif or image.info.get("exif", b"")
+        return upright(to_srgb(image), exif)
+
+
+_LEAN = {Kind.PNG: lean_png, Kind.JPEG: lean_jpeg, Kind.WEBP: Lean, Kind.GIF: Lean, Kind.BMP: Lean}
+"""libwebp finds its chunks itself and keeps the others apart; GIF and BMP hold next to nothing else."""
+
+
+def _check_bytes(data: bytes, limits: Limits) -> None:
+    if not data:
+        raise Refused("image-empty", "is empty.", "Choose the file again, or copy it again.")
+    if len(data) > limits.max_bytes:
+        raise Refused(
+            "image-too-large",
+            f"is larger than {gib(limits.max_bytes)}.",
+            "Make it smaller in an image program, or save it as JPEG.",
+        )
+
+
+def _check_size(width_px: int, height_px: int, limits: Limits) -> None:
+    long_px, short_px = max(width_px, height_px), min(width_px, height_px)
+    size = f"{count(width_px)} × {count(height_px)} pixels"
+    if width_px * height_px > limits.max_pixels or long_px > limits.max_side_px:
+        raise too_many_pixels(
+            f"has {size}; the limits are {count(limits.max_pixels)} in all and "
+            f"{count(limits.max_side_px)} a side."
+        )
+    if short_px < limits.min_side_px:
+        raise Refused(
+            "image-too-small",
+            f"has {size}; each side needs at least {limits.min_side_px}.",
+            "Choose an image that shows something.",
+        )
+    if long_px > limits.max_aspect_ratio * short_px:
+        raise Refused(
+            "image-too-narrow",
+            f"has {size}; one side may be at most {limits.max_aspect_ratio} times the other.",
+            "Cut out the part that the question is about.",
+        )

@@ -1,0 +1,76 @@
+"""The images of the benchmark's form: taken in as they are uploaded, and added to its plan."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import streamlit as st
+
+from core.bench.planning.plan import BenchPlan
+from core.bench.workload.images import check_sendable
+from core.domain.images import StoredImage
+from core.domain.turns import ErrorInfo
+from core.errors import InputError, LMDynoError
+from core.images.sanitise import sanitise
+from core.ui.shared import resources
+from core.ui.shared.components import show_error
+from core.ui.shared.image_views import show_images
+
+_ON = "bench_with_images"
+_UPLOAD = "bench_image_upload"
+_IMAGES = "bench_images"
+_PROBLEMS = "bench_image_problems"
+_THUMBNAIL_PX = 64
+
+
+def show(on_change: Callable[[], None]) -> None:
+    """The switch and, where it is on, the images; `on_change` as for the form's other fields."""
+    is_on = st.toggle(
+        "An image with each request",
+        key=_ON,
+        on_change=on_change,
+        persist_state="session",
+        help="In turn, before the text, and each time with noise of its own in a corner, so that no engine "
+        "can answer from an image that it has seen. TTFT then includes what the engine does with it.",
+    )
+    if not is_on:
+        return
+    st.file_uploader("Images", accept_multiple_files=True, key=_UPLOAD, on_change=_take)
+    for problem in st.session_state.get(_PROBLEMS, ()):
+        show_error(problem)
+    show_images(_images(), width_px=_THUMBNAIL_PX)
+
+
+def added(plan: BenchPlan) -> BenchPlan:
+    """The plan with the images that are to go with its requests.
+
+    Raises InputError if there are none yet, too many, or a lane that can't be sent them.
+    """
+    if not st.session_state.get(_ON):
+        return plan
+    if not _images():
+        raise InputError("There is no image yet", hint="Upload one or more, or switch images off.")
+    plan = replace(plan, workload=replace(plan.workload, images=_images()))
+    check_sendable(plan)
+    return plan
+
+
+def start_with(images: tuple[StoredImage, ...]) -> None:
+    """Have the form hold those of the images that are still there; without any the switch is off."""
+    there = tuple(each for each in images if resources.image_store().thumbnail(each, _THUMBNAIL_PX))
+    st.session_state[_ON], st.session_state[_IMAGES] = bool(there), there
+
+
+def _images() -> tuple[StoredImage, ...]:
+    images: tuple[StoredImage, ...] = st.session_state.get(_IMAGES, ())
+    return images
+
+
+def _take() -> None:
+    """All that is uploaded; what can't be used becomes a problem, and the others stay."""
+    images, problems = [], []
+    for file in st.session_state[_UPLOAD]:
+        try:
+            images.append(resources.image_store().put(sanitise(file.getvalue(), name=file.name)))
+        except LMDynoError as error:
+            problems.append(ErrorInfo.of(error))
+    st.session_state[_IMAGES], st.session_state[_PROBLEMS] = tuple(images), tuple(problems)

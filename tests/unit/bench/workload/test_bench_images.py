@@ -1,0 +1,290 @@
+"""Images as a workload: who can be sent them, which one a request gets, and what is said of the results."""
+
+import asyncio
+import base64
+import json
+import threading
+from dataclasses import replace
+
+import pytest
+
+from core.bench.planning.plan import Load, LoadKind, PromptKind, Workload
+from core.bench.planning.wording import advice, described
+from core.bench.results.comparison import compare
+from core.bench.results.result import results
+from core.bench.run.job import start_bench
+from core.bench.workload.bodies import Bodies
+from core.bench.workload.images import ImagePrompts, RequestImages, check_sendable, image_tokens
+from core.bench.workload.prompts import ListedPrompts, SyntheticPrompts
+from core.charts.load import conditions, latency_chart
+from core.codec import decode, encode
+from core.domain.bench import LaneFacts
+from core.domain.conversation import Message, Role
+from core.domain.images import StoredImage
+from core.domain.sampling import Sampling
+from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec, ModelSpec
+from core.errors import InputError
+from core.images.gallery import gallery
+from core.images.sanitise import sanitise
+from core.reports.run_json import from_json, to_json
+from tests.unit.bench.bench_samples import A, B, a_pass, a_plan, a_record, a_request
+from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
+
+CAT, COFFEE = (
+    sanitise(each.path.read_bytes(), name=each.path.name)
+    for each in gallery()
+    if each.path.name in ("cat.jpg", "coffee.jpg")
+)
+BYTES = {checked.image.sha256: checked.data for checked in (CAT, COFFEE)}
+ENDPOINT = Endpoint(url="http://gpu:1/v1", model="m", dialect=Dialect.GENERIC)
+COLORS = {"a": "#000001", "b": "#000002"}
+
+
+def with_images(*images, vary=True, **changes):
+    shown = images or (CAT.image, COFFEE.image)
+    return Workload(prompt_tokens=32, output_tokens=11, images=shown, vary_images=vary, **changes)
+
+
+def request_images(workload):
+    return RequestImages(a_plan(A, workload=workload), lambda image: BYTES[image.sha256])
+
+
+def some_prompts():
+    return SyntheticPrompts(["one", "two", "three"], 12, label="12 words", seed=0, run_id="r")
+
+
+def sent(prompts, number):
+    return json.loads(prompts.body(ENDPOINT, Sampling(max_tokens=5), number))["messages"]
+
+
+def image_in(message):
+    head, _, data = message["content"][0]["image_url"]["url"].partition(";base64,")
+    return head, base64.b64decode(data)
+
+
+def a_lane(folder, kind, config, files=None):
+    model = ModelSpec(name=folder.name, checkpoint=write_checkpoint(folder, config, files))
+    return LaneSpec(name=f"{folder.name}-lane", kind=kind, model=model)
+
+
+def big(size_bytes):
+    return replace(CAT.image, size_bytes=size_bytes)
+
+
+def test_every_request_has_an_image_of_its_own_and_its_own_text():
+    prompts = ImagePrompts(some_prompts(), request_images(with_images()))
+    bodies = [sent(prompts, number)[-1] for number in range(8)]
+    versions = [image_in(message) for message in bodies]
+    assert {head for head, _ in versions} == {"data:image/jpeg"}
+    assert len({data for _, data in versions}) == 8
+    assert len({message["content"][-1]["text"] for message in bodies}) == 8
+    widths = [sanitise(data).image.width_px for _, data in versions]
+    assert widths == [CAT.image.width_px, COFFEE.image.width_px] * 4
+
+
+def test_the_same_images_are_sent_as_they_are():
+    prompts = ImagePrompts(some_prompts(), request_images(with_images(vary=False)))
+    assert [image_in(sent(prompts, number)[-1])[1] for number in range(3)] == [
+        CAT.data,
+        COFFEE.data,
+        CAT.data,
+    ]
+
+
+def test_another_run_sends_other_versions_and_the_same_run_the_same():
+    plan = a_plan(A, workload=with_images(CAT.image))
+    one, again = (RequestImages(plan, lambda image: BYTES[image.sha256]) for _ in range(2))
+    other = request_images(plan.workload)
+    assert one.url(5) == again.url(5)
+    assert one.url(5) != other.url(5)
+
+
+def test_the_image_goes_to_what_the_user_said_last():
+    said = (
+        Message(Role.SYSTEM, "Be brief."),
+        Message(Role.USER, "Hi"),
+        Message(Role.ASSISTANT, "Hello"),
+        Message(Role.USER, "What is it?"),
+    )
+    prompts = ImagePrompts(ListedPrompts([said], "a.jsonl"), request_images(with_images(CAT.image)))
+    assert [message.images for message in prompts.messages(3)] == [(), (), (), (CAT.image,)]
+    assert [type(message["content"]) for message in sent(prompts, 3)] == [str, str, str, list]
+    assert prompts.label == "1 prompts of a.jsonl, in their order; an image with each request"
+
+
+def test_a_body_is_made_ahead_in_order_and_no_further_than_planned():
+    made = []
+
+    def make(number):
+        made.append((number, threading.current_thread().name))
+        return b"%d" % number
+
+    async def use():
+        bodies = Bodies(make, 10, planned=3, body_bytes=10)
+        await bodies.ready()
+        ahead = len(made)
+        taken = await asyncio.gather(*(bodies.take() for _ in range(4)))
+        return ahead, taken
+
+    assert asyncio.run(use()) == (3, [b"10", b"11", b"12", b"13"])
+    assert [number for number, _ in made] == [10, 11, 12, 13]
+    assert all(thread.startswith("bench-bodies") for _, thread in made)
+
+
+def test_large_bodies_are_kept_in_small_numbers():
+    made = []
+
+    async def use():
+        bodies = Bodies(lambda number: made.append(number) or b"", 0, planned=None, body_bytes=2**26)
+        await bodies.ready()
+        before = len(made)
+        await bodies.take()
+        await bodies.ready()
+        return before, len(made)
+
+    assert asyncio.run(use()) == (2, 3)
+
+
+def test_what_goes_wrong_in_the_thread_reaches_who_asks():
+    def make(number):
+        raise MemoryError
+
+    async def use():
+        await Bodies(make, 0, planned=1, body_bytes=1).take()
+
+    with pytest.raises(MemoryError):
+        asyncio.run(use())
+
+
+def test_lanes_that_take_no_images_are_refused(tmp_path, settings):
+    words = a_lane(tmp_path / "words", EngineKind.TRANSFORMERS, TEXT_ONLY)
+    turbomind = a_lane(tmp_path / "llava", EngineKind.TURBOMIND, LLAVA, LLAVA_FILES)
+    blind = replace(A, endpoint=replace(A.endpoint, vision=False))
+    for lane, code in ((words, "text-only"), (turbomind, "engine-without-vision"), (blind, "text-only")):
+        plan = a_plan(B, lane, workload=with_images())
+        with pytest.raises(InputError, match=f"^{lane.name}: ") as caught:
+            check_sendable(plan)
+        assert caught.value.code == code
+        with pytest.raises(InputError):
+            start_bench(settings, plan, gpu=False)
+        check_sendable(a_plan(B, lane))
+
+
+def test_an_image_that_does_not_fit_the_context_is_refused(tmp_path):
+    config = LLAVA | {"text_config": LLAVA["text_config"] | {"max_position_embeddings": 512}}
+    lane = a_lane(tmp_path / "short", EngineKind.TRANSFORMERS, config, LLAVA_FILES)
+    with pytest.raises(InputError, match="576 tokens") as caught:
+        check_sendable(a_plan(lane, workload=with_images()))
+    assert caught.value.code == "images-too-large"
+
+
+def test_what_an_image_costs_is_a_mean_and_unknown_for_endpoints(tmp_path):
+    lane = a_lane(tmp_path / "llava", EngineKind.PYTORCH, LLAVA, LLAVA_FILES)
+    assert image_tokens(lane, (CAT.image, COFFEE.image)) == 576
+    assert image_tokens(lane, ()) is None
+    assert image_tokens(A, (CAT.image,)) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: with_images(*[CAT.image] * 65),
+        lambda: with_images(*[big(2**26)] * 5),
+        lambda: a_plan(A, workload=with_images(big(2**25)), load=Load(concurrencies=(65,)), requests=65),
+        lambda: a_plan(
+            A, workload=with_images(big(2**25)), load=Load(kind=LoadKind.SWEEP, max_concurrency=128)
+        ),
+    ],
+)
+def test_more_than_the_memory_should_hold_is_refused(make):
+    with pytest.raises(InputError):
+        make()
+
+
+def test_64_streams_of_a_megabyte_are_fine():
+    a_plan(A, workload=with_images(big(2**20)), load=Load(concurrencies=(64,)), requests=64)
+
+
+def test_a_plan_with_images_is_said_so():
+    plan = a_plan(A, workload=with_images())
+    assert plan.label == "closed load with images, a"
+    assert (
+        "made-up prompts of 32 tokens, one of 2 images with each request, and answers of exactly"
+        in described(plan)
+    )
+    assert "image" not in " ".join(advice(plan, gpu=True))
+    repeated = a_plan(A, workload=with_images(vary=False))
+    assert any("an image seen before" in line for line in advice(repeated, gpu=True))
+    examples = a_plan(A, workload=with_images(CAT.image, prompts=PromptKind.EXAMPLES))
+    assert "the example prompts, an image with each request, and" in described(examples)
+
+
+def test_a_plan_written_before_there_were_images_is_read():
+    plan = json.loads(encode(a_plan(A)))
+    del plan["workload"]["images"], plan["workload"]["vary_images"]
+    assert decode(type(a_plan(A)), json.dumps(plan)).workload.images == ()
+
+
+def a_result(workload, *, tokens=None):
+    record = a_record(a_plan(A, workload=workload), [a_pass()], [a_request(number) for number in range(3)])
+    lanes = (LaneFacts(lane=A, image_tokens=tokens),)
+    return replace(record, run=replace(record.run, lanes=lanes))
+
+
+def test_results_with_images_say_so_everywhere():
+    record = a_result(with_images(), tokens=30.0)
+    result = results(record)
+    (point,) = result.points
+    assert (point.images_per_request, point.image_tokens) == (1, 30.0)
+    assert any("it is 30 of the prompt's tokens on average: TTFT includes" in note for note in point.notes)
+    assert conditions(result).endswith("with images")
+    figure = latency_chart(result, "TTFT", COLORS)
+    assert "with images" in figure.layout.title.subtitle.text
+    assert "noise of its own" in figure.data[-1].customdata[0]
+    document = json.loads(to_json(result, record, raw=True))
+    assert (document["points"][0]["images_per_request"], document["points"][0]["image_tokens"]) == (1, 30)
+    assert [each["sha256"] for each in document["plan"]["workload"]["images"]] == [
+        CAT.image.sha256,
+        COFFEE.image.sha256,
+    ]
+
+
+def test_results_without_images_don_t_mention_them():
+    result = results(a_result(Workload()))
+    assert result.points[0].images_per_request == 0
+    assert "image" not in " ".join(result.points[0].notes) + conditions(result)
+
+
+def test_an_exported_run_comes_back_without_the_files():
+    record = a_result(with_images(), tokens=30.0)
+    back = from_json(to_json(results(record), record, raw=True))
+    assert results(back).plan.workload.images == (CAT.image, COFFEE.image)
+    assert results(back).points == results(record).points
+
+
+def warnings(*workloads):
+    return " ".join(compare([results(a_result(workload)) for workload in workloads]).warnings)
+
+
+def test_runs_with_other_images_are_not_the_same_workload():
+    both, cat = with_images(), with_images(CAT.image)
+    assert "The images differ" in warnings(both, cat)
+    assert "The images differ" in warnings(cat, with_images(CAT.image, vary=False))
+    text = Workload(prompt_tokens=32, output_tokens=11)
+    assert "not all runs have any" in warnings(text, cat)
+    assert "prompts or output lengths" not in warnings(text, cat)
+    renamed = with_images(replace(CAT.image, name="other.jpg"))
+    comparison = compare([results(a_result(cat)), results(a_result(renamed))])
+    assert (comparison.warnings, comparison.settings) == ((), ())
+
+
+def test_a_lane_spec_of_a_remote_vision_model_is_sendable():
+    seeing = LaneSpec(
+        name="v", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://gpu:1/v1", vision=True)
+    )
+    check_sendable(a_plan(seeing, workload=with_images()))
+
+
+def test_an_image_is_a_hash_and_sizes_in_the_plan():
+    plan = json.loads(encode(a_plan(A, workload=with_images(CAT.image))))
+    assert decode(StoredImage, json.dumps(plan["workload"]["images"][0])) == CAT.image

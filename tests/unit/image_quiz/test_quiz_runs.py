@@ -1,0 +1,107 @@
+"""Quizzes as jobs: their own process, a scripted server as the lanes' engines."""
+
+import json
+import time
+
+import pytest
+
+from core.errors import InputError
+from core.image_quiz.job import JOB_KIND, start_quiz
+from core.image_quiz.results import load, run_file
+from core.image_quiz.scores import scores
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
+from core.jobs.records import JobState
+from core.jobs.registry import Jobs
+from core.settings import Settings
+from tests import scripted_server
+from tests.unit.image_quiz.quiz_samples import lane, plan, png, question
+
+END_S = 60
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with scripted_server.running() as running:
+        yield running
+
+
+@pytest.fixture
+def image(settings):
+    return ImageStore(settings.images_dir).put(sanitise(png(), name="red.png"))
+
+
+def saying(server, name, text, **scenario):
+    return lane(name, server.url, json.dumps({"text": text, **scenario}))
+
+
+def test_a_quiz_asks_every_lane_with_the_image_and_keeps_every_record(settings, server, image):
+    before = len(server.seen)
+    quiz = plan(
+        question("Which colour?", "red", image=image),
+        question("How many?", "1", image=image),
+        lanes=(
+            saying(server, "good", "One red square."),
+            saying(server, "poor", "blue"),
+            saying(server, "broken", "", status=500, error="out of order"),
+        ),
+    )
+    status = Jobs(settings).wait(start_quiz(settings, quiz), END_S)
+    assert status.state is JobState.DONE, status.record.error
+    run = load(settings, quiz.id)
+    found = {score.lane: (score.right, score.wrong, score.no_answer) for score in scores(run)}
+    assert found == {"good": (2, 0, 0), "poor": (0, 2, 0), "broken": (0, 0, 2)}
+    assert scores(run)[0].ttft_p50_s > 0
+    assert run.machine is not None
+    asked = [seen.body["messages"] for seen in server.seen[before:]]
+    assert len(asked) == 6
+    for messages in asked:
+        (message,) = messages
+        url = next(part["image_url"]["url"] for part in message["content"] if part["type"] == "image_url")
+        assert url == ImageStore(settings.images_dir).data_url(image)
+
+
+def test_a_quiz_for_a_lane_that_takes_no_images_is_not_started(settings, image):
+    with pytest.raises(InputError, match="blind: "):
+        start_quiz(settings, plan(question("?", image=image), lanes=(lane("blind", vision=False),)))
+    assert not Jobs(settings).statuses(JOB_KIND)
+
+
+def test_a_stopped_quiz_keeps_what_was_answered(settings, server, image):
+    lanes = (saying(server, "slow", "red " * 10, interval_s=0.05),)
+    quiz = plan(*[question("Which colour?", "red", image=image)] * 40, lanes=lanes)
+    started = start_quiz(settings, quiz)
+    deadline = time.monotonic() + END_S
+    while (run := load(settings, quiz.id)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(InputError, match="already"):
+        start_quiz(settings, plan(question("?", image=image), lanes=lanes))
+    Jobs(settings).cancel(started)
+    status = Jobs(settings).wait(started, END_S)
+    run = load(settings, quiz.id)
+    assert status.state is JobState.CANCELLED
+    assert 1 <= len(run.answers) < 40
+    assert all(record.finish_reason == "stop" for answer in run.answers for record in answer.records)
+    assert [s.state for s in Jobs(settings).statuses(JOB_KIND)] == [JobState.CANCELLED]
+
+
+def test_the_wait_for_the_first_answer_is_not_told_as_the_start_of_engines(settings, server, image):
+    lanes = (lane("silent", server.url, "hang"),)
+    started = start_quiz(settings, plan(question("?", image=image), lanes=lanes))
+    deadline = time.monotonic() + END_S
+    while (stage := Jobs(settings).status(started).record.stage) != "asking the first question":
+        assert time.monotonic() < deadline, stage
+        time.sleep(0.05)
+    Jobs(settings).cancel(started)
+    assert Jobs(settings).wait(started, END_S).state is JobState.CANCELLED
+
+
+def test_a_quiz_that_is_not_there_is_none_and_a_path_is_no_quiz(settings):
+    assert load(settings, "0123abcd") is None
+    with pytest.raises(InputError, match="no quiz"):
+        run_file(settings, "../lmdyno")
