@@ -13,6 +13,7 @@ from pathlib import Path
 from core.domain.specs import LaneSpec
 from core.engines.launch.placement import CPU, GpuView, Need, Place, choose, visible, wants_gpu
 from core.engines.registry import Registry
+from core.i18n import N_, Text
 from core.locks import lock_path, try_lock, unlock
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
@@ -35,7 +36,7 @@ class Devices:
 
     @contextmanager
     def reserved(
-        self, lane: LaneSpec, need: Need, *, needs_gpu: bool, while_waiting: Callable[[str], None]
+        self, lane: LaneSpec, need: Need, *, needs_gpu: bool, while_waiting: Callable[[Text], None]
     ) -> Iterator[Place]:
         """The lane's devices, locked against other loads until the block ends.
 
@@ -57,7 +58,7 @@ class Devices:
                     for descriptor in held:
                         unlock(descriptor)
             where = place.label if place else ", ".join(f"cuda:{index}" for index in busy)
-            while_waiting(f"waiting for {where}: another engine is loading there")
+            while_waiting(N_("Waiting for {device}: another engine is loading", device=where))
             time.sleep(_POLL_S)
 
     def free_bytes(self, place: Place) -> int | None:

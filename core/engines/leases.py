@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import EngineBusy
+from core.i18n import N_
 from core.locks import lock_path, try_lock, unlock
 from core.settings import Settings
 
@@ -26,8 +27,8 @@ def lease(settings: Settings, lane_name: str) -> Iterator[None]:
     descriptor = try_lock(_path(settings, lane_name), shared=True, patience_s=_PATIENCE_S)
     if descriptor is None:
         raise EngineBusy(
-            f"The engine of {lane_name} is being stopped",
-            hint="Wait until it has ended, then start it again.",
+            N_("The engine of {lane} is stopping.", lane=lane_name),
+            hint=N_("Wait until it has stopped, then start it again."),
             code="engine-stopping",
         )
     try:
@@ -42,8 +43,8 @@ def sole_use(settings: Settings, lane_name: str) -> Iterator[None]:
     descriptor = try_lock(_path(settings, lane_name), patience_s=_PATIENCE_S)
     if descriptor is None:
         raise EngineBusy(
-            f"{lane_name} is answering a request",
-            hint="Wait for the answer or stop it, then try again; or force the engine to stop.",
+            N_("{lane} is answering a request.", lane=lane_name),
+            hint=N_("Wait for the answer or stop it, then try again. Or force the engine to stop."),
         )
     try:
         yield

@@ -20,6 +20,7 @@ from core.engines.launch.placement import GpuView
 from core.engines.launch.table import HOST, LAUNCH_TABLE, LaunchRow
 from core.engines.leases import in_use, sole_use
 from core.engines.log.file import log_path, tail
+from core.engines.log.stages import STARTING
 from core.engines.monitor import Monitor
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.resolve import error_of, observed, same_engine
@@ -27,6 +28,7 @@ from core.engines.startup import Startup, Surroundings
 from core.engines.status import EngineStatus
 from core.engines.supervisor import TERM_GRACE_S, Target
 from core.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
+from core.i18n import N_
 from core.settings import Settings
 from core.telemetry.processes import this_process
 from core.units import duration
@@ -131,8 +133,13 @@ class EngineManager:
                 on_progress(now)
             if time.monotonic() >= deadline:
                 raise EngineTimeout(
-                    f"{name} is not ready after {duration(timeout_s)}: {now.stage or 'starting'}",
-                    hint="It goes on starting; look again later.",
+                    N_(
+                        "{lane} isn't ready after {time}: {stage}",
+                        lane=name,
+                        time=duration(timeout_s),
+                        stage=now.stage or STARTING,
+                    ),
+                    hint=N_("It keeps starting. Check again later."),
                     code="engine-not-ready",
                 )
             time.sleep(_PROGRESS_S)
@@ -141,7 +148,9 @@ class EngineManager:
         if now.error is not None:
             raise error_of(now.error)
         raise EngineError(
-            f"The engine of {name} is {now.state}", hint="Start it again.", code="engine-not-running"
+            N_("The engine of {lane} isn't running.", lane=name),
+            hint=N_("Start it again."),
+            code="engine-not-running",
         )
 
     def stop(self, name: str, *, force: bool = False) -> None:
@@ -208,7 +217,10 @@ class EngineManager:
         if lane := self._lanes.get(name):
             return lane
         raise ConfigError(
-            f'There is no lane "{name}"', hint=f"There are: {', '.join(self._lanes) or 'none'}."
+            N_('There is no lane "{name}".', name=name),
+            hint=N_("Available: {names}.", names=", ".join(self._lanes))
+            if self._lanes
+            else N_("None are available."),
         )
 
     def _first_entry(self, lane: LaneSpec) -> EngineEntry:
@@ -229,10 +241,18 @@ class EngineManager:
         if entry is None or not _is_up(entry):
             return
         if entry.owner is None or (entry.owner != self._me and entry.owner.alive):
-            whose = "until it is stopped" if entry.owner is None else "for another LMDyno process"
+            if entry.owner is None:
+                message = N_(
+                    "The engine of {lane} is already running with different settings.", lane=entry.name
+                )
+            else:
+                message = N_(
+                    "Another LMDyno process runs the engine of {lane} with different settings.",
+                    lane=entry.name,
+                )
             raise EngineBusy(
-                f"The engine of {entry.name} runs {whose}, with other settings",
-                hint=f"Stop it first: `python -m core engines stop {entry.name}`.",
+                message,
+                hint=N_("Stop it first: `lmdyno engines stop {lane}`.", lane=entry.name),
                 code="engine-settings-differ",
             )
         with sole_use(self._settings, entry.name):

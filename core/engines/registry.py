@@ -18,6 +18,7 @@ from core.codec import decode, encode
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError
+from core.i18n import Text
 from core.locks import lock_path, locked
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
@@ -52,7 +53,7 @@ class EngineEntry:
     port: int | None = None
     endpoint: Endpoint | None = None
     log_file: str
-    stage: str | None = None
+    stage: Text | None = None
     """What start-up is doing, in words for people."""
     error: ErrorInfo | None = None
     gpus: tuple[int, ...] = ()

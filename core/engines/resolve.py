@@ -11,9 +11,10 @@ from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import ConfigError, EngineError
+from core.i18n import N_
 from core.settings import Settings
 
-_START_HINT = "Start it on the engines page or with `python -m core engines start {name}`."
+_START_HINT = N_("Start it on the Engines page or with `lmdyno engines start {lane}`.")
 
 
 def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
@@ -32,8 +33,8 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
         raise _not_running(lane.name)
     if not same_engine(entry.lane, lane):
         raise EngineError(
-            f"The engine of {lane.name} runs with other settings than this lane has now",
-            hint="Restart it.",
+            N_("The engine of {lane} runs with settings that the lane no longer has.", lane=lane.name),
+            hint=N_("Restart it."),
             code="engine-settings-differ",
         )
     now = observed(entry)
@@ -53,8 +54,10 @@ def observed(entry: EngineEntry) -> EngineEntry:
         return replace(entry, state=EngineState.FAILED, error=ErrorInfo.of(error))
     if entry.state in (EngineState.STARTING, EngineState.STOPPING) and not entry.worker.alive:
         error = EngineError(
-            f"LMDyno ended while it was {entry.state} {entry.name}",
-            hint=_START_HINT.format(name=entry.name),
+            N_("LMDyno exited while it was starting {lane}.", lane=entry.name)
+            if entry.state is EngineState.STARTING
+            else N_("LMDyno exited while it was stopping {lane}.", lane=entry.name),
+            hint=_START_HINT.filled(lane=entry.name),
             code="engine-start-abandoned",
         )
         return replace(entry, state=EngineState.FAILED, error=ErrorInfo.of(error))
@@ -89,5 +92,7 @@ def _remote(settings: Settings, lane: LaneSpec) -> Endpoint:
 
 def _not_running(name: str) -> EngineError:
     return EngineError(
-        f"The engine of {name} is not running", hint=_START_HINT.format(name=name), code="engine-not-running"
+        N_("The engine of {lane} isn't running.", lane=name),
+        hint=_START_HINT.filled(lane=name),
+        code="engine-not-running",
     )

@@ -21,6 +21,7 @@ from core.engines.log.file import log_path, read_tail
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
+from core.i18n import N_, Text
 from core.models.vision.model import is_vision
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
@@ -76,13 +77,18 @@ class Startup:
             # Only an error that is LMDyno's own mistake leaves the entry as it was.
             if (current := self._mine()) is not None:
                 self._end(current.process, current.start_id)
-                self._fail(EngineLoadFailed("LMDyno met an error of its own", hint="Its log tells more."))
+                self._fail(
+                    EngineLoadFailed(
+                        N_("LMDyno failed unexpectedly while starting the engine."),
+                        hint=N_("See LMDyno's log for details."),
+                    )
+                )
 
     def _start(self) -> None:
         if self._previous is not None:
-            self._stage("ending the engine that was there before")
+            self._stage(N_("Stopping the previous engine"))
             self._end(self._previous.process, self._previous.start_id)
-        self._stage("checking model and packages")
+        self._stage(N_("Checking model and packages"))
         version = version_of(self._lane, self._row)
         need = need_of(self._lane, self._row)
         with self._around.devices.reserved(
@@ -99,7 +105,7 @@ class Startup:
                 device=place.label,
             )
             if self._row.warms_up:
-                self._stage("first request, not measured")
+                self._stage(N_("Sending a warm-up request"))
                 warm_up(endpoint, timeout_s=_WARM_UP_TIMEOUT_S, images=is_vision(self._lane))
             after = self._around.devices.free_bytes(place)
             self._now_healthy(
@@ -170,11 +176,20 @@ class Startup:
             time.sleep(_POLL_S)
 
     def _timed_out(self, text: str) -> EngineTimeout:
-        said = "; ".join(diagnose.telling_lines(text, 1))
+        last_line = "; ".join(diagnose.telling_lines(text, 1))
+        limit = duration(self._lane.settings.start_timeout_s)
+        if last_line:
+            message = N_(
+                "{lane} wasn't ready within {time}. Its log ends with: {line}",
+                lane=self._lane.name,
+                time=limit,
+                line=last_line,
+            )
+        else:
+            message = N_("{lane} wasn't ready within {time}.", lane=self._lane.name, time=limit)
         return EngineTimeout(
-            f"{self._lane.name} was not ready within {duration(self._lane.settings.start_timeout_s)}"
-            + (f"; its log ends with: {said}" if said else ""),
-            hint="Look into its log. If it only needs longer, raise start_timeout_s in lanes.toml.",
+            message,
+            hint=N_("Check its log. If it only needs more time, raise start_timeout_s in lanes.toml."),
             code="engine-start-timeout",
         )
 
@@ -204,11 +219,11 @@ class Startup:
         if self._mine() is None:
             raise _NotWanted
 
-    def _wait(self, words: str) -> None:
+    def _wait(self, words: Text) -> None:
         self._require_wanted()
         self._stage(words)
 
-    def _stage(self, words: str) -> None:
+    def _stage(self, words: Text) -> None:
         current = self._mine()
         if current is not None and current.stage != words:
             self._registry.update(self._entry, stage=words)

@@ -7,9 +7,10 @@ from pathlib import Path
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.log.file import lines_of, read_tail
-from core.engines.log.stages import last_stage
+from core.engines.log.stages import STARTING, last_stage
 from core.engines.registry import EngineEntry, EngineState
 from core.engines.resolve import observed, same_engine
+from core.i18n import N_, Text
 from core.units import duration
 
 _TAIL_BYTES = 8192
@@ -32,7 +33,7 @@ class EngineStatus:
     url: str | None
     version: str | None
     device: str | None
-    stage: str | None
+    stage: Text | None
     """What it is doing, in words: a step of its start-up, or that it does not answer."""
     last_log_line: str
     """Of this start; "" while it has no log yet."""
@@ -97,15 +98,15 @@ def _since_s(since: datetime) -> float:
     return max(0.0, (utc_now() - since).total_seconds())
 
 
-def _stage(entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float) -> str | None:
+def _stage(entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float) -> Text | None:
     if entry.state is EngineState.STARTING:
-        return entry.stage or last_stage(log_text) or "starting"
+        return entry.stage or last_stage(log_text) or STARTING
     if entry.state is EngineState.STOPPING:
-        return "ending"
+        return N_("Stopping")
     if entry.state is not EngineState.HEALTHY:
         return None
     if silent_s > _SILENT_S:
-        return f"not answering for {duration(silent_s)}"
+        return N_("Not responding for {time}", time=duration(silent_s))
     if not same_engine(entry.lane, lane):
-        return "runs with earlier settings until it is restarted"
+        return N_("Runs with its previous settings until you restart it")
     return None

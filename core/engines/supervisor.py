@@ -17,6 +17,7 @@ from pathlib import Path
 
 from core.engines.log.file import open_log
 from core.errors import EngineNotInstalled
+from core.i18n import N_
 from core.telemetry import processes
 from core.telemetry.processes import ProcessId
 
@@ -59,8 +60,8 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], *, start_id: str,
         )
     except OSError as exc:
         raise EngineNotInstalled(
-            f"The engine's Python can't be run: {argv[0]}",
-            hint=f"Correct python = … in lanes.toml. The system says: {exc.strerror}",
+            N_("Can't run the engine's Python: {path}", path=argv[0]),
+            hint=N_("Correct python = … in lanes.toml. The system reports: {reason}", reason=exc.strerror),
             code="engine-python",
         ) from exc
     finally:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from core.codec import decode, encode
 from core.errors import InputError
+from core.i18n import N_
 
 T = TypeVar("T")
 
@@ -32,5 +33,5 @@ def load_outcome(kind: type[T], file: Path) -> T | None:
 def outcome_file(folder: Path, job_id: str, what: str) -> Path:
     """The job's file in the folder; raises InputError for what can't be a job's id, such as a path."""
     if not job_id.isalnum():
-        raise InputError(f"There is no {what} {job_id}", code=f"no-such-{what}")
+        raise InputError(N_("There is no result {id}.", id=job_id), code=f"no-such-{what}")
     return folder / f"{job_id}.json"

@@ -14,8 +14,10 @@ from typing import Any
 
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, new_id, utc_now
-from core.i18n import Text
+from core.i18n import N_, Text
 from core.telemetry.processes import ProcessId
+
+CANCELLED = N_("Cancelled")
 
 _TAIL_BYTES = 64 * 1024
 _TELLING_PROGRESS = 0.02
@@ -39,7 +41,7 @@ class JobSpec:
     """What a job does. Its worker is a module that calls `core.jobs.worker.run`."""
 
     kind: str
-    title: str
+    title: Text
     worker: str
     """Module that is started with `python -m`, in a process of its own."""
     arguments: dict[str, Any]

@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError, LMDynoError
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
+from core.i18n import N_
+from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import send_signal, send_signal_to_group
 
@@ -58,8 +59,8 @@ class Jobs:
         while folder.read().runner is None:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LMDynoError(
-                    f"The job could not be started: {folder.log_tail(1)}",
-                    hint=f"Its log is {folder.log_file}.",
+                    N_("The job couldn't start: {reason}", reason=folder.log_tail(1)),
+                    hint=N_("See its log: {path}", path=folder.log_file),
                     code="job-not-started",
                 )
             time.sleep(_POLL_S)
@@ -110,7 +111,7 @@ class Jobs:
     def _folder(self, job_id: str) -> JobFolder:
         path = self._dir / job_id
         if not job_id.isalnum() or not (path / "spec.json").is_file():
-            raise InputError(f"There is no job {job_id}", code="no-such-job")
+            raise InputError(N_("There is no job {id}.", id=job_id), code="no-such-job")
         return JobFolder(path)
 
 
@@ -145,10 +146,10 @@ def _lives(folder: JobFolder, record: JobRecord) -> bool:
 
 def _ended(folder: JobFolder, record: JobRecord) -> JobRecord:
     if folder.cancel_asked_at() is not None:
-        return replace(record, state=JobState.CANCELLED, stage="cancelled")
+        return replace(record, state=JobState.CANCELLED, stage=CANCELLED)
     error = ErrorInfo(
         code="job-died",
-        message="The job's process is gone without having finished",
-        hint="The machine was restarted or the process was killed; start the job again.",
+        message=N_("The job's process ended before it finished."),
+        hint=N_("The machine restarted, or the process was killed. Start the job again."),
     )
     return replace(record, state=JobState.FAILED, error=error)

@@ -22,11 +22,12 @@ from types import FrameType
 from typing import TextIO
 
 from core.domain.turns import ErrorInfo, utc_now
-from core.i18n import from_json
-from core.jobs.records import JobFolder, JobRecord, JobState
+from core.i18n import N_, from_json
+from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT
 from core.telemetry.processes import identify, this_process
 
+_SHOWN_CHARS = 450
 GRACE_S = 8
 """From the polite request to a worker to end until it is killed."""
 _POLL_S = 0.2
@@ -47,10 +48,10 @@ class Runner:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_cancel)
         signal.signal(signal.SIGALRM, self._on_grace_over)
-        self._update(stage=f"waiting for {self._spec.device}" if self._spec.device else "")
+        self._update(stage=N_("Waiting for {device}", device=self._spec.device) if self._spec.device else "")
         with self._device() as lock:
             if not self._cancelled:
-                self._update(state=JobState.RUNNING, started_at=utc_now(), stage="starting")
+                self._update(state=JobState.RUNNING, started_at=utc_now(), stage=N_("Starting"))
                 self._work(lock)
         signal.alarm(0)
         for folder in self._spec.scratch:
@@ -82,8 +83,8 @@ class Runner:
             self._update(
                 error=ErrorInfo(
                     code="job-not-started",
-                    message=f"The job's worker could not be started: {exc}",
-                    hint=f"Check that {self._spec.python} is a Python interpreter.",
+                    message=N_("The job couldn't start: {reason}", reason=exc),
+                    hint=N_("Check that {path} is a Python interpreter.", path=self._spec.python),
                 )
             )
             return
@@ -137,9 +138,9 @@ class Runner:
     def _ending(self) -> dict[str, object]:
         """The last changes to the record, by what the worker said and how it ended."""
         if self._record.result is not None:
-            return {"state": JobState.DONE, "progress": 1.0, "stage": "done"}
+            return {"state": JobState.DONE, "progress": 1.0, "stage": N_("Done")}
         if self._cancelled:
-            return {"state": JobState.CANCELLED, "stage": "cancelled", "error": None}
+            return {"state": JobState.CANCELLED, "stage": CANCELLED, "error": None}
         error = self._record.error or self._unexplained()
         return {"state": JobState.FAILED, "error": error}
 
@@ -149,15 +150,22 @@ class Runner:
         if code == -signal.SIGKILL:
             return ErrorInfo(
                 code="job-killed",
-                message="The job's worker was killed by the system",
-                hint="Most often the machine ran out of memory: free some, or choose smaller settings.",
+                message=N_("The system killed the job."),
+                hint=N_(
+                    "The machine probably ran out of memory. Free some memory, or choose smaller settings."
+                ),
             )
-        ended = f"by {signal.Signals(-code).name}" if code and code < 0 else f"with code {code}"
-        return ErrorInfo(
-            code="job-crashed",
-            message=f"The job's worker ended {ended}: {last_line}"[:500],
-            hint="The job's log tells more.",
-        )
+        if code and code < 0:
+            message = N_(
+                "The job ended with signal {signal}: {line}",
+                signal=signal.Signals(-code).name,
+                line=last_line[:_SHOWN_CHARS],
+            )
+        else:
+            message = N_(
+                "The job ended with exit code {code}: {line}", code=code, line=last_line[:_SHOWN_CHARS]
+            )
+        return ErrorInfo(code="job-crashed", message=message, hint=N_("See the job's log for details."))
 
     def _update(self, **changes: object) -> None:
         self._record = replace(self._record, **changes)  # type: ignore[arg-type]

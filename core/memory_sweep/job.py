@@ -6,6 +6,7 @@ from typing import Any
 
 from core.codec import encode
 from core.errors import InputError
+from core.i18n import N_, N_plural
 from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.memory_sweep.plan import SweepPlan
@@ -20,15 +21,20 @@ def start_sweep(settings: Settings, plan: SweepPlan) -> str:
     for status in Jobs(settings).statuses(JOB_KIND):
         if not status.state.ended and status.spec.device == device:
             raise InputError(
-                "A sweep runs on this GPU already",
-                hint="Wait for it, or cancel it.",
+                N_("A memory sweep is already running on this GPU."),
+                hint=N_("Wait for it to finish, or cancel it."),
                 code="already-running",
             )
     arguments: dict[str, Any] = {"plan": json.loads(encode(plan))}
     return Jobs(settings).start(
         JobSpec(
             kind=JOB_KIND,
-            title=f"Memory sweep of {plan.model.name}, {len(plan.points)} points",
+            title=N_plural(
+                "Memory sweep of {model}, {n} point",
+                "Memory sweep of {model}, {n} points",
+                len(plan.points),
+                model=plan.model.name,
+            ),
             worker="core.memory_sweep.worker",
             arguments=arguments,
             device=device,

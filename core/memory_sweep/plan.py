@@ -7,6 +7,7 @@ from itertools import product
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.turns import new_id
 from core.errors import InputError
+from core.i18n import N_
 from core.memory.kv_cache import KV_BITS
 
 LANE = "sweep"
@@ -25,8 +26,8 @@ class SweepPoint:
 
     @property
     def label(self) -> str:
-        """`0.4 · KV 8 bit · AWQ`."""
-        return f"{self.ratio:g} · KV {self.kv_bits} bit" + (" · AWQ" if self.awq else "")
+        """`0.4 · KV 8-bit · AWQ`."""
+        return f"{self.ratio:g} · KV {self.kv_bits}-bit" + (" · AWQ" if self.awq else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +48,20 @@ class SweepPlan:
     def __post_init__(self) -> None:
         if not 1 <= len(self.points) <= _MOST_POINTS:
             raise InputError(
-                f"A sweep of {len(self.points)} points",
-                hint=f"Choose 1 to {_MOST_POINTS}; each takes about half a minute.",
+                N_("A sweep can't have {n} points.", n=len(self.points)),
+                hint=N_("Choose 1 to {most}. Each point takes about 30 s.", most=_MOST_POINTS),
             )
         for point in self.points:
             if not 0 < point.ratio < 1:
-                raise InputError(f"A KV ratio of {point.ratio:g}", hint="Choose ratios above 0 and below 1.")
+                raise InputError(
+                    N_("{value} is not a valid KV cache ratio.", value=f"{point.ratio:g}"),
+                    hint=N_("Choose ratios greater than 0 and less than 1."),
+                )
             if point.kv_bits not in KV_BITS:
-                raise InputError(f"A KV cache of {point.kv_bits} bits", hint="Choose 16, 8 or 4.")
+                raise InputError(
+                    N_("The KV cache can't have {bits} bits.", bits=point.kv_bits),
+                    hint=N_("Choose 16, 8, or 4."),
+                )
 
     def lane(self, point: SweepPoint) -> LaneSpec:
         """The lane that the point's engine serves."""

@@ -20,6 +20,7 @@ from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.watch import EngineWatch
 from core.errors import InputError, LMDynoError, TelemetryUnavailable
+from core.i18n import N_
 from core.memory.model_sizes import checkpoint_sizes
 from core.memory.prediction import MemorySettings, predict
 from core.memory_sweep.plan import LANE, SweepPlan, SweepPoint
@@ -89,7 +90,7 @@ class Sweeper:
     def _predict(self, result: PointResult, lane: LaneSpec) -> PointResult:
         if result.free_before_bytes is None:
             raise TelemetryUnavailable(
-                "The GPU's free memory can't be read", hint="`python -m core doctor` tells why."
+                N_("Can't read the GPU's free memory."), hint=N_("Run `lmdyno doctor` to find out why.")
             )
         sizes = checkpoint_sizes(read_checkpoint(model_path(lane)), awq=False)
         settings = MemorySettings(
@@ -151,8 +152,8 @@ class Sweeper:
         gpus = {gpu.index: gpu for gpu in self._nvml.devices()}
         if self._plan.gpu not in gpus:
             raise InputError(
-                f"There is no NVIDIA GPU {self._plan.gpu} here to measure on",
-                hint="Sweep on a machine with one, or predict for it: `python -m core memory predict`.",
+                N_("This machine has no NVIDIA GPU {index}.", index=self._plan.gpu),
+                hint=N_("Run the sweep on a machine with one, or use `lmdyno memory predict`."),
                 code="no-gpu",
             )
         return gpus[self._plan.gpu]

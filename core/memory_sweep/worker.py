@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.codec import decode
+from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.memory_sweep.plan import SweepPlan
 from core.memory_sweep.results import SweepRun, save
@@ -25,8 +26,17 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         tell(len(so_far.points))
 
     def tell(done: int) -> None:
-        coming = plan.points[done].label if done < len(plan.points) else "done"
-        report(f"{done} of {len(plan.points)} measured, now: {coming}", done / len(plan.points))
+        total = len(plan.points)
+        if done < total:
+            stage = N_(
+                "{done} of {total} measured, current: {point}",
+                done=done,
+                total=total,
+                point=plan.points[done].label,
+            )
+        else:
+            stage = N_("Done")
+        report(stage, done / total)
 
     tell(0)
     finished = Sweeper(settings, plan, nvml=Nvml()).run(on_point)

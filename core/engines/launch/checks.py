@@ -7,6 +7,7 @@ from core.engines.launch.placement import Need
 from core.engines.launch.table import LaunchRow, is_local_path, model_path, python_of
 from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
+from core.i18n import N_, Message
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.internlm2.convert import is_internlm2
 from core.models.vision.model import not_served
@@ -22,11 +23,17 @@ def version_of(lane: LaneSpec, row: LaunchRow) -> str:
     python = python_of(lane)
     versions = installed_versions(python, row.packages)
     if missing := [name for name, version in versions.items() if version is None]:
-        where = f" of {python}" if lane.settings.python else ""
         raise EngineNotInstalled(
-            f"The environment{where} lacks {' and '.join(missing)}",
-            hint=f"Install it: `{python} -m pip install -r requirements.txt`. "
-            "LMDeploy has packages for Linux on x86-64 only.",
+            N_(
+                "Packages missing from the environment of {python}: {names}.",
+                python=python,
+                names=", ".join(missing),
+            ),
+            hint=N_(
+                "Install them: `{python} -m pip install -r requirements.txt`. LMDeploy has packages only for "
+                "Linux on x86-64.",
+                python=python,
+            ),
         )
     texts = [f"{name} {version}" for name, version in versions.items()]
     if row.label:
@@ -62,22 +69,31 @@ def _existing_path(lane: LaneSpec) -> str:
     assert lane.model is not None
     if lane.model.path(lane.weights) is None:
         raise EngineLoadFailed(
-            f'The model {lane.model.name} has no {lane.weights} form, which the lane "{lane.name}" loads',
-            hint=f"Name it in lanes.toml: {lane.weights} = … under [models.{lane.model.name}].",
+            N_(
+                'Lane "{lane}" needs {weights} weights, but model {model} has none.',
+                lane=lane.name,
+                weights=str(lane.weights),
+                model=lane.model.name,
+            ),
+            hint=N_(
+                "Set {weights} = … under [models.{model}] in lanes.toml.",
+                weights=str(lane.weights),
+                model=lane.model.name,
+            ),
             code="model-form-missing",
         )
     path = model_path(lane)
     local = is_local_path(path)
     if local and not Path(path).exists():
         raise EngineLoadFailed(
-            f"There is no model at {path}",
+            N_("There is no model at {path}.", path=path),
             hint=_how_to_get(lane),
             code="model-not-here",
         )
     if lane.kind is EngineKind.TRANSFORMERS and local and ("@" in path or ":" in path):
         raise EngineLoadFailed(
-            f"`transformers serve` can't load from a path with @ or : in it: {path}",
-            hint="It takes them for a revision or a GGUF file's name. Move or link the folder elsewhere.",
+            N_("`transformers serve` can't load a model from a path with @ or : in it: {path}", path=path),
+            hint=N_("It reads them as a revision or a GGUF file name. Move or link the folder elsewhere."),
             code="model-path",
         )
     return path
@@ -86,18 +102,22 @@ def _existing_path(lane: LaneSpec) -> str:
 def _require_no_remote_code(lane: LaneSpec, path: str) -> None:
     if not lane.settings.trust_remote_code and Path(path).is_dir() and is_internlm2(Path(path)):
         raise EngineLoadFailed(
-            f"{path} is an InternLM2 checkpoint, which loads only by running code of its own",
-            hint=f"Convert it once: `python -m core models internlm2 {path}`, and name the result "
-            "in lanes.toml.",
+            N_("{path} is an InternLM2 checkpoint, which loads only with its own code.", path=path),
+            hint=N_(
+                "Convert it once with `lmdyno models internlm2 {path}`, and use the result in lanes.toml.",
+                path=path,
+            ),
             code="needs-conversion",
         )
 
 
-def _how_to_get(lane: LaneSpec) -> str:
+def _how_to_get(lane: LaneSpec) -> Message:
     assert lane.model is not None
     if lane.weights is Weights.AWQ:
-        return f"Make it: `python -m core quantize {lane.model.name}` (on a machine with an NVIDIA GPU)."
-    return "Correct the path in lanes.toml; `python -m core models demo` prepares the demo weights."
+        return N_(
+            "Create it on a machine with an NVIDIA GPU: `lmdyno quantize {model}`.", model=lane.model.name
+        )
+    return N_("Correct the path in lanes.toml. To prepare the demo weights, run `lmdyno models demo`.")
 
 
 def _facts(path: str) -> CheckpointFacts | None:
@@ -113,7 +133,11 @@ def _facts(path: str) -> CheckpointFacts | None:
 def _require_fitting_quantisation(lane: LaneSpec, facts: CheckpointFacts) -> None:
     if lane.kind is EngineKind.AWQ and facts.quantization != "awq":
         raise EngineLoadFailed(
-            f"The weights of {lane.name} are not quantised with AWQ ({facts.quantization or 'plain'})",
+            N_(
+                "The weights of {lane} aren't quantised with AWQ (they are {quantization}).",
+                lane=lane.name,
+                quantization=facts.quantization or N_("unquantised"),
+            ),
             hint=_how_to_get(lane),
             code="not-awq",
         )
@@ -123,8 +147,13 @@ def _require_fitting_quantisation(lane: LaneSpec, facts: CheckpointFacts) -> Non
         and facts.group_size not in (None, 0, _TURBOMIND_GROUP)
     ):
         raise EngineLoadFailed(
-            f"The weights of {lane.name} are quantised in groups of {facts.group_size}; TurboMind takes "
-            f"groups of {_TURBOMIND_GROUP}",
-            hint="Quantise again with `--w-group-size 128`.",
+            N_(
+                "The weights of {lane} are quantised in groups of {size}. TurboMind supports groups of "
+                "{needed}.",
+                lane=lane.name,
+                size=facts.group_size,
+                needed=_TURBOMIND_GROUP,
+            ),
+            hint=N_("Quantise again with `--w-group-size 128`."),
             code="group-size",
         )

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from core.domain.specs import LaneSpec
 from core.errors import EngineLoadFailed, EngineOutOfMemory
+from core.i18n import N_, Message
 from core.telemetry.gpus import GpuFacts
 from core.units import gib
 
@@ -93,9 +94,11 @@ def wants_gpu(lane: LaneSpec, *, needs_gpu: bool, gpus: Sequence[GpuFacts]) -> b
         return needs_gpu or lane.settings.device != "cpu"
     if needs_gpu or asked:
         raise EngineLoadFailed(
-            f"{lane.name} needs an NVIDIA GPU and there is none here",
-            hint="Use a lane with engine transformers on the CPU, or an endpoint on a machine with a GPU. "
-            "If there is a GPU, `python -m core doctor` tells what its driver lacks.",
+            N_("{lane} needs an NVIDIA GPU, but this machine has none.", lane=lane.name),
+            hint=N_(
+                "Use a transformers lane on the CPU, or an endpoint on a machine with a GPU. If this machine "
+                "has a GPU, run `lmdyno doctor` to check its driver."
+            ),
             code="no-gpu",
         )
     return False
@@ -153,8 +156,13 @@ def choose(
         return None
     if len(candidates) < count:
         raise EngineLoadFailed(
-            f"{lane.name} spans {count} GPUs and there are {len(candidates)}",
-            hint="Lower tp or correct devices in lanes.toml.",
+            N_(
+                "{lane} needs {count} GPUs, but only {available} are available.",
+                lane=lane.name,
+                count=count,
+                available=len(candidates),
+            ),
+            hint=N_("Lower tp or correct devices in lanes.toml."),
             code="no-gpu",
         )
     raise _refusal(lane, need, candidates, held)
@@ -167,8 +175,15 @@ def _candidates(lane: LaneSpec, gpus: Sequence[GpuFacts]) -> list[GpuFacts]:
     there = {gpu.index: gpu for gpu in gpus}
     if missing := [index for index in pinned if index not in there]:
         raise EngineLoadFailed(
-            f"{lane.name} is pinned to GPU {', '.join(map(str, missing))}, which is not here",
-            hint=f"There are: {', '.join(map(str, there)) or 'none'}. Correct devices in lanes.toml.",
+            N_(
+                "{lane} is pinned to GPU {missing}, which doesn't exist.",
+                lane=lane.name,
+                missing=", ".join(map(str, missing)),
+            ),
+            hint=N_(
+                "Correct devices in lanes.toml. GPUs on this machine: {indices}.",
+                indices=", ".join(map(str, there)) or "–",
+            ),
             code="no-gpu",
         )
     return [there[index] for index in pinned]
@@ -182,25 +197,52 @@ def _refusal(
 ) -> EngineOutOfMemory:
     best = max(gpus, key=lambda gpu: gpu.free_bytes or 0)
     free = best.free_bytes or 0
-    parts = [f"weights {gib(need.weight_bytes)}"]
+    sizes = {
+        "lane": lane.name,
+        "index": best.index,
+        "free": gib(free),
+        "weights": gib(need.weight_bytes),
+        "overhead": gib(need.overhead_bytes),
+    }
     if need.kv_ratio is not None:
-        wanted = int(max(0, free - need.weight_bytes) * need.kv_ratio)
-        parts.append(f"KV cache {gib(wanted)} at ratio {need.kv_ratio:g}")
-    parts.append(f"about {gib(need.overhead_bytes)} besides")
-    others = [
+        message = N_(
+            "{lane} doesn't fit on GPU {index}, which has {free} free: weights {weights}, KV cache {kv} at "
+            "ratio {ratio}, about {overhead} overhead.",
+            kv=gib(int(max(0, free - need.weight_bytes) * need.kv_ratio)),
+            ratio=f"{need.kv_ratio:g}",
+            **sizes,
+        )
+    else:
+        message = N_(
+            "{lane} doesn't fit on GPU {index}, which has {free} free: weights {weights}, about {overhead} "
+            "overhead.",
+            **sizes,
+        )
+    return EngineOutOfMemory(message, hint=_ways_out(lane, need, best, free, held), code="gpu-full")
+
+
+def _ways_out(
+    lane: LaneSpec,
+    need: Need,
+    gpu: GpuFacts,
+    free: int,
+    held: Mapping[str, tuple[Sequence[int], int | None]],
+) -> Message:
+    names = ", ".join(
         f"{name} ({gib(size)})" if size is not None else name
         for name, (indices, size) in held.items()
-        if best.index in indices and name != lane.name
-    ]
-    ways = []
-    if (ratio := need.largest_ratio(free)) is not None:
-        ways.append(f"set cache_max_entry_count to {ratio:g} or less")
-    if others:
-        ways.append(f"stop {' or '.join(others)}")
-    if not ways:
-        ways.append("end other programs that use the GPU, or choose a smaller model")
-    return EngineOutOfMemory(
-        f"{lane.name} does not fit on GPU {best.index}, which has {gib(free)} free: {', '.join(parts)}",
-        hint=f"To make room, {', or '.join(ways)}.",
-        code="gpu-full",
+        if gpu.index in indices and name != lane.name
     )
+    largest = need.largest_ratio(free)
+    ratio = None if largest is None else f"{largest:g}"
+    if ratio and names:
+        return N_(
+            "Set cache_max_entry_count to {ratio} or less, or stop an engine: {names}.",
+            ratio=ratio,
+            names=names,
+        )
+    if ratio:
+        return N_("Set cache_max_entry_count to {ratio} or less.", ratio=ratio)
+    if names:
+        return N_("Stop an engine: {names}.", names=names)
+    return N_("Stop other programs that use the GPU, or choose a smaller model.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 
 from core.errors import EngineNotInstalled
+from core.i18n import N_
 
 _TIMEOUT_S = 30
 _PROGRAM = """
@@ -43,8 +44,8 @@ def installed_versions(python: str, packages: Sequence[str]) -> Mapping[str, str
         return dict(json.loads(answer.stdout))
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise EngineNotInstalled(
-            f"The engine's Python can't be run: {python}",
-            hint=f"Correct python = … in lanes.toml. The system says: {exc}",
+            N_("Can't run the engine's Python: {path}", path=python),
+            hint=N_("Correct python = … in lanes.toml. The system reports: {reason}", reason=exc),
             code="engine-python",
         ) from exc
 

@@ -1,4 +1,4 @@
-"""The reasons why engines end, and how their logs name them.
+"""Reasons why engines end, and how their logs name them.
 
 Each text is a message of torch 2.12, transformers 5.23, LMDeploy 0.18, uvicorn or the kernel, and stands in a
 table of tests. More specific reasons come before those that often follow from them.
@@ -16,6 +16,7 @@ from core.errors import (
     EngineTimeout,
     WrongBackend,
 )
+from core.i18n import N_, Message
 
 PORT_TAKEN = "port-taken"
 
@@ -27,29 +28,30 @@ class Cause:
     pattern: str
     error: type[EngineError]
     code: str
-    message: str
-    hint: str
+    message: Message
+    hint: Message
 
 
-_MEMORY_HINT = (
-    "Stop another engine, choose a smaller model, or lower cache_max_entry_count, session_len or "
+_MEMORY_HINT = N_(
+    "Stop another engine, choose a smaller model, or lower cache_max_entry_count, session_len, or "
     "max_batch_size."
 )
-_DRIVER_HINT = (
-    "Install NVIDIA's driver, or use lanes for the CPU (engine transformers, device cpu) or an endpoint "
-    "elsewhere. In a container, start it with GPU access (docker run --gpus all)."
+_DRIVER_HINT = N_(
+    "Install the NVIDIA driver, use a transformers lane on the CPU, or use an endpoint on another machine. "
+    "Start containers with GPU access (docker run --gpus all)."
 )
-_FILES_HINT = (
-    "Check the model's path in lanes.toml; `python -m core models demo` prepares the demo weights. "
-    "A download that broke off must be repeated."
+_FILES_HINT = N_(
+    "Check the model's path in lanes.toml. To prepare the demo weights, run `lmdyno models demo`. "
+    "Repeat downloads that were interrupted."
 )
+_PACKAGE_MISSING = N_("The engine's Python environment lacks the package {package}.")
 
 FALLBACK = Cause(
     r"Fallback to pytorch engine because (?P<why>.+)",
     WrongBackend,
     "wrong-backend",
-    "LMDeploy would run this model on its PyTorch engine: {why}",
-    'Choose a model that TurboMind takes, or set the lane\'s engine to "pytorch" to name it rightly.',
+    N_("LMDeploy would run this model on its PyTorch engine: {why}"),
+    N_('Choose a model that TurboMind supports, or set the lane\'s engine to "pytorch".'),
 )
 
 CAUSES: tuple[Cause, ...] = (
@@ -57,22 +59,22 @@ CAUSES: tuple[Cause, ...] = (
         r"address already in use",
         EngineLoadFailed,
         PORT_TAKEN,
-        "Another program took the engine's port while it was loading",
-        "Start the engine again; it chooses another port.",
+        N_("Another program took the engine's port while it was loading."),
+        N_("Start the engine again. It chooses another port."),
     ),
     Cause(
         r"No enough gpu memory for (?P<what>kv cache|runtime|state cache)",
         EngineOutOfMemory,
         "kv-cache-too-small",
-        "Too little GPU memory is left for the engine's {what}",
-        "Free GPU memory, or raise cache_max_entry_count, or lower session_len and max_batch_size.",
+        N_("Not enough GPU memory is left for the engine's {what}."),
+        N_("Free GPU memory, raise cache_max_entry_count, or lower session_len and max_batch_size."),
     ),
     Cause(
         r"(?i)CUDA out of memory|CUDA error: out of memory|cudaErrorMemoryAllocation"
         r"|\[TM\]\[(?:FATAL|ERROR)\].*out of memory",
         EngineOutOfMemory,
         "gpu-out-of-memory",
-        "The GPU's memory did not suffice",
+        N_("The GPU ran out of memory."),
         _MEMORY_HINT,
     ),
     Cause(
@@ -80,47 +82,55 @@ CAUSES: tuple[Cause, ...] = (
         r"|Cannot allocate memory",
         EngineOutOfMemory,
         "host-out-of-memory",
-        "The machine's memory did not suffice",
-        "Close other programs or stop another engine, or choose a smaller model or dtype.",
+        N_("The machine ran out of memory."),
+        N_("Close other programs, stop another engine, or choose a smaller model or dtype."),
     ),
     Cause(
         r"NVIDIA driver on your system is too old \(found version (?P<version>\d+)\)",
         EngineLoadFailed,
         "driver-too-old",
-        "The NVIDIA driver is too old for the installed torch (the driver reports CUDA {version})",
-        "Update the driver, or give the engine its own Python environment (python = … in lanes.toml) with "
-        "a torch built for the driver's CUDA.",
+        N_("The NVIDIA driver is too old for the installed torch (it reports CUDA {version})."),
+        N_(
+            "Update the driver, or give the engine its own Python environment (python = … in lanes.toml) "
+            "with "
+            "a torch built for the driver's CUDA version."
+        ),
     ),
     Cause(
         r"CUDA driver version is insufficient for CUDA runtime version",
         EngineLoadFailed,
         "driver-too-old",
-        "The NVIDIA driver is too old for the engine's CUDA libraries",
-        "Update the driver, or give the engine its own Python environment (python = … in lanes.toml) with "
-        "packages built for the driver's CUDA.",
+        N_("The NVIDIA driver is too old for the engine's CUDA libraries."),
+        N_(
+            "Update the driver, or give the engine its own Python environment (python = … in lanes.toml) "
+            "with "
+            "packages built for the driver's CUDA version."
+        ),
     ),
     Cause(
         r"Found no NVIDIA driver|No CUDA GPUs are available|no CUDA-capable device is detected"
         r"|libcuda\.so\.1: cannot open shared object file|Torch not compiled with CUDA enabled",
         EngineLoadFailed,
         "no-nvidia-driver",
-        "There is no usable NVIDIA GPU or driver",
+        N_("No usable NVIDIA GPU or driver was found."),
         _DRIVER_HINT,
     ),
     Cause(
         r"no kernel image is available for execution on the device",
         EngineLoadFailed,
         "gpu-architecture",
-        "The engine's packages hold no code for this GPU's architecture",
-        "LMDeploy's wheels serve compute capability 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0 and 12.0; use "
-        "another engine or a build for this GPU.",
+        N_("The engine's packages contain no code for this GPU's architecture."),
+        N_(
+            "LMDeploy's wheels support compute capability 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, and 12.0. Use "
+            "another engine or a build for this GPU."
+        ),
     ),
     Cause(
         r"Unsupported group_size=(?P<size>\d+)",
         EngineLoadFailed,
         "group-size",
-        "The checkpoint is quantised in groups of {size}; TurboMind takes groups of 128",
-        "Quantise again with `--w-group-size 128`, or use an engine that takes this checkpoint.",
+        N_("The checkpoint is quantised in groups of {size}. TurboMind supports groups of 128."),
+        N_("Quantise again with `--w-group-size 128`, or use an engine that supports this checkpoint."),
     ),
     Cause(
         r"model type `(?P<what>[^`]+)` but Transformers does not recognize this architecture"
@@ -129,37 +139,46 @@ CAUSES: tuple[Cause, ...] = (
         r"|Unrecognized model in (?P<what4>\S+)\. |unsupported vl model with config (?P<what5>\w+)",
         EngineLoadFailed,
         "unsupported-architecture",
-        "The engine does not know this model's architecture ({what})",
-        "Use another engine or a newer version; a model with code of its own needs trust_remote_code = true.",
+        N_("The engine doesn't support this model's architecture ({what})."),
+        N_(
+            "Use another engine or a newer version. A model that comes with its own code needs "
+            "trust_remote_code = true."
+        ),
     ),
     Cause(
         r"KeyError: '(?P<what>(?:model\.)?(?:vision_tower|multi_modal_projector)\.[^']+)'",
         EngineLoadFailed,
         "vision-weight-names",
-        "LMDeploy does not know the names of the checkpoint's vision weights ({what})",
-        "It takes LLaVA under the names of the hub's checkpoints (vision_tower.vision_model.…), not as "
-        "transformers 5 saves it anew. Use the published files, or the engine transformers.",
+        N_("LMDeploy doesn't know the names of the checkpoint's vision weights ({what})."),
+        N_(
+            "It reads LLaVA with the weight names of the published checkpoints "
+            "(vision_tower.vision_model.…), "
+            "not with those that transformers 5 writes. Use the published files, or the transformers engine."
+        ),
     ),
     Cause(
         r"has no attribute 'language_config'",
         EngineLoadFailed,
         "vision-text-config",
-        "The checkpoint's config.json does not say which language model is inside",
-        'Add the language model\'s class to its text_config, such as "architectures": ["LlamaForCausalLM"].',
+        N_("The checkpoint's config.json doesn't name its language model."),
+        N_(
+            "Add the language model's class to text_config, for example "
+            '"architectures": ["LlamaForCausalLM"].'
+        ),
     ),
     Cause(
         r"NotImplementedError: <(?P<what>\w+_vision\w*)> is not implemented",
         EngineLoadFailed,
         "vision-tower",
-        "LMDeploy's LLaVA does not know this vision tower ({what})",
-        'It takes CLIP towers only. Set the lane\'s engine to "transformers".',
+        N_("LMDeploy's LLaVA doesn't support this vision tower ({what})."),
+        N_('It supports only CLIP towers. Set the lane\'s engine to "transformers".'),
     ),
     Cause(
         r"requires you to execute the configuration file|contains custom code which must be executed",
         EngineLoadFailed,
         "remote-code",
-        "The model brings program code of its own",
-        "Set trust_remote_code = true for the lane only if you trust the model's source.",
+        N_("The model comes with its own program code."),
+        N_("Set trust_remote_code = true for the lane only if you trust the model's source."),
     ),
     Cause(
         r"couldn't connect to '?https?://\S+ to load the files|LocalEntryNotFoundError|OfflineModeIsEnabled"
@@ -167,15 +186,17 @@ CAUSES: tuple[Cause, ...] = (
         r"|cannot find the requested files in the disk cache",
         EngineLoadFailed,
         "hub-offline",
-        "The model is not on this machine and the model hub can't be reached",
-        "Connect to the network (HF_HUB_OFFLINE must be unset), or download the model elsewhere and name "
-        "its folder.",
+        N_("The model isn't on this machine, and the model hub can't be reached."),
+        N_(
+            "Connect to the network and unset HF_HUB_OFFLINE, or download the model elsewhere and use its "
+            "folder."
+        ),
     ),
     Cause(
         r"Repo id must be in the form|is not a valid model identifier",
         EngineLoadFailed,
         "model-not-here",
-        "There is no model at the lane's path",
+        N_("There is no model at the lane's path."),
         _FILES_HINT,
     ),
     Cause(
@@ -185,54 +206,59 @@ CAUSES: tuple[Cause, ...] = (
         r"|No such file or directory: '\S*(?:config\.json|\.safetensors)",
         EngineLoadFailed,
         "model-incomplete",
-        "The model's folder is incomplete or damaged",
+        N_("The model's folder is incomplete or damaged."),
         _FILES_HINT,
     ),
     Cause(
         r"Missing dependencies for serving",
         EngineNotInstalled,
         "engine-not-installed",
-        "The packages for `transformers serve` are missing",
-        'Install them into the engine\'s environment: pip install "transformers[serving]".',
+        N_("The packages for `transformers serve` are missing."),
+        N_('Install them in the engine\'s environment: pip install "transformers[serving]".'),
     ),
     Cause(
         r"(?:ModuleNotFoundError: |\()?No module named '(?P<package>[\w]+)",
         EngineNotInstalled,
         "engine-not-installed",
-        "The engine's Python environment lacks the package {package}",
-        "Install it there: `pip install -r requirements.txt` for LMDyno's own environment.",
+        _PACKAGE_MISSING,
+        N_("Install it. For LMDyno's own environment: `pip install -r requirements.txt`."),
     ),
     Cause(
         r"(?:ImportError: .*|Using .*|Loading .*|\w+ )requires[^\n]*?"
         r"\b(?P<package>Torchvision|PIL|gptqmodel|autoawq|accelerate|gguf|bitsandbytes)\b",
         EngineNotInstalled,
         "engine-not-installed",
-        "The engine's Python environment lacks the package {package}",
-        "Install it there with pip, or use a checkpoint that needs no such package.",
+        _PACKAGE_MISSING,
+        N_("Install it with pip, or use a checkpoint that doesn't need it."),
     ),
     Cause(
         r"cannot import name '(?P<what>\w+)' from 'transformers|LMDeploy requires transformers(?P<what2>\S+)"
         r"|transformers\S* is required for a normal functioning|The size of tensor a \(\d+\) must match",
         EngineNotInstalled,
         "wrong-transformers",
-        "The installed transformers does not fit this engine",
-        "Install the versions that requirements.txt pins, or give the engine its own Python environment "
-        "(python = … in lanes.toml).",
+        N_("The installed transformers version doesn't work with this engine."),
+        N_(
+            "Install the versions that requirements.txt pins, or give the engine its own Python environment "
+            "(python = … in lanes.toml)."
+        ),
     ),
     Cause(
         r"libcudart\.so\S*: cannot open|libcublas\S*: cannot open|libnccl\S*: cannot open",
         EngineNotInstalled,
         "cuda-libraries",
-        "CUDA libraries that the engine needs are missing",
-        "Install LMDeploy with its dependencies again: `pip install --force-reinstall lmdeploy`.",
+        N_("CUDA libraries that the engine needs are missing."),
+        N_("Reinstall LMDeploy with its dependencies: `pip install --force-reinstall lmdeploy`."),
     ),
     Cause(
         r"unrecognized arguments: (?P<what>.+)|No such option '?(?P<what2>--[\w-]+)"
         r"|error: argument (?P<what3>.+)|Invalid value for '(?P<what4>[^']+)'",
         EngineLoadFailed,
         "bad-flag",
-        "The engine does not take an option that it was given: {what}",
-        "The engine's version differs from the one LMDyno knows; install what requirements.txt pins.",
+        N_("The engine doesn't accept an option: {what}"),
+        N_(
+            "The engine's version differs from the one that LMDyno expects. Install what requirements.txt "
+            "pins."
+        ),
     ),
 )
 

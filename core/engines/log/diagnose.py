@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from core.engines.log.causes import CAUSES, FALLBACK, Cause
 from core.engines.log.file import lines_of
 from core.errors import EngineCrashed, EngineError, EngineLoadFailed, EngineOutOfMemory
+from core.i18n import N_, Message
 
 
 def recognise(log: str) -> EngineError | None:
@@ -24,7 +25,7 @@ def _first_cause(log: str) -> EngineError | None:
 def _error(cause: Cause, found: re.Match[str]) -> EngineError:
     # A group's name may stand only once in a pattern, so what, what2 and so on mean the same.
     words = {name.rstrip("2345"): text for name, text in found.groupdict().items() if text}
-    return cause.error(cause.message.format_map({"what": "?", **words}), hint=cause.hint, code=cause.code)
+    return cause.error(cause.message.filled(**{"what": "?", **words}), hint=cause.hint, code=cause.code)
 
 
 def wrong_backend(log: str) -> EngineError | None:
@@ -53,8 +54,14 @@ def explain_failed_start(log: str, exit_code: int | None) -> EngineError:
     if (death := _killed(exit_code)) is not None:
         return death
     return EngineLoadFailed(
-        f"The engine ended before it was ready ({_exit_words(exit_code)}){_last_words(log)}",
-        hint="Its log tells more.",
+        N_(
+            "The engine ended before it was ready ({exit}). Its log ends with: {line}",
+            exit=_exit_words(exit_code),
+            line=line,
+        )
+        if (line := _last_line(log))
+        else N_("The engine ended before it was ready ({exit}).", exit=_exit_words(exit_code)),
+        hint=N_("See its log for details."),
     )
 
 
@@ -67,8 +74,14 @@ def explain_death(log: str, exit_code: int | None) -> EngineError:
     if (death := _killed(exit_code)) is not None:
         return death
     return EngineCrashed(
-        f"The engine died ({_exit_words(exit_code)}){_last_words(log)}",
-        hint="Start it again; its log tells more.",
+        N_(
+            "The engine crashed ({exit}). Its log ends with: {line}",
+            exit=_exit_words(exit_code),
+            line=line,
+        )
+        if (line := _last_line(log))
+        else N_("The engine crashed ({exit}).", exit=_exit_words(exit_code)),
+        hint=N_("Start it again. See its log for details."),
         code="engine-died",
     )
 
@@ -76,25 +89,28 @@ def explain_death(log: str, exit_code: int | None) -> EngineError:
 def _killed(exit_code: int | None) -> EngineError | None:
     if exit_code in (-signal.SIGKILL, 128 + signal.SIGKILL):
         return EngineCrashed(
-            "The engine was killed (SIGKILL), as the system does when its memory runs out",
-            hint="Look into the system's log for the out-of-memory killer; if it was that, choose a smaller "
-            "model or stop another engine. Otherwise start it again.",
+            N_("The engine was killed (SIGKILL), probably because the system ran out of memory."),
+            hint=N_(
+                "Check the system's log for the out-of-memory killer. If it ended the engine, choose a "
+                "smaller "
+                "model or stop another engine. Otherwise, start it again."
+            ),
             code="engine-killed",
         )
     return None
 
 
-def _exit_words(exit_code: int | None) -> str:
+def _exit_words(exit_code: int | None) -> Message:
     if exit_code is None:
-        return "exit code unknown"
+        return N_("exit code unknown")
     if exit_code < 0:
-        return f"signal {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"
+        return N_("signal {name}", name=signal.Signals(-exit_code).name)
+    return N_("exit code {code}", code=exit_code)
 
 
-def _last_words(log: str) -> str:
+def _last_line(log: str) -> str | None:
     lines = telling_lines(log, 1)
-    return f": {lines[0]}" if lines else ""
+    return lines[0] if lines else None
 
 
 _TELLING = re.compile(

@@ -85,7 +85,7 @@ class TestLife:
         manager.stop("hf")
         assert manager.status("hf").state is EngineState.STOPPED
         assert gone(status.pid)
-        with pytest.raises(EngineError, match="not running") as caught:
+        with pytest.raises(EngineError, match="isn't running") as caught:
             find_endpoint(settings_in(tmp_path), lane_in(tmp_path))
         assert caught.value.code == "engine-not-running"
 
@@ -118,8 +118,8 @@ class TestLife:
     def test_stage_comes_from_the_log(self, make):
         manager = make(rows("--say", "Loading weights:  42%|####  | 3/7", "--load-s", "2"))
         manager.ensure("hf")
-        status = wait_for(lambda: (now := manager.status("hf")).pid and now.stage != "starting" and now)
-        assert status.stage == "loading weights, 42 %"
+        status = wait_for(lambda: (now := manager.status("hf")).pid and now.stage != "Starting" and now)
+        assert status.stage == "Loading weights, 42%"
         assert status.last_log_line.startswith("Loading weights")
 
     def test_closing_ends_the_engines(self, make):
@@ -304,9 +304,9 @@ class TestDevices:
         manager.ensure("one")
         wait_for(lambda: manager.status("one").pid)
         manager.ensure("two")
-        waiting = wait_for(lambda: "waiting" in (manager.status("two").stage or "") and manager.status("two"))
+        waiting = wait_for(lambda: "Waiting" in (manager.status("two").stage or "") and manager.status("two"))
         assert waiting.pid is None
-        assert waiting.stage == "waiting for cpu: another engine is loading there"
+        assert waiting.stage == "Waiting for cpu: another engine is loading"
         manager.wait_until_healthy("two", 30)
         assert manager.status("one").state is EngineState.HEALTHY
 

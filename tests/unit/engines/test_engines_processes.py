@@ -98,7 +98,7 @@ def test_adopted_engine_with_other_settings_is_replaced(beside, tmp_path):
     owner.kill()
     lane = lane_in(tmp_path, dtype="float32")
     manager = EngineManager(settings_in(tmp_path), [lane], rows=rows(), grace_s=1.0)
-    assert manager.status("hf").stage == "runs with earlier settings until it is restarted"
+    assert manager.status("hf").stage == "Runs with its previous settings until you restart it"
     with pytest.raises(EngineError) as caught:
         find_endpoint(settings_in(tmp_path), lane)
     assert caught.value.code == "engine-settings-differ"
@@ -196,7 +196,7 @@ def test_start_of_a_killed_process_is_told_and_begun_anew(beside, manager, tmp_p
     pid = wait_for(lambda: manager.status("hf").pid)
     owner.kill()
     assert manager.status("hf").error.code == "engine-start-abandoned"
-    with pytest.raises(EngineError, match="LMDyno ended while it was starting"):
+    with pytest.raises(EngineError, match="LMDyno exited while it was starting"):
         find_endpoint(settings_in(tmp_path), lane_in(tmp_path))
 
     manager.ensure("hf")

@@ -140,10 +140,10 @@ class TestResolve:
         )
         lane = LaneSpec(name="far", kind=EngineKind.ENDPOINT, endpoint=spec)
         settings = replace(settings, secrets_file=settings.home / "secrets.toml")
-        with pytest.raises(ConfigError, match=r"far \(LMDYNO_KEY_FAR\): There is no key"):
+        with pytest.raises(ConfigError, match=r"far \(LMDYNO_KEY_FAR\): No API key"):
             find_endpoint(settings, lane)
         monkeypatch.setenv("LMDYNO_KEY_FAR", "geheim")
-        with pytest.raises(ConfigError, match="The key is not for far"):
+        with pytest.raises(ConfigError, match="The API key is not allowed for far"):
             find_endpoint(settings, lane)
         monkeypatch.setenv("LMDYNO_KEY_FAR_HOSTS", "far")
         endpoint = find_endpoint(settings, lane)
@@ -159,7 +159,7 @@ class TestStatus:
         entry = entry_for(lane_in(tmp_path), settings)
         assert self.tell(entry).stage is None
         status = self.tell(entry, silent_s=75)
-        assert (status.state, status.stage) == (EngineState.HEALTHY, "not answering for 1 min 15 s")
+        assert (status.state, status.stage) == (EngineState.HEALTHY, "Not responding for 1 min 15 s")
 
     def test_dead_engine_shows_no_address_and_no_process(self, settings, tmp_path):
         status = self.tell(entry_for(lane_in(tmp_path), settings, process=DEAD))
@@ -176,11 +176,11 @@ class TestStatus:
         settings.logs_dir.mkdir(parents=True)
         (settings.logs_dir / "engine-hf.log").write_text("Loading weights:  42%|# | 3/7\n")
         waiting = self.tell(entry)
-        assert (waiting.stage, waiting.last_log_line) == ("starting", "")
+        assert (waiting.stage, waiting.last_log_line) == ("Starting", "")
         queued = self.tell(replace(entry, stage="waiting for the GPU"))
         assert (queued.stage, queued.last_log_line) == ("waiting for the GPU", "")
         spawned = self.tell(replace(entry, process=this_process()))
         assert (spawned.stage, spawned.last_log_line) == (
-            "loading weights, 42 %",
+            "Loading weights, 42%",
             "Loading weights:  42%|# | 3/7",
         )

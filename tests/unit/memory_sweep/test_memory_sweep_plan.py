@@ -21,12 +21,12 @@ def settings(tmp_path):
 
 def test_the_grid_has_every_combination_with_the_ratios_together():
     assert [point.label for point in PLAN.points][:3] == [
-        "0.8 · KV 16 bit",
-        "0.05 · KV 16 bit",
-        "0.8 · KV 4 bit",
+        "0.8 · KV 16-bit",
+        "0.05 · KV 16-bit",
+        "0.8 · KV 4-bit",
     ]
     assert len(PLAN.points) == 8
-    assert PLAN.points[-1].label == "0.05 · KV 4 bit · AWQ"
+    assert PLAN.points[-1].label == "0.05 · KV 4-bit · AWQ"
 
 
 def test_a_point_becomes_a_lane_of_its_own_settings():

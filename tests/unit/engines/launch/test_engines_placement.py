@@ -70,24 +70,24 @@ class TestChoose:
         with pytest.raises(EngineOutOfMemory) as caught:
             choose(lane(tmp_path), TURBOMIND, [gpu(0, 7)], held=held)
         assert caught.value.message == (
-            "tm does not fit on GPU 0, which has 7.00 GiB free: weights 4.00 GiB, "
-            "KV cache 1.20 GiB at ratio 0.4, about 2.00 GiB besides"
+            "tm doesn't fit on GPU 0, which has 7.00 GiB free: weights 4.00 GiB, "
+            "KV cache 1.20 GiB at ratio 0.4, about 2.00 GiB overhead."
         )
         assert caught.value.hint == (
-            "To make room, set cache_max_entry_count to 0.33 or less, or stop hf (5.00 GiB)."
+            "Set cache_max_entry_count to 0.33 or less, or stop an engine: hf (5.00 GiB)."
         )
 
     def test_refusal_without_a_way_of_ours(self, tmp_path):
         with pytest.raises(EngineOutOfMemory) as caught:
             choose(lane(tmp_path), TURBOMIND, [gpu(0, 3)], held={})
-        assert "end other programs" in caught.value.hint
+        assert "Stop other programs" in caught.value.hint
 
     def test_gpu_that_is_not_here(self, tmp_path):
         with pytest.raises(EngineLoadFailed, match="GPU 3"):
             choose(lane(tmp_path, devices=(0, 3)), TURBOMIND, [gpu(0, 70)], held={})
 
     def test_fewer_gpus_than_it_spans(self, tmp_path):
-        with pytest.raises(EngineLoadFailed, match="spans 2 GPUs and there are 1"):
+        with pytest.raises(EngineLoadFailed, match="needs 2 GPUs, but only 1"):
             choose(lane(tmp_path, tp=2), TURBOMIND, [gpu(0, 70)], held={})
 
 

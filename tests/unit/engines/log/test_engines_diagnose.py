@@ -329,20 +329,20 @@ def test_telling_lines_are_errors_without_the_traceback():
 
 
 STAGES = [
-    ("[transformers] Loading /m@main", "reading the model"),
-    ("Loading weights:  42%|####      | 3/7 [00:00<?, ?it/s]", "loading weights, 42 %"),
-    ("Loading checkpoint shards:   0%|          | 0/3 [00:00<?, ?it/s]", "loading weights, 0 %"),
-    ("Loading:  50%|#####     | 1/2", "loading weights, 50 %"),
-    ("Loading weights from safetensors: 100%|######| 1/1", "loading weights, 100 %"),
-    ("Converting and de-quantizing GGUF tensors...:   8%|▊         | 23/272", "unpacking weights, 8 %"),
+    ("[transformers] Loading /m@main", "Reading the model"),
+    ("Loading weights:  42%|####      | 3/7 [00:00<?, ?it/s]", "Loading weights, 42%"),
+    ("Loading checkpoint shards:   0%|          | 0/3 [00:00<?, ?it/s]", "Loading weights, 0%"),
+    ("Loading:  50%|#####     | 1/2", "Loading weights, 50%"),
+    ("Loading weights from safetensors: 100%|######| 1/1", "Loading weights, 100%"),
+    ("Converting and de-quantizing GGUF tensors...:   8%|▊         | 23/272", "Unpacking weights, 8%"),
     (
         "[TM][INFO] Object cache budget: 30924.10 MB from free 77310.26 MB and ratio 0.400",
-        "reserving the KV cache, 30924.10 MB",
+        "Reserving the KV cache, 30924.10 MB",
     ),
-    ("[TM][INFO] Warm-up lengths: 8 16 32", "warming up"),
-    ("[TM][INFO] Warm-up finished in 3.21 seconds.", "warmed up"),
-    ("HINT:    Please open http://127.0.0.1:23333 in a browser", "opening its port"),
-    ("INFO:     Uvicorn running on http://127.0.0.1:8993 (Press CTRL+C to quit)", "answering soon"),
+    ("[TM][INFO] Warm-up lengths: 8 16 32", "Warming up"),
+    ("[TM][INFO] Warm-up finished in 3.21 seconds.", "Warmed up"),
+    ("HINT:    Please open http://127.0.0.1:23333 in a browser", "Opening the port"),
+    ("INFO:     Uvicorn running on http://127.0.0.1:8993 (Press CTRL+C to quit)", "Almost ready"),
     ("something else", None),
 ]
 
@@ -354,7 +354,7 @@ def test_stage_of_a_line(line, stage):
 
 def test_last_stage_reads_repainted_progress_bars():
     log = "[transformers] Loading /m\nLoading weights:   0%|  | 0/9\rLoading weights:  33%|# | 3/9\nnoise\n"
-    assert last_stage(log) == "loading weights, 33 %"
+    assert last_stage(log) == "Loading weights, 33%"
     assert last_stage("") is None
 
 
