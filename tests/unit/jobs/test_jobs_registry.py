@@ -167,7 +167,8 @@ def test_a_waiting_job_can_be_cancelled(jobs: Jobs, tmp_path: Path) -> None:
 def test_a_job_outlives_its_starter(jobs: Jobs, settings: Settings) -> None:
     program = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[1]);"
-        "import test_jobs_registry as t; from core.jobs.registry import Jobs; from core.settings import Settings;"
+        "import test_jobs_registry as t;"
+        "from core.jobs.registry import Jobs; from core.settings import Settings;"
         "h = pathlib.Path(sys.argv[2]);"
         "s = Settings(home=h, lanes_file=h, database_url='sqlite://');"
         "sys.stdout.write(Jobs(s).start(t.spec(until_there=sys.argv[3])))"
