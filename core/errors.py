@@ -2,6 +2,7 @@
 
 LMDynoError(message, hint, code)
 ├─ ConfigError              a setting, lanes.toml or the secrets are wrong
+├─ AccessDenied             who acts may not do that
 ├─ InputError               a prompt, an image or an option that can't be used
 ├─ EngineError              an engine or endpoint could not do its part
 │  ├─ EngineNotInstalled    the packages that the engine needs are missing
@@ -44,6 +45,10 @@ def _rebuild(kind: type[LMDynoError], message: str, hint: str, code: str) -> LMD
 
 class ConfigError(LMDynoError):
     default_code = "config"
+
+
+class AccessDenied(LMDynoError):
+    default_code = "access-denied"
 
 
 class InputError(LMDynoError):

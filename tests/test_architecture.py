@@ -13,6 +13,7 @@ LAYERS = [
     {"core.po"},
     {"core.i18n"},
     {"core.errors", "core.files", "core.units", "core.logs", "core.settings", "core.locks"},
+    {"core.access"},
     {"core.domain"},
     {"core.codec", "core.config"},
     {"core.store", "core.telemetry", "core.images"},

@@ -1,0 +1,157 @@
+"""Decides over every action that changes something, and tells the audit log.
+
+Who acts is found without being passed along: `acting_as` sets it for a block, else the function given to
+`find_identity_with` tells it (the dashboard gives one that knows the visitor of the running session), else it
+is the owner of this machine (command line, workers). Thread-safe.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from core.access.identity import LOCAL, SYSTEM, Identity, Role, Visibility
+from core.errors import AccessDenied
+from core.i18n import N_
+
+log = logging.getLogger(__name__)
+
+
+class Action(StrEnum):
+    """What can be done; the audit log holds these words."""
+
+    CHAT = "chat"
+    VOTE = "vote"
+    STOP_ANSWER = "stop-answer"
+    ANNOTATE = "annotate"
+    DELETE = "delete"
+    RESTORE = "restore"
+    EXPORT = "export"
+    LOG_IN = "log-in"
+    LOG_OUT = "log-out"
+    START_ENGINE = "start-engine"
+    STOP_ENGINE = "stop-engine"
+    RESTART_ENGINE = "restart-engine"
+    CHANGE_LANE = "change-lane"
+    REMOVE_LANE = "remove-lane"
+    TEST_ENDPOINT = "test-endpoint"
+    START_JOB = "start-job"
+    CANCEL_JOB = "cancel-job"
+    IMPORT = "import"
+    PURGE = "purge"
+    READ_AUDIT = "read-audit"
+
+
+_OF_VIEWERS = frozenset({Action.CHAT, Action.VOTE, Action.EXPORT, Action.LOG_IN, Action.LOG_OUT})
+_OF_OWNERS = frozenset({Action.STOP_ANSWER, Action.ANNOTATE, Action.DELETE, Action.RESTORE})
+"""What viewers may do to what is their own."""
+_UNRECORDED = frozenset({Action.CHAT, Action.VOTE, Action.ANNOTATE, Action.READ_AUDIT})
+"""What goes without an audit entry unless it is refused: it is stored with its owner, or harmless."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEntry:
+    """One action: who did what to what, and when; or who wanted to."""
+
+    who: str
+    name: str
+    action: Action
+    target: str
+    allowed: bool
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+_acting: ContextVar[Identity | None] = ContextVar("acting", default=None)
+_find: Callable[[], Identity] | None = None
+_record: Callable[[AuditEntry], None] | None = None
+
+
+def find_identity_with(find: Callable[[], Identity] | None) -> None:
+    """Have the function tell who acts, in this process; None undoes it."""
+    global _find
+    _find = find
+
+
+def record_with(record: Callable[[AuditEntry], None] | None) -> None:
+    """Have the function take the audit log's entries; it may raise, which hinders no action. None undoes it."""
+    global _record
+    _record = record
+
+
+@contextmanager
+def acting_as(identity: Identity) -> Iterator[None]:
+    """Whatever the block does is done by that identity."""
+    token = _acting.set(identity)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def current_identity() -> Identity:
+    """Who acts here and now."""
+    if identity := _acting.get():
+        return identity
+    return _find() if _find else LOCAL
+
+
+def may(action: Action, *, owner: str | None = None) -> bool:
+    """Whether whoever acts may do that; `owner` is whose thing it would be done to."""
+    return _is_allowed(current_identity(), action, owner)
+
+
+def authorise(action: Action, target: str = "", *, owner: str | None = None) -> Identity:
+    """Let the action happen, and return who does it; raises AccessDenied if they may not.
+
+    Args:
+        action: what is about to be done.
+        target: the name or id of what it is done to, for the audit log.
+        owner: whose thing that is; viewers may do some things to their own.
+    """
+    identity = current_identity()
+    allowed = _is_allowed(identity, action, owner)
+    if not allowed or (action not in _UNRECORDED and identity != SYSTEM):
+        _tell(AuditEntry(who=identity.id, name=identity.name, action=action, target=target, allowed=allowed))
+    if allowed:
+        return identity
+    if identity.role is None:
+        raise AccessDenied(
+            N_("Your login has ended"), hint=N_("Load the page again to log in."), code="logged-out"
+        )
+    raise AccessDenied(
+        N_("Your role does not allow that"),
+        hint=N_("It is for operators. Ask one, or whoever runs this dashboard."),
+    )
+
+
+def may_see(owner: str | None, *, by_link: bool) -> bool:
+    """Whether whoever acts may see what belongs to that owner; `by_link`: they have its address."""
+    identity = current_identity()
+    if identity.role is None:
+        return False
+    if identity.sees is Visibility.ALL or (owner is not None and owner == identity.owner):
+        return True
+    return by_link and identity.sees is Visibility.LINK
+
+
+def _is_allowed(identity: Identity, action: Action, owner: str | None) -> bool:
+    match identity.role:
+        case Role.OPERATOR:
+            return True
+        case Role.VIEWER:
+            is_own = owner is not None and owner == identity.owner
+            return action in _OF_VIEWERS or (action in _OF_OWNERS and is_own)
+    return False
+
+
+def _tell(entry: AuditEntry) -> None:
+    if not entry.allowed:
+        log.warning("action refused who=%s action=%s target=%s", entry.who, entry.action, entry.target)
+    if _record:
+        try:
+            _record(entry)
+        except Exception:
+            log.exception("audit entry not stored who=%s action=%s", entry.who, entry.action)

@@ -1,0 +1,57 @@
+"""Who acts: a visitor of the dashboard, the owner of this machine, or LMDyno itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What somebody may do; each role may do what the one before may."""
+
+    VIEWER = "viewer"
+    """See, chat, vote; stop, note and delete what is their own."""
+    OPERATOR = "operator"
+    """Everything: engines, endpoints, quantising, load tests, and what others made."""
+
+
+class Visibility(StrEnum):
+    """Who sees the conversations and runs of others; operators see all."""
+
+    PRIVATE = "private"
+    LINK = "link"
+    """Everybody who has its link; lists hold one's own only."""
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Somebody who acts, and what they may do."""
+
+    id: str
+    """Stable and unique: the e-mail address, else the provider's subject. What they make is stored by it."""
+    name: str
+    """For people: in the audit log, and as in "stopped by NAME"."""
+    role: Role | None
+    """None may do nothing."""
+    sees: Visibility = Visibility.ALL
+    """What they see of others' conversations and runs."""
+    login: str = ""
+    """The login by which they came, so that it can be ended; "" for those who need none."""
+
+    @property
+    def owner(self) -> str | None:
+        """What is stored as the owner of what they make; None where there are no accounts."""
+        return self.id if self.login else None
+
+    @property
+    def is_operator(self) -> bool:
+        return self.role is Role.OPERATOR
+
+
+LOCAL = Identity(id="local", name="this machine", role=Role.OPERATOR)
+"""Whoever uses the command line, or a dashboard that is open and reached from this machine alone."""
+
+SYSTEM = Identity(id="system", name="LMDyno", role=Role.OPERATOR)
+"""The program itself, such as when it starts engines with the dashboard."""
+
+NOBODY = Identity(id="nobody", name="nobody", role=None)
+"""A visitor who is not logged in, is not listed, or whose login has ended."""
