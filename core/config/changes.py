@@ -15,6 +15,7 @@ from typing import Any
 
 import tomli_w
 
+from core.access.guard import Action, authorise
 from core.config.lanes import read_lanes
 from core.config.models import read_models
 from core.config.toml_source import TomlSource
@@ -34,9 +35,10 @@ def changes_file(settings: Settings) -> Path:
 def save_lane(settings: Settings, lane: LaneSpec) -> None:
     """Keep a lane as it is now. Last writer wins; readers never see half a file.
 
-    Raises ConfigError, and keeps nothing, for a lane that could not be read again, or that has other
+    Raises AccessDenied; and ConfigError, keeping nothing, for a lane that could not be read again, or that has other
     `FILE_ONLY_SETTINGS` than the lanes file gives it (`lanes-file-only`).
     """
+    authorise(Action.CHANGE_LANE, lane.name)
     if lane.is_local:
         _require_from_file(lane, _file_lanes(settings).get(lane.name))
     table = _endpoint_table(lane) if lane.endpoint else _engine_table(lane)
@@ -63,7 +65,8 @@ def read_changes(
 
 
 def forget_lane(settings: Settings, name: str) -> bool:
-    """Undo what the dashboard kept for a lane; False if it kept nothing."""
+    """Undo what the dashboard kept for a lane; False if it kept nothing. Raises AccessDenied."""
+    authorise(Action.REMOVE_LANE, name)
     tables = _tables(settings)
     if tables.pop(name, None) is None:
         return False

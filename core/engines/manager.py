@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from core.access.guard import Action, authorise
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import utc_now
 from core.engines import status, supervisor
@@ -98,6 +99,7 @@ class EngineManager:
         A running one is used, and adopted if its owner is gone. One with other settings is replaced.
 
         Raises:
+            AccessDenied: it does not run, and whoever acts may not start it.
             ConfigError: no such lane.
             EngineBusy: it runs with other settings and can't be replaced: a request runs, or it belongs to
                 another LMDyno process.
@@ -105,6 +107,14 @@ class EngineManager:
         lane = self._lane(name)
         if not lane.is_local:
             return
+        self._ensure(lane, Action.START_ENGINE)
+
+    def _ensure(self, lane: LaneSpec, action: Action | None) -> None:
+        """`action` is what this is, unless it was authorised already; an engine that serves needs no leave."""
+        name = lane.name
+        known = self._registry.get(name)
+        if action is not None and (known is None or not _serves(known, lane)):
+            authorise(action, name)
         self._monitor.start()
         with self._registry.changing() as engines:
             current = engines.get(name)
@@ -158,6 +168,10 @@ class EngineManager:
 
         Raises EngineBusy while a request holds its lease, unless forced.
         """
+        authorise(Action.STOP_ENGINE, name)
+        self._stop(name, force=force)
+
+    def _stop(self, name: str, *, force: bool = False) -> None:
         with nullcontext() if force else sole_use(self._settings, name):
             entry = self._registry.get(name)
             if entry is not None and entry.state is not EngineState.STOPPED:
@@ -165,8 +179,11 @@ class EngineManager:
 
     def restart(self, name: str) -> None:
         """Stop the engine and start it with the lane's present settings; raises EngineBusy like `stop`."""
-        self.stop(name)
-        self.ensure(name)
+        authorise(Action.RESTART_ENGINE, name)
+        self._stop(name)
+        lane = self._lane(name)
+        if lane.is_local:
+            self._ensure(lane, None)
 
     def status(self, name: str) -> EngineStatus:
         """How the lane's engine is now. Cheap. Raises ConfigError for a lane that there isn't."""

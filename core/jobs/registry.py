@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import replace
 
+from core.access.guard import Action, authorise
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError, LMDynoError
 from core.i18n import N_
@@ -40,8 +41,9 @@ class Jobs:
     def start(self, spec: JobSpec) -> str:
         """Start a job and return its id, once its process runs (within a second).
 
-        Raises LMDynoError (`job-not-started`) if it doesn't.
+        Raises AccessDenied, and LMDynoError (`job-not-started`) if it doesn't.
         """
+        authorise(Action.START_JOB, f"{spec.kind}: {spec.title}")
         folder = JobFolder(self._dir / spec.id)
         folder.create(spec)
         with folder.log_file.open("ab") as output:
@@ -92,11 +94,14 @@ class Jobs:
         """Ask a job to end; returns at once, no-op if it has ended.
 
         It has some seconds to end by itself; a job that does not is killed when somebody looks at its status.
+        Raises AccessDenied.
         """
         folder = self._folder(job_id)
         record = _settled(folder)
         if record.state.ended:
             return
+        spec = folder.spec()
+        authorise(Action.CANCEL_JOB, f"{spec.kind}: {spec.title}")
         folder.ask_to_cancel()
         if record.runner is not None:
             send_signal(record.runner, signal.SIGTERM)

@@ -10,8 +10,9 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
+from core.access.guard import Action, authorise
 from core.domain.specs import Dialect
 from core.engines.remote import prometheus
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
@@ -40,9 +41,10 @@ class ServerMetrics:
 def probe(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> EndpointReport:
     """List the models at a base URL such as `http://host:23333/v1`.
 
-    Raises InputError for another scheme than HTTP, and EngineError: not reachable, no answer in time,
-    key refused, or not an OpenAI-compatible server.
+    Raises AccessDenied, since it makes this machine send requests anywhere; InputError for another scheme than
+    HTTP, and EngineError: not reachable, no answer in time, key refused, or not an OpenAI-compatible server.
     """
+    authorise(Action.TEST_ENDPOINT, urlsplit(url).netloc.rpartition("@")[2])
     if not url.startswith(("http://", "https://")):
         raise InputError(f"“{url}” is no web address", hint="Begin it with http:// or https://.")
     started = time.perf_counter()

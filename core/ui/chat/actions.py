@@ -11,7 +11,7 @@ import streamlit as st
 from core.domain.images import StoredImage
 from core.domain.turn_planning import plan_turn, planned_record
 from core.domain.turns import ErrorInfo, TurnRecord
-from core.errors import EngineError, LMDynoError
+from core.errors import AccessDenied, EngineError, LMDynoError
 from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
@@ -95,7 +95,7 @@ def start_engines(lanes: list[str]) -> None:
     for lane in lanes:
         try:
             resources.manager().ensure(lane)
-        except EngineError as error:
+        except (AccessDenied, EngineError) as error:
             log.warning("engine not started lane=%s code=%s", lane, error.code)
 
 

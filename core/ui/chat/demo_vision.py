@@ -14,7 +14,7 @@ from core.models.demo import vision_job as demo_vision_job
 from core.models.vision.model import refusal
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
-from core.ui.shared.components import lane_label, sentence, show_error
+from core.ui.shared.components import lane_label, sentence, show_error, show_toast
 
 DEMO_LIMITS = "The demo model knows simple drawn scenes only."
 _EXAMPLE = """\
@@ -103,4 +103,4 @@ def _prepare() -> None:
     try:
         demo_vision_job.start(resources.resources().settings)
     except LMDynoError as error:
-        st.toast(f"{error.message} {error.hint}", icon=":material/error:")
+        show_toast(error)

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import streamlit as st
-
 from core.config.changes import forget_lane, save_lane
 from core.domain.specs import EngineSettings, LaneSpec
 from core.engines.registry import EngineState
 from core.errors import LMDynoError
 from core.ui.shared import resources
+from core.ui.shared.components import show_toast
 
 
 def start(name: str) -> None:
@@ -66,4 +65,4 @@ def _try(action: Callable[[], None]) -> None:
     try:
         action()
     except LMDynoError as error:
-        st.toast(f"{error.message} {error.hint}", icon=":material/error:")
+        show_toast(error)

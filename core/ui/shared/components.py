@@ -36,6 +36,11 @@ def show_warning(problem: LMDynoError | ErrorInfo) -> None:
     st.warning(_told(problem), icon=":material/warning:")
 
 
+def show_toast(error: LMDynoError) -> None:
+    """The same in passing, for callbacks."""
+    st.toast(f"{escape(error.message)} {escape(error.hint)}", icon=":material/error:")
+
+
 def lane_label(name: str) -> str:
     """Markdown: a square in the lane's colour and its name."""
     color = color_of(name)

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import streamlit as st
 
 from core import units
+from core.errors import LMDynoError
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.ui.shared import resources
-from core.ui.shared.components import escape, sentence, show_error
+from core.ui.shared.components import escape, sentence, show_error, show_toast
 
 _BADGES = {
     JobState.QUEUED: ":gray-badge[queued]",
@@ -71,8 +72,12 @@ def _show_end(status: JobStatus, word: str) -> None:
 
 
 def _end(job_id: str) -> None:
+    try:
+        _jobs().cancel(job_id)
+    except LMDynoError as error:
+        show_toast(error)
+        return
     st.session_state.setdefault(_ENDING, set()).add(job_id)
-    _jobs().cancel(job_id)
 
 
 def _jobs() -> Jobs:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core import logs
+from core.access.guard import acting_as
+from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
 from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
@@ -97,8 +99,9 @@ def resources() -> Resources:
     made.meter.prepare()
     # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
     atexit.register(made.close)
-    for lane in autostarted(registry.lanes, gpu=gpu):
-        manager.ensure(lane.name)
+    with acting_as(SYSTEM):  # whoever opens the first page
+        for lane in autostarted(registry.lanes, gpu=gpu):
+            manager.ensure(lane.name)
     log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
     return made
 
