@@ -76,7 +76,7 @@ def find_identity_with(find: Callable[[], Identity] | None) -> None:
 
 
 def record_with(record: Callable[[AuditEntry], None] | None) -> None:
-    """Have the function take the audit log's entries; it may raise, which hinders no action. None undoes it."""
+    """Have the function take the audit log's entries; if it raises, the action goes on. None undoes it."""
     global _record
     _record = record
 

@@ -35,8 +35,8 @@ def changes_file(settings: Settings) -> Path:
 def save_lane(settings: Settings, lane: LaneSpec) -> None:
     """Keep a lane as it is now. Last writer wins; readers never see half a file.
 
-    Raises AccessDenied; and ConfigError, keeping nothing, for a lane that could not be read again, or that has other
-    `FILE_ONLY_SETTINGS` than the lanes file gives it (`lanes-file-only`).
+    Raises AccessDenied; and ConfigError, keeping nothing, for a lane that can't be read again, or that has
+    other `FILE_ONLY_SETTINGS` than the lanes file gives it (`lanes-file-only`).
     """
     authorise(Action.CHANGE_LANE, lane.name)
     if lane.is_local:

@@ -110,7 +110,7 @@ class EngineManager:
         self._ensure(lane, Action.START_ENGINE)
 
     def _ensure(self, lane: LaneSpec, action: Action | None) -> None:
-        """`action` is what this is, unless it was authorised already; an engine that serves needs no leave."""
+        """`action` is to be authorised, unless it has been; an engine that serves needs no leave."""
         name = lane.name
         known = self._registry.get(name)
         if action is not None and (known is None or not _serves(known, lane)):

@@ -349,7 +349,7 @@ class TestDetails:
 
     def test_an_engine_that_does_not_run_has_no_address(self, open_page):
         app = open_page(lane="hf", details="Connect")
-        assert "The engine of hf is not running" in app.error[0].value
+        assert "The engine of hf isn't running" in app.error[0].value
 
     def test_the_log(self, open_page):
         app = open_page(lane="hf", details="Log")

@@ -41,8 +41,8 @@ class ServerMetrics:
 def probe(url: str, api_key: str | None = None, *, timeout_s: float = 5.0) -> EndpointReport:
     """List the models at a base URL such as `http://host:23333/v1`.
 
-    Raises AccessDenied, since it makes this machine send requests anywhere; InputError for another scheme than
-    HTTP, and EngineError: not reachable, no answer in time, key refused, or not an OpenAI-compatible server.
+    Raises AccessDenied, since it makes this machine send requests anywhere; InputError for another scheme
+    than HTTP; and EngineError: not reachable, no answer in time, key refused, or no OpenAI-compatible server.
     """
     authorise(Action.TEST_ENDPOINT, urlsplit(url).netloc.rpartition("@")[2])
     if not url.startswith(("http://", "https://")):
