@@ -23,6 +23,7 @@ LAYERS = [
     {"core.engines"},
     {"core.meter"},
     {"core.bench", "core.memory_sweep", "core.image_quiz"},
+    {"core.sessions"},
     {"core.charts"},
     {"core.reports"},
     {"core.ui", "core.cli"},
@@ -60,6 +61,8 @@ LIBRARY_HOMES = {
     "rich": ("core.cli", "core.__main__"),
     "pydantic": ("core.codec", "core.config"),
     "PIL": ("core.images",),
+    "evalica": ("core.sessions.analysis",),
+    "krippendorff": ("core.sessions.analysis",),
     "prometheus_client": ("core.engines.remote.prometheus",),
 }
 

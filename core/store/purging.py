@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Table, Text, delete, select, t
 
 from core.domain.images import named_images
 from core.store.history_entries import TABLES
+from core.store.session_tables import sessions
 from core.store.tables import annotations, bench_runs, messages, requests, turns
 
 _NAMING: dict[Table, ColumnElement[Any]] = {
@@ -15,6 +16,7 @@ _NAMING: dict[Table, ColumnElement[Any]] = {
     turns: type_coerce(turns.c.images, Text),
     messages: type_coerce(messages.c.images, Text),
     bench_runs: bench_runs.c.plan,
+    sessions: type_coerce(sessions.c.plan, Text),
 }
 """Of each table the column that names images."""
 

@@ -7,23 +7,14 @@ room's noise; real pairs have to be preferred more often than that to mean anyth
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
+from core.domain.sessions import ControlKind
 from core.sessions.analysis.comparisons import FIRST, SECOND, TIE, Comparison
 from core.sessions.analysis.shares import Share
 
 _FLIPS = 9999
-
-
-class ControlKind(StrEnum):
-    """What a control pair shows."""
-
-    TWO_SAMPLES = "two-samples"
-    """The same lane asked twice."""
-    IDENTICAL = "identical"
-    """The same text on both sides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

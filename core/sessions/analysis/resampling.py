@@ -1,9 +1,9 @@
 """Bootstrap over prompts: what would have come out with other prompts of the same kind.
 
-Votes on one prompt are about the same answers, so they don't vary independently: whole prompts are drawn, with
-all their votes. The people are taken as they are. An interval is the estimate plus and minus its standard
-error times a factor that makes a whole row of intervals hold at once in 95 of 100 cases (the 95 % quantile of
-the largest deviation in the row). Over few prompts the factor is widened by Student's t.
+Votes on one prompt are about the same answers, so they don't vary independently: whole prompts are drawn,
+with all their votes. The people are taken as they are. An interval is the estimate plus and minus its
+standard error times a factor that makes a whole row of intervals hold at once in 95 of 100 cases (the 95 %
+quantile of the largest deviation in the row). Over few prompts the factor is widened by Student's t.
 """
 
 from math import inf, sqrt

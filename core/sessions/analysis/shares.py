@@ -42,4 +42,4 @@ class Share:
             deviation = (self.total / 2 - fewer - 0.5) / sqrt(self.total / 4)
             return min(1.0, 2 * NormalDist().cdf(-deviation))
         ways = sum(comb(self.total, heads) for heads in range(fewer + 1))
-        return min(1.0, 2 * ways / 2**self.total)
+        return min(1.0, float(2 * ways / 2**self.total))

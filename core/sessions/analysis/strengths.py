@@ -143,9 +143,7 @@ def _fit(tally: Floats, pseudo: Floats, connected: list[int], lanes: int) -> Flo
             winners += [evalica.Winner.X, evalica.Winner.Y]
             weights += [float(counts[FIRST] + extra[0]), float(counts[SECOND] + extra[1])]
     index = {lane: place for place, lane in enumerate(connected)}
-    fitted = evalica.bradley_terry(
-        first, second, winners, index=index, weights=weights, limit=_ITERATIONS
-    )
+    fitted = evalica.bradley_terry(first, second, winners, index=index, weights=weights, limit=_ITERATIONS)
     logs = np.log(fitted.scores.reindex(connected).to_numpy())
     points = np.full(lanes, np.nan)
     points[connected] = (logs - logs.mean()) * POINTS_PER_LOG_ODDS

@@ -4,13 +4,14 @@ import time
 
 import numpy as np
 import pytest
-from rooms import Room
 
+from core.domain.sessions import ControlKind
 from core.sessions.analysis.agreement import agreement
 from core.sessions.analysis.comparisons import FIRST, SECOND, TIE, Comparison, columns, pairs_of
-from core.sessions.analysis.controls import ControlKind, control_result
+from core.sessions.analysis.controls import control_result
 from core.sessions.analysis.shares import Share
 from core.sessions.analysis.strengths import POINTS_PER_LOG_ODDS, standings, win_ratio
+from tests.unit.sessions.rooms import Room
 
 SIMULATIONS = 100
 AT_LEAST = 93
@@ -23,7 +24,10 @@ def results(room: Room, *, seed: int, resamples: int = 120):
 
 def true_points(room: Room) -> np.ndarray:
     """What endless voting would give: least squares over the log odds of all pairs, exact for this model."""
-    odds = [np.log(expected[FIRST] / expected[SECOND]) for expected in map(room.expected, pairs_of(len(room.strengths)))]
+    odds = [
+        np.log(expected[FIRST] / expected[SECOND])
+        for expected in map(room.expected, pairs_of(len(room.strengths)))
+    ]
     design = np.zeros((len(odds), len(room.strengths)))
     for row, (one, other) in enumerate(pairs_of(len(room.strengths))):
         design[row, one], design[row, other] = 1, -1
@@ -67,7 +71,9 @@ def test_equal_lanes_are_hardly_ever_told_apart():
 
 def test_what_is_decided_is_decided_rightly():
     room = Room(strengths=(0.5, 0.0, -0.5), left=0.4)
-    decided = [pair for seed in range(30) for pair in results(room, seed=seed).pairs if pair.better is not None]
+    decided = [
+        pair for seed in range(30) for pair in results(room, seed=seed).pairs if pair.better is not None
+    ]
     assert len(decided) > 30
     assert all(pair.better == pair.first for pair in decided)
 

@@ -1,0 +1,281 @@
+"""Evaluation sessions: prompt sets, plans, answers and judgements; votes are in `core.store.votes`."""
+
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from core.domain.sessions import (
+    Candidate,
+    Judgement,
+    PromptSet,
+    Session,
+    SessionAnswer,
+    SessionItem,
+    SessionPlan,
+    SessionRecord,
+    SessionState,
+    Verdict,
+)
+from core.domain.turns import Machine, utc_now
+from core.errors import StoreError
+from core.i18n import N_
+from core.store import records
+from core.store.access import Access, insert_new, upsert
+from core.store.session_rows import (
+    answer_values,
+    judgement_values,
+    participant_values,
+    read_judgements,
+    read_participants,
+    read_session,
+    read_votes,
+    session_values,
+    vote_values,
+)
+from core.store.session_tables import (
+    prompt_sets,
+    session_answers,
+    session_judgements,
+    session_participants,
+    session_votes,
+    sessions,
+)
+from core.store.tables import machines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSummary:
+    """A session as a list shows it."""
+
+    id: str
+    title: str
+    state: SessionState
+    created_at: datetime
+    owner: str | None
+    imported: bool
+    participants: int
+    votes: int
+    """Without those that were skipped."""
+
+
+class Sessions(Access):
+    """Sessions in SQLite or PostgreSQL; every method but `close` raises StoreError."""
+
+    def save_prompt_set(self, prompts: PromptSet) -> None:
+        """Keep a version of a prompt set; one that is here already stays as it is."""
+        row = {
+            "name": prompts.name,
+            "version": prompts.version,
+            "created_at": prompts.created_at,
+            "prompts": prompts.prompts,
+        }
+        with self._writing() as connection:
+            insert_new(connection, prompt_sets, [row])
+
+    def prompt_sets(self) -> tuple[PromptSet, ...]:
+        """All versions of all sets, the newest first."""
+        with self._reading() as connection:
+            rows = connection.execute(select(prompt_sets).order_by(prompt_sets.c.created_at.desc())).all()
+        return tuple(
+            PromptSet(name=row.name, version=row.version, created_at=row.created_at, prompts=row.prompts)
+            for row in rows
+        )
+
+    def create(self, session: Session) -> Session:
+        """Keep a new session; returns it with the secret of its voting link."""
+        session = replace(session, link=session.link or secrets.token_urlsafe(12))
+        with self._writing() as connection:
+            _insert_session(connection, session)
+        return session
+
+    def add(self, record: SessionRecord) -> Session:
+        """Take in a whole session, such as an imported one; raises StoreError (`session-exists`).
+
+        Its link is a new one, for the old one opens the session elsewhere.
+        """
+        session = replace(record.session, link=secrets.token_urlsafe(12))
+        with self._writing() as connection:
+            if connection.scalar(select(sessions.c.id).where(sessions.c.id == session.id)):
+                raise StoreError(
+                    N_("This session is here already."),
+                    hint=N_("Delete it first to import it again."),
+                    code="session-exists",
+                )
+            _insert_session(connection, session)
+            insert_new(
+                connection, session_answers, [answer_values(session.id, answer) for answer in record.answers]
+            )
+            insert_new(
+                connection,
+                session_participants,
+                [participant_values(person) for person in record.participants],
+            )
+            insert_new(connection, session_votes, [vote_values(session.id, vote) for vote in record.votes])
+            insert_new(
+                connection,
+                session_judgements,
+                [judgement_values(session.id, each) for each in record.judgements],
+            )
+        return session
+
+    def record(self, session_id: str) -> SessionRecord:
+        """Everything about a session; raises StoreError (`no-such-session`)."""
+        session, answers = self.session(session_id), self.answers(session_id)
+        with self._reading() as connection:
+            return SessionRecord(
+                session=session,
+                answers=answers,
+                participants=read_participants(connection, session_id),
+                votes=read_votes(connection, session_votes.c.session_id == session_id),
+                judgements=read_judgements(connection, session_id),
+            )
+
+    def session(self, session_id: str) -> Session:
+        """Raises StoreError (`no-such-session`)."""
+        with self._reading() as connection:
+            session = read_session(connection, sessions.c.id == session_id)
+        if session is None:
+            raise StoreError(
+                N_("There is no session {id}.", id=session_id),
+                hint=N_("It may have been deleted."),
+                code="no-such-session",
+            )
+        return session
+
+    def session_of_link(self, link: str) -> Session | None:
+        """The session whose voting link holds this secret; None if there is none."""
+        with self._reading() as connection:
+            return read_session(connection, sessions.c.link == link)
+
+    def summaries(self, limit: int = 200) -> tuple[SessionSummary, ...]:
+        """The sessions, newest first."""
+        people = (
+            select(func.count()).where(session_participants.c.session_id == sessions.c.id).scalar_subquery()
+        )
+        votes = (
+            select(func.count())
+            .where(session_votes.c.session_id == sessions.c.id, session_votes.c.verdict != Verdict.SKIPPED)
+            .scalar_subquery()
+        )
+        with self._reading() as connection:
+            rows = connection.execute(
+                select(
+                    *(
+                        sessions.c[name]
+                        for name in ("id", "title", "state", "created_at", "owner", "imported")
+                    ),
+                    people.label("participants"),
+                    votes.label("votes"),
+                )
+                .order_by(sessions.c.created_at.desc())
+                .limit(limit)
+            ).all()
+        return tuple(SessionSummary(**row._mapping) for row in rows)
+
+    def delete(self, session_id: str) -> None:
+        """Remove a session with its answers, participants and votes, for good."""
+        with self._writing() as connection:
+            connection.execute(delete(sessions).where(sessions.c.id == session_id))
+
+    def change_plan(self, session_id: str, plan: SessionPlan) -> None:
+        """Set the plan anew, with the parts that may change after answers were made."""
+        self._update(session_id, plan=plan, title=plan.title)
+
+    def set_machine(self, session_id: str, machine: Machine) -> None:
+        """Where the answers are made."""
+        with self._writing() as connection:
+            insert_new(connection, machines, records.machine_rows(machine))
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id == session_id)
+                .values(machine_id=records.digest(machine), updated_at=utc_now())
+            )
+
+    def open_voting(self, session_id: str, items: tuple[SessionItem, ...], *, identical_pairs: int) -> None:
+        """Fix what is voted on and let people in; items that were fixed before stay as they are."""
+        now = utc_now()
+        with self._writing() as connection:
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id == session_id, sessions.c.opened_at.is_(None))
+                .values(items=items, identical_pairs=identical_pairs, opened_at=now)
+            )
+            connection.execute(
+                update(sessions)
+                .where(sessions.c.id == session_id)
+                .values(state=SessionState.OPEN, closed_at=None, updated_at=now)
+            )
+
+    def close_voting(self, session_id: str) -> None:
+        """Take no more votes; the results may be seen."""
+        self._update(session_id, state=SessionState.CLOSED, closed_at=utc_now())
+
+    def save_answers(self, session_id: str, answers: Iterable[SessionAnswer]) -> None:
+        """Keep answers, in place of earlier ones to the same prompt."""
+        rows = [answer_values(session_id, answer) for answer in answers]
+        with self._writing() as connection:
+            upsert(connection, session_answers, rows)
+
+    def answers(self, session_id: str) -> tuple[SessionAnswer, ...]:
+        """All answers so far, by prompt, lane and sample."""
+        return self._answers(session_id)
+
+    def answers_to(
+        self, session_id: str, prompt: int, candidates: Sequence[Candidate]
+    ) -> tuple[SessionAnswer, ...]:
+        """These answers to one prompt, in the given order; raises StoreError if one is missing."""
+        known = {
+            Candidate(answer.lane, answer.sample): answer for answer in self._answers(session_id, prompt)
+        }
+        try:
+            return tuple(known[candidate] for candidate in candidates)
+        except KeyError as exc:
+            raise StoreError(
+                N_("An answer of the session is missing."),
+                hint=N_("Make the answers again."),
+                code="no-such-answer",
+            ) from exc
+
+    def answer_keys(self, session_id: str) -> frozenset[tuple[int, int, int]]:
+        """Prompt, lane and sample of each answer there is; cheap."""
+        key = (session_answers.c.prompt, session_answers.c.lane, session_answers.c.sample)
+        with self._reading() as connection:
+            rows = connection.execute(select(*key).where(session_answers.c.session_id == session_id)).all()
+        return frozenset((row.prompt, row.lane, row.sample) for row in rows)
+
+    def save_judgements(self, session_id: str, judgements: Iterable[Judgement]) -> None:
+        """Keep what a judge said, in place of what it said of the same items before."""
+        with self._writing() as connection:
+            upsert(
+                connection, session_judgements, [judgement_values(session_id, each) for each in judgements]
+            )
+
+    def judgements(self, session_id: str) -> tuple[Judgement, ...]:
+        with self._reading() as connection:
+            return read_judgements(connection, session_id)
+
+    def _answers(self, session_id: str, prompt: int | None = None) -> tuple[SessionAnswer, ...]:
+        wanted = select(session_answers).where(session_answers.c.session_id == session_id)
+        if prompt is not None:
+            wanted = wanted.where(session_answers.c.prompt == prompt)
+        key = (session_answers.c.prompt, session_answers.c.lane, session_answers.c.sample)
+        with self._reading() as connection:
+            rows = connection.execute(wanted.order_by(*key)).all()
+        return tuple(
+            SessionAnswer(prompt=row.prompt, lane=row.lane, sample=row.sample, record=row.record)
+            for row in rows
+        )
+
+    def _update(self, session_id: str, **values: object) -> None:
+        with self._writing() as connection:
+            connection.execute(
+                update(sessions).where(sessions.c.id == session_id).values(updated_at=utc_now(), **values)
+            )
+
+
+def _insert_session(connection: Connection, session: Session) -> None:
+    insert_new(connection, machines, records.machine_rows(session.machine))
+    insert_new(connection, sessions, [session_values(session)])
