@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Table, Text, delete, select, t
 
 from core.domain.images import named_images
 from core.store.history_entries import TABLES
-from core.store.session_tables import sessions
+from core.store.sessions.tables import sessions
 from core.store.tables import annotations, bench_runs, messages, requests, turns
 
 _NAMING: dict[Table, ColumnElement[Any]] = {

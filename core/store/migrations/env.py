@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from core.store import session_tables  # noqa: F401 - adds its tables
+from core.store.sessions import tables as session_tables  # noqa: F401 - adds its tables
 from core.store.tables import metadata
 
 context.configure(

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, select
 from core.domain.sessions import Judgement, Participant, Session, SessionAnswer, Vote
 from core.domain.turns import utc_now
 from core.store import records
-from core.store.session_tables import session_judgements, session_participants, session_votes, sessions
+from core.store.sessions.tables import session_judgements, session_participants, session_votes, sessions
 from core.store.tables import machines
 
 RowValues = dict[str, Any]

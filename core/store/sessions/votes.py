@@ -12,7 +12,7 @@ from core.domain.sessions import Participant, SessionState, Verdict, Vote
 from core.errors import InputError
 from core.i18n import N_
 from core.store.access import Access, insert_new
-from core.store.session_rows import (
+from core.store.sessions.rows import (
     name_key,
     participant_values,
     read_participants,
@@ -21,7 +21,7 @@ from core.store.session_rows import (
     to_vote,
     vote_values,
 )
-from core.store.session_tables import session_participants, session_votes, sessions
+from core.store.sessions.tables import session_participants, session_votes, sessions
 
 LONGEST_NAME = 40
 _CODE_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"

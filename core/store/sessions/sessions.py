@@ -1,4 +1,4 @@
-"""Evaluation sessions: prompt sets, plans, answers and judgements; votes are in `core.store.votes`."""
+"""Evaluation sessions: prompt sets, plans, answers and judgements; votes are in `core.store.sessions.votes`."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ from core.errors import StoreError
 from core.i18n import N_
 from core.store import records
 from core.store.access import Access, insert_new, upsert
-from core.store.session_rows import (
+from core.store.sessions.rows import (
     answer_values,
     judgement_values,
     participant_values,
@@ -35,7 +35,7 @@ from core.store.session_rows import (
     session_values,
     vote_values,
 )
-from core.store.session_tables import (
+from core.store.sessions.tables import (
     prompt_sets,
     session_answers,
     session_judgements,
