@@ -1,4 +1,4 @@
-"""Evaluation sessions: prompt sets, plans, answers and judgements; votes are in `core.store.sessions.votes`."""
+"""Evaluation sessions: prompt sets, plans, answers and judgements; `core.store.sessions.votes` has votes."""
 
 import secrets
 from collections.abc import Iterable, Sequence
