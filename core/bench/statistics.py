@@ -160,6 +160,17 @@ class Ratio:
         return self.interval is not None and not self.interval.low <= 1 <= self.interval.high
 
 
+def wilson(successes: int, trials: int) -> Interval | None:
+    """Wilson's score interval for a share (Wilson 1927), within 0 and 1 for any n; None without trials."""
+    if not trials:
+        return None
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    share, z2 = successes / trials, z * z
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = z / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials * trials)) ** 0.5
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
 def mean_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int) -> Ratio | None:
     """mean(numerator) / mean(denominator) of two independent samples; None where that is undefined."""
     if not numerator or not denominator or not (below := fmean(denominator)):

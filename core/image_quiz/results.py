@@ -9,9 +9,10 @@ from datetime import datetime
 from pathlib import Path
 
 from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
-from core.image_quiz.grading import Verdict, is_right
+from core.image_quiz.grading import Verdict
 from core.image_quiz.plan import QuizPlan, QuizQuestion
 from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.quality.wording import holds_any
 from core.settings import Settings
 
 
@@ -45,7 +46,7 @@ def verdict(record: RequestRecord, question: QuizQuestion) -> Verdict:
         return Verdict.NO_ANSWER
     if not question.answers:
         return Verdict.NOT_GRADED
-    return Verdict.RIGHT if is_right(record.text, question.answers) else Verdict.WRONG
+    return Verdict.RIGHT if holds_any(record.text, question.answers) else Verdict.WRONG
 
 
 def save(settings: Settings, run: QuizRun) -> None:

@@ -1,21 +1,11 @@
 """Accuracy and latency of each lane, derived from a quiz's records."""
 
-import math
 from dataclasses import dataclass
-from statistics import NormalDist, median
+from statistics import median
 
+from core.bench.statistics import Interval, wilson
 from core.image_quiz.grading import Verdict
 from core.image_quiz.results import QuizRun, verdict
-
-_Z = NormalDist().inv_cdf(0.975)
-
-
-@dataclass(frozen=True, slots=True)
-class Wilson:
-    """Wilson's 95 % score interval for a share (Wilson 1927); it keeps within 0 and 1 for any n."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,23 +32,13 @@ class LaneScore:
         return self.right / self.graded if self.graded else None
 
     @property
-    def interval(self) -> Wilson | None:
+    def interval(self) -> Interval | None:
         return wilson(self.right, self.graded)
 
 
 def scores(run: QuizRun) -> tuple[LaneScore, ...]:
     """One score a lane, in the plan's order."""
     return tuple(_score(run, place) for place in range(len(run.plan.lanes)))
-
-
-def wilson(right: int, asked: int) -> Wilson | None:
-    """The interval of `right` out of `asked`; None for none asked."""
-    if not asked:
-        return None
-    share, z2 = right / asked, _Z * _Z
-    centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
-    half = _Z / (1 + z2 / asked) * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked * asked))
-    return Wilson(max(0.0, centre - half), min(1.0, centre + half))
 
 
 def _score(run: QuizRun, place: int) -> LaneScore:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from core.errors import InputError, LMDynoError
-from core.image_quiz.grading import RULE
 from core.image_quiz.job import JOB_KIND, start_quiz
 from core.image_quiz.plan import QuizPlan, QuizQuestion, one_question
 from core.image_quiz.results import load
@@ -14,6 +13,7 @@ from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
+from core.quality.wording import RULE
 from core.settings import Settings
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.conversation_page import ConversationPage

@@ -11,6 +11,7 @@ from core.bench.statistics import (
     mean_ratio,
     over_repeats,
     t_quantile_975,
+    wilson,
 )
 
 
@@ -125,3 +126,18 @@ def test_percentiles_equal_numpys():
     values = [source.random() for _ in range(137)]
     found = distribution(values, seed=0)
     assert [found.p50, found.p90, found.p95, found.p99] == list(np.percentile(values, (50, 90, 95, 99)))
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "low", "high"),
+    # Newcombe 1998 (Statistics in Medicine 17, table I), method 3.
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilsons_interval_is_the_published_one(right, asked, low, high):
+    interval = wilson(right, asked)
+    assert interval.low == pytest.approx(low, abs=5e-5)
+    assert interval.high == pytest.approx(high, abs=5e-5)
+
+
+def test_nothing_asked_has_no_interval():
+    assert wilson(0, 0) is None

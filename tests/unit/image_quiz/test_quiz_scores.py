@@ -5,7 +5,7 @@ import pytest
 from core.domain.turns import FinishReason
 from core.image_quiz.grading import Verdict
 from core.image_quiz.results import verdict
-from core.image_quiz.scores import scores, wilson
+from core.image_quiz.scores import scores
 from tests.unit.image_quiz.quiz_samples import plan, question, record, run
 
 
@@ -53,18 +53,3 @@ def test_a_stopped_answer_is_no_answer_and_a_cut_one_is_graded():
     stopped = replace(record(plan(asked).lanes[0], "red"), finish_reason=FinishReason.CANCELLED)
     assert verdict(stopped, asked) is Verdict.NO_ANSWER
     assert verdict(replace(stopped, finish_reason=FinishReason.LENGTH), asked) is Verdict.RIGHT
-
-
-@pytest.mark.parametrize(
-    ("right", "asked", "low", "high"),
-    # Newcombe 1998 (Statistics in Medicine 17, table I), method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilsons_interval_is_the_published_one(right, asked, low, high):
-    interval = wilson(right, asked)
-    assert interval.low == pytest.approx(low, abs=5e-5)
-    assert interval.high == pytest.approx(high, abs=5e-5)
-
-
-def test_nothing_asked_has_no_interval():
-    assert wilson(0, 0) is None

@@ -1,0 +1,74 @@
+"""Turns texts into token ids with a lane's own tokenizer, in a child process of the engine's Python.
+
+`python -m core.quality.token_worker REQUEST RESULT`: both are JSON files. It imports transformers, and of
+LMDyno nothing but this package's name.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+PROBE = (
+    "The quick brown fox, 3.14159 and 1,000,000; naïve café — “quotes”.\n"
+    "def twice(x):\n    return 2 * x  # 二倍\n"
+    "敏捷的棕色狐狸跳过了懒狗。今天是二〇二六年！ 🙂\tTab  two  spaces\n\n"
+)
+"""Text whose token ids tell tokenizers apart: words, numbers, code, Chinese, an emoji, blank space."""
+PROBE_QUESTION = "What is the capital of France? 法国的首都是哪里？"
+
+
+def digest(value: object) -> str:
+    """The hash under which token ids and vocabularies are compared."""
+    return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
+
+
+def main(arguments: list[str]) -> int:
+    request_file, result_file = map(Path, arguments)
+    request = json.loads(request_file.read_bytes())
+    result = Tokens(request).answer(request)
+    result_file.write_text(json.dumps(result))
+    return 0
+
+
+class Tokens:
+    """One tokenizer; `request` names its folder, and for a GGUF file that too."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        from transformers import AutoTokenizer
+
+        options = {"gguf_file": request["gguf_file"]} if request.get("gguf_file") else {}
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(
+            request["path"], trust_remote_code=bool(request.get("trust_remote_code")), **options
+        )
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The ids of all `texts` and `chats` (pairs of prompt and answer), and what identifies them."""
+        return {
+            "texts": [self._ids(text) for text in request.get("texts", ())],
+            "chats": [
+                self._prompt(prompt) + self._ids(answer) for prompt, answer in request.get("chats", ())
+            ],
+            "probe_sha256": digest(self._ids(PROBE)),
+            "vocab_sha256": digest(sorted(self._tokenizer.get_vocab().items())),
+            "template_sha256": digest(self._prompt(PROBE_QUESTION)),
+        }
+
+    def pieces(self, ids: list[int]) -> list[str]:
+        return [self._tokenizer.decode([token]) for token in ids]
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
+
+    def _prompt(self, prompt: str) -> list[int]:
+        """The ids that a chat with this one prompt begins with; without a chat template the plain text's."""
+        if self._tokenizer.chat_template is None:
+            return self._ids(prompt)
+        chat = [{"role": "user", "content": prompt}]
+        rendered = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        return self._ids(rendered)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
