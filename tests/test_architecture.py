@@ -22,7 +22,9 @@ LAYERS = [
     {"core.memory", "core.doctor"},
     {"core.engines"},
     {"core.meter"},
-    {"core.bench", "core.memory_sweep", "core.image_quiz"},
+    {"core.bench", "core.memory_sweep"},
+    {"core.quality"},
+    {"core.image_quiz"},
     {"core.sessions"},
     {"core.charts"},
     {"core.reports"},
@@ -37,7 +39,7 @@ UI_LAYERS = [
     {"shared"},
     {"engines", "memory", "benchmark"},
     {"chat"},
-    {"quiz", "history"},
+    {"quiz", "quality", "history"},
 ]
 """The same order inside `core/ui`."""
 
@@ -63,6 +65,8 @@ LIBRARY_HOMES = {
     "PIL": ("core.images",),
     "evalica": ("core.sessions.analysis",),
     "krippendorff": ("core.sessions.analysis",),
+    "jsonschema": ("core.quality.graders",),
+    "referencing": ("core.quality.graders",),
     "prometheus_client": ("core.engines.remote.prometheus",),
 }
 
@@ -78,6 +82,8 @@ ENGINE_PROCESSES = {
     "core.models.awq.worker",
     "core.bench.workload.tokens",
     "core.bench.roofline.bandwidth_worker",
+    "core.quality.score_worker",
+    "core.quality.token_worker",
 }
 """Modules that run only as a child process of their own."""
 

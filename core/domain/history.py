@@ -8,6 +8,7 @@ from enum import StrEnum
 class RunKind(StrEnum):
     CHAT = "chat"
     BENCH = "bench"
+    QUALITY = "quality"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,9 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.domain.bench import RunState
-from core.domain.runs import ErrorInfo, FinishReason, Machine
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
+from core.domain.turns import ErrorInfo, FinishReason, Machine
 
 
 class Prompted(StrEnum):
@@ -49,6 +49,8 @@ class QualityAnswer:
     finish_reason: FinishReason | None = None
     error: ErrorInfo | None = None
     timing: Timing | None = None
+    token_ids: tuple[int, ...] | None = None
+    """Of an answer to a prompt: its text by the reference's tokenizer; None where that is not known."""
 
     @property
     def answered(self) -> bool:

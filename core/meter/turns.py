@@ -233,6 +233,7 @@ async def run_turn(
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     devices: DeviceQueue | None = None,
     image_url: Callable[[StoredImage], str] | None = None,
+    usage: UsageMeter | None = None,
 ) -> tuple[RequestRecord, ...]:
     """Run a turn to its end and return its records, in plan order; failures are in them, never raised.
 
@@ -246,6 +247,7 @@ async def run_turn(
             lease=lease,
             image_url=image_url,
             devices=devices,
+            usage=usage,
             timeouts=timeouts,
         )
         turn = Turn(plan, around, on_update)

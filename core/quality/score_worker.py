@@ -50,12 +50,8 @@ def _score(engine: Any, request: dict[str, Any]) -> list[list[dict[str, Any]]]: 
     found: list[list[dict[str, Any]]] = []
     for text_number, sequences in enumerate(request["texts"]):
         found.append([])
-        for number, ids in enumerate(sequences):
-            logits = engine.logits(ids)
-            scored = reference.add(f"{text_number}/{number}", logits, ids)
-            if request.get("with_ppl"):
-                scored["ppl_nats"] = engine.ppl(ids)
-            found[-1].append(scored)
+        for number, (ids, given) in enumerate(sequences):
+            found[-1].append(reference.add(f"{text_number}/{number}", engine.logits(ids), ids, given))
             done += 1
             sys.stdout.write(f"{PROGRESS}{done / total}\n")
             sys.stdout.flush()
@@ -75,18 +71,19 @@ class _Reference:
 
             self._read = np.load(request["read_reference"])
 
-    def add(self, key: str, logits: Any, ids: list[int]) -> dict[str, Any]:  # noqa: ANN401 - a tensor
+    def add(self, key: str, logits: Any, ids: list[int], given: int) -> dict[str, Any]:  # noqa: ANN401 - a tensor
         import torch
 
-        targets = torch.tensor(ids[1:], device=logits.device)
-        log_p = torch.log_softmax(logits[: len(ids) - 1].float(), dim=-1)
+        tokens = len(ids) - given
+        targets = torch.tensor(ids[given:], device=logits.device)
+        log_p = torch.log_softmax(logits[given - 1 : len(ids) - 1].float(), dim=-1)
         nll = -log_p.gather(1, targets[:, None]).double().sum()
-        scored: dict[str, Any] = {"tokens": len(ids) - 1, "nll_nats": float(nll)}
+        scored: dict[str, Any] = {"tokens": tokens, "nll_nats": float(nll)}
         if self._write_to:
             top = log_p.topk(min(_TOP, log_p.shape[-1]), dim=-1)
             self._arrays[f"{key}/ids"] = top.indices.to(torch.int32).cpu().numpy()
             self._arrays[f"{key}/log_p"] = top.values.float().cpu().numpy()
-            scored |= {"top1_matches": len(ids) - 1, "kl_nats": 0.0}
+            scored |= {"top1_matches": tokens, "kl_nats": 0.0}
         elif self._read is not None:
             scored |= self._against(key, log_p)
         return scored
@@ -128,9 +125,6 @@ class _Transformers:
             trust_remote_code=bool(request.get("trust_remote_code")),
             **options,
         )
-        if (factor := request.get("scale_first_weight")) is not None:
-            with torch.no_grad():
-                next(iter(self._model.parameters())).mul_(factor)
         self._model.to(self._device).eval()
 
     def logits(self, ids: list[int]) -> Any:  # noqa: ANN401 - a tensor
@@ -163,9 +157,6 @@ class _LMDeploy:
         engine = self._pipeline.async_engine
         found = self._pipeline._run(coro=engine.async_get_logits(input_ids=[ids])).result()
         return found[0]
-
-    def ppl(self, ids: list[int]) -> float:
-        return float(self._pipeline.get_ppl([ids])[0])
 
     def close(self) -> None:
         self._pipeline.close()

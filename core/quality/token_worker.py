@@ -1,15 +1,15 @@
 """Turns texts into token ids with a lane's own tokenizer, in a child process of the engine's Python.
 
-`python -m core.quality.token_worker REQUEST RESULT`: both are JSON files. It imports transformers, and of
-LMDyno nothing but this package's name.
+`python -m core.quality.token_worker`: one request a line on stdin, one result a line on stdout, both JSON. It
+imports transformers, and of LMDyno nothing but this package's name.
 """
 
 import hashlib
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
+RESULT = "@result "
 PROBE = (
     "The quick brown fox, 3.14159 and 1,000,000; naïve café — “quotes”.\n"
     "def twice(x):\n    return 2 * x  # 二倍\n"
@@ -24,16 +24,23 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, separators=(",", ":")).encode()).hexdigest()
 
 
-def main(arguments: list[str]) -> int:
-    request_file, result_file = map(Path, arguments)
-    request = json.loads(request_file.read_bytes())
-    result = Tokens(request).answer(request)
-    result_file.write_text(json.dumps(result))
+def main() -> int:
+    tokens: Tokens | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            tokens = tokens or Tokens(request)
+            result = tokens.answer(request)
+        # Whatever a tokenizer of somebody else's making raises, its reason belongs to the asker.
+        except Exception as exc:  # noqa: BLE001
+            result = {"error": f"{type(exc).__name__}: {exc}"[:500]}
+        sys.stdout.write(f"{RESULT}{json.dumps(result)}\n")
+        sys.stdout.flush()
     return 0
 
 
 class Tokens:
-    """One tokenizer; `request` names its folder, and for a GGUF file that too."""
+    """One tokenizer; the first request names its folder, and for a GGUF file that too."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         from transformers import AutoTokenizer
@@ -44,19 +51,14 @@ class Tokens:
         )
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The ids of all `texts` and `chats` (pairs of prompt and answer), and what identifies them."""
+        """The ids of all `texts`, of all `prompts` in the chat template, and what identifies the tokenizer."""
         return {
             "texts": [self._ids(text) for text in request.get("texts", ())],
-            "chats": [
-                self._prompt(prompt) + self._ids(answer) for prompt, answer in request.get("chats", ())
-            ],
+            "prompts": [self._prompt(prompt) for prompt in request.get("prompts", ())],
             "probe_sha256": digest(self._ids(PROBE)),
             "vocab_sha256": digest(sorted(self._tokenizer.get_vocab().items())),
             "template_sha256": digest(self._prompt(PROBE_QUESTION)),
         }
-
-    def pieces(self, ids: list[int]) -> list[str]:
-        return [self._tokenizer.decode([token]) for token in ids]
 
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
@@ -71,4 +73,4 @@ class Tokens:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

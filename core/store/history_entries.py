@@ -34,6 +34,8 @@ from core.store.tables import (
     bench_summaries,
     lanes,
     machines,
+    quality_lanes,
+    quality_runs,
     requests,
     turns,
 )
@@ -41,13 +43,19 @@ from core.store.tables import (
 SUMMARY_VERSION = 1
 """Of the formulas behind a load test's summary; summaries of another version are made anew."""
 _TITLE_CHARS = 120
-TABLES: Mapping[RunKind, Table] = {RunKind.CHAT: turns, RunKind.BENCH: bench_runs}
+TABLES: Mapping[RunKind, Table] = {
+    RunKind.CHAT: turns,
+    RunKind.BENCH: bench_runs,
+    RunKind.QUALITY: quality_runs,
+}
+_LANES: Mapping[RunKind, Table] = {RunKind.BENCH: bench_lanes, RunKind.QUALITY: quality_lanes}
+"""Of the kinds that are runs: which lanes took part in each."""
 
 
 def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
     """The rows of one kind under these conditions, newest first."""
     table = TABLES[kind]
-    is_bench = kind is RunKind.BENCH
+    is_run = kind in _LANES
     return (
         select(
             literal(kind.value).label("kind"),
@@ -59,9 +67,9 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
             annotations.c.tag,
             annotations.c.deleted_at,
             # A turn has no state of its own, and nothing asks when it was updated.
-            (type_coerce(bench_runs.c.state, Text) if is_bench else literal("")).label("state"),
-            (bench_runs.c.updated_at if is_bench else turns.c.created_at).label("updated_at"),
-            (false() if is_bench else _saw_images()).label("with_images"),
+            (type_coerce(table.c.state, Text) if is_run else literal("")).label("state"),
+            (table.c.updated_at if is_run else turns.c.created_at).label("updated_at"),
+            (false() if is_run else _saw_images()).label("with_images"),
         )
         .select_from(table)
         .outerjoin(machines, machines.c.id == table.c.machine_id)
@@ -97,22 +105,31 @@ def conditions(kind: RunKind, wanted: HistoryFilter) -> list[ColumnElement[bool]
 
 
 def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
-    took_part = (
-        select(lanes.c.id)
-        .join(requests, requests.c.lane_id == lanes.c.id)
-        .where(requests.c.turn_id == turns.c.id)
-        .correlate(turns)
-        if kind is RunKind.CHAT
-        else select(lanes.c.id)
-        .join(bench_lanes, bench_lanes.c.lane_id == lanes.c.id)
-        .where(bench_lanes.c.run_id == bench_runs.c.id)
-        .correlate(bench_runs)
-    )
+    took_part = _lanes_of_turn() if kind is RunKind.CHAT else _lanes_of_run(kind)
     if wanted.lane is not None:
         took_part = took_part.where(lanes.c.name == wanted.lane)
     if wanted.model is not None:
         took_part = took_part.where(lanes.c.model == wanted.model)
     return took_part.exists()
+
+
+def _lanes_of_turn() -> Select[Any]:
+    return (
+        select(lanes.c.id)
+        .join(requests, requests.c.lane_id == lanes.c.id)
+        .where(requests.c.turn_id == turns.c.id)
+        .correlate(turns)
+    )
+
+
+def _lanes_of_run(kind: RunKind) -> Select[Any]:
+    table, part_of = TABLES[kind], _LANES[kind]
+    return (
+        select(lanes.c.id)
+        .join(part_of, part_of.c.lane_id == lanes.c.id)
+        .where(part_of.c.run_id == table.c.id)
+        .correlate(table)
+    )
 
 
 def _saw_images() -> ColumnElement[bool]:
@@ -136,7 +153,8 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
     run_ids = [row.id for row in rows if row.kind == RunKind.BENCH]
     answers = _answers(connection, turn_ids)
     took_part = {turn_id: [row.spec for row in found] for turn_id, found in answers.items()}
-    took_part |= _bench_lanes(connection, run_ids)
+    for kind, part_of in _LANES.items():
+        took_part |= _run_lanes(connection, part_of, [row.id for row in rows if row.kind == kind])
     summaries = {turn_id: _turn_summary(found) for turn_id, found in answers.items()}
     summaries |= _kept_summaries(connection, run_ids)
     return tuple(
@@ -152,7 +170,7 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
             ),
             with_images=row.with_images,
             host=row.host,
-            state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _bench_state(row),
+            state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _run_state(row),
             note=row.note or "",
             tag=row.tag or "",
             deleted_at=row.deleted_at,
@@ -163,15 +181,15 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
 
 
 def _title(kind: RunKind) -> ColumnElement[str]:
-    return bench_runs.c.title if kind is RunKind.BENCH else turns.c.prompt
+    return turns.c.prompt if kind is RunKind.CHAT else TABLES[kind].c.title
 
 
-def _bench_lanes(connection: Connection, ids: list[str]) -> dict[str, list[LaneSpec]]:
+def _run_lanes(connection: Connection, part_of: Table, ids: list[str]) -> dict[str, list[LaneSpec]]:
     chosen = (
-        select(bench_lanes.c.run_id, lanes.c.spec)
-        .join(lanes, lanes.c.id == bench_lanes.c.lane_id)
-        .where(bench_lanes.c.run_id.in_(ids))
-        .order_by(bench_lanes.c.position)
+        select(part_of.c.run_id, lanes.c.spec)
+        .join(lanes, lanes.c.id == part_of.c.lane_id)
+        .where(part_of.c.run_id.in_(ids))
+        .order_by(part_of.c.position)
     )
     found: dict[str, list[LaneSpec]] = {}
     for row in connection.execute(chosen):
@@ -238,7 +256,7 @@ def _kept_summaries(connection: Connection, ids: list[str]) -> dict[str, Summary
     return {row.run_id: row.facts for row in connection.execute(chosen)}
 
 
-def _bench_state(row: Row[Any]) -> str:
+def _run_state(row: Row[Any]) -> str:
     state = RunState(row.state)
     return (RunState.FAILED if is_interrupted(state, row.updated_at) else state).value
 

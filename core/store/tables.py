@@ -26,6 +26,7 @@ from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
 from core.domain.history import RunKind, Summary
 from core.domain.images import StoredImage
+from core.domain.quality import Prompted, QualityLane
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
@@ -183,6 +184,47 @@ bench_summaries = Table(
     Column("version", Integer, nullable=False),
     Column("run_updated_at", UtcDateTime, nullable=False),
     Column("facts", Document(Summary), nullable=False),
+)
+
+quality_runs = Table(
+    "quality_runs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+    Column("state", Choice(RunState), nullable=False),
+    Column("title", FreeText, nullable=False),
+    Column("lmdyno", Text, nullable=False),
+    Column("machine_id", ForeignKey("machines.id")),
+    Column("imported", Boolean, nullable=False),
+    Column("error", Document(ErrorInfo)),
+    Column("plan", FreeText, nullable=False),
+)
+
+quality_lanes = Table(
+    "quality_lanes",
+    metadata,
+    Column("run_id", ForeignKey("quality_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
+    Column("facts", Document(QualityLane), nullable=False),
+)
+
+quality_answers = Table(
+    "quality_answers",
+    metadata,
+    Column("run_id", ForeignKey("quality_runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("part", Choice(Prompted), primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("repeat", Integer, primary_key=True),
+    Column("prompt_tokens", Integer),
+    Column("finish_reason", Choice(FinishReason)),
+    Column("error", Document(ErrorInfo)),
+    Column("token_ids", Document(tuple[int, ...])),
+    Column("timing", Stamps),
+    Column("text", FreeText, nullable=False),
 )
 
 annotations = Table(

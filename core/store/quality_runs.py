@@ -1,0 +1,193 @@
+"""Quality runs: written while they go on, read back as records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from core.domain.bench import RunState
+from core.domain.history import RunKind
+from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
+from core.domain.turns import ErrorInfo, utc_now
+from core.errors import StoreError
+from core.i18n import N_
+from core.store import records
+from core.store.access import Access, insert_new, upsert
+from core.store.bench_runs import is_interrupted
+from core.store.tables import (
+    annotations,
+    lanes,
+    machines,
+    quality_answers,
+    quality_lanes,
+    quality_runs,
+)
+
+QUALITY_INTERRUPTED = ErrorInfo(
+    code="interrupted",
+    message=N_("The program that ran this comparison ended before the comparison did"),
+    hint=N_("What was found out by then is kept. Run it again for the rest."),
+)
+
+
+class QualityRuns(Access):
+    """Quality runs in SQLite or PostgreSQL; every method but `close` raises StoreError."""
+
+    def save(self, run: QualityRun, answers: Sequence[QualityAnswer] = ()) -> None:
+        """Record how a run stands, and answers of it: new ones, or changed ones anew.
+
+        Note and tag are not written here (`core.store.history`).
+        """
+        now = utc_now()
+        with self._writing() as connection:
+            insert_new(connection, machines, records.machine_rows(run.machine))
+            insert_new(connection, lanes, records.lane_rows(facts.lane for facts in run.lanes))
+            upsert(connection, quality_runs, [_run_values(run, now)])
+            upsert(connection, quality_lanes, _lane_values(run))
+            upsert(connection, quality_answers, [_answer_values(run.id, answer) for answer in answers])
+
+    def add(self, record: QualityRecord) -> None:
+        """Take in a whole run, such as an imported one; raises StoreError (`run-exists`) if it is here."""
+        if self.run(record.run.id) is not None:
+            raise StoreError(
+                N_("The comparison {run} is here already", run=record.run.id),
+                hint=N_("Show it with `lmdyno runs show {run}`.", run=record.run.id),
+                code="run-exists",
+            )
+        self.save(record.run, record.answers)
+
+    def run(self, run_id: str) -> QualityRun | None:
+        """A run without its answers; None if there is none. Cheap."""
+        with self._reading() as connection:
+            return _read_run(connection, run_id)
+
+    def record(self, run_id: str) -> QualityRecord:
+        """A run with all its facts; raises StoreError (`no-such-run`)."""
+        with self._reading() as connection:
+            run = _read_run(connection, run_id)
+            if run is None:
+                raise StoreError(
+                    N_("There is no comparison {run}", run=run_id),
+                    hint=N_("`lmdyno runs list` shows the runs there are."),
+                    code="no-such-run",
+                )
+            rows = connection.execute(
+                select(quality_answers)
+                .where(quality_answers.c.run_id == run_id)
+                .order_by(
+                    quality_answers.c.lane,
+                    quality_answers.c.part,
+                    quality_answers.c.item,
+                    quality_answers.c.repeat,
+                )
+            )
+            return QualityRecord(run=run, answers=tuple(_to_answer(row) for row in rows))
+
+    def latest(self, limit: int = 20) -> tuple[QualityRun, ...]:
+        """The newest runs that are not deleted, without their answers."""
+        with self._reading() as connection:
+            ids = connection.scalars(
+                select(quality_runs.c.id)
+                .outerjoin(
+                    annotations,
+                    (annotations.c.kind == RunKind.QUALITY) & (annotations.c.item_id == quality_runs.c.id),
+                )
+                .where(annotations.c.deleted_at.is_(None))
+                .order_by(quality_runs.c.created_at.desc())
+                .limit(limit)
+            ).all()
+            runs = [_read_run(connection, run_id) for run_id in ids]
+        return tuple(run for run in runs if run is not None)
+
+
+def _run_values(run: QualityRun, now: datetime) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "created_at": run.created_at,
+        "updated_at": now,
+        "finished_at": run.finished_at,
+        "state": run.state,
+        "title": run.title,
+        "lmdyno": run.lmdyno,
+        "machine_id": records.digest(run.machine) if run.machine else None,
+        "imported": run.imported,
+        "error": run.error,
+        "plan": run.plan,
+    }
+
+
+def _lane_values(run: QualityRun) -> list[Mapping[str, Any]]:
+    return [
+        {"run_id": run.id, "position": position, "lane_id": records.digest(facts.lane), "facts": facts}
+        for position, facts in enumerate(run.lanes)
+    ]
+
+
+def _answer_values(run_id: str, answer: QualityAnswer) -> dict[str, Any]:
+    return {
+        "run_id": run_id,
+        "lane": answer.lane,
+        "part": answer.part,
+        "item": answer.item,
+        "repeat": answer.repeat,
+        "prompt_tokens": answer.prompt_tokens,
+        "finish_reason": answer.finish_reason,
+        "error": answer.error,
+        "token_ids": answer.token_ids,
+        "timing": answer.timing,
+        "text": answer.text,
+    }
+
+
+def _read_run(connection: Connection, run_id: str) -> QualityRun | None:
+    row = connection.execute(
+        select(quality_runs, machines.c.facts, annotations.c.note, annotations.c.tag)
+        .outerjoin(machines, machines.c.id == quality_runs.c.machine_id)
+        .outerjoin(
+            annotations,
+            (annotations.c.kind == RunKind.QUALITY) & (annotations.c.item_id == quality_runs.c.id),
+        )
+        .where(quality_runs.c.id == run_id)
+    ).first()
+    if row is None:
+        return None
+    took_part = connection.scalars(
+        select(quality_lanes.c.facts)
+        .where(quality_lanes.c.run_id == run_id)
+        .order_by(quality_lanes.c.position)
+    ).all()
+    run = QualityRun(
+        id=row.id,
+        created_at=row.created_at,
+        state=row.state,
+        title=row.title,
+        plan=row.plan,
+        lmdyno=row.lmdyno,
+        machine=row.facts,
+        lanes=tuple(took_part),
+        finished_at=row.finished_at,
+        error=row.error,
+        imported=row.imported,
+        note=row.note or "",
+        tag=row.tag or "",
+    )
+    if is_interrupted(row.state, row.updated_at):
+        return replace(run, state=RunState.FAILED, finished_at=row.updated_at, error=QUALITY_INTERRUPTED)
+    return run
+
+
+def _to_answer(row: Row[Any]) -> QualityAnswer:
+    return QualityAnswer(
+        lane=row.lane,
+        part=row.part,
+        item=row.item,
+        repeat=row.repeat,
+        text=row.text,
+        prompt_tokens=row.prompt_tokens,
+        finish_reason=row.finish_reason,
+        error=row.error,
+        token_ids=row.token_ids,
+        timing=row.timing,
+    )
