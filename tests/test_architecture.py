@@ -65,8 +65,8 @@ LIBRARY_HOMES = {
     "PIL": ("core.images",),
     "evalica": ("core.sessions.analysis",),
     "krippendorff": ("core.sessions.analysis",),
-    "jsonschema": ("core.quality.graders",),
-    "referencing": ("core.quality.graders",),
+    "jsonschema": ("core.quality.tasks.graders",),
+    "referencing": ("core.quality.tasks.graders",),
     "prometheus_client": ("core.engines.remote.prometheus",),
 }
 
@@ -82,8 +82,8 @@ ENGINE_PROCESSES = {
     "core.models.awq.worker",
     "core.bench.workload.tokens",
     "core.bench.roofline.bandwidth_worker",
-    "core.quality.score_worker",
-    "core.quality.token_worker",
+    "core.quality.run.score_worker",
+    "core.quality.run.token_worker",
 }
 """Modules that run only as a child process of their own."""
 

@@ -1,4 +1,4 @@
-"""When an answer counts as right: the rule `contains` of `core.quality.graders`."""
+"""When an answer counts as right: the rule `contains` of `core.quality.tasks.graders`."""
 
 from enum import StrEnum
 

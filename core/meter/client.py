@@ -35,6 +35,8 @@ from core.meter.sse import EventSplitter
 Session = aiohttp.ClientSession
 """What requests are sent with, for signatures elsewhere; made by `open_session`."""
 
+MISSING = (404, 405, 501)
+"""HTTP statuses of a server that does not have an endpoint."""
 _BODY_BYTES = 2**20
 _REUSE_WITHIN_S = 1.0
 
@@ -101,6 +103,34 @@ async def with_model(session: aiohttp.ClientSession, endpoint: Endpoint, timeout
             code="model-not-found",
         ) from exc
     return replace(endpoint, model=str(model))
+
+
+async def post_json(
+    session: aiohttp.ClientSession, endpoint: Endpoint, url: str, body: Mapping[str, Any], *, timeout_s: float
+) -> tuple[int, object]:
+    """The status and the JSON of an answer in one piece; None for a body that is none.
+
+    A status of `MISSING` is an answer too; others than 200 raise LMDynoError, like a lost connection.
+    """
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.post(
+                url,
+                data=orjson.dumps(body),
+                headers={"Content-Type": "application/json", **_headers(endpoint)},
+                allow_redirects=False,
+            ) as response,
+        ):
+            content = await response.read()
+    except (aiohttp.ClientError, OSError) as exc:
+        raise _lost(exc, endpoint, None) from exc
+    if response.status != 200 and response.status not in MISSING:
+        raise refusal(response.status, content)
+    try:
+        return response.status, orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return response.status, None
 
 
 async def metrics_text(session: aiohttp.ClientSession, endpoint: Endpoint, *, timeout_s: float) -> str | None:

@@ -6,7 +6,7 @@ and what they share says nothing about how they differ.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -94,10 +94,10 @@ def _two_sided(one: int, other: int) -> float:
     if total == 0:
         return 1.0
     if total > _EXACT_UP_TO:
-        distance = max(0.0, abs(one - other) - 1) / total**0.5
+        distance = max(0.0, abs(one - other) - 1) / sqrt(total)
         return 2 * (1 - NormalDist().cdf(distance))
-    tail = sum(comb(total, k) for k in range(smaller + 1)) / 2**total
-    return min(1.0, 2 * tail)
+    tail = sum(comb(total, k) for k in range(smaller + 1))
+    return min(1.0, tail / (1 << (total - 1)))
 
 
 def _newcombe(both: int, only_lane: int, only_reference: int, neither: int) -> Interval | None:
@@ -122,8 +122,8 @@ def _phi(both: int, only_lane: int, only_reference: int, neither: int, product: 
     covariance = both * neither - only_lane * only_reference
     # Newcombe's continuity correction, for positive correlations only.
     corrected = max(covariance - n / 2, 0.0) if covariance > 0 else covariance
-    return float(corrected / product**0.5)
+    return corrected / sqrt(product)
 
 
 def _root(one: float, other: float, phi: float) -> float:
-    return float(max(0.0, one * one - 2 * phi * one * other + other * other) ** 0.5)
+    return sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))

@@ -11,7 +11,7 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import new_id
 from core.errors import InputError
 from core.i18n import N_
-from core.quality.task_item import TaskItem
+from core.quality.tasks.task import TaskItem
 
 MOST_PROMPTS = 500
 MOST_TASKS = 4000
@@ -78,9 +78,7 @@ class QualityPlan:
         if len(set(names)) < len(names):
             raise InputError(N_("Two lanes have the same name"), hint=N_("Rename one of them."))
         if not (self.prompts or self.tasks or self.texts):
-            raise InputError(
-                N_("Nothing is chosen to compare"), hint=N_("Choose prompts, tasks or texts.")
-            )
+            raise InputError(N_("Nothing is chosen to compare"), hint=N_("Choose prompts, tasks or texts."))
         if len(self.prompts) > MOST_PROMPTS or len(self.tasks) > MOST_TASKS:
             raise InputError(
                 N_(

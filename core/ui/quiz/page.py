@@ -13,7 +13,7 @@ from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
-from core.quality.wording import RULE
+from core.quality.tasks.wording import RULE
 from core.settings import Settings
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.conversation_page import ConversationPage

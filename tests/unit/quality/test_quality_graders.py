@@ -3,8 +3,8 @@ import json
 import pytest
 
 from core.errors import InputError
-from core.quality.graders import Grade, check_schema, grade
-from core.quality.task_item import Grader, TaskItem
+from core.quality.tasks.graders import Grade, check_schema, grade
+from core.quality.tasks.task import Grader, TaskItem
 
 
 def item(grader: Grader, *answers: str, **changes) -> TaskItem:

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from core.errors import InputError
-from core.quality.graders import Grade, grade
-from core.quality.task_item import Grader
-from core.quality.task_sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
+from core.quality.tasks.graders import Grade, grade
+from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
+from core.quality.tasks.task import Grader
 
 ALL = [item for name in ShippedSet for item in shipped(name)]
 

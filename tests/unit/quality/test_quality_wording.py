@@ -1,6 +1,6 @@
 import pytest
 
-from core.quality.wording import holds_any, normalised, numbers
+from core.quality.tasks.wording import holds_any, normalised, numbers
 
 
 @pytest.mark.parametrize(

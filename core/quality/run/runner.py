@@ -34,9 +34,9 @@ from core.meter.client import Session, Timeouts, with_model
 from core.meter.devices import DeviceQueue, devices_of
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs
-from core.quality.asking import Asked, Asker, answer_of, requests_of, was_stopped
 from core.quality.plan import QualityPlan, TextKind, windows
-from core.quality.scoring import (
+from core.quality.run.asking import Asked, Asker, answer_of, requests_of, was_stopped
+from core.quality.run.scoring import (
     Scored,
     TextIds,
     by_forward_pass,
@@ -45,7 +45,7 @@ from core.quality.scoring import (
     over_http,
     unknown,
 )
-from core.quality.tokens import OwnTokenizer, ServedTokenizer, TokenSource
+from core.quality.run.tokens import OwnTokenizer, ServedTokenizer, TokenSource
 from core.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -232,9 +232,7 @@ class Runner:
 
     async def _own_answers(self, lane: LaneSpec, source: TokenSource) -> tuple[Scored, ...]:
         """Each of the reference's answers after its prompt, as the chat template puts it."""
-        places = [
-            place for place, answer in enumerate(self._prompt_answers(lane)) if answer and answer.text
-        ]
+        places = [place for place, answer in enumerate(self._prompt_answers(lane)) if answer and answer.text]
         answers = [self._answers[lane.name, Prompted.PROMPT, place, 0].text for place in places]
         ids = await source.read(answers, [self._plan.prompts[place] for place in places])
         sequences, left = [], self._plan.text_tokens
@@ -319,9 +317,7 @@ class Runner:
         facts, reference = self._facts[lane.name], self._facts[self._plan.reference]
         return other_tokenizer(reference.tokenizer, facts.tokenizer)
 
-    def _scoring_progress(
-        self, lane: LaneSpec, *, over_http_share: bool = False
-    ) -> Callable[[float], None]:
+    def _scoring_progress(self, lane: LaneSpec, *, over_http_share: bool = False) -> Callable[[float], None]:
         def told(done: float) -> None:
             half = done / 2 if over_http_share else 0.5 + done / 2
             self._tell(

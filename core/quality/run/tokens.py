@@ -14,9 +14,9 @@ from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError
 from core.i18n import N_
 from core.meter.client import Session
-from core.meter.scoring import encode
-from core.quality.processes import child_environment, end
-from core.quality.token_worker import PROBE, PROBE_QUESTION, RESULT, digest
+from core.quality.run.likelihood_api import encode
+from core.quality.run.processes import child_environment, end
+from core.quality.run.token_worker import PROBE, PROBE_QUESTION, RESULT, digest
 from core.settings import PROJECT_ROOT
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class OwnTokenizer:
         if self._process is None:
             try:
                 self._process = await asyncio.create_subprocess_exec(
-                    *(self._python, "-m", "core.quality.token_worker"),
+                    *(self._python, "-m", "core.quality.run.token_worker"),
                     cwd=PROJECT_ROOT,
                     env=child_environment("", offline=self._offline),
                     stdin=asyncio.subprocess.PIPE,

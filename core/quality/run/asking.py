@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from core.domain.conversation import messages_for
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.domain.quality import Prompted, QualityAnswer
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan
@@ -16,7 +16,7 @@ from core.engines.resolve import find_endpoint
 from core.meter.devices import DeviceQueue
 from core.meter.turns import run_turn
 from core.meter.usage import UsageMeter
-from core.pictures.shelf import Shelf
+from core.images.store import ImageStore
 from core.quality.plan import QualityPlan
 from core.settings import Settings
 
@@ -30,7 +30,7 @@ class Asked:
     repeat: int
     text: str
     max_tokens: int
-    picture: Picture | None = None
+    image: StoredImage | None = None
 
 
 def requests_of(plan: QualityPlan, lane: LaneSpec) -> Iterator[Asked]:
@@ -38,7 +38,7 @@ def requests_of(plan: QualityPlan, lane: LaneSpec) -> Iterator[Asked]:
     for place, prompt in enumerate(plan.prompts):
         yield Asked(Prompted.PROMPT, place, 0, prompt, plan.answer_tokens)
     for place, task in enumerate(plan.tasks):
-        yield Asked(Prompted.TASK, place, 0, task.text, task.max_tokens, task.picture)
+        yield Asked(Prompted.TASK, place, 0, task.text, task.max_tokens, task.image)
     if plan.repeat_reference and lane.name == plan.reference:
         for place, prompt in enumerate(plan.prompts):
             yield Asked(Prompted.PROMPT, place, 1, prompt, plan.answer_tokens)
@@ -55,13 +55,13 @@ class Asker:
 
     async def ask(self, plan: QualityPlan, lane: LaneSpec, asked: Asked) -> RequestRecord:
         """The record of one request; a failure is in it, never raised."""
-        pictures = (asked.picture,) if asked.picture else ()
+        images = (asked.image,) if asked.image else ()
         turn = TurnPlan(
             conversation_id=plan.id,
             prompt=asked.text,
             sampling=plan.sampling(asked.max_tokens),
-            pictures=pictures,
-            requests=(RequestPlan(lane=lane, messages=messages_for(asked.text, pictures=pictures)),),
+            images=images,
+            requests=(RequestPlan(lane=lane, messages=messages_for(asked.text, images=images)),),
         )
         resolve: Callable[[LaneSpec], Endpoint | None] = partial(find_endpoint, self.settings)
         hold: Callable[[str], AbstractContextManager[None]] = partial(lease, self.settings)
@@ -69,7 +69,7 @@ class Asker:
             turn,
             resolve=resolve,
             lease=hold,
-            picture_url=Shelf(self.settings.pictures_dir).data_url,
+            image_url=ImageStore(self.settings.images_dir).data_url,
             devices=self.devices,
             usage=self.usage,
             on_update=lambda _: None,

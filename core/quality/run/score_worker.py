@@ -1,7 +1,7 @@
 """Scores token ids by forward passes with a lane's own weights, in a child process of the engine's Python.
 
-`python -m core.quality.score_worker REQUEST RESULT`: both are JSON files; progress goes to stdout. It imports
-torch and transformers or LMDeploy, and of LMDyno nothing but this package's name.
+`python -m core.quality.run.score_worker REQUEST RESULT`: both are JSON files; progress goes to stdout. It
+imports torch and transformers or LMDeploy, and of LMDyno nothing but this package's name.
 
 The reference's run leaves its most likely tokens of every position in a file. The other lanes' runs read
 it, for top-1 agreement and KL divergence. The divergence is computed over these tokens, with all others as

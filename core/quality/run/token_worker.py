@@ -1,7 +1,7 @@
 """Turns texts into token ids with a lane's own tokenizer, in a child process of the engine's Python.
 
-`python -m core.quality.token_worker`: one request a line on stdin, one result a line on stdout, both JSON. It
-imports transformers, and of LMDyno nothing but this package's name.
+`python -m core.quality.run.token_worker`: requests come as lines on stdin and results go to stdout, in JSON.
+It imports transformers, and of LMDyno nothing but this package's name.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class Tokens:
         )
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The ids of all `texts`, of all `prompts` in the chat template, and what identifies the tokenizer."""
+        """The ids of `texts`, those of `prompts` in the chat template, and the tokenizer's hashes."""
         return {
             "texts": [self._ids(text) for text in request.get("texts", ())],
             "prompts": [self._prompt(prompt) for prompt in request.get("prompts", ())],

@@ -21,10 +21,10 @@ from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError, EngineOutOfMemory, LMDynoError
 from core.i18n import N_
 from core.meter.client import Session
-from core.meter.scoring import nll_nats, prompt_logprobs
-from core.quality.processes import child_environment, end
-from core.quality.score_worker import PROGRESS
-from core.quality.token_worker import digest
+from core.quality.run.likelihood_api import nll_nats, prompt_logprobs
+from core.quality.run.processes import child_environment, end
+from core.quality.run.score_worker import PROGRESS
+from core.quality.run.token_worker import digest
 from core.settings import PROJECT_ROOT
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,9 @@ async def by_forward_pass(
         "write_reference": str(write_reference) if write_reference else None,
         "read_reference": str(read_reference) if read_reference and read_reference.exists() else None,
     }
-    answer = await _run(python_of(lane), device, request, on_progress, offline=is_local_path(model_path(lane)))
+    answer = await _run(
+        python_of(lane), device, request, on_progress, offline=is_local_path(model_path(lane))
+    )
     return tuple(
         TextScore(
             text=text.name,
@@ -175,7 +177,7 @@ async def _run(
         request_file.write_text(json.dumps(request))
         try:
             process = await asyncio.create_subprocess_exec(
-                *(python, "-m", "core.quality.score_worker", str(request_file), str(result_file)),
+                *(python, "-m", "core.quality.run.score_worker", str(request_file), str(result_file)),
                 cwd=PROJECT_ROOT,
                 env=child_environment("" if device == "cpu" else device, offline=offline),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -26,9 +26,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from core.errors import InputError
-from core.quality.code_form import same_code
-from core.quality.task_item import Grader, TaskItem
-from core.quality.wording import holds_any, normalised, numbers
+from core.quality.tasks.code_form import same_code
+from core.quality.tasks.task import Grader, TaskItem
+from core.quality.tasks.wording import holds_any, normalised, numbers
 
 _TOLERANCE = 1e-6
 _LETTERS = "ABCDEFGH"
@@ -74,9 +74,7 @@ def _choice(item: TaskItem, text: str) -> Grade:
     letter = _letter(plain)
     if letter is not None:
         return _right_if(letter in item.answers)
-    named = [
-        _LETTERS[place] for place, choice in enumerate(item.choices) if holds_any(plain, (choice,))
-    ]
+    named = [_LETTERS[place] for place, choice in enumerate(item.choices) if holds_any(plain, (choice,))]
     if len(named) != 1:
         return Grade.UNANSWERED if not named else Grade.WRONG
     return _right_if(named[0] in item.answers)

@@ -10,9 +10,9 @@ from typing import Any
 
 from core.codec import decode, encode
 from core.errors import InputError
-from core.quality.task_item import Grader, TaskItem
+from core.quality.tasks.task import Grader, TaskItem
 
-_FOLDER = Path(__file__).parent / "sets"
+_FOLDER = Path(__file__).parent / "data"
 MOST_ITEMS = 2000
 MOST_BYTES = 8 * 2**20
 JSONL_EXAMPLE = '{"prompt": "What is 6 × 7?", "grader": "number", "answers": ["42"]}'
@@ -101,7 +101,7 @@ _READERS: Mapping[str, Callable[[str, str], Iterator[tuple[int, dict[str, Any]]]
 
 
 def _item(name: str, number: int, fields: dict[str, Any]) -> TaskItem:
-    from core.quality.graders import check_schema
+    from core.quality.tasks.graders import check_schema
 
     fields.setdefault("id", f"line-{number}")
     if "grader" not in fields:

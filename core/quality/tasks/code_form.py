@@ -1,8 +1,8 @@
 """Code in one form, in which it is compared; it is read, never executed.
 
-Python becomes its syntax tree, without docstrings and annotations, and with arguments and local names numbered
-in the order in which they appear: formatting, comments and the choice of names make no difference. Anything
-else, and Python that does not parse, is compared as text without comments and blank space.
+Python becomes its syntax tree, without docstrings and annotations, and with arguments and local names
+numbered in the order in which they appear: formatting, comments and names make no difference. Anything else,
+and Python that does not parse, is compared as text without comments and blank space.
 """
 
 import ast

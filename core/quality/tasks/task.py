@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from core.domain.pictures import Picture
+from core.domain.images import StoredImage
 from core.errors import InputError
 
 MOST_TOKENS = 1024
@@ -12,7 +12,7 @@ _LETTERS = "ABCDEFGH"
 
 
 class Grader(StrEnum):
-    """The rules (`core.quality.graders`)."""
+    """The rules (`core.quality.tasks.graders`)."""
 
     CHOICE = "choice"
     NUMBER = "number"
@@ -40,7 +40,7 @@ class TaskItem:
     """`en` or `zh` in the shipped sets."""
     topic: str = ""
     max_tokens: int = 64
-    picture: Picture | None = None
+    image: StoredImage | None = None
     """Shown with the question."""
 
     def __post_init__(self) -> None:

@@ -1,31 +1,26 @@
-"""Asks servers about token ids and their likelihood: LMDeploy's and vLLM's endpoints for that.
+"""Token ids and their likelihood by a server: LMDeploy's and vLLM's endpoints for that. All in nats.
 
 | | LMDeploy | vLLM and servers like it |
 |---|---|---|
 | text → ids | `POST /v1/encode` | `POST /tokenize` |
-| likelihood of ids | `POST /get_ppl`: mean cross-entropy, in nats | `prompt_logprobs` of `POST /v1/completions` |
+| likelihood of ids | `POST /get_ppl`: mean cross-entropy | `prompt_logprobs` of `POST /v1/completions` |
 
 Every function raises EngineError: `no-such-endpoint` where the server lacks the endpoint, else what it said.
 """
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import aiohttp
-import orjson
-
 from core.domain.specs import Dialect, Endpoint
-from core.errors import EngineError, EngineTimeout
+from core.errors import EngineError
 from core.i18n import N_
-from core.meter.failures import connection_failure, refusal
+from core.meter.client import MISSING, Session, post_json
 
 _TIMEOUT_S = 300.0
-_MISSING = (404, 405, 501)
 
 
 async def encode(
-    session: aiohttp.ClientSession,
+    session: Session,
     endpoint: Endpoint,
     texts: Sequence[str],
     *,
@@ -50,9 +45,7 @@ async def encode(
     return tuple(_ids({"ids": [each.get("tokens") for each in found]}, "ids"))
 
 
-async def nll_nats(
-    session: aiohttp.ClientSession, endpoint: Endpoint, ids: Sequence[int], given: int
-) -> float:
+async def nll_nats(session: Session, endpoint: Endpoint, ids: Sequence[int], given: int) -> float:
     """The negative log-likelihood of `ids` after the first `given` of them, by LMDeploy's `/get_ppl`."""
     whole = await _mean_nats(session, endpoint, ids) * (len(ids) - 1)
     if given < 2:
@@ -61,7 +54,7 @@ async def nll_nats(
 
 
 async def prompt_logprobs(
-    session: aiohttp.ClientSession, endpoint: Endpoint, ids: Sequence[int], given: int
+    session: Session, endpoint: Endpoint, ids: Sequence[int], given: int
 ) -> tuple[float, ...]:
     """The log-probability of each of `ids` after the first `given` of them, as vLLM reports it."""
     body = {
@@ -80,7 +73,7 @@ async def prompt_logprobs(
     return found[given - 1 :]
 
 
-async def _mean_nats(session: aiohttp.ClientSession, endpoint: Endpoint, ids: Sequence[int]) -> float:
+async def _mean_nats(session: Session, endpoint: Endpoint, ids: Sequence[int]) -> float:
     answer = await _post(session, endpoint, f"{_root(endpoint)}/get_ppl", {"input": list(ids)})
     try:
         return float(answer["ppl"])
@@ -88,35 +81,11 @@ async def _mean_nats(session: aiohttp.ClientSession, endpoint: Endpoint, ids: Se
         raise _missing("/get_ppl") from exc
 
 
-async def _post(
-    session: aiohttp.ClientSession, endpoint: Endpoint, url: str, body: dict[str, Any]
-) -> dict[str, Any]:
-    headers = {"Content-Type": "application/json"}
-    if endpoint.api_key:
-        headers["Authorization"] = f"Bearer {endpoint.api_key}"
-    try:
-        async with (
-            asyncio.timeout(_TIMEOUT_S),
-            session.post(url, data=orjson.dumps(body), headers=headers, allow_redirects=False) as response,
-        ):
-            content = await response.read()
-    except TimeoutError as exc:
-        raise EngineTimeout(
-            N_("The server did not answer within {seconds} s", seconds=int(_TIMEOUT_S)),
-            hint=N_("Is it busy with other requests?"),
-            code="scoring-timeout",
-        ) from exc
-    except (aiohttp.ClientError, OSError) as exc:
-        raise connection_failure(exc, endpoint.url) from exc
-    if response.status in _MISSING:
+async def _post(session: Session, endpoint: Endpoint, url: str, body: dict[str, Any]) -> dict[str, Any]:
+    status, answer = await post_json(session, endpoint, url, body, timeout_s=_TIMEOUT_S)
+    if status in MISSING or not isinstance(answer, dict):
         raise _missing(url.removeprefix(_root(endpoint)))
-    if response.status != 200:
-        raise refusal(response.status, content)
-    try:
-        answer = orjson.loads(content)
-    except orjson.JSONDecodeError as exc:
-        raise _missing(url.removeprefix(_root(endpoint))) from exc
-    return answer if isinstance(answer, dict) else {}
+    return answer
 
 
 def _ids(answer: dict[str, Any], key: str) -> tuple[tuple[int, ...], ...]:
