@@ -8,7 +8,6 @@ from core.image_quiz.grading import Verdict
 from core.image_quiz.results import QuizRun, verdict
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneScore:
     """What one lane did in a quiz."""

@@ -5,8 +5,8 @@ import sys
 from core.codec import encode
 from core.errors import InputError
 from core.i18n import N_
-from core.jobs.registry import Jobs
 from core.jobs.records import JobSpec
+from core.jobs.registry import Jobs
 from core.quality.plan import QualityPlan
 from core.settings import Settings
 

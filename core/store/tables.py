@@ -223,7 +223,7 @@ quality_answers = Table(
     Column("finish_reason", Choice(FinishReason)),
     Column("error", Document(ErrorInfo)),
     Column("token_ids", Document(tuple[int, ...])),
-    Column("timing", Stamps),
+    Column("timing", Timestamps),
     Column("text", FreeText, nullable=False),
 )
 

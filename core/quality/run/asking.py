@@ -13,10 +13,10 @@ from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
+from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.turns import run_turn
 from core.meter.usage import UsageMeter
-from core.images.store import ImageStore
 from core.quality.plan import QualityPlan
 from core.settings import Settings
 
