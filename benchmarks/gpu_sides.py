@@ -100,10 +100,10 @@ async def lane_side(order: dict[str, Any]) -> None:
     from core.bench.results.points import Part
     from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
     from core.bench.workload.prompts import ListedPrompts
+    from core.chat_api.client import open_session
     from core.domain.bench import BenchPass, BenchRequest, LoadLevel
     from core.domain.conversation import messages_for
     from core.domain.turns import utc_now
-    from core.meter.client import open_session
 
     lane, endpoint, sampling = _lane(order)
     prompts = ListedPrompts([messages_for(prompt) for prompt in order["prompts"]], "the batch")
@@ -142,8 +142,8 @@ async def lane_side(order: dict[str, Any]) -> None:
 async def bare_side(order: dict[str, Any]) -> None:
     import aiohttp
 
+    from core.chat_api.client import encoded
     from core.domain.conversation import messages_for
-    from core.meter.client import encoded
 
     _, endpoint, sampling = _lane(order)
     url = f"{endpoint.url}/chat/completions"

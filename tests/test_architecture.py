@@ -20,6 +20,7 @@ LAYERS = [
     {"core.jobs"},
     {"core.models"},
     {"core.memory", "core.doctor"},
+    {"core.chat_api"},
     {"core.engines"},
     {"core.meter"},
     {"core.bench", "core.memory_sweep"},
@@ -54,7 +55,7 @@ NEIGHBOURS = {
 LIBRARY_HOMES = {
     "streamlit": ("core.ui", "pages", "streamlit_app"),
     "plotly": ("core.charts", "core.reports"),
-    "aiohttp": ("core.meter",),
+    "aiohttp": ("core.chat_api",),
     "pynvml": ("core.telemetry.nvml",),
     "psutil": ("core.telemetry",),
     "sqlalchemy": ("core.store",),
@@ -67,7 +68,7 @@ LIBRARY_HOMES = {
     "krippendorff": ("core.sessions.analysis",),
     "jsonschema": ("core.quality.tasks.graders",),
     "referencing": ("core.quality.tasks.graders",),
-    "prometheus_client": ("core.engines.remote.prometheus",),
+    "prometheus_client": ("core.chat_api.prometheus",),
 }
 
 ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}

@@ -1,6 +1,6 @@
 """How the next token is chosen and when an answer ends, in one engine-neutral form.
 
-A dialect (`core.meter.dialects`) translates it so that it means the same to every engine.
+A dialect (`core.chat_api.dialects`) translates it so that it means the same to every engine.
 """
 
 from dataclasses import dataclass

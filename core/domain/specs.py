@@ -28,7 +28,7 @@ class Weights(StrEnum):
 
 
 class Dialect(StrEnum):
-    """How a server streams and which sampling fields it takes (`core.meter.dialects`)."""
+    """How a server streams and which sampling fields it takes (`core.chat_api.dialects`)."""
 
     LMDEPLOY = "lmdeploy"
     TRANSFORMERS = "transformers"

@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
+from core.chat_api.client import open_session
 from core.codec import decode
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Machine
-from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
 from core.meter.host import Meter
 from core.meter.protocol import Hello

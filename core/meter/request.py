@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
+from core.chat_api import dialects
+from core.chat_api.answer import Answer
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
 from core.errors import LMDynoError
-from core.meter import dialects
-from core.meter.answer import Answer
 from core.meter.protocol import Update
 from core.meter.usage import UsageMeter
 

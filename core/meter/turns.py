@@ -11,13 +11,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import aiohttp
-
+from core.chat_api.client import Session, Timeouts, encoded, open_session, send, with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
-from core.meter.client import Timeouts, encoded, open_session, send, with_model
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 from core.meter.protocol import Update
 from core.meter.request import Request
@@ -34,7 +32,7 @@ T = TypeVar("T")
 class Surroundings:
     """What a turn needs from the rest of the house."""
 
-    session: aiohttp.ClientSession
+    session: Session
     resolve: Callable[[LaneSpec], Endpoint | None]
     """Where a lane's requests go now; None while its engine is starting; raises EngineError."""
     lease: Callable[[str], AbstractContextManager[None]]

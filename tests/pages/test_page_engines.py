@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.chat_api.probe import ServerMetrics
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
@@ -25,7 +26,6 @@ from core.domain.specs import (
 )
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.remote.probe import ServerMetrics
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.models.awq import check as awq_check

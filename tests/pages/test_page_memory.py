@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
+from core.chat_api.probe import ServerMetrics
 from core.domain.turns import ErrorInfo
-from core.engines.remote.probe import ServerMetrics
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_log import KvLog

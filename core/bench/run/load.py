@@ -13,14 +13,14 @@ from itertools import accumulate, count
 from core.bench.planning.plan import Arrivals
 from core.bench.workload.bodies import Bodies
 from core.bench.workload.prompts import Prompts
+from core.chat_api.answer import Answer
+from core.chat_api.client import Session, Timeouts, send
 from core.domain.bench import BenchRequest
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason
 from core.errors import LMDynoError
-from core.meter.answer import Answer
-from core.meter.client import Session, Timeouts, send
 
 GIVE_UP_AFTER = 20
 """Failures in a row after which a lane is left alone until the pass ends, more at high concurrency."""

@@ -15,10 +15,10 @@ from core.bench.run.recording import BenchStore, Recorder
 from core.bench.run.runner import Report, Runner, new_run
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.bench.workload.images import RequestImages, check_sendable
+from core.chat_api.client import open_session
 from core.domain.bench import BenchRun
 from core.engines.borrowed import Engines
 from core.images.store import ImageStore
-from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
 from core.settings import Settings
 from core.telemetry.machine import describe_machine

@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.chat_api.client import Session, metrics_text
+from core.chat_api.prometheus import published
 from core.domain.bench import EngineQueue
 from core.domain.specs import Endpoint
-from core.engines.remote.prometheus import published
-from core.meter.client import Session, metrics_text
 
 _HISTOGRAMS = (
     "lmdeploy:request_queue_time_seconds",  # lmdeploy 0.18.0, metrics/loggers.py

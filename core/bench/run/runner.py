@@ -26,12 +26,12 @@ from core.bench.workload.bodies import Bodies
 from core.bench.workload.images import ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
 from core.bench.workload.synthesis import PromptMaker
+from core.chat_api.client import Session, Timeouts, with_model
 from core.codec import encode
 from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.errors import EngineError, LMDynoError
-from core.meter.client import Session, Timeouts, with_model
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 
 log = logging.getLogger(__name__)

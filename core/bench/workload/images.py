@@ -11,6 +11,7 @@ from statistics import fmean
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.wording import with_images
 from core.bench.workload.prompts import Prompts
+from core.chat_api.client import encoded
 from core.domain.conversation import Message, Role
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
@@ -18,7 +19,6 @@ from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError
 from core.images.store import data_url
 from core.images.variants import Variants
-from core.meter.client import encoded
 from core.models.vision.context import image_cost, not_sendable
 
 

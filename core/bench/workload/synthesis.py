@@ -11,11 +11,11 @@ from pathlib import Path
 from core.bench.planning.plan import BenchPlan
 from core.bench.workload.prompts import COMMON_WORDS, Prompts, SyntheticPrompts, listed_prompts, words_for
 from core.bench.workload.tokens import LaneTokenizer
+from core.chat_api.answer import Answer
+from core.chat_api.client import Session, Timeouts, send
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError, LMDynoError
-from core.meter.answer import Answer
-from core.meter.client import Session, Timeouts, send
 from core.models.checkpoint import checkpoint_folder
 
 _PROBE_WORDS = (8, 136)

@@ -11,10 +11,10 @@ Every function raises EngineError: `no-such-endpoint` where the server lacks the
 from collections.abc import Sequence
 from typing import Any
 
+from core.chat_api.client import MISSING, Session, post_json
 from core.domain.specs import Dialect, Endpoint
 from core.errors import EngineError
 from core.i18n import N_
-from core.meter.client import MISSING, Session, post_json
 
 _TIMEOUT_S = 300.0
 

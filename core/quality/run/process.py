@@ -8,8 +8,8 @@ import asyncio
 import signal
 from contextlib import closing, suppress
 
+from core.chat_api.client import open_session
 from core.domain.quality import QualityRun
-from core.meter.client import open_session
 from core.meter.usage import SampledUsage
 from core.quality.plan import QualityPlan
 from core.quality.run.runner import Report, Runner, new_run

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from core import __version__
 from core.bench.roofline.roofline import weight_bytes_of
+from core.chat_api.client import Session, Timeouts, with_model
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.quality import (
@@ -30,7 +31,6 @@ from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
 from core.engines.borrowed import Engines
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
-from core.meter.client import Session, Timeouts, with_model
 from core.meter.devices import DeviceQueue, devices_of
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.chat_api.client import Session
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.quality import ScoringMethod, SequenceScore, TextScore, TokenizerFacts
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec, Weights
@@ -20,7 +21,6 @@ from core.domain.turns import ErrorInfo
 from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError, EngineOutOfMemory, LMDynoError
 from core.i18n import N_
-from core.meter.client import Session
 from core.quality.run.likelihood_api import nll_nats, prompt_logprobs
 from core.quality.run.processes import child_environment, end
 from core.quality.run.score_worker import PROGRESS

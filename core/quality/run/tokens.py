@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.chat_api.client import Session
 from core.domain.quality import TokenizerFacts
 from core.domain.specs import Endpoint, LaneSpec, Weights
 from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError
 from core.i18n import N_
-from core.meter.client import Session
 from core.quality.run.likelihood_api import encode
 from core.quality.run.processes import child_environment, end
 from core.quality.run.token_worker import PROBE, PROBE_QUESTION, RESULT, digest

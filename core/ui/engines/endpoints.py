@@ -3,11 +3,11 @@
 import streamlit as st
 
 from core import units
+from core.chat_api.probe import EndpointReport, probe, server_metrics
 from core.config import LANE_NAME
 from core.config.changes import changed_lanes
 from core.config.keys import api_key, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
-from core.engines.remote.probe import EndpointReport, probe, server_metrics
 from core.errors import ConfigError, InputError, LMDynoError
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import REFRESH_S

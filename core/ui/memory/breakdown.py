@@ -6,10 +6,10 @@ import streamlit as st
 
 from core import units
 from core.charts.memory import Bar, parts_chart
+from core.chat_api.probe import ServerMetrics, server_metrics
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
-from core.engines.remote.probe import ServerMetrics, server_metrics
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory

@@ -5,10 +5,10 @@ import asyncio
 from core.bench.run.recording import Recorder
 from core.bench.run.runner import Runner, new_run
 from core.bench.run.telemetry import NoTelemetry
+from core.chat_api.client import Timeouts, open_session
 from core.domain.bench import BenchRecord
 from core.domain.specs import Endpoint
 from core.errors import EngineError, StoreError
-from core.meter.client import Timeouts, open_session
 from core.meter.devices import DeviceQueue
 
 

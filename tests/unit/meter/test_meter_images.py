@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from core.chat_api.dialects import chat_body
 from core.domain.conversation import Exchange, messages_for
 from core.domain.images import StoredImage
 from core.domain.specs import Dialect, EngineKind, EngineSettings, LaneSpec, ModelSpec
@@ -15,7 +16,6 @@ from core.domain.turns import FinishReason, Mode, RequestPlan
 from core.errors import StoreError
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.meter.dialects import chat_body
 from core.meter.link import MeterLink
 from core.meter.turns import run_turn
 from core.settings import Settings

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 
+from core.chat_api.client import Timeouts, open_session
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import FinishReason, Mode, Phase
 from core.errors import EngineBusy, EngineLoadFailed
-from core.meter.client import Timeouts, open_session
 from core.meter.devices import DeviceQueue
 from core.meter.turns import Surroundings, Turn, run_turn
 from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan

@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
+from core.chat_api.client import open_session
 from core.domain.turns import FinishReason, Phase, UsageWindow
-from core.meter.client import open_session
 from core.meter.turns import Surroundings, Turn
 from core.meter.usage import SampledUsage
 from core.settings import Settings

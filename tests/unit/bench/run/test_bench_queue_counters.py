@@ -8,9 +8,9 @@ import pytest
 
 from core.bench.run import queue_counters
 from core.bench.run.queue_counters import QueueCounter, QueueReader, read_counter, rise, rises
+from core.chat_api.client import open_session
 from core.domain.bench import EngineQueue
 from core.domain.specs import Dialect, Endpoint
-from core.meter.client import open_session
 from tests.timed_http import Step, Stream, Whole
 
 VLLM = """\

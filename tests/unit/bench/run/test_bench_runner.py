@@ -17,11 +17,11 @@ from core.bench.results.queueing import QueueTime
 from core.bench.results.result import results
 from core.bench.run import queue_counters
 from core.bench.run.runner import new_run
+from core.chat_api.client import Timeouts
 from core.domain.bench import EngineQueue, EngineUse, RunState
 from core.domain.specs import Endpoint
 from core.domain.turns import FinishReason
 from core.errors import StoreError
-from core.meter.client import Timeouts
 from core.meter.devices import DeviceQueue, devices_of
 from core.reports.run_json import point_json
 from tests.expected_figures import Answer, figures_of, spread

@@ -1,4 +1,4 @@
-from core.engines.remote.prometheus import published, url_of
+from core.chat_api.prometheus import published, url_of
 
 
 def test_values_are_told_by_name_over_all_labels():

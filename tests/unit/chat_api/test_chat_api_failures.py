@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from core.chat_api.failures import broken_off, refusal
 from core.errors import EngineBusy, EngineError, EngineOutOfMemory, InputError
-from core.meter.failures import broken_off, refusal
 
 CASES = [
     # LMDeploy

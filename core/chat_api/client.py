@@ -1,7 +1,7 @@
 """Sends one chat request and timestamps its answer.
 
-Knows HTTP; the meaning of what it sends and reads is `core.meter.dialects`'. A timestamp is taken when bytes
-arrive, before anything is parsed.
+Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`'. A timestamp is taken when
+bytes arrive, before anything is parsed.
 """
 
 import asyncio
@@ -14,14 +14,10 @@ from typing import Any
 import aiohttp
 import orjson
 
-from core.domain.conversation import Message
-from core.domain.sampling import Sampling
-from core.domain.specs import Endpoint
-from core.engines.remote import prometheus
-from core.errors import EngineError, EngineTimeout, LMDynoError
-from core.meter.answer import Answer
-from core.meter.dialects import chat_body
-from core.meter.failures import (
+from core.chat_api import prometheus
+from core.chat_api.answer import Answer
+from core.chat_api.dialects import chat_body
+from core.chat_api.failures import (
     ServerError,
     broken_off,
     connect_timeout,
@@ -30,7 +26,11 @@ from core.meter.failures import (
     failure,
     refusal,
 )
-from core.meter.sse import EventSplitter
+from core.chat_api.sse import EventSplitter
+from core.domain.conversation import Message
+from core.domain.sampling import Sampling
+from core.domain.specs import Endpoint
+from core.errors import EngineError, EngineTimeout, LMDynoError
 
 Session = aiohttp.ClientSession
 """What requests are sent with, for signatures elsewhere; made by `open_session`."""

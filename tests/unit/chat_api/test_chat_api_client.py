@@ -6,12 +6,12 @@ import time
 
 import pytest
 
+from core.chat_api.answer import Answer
+from core.chat_api.client import Timeouts, open_session, send, with_model
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
 from core.domain.turns import FinishReason
 from core.errors import EngineBusy, EngineCrashed, EngineError, EngineOutOfMemory, EngineTimeout, InputError
-from core.meter.answer import Answer
-from core.meter.client import Timeouts, open_session, send, with_model
 from tests.unit.meter.meter_samples import GREEDY, MESSAGES, endpoint, model
 
 PATIENT = Timeouts()
@@ -268,7 +268,7 @@ def test_without_a_model_the_first_one_listed_is_asked(server):
 
 @pytest.mark.parametrize(("reuse", "pause_s", "connections"), [(True, 0, 1), (True, 0.3, 2), (False, 0, 2)])
 def test_connections_are_reused_only_when_asked_and_while_fresh(monkeypatch, reuse, pause_s, connections):
-    monkeypatch.setattr("core.meter.client._REUSE_WITHIN_S", 0.1)
+    monkeypatch.setattr("core.chat_api.client._REUSE_WITHIN_S", 0.1)
     events = (
         b'data: {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
     )

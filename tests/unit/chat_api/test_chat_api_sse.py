@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.meter.sse import EventSplitter
+from core.chat_api.sse import EventSplitter
 
 STREAM = "\n".join(
     ["data: one", "", ": a comment", "event: ping", "data:two", "data: lines", "", "", "id: 3", "data", ""]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
+from core.chat_api import dialects
+from core.chat_api.dialects import StreamEvent, Usage
+from core.chat_api.failures import failure
 from core.domain.specs import Dialect
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, utc_now
 from core.errors import EngineError, LMDynoError
-from core.meter import dialects
-from core.meter.dialects import StreamEvent, Usage
-from core.meter.failures import failure
 
 
 class NewText(NamedTuple):

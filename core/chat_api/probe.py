@@ -13,8 +13,8 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from core.access.guard import Action, authorise
+from core.chat_api import prometheus
 from core.domain.specs import Dialect
-from core.engines.remote import prometheus
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
 
 

@@ -6,8 +6,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from core.chat_api.probe import probe, server_metrics
 from core.domain.specs import Dialect
-from core.engines.remote.probe import probe, server_metrics
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
 
 METRICS = """# HELP lmdeploy:num_requests_running running

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from core.chat_api.failures import ServerError, error_of
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
 from core.domain.turns import FinishReason
 from core.errors import EngineError
-from core.meter.failures import ServerError, error_of
 
 DONE = b"[DONE]"
 

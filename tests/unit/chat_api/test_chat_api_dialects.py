@@ -2,12 +2,12 @@ import json
 
 import pytest
 
+from core.chat_api import dialects
+from core.chat_api.dialects import Usage, chat_body, read_event
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
 from core.domain.turns import FinishReason
 from core.errors import EngineError
-from core.meter import dialects
-from core.meter.dialects import Usage, chat_body, read_event
 from tests.unit.meter.meter_samples import MESSAGES
 
 WARM = Sampling(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, seed=7, max_tokens=32)
