@@ -8,6 +8,7 @@ form and in dtype are marked as `intended`, since lanes exist to show them.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnRecord
 
@@ -24,6 +25,8 @@ class Flag:
     """What each lane has, by the lane's name."""
     intended: bool = False
     """Weights and dtype differ because that is what is being compared."""
+    compares: bool = True
+    """Whether lanes differ from each other; else a lane differs from what was asked of it."""
 
     @property
     def text(self) -> str:
@@ -68,15 +71,22 @@ def after(turn: TurnRecord) -> tuple[Flag, ...]:
         _difference("prompt tokens", _known(done, lambda r: r.prompt_tokens)),
         _difference("prompt tokens from a cache", _known(done, lambda r: r.cached_tokens)),
     ]
-    if turn.sampling.fixed_length:
-        short = {r.lane.name: r.output_tokens for r in done if r.output_tokens != turn.sampling.max_tokens}
-        if short:
-            wanted = {r.lane.name: f"{r.output_tokens} of {turn.sampling.max_tokens}" for r in done}
-            flags.append(Flag("fixed length was not kept", {name: wanted[name] for name in short}))
+    flags.append(_wrong_length(turn.sampling, done))
     notes = {r.lane.name: "; ".join(r.notes) for r in turn.requests if r.notes}
     if notes:
-        flags.append(Flag("sent differently", notes))
+        flags.append(Flag("sent differently", notes, compares=False))
     return tuple(flag for flag in flags if flag)
+
+
+def _wrong_length(sampling: Sampling, done: Iterable[RequestRecord]) -> Flag | None:
+    """Answers that are not as long as was asked, by the engines' own counts."""
+    limit = sampling.max_tokens
+    counts = {r.lane.name: r.output_tokens for r in done}
+    if sampling.fixed_length:
+        wrong = {name: f"{n} of {limit}" for name, n in counts.items() if n != limit}
+        return Flag("fixed length was not kept", wrong, compares=False) if wrong else None
+    over = {name: f"{n:,} of at most {limit:,}" for name, n in counts.items() if n is not None and n > limit}
+    return Flag("token limit exceeded", over, compares=False) if over else None
 
 
 def _known(records: Iterable[RequestRecord], value: Callable[[RequestRecord], int | None]) -> dict[str, str]:

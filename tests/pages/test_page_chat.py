@@ -156,10 +156,19 @@ def test_figures_mode_and_the_fastest_stand_with_the_answers(app, world):
     assert "34 tokens in · 3 out · ended by itself" in texts(app)
     assert "**One after another** · greedy" in texts(app)
     assert "**1.00×** the decode speed of hf" in texts(app)
-    assert "says nothing about a GPU" in texts(app)
+    assert "Not comparable with GPU figures" in texts(app)
     marked = [metric for metric in app.metric if "trophy" in metric.label]
     assert [metric.help.startswith("**The fastest") for metric in marked] == [True, True]
     assert len(app.get("plotly_chart")) == 2
+
+
+def test_an_answer_longer_than_asked_is_flagged(app, world):
+    app.pills(key="chat_lanes").set_value(["hf", "remote"])
+    app.number_input(key="chat_max_tokens").set_value(4)
+    world.meter.answers = {"hf": "a b c", "remote": "a b c d e f"}
+    ask(app.run())
+    shown = texts(app).replace("\\", "")
+    assert "Not as requested: token limit exceeded: 6 of at most 4 (remote)" in shown
 
 
 def test_the_error_of_one_lane_stands_in_its_column_only(app, world):

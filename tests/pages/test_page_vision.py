@@ -28,7 +28,7 @@ from core.ui.chat import demo_vision
 from core.ui.chat.conversation_page import VISION
 from core.ui.quiz import page as vision_quiz
 from core.ui.shared import resources
-from tests.vision_checkpoints import LLAVA, LLAVA_FILES, write_checkpoint
+from tests.vision_checkpoints import INTERNVL, INTERNVL_FILES, LLAVA, LLAVA_FILES, write_checkpoint
 
 SEES = replace(
     page_fakes.REMOTE, name="sees", endpoint=EndpointSpec(url="http://gpu-host:23333/v1", vision=True)
@@ -74,9 +74,9 @@ def open_page(vision, new_app):
     return open_section
 
 
-def local_lane(vision, name="llava", model="llava"):
-    """A lane with 576 tokens an image and a context of 4,096."""
-    checkpoint = write_checkpoint(vision.settings.home / "models" / model, LLAVA, LLAVA_FILES)
+def local_lane(vision, name="llava", model="llava", config=LLAVA, files=LLAVA_FILES):
+    """A lane with 576 tokens per image and a context of 4,096, unless another checkpoint is given."""
+    checkpoint = write_checkpoint(vision.settings.home / "models" / model, config, files)
     return LaneSpec(
         name=name, kind=EngineKind.TRANSFORMERS, model=ModelSpec(name=model, checkpoint=checkpoint)
     )
@@ -227,6 +227,15 @@ def test_what_the_model_is_given_is_said_before_and_after(open_page, vision):
     ask(app)
     assert "Given 1 image: 336 × 336 px, 576 image tokens" in texts(app)
     assert vision.manager.ensured == ["llava"]
+
+
+def test_lanes_that_see_an_image_at_different_sizes_are_flagged(open_page, vision):
+    other = local_lane(vision, name="intern", model="intern", config=INTERNVL, files=INTERNVL_FILES)
+    vision.lanes = (local_lane(vision), other)
+    app = ask(attach(open_page(), cat_png=png()))
+    (flagged,) = [caption.value for caption in app.caption if "Differs between lanes" in caption.value]
+    assert "images as the model sees them: 576 tokens at 336 × 336 px (llava)" in flagged.replace("\\", "")
+    assert "258 tokens at 448 × 448 px (intern)" in flagged
 
 
 def test_images_that_do_not_fit_are_refused_before_sending(open_page, vision):

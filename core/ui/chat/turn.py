@@ -6,7 +6,9 @@ from core import units
 from core.charts.turn import decode_speed_chart, first_token_chart
 from core.domain import fairness
 from core.domain.turns import TurnRecord
+from core.i18n import _
 from core.image_quiz.plan import QuizPlan
+from core.models.vision.context import as_seen
 from core.ui.chat import actions as chat_actions
 from core.ui.chat.answers import RunningLane, show_lanes
 from core.ui.chat.conversation_page import ConversationPage
@@ -114,9 +116,14 @@ def _show_chart(turn: TurnRecord, baseline: str | None) -> None:
 
 def _show_caveats(turn: TurnRecord) -> None:
     """What a reader of the figures must know."""
-    flags = [*fairness.before(turn.requests), *fairness.after(turn)]
-    for flag in flags:
-        if not flag.intended:
-            st.caption(f":orange[:material/balance:] Not the same for all lanes – {escape(flag.text)}")
+    images = as_seen(turn.requests) if turn.images else None
+    flags = [flag for flag in fairness.before(turn.requests, images=images) if not flag.intended]
+    flags += fairness.after(turn)
+    if differences := [flag.text for flag in flags if flag.compares]:
+        text = _("Differs between lanes: {differences}", differences=escape("; ".join(differences)))
+        st.caption(f":orange[:material/balance:] {text}")
+    if deviations := [flag.text for flag in flags if not flag.compares]:
+        text = _("Not as requested: {deviations}", deviations=escape("; ".join(deviations)))
+        st.caption(f":orange[:material/rule:] {text}")
     if any(record.device == "cpu" and record.timing for record in turn.requests):
-        st.caption(":material/info: Measured on this CPU; says nothing about a GPU.")
+        st.caption(f":material/info: {_('Measured on a CPU. Not comparable with GPU figures.')}")

@@ -96,6 +96,18 @@ def test_a_fixed_length_that_was_not_kept_is_flagged_for_its_lane_only():
     assert flag.text == "fixed length was not kept: 3 of 5 (b)"
 
 
+def test_an_answer_above_the_token_limit_is_flagged_for_its_lane_only():
+    records = [record(lane("a"), tokens=48), record(lane("b"), tokens=186), record(lane("c"), tokens=None)]
+    (flag,) = after(turn(*records, sampling=Sampling(max_tokens=48)))
+    assert flag.text == "token limit exceeded: 186 of at most 48 (b)"
+    assert not flag.compares
+
+
+def test_a_stopped_answer_exceeds_no_limit():
+    stopped = replace(record(lane("a"), tokens=186), finish_reason=FinishReason.CANCELLED)
+    assert after(turn(stopped, sampling=Sampling(max_tokens=48))) == ()
+
+
 def test_what_a_server_does_not_take_is_flagged():
     (flag,) = after(turn(record(lane("a"), notes=("top_k was not sent",)), record(lane("b"))))
     assert flag.by_lane == {"a": "top_k was not sent"}
