@@ -39,15 +39,6 @@ class Display(StrEnum):
     """All at the same pace."""
 
 
-class Admission(StrEnum):
-    """Who may take part, besides having the link."""
-
-    NICKNAME = "nickname"
-    """Anybody who gives a name."""
-    SIGNED_IN = "signed-in"
-    """Whoever is signed in to the dashboard."""
-
-
 class SessionState(StrEnum):
     """Where a session stands."""
 
@@ -112,7 +103,9 @@ class SessionPlan:
     mode: VotingMode = VotingMode.PAIRWISE
     display: Display = Display.AT_ONCE
     replay_chars_per_s: int = 200
-    admission: Admission = Admission.NICKNAME
+    invited: tuple[str, ...] = ()
+    """Names, e-mail addresses and domains (`@example.com`) of those who may take part; () is everybody with
+    the link."""
     votes_per_person: int = 30
     control_ratio: float = 0.1
     """Share of control items among those a participant gets."""

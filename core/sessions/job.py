@@ -1,0 +1,63 @@
+"""Making a session's answers, and judging them, as background jobs."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from core.codec import encode
+from core.domain.sessions import Session
+from core.domain.specs import LaneSpec
+from core.errors import InputError
+from core.i18n import N_
+from core.jobs.records import JobSpec, JobStatus
+from core.jobs.registry import Jobs
+from core.sessions.answering import check_sendable
+from core.settings import Settings
+
+ANSWERS_KIND = "session-answers"
+JUDGING_KIND = "session-judging"
+
+
+def start_answers(settings: Settings, session: Session) -> str:
+    """Make the answers that are missing, in a process of its own; returns the job's id.
+
+    Raises InputError while that is being done already, and for a lane that can't be sent one of the images.
+    """
+    check_sendable(session.plan)
+    title = N_("Answers for {title}", title=session.plan.title)
+    return _start(settings, session, ANSWERS_KIND, str(title), "core.sessions.answer_worker", {})
+
+
+def start_judging(settings: Settings, session: Session, judge: LaneSpec, *, most_items: int) -> str:
+    """Have a lane judge up to so many items in both orders; returns the job's id."""
+    title = N_("{judge} judges {title}", judge=judge.name, title=session.plan.title)
+    arguments = {"judge": encode(judge).decode(), "most_items": most_items}
+    return _start(settings, session, JUDGING_KIND, str(title), "core.sessions.judge_worker", arguments)
+
+
+def job_of(settings: Settings, session_id: str, kind: str) -> JobStatus | None:
+    """The newest job of a kind for a session; None if there was none."""
+    statuses = Jobs(settings).statuses(kind)
+    return next((status for status in statuses if status.spec.arguments.get("session") == session_id), None)
+
+
+def _start(
+    settings: Settings, session: Session, kind: str, title: str, worker: str, arguments: Mapping[str, Any]
+) -> str:
+    current = job_of(settings, session.id, kind)
+    if current and not current.state.ended:
+        raise InputError(
+            N_("This runs already for the session."),
+            hint=N_("Wait for its end, or stop it."),
+            code="already-running",
+        )
+    return Jobs(settings).start(
+        JobSpec(
+            kind=kind,
+            title=title,
+            worker=worker,
+            arguments={"session": session.id, **arguments},
+            python=sys.executable,
+            env={"LMDYNO_HOME": str(settings.home)},
+        )
+    )
