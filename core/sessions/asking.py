@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from core.chat_api.client import open_session
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, RequestRecord, TurnPlan
 from core.engines.borrowed import Engines
@@ -21,7 +22,6 @@ from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.images.store import ImageStore
-from core.meter.client import open_session
 from core.meter.devices import DeviceQueue
 from core.meter.turns import Surroundings, Turn
 from core.meter.usage import SampledUsage
