@@ -23,7 +23,7 @@ def encode(value: object) -> bytes:
     return orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
 
 
-def export(value: object) -> bytes:
+def encode_plain(value: object) -> bytes:
     """The same for other programs: every text is a plain English string."""
     return orjson.dumps(value)
 

@@ -51,8 +51,8 @@ def ratio(value: float | None) -> str:
 
 
 def percent(deviation: float | None) -> str:
-    """`-0.0123` → "-1.2 %"; for how far one figure is from another."""
-    return UNKNOWN if deviation is None else f"{deviation:+.1%}".replace("%", " %")
+    """`-0.0123` → "-1.2%"; for how far one figure is from another."""
+    return UNKNOWN if deviation is None else f"{deviation:+.1%}"
 
 
 def joules(energy_j: float | None) -> str:

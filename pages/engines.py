@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.i18n import _
 from core.ui.engines.cards import show_details, show_engines
 from core.ui.engines.doctor import show_doctor
 from core.ui.engines.endpoints import show_endpoints
@@ -13,10 +14,10 @@ shell.require()
 
 engines, endpoints, quantisation, machine = st.tabs(
     [
-        ":material/memory: Engines",
-        ":material/cloud: Endpoints",
-        ":material/compress: Quantise (W4A16)",
-        ":material/stethoscope: This machine",
+        f":material/memory: {_('Engines')}",
+        f":material/cloud: {_('Endpoints')}",
+        f":material/compress: {_('Quantise (W4A16)')}",
+        f":material/stethoscope: {_('This machine')}",
     ],
     on_change="rerun",
     key="engines_section",
@@ -27,7 +28,7 @@ if engines.open:
         show_engines()
         names = [lane.name for lane in resources.lanes().lanes]
         chosen = st.segmented_control(
-            "Details of",
+            _("Details of"),
             names,
             format_func=lane_label,
             default=names[0],

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from core.bench.roofline.bandwidth import Bandwidth, measure_bandwidth
 from core.bench.roofline.roofline import bandwidth_of
-from core.codec import encode
+from core.codec import encode_plain
 from core.settings import load_settings
 
 output = Console(highlight=False)
@@ -25,7 +25,7 @@ def bandwidth(
     with progress.status("Copying within the GPU's memory"):
         found = measure_bandwidth(load_settings(), gpu_index=gpu)
     if as_json:
-        typer.echo(encode(found))
+        typer.echo(encode_plain(found))
     else:
         output.print("\n".join(_lines(found)), markup=False)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from core import units
 from core.cli import context, images
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.conversation import messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, LaneSpec
@@ -89,7 +89,7 @@ def chat(
     records = _ask(settings, plan, quiet=as_json)
     if as_json:
         typer.echo(
-            encode(
+            encode_plain(
                 {
                     "turn_id": plan.id,
                     "mode": plan.mode,

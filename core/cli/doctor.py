@@ -8,8 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from core.cli import context
-from core.codec import encode
+from core.codec import encode_plain
 from core.doctor import Diagnosis, Status, examine
+from core.i18n import _
 
 output = Console(highlight=False)
 progress = Console(stderr=True)
@@ -23,14 +24,14 @@ _MARKS = {
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=_("Print one JSON document."))] = False,
 ) -> None:
     """Examine Python, driver, GPU, engines and lanes. Exit code 1 if something must be repaired."""
     settings, registry = context.load()
-    with progress.status("Importing the engines in child processes"):
+    with progress.status(_("Importing the engines in child processes")):
         diagnosis = examine(settings, registry)
     if as_json:
-        typer.echo(encode(_document(diagnosis)))
+        typer.echo(encode_plain(_document(diagnosis)))
     else:
         output.print(_table(diagnosis))
     if diagnosis.failed:
@@ -54,9 +55,11 @@ def _document(diagnosis: Diagnosis) -> dict[str, object]:
 
 
 def _table(diagnosis: Diagnosis) -> Table:
-    table = Table("", "what", "found")
+    table = Table("", _("Check"), _("Result"))
     for finding in diagnosis.findings:
-        detail = f"{finding.detail}\n→ {finding.remedy}" if finding.remedy else finding.detail
+        detail = _(finding.detail)
+        if finding.remedy:
+            detail += f"\n→ {_(finding.remedy)}"
         # Hints name tables such as [models.NAME], which rich would take for its own markup.
-        table.add_row(_MARKS[finding.status], escape(finding.what), escape(detail))
+        table.add_row(_MARKS[finding.status], escape(_(finding.what)), escape(detail))
     return table

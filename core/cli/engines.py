@@ -8,7 +8,7 @@ from rich.table import Table
 
 from core import units
 from core.cli import context
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
 from core.engines.log.file import tail
 from core.engines.manager import EngineManager, EngineStatus
@@ -34,7 +34,7 @@ def list_engines(as_json: AsJson = False) -> None:
     """All engines with state, process, address and uptime."""
     statuses = _manager().statuses()
     if as_json:
-        typer.echo(encode([_facts(status) for status in statuses]))
+        typer.echo(encode_plain([_facts(status) for status in statuses]))
         return
     table = Table("lane", "engine", "state", "pid", "address", "since", "version")
     for status in statuses:
@@ -72,11 +72,11 @@ def start(name: Name, as_json: AsJson = False) -> None:
         raise typer.Exit(1) from None
     except EngineError as error:
         if as_json:
-            typer.echo(encode(_outcome(name, ErrorInfo.of(error))))
+            typer.echo(encode_plain(_outcome(name, ErrorInfo.of(error))))
             raise typer.Exit(1) from None
         raise
     if as_json:
-        typer.echo(encode(_facts(status)))
+        typer.echo(encode_plain(_facts(status)))
     else:
         console.print(f"{name} answers at {status.url}")
 
@@ -100,7 +100,7 @@ def stop(
         if not as_json:
             _tell(f"{lane} stopped", error)
     if as_json:
-        typer.echo(encode(outcomes))
+        typer.echo(encode_plain(outcomes))
     if any(outcome["error"] for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -142,7 +142,7 @@ def logs(
     file = manager.log_file(name)
     last = tail(file, lines)
     if as_json:
-        typer.echo(encode({"lane": name, "log_file": str(file), "lines": last}))
+        typer.echo(encode_plain({"lane": name, "log_file": str(file), "lines": last}))
     else:
         typer.echo("\n".join(last))
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from core import units
 from core.cli import context
-from core.codec import encode
+from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
 from core.jobs.records import JobState, JobStatus
@@ -62,7 +62,7 @@ def predict_memory(
     prediction = predict(sizes, settings, _free_bytes(gpu_gib))
     per_token = kv_bytes_per_token(sizes.kv, kv_bits=kv_bits, tp=tp)
     if as_json:
-        typer.echo(encode(_document(prediction, per_token)))
+        typer.echo(encode_plain(_document(prediction, per_token)))
     else:
         output.print(_table(prediction, per_token, settings))
 
@@ -91,7 +91,7 @@ def sweep_memory(
     status = _follow(Jobs(settings), start_sweep(settings, plan))
     run = load(settings, plan.id)
     if as_json:
-        typer.echo(encode({"job": status.record, "run": run, "errors": _errors(run) if run else []}))
+        typer.echo(encode_plain({"job": status.record, "run": run, "errors": _errors(run) if run else []}))
     elif run:
         output.print(_sweep_table(run))
     if status.record.error and not as_json:

@@ -10,7 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from core import units
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
 from core.jobs.records import JobState
@@ -35,7 +35,7 @@ def list_models(
     """The models in the models folder with their forms and sizes."""
     models = catalogue.list_models(load_settings())
     if as_json:
-        typer.echo(encode([_facts(model) for model in models]))
+        typer.echo(encode_plain([_facts(model) for model in models]))
         return
     table = Table("model", "form", "size", "path")
     for model in models:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from core import units
 from core.cli import context
-from core.codec import encode
+from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
 from core.jobs.records import JobState, JobStatus
@@ -116,7 +116,7 @@ def _tell(jobs: Jobs, status: JobStatus, *, as_json: bool) -> None:
     record = status.record
     if as_json:
         facts = {"job": status.id, "state": status.state, "elapsed_s": status.elapsed_s}
-        typer.echo(encode({**facts, "result": record.result, "error": record.error}))
+        typer.echo(encode_plain({**facts, "result": record.result, "error": record.error}))
     elif record.result:
         before, after = (units.gib(record.result[key]) for key in ("source_bytes", "result_bytes"))
         typer.echo(f"{record.result['path']}: {before} → {after} in {units.duration(status.elapsed_s)}")

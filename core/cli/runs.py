@@ -19,7 +19,7 @@ from core.bench.results.result import results
 from core.cli import context
 from core.cli.bench_tables import comparison_table, difference_table, queueing_table, remarks, result_table
 from core.cli.output import write_file
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import TurnRecord
@@ -59,7 +59,7 @@ def list_runs(
     with closing(History(settings.database_url)) as history:
         entries = history.entries(wanted, limit=limit)
     if as_json:
-        typer.echo(encode(entries))
+        typer.echo(encode_plain(entries))
         return
     table = Table("id", "kind", "when (UTC)", "lanes", "state", "title", "tag")
     for entry in entries:
@@ -116,7 +116,7 @@ def compare(
     ids = list(dict.fromkeys(run))
     comparison = compare_results(found, ids.index(baseline) if baseline else 0)
     if as_json:
-        typer.echo(encode(comparison_json(comparison)))
+        typer.echo(encode_plain(comparison_json(comparison)))
         return
     for warning in comparison.warnings:
         console.print(warning, style="yellow")
@@ -176,7 +176,7 @@ def _turn(database_url: str, run_id: str) -> TurnRecord:
 
 def _show_turn(turn: TurnRecord, *, as_json: bool) -> None:
     if as_json:
-        typer.echo(encode(turn))
+        typer.echo(encode_plain(turn))
         return
     console.print(turn.prompt, markup=False)
     table = Table("lane", "TTFT", "decode", "E2E", "tokens out", "finish")

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from core import units
-from core.codec import encode
+from core.codec import encode_plain
 from core.engines.registry import Registry
 from core.settings import load_settings
 from core.telemetry.gpus import GpuReading
@@ -44,7 +44,7 @@ def telemetry(
         sampler.close()
         nvml.close()
     if as_json:
-        typer.echo(encode({"samples": sampler.samples(), "window": window}))
+        typer.echo(encode_plain({"samples": sampler.samples(), "window": window}))
     else:
         output.print(_summary(window))
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from core.i18n import N_, Message
+
 MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
 """The oldest driver for each major version of CUDA."""
 
@@ -54,7 +56,7 @@ def torch_serves(capability: tuple[int, int], architectures: Iterable[str]) -> b
     return any(_arch_serves(capability, architecture) for architecture in architectures)
 
 
-def unmet_bounds(needs: Iterable[str], versions: Mapping[str, str]) -> tuple[str, ...]:
+def unmet_bounds(needs: Iterable[str], versions: Mapping[str, str]) -> tuple[Message, ...]:
     """LMDeploy's requirements on engine packages that the installed versions break, in words."""
     broken = []
     for text in needs:
@@ -68,7 +70,14 @@ def unmet_bounds(needs: Iterable[str], versions: Mapping[str, str]) -> tuple[str
             # A build such as 2.12.1+cu130 satisfies <=2.12.1.
             public = Version(installed).public
             if not need.specifier.contains(public, prereleases=True):
-                broken.append(f"{need.name} {installed} is outside of {need.specifier}")
+                broken.append(
+                    N_(
+                        "{package} {version} is outside {bounds}.",
+                        package=need.name,
+                        version=installed,
+                        bounds=need.specifier,
+                    )
+                )
     return tuple(dict.fromkeys(broken))
 
 

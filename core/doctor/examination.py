@@ -12,6 +12,7 @@ from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_pr
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
+from core.i18n import N_
 from core.models.demo.text import demo_model, is_prepared
 from core.settings import Settings
 from core.store.turns import Store
@@ -68,14 +69,14 @@ def _fitness(
     reason = can_run(lane, gpu=bool(gpus))
     if reason is None and lane.is_local:
         reason = _stack_reason(lane, stacks[lane.settings.python or sys.executable], driver, gpus)
-    return LaneFitness(lane.name, reason)
+    return LaneFitness(lane.name, reason, lane.is_local)
 
 
 def _stack_reason(
     lane: LaneSpec, stack: EngineStack, driver: str | None, gpus: Sequence[GpuFacts]
 ) -> ErrorInfo | None:
     if stack.problem is not None:
-        return ErrorInfo("engine-python-broken", stack.problem, "Correct `python` of the lane.")
+        return ErrorInfo("engine-python-broken", stack.problem, N_("Correct `python` of the lane."))
     needs_gpu = lane.kind in LMDEPLOY_KINDS or (gpus and lane.settings.device != "cpu")
     if needs_gpu and (problem := torch_problem(stack, driver=driver, gpus=gpus)):
         return ErrorInfo("torch-unfit", *problem)
@@ -85,7 +86,9 @@ def _stack_reason(
         return ErrorInfo("turbomind-unfit", *problem)
     if stack.torch is None:
         return ErrorInfo(
-            "torch-unfit", f"torch can't be imported: {stack.torch_problem}", "Install it again."
+            "torch-unfit",
+            N_("Can't import torch: {reason}", reason=stack.torch_problem),
+            N_("Reinstall it."),
         )
     return None
 
@@ -95,13 +98,13 @@ def _demo_weights(settings: Settings, lanes: LaneRegistry) -> Iterator[Finding]:
     if all(model.checkpoint != demo.checkpoint for model in lanes.models):
         return
     if is_prepared(settings):
-        yield Finding(Status.OK, "demo weights", f"{demo.name} is prepared")
+        yield Finding(Status.OK, N_("Demo weights"), N_("{model} is prepared.", model=demo.name))
     else:
         yield Finding(
             Status.WARN,
-            "demo weights",
-            f"{demo.name} is not prepared",
-            "Prepare it, which takes a minute: python -m core models demo",
+            N_("Demo weights"),
+            N_("{model} is not prepared.", model=demo.name),
+            N_("Prepare it, which takes about a minute: `lmdyno models demo`"),
         )
 
 
@@ -110,19 +113,27 @@ def _store(settings: Settings) -> Finding:
     try:
         store.open()
     except StoreError as error:
-        return Finding(Status.FAIL, "store", error.message, error.hint)
+        return Finding(Status.FAIL, N_("Store"), error.message, error.hint)
     finally:
         store.close()
-    return Finding(Status.OK, "store", "Turns can be written")
+    return Finding(Status.OK, N_("Store"), N_("The database is writable."))
 
 
 def _lane_findings(fitness: Sequence[LaneFitness]) -> Iterator[Finding]:
     for lane in fitness:
+        what = N_("Lane {name}", name=lane.name)
         if lane.reason is None:
-            yield Finding(Status.OK, f"lane {lane.name}", "It can run here")
+            yield Finding(
+                Status.OK,
+                what,
+                N_("Can run on this machine.") if lane.is_local else N_("Endpoint, configured."),
+            )
         else:
-            yield Finding(Status.WARN, f"lane {lane.name}", lane.reason.message, lane.reason.hint)
+            yield Finding(Status.WARN, what, lane.reason.message, lane.reason.hint)
     if fitness and not any(lane.can_run for lane in fitness):
         yield Finding(
-            Status.FAIL, "lanes", "No lane can run here", "Follow the hints above for at least one of them."
+            Status.FAIL,
+            N_("Lanes"),
+            N_("No lane can run on this machine."),
+            N_("Follow the hints above for at least one lane."),
         )

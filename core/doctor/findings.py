@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core.domain.turns import ErrorInfo, Machine
+from core.i18n import Text
 
 
 class Status(StrEnum):
@@ -20,9 +21,9 @@ class Finding:
     """One thing looked at: what it is, how it is, and what to do about it if anything."""
 
     status: Status
-    what: str
-    detail: str
-    remedy: str = ""
+    what: Text
+    detail: Text
+    remedy: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class LaneFitness:
 
     name: str
     reason: ErrorInfo | None
+    is_local: bool = True
 
     @property
     def can_run(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.domain.turns import ErrorInfo
+from core.i18n import N_, Message
 from core.models.vision.model import not_served
 
 _PACKAGES = {
@@ -64,8 +65,8 @@ def _platform_problem(lane: LaneSpec, here: tuple[str, str]) -> ErrorInfo | None
     if lane.kind in LMDEPLOY_KINDS and here != ("linux", "x86_64"):
         return ErrorInfo(
             "platform-not-served",
-            f"LMDeploy has no build for {here[0]} on {here[1]}",
-            "Use a transformers lane, or an endpoint on a Linux machine with an NVIDIA GPU.",
+            N_("LMDeploy has no build for {system} on {machine}.", system=here[0], machine=here[1]),
+            N_("Use a transformers lane, or an endpoint on a Linux machine with an NVIDIA GPU."),
         )
     return None
 
@@ -76,14 +77,14 @@ def _gpu_problem(lane: LaneSpec, gpu: bool) -> ErrorInfo | None:
     if lane.kind in LMDEPLOY_KINDS:
         return ErrorInfo(
             "no-gpu",
-            "LMDeploy needs an NVIDIA GPU, and none is here",
-            "Use a transformers lane on the CPU, or an endpoint on a machine with a GPU.",
+            N_("LMDeploy needs an NVIDIA GPU, but this machine has none."),
+            N_("Use a transformers lane on the CPU, or an endpoint on a machine with a GPU."),
         )
     if lane.settings.device == "cuda" or lane.settings.devices:
         return ErrorInfo(
             "no-gpu",
-            "The lane is set to a GPU, and no NVIDIA GPU is here",
-            'Set device = "cpu" for this lane, or leave it out.',
+            N_("The lane is set to run on a GPU, but this machine has no NVIDIA GPU."),
+            N_('Set device = "cpu" for this lane, or remove the setting.'),
         )
     return None
 
@@ -95,8 +96,8 @@ def _python_problem(lane: LaneSpec, installed: Callable[[str], bool]) -> ErrorIn
             return None
         return ErrorInfo(
             "engine-python-missing",
-            f"The lane's own Python is not at {python}",
-            "Correct `python` in lanes.toml, or leave it out to use LMDyno's own environment.",
+            N_("The lane's Python interpreter doesn't exist: {path}", path=python),
+            N_("Correct `python` in lanes.toml, or remove it to use LMDyno's environment."),
         )
     packages = _PACKAGES[lane.kind]
     if lane.weights is Weights.GGUF:
@@ -105,8 +106,8 @@ def _python_problem(lane: LaneSpec, installed: Callable[[str], bool]) -> ErrorIn
     if missing:
         return ErrorInfo(
             "engine-not-installed",
-            f"Not installed: {', '.join(missing)}",
-            "Install LMDyno's requirements: pip install -r requirements.txt",
+            N_("Not installed: {names}.", names=", ".join(missing)),
+            N_("Install LMDyno's requirements: `pip install -r requirements.txt`"),
         )
     return None
 
@@ -114,24 +115,30 @@ def _python_problem(lane: LaneSpec, installed: Callable[[str], bool]) -> ErrorIn
 def _weights_problem(lane: LaneSpec) -> ErrorInfo | None:
     """A hub id can't be checked without the network, so only folders and files are."""
     if lane.model is None:
-        return ErrorInfo("no-model", "The lane names no model", "Add `model` to it in lanes.toml.")
+        return ErrorInfo("no-model", N_("The lane has no model."), N_("Add `model` to it in lanes.toml."))
     path = lane.model.path(lane.weights)
     if path is None:
         return ErrorInfo(
             "no-such-weights",
-            f"The model {lane.model.name} has no {lane.weights} form",
-            f"Add `{lane.weights}` to [models.{lane.model.name}] in lanes.toml.",
+            N_("Model {model} has no {weights} weights.", model=lane.model.name, weights=str(lane.weights)),
+            N_(
+                "Set {weights} = … under [models.{model}] in lanes.toml.",
+                model=lane.model.name,
+                weights=str(lane.weights),
+            ),
         )
     if not Path(path).is_absolute() or Path(path).exists():
         return None
     return ErrorInfo(
-        "weights-missing", f"There are no weights at {path}", _weights_hint(lane.model, lane.weights)
+        "weights-missing",
+        N_("There are no weights at {path}.", path=path),
+        _weights_hint(lane.model, lane.weights),
     )
 
 
-def _weights_hint(model: ModelSpec, weights: Weights) -> str:
+def _weights_hint(model: ModelSpec, weights: Weights) -> Message:
     if weights is Weights.AWQ:
-        return f"Quantise the model: python -m core quantize {model.name}"
+        return N_("Quantise the model: `lmdyno quantize {model}`", model=model.name)
     if Path(model.checkpoint).name in (DEMO_NAME, VISION_DEMO_NAME):
-        return "Prepare the demo weights: python -m core models demo"
-    return f"Correct the path of the model {model.name} in lanes.toml."
+        return N_("Prepare the demo weights: `lmdyno models demo`")
+    return N_("Correct the path of model {model} in lanes.toml.", model=model.name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from core import units
 from core.doctor.findings import Finding, Status
 from core.domain.turns import Machine
+from core.i18n import N_, Text
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.machine import available_bytes
@@ -23,7 +24,14 @@ def machine_findings(settings: Settings, machine: Machine, nvml: Nvml) -> Iterat
     """What the machine offers, from its Python to its GPUs."""
     yield _python(machine, (sys.version_info.major, sys.version_info.minor))
     yield Finding(
-        Status.INFO, "machine", f"{machine.platform} · {machine.cpu or 'CPU'} · {machine.cores} cores"
+        Status.INFO,
+        N_("Machine"),
+        N_(
+            "{platform} · {cpu} · {n} cores",
+            platform=machine.platform,
+            cpu=machine.cpu or "CPU",
+            n=machine.cores,
+        ),
     )
     yield _memory(machine.memory_bytes, available_bytes())
     yield _disk(settings.home)
@@ -36,36 +44,43 @@ def _python(machine: Machine, version: tuple[int, int]) -> Finding:
     return Finding(
         Status.WARN,
         "Python",
-        f"{machine.python}, but LMDyno is made for 3.11 to 3.13",
-        "Create the environment with one of these: python3.12 -m venv .venv",
+        N_("{version}, but LMDyno needs 3.11 to 3.13.", version=machine.python),
+        N_("Recreate the environment with one of these versions: `python3.12 -m venv .venv`"),
     )
 
 
 def _memory(total: int | None, available: int) -> Finding:
-    detail = f"{units.gib(available)} of {units.gib(total)} available"
+    detail = N_("{available} of {total} available", available=units.gib(available), total=units.gib(total))
     if available >= _SCARCE_MEMORY_BYTES:
-        return Finding(Status.OK, "memory", detail)
+        return Finding(Status.OK, N_("Memory"), detail)
     return Finding(
-        Status.WARN, "memory", detail, "Close other programs: an engine holds its whole model in memory."
+        Status.WARN,
+        N_("Memory"),
+        detail,
+        N_("Close other programs. An engine keeps its whole model in memory."),
     )
 
 
 def _disk(home: Path) -> Finding:
     existing = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    detail = f"{units.gib(free)} free at {home}"
+    detail = N_("{free} free at {path}", free=units.gib(free), path=home)
     if free < _FULL_DISK_BYTES:
-        return Finding(Status.FAIL, "disk", detail, "Free some space, or let LMDYNO_HOME name another disk.")
+        remedy = N_("Free some space, or set LMDYNO_HOME to a folder on another disk.")
+        return Finding(Status.FAIL, N_("Disk"), detail, remedy)
     if free < _SCARCE_DISK_BYTES:
-        return Finding(Status.WARN, "disk", detail, "Models need more: let LMDYNO_HOME name a larger disk.")
-    return Finding(Status.OK, "disk", detail)
+        remedy = N_("Models need more space. Set LMDYNO_HOME to a folder on a larger disk.")
+        return Finding(Status.WARN, N_("Disk"), detail, remedy)
+    return Finding(Status.OK, N_("Disk"), detail)
 
 
 def _gpus(nvml: Nvml) -> Iterator[Finding]:
     driver, cuda = nvml.driver_version(), nvml.cuda_version()
     if driver is not None:
-        serves = f", serves CUDA up to {cuda[0]}.{cuda[1]}" if cuda else ""
-        yield Finding(Status.OK, "NVIDIA driver", f"{driver}{serves}")
+        detail: Text = driver
+        if cuda:
+            detail = N_("{driver}, supports CUDA up to {cuda}", driver=driver, cuda=f"{cuda[0]}.{cuda[1]}")
+        yield Finding(Status.OK, N_("NVIDIA driver"), detail)
     devices = nvml.devices()
     yield from (_gpu(device) for device in devices)
     if problem := nvml.problem():
@@ -73,21 +88,26 @@ def _gpus(nvml: Nvml) -> Iterator[Finding]:
         status = Status.INFO if problem.code == "no-nvidia-driver" else Status.WARN
         yield Finding(status, "GPU", problem.message, problem.hint)
     elif not devices:
-        yield Finding(Status.INFO, "GPU", "The driver lists no GPU", "Lanes run on the CPU.")
+        yield Finding(Status.INFO, "GPU", N_("The driver lists no GPU."), N_("Lanes run on the CPU."))
 
 
 def _gpu(device: GpuFacts) -> Finding:
     what = f"GPU {device.index}"
     if device.free_bytes is None or device.total_bytes is None:
-        return Finding(Status.INFO, what, f"{device.name}, which shares the machine's memory")
+        return Finding(Status.INFO, what, N_("{gpu}, shares the machine's memory", gpu=device.name))
     capability = device.compute_capability
-    family = f" · compute capability {capability[0]}.{capability[1]}" if capability else ""
-    free = f"{units.gib(device.free_bytes)} of {units.gib(device.total_bytes)} free"
+    detail = N_(
+        "{gpu} · {free} of {total} free · compute capability {capability}",
+        gpu=device.name,
+        free=units.gib(device.free_bytes),
+        total=units.gib(device.total_bytes),
+        capability=f"{capability[0]}.{capability[1]}" if capability else units.UNKNOWN,
+    )
     if device.free_bytes < device.total_bytes / 2:
         return Finding(
             Status.WARN,
             what,
-            f"{device.name} · {free}{family}",
-            "Other programs hold much of its memory; nvidia-smi names them.",
+            detail,
+            N_("Other programs use much of its memory. To list them, run `nvidia-smi`."),
         )
-    return Finding(Status.OK, what, f"{device.name} · {free}{family}")
+    return Finding(Status.OK, what, detail)

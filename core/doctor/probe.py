@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.i18n import N_, Text
+
 PACKAGES = ("lmdeploy", "transformers", "torch", "torchvision", "triton", "gguf", "datasets")
 """Distributions whose versions decide what an engine can do."""
 
@@ -70,14 +72,18 @@ class EngineStack:
     """LMDeploy's requirements on other packages, in the notation of its metadata."""
     torch: TorchFacts | None = None
     turbomind_loads: bool = False
-    problem: str | None = None
+    problem: Text | None = None
     """Why the interpreter itself could not be asked."""
-    torch_problem: str | None = None
-    turbomind_problem: str | None = None
+    torch_problem: Text | None = None
+    turbomind_problem: Text | None = None
 
 
 class ProbeFailed(Exception):
-    """A child process that gave no answer; the text says why."""
+    """A child process that gave no answer, and why."""
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def probe_stack(python: str, *, timeout_s: float = _TIMEOUT_S) -> EngineStack:
@@ -85,7 +91,7 @@ def probe_stack(python: str, *, timeout_s: float = _TIMEOUT_S) -> EngineStack:
     try:
         answer = ask(python, _VERSIONS, timeout_s=timeout_s)
     except ProbeFailed as failure:
-        return EngineStack(python=python, problem=str(failure))
+        return EngineStack(python=python, problem=failure.reason)
     versions: dict[str, str] = answer["versions"]
     with ThreadPoolExecutor(max_workers=2) as pool:
         torch_answer = pool.submit(_ask_if, "torch" in versions, python, _TORCH, timeout_s)
@@ -108,14 +114,14 @@ def probe_stack(python: str, *, timeout_s: float = _TIMEOUT_S) -> EngineStack:
 
 def _ask_if(
     installed: bool, python: str, program: str, timeout_s: float
-) -> tuple[dict[str, Any] | None, str | None]:
+) -> tuple[dict[str, Any] | None, Text | None]:
     """(answer, None) or (None, why there is none)."""
     if not installed:
-        return None, "Not installed"
+        return None, N_("It isn't installed.")
     try:
         return ask(python, program, timeout_s=timeout_s), None
     except ProbeFailed as failure:
-        return None, str(failure)
+        return None, failure.reason
 
 
 def ask(python: str, program: str, *, timeout_s: float) -> dict[str, Any]:
@@ -131,12 +137,17 @@ def ask(python: str, program: str, *, timeout_s: float) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ProbeFailed(f"No answer within {timeout_s:g} s") from None
+        raise ProbeFailed(N_("No answer within {time}.", time=f"{timeout_s:g} s")) from None
     except OSError as error:
-        raise ProbeFailed(f"{python} can't be run: {error.strerror}") from error
+        raise ProbeFailed(N_("Can't run {path}: {reason}", path=python, reason=error.strerror)) from error
     if run.returncode < 0:
-        name = signal.Signals(-run.returncode).name
-        raise ProbeFailed(f"It was ended by {name}: {_shortened(_last_line(run.stderr))}")
+        raise ProbeFailed(
+            N_(
+                "Ended by {signal}: {line}",
+                signal=signal.Signals(-run.returncode).name,
+                line=_shortened(_last_line(run.stderr)),
+            )
+        )
     if run.returncode > 0:
         raise ProbeFailed(_shortened(_last_line(run.stderr)))
     try:
@@ -144,7 +155,7 @@ def ask(python: str, program: str, *, timeout_s: float) -> dict[str, Any]:
     except json.JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
-        raise ProbeFailed(f"Unexpected answer: {_shortened(_last_line(run.stdout))}")
+        raise ProbeFailed(N_("Unexpected output: {line}", line=_shortened(_last_line(run.stdout))))
     return answer
 
 
@@ -160,5 +171,5 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _shortened(line: str) -> str:
-    return line[:300] or "no output"
+def _shortened(line: str) -> Text:
+    return line[:300] or N_("no output")

@@ -13,33 +13,39 @@ from core.doctor.compatibility import (
 )
 from core.doctor.findings import Finding, Status
 from core.doctor.probe import EngineStack
+from core.i18n import N_, Message
 from core.telemetry.gpus import GpuFacts
 
-_REINSTALL = "Install the versions of requirements.txt: pip install -r requirements.txt"
-_CUDA_12_TORCH = "or install torch's CUDA 12 build (see PyTorch's installation page)"
+_REINSTALL = N_("Install the versions in requirements.txt: `pip install -r requirements.txt`")
 
 
 def stack_findings(
     stack: EngineStack, *, driver: str | None, gpus: Sequence[GpuFacts], own: bool
 ) -> Iterator[Finding]:
     """What an environment holds and what in it does not fit. `own` is the one that LMDyno runs in."""
-    where = "engines" if own else f"engines in {stack.python}"
+    where = N_("Engines") if own else N_("Engines in {python}", python=stack.python)
     if stack.problem is not None:
-        yield Finding(Status.FAIL, where, stack.problem, "Correct `python` of the lanes that name it.")
+        yield Finding(Status.FAIL, where, stack.problem, N_("Correct `python` in the lanes that use it."))
         return
     versions = ", ".join(f"{name} {version}" for name, version in stack.versions.items())
     yield Finding(
-        Status.INFO, where, f"Python {stack.python_version}: {versions or 'no engine is installed'}"
+        Status.INFO,
+        where,
+        N_(
+            "Python {version}: {packages}",
+            version=stack.python_version,
+            packages=versions or N_("no engine is installed"),
+        ),
     )
     for broken in unmet_bounds(stack.lmdeploy_needs, stack.versions):
-        yield Finding(Status.WARN, f"{where}: LMDeploy's bounds", broken, _REINSTALL)
+        yield Finding(Status.WARN, N_("{place}: LMDeploy's requirements", place=where), broken, _REINSTALL)
     transformers = stack.versions.get("transformers")
     if transformers and "lmdeploy" in stack.versions and breaks_llava(transformers):
         yield Finding(
             Status.WARN,
-            f"{where}: LLaVA",
-            f"Images fail with transformers {transformers}",
-            f"LLaVA needs transformers {LLAVA_TRANSFORMERS}.",
+            N_("{place}: {package}", place=where, package="LLaVA"),
+            N_("Images fail with transformers {version}.", version=transformers),
+            N_("LLaVA needs transformers {version}.", version=LLAVA_TRANSFORMERS),
         )
     if "torch" in stack.versions:
         yield from _torch(stack, where, driver, gpus)
@@ -49,81 +55,107 @@ def stack_findings(
 
 def turbomind_problem(
     stack: EngineStack, *, driver: str | None, gpus: Sequence[GpuFacts]
-) -> tuple[str, str] | None:
+) -> tuple[Message, Message] | None:
     """(what is wrong, what to do) if TurboMind can't serve on this machine's GPUs; None if it can."""
     if driver and (minimum := driver_needed(driver, TURBOMIND_CUDA_MAJOR)):
         return (
-            f"Driver {driver} is too old: TurboMind is built for CUDA 12, which needs {minimum} or newer",
-            "Update NVIDIA's driver.",
+            N_(
+                "Driver {driver} is too old. TurboMind is built for CUDA 12, which needs {minimum} or later.",
+                driver=driver,
+                minimum=minimum,
+            ),
+            N_("Update the NVIDIA driver."),
         )
     if not stack.turbomind_loads:
         return (
-            f"TurboMind can't be imported: {stack.turbomind_problem}",
-            "LMDeploy would silently use its PyTorch engine. Install its CUDA 12 libraries: "
-            "nvidia-cublas-cu12, nvidia-cuda-runtime-cu12, nvidia-nccl-cu12.",
+            N_("Can't import TurboMind: {reason}", reason=stack.turbomind_problem),
+            N_(
+                "LMDeploy would silently use its PyTorch engine. Install the CUDA 12 libraries: "
+                "nvidia-cublas-cu12, nvidia-cuda-runtime-cu12, nvidia-nccl-cu12."
+            ),
         )
     known = [gpu for gpu in gpus if gpu.compute_capability is not None]
     if known and not any(
         gpu.compute_capability and turbomind_serves(gpu.compute_capability) for gpu in known
     ):
         return (
-            f"LMDeploy's build has no TurboMind kernels for {known[0].name}",
-            "Use a transformers or pytorch lane on this GPU.",
+            N_("LMDeploy's build has no TurboMind kernels for {gpu}.", gpu=known[0].name),
+            N_("Use a transformers or pytorch lane on this GPU."),
         )
     return None
 
 
 def torch_problem(
     stack: EngineStack, *, driver: str | None, gpus: Sequence[GpuFacts]
-) -> tuple[str, str] | None:
+) -> tuple[Message, Message] | None:
     """(what is wrong, what to do) if PyTorch can't use this machine's GPUs; None if it can."""
     torch = stack.torch
     if torch is None:
-        return f"torch can't be imported: {stack.torch_problem}", _REINSTALL
+        return N_("Can't import torch: {reason}", reason=stack.torch_problem), _REINSTALL
     if torch.cuda is None:
-        return "torch is a CPU-only build", "Install torch's CUDA build: pip install -r requirements.txt"
+        return (
+            N_("torch is a CPU-only build."),
+            N_("Install torch's CUDA build: `pip install -r requirements.txt`"),
+        )
     if not torch.sees_gpu:
         major = int(torch.cuda.split(".")[0])
         if driver and (minimum := driver_needed(driver, major)):
             return (
-                f"Driver {driver} is too old: torch is built for CUDA {torch.cuda}, "
-                f"which needs {minimum} or newer",
-                f"Update NVIDIA's driver, {_CUDA_12_TORCH}.",
+                N_(
+                    "Driver {driver} is too old. torch is built for CUDA {cuda}, which needs {minimum} or "
+                    "later.",
+                    driver=driver,
+                    cuda=torch.cuda,
+                    minimum=minimum,
+                ),
+                N_("Update the NVIDIA driver, or install a torch build for CUDA 12 (see PyTorch's website)."),
             )
         return (
-            f"torch (CUDA {torch.cuda}) sees no GPU, although the driver does",
-            "Look at CUDA_VISIBLE_DEVICES, and at the driver's own check: nvidia-smi",
+            N_("torch (CUDA {cuda}) finds no GPU, although the driver does.", cuda=torch.cuda),
+            N_("Check CUDA_VISIBLE_DEVICES, and run `nvidia-smi`."),
         )
     for gpu in gpus:
         capability = gpu.compute_capability
         if capability and torch.architectures and not torch_serves(capability, torch.architectures):
             return (
-                f"torch has no kernels for {gpu.name} (compute capability {capability[0]}.{capability[1]})",
-                f"Use another GPU, {_CUDA_12_TORCH}, which serves older ones.",
+                N_(
+                    "torch has no kernels for {gpu} (compute capability {capability}).",
+                    gpu=gpu.name,
+                    capability=f"{capability[0]}.{capability[1]}",
+                ),
+                N_("Use another GPU, or install a torch build for CUDA 12, which supports older GPUs."),
             )
     return None
 
 
-def _torch(stack: EngineStack, where: str, driver: str | None, gpus: Sequence[GpuFacts]) -> Iterator[Finding]:
-    what = f"{where}: torch"
+def _torch(
+    stack: EngineStack, where: Message, driver: str | None, gpus: Sequence[GpuFacts]
+) -> Iterator[Finding]:
+    what = N_("{place}: {package}", place=where, package="torch")
     if stack.torch is None:
-        yield Finding(Status.FAIL, what, f"torch can't be imported: {stack.torch_problem}", _REINSTALL)
+        reason = N_("Can't import torch: {reason}", reason=stack.torch_problem)
+        yield Finding(Status.FAIL, what, reason, _REINSTALL)
+    elif not gpus and stack.torch.cuda:
+        built = N_("Built for CUDA {cuda}. This machine has no GPU.", cuda=stack.torch.cuda)
+        yield Finding(Status.OK, what, built)
     elif not gpus:
-        build = f"built for CUDA {stack.torch.cuda}" if stack.torch.cuda else "a CPU-only build"
-        yield Finding(Status.OK, what, f"{build}; no GPU is here")
+        yield Finding(Status.OK, what, N_("CPU-only build. This machine has no GPU."))
     elif problem := torch_problem(stack, driver=driver, gpus=gpus):
         yield Finding(Status.FAIL, what, *problem)
     else:
-        yield Finding(Status.OK, what, f"CUDA {stack.torch.cuda}, reaches the GPU with driver {driver}")
+        reached = N_(
+            "Reaches the GPU with CUDA {cuda} and driver {driver}.", cuda=stack.torch.cuda, driver=driver
+        )
+        yield Finding(Status.OK, what, reached)
 
 
 def _turbomind(
-    stack: EngineStack, where: str, driver: str | None, gpus: Sequence[GpuFacts]
+    stack: EngineStack, where: Message, driver: str | None, gpus: Sequence[GpuFacts]
 ) -> Iterator[Finding]:
-    what = f"{where}: TurboMind"
+    what = N_("{place}: {package}", place=where, package="TurboMind")
     if not gpus:
-        yield Finding(Status.INFO, what, "TurboMind needs an NVIDIA GPU, and none is here")
+        yield Finding(Status.INFO, what, N_("TurboMind needs an NVIDIA GPU, but this machine has none."))
     elif problem := turbomind_problem(stack, driver=driver, gpus=gpus):
         yield Finding(Status.FAIL, what, *problem)
     else:
-        yield Finding(Status.OK, what, "It can be imported and has kernels for this GPU")
+        yield Finding(Status.OK, what, N_("Can be imported and has kernels for this GPU."))

@@ -12,6 +12,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.engines.launch.lmdeploy_flags import chat_template, lmdeploy_flags
 from core.errors import InputError
+from core.i18n import N_, Text
 from core.models.awq.job import read_provenance
 from core.models.awq.options import NAMED_SETS
 from core.models.vision.model import is_vision
@@ -29,7 +30,7 @@ _LMDEPLOY = (EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH)
 class Recipe:
     """One ready-to-copy text; `language` is `bash` or `python`."""
 
-    title: str
+    title: Text
     language: str
     code: str
 
@@ -64,20 +65,22 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
     ]
     found = [
         Recipe(
-            "Chat in a terminal", "bash", _command(["lmdeploy", "chat", path, *lmdeploy_flags(lane)], lane)
+            N_("Chat in a terminal"),
+            "bash",
+            _command(["lmdeploy", "chat", path, *lmdeploy_flags(lane)], lane),
         ),
-        Recipe("API server", "bash", f'{_command(serve, lane)} --api-keys "${KEY_VARIABLE}"'),
+        Recipe(N_("API server"), "bash", f'{_command(serve, lane)} --api-keys "${KEY_VARIABLE}"'),
         *_clients(lane, f"http://127.0.0.1:{PORT}/v1", name, sampling, KEY_VARIABLE),
-        Recipe("Python pipeline, timed", "python", _pipeline_program(lane, path, sampling)),
-        Recipe("The same weights in transformers", "python", _transformers_program(lane, sampling)),
+        Recipe(N_("Python pipeline, timed"), "python", _pipeline_program(lane, path, sampling)),
+        Recipe(N_("The same weights in transformers"), "python", _transformers_program(lane, sampling)),
     ]
     if lane.weights is Weights.AWQ:
-        found.append(Recipe("How the W4A16 weights were made", "bash", _quantise(lane.model, path)))
+        found.append(Recipe(N_("How the W4A16 weights were made"), "bash", _quantise(lane.model, path)))
     return tuple(found)
 
 
 def _transformers(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ...]:
-    programs = (Recipe("transformers, timed", "python", _transformers_program(lane, sampling)),)
+    programs = (Recipe(N_("transformers, timed"), "python", _transformers_program(lane, sampling)),)
     if lane.weights is Weights.GGUF:
         return programs
     settings = lane.settings
@@ -90,7 +93,7 @@ def _transformers(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe
     if settings.trust_remote_code:
         serve.append("--trust-remote-code")
     return (
-        Recipe("API server", "bash", _command(serve, lane)),
+        Recipe(N_("API server"), "bash", _command(serve, lane)),
         *_clients(lane, f"http://127.0.0.1:{PORT}/v1", path, sampling, None),
         *programs,
     )
@@ -101,8 +104,10 @@ def _clients(
 ) -> tuple[Recipe, ...]:
     return (
         Recipe("curl", "bash", _curl(lane, url, model, sampling, key_name)),
-        Recipe("OpenAI client, timed", "python", _openai_program(lane, url, model, sampling, key_name)),
-        Recipe("SSH tunnel to a remote server", "bash", f"ssh -N -L {PORT}:127.0.0.1:{PORT} USER@GPU-HOST"),
+        Recipe(N_("OpenAI client, timed"), "python", _openai_program(lane, url, model, sampling, key_name)),
+        Recipe(
+            N_("SSH tunnel to a remote server"), "bash", f"ssh -N -L {PORT}:127.0.0.1:{PORT} USER@GPU-HOST"
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from core.bench.results.definitions import Tool
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Distribution, Interval, Ratio
-from core.codec import decode, encode
+from core.codec import decode, encode, encode_plain
 from core.domain.bench import (
     BenchPass,
     BenchRecord,
@@ -88,7 +88,7 @@ class _Version:
 def to_json(result: BenchResult, record: BenchRecord, *, raw: bool) -> bytes:
     """The document of a run; with `raw` it can be imported again."""
     run = result.run
-    return encode(
+    return encode_plain(
         Document(
             id=run.id,
             title=run.title,

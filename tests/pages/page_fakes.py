@@ -199,7 +199,7 @@ class FakeManager:
             url="http://127.0.0.1:40000/v1" if state is EngineState.HEALTHY else None,
             version="transformers 5.23.0" if state is EngineState.HEALTHY else None,
             device="cpu",
-            stage="loading the weights" if state is EngineState.STARTING else self.stages.get(name),
+            stage="Loading the weights" if state is EngineState.STARTING else self.stages.get(name),
             last_log_line="Loading shard 1 of 2" if state is EngineState.STARTING else "",
             error=self.errors.get(name),
             in_use=name in self.in_use,

@@ -193,7 +193,7 @@ class TestCards:
         facts = texts(open_page())
         assert "Address: `http://127.0.0.1:40000/v1`" in facts
         assert "Process: 4711 on cpu" in facts
-        assert "Up for: 1 min 15 s" in facts
+        assert "Uptime: 1 min 15 s" in facts
         assert "Version: transformers 5.23.0" in facts
         assert "Memory: –" in facts
 
@@ -206,8 +206,8 @@ class TestCards:
         assert "Memory: 3.00 GiB on GPU 1, 1.00 GiB resident" in texts(open_page())
 
     def test_a_healthy_engine_with_something_to_say_says_it(self, open_page, engines):
-        engines.manager.stages["hf"] = "runs with earlier settings until it is restarted"
-        assert "Runs with earlier settings until it is restarted" in texts(open_page())
+        engines.manager.stages["hf"] = "Runs with its previous settings until you restart it"
+        assert "Runs with its previous settings until you restart it" in texts(open_page())
 
     def test_a_failed_engine_gives_reason_and_way_out(self, open_page, engines):
         engines.manager.states["hf"] = EngineState.FAILED
@@ -250,7 +250,7 @@ class TestCards:
         lanes = tuple(lane for lane in engines.dashboard.registry.lanes if not lane.is_local)
         engines.dashboard.registry = LaneRegistry(models=(), lanes=lanes, source=None)
         engines.manager.configure(lanes)
-        assert "all of them are endpoints" in texts(open_page())
+        assert "All lanes are endpoints" in texts(open_page())
 
 
 class TestSettings:
@@ -309,7 +309,7 @@ class TestSettings:
         file.write_text(LANES.replace('dtype = "bfloat16"', "trust_remote_code = true"))
         engines.dashboard.reload_lanes()
         app = open_page(lane="hf")
-        assert "runs code that came with its model" in app.warning[0].value
+        assert "runs code that comes with its model" in app.warning[0].value
         app.toggle(key="setting_hf_continuous_batching").set_value(True)
         submit(app, "Apply")
         assert engines.dashboard.registry.lane("hf").settings.trust_remote_code
@@ -383,17 +383,17 @@ def server():
 def probed(app, url, key_name=None):
     field(app.text_input, "Base URL").set_value(url)
     if key_name:
-        field(app.selectbox, "Key").set_value(key_name)
+        field(app.selectbox, "API key").set_value(key_name)
     return submit(app, "Test the connection")
 
 
 class TestEndpoints:
     def test_a_server_is_tested_and_becomes_a_lane(self, open_page, engines, server):
         app = probed(open_page(ENDPOINTS), f" {server.url}/ ")
-        assert f"Models: {len(scripted_server.SCENARIOS)}." in app.success[0].value
-        field(app.text_input, "Name of the lane").set_value("lab")
+        assert f"{len(scripted_server.SCENARIOS)} models found." in app.success[0].value
+        field(app.text_input, "Lane name").set_value("lab")
         field(app.selectbox, "Model").set_value("slow")
-        submit(app, "Add the lane")
+        submit(app, "Add lane")
         assert not app.exception
         assert not app.success
         kept = load_lanes(engines.dashboard.settings, gpu=True).lane("lab")
@@ -416,22 +416,22 @@ class TestEndpoints:
     @pytest.mark.parametrize(
         ("name", "problem"),
         [
-            ("remote", "There is a lane remote already"),
-            ("Big Lab", "is no name for a lane"),
-            ("", "is no name for a lane"),
+            ("remote", "A lane named remote already exists"),
+            ("Big Lab", "is not a valid lane name"),
+            ("", "is not a valid lane name"),
         ],
     )
     def test_names_that_do_not_do(self, open_page, engines, server, name, problem):
         app = probed(open_page(ENDPOINTS), server.url)
-        field(app.text_input, "Name of the lane").set_value(name)
-        submit(app, "Add the lane")
+        field(app.text_input, "Lane name").set_value(name)
+        submit(app, "Add lane")
         assert problem in app.error[0].value
         assert app.success
         assert not changes_file(engines.dashboard.settings).exists()
 
     def test_keys_are_chosen_by_name_from_those_there_are(self, open_page, monkeypatch):
         monkeypatch.setenv("HOME_KEY", "no key of ours")
-        offered = field(open_page(ENDPOINTS).selectbox, "Key").options
+        offered = field(open_page(ENDPOINTS).selectbox, "API key").options
         assert "LMDYNO_KEY_TEST" in offered
         assert not {"HOME", "HOME_KEY"} & set(offered)
 
@@ -446,8 +446,8 @@ class TestEndpoints:
     ):
         monkeypatch.setenv("LMDYNO_KEY_TEST_HOSTS", "127.0.0.1")
         app = probed(open_page(ENDPOINTS), server.url, "LMDYNO_KEY_TEST")
-        field(app.text_input, "Name of the lane").set_value("lab")
-        submit(app, "Add the lane")
+        field(app.text_input, "Lane name").set_value("lab")
+        submit(app, "Add lane")
         kept = load_lanes(engines.dashboard.settings, gpu=True).lane("lab")
         assert kept.endpoint.api_key_name == "LMDYNO_KEY_TEST"
         assert KEY not in changes_file(engines.dashboard.settings).read_text()
@@ -461,14 +461,14 @@ class TestEndpoints:
         monkeypatch.setattr(endpoint_panel, "probe", unreachable)
         app = probed(open_page(ENDPOINTS), "http://nowhere/v1")
         assert "can't be reached" in app.error[0].value
-        assert "Add the lane" not in {button.label for button in app.button}
+        assert "Add lane" not in {button.label for button in app.button}
 
     def test_an_address_that_is_none(self, open_page):
         app = probed(open_page(ENDPOINTS), "gpu-host")
         assert "“gpu-host” is no web address" in app.error[0].value
 
     def test_the_load_of_a_server(self, open_page, engines):
-        assert "no `/metrics` there" in texts(open_page(ENDPOINTS))
+        assert "No `/metrics`" in texts(open_page(ENDPOINTS))
         engines.metrics = ServerMetrics(kv_used_ratio=0.25, running=3, waiting=None)
         assert "3 running · – waiting · KV cache 25%" in texts(open_page(ENDPOINTS))
 
@@ -492,7 +492,7 @@ class TestQuantisation:
     def test_the_form_starts_the_job(self, open_page, engines, asked):
         app = open_page(QUANTISE)
         field(app.number_input, "Samples").set_value(16)
-        field(app.number_input, "Tokens in each").set_value(512)
+        field(app.number_input, "Tokens per sample").set_value(512)
         field(app.toggle, "Search scales").set_value(True)
         submit(app, "Quantise")
         assert asked == [
@@ -506,9 +506,9 @@ class TestQuantisation:
     def test_a_file_of_ones_own_and_no_gpu(self, open_page, engines, asked):
         engines.dashboard.gpu = False
         app = open_page(QUANTISE)
-        field(app.selectbox, "Calibration text").set_value("a file of your own").run()
+        field(app.selectbox, "Calibration text").set_value("file").run()
         submit(app, "Quantise")
-        assert "There is no calibration file yet" in app.error[0].value
+        assert "No calibration file is uploaded" in app.error[0].value
         field(app.file_uploader, "Calibration file").upload("texts.jsonl", b'{"text": "one"}\n')
         submit(app, "Quantise")
         ((_, options),) = asked
@@ -525,7 +525,7 @@ class TestQuantisation:
         app = open_page(QUANTISE)
         field(app.selectbox, "Calibration text").set_value("none").run()
         assert field(app.number_input, "Samples").disabled
-        assert field(app.number_input, "Tokens in each").disabled
+        assert field(app.number_input, "Tokens per sample").disabled
 
     def test_warnings_are_seen_before_it_starts(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
@@ -558,7 +558,7 @@ class TestQuantisation:
     def test_progress_and_cancel(self, open_page, engines):
         now = utc_now()
         started = {"started_at": now - timedelta(minutes=10), "progress_at": now}
-        engines.jobs.add(state=JobState.RUNNING, stage="calibrating", progress=0.25, **started)
+        engines.jobs.add(state=JobState.RUNNING, stage="Calibrating", progress=0.25, **started)
         app = open_page(QUANTISE)
         (bar,) = app.get("progress")
         assert bar.proto.value == 25
@@ -603,7 +603,7 @@ class TestQuantisation:
 
     def test_a_result_that_was_deleted_since(self, open_page, engines):
         engines.jobs.add(state=JobState.DONE)
-        assert "has been deleted since" in texts(open_page(QUANTISE))
+        assert "has since been deleted" in texts(open_page(QUANTISE))
 
 
 def provenance(model: ModelSpec) -> Provenance:
@@ -632,7 +632,7 @@ def provenance(model: ModelSpec) -> Provenance:
 class TestMachine:
     def test_findings_worst_first_each_with_its_remedy(self, open_page, engines, monkeypatch):
         found = (
-            Finding(Status.OK, "memory", "64 GiB"),
+            Finding(Status.OK, "Memory", "64 GiB"),
             Finding(Status.FAIL, "Driver", "525 is too old", "Install 570 or newer."),
             Finding(Status.INFO, "GPU", "none"),
             Finding(Status.WARN, "Disk", "3 GiB free"),
@@ -650,7 +650,7 @@ class TestMachine:
         assert "Install 570 or newer." in lines[0]
         app.run()
         assert asked == [engines.dashboard.registry]
-        submit(app, "Examine this machine")
+        submit(app, "Check this machine")
         assert len(asked) == 2
 
 

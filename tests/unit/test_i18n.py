@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from core import i18n, po
-from core.codec import decode, encode, export
+from core.codec import decode, encode, encode_plain
 from core.domain.turns import ErrorInfo
 from core.errors import ConfigError, InputError
 from core.i18n import N_, Language, N_plural, Text, _, ngettext, pgettext, use_language
@@ -119,7 +119,10 @@ def test_any_field_can_keep_a_text():
 
 
 def test_exports_hold_plain_english():
-    assert export(Record(notes=(N_("{n} of {m}", n=1, m=2),), gap=None)) == b'{"notes":["1 of 2"],"gap":null}'
+    assert (
+        encode_plain(Record(notes=(N_("{n} of {m}", n=1, m=2),), gap=None))
+        == b'{"notes":["1 of 2"],"gap":null}'
+    )
 
 
 @pytest.mark.parametrize("notes", ["[3]", "[{}]", '[{"id": "{a}", "values": {}, "n": 1}]', '[{"id": 3}]'])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import InputError
+from core.i18n import N_
 from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.jobs.worker import Report, run
@@ -17,11 +18,11 @@ JOB_KIND = "demo-vision"
 def start(settings: Settings) -> str:
     """Start it in a process of its own and return the job's id. Raises InputError if it goes on already."""
     if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
-        raise InputError("The demo vision model is being prepared", code="already-running")
+        raise InputError(N_("The demo vision model is already being prepared."), code="already-running")
     return Jobs(settings).start(
         JobSpec(
             kind=JOB_KIND,
-            title="Demo vision model",
+            title=N_("Demo vision model"),
             worker="core.models.demo.vision_job",
             arguments={},
             python=sys.executable,

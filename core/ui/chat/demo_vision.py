@@ -8,15 +8,17 @@ from core.config import VISION_DEMO_NAME
 from core.domain.images import StoredImage
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
+from core.i18n import N_, _, ngettext
 from core.jobs.registry import Jobs
 from core.models.demo import vision as demo_vision
 from core.models.demo import vision_job as demo_vision_job
 from core.models.vision.model import refusal
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
-from core.ui.shared.components import lane_label, sentence, show_error, show_toast
+from core.ui.shared.components import escape, lane_label, show_error, show_toast
+from core.ui.shared.job_panel import WAITING
 
-DEMO_LIMITS = "The demo model knows simple drawn scenes only."
+DEMO_LIMITS = N_("The demo model understands only simple drawn scenes.")
 _EXAMPLE = """\
 [models.llava]
 checkpoint = "llava-hf/llava-1.5-7b-hf"
@@ -35,7 +37,7 @@ vision = true
 def show_no_lanes(lanes: Sequence[LaneSpec]) -> None:
     """Nothing here sees: why each lane doesn't, and how to add one that does."""
     st.info(
-        "No lane here takes images. Add one to `lanes.toml` and load this page again:",
+        _("No lane can see images. Add one to `lanes.toml`, and reload this page:"),
         icon=":material/image_not_supported:",
     )
     st.code(_EXAMPLE, language="toml")
@@ -47,9 +49,10 @@ def show_refused(lanes: Sequence[LaneSpec]) -> None:
     reasons = {lane.name: reason for lane in lanes if (reason := refusal(lane))}
     if not reasons:
         return
-    with st.expander(f"Not for images: {len(reasons)}", icon=":material/image_not_supported:"):
+    label = ngettext("{n} lane can't see images", "{n} lanes can't see images", len(reasons))
+    with st.expander(label, icon=":material/image_not_supported:"):
         for name, reason in reasons.items():
-            st.markdown(f"{lane_label(name)}  \n:small[:gray[{sentence(reason.message)}]]")
+            st.markdown(f"{lane_label(name)}  \n:small[:gray[{escape(_(reason.message))}]]")
 
 
 def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> None:
@@ -58,12 +61,14 @@ def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> Non
         return
     # Drawings are mostly PNG, photographs JPEG; only the model would know better.
     if any(image.media_type == "image/jpeg" for image in images):
-        st.caption(
-            f":orange[:material/warning: {DEMO_LIMITS} What it says about a photograph means nothing: pick a "
-            "lane with a larger model.]"
+        limits = _(
+            "The demo model understands only simple drawn scenes. Its answers about photographs are "
+            "meaningless. "
+            "Choose a lane with a larger model."
         )
+        st.caption(f":orange[:material/warning: {limits}]")
     else:
-        st.caption(f":material/info: {DEMO_LIMITS}")
+        st.caption(f":material/info: {_(DEMO_LIMITS)}")
 
 
 def needs_preparing(lanes: Sequence[LaneSpec]) -> bool:
@@ -80,18 +85,21 @@ def show_preparing() -> None:
         st.rerun()  # the page has the rest to show now
     status = next(iter(Jobs(settings).statuses(demo_vision_job.JOB_KIND)), None)
     with st.container(border=True):
-        st.markdown("**The demo vision model is not prepared yet**")
+        st.markdown(f"**{_('The demo vision model is not prepared yet')}**")
         st.caption(
-            "Its weights come with LMDyno and are put together with those of the demo chat model, once: in "
-            "under a minute if those are there."
+            _(
+                "LMDyno includes its weights and combines them with those of the demo chat model. This "
+                "takes less "
+                "than a minute if the demo chat model is prepared, and has to be done only once."
+            )
         )
         if status and not status.state.ended:
-            st.progress(status.record.progress or 0.0, text=sentence(status.record.stage or "waiting"))
+            st.progress(status.record.progress or 0.0, text=escape(_(status.record.stage or WAITING)))
             return
         if status and status.record.error:
             show_error(status.record.error)
         st.button(
-            "Prepare the demo model",
+            _("Prepare the demo model"),
             icon=":material/download:",
             type="primary",
             key="prepare_demo_vision",

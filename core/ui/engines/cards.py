@@ -10,11 +10,12 @@ from core.engines.recipes import recipes
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
+from core.i18n import _
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.settings_form import settings_form
-from core.ui.engines.status import REFRESH_S, STATE_BADGES, show_unfit
+from core.ui.engines.status import REFRESH_S, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, sentence, show_error
+from core.ui.shared.components import describe_lane, escape, lane_label, show_error
 
 _RUNNING = (EngineState.STARTING, EngineState.HEALTHY, EngineState.STOPPING)
 
@@ -24,7 +25,7 @@ def show_engines() -> None:
     """A card for each engine of ours; refreshes itself."""
     statuses = resources.manager().statuses()
     if not statuses:
-        st.info("No lane runs on this machine: all of them are endpoints.", icon=":material/cloud:")
+        st.info(_("All lanes are endpoints. No engine runs on this machine."), icon=":material/cloud:")
         return
     with st.grid(min(len(statuses), 3), min_column_width=320):
         for status in statuses:
@@ -33,18 +34,18 @@ def show_engines() -> None:
 
 
 def _show_card(status: EngineStatus) -> None:
-    busy = " :violet-badge[in use]" if status.in_use else ""
-    st.markdown(f"{lane_label(status.name)} {STATE_BADGES[status.state]}{busy}")
+    busy = f" :violet-badge[{_('in use')}]" if status.in_use else ""
+    st.markdown(f"{lane_label(status.name)} {state_badge(status.state)}{busy}")
     st.caption(describe_lane(status.lane))
     if status.state is EngineState.STARTING:
-        st.markdown(f":shimmer[{sentence(status.stage or 'starting')}] · {units.duration(status.elapsed_s)}")
+        show_stage(status)
         if status.last_log_line:
             st.caption(escape(status.last_log_line))
     elif status.error:
         show_error(status.error)
     elif status.state is EngineState.HEALTHY:
         if status.stage:
-            st.markdown(f":orange[:material/warning: {sentence(status.stage)}]")
+            st.markdown(f":orange[:material/warning: {escape(_(status.stage))}]")
         st.markdown(_facts(status))
     elif status.state is EngineState.STOPPED:
         show_unfit(status.lane)
@@ -53,13 +54,13 @@ def _show_card(status: EngineStatus) -> None:
 
 def _facts(status: EngineStatus) -> str:
     facts = {
-        "Address": f"`{status.url}`",
-        "Process": f"{status.pid} on {status.device or units.UNKNOWN}",
-        "Memory": escape(_memory(status)),
-        "Up for": units.duration(status.elapsed_s),
-        "Version": escape(status.version or units.UNKNOWN),
+        _("Address"): f"`{status.url}`",
+        _("Process"): _("{pid} on {device}", pid=status.pid, device=status.device or units.UNKNOWN),
+        _("Memory"): escape(_memory(status)),
+        _("Uptime"): units.duration(status.elapsed_s),
+        _("Version"): escape(status.version or units.UNKNOWN),
     }
-    return "  \n".join(f"{name}: {value}" for name, value in facts.items())
+    return "  \n".join(_("{name}: {value}", name=name, value=value) for name, value in facts.items())
 
 
 def _memory(status: EngineStatus) -> str:
@@ -69,8 +70,8 @@ def _memory(status: EngineStatus) -> str:
     if reading is None:
         return units.UNKNOWN
     gpu = [share for share in reading.gpu_memory if share.used_bytes is not None]
-    shares = [f"{units.gib(share.used_bytes)} on GPU {share.gpu}" for share in gpu]
-    return ", ".join([*shares, f"{units.gib(reading.resident_bytes)} resident"])
+    shares = [_("{size} on GPU {index}", size=units.gib(share.used_bytes), index=share.gpu) for share in gpu]
+    return ", ".join([*shares, _("{size} resident", size=units.gib(reading.resident_bytes))])
 
 
 def _show_buttons(status: EngineStatus) -> None:
@@ -78,7 +79,7 @@ def _show_buttons(status: EngineStatus) -> None:
     with st.container(horizontal=True):
         if not running:
             st.button(
-                "Start",
+                _("Start"),
                 icon=":material/play_arrow:",
                 key=f"engine_start_{status.name}",
                 on_click=engine_actions.start,
@@ -86,16 +87,18 @@ def _show_buttons(status: EngineStatus) -> None:
             )
             return
         st.button(
-            "Stop",
+            _("Stop"),
             icon=":material/stop:",
             key=f"engine_stop_{status.name}",
             disabled=status.in_use,
-            help="Its answer is still coming; stop the chat or the run first." if status.in_use else None,
+            help=_("The engine is answering a request. Stop the chat or run first.")
+            if status.in_use
+            else None,
             on_click=engine_actions.stop,
             args=(status.name,),
         )
         st.button(
-            "Restart",
+            _("Restart"),
             icon=":material/restart_alt:",
             key=f"engine_restart_{status.name}",
             disabled=status.in_use,
@@ -108,19 +111,19 @@ def show_details(lane: LaneSpec) -> None:
     """Log, settings, recipes and address of one lane; only the open tab is worked out."""
     st.markdown(f"### {lane_label(lane.name)}")
     st.caption(describe_lane(lane))
-    names = ["Reproduce this lane", "Connect"]
+    details = {_("Reproduce this lane"): _show_recipes, _("Connect"): _show_connection}
     if lane.is_local:
-        names = ["Settings", *names, "Log"]
-    tabs = dict(zip(names, st.tabs(names, on_change="rerun", key=f"details_{lane.name}"), strict=True))
-    for name, tab in tabs.items():
+        details = {_("Settings"): _show_settings, **details, _("Log"): _show_log}
+    tabs = st.tabs(list(details), on_change="rerun", key=f"details_{lane.name}")
+    for tab, show in zip(tabs, details.values(), strict=True):
         if tab.open:
             with tab:
-                _DETAILS[name](lane)
+                show(lane)
 
 
 def _show_settings(lane: LaneSpec) -> None:
     if lane.settings.trust_remote_code:
-        st.warning("This lane runs code that came with its model.", icon=":material/warning:")
+        st.warning(_("This lane runs code that comes with its model."), icon=":material/warning:")
     try:
         changed = settings_form(lane)
         if not changed or changed == lane.settings:
@@ -133,9 +136,9 @@ def _show_settings(lane: LaneSpec) -> None:
 
 
 def _show_recipes(lane: LaneSpec) -> None:
-    st.caption("The same lane by hand, from its settings as they are now; ready to copy.")
+    st.caption(_("Reproduce this lane outside LMDyno with its current settings."))
     for recipe in recipes(lane, sampling=Sampling(max_tokens=256)):
-        st.markdown(f"**{recipe.title}**")
+        st.markdown(f"**{_(recipe.title)}**")
         st.code(recipe.code, language=recipe.language, wrap_lines=True)
 
 
@@ -147,21 +150,24 @@ def _show_connection(lane: LaneSpec) -> None:
         show_error(error)
         return
     if endpoint is None:
-        st.info("The engine is starting.", icon=":material/hourglass_top:")
+        st.info(_("The engine is starting."), icon=":material/hourglass_top:")
         return
     st.markdown(
-        "Any OpenAI-compatible client joins in here. Its requests slow the lane down while it measures."
+        _(
+            "Use this address from any OpenAI-compatible client. Extra requests disturb measurements in "
+            "progress."
+        )
     )
-    st.markdown("Base URL")
+    st.markdown(_("Base URL"))
     st.code(endpoint.url, language=None)
-    st.markdown("Model")
-    st.code(endpoint.model or "the first that the server lists", language=None)
+    st.markdown(_("Model"))
+    st.code(endpoint.model or _("the first model that the server lists"), language=None)
     if lane.is_local and endpoint.api_key:
-        with st.popover("Show the key", icon=":material/key:"):
-            st.caption("Made for this engine alone; it ends with it.")
+        with st.popover(_("Show the key"), icon=":material/key:"):
+            st.caption(_("Temporary key, valid until this engine stops."))
             st.code(endpoint.api_key, language=None)
     st.link_button(
-        "The server's own API page",
+        _("Open the server's API page"),
         endpoint.url.removesuffix("/v1") + ("/docs" if lane.is_local else ""),
         icon=":material/open_in_new:",
     )
@@ -169,12 +175,4 @@ def _show_connection(lane: LaneSpec) -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _show_log(lane: LaneSpec) -> None:
-    st.code(resources.manager().log_tail(lane.name, 200) or "The log is empty.", language=None, height=420)
-
-
-_DETAILS = {
-    "Settings": _show_settings,
-    "Reproduce this lane": _show_recipes,
-    "Connect": _show_connection,
-    "Log": _show_log,
-}
+    st.code(resources.manager().log_tail(lane.name, 200) or _("The log is empty."), language=None, height=420)

@@ -4,8 +4,9 @@ import streamlit as st
 
 from core.doctor import examine
 from core.doctor.findings import Diagnosis, Finding, Status
+from core.i18n import _
 from core.ui.shared import resources
-from core.ui.shared.components import escape, sentence
+from core.ui.shared.components import escape, prose
 
 _DIAGNOSIS = "doctor_diagnosis"
 _MARKS = {
@@ -17,9 +18,10 @@ _MARKS = {
 
 
 def show_doctor() -> None:
-    st.markdown("Driver, packages, memory and disk, looked at as the engines would find them.")
-    if st.button("Examine this machine", icon=":material/stethoscope:") or _DIAGNOSIS not in st.session_state:
-        with st.spinner("Asking the engines' Python", show_time=True):
+    st.markdown(_("Checks driver, packages, memory, and disk from the engines' environment."))
+    clicked = st.button(_("Check this machine"), icon=":material/stethoscope:")
+    if clicked or _DIAGNOSIS not in st.session_state:
+        with st.spinner(_("Checking the engines' Python environment"), show_time=True):
             st.session_state[_DIAGNOSIS] = examine(resources.resources().settings, resources.lanes())
     found: Diagnosis = st.session_state[_DIAGNOSIS]
     for finding in sorted(found.findings, key=lambda each: -list(Status).index(each.status)):
@@ -27,5 +29,6 @@ def show_doctor() -> None:
 
 
 def _show(finding: Finding) -> None:
-    remedy = f"  \n:gray[{escape(finding.remedy)}]" if finding.remedy else ""
-    st.markdown(f"{_MARKS[finding.status]} **{sentence(finding.what)}** {escape(finding.detail)}{remedy}")
+    remedy = f"  \n:gray[{prose(_(finding.remedy))}]" if finding.remedy else ""
+    what, detail = escape(_(finding.what)), prose(_(finding.detail))
+    st.markdown(f"{_MARKS[finding.status]} **{what}** {detail}{remedy}")

@@ -9,6 +9,7 @@ from core.config.changes import changed_lanes
 from core.config.keys import api_key, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
+from core.i18n import N_, _, ngettext
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
@@ -18,7 +19,7 @@ _REPORT = "endpoint_report"
 _DIALECT_NAMES = {
     Dialect.LMDEPLOY: "LMDeploy",
     Dialect.TRANSFORMERS: "transformers serve",
-    Dialect.GENERIC: "any OpenAI-compatible server",
+    Dialect.GENERIC: N_("any OpenAI-compatible server"),
 }
 
 
@@ -30,17 +31,20 @@ def show_endpoints() -> None:
             _show_load(lane)
             if lane.name in added:
                 st.button(
-                    "Remove",
+                    _("Remove"),
                     icon=":material/delete:",
                     type="tertiary",
                     key=f"forget_{lane.name}",
                     on_click=engine_actions.forget,
                     args=(lane.name,),
                 )
-    st.subheader("Add an endpoint", anchor=False)
+    st.subheader(_("Add an endpoint"), anchor=False)
     st.caption(
-        "An `api_server` on another machine, LMDeploy's proxy over several of them, vLLM, SGLang, llama.cpp, "
-        "Ollama, or any other OpenAI-compatible server."
+        _(
+            "LMDeploy's `api_server` on another machine, LMDeploy's proxy, vLLM, SGLang, llama.cpp, "
+            "Ollama, or "
+            "any other OpenAI-compatible server."
+        )
     )
     _show_test()
     report: tuple[str, str | None, EndpointReport] | None = st.session_state.get(_REPORT)
@@ -55,12 +59,16 @@ def _show_load(lane: LaneSpec) -> None:
     try:
         key = _key(lane.endpoint.api_key_name, lane.endpoint.url)
         load = server_metrics(lane.endpoint.url, key, timeout_s=1.0)
-        facts = "no `/metrics` there"
+        facts = _("No `/metrics`")
     except ConfigError as error:
-        load, facts = None, escape(error.message)
+        load, facts = None, escape(_(error.message))
     if load:
-        used = f"{load.kv_used_ratio:.0%}" if load.kv_used_ratio is not None else units.UNKNOWN
-        facts = f"{units.count(load.running)} running · {units.count(load.waiting)} waiting · KV cache {used}"
+        facts = _(
+            "{running} running · {waiting} waiting · KV cache {used}",
+            running=units.count(load.running),
+            waiting=units.count(load.waiting),
+            used=f"{load.kv_used_ratio:.0%}" if load.kv_used_ratio is not None else units.UNKNOWN,
+        )
     st.markdown(f"{lane_label(lane.name)} {escape(lane.endpoint.url)} · {facts}")
 
 
@@ -71,21 +79,24 @@ def _show_test() -> None:
         show_error(error)
         names = ()
     with st.form("endpoint_test", border=True):
-        url = st.text_input("Base URL", placeholder="http://gpu-host:23333/v1")
+        url = st.text_input(_("Base URL"), placeholder="http://gpu-host:23333/v1")
         key_name = st.selectbox(
-            "Key",
+            _("API key"),
             names,
             index=None,
-            placeholder="None",
+            placeholder=_("None"),
             disabled=not names,
-            help="Environment variables whose names begin with `LMDYNO_KEY_`, and `[keys]` of the secrets. "
-            "A key goes only to the hosts that it is bound to; a lane keeps its name only.",
+            help=_(
+                "Environment variables whose names start with `LMDYNO_KEY_`, and `[keys]` in the secrets "
+                "file. "
+                "A key is sent only to the hosts it is bound to. A lane stores only the key's name."
+            ),
         )
-        if st.form_submit_button("Test the connection", icon=":material/network_check:"):
+        if st.form_submit_button(_("Test the connection"), icon=":material/network_check:"):
             st.session_state.pop(_REPORT, None)
             url = url.strip().rstrip("/")
             try:
-                with st.spinner("Asking the server"):
+                with st.spinner(_("Connecting")):
                     st.session_state[_REPORT] = (url, key_name, probe(url, _key(key_name, url)))
             except LMDynoError as error:
                 show_error(error)
@@ -96,22 +107,25 @@ def _key(name: str | None, url: str) -> str | None:
 
 
 def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:
-    st.success(
-        f"It answers in {units.milliseconds(report.round_trip_s)}. Models: {len(report.models)}."
-        + (" It offers `/metrics`." if report.has_metrics else ""),
-        icon=":material/check_circle:",
+    answered = ngettext(
+        "Connected ({time}). {n} model found.",
+        "Connected ({time}). {n} models found.",
+        len(report.models),
+        time=units.milliseconds(report.round_trip_s),
     )
+    metrics = _("The server offers `/metrics`.") if report.has_metrics else ""
+    st.success(f"{answered} {metrics}", icon=":material/check_circle:")
     with st.form("endpoint_add", border=True):
-        name = st.text_input("Name of the lane", placeholder="lab")
-        model = st.selectbox("Model", report.models, disabled=not report.models)
+        name = st.text_input(_("Lane name"), placeholder="lab")
+        model = st.selectbox(_("Model"), report.models, disabled=not report.models)
         dialect = st.selectbox(
-            "Dialect",
+            _("Dialect"),
             list(Dialect),
             index=list(Dialect).index(report.dialect),
-            format_func=_DIALECT_NAMES.__getitem__,
-            help="How the server streams and which sampling fields it takes.",
+            format_func=lambda dialect: _(_DIALECT_NAMES[dialect]),
+            help=_("How the server streams, and which sampling parameters it accepts."),
         )
-        if st.form_submit_button("Add the lane", type="primary", icon=":material/add:"):
+        if st.form_submit_button(_("Add lane"), type="primary", icon=":material/add:"):
             endpoint = EndpointSpec(
                 url=url, model=model, dialect=dialect or report.dialect, api_key_name=key_name
             )
@@ -127,9 +141,15 @@ def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:
 def _add(name: str, endpoint: EndpointSpec) -> None:
     if not LANE_NAME.fullmatch(name):
         raise InputError(
-            f"“{name}” is no name for a lane",
-            hint="Up to 32 small letters, digits, dots, hyphens and underscores, a letter or digit first.",
+            N_("“{name}” is not a valid lane name.", name=name),
+            hint=N_(
+                "Use up to 32 lowercase letters, digits, dots, hyphens, or underscores, starting with a "
+                "letter "
+                "or digit."
+            ),
         )
     if name in {lane.name for lane in resources.lanes().lanes}:
-        raise InputError(f"There is a lane {name} already", hint="Choose another name.")
+        raise InputError(
+            N_("A lane named {name} already exists.", name=name), hint=N_("Choose another name.")
+        )
     engine_actions.keep_lane(LaneSpec(name=name, kind=EngineKind.ENDPOINT, endpoint=endpoint))

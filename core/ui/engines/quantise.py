@@ -10,6 +10,7 @@ from core import units
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload
+from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
@@ -20,14 +21,17 @@ from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error, show_warning
 from core.ui.shared.job_panel import show_job, show_job_log
 
-_FILE = "a file of your own"
+_FILE = "file"
 _SOURCES = {
-    PYTHON_DOCS: "Python's language reference (on every machine)",
-    _FILE: "A text or JSONL file of your own",
-    **{name: f"{name} (downloaded from the hub)" for name in NAMED_SETS},
-    NO_DATA: "No data: round to nearest",
+    PYTHON_DOCS: N_("Python's language reference (comes with Python)"),
+    _FILE: N_("Custom text or JSONL file"),
+    **{name: N_("{dataset} (downloaded from the hub)", dataset=name) for name in NAMED_SETS},
+    NO_DATA: N_("No data: round to nearest"),
 }
-_DEVICES = {"cuda": "the GPU with most free memory", "cpu": "the CPU (slow with calibration)"}
+_DEVICES = {
+    "cuda": N_("the GPU with the most free memory"),
+    "cpu": N_("the CPU (slow with calibration)"),
+}
 _KNOWN_AS_DONE = "quantise_known_as_done"
 _WARNED = "quantise_warned"
 
@@ -43,8 +47,10 @@ class Order:
 
 def show_quantisation() -> None:
     st.markdown(
-        "Makes the W4A16 form of a checkpoint with LMDeploy's `auto_awq`: 4-bit weights, 16-bit activations. "
-        "It goes on when you leave this page."
+        _(
+            "Quantises a checkpoint to W4A16 (4-bit weights, 16-bit activations) with LMDeploy's `auto_awq`. "
+            "Keeps running if you leave this page."
+        )
     )
     show_jobs()
     model, options = _show_form()
@@ -58,7 +64,7 @@ def _check(order: Order) -> None:
     """Start it; with warnings only once somebody has seen them."""
     st.session_state.pop(_WARNED, None)
     try:
-        with st.spinner("Checking what it needs"):
+        with st.spinner(_("Checking requirements")):
             findings = awq_job.check(resources.resources().settings, order.model, order.options)
     except LMDynoError as error:
         show_error(error)
@@ -73,7 +79,7 @@ def _check(order: Order) -> None:
 def _start(order: Order) -> None:
     """Start it, or say what stands in its way."""
     try:
-        with st.spinner("Starting"):
+        with st.spinner(_("Starting")):
             awq_job.quantize(resources.resources().settings, order.model, order.options)
     except LMDynoError as error:
         show_error(error)
@@ -86,8 +92,8 @@ def _show_warnings(order: Order) -> None:
     for problem in order.warnings:
         show_warning(problem)
     with st.container(horizontal=True):
-        is_wanted = st.button("Quantise all the same", type="primary", key="quantise_anyway")
-        st.button("Cancel", key="quantise_not", on_click=st.session_state.pop, args=(_WARNED, None))
+        is_wanted = st.button(_("Quantise anyway"), type="primary", key="quantise_anyway")
+        st.button(_("Cancel"), key="quantise_not", on_click=st.session_state.pop, args=(_WARNED, None))
     if is_wanted:
         del st.session_state[_WARNED]
         _start(order)
@@ -117,15 +123,18 @@ def _show_result(status: JobStatus) -> None:
         show_error(error)
         return
     if made is None:
-        st.caption("The result has been deleted since.")
+        st.caption(_("The result has since been deleted."))
         return
-    st.caption(
-        f"{units.gib(made.source_bytes)} → {units.gib(made.result_bytes)} "
-        f"in {units.duration(status.elapsed_s)} · {escape(str(folder))}"
+    sizes = _(
+        "{source} → {result} in {time}",
+        source=units.gib(made.source_bytes),
+        result=units.gib(made.result_bytes),
+        time=units.duration(status.elapsed_s),
     )
+    st.caption(f"{sizes} · {escape(str(folder))}")
     if lane := _lane_of(folder):
         st.button(
-            f"Add the lane {lane.name}",
+            _("Add lane {name}", name=lane.name),
             icon=":material/add:",
             key=f"lane_of_{status.id}",
             on_click=engine_actions.add,
@@ -147,22 +156,31 @@ def _lane_of(folder: Path) -> LaneSpec | None:
 def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
     models = {model.name: model for model in resources.lanes().models}
     if not models:
-        st.info("No lane has a model of its own: all of them are endpoints.", icon=":material/cloud:")
+        st.info(_("All lanes are endpoints. There is no model to quantise."), icon=":material/cloud:")
         return None, None
-    source = st.selectbox("Calibration text", list(_SOURCES), format_func=_SOURCES.__getitem__)
+    source = st.selectbox(
+        _("Calibration text"), list(_SOURCES), format_func=lambda source: _(_SOURCES[source])
+    )
     with st.form("quantise", border=True):
-        name = st.selectbox("Model", list(models))
-        file = st.file_uploader("Calibration file", type=["txt", "jsonl"]) if source == _FILE else None
+        name = st.selectbox(_("Model"), list(models))
+        file = st.file_uploader(_("Calibration file"), type=["txt", "jsonl"]) if source == _FILE else None
         left, right = st.columns(2)
-        samples = left.number_input("Samples", 1, 4096, 32, disabled=source == NO_DATA)
-        seqlen = right.number_input("Tokens in each", 16, 131_072, 1024, disabled=source == NO_DATA)
+        samples = left.number_input(_("Samples"), 1, 4096, 32, disabled=source == NO_DATA)
+        seqlen = right.number_input(_("Tokens per sample"), 16, 131_072, 1024, disabled=source == NO_DATA)
         device = st.selectbox(
-            "Runs on", _DEVICES, index=0 if resources.resources().gpu else 1, format_func=_DEVICES.__getitem__
+            _("Run on"),
+            _DEVICES,
+            index=0 if resources.resources().gpu else 1,
+            format_func=lambda device: _(_DEVICES[device]),
         )
         search = st.toggle(
-            "Search scales", help="`--search-scale`: tries 20 scales a layer; better, and many times slower."
+            _("Search scales"),
+            help=_(
+                "`--search-scale`: tries 20 scales per layer. Gives better results but takes many times "
+                "longer."
+            ),
         )
-        if not st.form_submit_button("Quantise", type="primary", icon=":material/compress:"):
+        if not st.form_submit_button(_("Quantise"), type="primary", icon=":material/compress:"):
             return None, None
     try:
         options = AwqOptions(
@@ -181,6 +199,8 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
 def _kept(file: UploadedFile | None) -> str:
     """The path of the uploaded text; a visitor can't name one, since the job reads whatever it is given."""
     if file is None:
-        raise InputError("There is no calibration file yet", hint="Upload one, or choose another text.")
+        raise InputError(
+            N_("No calibration file is uploaded."), hint=N_("Upload one, or choose another text.")
+        )
     folder = resources.resources().settings.home / "calibration"
     return str(keep_upload(folder, file.name, file.getvalue(), nameless="calibration.txt"))

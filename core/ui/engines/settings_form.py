@@ -8,7 +8,7 @@ import streamlit as st
 from core.domain.rules import DEVICES, QUANT_POLICIES, conflict, dtypes, rule
 from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
 from core.errors import InputError
-from core.i18n import N_
+from core.i18n import N_, _
 from core.ui.shared.components import escape
 
 _AUTOMATIC = "automatic"
@@ -25,20 +25,23 @@ def settings_form(lane: LaneSpec) -> EngineSettings | None:
             with columns[place % 2]:
                 given[name] = _FIELDS[name](lane, f"setting_{lane.name}_{name}")
         _show_file_settings(lane)
-        st.caption("A running engine is started anew with these settings; lanes.toml stays as it is.")
-        if not st.form_submit_button("Apply", type="primary", icon=":material/check:"):
+        st.caption(_("Applying restarts a running engine. lanes.toml is not changed."))
+        if not st.form_submit_button(_("Apply"), type="primary", icon=":material/check:"):
             return None
     return _checked(lane, given)
 
 
 def _show_file_settings(lane: LaneSpec) -> None:
     """What decides which code runs here is shown, and can't be changed from a web page."""
-    python = escape(lane.settings.python or "the dashboard's own")
-    trusted = "runs" if lane.settings.trust_remote_code else "doesn't run"
+    python = escape(lane.settings.python or _("the dashboard's own"))
+    interpreter = _("Python interpreter (`python`): {path}", path=python)
+    if lane.settings.trust_remote_code:
+        remote_code = _("Trust remote code (`trust_remote_code`): yes")
+    else:
+        remote_code = _("Trust remote code (`trust_remote_code`): no")
     st.markdown(
-        f"Python interpreter (`python`): {python}  \nCode that comes with the model "
-        f"(`trust_remote_code`): {trusted}",
-        help="Set in lanes.toml only, since both decide which code runs on this machine.",
+        f"{interpreter}  \n{remote_code}",
+        help=_("Both decide which code runs on this machine, so you can set them only in lanes.toml."),
     )
 
 
@@ -58,23 +61,24 @@ def _checked(lane: LaneSpec, given: dict[str, object]) -> EngineSettings:
 def _device(lane: LaneSpec, key: str) -> str | None:
     options = (_AUTOMATIC, *DEVICES)
     chosen = st.selectbox(
-        "Device",
+        _("Device"),
         options,
         index=options.index(lane.settings.device or _AUTOMATIC),
+        format_func=lambda device: _("automatic") if device == _AUTOMATIC else device,
         key=key,
-        help="`device`: automatic takes a GPU where there is one.",
+        help=_("`device`: automatic uses a GPU if the machine has one."),
     )
     return None if chosen == _AUTOMATIC else chosen
 
 
 def _devices(lane: LaneSpec, key: str) -> tuple[int, ...] | None:
     chosen = st.multiselect(
-        "Pinned GPUs",
+        _("Pin to GPUs"),
         range(MOST_GPUS),
         lane.settings.devices,
         key=key,
-        placeholder="by free memory",
-        help="`devices`: GPU indices; none places the engine by free memory.",
+        placeholder=_("by free memory"),
+        help=_("`devices`: GPU indices. If empty, LMDyno chooses GPUs by free memory."),
     )
     return tuple(chosen) or None
 
@@ -82,13 +86,13 @@ def _devices(lane: LaneSpec, key: str) -> tuple[int, ...] | None:
 def _dtype(lane: LaneSpec, key: str) -> str:
     options = dtypes(lane.kind)
     return st.selectbox(
-        "Computing dtype", options, index=options.index(lane.settings.dtype), key=key, help="`dtype`"
+        _("Compute dtype"), options, index=options.index(lane.settings.dtype), key=key, help="`dtype`"
     )
 
 
 def _start_timeout(lane: LaneSpec, key: str) -> float:
     return st.number_input(
-        "Start time-out (s)",
+        _("Start timeout (s)"),
         1.0,
         86_400.0,
         lane.settings.start_timeout_s,
@@ -101,73 +105,84 @@ def _start_timeout(lane: LaneSpec, key: str) -> float:
 
 def _continuous_batching(lane: LaneSpec, key: str) -> bool:
     return st.toggle(
-        "Continuous batching",
+        _("Continuous batching"),
         lane.settings.continuous_batching,
         key=key,
-        help="`continuous_batching`: several requests at once instead of one after another.",
+        help=_("`continuous_batching`: serves several requests at once instead of one after another."),
     )
 
 
 def _session_len(lane: LaneSpec, key: str) -> int:
     return st.number_input(
-        "Context length (tokens)",
+        _("Context length (tokens)"),
         1,
         10_000_000,
         lane.settings.session_len,
         key=key,
-        help="`session_len`: prompt and answer together.",
+        help=_("`session_len`: prompt and answer together."),
     )
 
 
 def _max_batch_size(lane: LaneSpec, key: str) -> int:
     return st.number_input(
-        "Batch limit",
+        _("Maximum batch size"),
         1,
         4096,
         lane.settings.max_batch_size,
         key=key,
-        help="`max_batch_size`: requests that run at once; further ones wait.",
+        help=_("`max_batch_size`: requests that run at the same time. Others wait."),
     )
 
 
 def _cache_max_entry_count(lane: LaneSpec, key: str) -> float:
     return st.slider(
-        "KV-cache ratio",
+        _("KV cache ratio"),
         0.01,
         0.99,
         lane.settings.cache_max_entry_count,
         0.01,
         key=key,
-        help="`cache_max_entry_count`: the share of the GPU memory still free after loading the weights "
-        "that the KV cache takes at once.",
+        help=_(
+            "`cache_max_entry_count`: the share of the GPU memory left after loading the weights that the "
+            "engine "
+            "reserves for the KV cache."
+        ),
     )
 
 
 def _quant_policy(lane: LaneSpec, key: str) -> int:
     return st.segmented_control(
-        "KV-cache bits",
+        _("KV cache bits"),
         QUANT_POLICIES,
         default=lane.settings.quant_policy,
-        format_func=lambda bits: f"{bits} bit" if bits else "as dtype",
+        format_func=lambda bits: _("{bits}-bit", bits=bits) if bits else _("same as dtype"),
         required=True,
         key=key,
-        help="`quant_policy`: 8 or 4 bit keys and values; 0 keeps the dtype.",
+        help=_("`quant_policy`: 8-bit or 4-bit keys and values. 0 keeps the dtype."),
     )
 
 
 def _tp(lane: LaneSpec, key: str) -> int:
     return st.number_input(
-        "Tensor parallel size", 1, 64, lane.settings.tp, key=key, help="`tp`: GPUs that one engine spans."
+        _("Tensor parallel size"),
+        1,
+        64,
+        lane.settings.tp,
+        key=key,
+        help=_("`tp`: the number of GPUs that the engine uses."),
     )
 
 
 def _prefix_caching(lane: LaneSpec, key: str) -> bool:
     return st.toggle(
-        "Prefix caching",
+        _("Prefix caching"),
         lane.settings.enable_prefix_caching,
         key=key,
-        help="`enable_prefix_caching`: prompts with the same beginning reuse its keys and values. "
-        "It changes TTFT, so the fairness guard flags it.",
+        help=_(
+            "`enable_prefix_caching`: prompts that start the same reuse keys and values. This changes "
+            "TTFT, so "
+            "comparisons flag it."
+        ),
     )
 
 

@@ -4,19 +4,21 @@ import streamlit as st
 
 from core import units
 from core.domain.specs import LaneSpec
+from core.engines.log.stages import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
+from core.i18n import N_, _
 from core.ui.engines import actions as engine_actions
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, sentence, show_error
+from core.ui.shared.components import describe_lane, escape, lane_label, prose, show_error
 
 REFRESH_S = 1.0
-STATE_BADGES = {
-    EngineState.STARTING: ":orange-badge[:material/hourglass_top: starting]",
-    EngineState.HEALTHY: ":green-badge[:material/check: ready]",
-    EngineState.STOPPING: ":gray-badge[:material/hourglass_bottom: stopping]",
-    EngineState.STOPPED: ":gray-badge[:material/power_settings_new: stopped]",
-    EngineState.FAILED: ":red-badge[:material/error: failed]",
+_BADGES = {
+    EngineState.STARTING: ("orange", "hourglass_top", N_("starting")),
+    EngineState.HEALTHY: ("green", "check", N_("ready")),
+    EngineState.STOPPING: ("gray", "hourglass_bottom", N_("stopping")),
+    EngineState.STOPPED: ("gray", "power_settings_new", N_("stopped")),
+    EngineState.FAILED: ("red", "error", N_("failed")),
 }
 
 
@@ -46,32 +48,43 @@ def show_cards(lanes: list[str]) -> None:
 
 def _badge(lane: LaneSpec) -> str:
     if not lane.is_local:
-        return ":blue-badge[:material/cloud: endpoint]"
+        return f":blue-badge[:material/cloud: {_('endpoint')}]"
     status = resources.manager().status(lane.name)
-    return STATE_BADGES[status.state] + (" · busy" if status.in_use else "")
+    return state_badge(status.state) + (f" · {_('in use')}" if status.in_use else "")
+
+
+def state_badge(state: EngineState) -> str:
+    color, icon, word = _BADGES[state]
+    return f":{color}-badge[:material/{icon}: {_(word)}]"
 
 
 def show_log(name: str) -> None:
-    with st.expander("Engine log", icon=":material/article:"):
-        st.code(resources.manager().log_tail(name) or "The log is empty.", language=None, height=240)
+    with st.expander(_("Engine log"), icon=":material/article:"):
+        st.code(resources.manager().log_tail(name) or _("The log is empty."), language=None, height=240)
+
+
+def show_stage(status: EngineStatus) -> None:
+    """What an engine that is starting does, and since when."""
+    stage = escape(_(status.stage or STARTING))
+    st.markdown(f":shimmer[{stage}] · {units.duration(status.elapsed_s)}")
 
 
 def _show_card(status: EngineStatus) -> None:
-    st.markdown(f"{lane_label(status.name)} {STATE_BADGES[status.state]}")
+    st.markdown(f"{lane_label(status.name)} {state_badge(status.state)}")
     st.caption(describe_lane(status.lane))
     if status.state is EngineState.STARTING:
-        st.markdown(f":shimmer[{sentence(status.stage or 'starting')}] · {units.duration(status.elapsed_s)}")
+        show_stage(status)
         if status.last_log_line:
             st.caption(escape(status.last_log_line))
     elif status.state is EngineState.FAILED:
         if status.error:
             show_error(status.error)
         show_log(status.name)
-        _start_button(status, "Start again")
+        _start_button(status, _("Start again"))
     elif status.state is EngineState.STOPPED:
         if not show_unfit(status.lane):
-            st.caption("It starts with the first prompt.")
-        _start_button(status, "Start now")
+            st.caption(_("Starts with the first prompt."))
+        _start_button(status, _("Start now"))
 
 
 def show_unfit(lane: LaneSpec) -> bool:
@@ -79,7 +92,7 @@ def show_unfit(lane: LaneSpec) -> bool:
     reason = resources.unfit(lane)
     if reason is None:
         return False
-    st.info(f"{escape(reason.message)}\n\n{escape(reason.hint)}", icon=":material/info:")
+    st.info(f"{prose(_(reason.message))}\n\n{prose(_(reason.hint))}", icon=":material/info:")
     return True
 
 

@@ -15,7 +15,7 @@ from core.bench.results.comparison import (
 )
 from core.charts import comparison as charts_comparison
 from core.charts.comparison import CURVES, LETTERS, Looks
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
 from core.reports.comparison_html import comparison_html
 from core.ui.benchmark.result_view import chart_tools
@@ -128,7 +128,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
     with st.container(horizontal=True):
         st.download_button(
             "JSON",
-            lambda: encode(comparison_json(comparison)),
+            lambda: encode_plain(comparison_json(comparison)),
             file_name=f"{name}.json",
             mime="application/json",
             icon=":material/download:",

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core import units
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.domain.turns import TurnRecord
 from core.ui.chat.conversation_page import CHAT, VISION, ConversationPage
@@ -56,7 +56,7 @@ def page_of(turn: TurnRecord) -> ConversationPage:
 
 def turn_json(turn: TurnRecord) -> bytes:
     """The turn with all its texts and timestamps."""
-    return encode({"schema_version": EXPORT_SCHEMA_VERSION, "turn": turn})
+    return encode_plain({"schema_version": EXPORT_SCHEMA_VERSION, "turn": turn})
 
 
 def _show_environment(turn: TurnRecord) -> None:

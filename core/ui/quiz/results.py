@@ -6,7 +6,7 @@ import streamlit as st
 
 from core import units
 from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
-from core.codec import encode
+from core.codec import encode_plain
 from core.domain.turns import RequestRecord
 from core.image_quiz.grading import Verdict
 from core.image_quiz.results import QuizAnswer, QuizRun, verdict
@@ -43,7 +43,7 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
     if drill_down:
         st.download_button(
             "Export JSON",
-            lambda: encode(run),
+            lambda: encode_plain(run),
             file_name=f"quiz-{run.plan.id}.json",
             mime="application/json",
             icon=":material/download:",

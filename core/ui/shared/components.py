@@ -8,6 +8,7 @@ from core.charts.colors import lane_color
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import LMDynoError
+from core.i18n import N_, _
 from core.ui.shared import resources
 
 KIND_NAMES = {
@@ -15,13 +16,13 @@ KIND_NAMES = {
     EngineKind.TURBOMIND: "TurboMind",
     EngineKind.AWQ: "TurboMind AWQ",
     EngineKind.PYTORCH: "LMDeploy PyTorch",
-    EngineKind.ENDPOINT: "Endpoint",
+    EngineKind.ENDPOINT: N_("Endpoint"),
 }
 
 _WEIGHT_NAMES = {
     Weights.CHECKPOINT: None,
     # transformers unpacks a Llama model's GGUF blocks when it loads them.
-    Weights.GGUF: "weights of a 4-bit GGUF, unpacked",
+    Weights.GGUF: N_("weights from a 4-bit GGUF, unpacked"),
     Weights.AWQ: "W4A16",
 }
 
@@ -38,7 +39,7 @@ def show_warning(problem: LMDynoError | ErrorInfo) -> None:
 
 def show_toast(error: LMDynoError) -> None:
     """The same in passing, for callbacks."""
-    st.toast(f"{escape(error.message)} {escape(error.hint)}", icon=":material/error:")
+    st.toast(in_a_line(error), icon=":material/error:")
 
 
 def lane_label(name: str) -> str:
@@ -54,17 +55,22 @@ def color_of(name: str) -> str:
 def describe_lane(lane: LaneSpec) -> str:
     """Engine, weights and place of a lane in one line."""
     if lane.endpoint:
-        parts = [KIND_NAMES[lane.kind], lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
+        parts = [_(KIND_NAMES[lane.kind]), lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
     else:
         model = lane.model.name if lane.model else None
-        parts = [KIND_NAMES[lane.kind], model, _WEIGHT_NAMES[lane.weights], lane.settings.dtype]
+        weights = _WEIGHT_NAMES[lane.weights]
+        parts = [_(KIND_NAMES[lane.kind]), model, weights and _(weights), lane.settings.dtype]
     return " · ".join(escape(part) for part in parts if part and part != "auto")
 
 
 def copy_control(text: str, *, key: str) -> None:
     """A popover with the text as it was generated; its corner holds Streamlit's own copy button."""
     with st.popover(
-        "Copy", icon=":material/content_copy:", type="tertiary", key=key, help="The answer as plain Markdown"
+        _("Show as text"),
+        icon=":material/content_copy:",
+        type="tertiary",
+        key=key,
+        help=_("The answer as plain Markdown, ready to copy."),
     ):
         st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
 
@@ -76,18 +82,18 @@ def escape(text: str) -> str:
     return text
 
 
-def sentence(text: str) -> str:
-    """Text escaped and begun with a capital; the others stay as they are."""
-    return escape(text[:1].upper() + text[1:])
+def in_a_line(error: LMDynoError | ErrorInfo) -> str:
+    """Markdown: message and hint in one line, such as a toast."""
+    return prose(_("{message} {hint}", message=error.message, hint=error.hint).strip())
 
 
 def _told(error: LMDynoError | ErrorInfo) -> str:
-    parts = (_prose(error.message), _prose(error.hint), f"`{error.code}`")
+    parts = (prose(_(error.message)), prose(_(error.hint)), f"`{error.code}`")
     return "\n\n".join(part for part in parts if part)
 
 
-def _prose(text: str) -> str:
-    """Text as it is, but commands between backticks stay commands."""
+def prose(text: str) -> str:
+    """Text escaped, but commands between backticks stay commands."""
     parts = text.split("`")
     if len(parts) % 2 == 0:
         return escape(text)

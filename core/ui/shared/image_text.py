@@ -7,15 +7,14 @@ from core import units
 from core.domain.conversation import Message
 from core.domain.specs import LaneSpec
 from core.domain.turns import Phase, RequestRecord, TurnPlan
+from core.i18n import _, ngettext
 from core.models.vision.context import context_tokens, context_use, image_costs, require_sendable
 from core.models.vision.model import ImageCost
-
-_UNKNOWN = "size and tokens are up to the server"
 
 
 def counted(images: int) -> str:
     """`1 image`, `3 images`."""
-    return "1 image" if images == 1 else f"{images} images"
+    return ngettext("{n} image", "{n} images", images)
 
 
 def refuse_misfits(plan: TurnPlan) -> None:
@@ -32,13 +31,25 @@ def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
     costs = image_costs(lane, messages[-1].images)
     if costs is None:
         return None
-    text = f"{_sizes(costs)}, {_tokens(costs)}"
+    sizes, tokens = _sizes(costs), _tokens(costs)
     use = context_use(lane, messages)
+    context = units.count(use.context_tokens)
     if use.left_tokens is None:
-        return text
+        return _("{sizes}: {tokens} tokens", sizes=sizes, tokens=tokens)
     if use.left_tokens < 1:
-        return f"{text}: **too much for its context of {units.count(use.context_tokens)}**"
-    return f"{text}, leaves {units.count(use.left_tokens)} of {units.count(use.context_tokens)}"
+        return _(
+            "{sizes}: {tokens} tokens, **more than its context of {context}**",
+            sizes=sizes,
+            tokens=tokens,
+            context=context,
+        )
+    return _(
+        "{sizes}: {tokens} tokens, leaving {left} of {context}",
+        sizes=sizes,
+        tokens=tokens,
+        left=units.count(use.left_tokens),
+        context=context,
+    )
 
 
 def given(record: RequestRecord) -> str:
@@ -47,11 +58,22 @@ def given(record: RequestRecord) -> str:
     A request that ended before it was sent gave its lane nothing.
     """
     if record.timing is None:
-        return f"{counted(record.image_count)} not sent"
+        return ngettext("{n} image, not sent", "{n} images, not sent", record.image_count)
     images = [image for message in record.messages for image in message.images]
     costs = image_costs(record.lane, images)
-    made = _UNKNOWN if costs is None else f"{_sizes(costs)}, {_tokens(costs)}"
-    parts = [f"Given {counted(len(images))}: {made}"]
+    if costs is None:
+        number = ngettext("{n} image", "{n} images", len(images))
+        parts = [_("{images}: the server decides on size and tokens", images=number)]
+    else:
+        parts = [
+            ngettext(
+                "{n} image, {sizes}: {tokens} tokens",
+                "{n} images, {sizes}: {tokens} tokens",
+                len(images),
+                sizes=_sizes(costs),
+                tokens=_tokens(costs),
+            )
+        ]
     if record.phase is Phase.DONE and record.prompt_tokens is not None:
         parts.append(_context(record.lane, record.prompt_tokens + (record.output_tokens or 0)))
     return " · ".join(parts)
@@ -59,20 +81,24 @@ def given(record: RequestRecord) -> str:
 
 def _context(lane: LaneSpec, used_tokens: int) -> str:
     available = context_tokens(lane)
+    used = units.count(used_tokens)
     if available is None:
-        return f"context: {units.count(used_tokens)} used"
-    left = max(0, available - used_tokens)
-    return f"context: {units.count(used_tokens)} used, {units.count(left)} left"
+        return _("context: {used} used", used=used)
+    left = units.count(max(0, available - used_tokens))
+    return _("context: {used} used, {left} left", used=used, left=left)
 
 
 def _tokens(costs: Sequence[ImageCost]) -> str:
-    return f"{units.count(sum(cost.tokens for cost in costs))} image tokens"
+    return units.count(sum(cost.tokens for cost in costs))
 
 
 def _sizes(costs: Sequence[ImageCost]) -> str:
-    """`336 × 336 px`, or for several `2 of 336 × 336 px, 640 × 480 px`."""
-    parts = []
-    for (width_px, height_px), alike in groupby(costs, lambda cost: (cost.width_px, cost.height_px)):
-        number = len(list(alike))
-        parts.append((f"{number} of " if number > 1 else "") + f"{width_px} × {height_px} px")
-    return ", ".join(parts)
+    """`336 × 336 px each` if all are alike, else such as `336 × 336 px (2), 640 × 480 px (1)`."""
+    groups = [
+        (f"{width_px} × {height_px} px", len(list(alike)))
+        for (width_px, height_px), alike in groupby(costs, lambda cost: (cost.width_px, cost.height_px))
+    ]
+    if len(groups) == 1:
+        size, number = groups[0]
+        return size if number == 1 else _("{size} each", size=size)
+    return ", ".join(f"{size} ({number})" for size, number in groups)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.domain.images import StoredImage
+from core.i18n import _
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 
@@ -28,14 +29,20 @@ def show_image(image: StoredImage) -> None:
     data = resources.image_store().thumbnail(image, SIDE_PX)
     if data is None:
         with st.container(border=True):
-            st.caption(f":material/broken_image: {escape(image.name or 'Image')}: its file is gone")
+            missing = _("{image}: the file is missing", image=escape(image.name or _("Image")))
+            st.caption(f":material/broken_image: {missing}")
         return
     st.image(data, width="stretch", alt=describe(image))
 
 
 def describe(image: StoredImage) -> str:
     """`cat.png, 640 × 480 pixels`."""
-    return f"{image.name or 'image'}, {image.width_px} × {image.height_px} pixels"
+    return _(
+        "{image}, {width} × {height} pixels",
+        image=image.name or _("Image"),
+        width=image.width_px,
+        height=image.height_px,
+    )
 
 
 def facts(image: StoredImage) -> str:

@@ -6,29 +6,32 @@ import streamlit as st
 
 from core import units
 from core.errors import LMDynoError
+from core.i18n import N_, Text, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.ui.shared import resources
-from core.ui.shared.components import escape, sentence, show_error, show_toast
+from core.ui.shared.components import escape, show_error, show_toast
 
 _BADGES = {
-    JobState.QUEUED: ":gray-badge[queued]",
-    JobState.RUNNING: ":orange-badge[running]",
-    JobState.DONE: ":green-badge[done]",
-    JobState.FAILED: ":red-badge[failed]",
-    JobState.CANCELLED: ":gray-badge[cancelled]",
+    JobState.QUEUED: ("gray", N_("queued")),
+    JobState.RUNNING: ("orange", N_("running")),
+    JobState.DONE: ("green", N_("done")),
+    JobState.FAILED: ("red", N_("failed")),
+    JobState.CANCELLED: ("gray", N_("cancelled")),
 }
+_CANCEL = N_("Cancel")
+WAITING = N_("Waiting")
 _ENDING = "jobs_asked_to_end"
 
 
 def show_job(
-    status: JobStatus, *, end: str = "Cancel", show_detail: Callable[[JobStatus], None] | None = None
+    status: JobStatus, *, end: Text = _CANCEL, show_detail: Callable[[JobStatus], None] | None = None
 ) -> None:
-    """The job as it stands; draw it in a fragment that refreshes itself.
+    """Draw the job's state; call it in a fragment that refreshes itself.
 
-    `end` is the word on the button that ends it. `show_detail` draws what the job has so far, or its result.
+    `end` is the label of the button that ends it. `show_detail` draws what the job has so far, or its result.
     """
-    st.markdown(f"**{escape(status.spec.title)}** {_BADGES[status.state]}")
+    st.markdown(f"**{escape(_(status.spec.title))}** {job_badge(status.state)}")
     if not status.state.ended:
         _show_progress(status)
         _show_end(status, end)
@@ -38,31 +41,36 @@ def show_job(
         show_detail(status)
 
 
+def job_badge(state: JobState) -> str:
+    color, word = _BADGES[state]
+    return f":{color}-badge[{_(word)}]"
+
+
 def show_job_log(status: JobStatus) -> None:
     """The end of the job's log, read when it is opened."""
-    with st.expander("Log", icon=":material/article:", on_change="rerun", key=f"job_log_{status.id}") as log:
+    with st.expander(
+        _("Log"), icon=":material/article:", on_change="rerun", key=f"job_log_{status.id}"
+    ) as log:
         if log.open:
             st.code(_jobs().log_tail(status.id) or units.UNKNOWN, language=None, height=240)
 
 
 def _show_progress(status: JobStatus) -> None:
     record = status.record
-    parts = [sentence(record.stage or "waiting"), units.duration(status.elapsed_s)]
+    parts = [escape(_(record.stage or WAITING)), units.duration(status.elapsed_s)]
     if status.expected_s is not None:
-        parts.append(f"about {units.duration(status.expected_s)} left")
+        parts.append(_("about {time} left", time=units.duration(status.expected_s)))
     st.progress(record.progress or 0.0, text=" · ".join(parts))
     if status.state is JobState.QUEUED and status.spec.device:
-        st.caption(
-            f":material/hourglass_top: Another job keeps {escape(status.spec.device)} busy. This one begins "
-            "when that has ended."
-        )
+        waits = _("Waiting for {device}: another job is using it.", device=escape(status.spec.device))
+        st.caption(f":material/hourglass_top: {waits}")
 
 
-def _show_end(status: JobStatus, word: str) -> None:
+def _show_end(status: JobStatus, label: Text) -> None:
     ending: set[str] = st.session_state.setdefault(_ENDING, set())
     is_ending = status.id in ending
     st.button(
-        "Ending …" if is_ending else word,
+        _("Stopping…") if is_ending else _(label),
         icon=":material/stop_circle:",
         key=f"cancel_{status.id}",
         disabled=is_ending,

@@ -69,7 +69,7 @@ class Resources:
             access.close()
 
 
-@st.cache_resource(show_spinner="Reading the lanes …")
+@st.cache_resource(show_spinner=False)
 def resources() -> Resources:
     """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
     logs.configure()

@@ -9,6 +9,7 @@ from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.navigation.page import Page
 
 from core.errors import ConfigError
+from core.i18n import _
 from core.settings import PROJECT_ROOT
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
@@ -22,45 +23,45 @@ def pages() -> list[Page]:
     return [
         st.Page(
             PROJECT_ROOT / "pages" / "chat.py",
-            title="Chat",
+            title=_("Chat"),
             icon=":material/forum:",
             default=True,
-            help="One prompt to several lanes, the answers side by side with their latency.",
+            help=_("Send one prompt to several lanes and compare their answers and latency side by side."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "vision.py",
-            title="Vision",
+            title=_("Vision"),
             icon=":material/imagesmode:",
             url_path="vision",
-            help="Questions about images to several lanes, in conversation or as a quiz.",
+            help=_("Ask several lanes about images, in a conversation or as a quiz."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "benchmark.py",
-            title="Benchmark",
+            title=_("Benchmark"),
             icon=":material/speed:",
             url_path="benchmark",
-            help="Puts load on lanes and endpoints: latency and throughput as figures that can be defended.",
+            help=_("Load-test lanes and endpoints: reproducible latency and throughput."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "engines.py",
-            title="Engines",
+            title=_("Engines"),
             icon=":material/dns:",
             url_path="engines",
-            help="What runs here and elsewhere, with which settings, and how to do the same by hand.",
+            help=_("Start, stop, and configure engines, add endpoints, and quantise models."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "memory.py",
-            title="Memory",
+            title=_("Memory"),
             icon=":material/memory:",
             url_path="memory",
-            help="Where the memory of GPUs and engines goes, and what an engine would take.",
+            help=_("See what uses GPU and host memory, and predict what an engine needs."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "history.py",
-            title="History",
+            title=_("History"),
             icon=":material/history:",
             url_path="history",
-            help="Everything that was measured: find it again, compare it, pass it on.",
+            help=_("Find, compare, export, and share everything that was measured."),
         ),
     ]
 
@@ -78,7 +79,8 @@ def navigate() -> Page:
         st.stop()
     page = st.navigation(pages(), position="top")
     try:
-        resources.lanes()
+        with st.spinner(_("Reading the lanes")):
+            resources.lanes()
     except ConfigError as error:
         _show_config_error(error)
         st.stop()
@@ -111,12 +113,12 @@ def _may_enter() -> bool:
 def _show_login() -> None:
     with st.container(horizontal_alignment="center"):
         st.title("LMDyno", anchor=False, width="content")
-        st.markdown("This dashboard is for its owners. Log in to see it.", width="content")
-        st.button("Log in", type="primary", icon=":material/login:", on_click=st.login)
+        st.markdown(_("Log in to use this dashboard."), width="content")
+        st.button(_("Log in"), type="primary", icon=":material/login:", on_click=st.login)
 
 
 def _show_config_error(error: ConfigError) -> None:
-    st.title("The lanes can't be read", anchor=False)
+    st.title(_("Can't read the lanes"), anchor=False)
     show_error(error)
-    st.markdown("Correct the file, then load this page again. `lanes.example.toml` shows everything.")
-    st.button("Try again", icon=":material/refresh:", type="primary")
+    st.markdown(_("Correct the file, then try again. For all settings, see `lanes.example.toml`."))
+    st.button(_("Try again"), icon=":material/refresh:", type="primary")

@@ -77,8 +77,8 @@ def test_a_gpu_machine_where_everything_fits(settings, model):
     assert [(lane.name, lane.can_run) for lane in diagnosis.lanes] == [("hf", True), ("turbomind", True)]
     found = by_what(diagnosis)
     assert found["GPU 0"].status is Status.OK
-    assert found["NVIDIA driver"].detail == "580.95.05, serves CUDA up to 13.0"
-    assert found["store"].status is Status.OK
+    assert found["NVIDIA driver"].detail == "580.95.05, supports CUDA up to 13.0"
+    assert found["Store"].status is Status.OK
     assert diagnosis.machine.gpus == ("H100, 80.00 GiB",)
 
 
@@ -110,9 +110,9 @@ def test_gpu_lanes_on_a_machine_without_one_say_what_can_be_done(settings, model
     )
     diagnosis = examine(settings, lanes, nvml=StubNvml(trouble=trouble), probe=fitting)
     found = by_what(diagnosis)
-    assert found["lane hf"].status is Status.OK
-    assert found["lane awq"].status is Status.WARN
-    assert "endpoint" in found["lane awq"].remedy
+    assert found["Lane hf"].status is Status.OK
+    assert found["Lane awq"].status is Status.WARN
+    assert "endpoint" in found["Lane awq"].remedy
     assert (found["GPU"].status, found["GPU"].detail) == (Status.INFO, "No NVIDIA driver is installed")
     assert not diagnosis.failed
 
@@ -124,7 +124,7 @@ def test_a_machine_on_which_nothing_runs_fails(settings, model):
         nvml=StubNvml(),
         probe=fitting,
     )
-    assert by_what(diagnosis)["lanes"].status is Status.FAIL
+    assert by_what(diagnosis)["Lanes"].status is Status.FAIL
     assert diagnosis.failed
 
 
@@ -143,7 +143,7 @@ def test_every_python_that_a_lane_names_is_asked_once(settings, model):
     )
     diagnosis = examine(settings, lanes, nvml=StubNvml((H100,)), probe=probe)
     assert asked == [sys.executable, "/bin/sh"]
-    assert "engines in /bin/sh: TurboMind" in by_what(diagnosis)
+    assert "Engines in /bin/sh: TurboMind" in by_what(diagnosis)
 
 
 def test_a_store_that_can_t_be_written_fails_with_the_reason(settings, model, tmp_path):
@@ -154,7 +154,7 @@ def test_a_store_that_can_t_be_written_fails_with_the_reason(settings, model, tm
         nvml=StubNvml(),
         probe=fitting,
     )
-    store = by_what(diagnosis)["store"]
+    store = by_what(diagnosis)["Store"]
     assert store.status is Status.FAIL
     assert store.remedy
 
@@ -163,9 +163,9 @@ def test_demo_weights_that_are_missing_are_a_warning_with_the_command(settings):
     lanes = load_lanes(settings, gpu=False)
     diagnosis = examine(settings, lanes, nvml=StubNvml(), probe=fitting)
     found = by_what(diagnosis)
-    assert found["demo weights"].status is Status.WARN
-    assert "models demo" in found["demo weights"].remedy
-    assert "models demo" in found["lane hf"].remedy
+    assert found["Demo weights"].status is Status.WARN
+    assert "models demo" in found["Demo weights"].remedy
+    assert "models demo" in found["Lane hf"].remedy
 
 
 def test_a_nearly_full_gpu_is_pointed_out(settings, model):

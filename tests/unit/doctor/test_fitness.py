@@ -78,7 +78,7 @@ def test_another_python_is_only_looked_for(model):
 def test_weights_that_are_not_there_come_with_the_way_to_make_them(model, tmp_path):
     awq = lane(EngineKind.AWQ, model, weights=Weights.AWQ)
     reason = check(awq, gpu=True)
-    assert (reason.code, reason.hint) == ("weights-missing", "Quantise the model: python -m core quantize m")
+    assert (reason.code, reason.hint) == ("weights-missing", "Quantise the model: `lmdyno quantize m`")
     (tmp_path / "m-awq").mkdir()
     assert check(awq, gpu=True) is None
 

@@ -20,9 +20,9 @@ def test_a_long_answer_is_whole():
     [
         ("raise ImportError('libcuda.so.1: no such file')", "ImportError: libcuda.so.1: no such file"),
         ("import os; os.abort()", "SIGABRT"),
-        ("print('hello')", "Unexpected answer: hello"),
-        ("print('[1]')", "Unexpected answer"),
-        ("", "Unexpected answer: no output"),
+        ("print('hello')", "Unexpected output: hello"),
+        ("print('[1]')", "Unexpected output"),
+        ("", "Unexpected output: no output"),
         ("import time; time.sleep(60)", "No answer within 0.5 s"),
     ],
 )
@@ -34,7 +34,7 @@ def test_a_child_without_an_answer_gives_the_reason(program, reason):
 
 def test_an_interpreter_that_is_not_there_is_a_problem_and_no_exception(tmp_path):
     stack = probe_stack(str(tmp_path / "python"))
-    assert "can't be run" in stack.problem
+    assert "Can't run" in stack.problem
     assert stack.versions == {}
 
 
@@ -51,8 +51,8 @@ print(json.dumps({{"python": "3.12.1", "versions": {{"gguf": "0.19.0"}}, "needs"
     python.chmod(0o755)
     stack = probe_stack(str(python))
     assert (stack.problem, stack.python_version, stack.versions) == (None, "3.12.1", {"gguf": "0.19.0"})
-    assert (stack.torch, stack.torch_problem) == (None, "Not installed")
-    assert (stack.turbomind_loads, stack.turbomind_problem) == (False, "Not installed")
+    assert (stack.torch, stack.torch_problem) == (None, "It isn't installed.")
+    assert (stack.turbomind_loads, stack.turbomind_problem) == (False, "It isn't installed.")
 
 
 def test_a_stack_whose_native_part_fails_names_the_cause(tmp_path):

@@ -28,29 +28,29 @@ def statuses(stack, *, driver="580.95.05", gpus=(H100,)):
 
 def test_a_stack_that_fits_is_fine():
     found = statuses(stack())
-    assert found["engines: torch"].status is Status.OK
-    assert found["engines: TurboMind"].status is Status.OK
-    assert "lmdeploy 0.18.0" in found["engines"].detail
+    assert found["Engines: torch"].status is Status.OK
+    assert found["Engines: TurboMind"].status is Status.OK
+    assert "lmdeploy 0.18.0" in found["Engines"].detail
 
 
 def test_without_a_gpu_turbomind_is_no_failure():
     torch = TorchFacts(cuda="13.0", sees_gpu=False, architectures=())
     found = statuses(stack(torch=torch, turbomind_loads=False), driver=None, gpus=())
-    assert found["engines: TurboMind"].status is Status.INFO
-    assert found["engines: torch"].status is Status.OK
+    assert found["Engines: TurboMind"].status is Status.INFO
+    assert found["Engines: torch"].status is Status.OK
 
 
 @pytest.mark.parametrize(
     ("changes", "driver", "gpu", "message"),
     [
         ({"torch": TorchFacts("13.0", False, ())}, "570.86", H100, "Driver 570.86 is too old"),
-        ({"torch": TorchFacts("13.0", False, ())}, "580.95", H100, "sees no GPU"),
+        ({"torch": TorchFacts("13.0", False, ())}, "580.95", H100, "finds no GPU"),
         ({"torch": TorchFacts(None, False, ())}, "580.95", H100, "CPU-only"),
         (
             {"torch": None, "torch_problem": "ImportError: x"},
             "580.95",
             H100,
-            "can't be imported: ImportError: x",
+            "Can't import torch: ImportError: x",
         ),
         ({}, "580.95", V100, "no kernels for V100"),
     ],
@@ -59,7 +59,7 @@ def test_what_keeps_torch_from_the_gpu_is_named_with_a_remedy(changes, driver, g
     problem, remedy = torch_problem(stack(**changes), driver=driver, gpus=[gpu])
     assert message in problem
     assert remedy
-    assert statuses(stack(**changes), driver=driver, gpus=[gpu])["engines: torch"].status is Status.FAIL
+    assert statuses(stack(**changes), driver=driver, gpus=[gpu])["Engines: torch"].status is Status.FAIL
 
 
 def test_a_driver_that_the_table_calls_old_is_fine_if_torch_reaches_the_gpu():
@@ -97,10 +97,10 @@ def test_bounds_and_llava_are_warnings():
             lmdeploy_needs=("torch<=2.12.1",),
         )
     )
-    assert found["engines: LMDeploy's bounds"].status is Status.WARN
-    assert found["engines: LLaVA"].status is Status.WARN
+    assert found["Engines: LMDeploy's requirements"].status is Status.WARN
+    assert found["Engines: LLaVA"].status is Status.WARN
 
 
 def test_a_broken_interpreter_is_the_only_finding_about_it():
     findings = list(stack_findings(stack(problem="can't be run"), driver=None, gpus=(), own=False))
-    assert [(f.status, f.what) for f in findings] == [(Status.FAIL, "engines in /venv/bin/python")]
+    assert [(f.status, f.what) for f in findings] == [(Status.FAIL, "Engines in /venv/bin/python")]

@@ -95,35 +95,35 @@ def test_a_text_only_lane_is_refused_with_its_reason(tmp_path):
 def test_before_sending_the_lane_says_what_it_makes_of_the_new_images(llava, qwen):
     earlier = [Exchange("1?", "a", (IMAGE,))]
     assert preview(llava, messages_for("", earlier=earlier, images=(IMAGE, LARGE))) == (
-        "2 of 336 × 336 px, 1,152 image tokens, leaves 2,368 of 4,096"
+        "336 × 336 px each: 1,152 tokens, leaving 2,368 of 4,096"
     )
     mixed = preview(qwen, messages_for("", images=(IMAGE, LARGE)))
-    assert mixed.startswith("280 × 140 px, 2800 × 2800 px, ")
+    assert mixed.startswith("280 × 140 px (1), 2800 × 2800 px (1): ")
     assert preview(REMOTE, messages_for("", images=(IMAGE,))) is None
 
 
 def test_too_much_is_said_before_sending(llava):
     engine = replace(llava, kind=EngineKind.PYTORCH, settings=EngineSettings(session_len=512))
     text = preview(engine, messages_for("", images=(IMAGE,)))
-    assert text.endswith("**too much for its context of 512**")
+    assert text.endswith("**more than its context of 512**")
 
 
 def test_an_answer_tells_what_was_given_and_what_is_left(llava):
     assert given(answered(llava, IMAGE)) == (
-        "Given 1 image: 336 × 336 px, 576 image tokens · context: 620 used, 3,476 left"
+        "1 image, 336 × 336 px: 576 tokens · context: 620 used, 3,476 left"
     )
 
 
 def test_an_answer_of_a_server_tells_what_is_known(llava):
     assert given(answered(REMOTE, IMAGE, IMAGE)) == (
-        "Given 2 images: size and tokens are up to the server · context: 620 used"
+        "2 images: the server decides on size and tokens · context: 620 used"
     )
     unknown = given(answered(llava, IMAGE, prompt_tokens=None))
-    assert unknown == "Given 1 image: 336 × 336 px, 576 image tokens"
+    assert unknown == "1 image, 336 × 336 px: 576 tokens"
 
 
 def test_what_was_never_sent_was_not_given(llava):
     refused = replace(
         answered(llava, IMAGE, IMAGE, prompt_tokens=None), timing=None, finish_reason=FinishReason.ERROR
     )
-    assert given(refused) == "2 images not sent"
+    assert given(refused) == "2 images, not sent"
