@@ -62,3 +62,18 @@ def joules(energy_j: float | None) -> str:
 
 def watts(power_w: float | None) -> str:
     return UNKNOWN if power_w is None else f"{power_w:.0f} W"
+
+
+def share(value: float | None) -> str:
+    """`0.9213` → "92 %"; a part of a whole."""
+    return UNKNOWN if value is None else f"{value:.0%}".replace("%", " %")
+
+
+def nats(value: float | None) -> str:
+    """`1.23456` → "1.235"; a mean cross-entropy in nats per token."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def nats_apart(value: float | None) -> str:
+    """`0.0123` → "+0.012"; a difference of two of them."""
+    return UNKNOWN if value is None else f"{value:+.3f}"

@@ -1,0 +1,175 @@
+"""`quality`: compare lanes from the command line, in this process; stored like a run of the dashboard."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from core.cli import context
+from core.cli.output import write_file
+from core.cli.quality_tables import lane_table, lines
+from core.domain.bench import RunState
+from core.domain.quality import QualityRun
+from core.domain.specs import SETTINGS_OF, Dialect, LaneSpec
+from core.errors import InputError
+from core.i18n import N_, Text, _
+from core.quality.plan import (
+    KV_BITS,
+    OWN_ANSWERS,
+    PYTHON_DOCS,
+    QualityPlan,
+    TextSource,
+    kv_variants,
+    text_file,
+)
+from core.quality.prompts import PROMPTS
+from core.quality.results import results
+from core.quality.run.process import conduct
+from core.quality.tasks.sets import ShippedSet, read_set, shipped
+from core.quality.tasks.task import TaskItem
+from core.reports.quality_json import to_json
+from core.settings import Settings
+from core.store.quality_runs import QualityRuns
+
+STOPPED_EXIT_CODE = 130
+NONE = "none"
+
+console = Console(highlight=False)
+progress = Console(stderr=True)
+
+
+def quality(
+    lane: context.LaneNames = None,
+    endpoint: context.EndpointUrls = None,
+    model: context.EndpointModels = None,
+    dialect: context.EndpointDialect = Dialect.GENERIC,
+    reference: Annotated[
+        str | None, typer.Option(help="The lane to compare with; default is the first.")
+    ] = None,
+    kv: Annotated[
+        list[int] | None,
+        typer.Option(help="Add each LMDeploy lane with its KV cache in 8 or 4 bits; repeat for both."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="A set: english, chinese, none, or a CSV or JSONL file; repeat for more."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="How many prompts to compare answers to.")] = len(PROMPTS),
+    answer_tokens: Annotated[int, typer.Option(help="Longest answer to a prompt, in tokens.")] = 48,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A text to score: own-answers, python-docs, none, or a text file; repeat for more."
+        ),
+    ] = None,
+    text_tokens: Annotated[int, typer.Option(help="Tokens to score of each text, at most.")] = 4096,
+    logits: Annotated[
+        bool, typer.Option(help="Compare logits too: loads each LMDeploy engine a second time.")
+    ] = True,
+    title: Annotated[str, typer.Option(help="What the run is called.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the document, with every answer, to a file.")
+    ] = None,
+) -> None:
+    """Compare what lanes answer, and how likely they find the same texts, with a reference lane.
+
+    Ctrl-C stops and keeps what was found out. Exit code 1: a lane could not take part.
+    """
+    settings, registry = context.load()
+    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
+    named = reference or lanes[0].name
+    if all(each.name != named for each in lanes):
+        lanes = (registry.lane(named), *lanes)
+    items, names = _tasks(tasks)
+    plan = QualityPlan(
+        lanes=(*lanes, *_with_kv_bits(lanes, kv or [])),
+        reference=named,
+        prompts=PROMPTS[:prompts],
+        tasks=items,
+        task_sets=names,
+        texts=_texts(text, has_prompts=prompts > 0),
+        answer_tokens=answer_tokens,
+        text_tokens=text_tokens,
+        window_tokens=min(512, text_tokens),
+        logits=logits,
+        title=title,
+    )
+    run = _conduct(settings, plan)
+    with closing(QualityRuns(settings.database_url)) as runs:
+        record = runs.record(run.id)
+    result = results(record)
+    if as_json:
+        sys.stdout.buffer.write(to_json(result, record, raw=False) + b"\n")
+    else:
+        console.print(lane_table(result))
+        for line in lines(result):
+            console.print(line, markup=False)
+        console.print(_("Stored as {run}", run=run.id), style="dim")
+    if out is not None:
+        write_file(out, to_json(result, record, raw=True))
+    if run.state is RunState.STOPPED:
+        raise typer.Exit(STOPPED_EXIT_CODE)
+    if run.state is not RunState.DONE or any(each.error for each in run.lanes):
+        raise typer.Exit(1)
+
+
+def _with_kv_bits(lanes: tuple[LaneSpec, ...], bits: list[int]) -> tuple[LaneSpec, ...]:
+    if not bits:
+        return ()
+    fitting = [lane for lane in lanes if "quant_policy" in SETTINGS_OF[lane.kind]]
+    if not fitting:
+        raise InputError(
+            N_("None of the lanes has a setting for the KV cache's bits"),
+            hint=N_("Choose a lane of LMDeploy, such as turbomind."),
+        )
+    wanted = [number for number in dict.fromkeys(bits) if number not in KV_BITS] + [
+        number for number in KV_BITS if number in bits
+    ]
+    return tuple(variant for lane in fitting for variant in kv_variants(lane, wanted))
+
+
+def _tasks(names: list[str] | None) -> tuple[tuple[TaskItem, ...], tuple[str, ...]]:
+    chosen = [name for name in names or list(ShippedSet) if name != NONE]
+    items: list[TaskItem] = []
+    for name in chosen:
+        if name in tuple(ShippedSet):
+            items += shipped(ShippedSet(name))
+        else:
+            items += read_set(Path(name).name, _content(name))
+    return tuple(items), tuple(Path(name).name for name in chosen)
+
+
+def _texts(names: list[str] | None, *, has_prompts: bool) -> tuple[TextSource, ...]:
+    known = {text.kind.value: text for text in (OWN_ANSWERS, PYTHON_DOCS)}
+    default = list(known) if has_prompts else [PYTHON_DOCS.kind.value]
+    return tuple(
+        known[name] if name in known else text_file(name, _content(name))
+        for name in names or default
+        if name != NONE
+    )
+
+
+def _content(name: str) -> bytes:
+    try:
+        return Path(name).expanduser().read_bytes()
+    except OSError as exc:
+        raise InputError(
+            N_("{file} can't be read: {reason}", file=name, reason=exc.strerror or str(exc)),
+            hint=N_("Check the path."),
+        ) from exc
+
+
+def _conduct(settings: Settings, plan: QualityPlan) -> QualityRun:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=progress, transient=True, refresh_per_second=2) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def report(stage: Text, done: float | None = None) -> None:
+            bar.update(task, description=_(stage), completed=done)
+
+        return conduct(settings, plan, report)
