@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from core.chat_api.client import open_session
 from core.domain.bench import RunState
 from core.domain.specs import Dialect
-from core.meter.client import open_session
 from core.quality.plan import OWN_ANSWERS, QualityPlan, text_file
 from core.quality.results import Outcome, QualityResult, results
 from core.quality.run.runner import Runner, new_run
