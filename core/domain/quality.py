@@ -141,7 +141,6 @@ class QualityLane:
     tokenizer: TokenizerFacts = field(default_factory=TokenizerFacts)
     scores: tuple[TextScore, ...] = ()
     external: tuple[ExternalScore, ...] = ()
-    notes: tuple[str, ...] = ()
     error: ErrorInfo | None = None
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from core.bench.statistics import Interval
-from core.codec import decode, encode
+from core.codec import decode, encode, encode_plain
 from core.domain.bench import RunState
 from core.domain.quality import QualityAnswer, QualityLane, QualityRecord, QualityRun
 from core.domain.turns import ErrorInfo, Machine
@@ -59,7 +59,7 @@ class _Head:
 def to_json(result: QualityResult, record: QualityRecord, *, raw: bool) -> bytes:
     """The document of a run; with `raw` it can be imported again."""
     run = result.run
-    return encode(
+    return encode_plain(
         Document(
             kind=KIND,
             schema_version=SCHEMA_VERSION,

@@ -27,6 +27,7 @@ from core.models.vision.model import is_vision
 from core.settings import Settings, load_settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.quality_runs import QualityRuns
 from core.store.turns import Store
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
@@ -49,6 +50,7 @@ class Resources:
     store: Store
     image_store: ImageStore
     bench_runs: BenchRuns
+    quality_runs: QualityRuns
     history: History
     run_records: RunRecords
     started: TurnIndex
@@ -65,7 +67,7 @@ class Resources:
         self.meter.close()
         self.sampler.close()
         self.manager.close()
-        for access in (self.store, self.bench_runs, self.history):
+        for access in (self.store, self.bench_runs, self.quality_runs, self.history):
             access.close()
 
 
@@ -89,6 +91,7 @@ def resources() -> Resources:
         store=Store(settings.database_url),
         image_store=ImageStore(settings.images_dir),
         bench_runs=bench_runs,
+        quality_runs=QualityRuns(settings.database_url),
         history=History(settings.database_url),
         run_records=RunRecords(bench_runs),
         started=TurnIndex(),
@@ -144,6 +147,10 @@ def image_store() -> ImageStore:
 
 def bench_runs() -> BenchRuns:
     return resources().bench_runs
+
+
+def quality_runs() -> QualityRuns:
+    return resources().quality_runs
 
 
 def history() -> History:

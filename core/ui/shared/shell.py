@@ -43,6 +43,13 @@ def pages() -> list[Page]:
             help=_("Load-test lanes and endpoints: reproducible latency and throughput."),
         ),
         st.Page(
+            PROJECT_ROOT / "pages" / "quality.py",
+            title=_("Quality"),
+            icon=":material/fact_check:",
+            url_path="quality",
+            help=_("Compare lanes' answers with a reference: what does speed cost?"),
+        ),
+        st.Page(
             PROJECT_ROOT / "pages" / "engines.py",
             title=_("Engines"),
             icon=":material/dns:",

@@ -1,0 +1,213 @@
+"""Quality as figures: against speed, as differences to the reference, and over the length of answers.
+
+Knows numbers by lane, nothing of runs. Whiskers are 95 % intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from core import units
+from core.i18n import _
+
+_ROW_PX = 48
+_WHISKER = "#8a8f98"
+"""Visible on both backgrounds."""
+_SMALLEST_PX, _LARGEST_PX = 14, 52
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeOffPoint:
+    """One lane: how good and how fast it is; `size` is memory or energy. None where unknown."""
+
+    lane: str
+    quality: float | None
+    low: float | None = None
+    high: float | None = None
+    tok_per_s: float | None
+    size: float | None = None
+    size_text: str = ""
+    is_reference: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DifferenceRow:
+    """A lane's difference to the reference."""
+
+    lane: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixCurve:
+    """Of each answer how many tokens from the start equal the reference's, and how long it is."""
+
+    lane: str
+    prefix_tokens: Sequence[int]
+    lengths: Sequence[int]
+    is_noise: bool = False
+    """The reference against its own second answers."""
+
+
+def trade_off_chart(
+    points: Sequence[TradeOffPoint],
+    colors: Mapping[str, str],
+    *,
+    quality: str,
+    size: str,
+    is_share: bool,
+) -> go.Figure:
+    """Quality over decode speed, the marker's area by memory or energy; up and to the right is better.
+
+    `quality` and `size` name the axis and what the area stands for. Of `is_share` more is better, drawn in
+    per cent; otherwise less is better and the axis is reversed.
+    """
+    largest = max((point.size for point in points if point.size), default=None)
+    figure = go.Figure()
+    for point in points:
+        if point.quality is None or point.tok_per_s is None:
+            continue
+        figure.add_scatter(
+            x=[point.tok_per_s],
+            y=[point.quality],
+            name=point.lane,
+            mode="markers+text",
+            text=[f"{point.lane} ({_('reference')})" if point.is_reference else point.lane],
+            textposition="top center",
+            marker={
+                "color": colors[point.lane],
+                "size": _marker_px(point.size, largest),
+                "opacity": 0.75,
+                "symbol": "diamond" if point.is_reference else "circle",
+                "line": {"width": 1, "color": _WHISKER},
+            },
+            error_y=_whisker(point.quality, point.low, point.high),
+            customdata=[[units.tok_per_s(point.tok_per_s), point.size_text or units.UNKNOWN]],
+            hovertemplate=f"{point.lane}<br>%{{y}}<br>%{{customdata[0]}}<br>{size}: %{{customdata[1]}}"
+            "<extra></extra>",
+            cliponaxis=False,
+        )
+    figure.update_xaxes(
+        title=_("Decode speed p50, tok/s (more is better)"), rangemode="tozero", fixedrange=True
+    )
+    figure.update_yaxes(
+        title=_("{measure} (more is better)", measure=quality)
+        if is_share
+        else _("{measure} (less is better)", measure=quality),
+        tickformat=".0%" if is_share else None,
+        autorange=None if is_share else "reversed",
+        fixedrange=True,
+    )
+    figure.update_layout(
+        title=_("Quality against speed; area: {size}", size=size),
+        showlegend=False,
+        height=420,
+        margin={"l": 0, "r": 24, "t": 48, "b": 0},
+    )
+    return figure
+
+
+def difference_chart(
+    rows: Sequence[DifferenceRow],
+    colors: Mapping[str, str],
+    *,
+    title: str,
+    noise: float | None,
+    is_share: bool,
+) -> go.Figure:
+    """Differences to the reference by lane with their intervals; the band around 0 is numerical noise."""
+    figure = go.Figure(
+        go.Scatter(
+            x=[row.value for row in rows],
+            y=[f"{row.lane}<br>{row.text}" for row in rows],
+            mode="markers",
+            marker={"color": [colors[row.lane] for row in rows], "size": 14},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [_distance(row.value, row.high) for row in rows],
+                "arrayminus": [_distance(row.low, row.value) for row in rows],
+                "color": _WHISKER,
+                "thickness": 2,
+            },
+            hovertemplate="%{y}<extra></extra>",
+            cliponaxis=False,
+        )
+    )
+    if noise:
+        figure.add_vrect(x0=-noise, x1=noise, fillcolor=_WHISKER, opacity=0.25, line_width=0)
+    figure.add_vline(x=0, line_width=1, line_color=_WHISKER)
+    figure.update_xaxes(tickformat="+.0%" if is_share else "+.3~f", nticks=6, fixedrange=True)
+    figure.update_yaxes(autorange="reversed", type="category", fixedrange=True)
+    figure.update_layout(
+        title=title,
+        showlegend=False,
+        height=96 + _ROW_PX * len(rows),
+        margin={"l": 0, "r": 24, "t": 40, "b": 0},
+    )
+    return figure
+
+
+def prefix_chart(curves: Sequence[PrefixCurve], colors: Mapping[str, str]) -> go.Figure:
+    """The share of answers that still equal the reference's after so many tokens."""
+    figure = go.Figure()
+    for curve in curves:
+        longest = max(curve.lengths, default=0)
+        figure.add_scatter(
+            x=list(range(longest + 1)),
+            y=[_still_equal(curve, place) for place in range(longest + 1)],
+            name=_("{lane}, asked again", lane=curve.lane) if curve.is_noise else curve.lane,
+            mode="lines",
+            line={
+                "color": _WHISKER if curve.is_noise else colors[curve.lane],
+                "dash": "dot" if curve.is_noise else "solid",
+                "shape": "hv",
+                "width": 2.5,
+            },
+            hovertemplate=_("{lane}: %{{y:.0%}} after %{{x}} tokens", lane=curve.lane) + "<extra></extra>",
+        )
+    figure.update_xaxes(title=_("Tokens"), rangemode="tozero", fixedrange=True)
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", fixedrange=True)
+    figure.update_layout(
+        title=_("Answers that still equal the reference's"),
+        height=360,
+        margin={"l": 0, "r": 24, "t": 48, "b": 0},
+        legend={"orientation": "h", "y": -0.25},
+    )
+    return figure
+
+
+def _still_equal(curve: PrefixCurve, place: int) -> float | None:
+    """Of the answers that are so long, or part before; a shorter identical one says nothing about `place`."""
+    known = [
+        prefix >= place
+        for prefix, length in zip(curve.prefix_tokens, curve.lengths, strict=True)
+        if length >= place
+    ]
+    return sum(known) / len(known) if known else None
+
+
+def _marker_px(size: float | None, largest: float | None) -> float:
+    """By area, so that twice the memory is twice the ink; the smallest size where it is unknown."""
+    if not size or not largest:
+        return _SMALLEST_PX
+    return float(max(_SMALLEST_PX, _LARGEST_PX * (size / largest) ** 0.5))
+
+
+def _whisker(value: float, low: float | None, high: float | None) -> dict[str, object]:
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [_distance(value, high)],
+        "arrayminus": [_distance(low, value)],
+        "color": _WHISKER,
+        "thickness": 2,
+    }
+
+
+def _distance(low: float | None, high: float | None) -> float:
+    return 0.0 if low is None or high is None else high - low

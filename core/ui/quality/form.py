@@ -1,0 +1,188 @@
+"""What a quality run is to compare: lanes with a reference, tasks, prompts and texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from core.domain.fairness import LMDEPLOY_KINDS
+from core.domain.specs import LaneSpec
+from core.errors import LMDynoError
+from core.i18n import _, ngettext
+from core.quality.job import start_quality
+from core.quality.plan import (
+    KV_BITS,
+    OWN_ANSWERS,
+    PYTHON_DOCS,
+    QualityPlan,
+    TextSource,
+    kv_variants,
+    text_file,
+)
+from core.quality.prompts import PROMPTS
+from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
+from core.quality.tasks.task import TaskItem
+from core.ui.shared import resources
+from core.ui.shared.components import show_error
+
+_SET_NAMES = {ShippedSet.ENGLISH: "English", ShippedSet.CHINESE: "中文"}
+_LANES_AT_FIRST = 3
+_TOKEN_CHOICES = (1024, 2048, 4096, 8192, 16384)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Values:
+    """What the form's fields hold."""
+
+    sets: Sequence[ShippedSet]
+    own_sets: Sequence[Any]
+    prompts: int
+    texts: Sequence[TextSource]
+    own_texts: Sequence[Any]
+    answer_tokens: int
+    text_tokens: int
+    logits: bool
+    repeat_reference: bool
+    title: str
+
+
+def show_form() -> None:
+    """The whole form; starts the run when it is asked to."""
+    chosen = _show_lanes(resources.lanes().lanes)
+    if chosen is None:
+        return
+    lanes, reference = chosen
+    with st.form("quality_form", border=True):
+        values = _show_fields()
+        asked = st.form_submit_button(_("Compare"), type="primary", icon=":material/play_arrow:")
+    if not asked:
+        return
+    try:
+        start_quality(resources.resources().settings, _plan(lanes, reference, values))
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _show_lanes(lanes: Sequence[LaneSpec]) -> tuple[tuple[LaneSpec, ...], str] | None:
+    by_name = {lane.name: lane for lane in lanes if resources.unfit(lane) is None}
+    if not by_name:
+        st.info(_("No lane can run on this machine. Add one on the Engines page."), icon=":material/dns:")
+        return None
+    left, right = st.columns(2)
+    names = left.multiselect(
+        _("Lanes"), list(by_name), default=list(by_name)[:_LANES_AT_FIRST], key="quality_lanes"
+    )
+    reference = right.selectbox(
+        _("Reference"),
+        names,
+        key="quality_reference",
+        help=_("The lane that the others are compared with, best the one closest to the original weights."),
+    )
+    chosen = [by_name[name] for name in names]
+    fitting = [lane for lane in chosen if lane.kind in LMDEPLOY_KINDS and not lane.settings.quant_policy]
+    if fitting:
+        bits = st.pills(
+            _("Also with a quantised KV cache"),
+            KV_BITS,
+            selection_mode="multi",
+            format_func=lambda number: _("{bits} bits", bits=number),
+            key="quality_kv",
+            help=_("Adds each LMDeploy lane once more with this `quant_policy`."),
+        )
+        chosen += [variant for lane in fitting for variant in kv_variants(lane, bits)]
+    if not names or reference is None:
+        st.info(_("Choose the lanes to compare."), icon=":material/compare_arrows:")
+        return None
+    return tuple(chosen), reference
+
+
+def _show_fields() -> _Values:
+    left, right = st.columns(2)
+    with left:
+        sets = st.pills(
+            _("Tasks with known answers"),
+            list(ShippedSet),
+            selection_mode="multi",
+            default=list(ShippedSet),
+            format_func=_set_label,
+            key="quality_sets",
+        )
+        own_sets = st.file_uploader(
+            _("Own tasks (CSV or JSONL)"),
+            type=["csv", "jsonl"],
+            accept_multiple_files=True,
+            key="quality_own",
+        )
+        with st.popover(_("File formats"), icon=":material/help:", type="tertiary"):
+            st.code(JSONL_EXAMPLE, language="json", wrap_lines=True)
+            st.code(CSV_EXAMPLE, language="csv", wrap_lines=True)
+    with right:
+        prompts = st.slider(
+            _("Prompts whose answers are compared token by token"), 0, len(PROMPTS), len(PROMPTS)
+        )
+        texts = st.multiselect(
+            _("Texts whose likelihood is compared"),
+            (OWN_ANSWERS, PYTHON_DOCS),
+            default=(OWN_ANSWERS, PYTHON_DOCS),
+            format_func=_text_label,
+            key="quality_texts",
+        )
+        own_texts = st.file_uploader(
+            _("Own texts (UTF-8)"), accept_multiple_files=True, key="quality_own_texts"
+        )
+    with st.expander(_("More settings"), icon=":material/tune:"):
+        return _Values(
+            sets=sets,
+            own_sets=own_sets,
+            prompts=prompts,
+            texts=texts,
+            own_texts=own_texts,
+            answer_tokens=st.slider(_("Longest answer to a prompt, in tokens"), 8, 512, 48),
+            text_tokens=st.select_slider(
+                _("Tokens to score of each text, at most"), _TOKEN_CHOICES, 4096, key="quality_tokens"
+            ),
+            logits=st.toggle(
+                _("Compare logits too"),
+                value=True,
+                help=_("Adds top-1 agreement and KL divergence. Loads each LMDeploy engine a second time."),
+            ),
+            repeat_reference=st.toggle(
+                _("Ask the reference twice"),
+                value=True,
+                help=_("The difference between its two answers is the numerical noise."),
+            ),
+            title=st.text_input(_("Title"), placeholder=_("Made from the lanes' names")),
+        )
+
+
+def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> QualityPlan:
+    """The plan of the form's values; raises InputError for what can't be compared."""
+    items: list[TaskItem] = [item for name in values.sets for item in shipped(name)]
+    for file in values.own_sets:
+        items += read_set(file.name, file.getvalue())
+    return QualityPlan(
+        lanes=lanes,
+        reference=reference,
+        prompts=PROMPTS[: values.prompts],
+        tasks=tuple(items),
+        task_sets=(*(name.value for name in values.sets), *(file.name for file in values.own_sets)),
+        texts=(*values.texts, *(text_file(file.name, file.getvalue()) for file in values.own_texts)),
+        answer_tokens=values.answer_tokens,
+        text_tokens=values.text_tokens,
+        window_tokens=min(512, values.text_tokens),
+        logits=values.logits,
+        repeat_reference=values.repeat_reference,
+        title=values.title.strip(),
+    )
+
+
+def _set_label(name: ShippedSet) -> str:
+    n = len(shipped(name))
+    return ngettext("{name}: {n} task", "{name}: {n} tasks", n, name=_SET_NAMES[name])
+
+
+def _text_label(text: TextSource) -> str:
+    return _("The reference's own answers") if text == OWN_ANSWERS else _("Python's documentation")

@@ -1,0 +1,171 @@
+"""A quality run's results: verdicts, tables and charts, then the answers one by one."""
+
+import streamlit as st
+
+from core import units
+from core.bench.statistics import Interval
+from core.domain.quality import QualityRecord, ScoringMethod
+from core.i18n import N_, _
+from core.quality.fairness import flags
+from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, results
+from core.quality.verdict import Level, verdicts
+from core.reports.quality_json import to_json
+from core.ui.quality.answers import show_answers
+from core.ui.quality.charts import show_charts
+from core.ui.shared.components import escape, lane_label
+
+_ICONS = {
+    Level.REFERENCE: ":material/flag:",
+    Level.FAILED: ":material/error:",
+    Level.UNKNOWN: ":material/help:",
+    Level.SAME: ":material/check_circle:",
+    Level.WORSE: ":material/trending_down:",
+    Level.BETTER: ":material/trending_up:",
+    Level.MIXED: ":material/compare_arrows:",
+}
+_COLORS = {Level.SAME: "green", Level.WORSE: "orange", Level.BETTER: "green", Level.FAILED: "red"}
+_METHODS = {
+    ScoringMethod.FORWARD_PASS: N_("forward pass"),
+    ScoringMethod.GET_PPL: "/get_ppl",
+    ScoringMethod.PROMPT_LOGPROBS: "prompt_logprobs",
+}
+
+
+def show_results(record: QualityRecord, *, drill_down: bool) -> None:
+    """What is known so far; with `drill_down` the answers one by one, and the exports."""
+    result = results(record)
+    _show_verdicts(result)
+    st.table(_table(result), border="horizontal", hide_index=True)
+    st.caption(_("95 % intervals: Wilson's for shares, by bootstrap over sequences for differences in nats."))
+    _show_texts(result)
+    show_charts(result)
+    _show_flags(result)
+    if any(lane.facts.device == "cpu" for lane in result.lanes):
+        st.caption(_(":material/info: Speeds were measured on this CPU; they say nothing about a GPU."))
+    if drill_down:
+        _show_exports(result, record)
+        show_answers(result, record)
+
+
+def _show_verdicts(result: QualityResult) -> None:
+    for verdict in verdicts(result):
+        if verdict.level is Level.REFERENCE:
+            continue
+        color = _COLORS.get(verdict.level, "gray")
+        st.markdown(f":{color}[{_ICONS[verdict.level]}] **{escape(_(verdict.sentence))}**")
+        if verdict.reasons:
+            st.caption(" ".join(escape(_(reason)) for reason in verdict.reasons))
+
+
+def _table(result: QualityResult) -> dict[str, list[str]]:
+    lanes = result.lanes
+    table = {
+        _("Lane"): [lane_label(lane.name) for lane in lanes],
+        _("Right"): [_right(lane) for lane in lanes],
+        _("95 % interval"): [_interval(lane.tasks.interval if lane.tasks else None) for lane in lanes],
+        _("Unanswered, cut off, failed"): [_not_answered(lane) for lane in lanes],
+        _("Same answers"): [_same(lane.agreement) for lane in lanes],
+        _("Same tokens"): [
+            units.share(lane.agreement.token_ratio if lane.agreement else None) for lane in lanes
+        ],
+    }
+    for text in result.plan.texts:
+        table[_("{text}, nats per token", text=escape(text.name))] = [
+            _nats(lane, text.name) for lane in lanes
+        ]
+    return table | {
+        _("TTFT p50"): [units.milliseconds(lane.ttft_p50_s) for lane in lanes],
+        _("Decode p50"): [units.tok_per_s(lane.decode_tok_per_s_p50) for lane in lanes],
+        _("Memory"): [units.gib(lane.memory_bytes) for lane in lanes],
+        _("Energy per token"): [units.joules(lane.energy_j_per_token) for lane in lanes],
+    }
+
+
+def _show_texts(result: QualityResult) -> None:
+    """Each text by each lane: how it was scored, perplexity, and what the logits say."""
+    rows = [(text, lane, lane.text(text.name)) for text in result.plan.texts for lane in result.lanes]
+    known = [(text.name, lane.name, found) for text, lane, found in rows if found and found.tokens]
+    if not known:
+        return
+    with st.expander(_("Likelihood in detail"), icon=":material/functions:"):
+        st.table(
+            {
+                _("Text"): [escape(text) for text, _lane, _found in known],
+                _("Lane"): [lane_label(lane) for _text, lane, _found in known],
+                _("Method"): [_(_METHODS[found.method]) if found.method else "" for *_names, found in known],
+                _("Tokens"): [units.count(found.tokens) for *_names, found in known],
+                _("Nats per token"): [units.nats(found.nats_per_token) for *_names, found in known],
+                _("Perplexity"): [f"{found.perplexity or 0:.2f}" for *_names, found in known],
+                _("Top-1 tokens"): [units.share(found.top1_ratio) for *_names, found in known],
+                _("KL divergence, nats"): [units.nats(found.kl_nats_per_token) for *_names, found in known],
+            },
+            border="horizontal",
+            hide_index=True,
+        )
+        st.caption(
+            _(
+                "Top-1 tokens: positions where lane and reference hold the same token for the most likely. "
+                "KL divergence: from the reference's 256 most likely tokens, with all others as one."
+            )
+        )
+
+
+def _right(lane: LaneQuality) -> str:
+    if lane.tasks is None or lane.tasks.accuracy_ratio is None:
+        return units.UNKNOWN
+    right, asked = lane.tasks.outcomes[Outcome.RIGHT], lane.tasks.asked
+    return _(
+        "**{share}** ({right} of {asked})",
+        share=units.share(lane.tasks.accuracy_ratio),
+        right=right,
+        asked=asked,
+    )
+
+
+def _not_answered(lane: LaneQuality) -> str:
+    if lane.tasks is None:
+        return units.UNKNOWN
+    counted = lane.tasks.outcomes
+    return f"{counted[Outcome.UNANSWERED]}, {counted[Outcome.CUT_OFF]}, {counted[Outcome.FAILED]}"
+
+
+def _same(score: AgreementScore | None) -> str:
+    if score is None or not score.n:
+        return units.UNKNOWN
+    return _("{identical} of {n}", identical=score.identical, n=score.n)
+
+
+def _nats(lane: LaneQuality, name: str) -> str:
+    found = lane.text(name)
+    if found is None or found.nats_per_token is None:
+        return units.UNKNOWN
+    value = units.nats(found.nats_per_token)
+    return f"{value} ({units.nats_apart(found.difference.value)})" if found.difference else value
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return units.UNKNOWN
+    return _("{low} to {high}", low=units.share(interval.low), high=units.share(interval.high))
+
+
+def _show_flags(result: QualityResult) -> None:
+    found = flags(result)
+    for flag in found:
+        if not flag.intended:
+            st.warning(_("Not equal: {what}", what=escape(flag.text)), icon=":material/balance:")
+    intended = [flag.text for flag in found if flag.intended]
+    if intended:
+        st.caption(_("Compared on purpose: {what}", what=escape("; ".join(intended))))
+
+
+def _show_exports(result: QualityResult, record: QualityRecord) -> None:
+    st.download_button(
+        _("Export JSON"),
+        lambda: to_json(result, record, raw=True),
+        file_name=f"quality-{result.run.id}.json",
+        mime="application/json",
+        icon=":material/download:",
+        key=f"export_{result.run.id}",
+        on_click="ignore",
+    )
