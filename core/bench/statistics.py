@@ -12,6 +12,7 @@ from statistics import NormalDist, fmean, stdev
 import numpy as np
 
 CONFIDENCE = 0.95
+P90_MIN_N = 10
 P95_MIN_N = 30
 P99_MIN_N = 100
 """With fewer values a percentile's place in the tail is mostly chance; it is shown greyed."""
@@ -153,6 +154,8 @@ class Ratio:
     value: float
     interval: Interval | None
     """By bootstrap over the requests of both; None if either has fewer than two."""
+    n: int
+    """Values in the smaller of the two samples."""
 
     @property
     def is_clear(self) -> bool:
@@ -176,8 +179,9 @@ def mean_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed
     if not numerator or not denominator or not (below := fmean(denominator)):
         return None
     value = fmean(numerator) / below
-    if min(len(numerator), len(denominator)) < 2:
-        return Ratio(value=value, interval=None)
+    n = min(len(numerator), len(denominator))
+    if n < 2:
+        return Ratio(value=value, interval=None, n=n)
     means = []
     for place, sample in enumerate((numerator, denominator)):
         groups = [np.asarray((each,), dtype=float) for each in sample]
@@ -186,7 +190,7 @@ def mean_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed
             means.append(source.normal(fmean(sample), _standard_error(groups), _RESAMPLES))
         else:
             means.append(_resampled_means(groups, seed + place))
-    return Ratio(value=value, interval=_interval(means[0] / means[1]))
+    return Ratio(value=value, interval=_interval(means[0] / means[1]), n=n)
 
 
 def _mean_interval(groups: Sequence[np.ndarray], seed: int) -> Interval:

@@ -1,7 +1,6 @@
-"""The charts of a comparison of load tests: data → plotly Figure, like `core.charts.turn`.
+"""Build the charts of a comparison of benchmark runs. Data in, plotly figure out.
 
-A run is named by a letter. Lanes keep their colours as long as no two of the runs have a lane in common; if
-they do, colours tell the runs apart and dashes their lanes. Markers tell the runs apart in either case.
+A run is named by a letter and told by its dash and marker; a lane keeps its colour.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +12,8 @@ from core import units
 from core.bench.results.comparison import FIGURE_NAMES, MORE_IS_BETTER, ComparedPoint, Comparison
 from core.bench.results.points import Point
 from core.bench.statistics import Interval
-from core.charts.colors import LANE_COLORS
-from core.charts.load import load_text, point_hover
-from core.domain.bench import LoadLevel
+from core.charts.load import point_hover
+from core.i18n import N_, Text, _
 
 LETTERS = "ABCDEF"
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -26,17 +24,17 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 class Curve:
     """What is drawn against the load."""
 
-    title: str
-    axis: str
+    title: Text
+    axis: Text
     value: Callable[[Point], float | None]
     seconds: bool = False
 
 
 CURVES: Mapping[str, Curve] = {
-    "TTFT": Curve("TTFT, p50", "seconds", lambda p: p.ttft_s.p50 if p.ttft_s else None, seconds=True),
-    "TPOT": Curve("TPOT, p50", "seconds", lambda p: p.tpot_s.p50 if p.tpot_s else None, seconds=True),
-    "System speed": Curve("System speed", "tok/s", lambda p: p.system_tok_per_s),
-    "Requests": Curve("Answered requests", "requests a second", lambda p: p.req_per_s),
+    "TTFT": Curve(N_("TTFT, p50"), N_("seconds"), lambda p: p.ttft_s.p50 if p.ttft_s else None, seconds=True),
+    "TPOT": Curve(N_("TPOT, p50"), N_("seconds"), lambda p: p.tpot_s.p50 if p.tpot_s else None, seconds=True),
+    "System speed": Curve(N_("System speed"), N_("tok/s"), lambda p: p.system_tok_per_s),
+    "Requests": Curve(N_("Answered requests"), N_("requests per second"), lambda p: p.req_per_s),
 }
 
 
@@ -52,21 +50,10 @@ Looks = Mapping[tuple[int, str], Look]
 """By the run's place and the lane's name."""
 
 
-def shares_lanes(comparison: Comparison) -> bool:
-    """Whether a lane is in two of the runs, so that colours have to tell the runs apart."""
-    names = [lane.name for result in comparison.runs for lane in result.plan.lanes]
-    return len(set(names)) < len(names)
-
-
 def looks(comparison: Comparison, lane_colors: Mapping[str, str]) -> Looks:
     """The look of each lane of each run; `lane_colors` has the colours that lanes have elsewhere."""
-    by_run = shares_lanes(comparison)
-    names = list(dict.fromkeys(lane.name for result in comparison.runs for lane in result.plan.lanes))
     return {
-        (place, lane.name): Look(
-            color=LANE_COLORS[place] if by_run else lane_colors[lane.name],
-            dash=_DASHES[names.index(lane.name) % len(_DASHES)] if by_run else "solid",
-        )
+        (place, lane.name): Look(color=lane_colors[lane.name], dash=_DASHES[place])
         for place, result in enumerate(comparison.runs)
         for lane in result.plan.lanes
     }
@@ -83,17 +70,17 @@ def load_chart(comparison: Comparison, curve: Curve, styles: Looks, *, log: bool
                 continue
             symbol = _SYMBOLS[place] + ("-open" if together else "")
             figure.add_scatter(
-                x=[_load(point.level) for point, _ in drawn],
+                x=[point.level.value for point, _ in drawn],
                 y=[value for _, value in drawn],
-                name=f"{LETTERS[place]} · {lane}{', together' if together else ''}",
+                name=_series_name(LETTERS[place], lane, together=together),
                 mode="lines+markers",
                 line={"color": look.color, "dash": look.dash},
                 marker={"size": 9, "symbol": symbol},
                 customdata=[point_hover(point) for point, _ in drawn],
                 hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
             )
-    loads = sorted({_load(point.level) for result in comparison.runs for point in result.points})
-    _label(figure, curve.title, _load_title(comparison), curve.axis)
+    loads = sorted({point.level.value for result in comparison.runs for point in result.points})
+    _label(figure, _(curve.title), _load_title(comparison), _(curve.axis))
     figure.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
     figure.update_yaxes(type="log" if log else "linear", rangemode="tozero")
     if curve.seconds:
@@ -129,8 +116,11 @@ def change_chart(comparison: Comparison, name: str, styles: Looks) -> go.Figure:
             hovertemplate="%{y}<br>%{text}<extra></extra>",
             showlegend=False,
         )
-    better = "more" if name in MORE_IS_BETTER else "less"
-    title = f"{FIGURE_NAMES[name]}: change against {LETTERS[comparison.baseline]} ({better} is better)"
+    baseline = LETTERS[comparison.baseline]
+    if name in MORE_IS_BETTER:
+        title = _("{figure}: change from {run} (more is better)", figure=_(FIGURE_NAMES[name]), run=baseline)
+    else:
+        title = _("{figure}: change from {run} (less is better)", figure=_(FIGURE_NAMES[name]), run=baseline)
     _label(figure, title, "", "")
     bars = sum(len(trace.y) for trace in figure.data)
     figure.update_layout(height=110 + 34 * max(1, bars), barmode="group", bargap=0.3)
@@ -139,11 +129,18 @@ def change_chart(comparison: Comparison, name: str, styles: Looks) -> go.Figure:
     return figure
 
 
-def point_name(each: ComparedPoint) -> str:
-    """`hf / turbomind · concurrency 4`: the lanes that stand for each other, and the load."""
-    lanes = " / ".join(dict.fromkeys(name for name in each.lanes if name))
-    together = ", together" if each.together else ""
-    return f"{lanes} · {load_text(each.level)}{together}"
+def point_name(point: ComparedPoint) -> str:
+    """Such as `hf · concurrency 4`; with both lanes where two of different names are compared."""
+    lanes = " / ".join(dict.fromkeys(name for name in point.lanes if name))
+    if point.together:
+        return _("{lanes} · {load}, together", lanes=lanes, load=point.level.label)
+    return _("{lanes} · {load}", lanes=lanes, load=point.level.label)
+
+
+def _series_name(letter: str, lane: str, *, together: bool) -> str:
+    if together:
+        return _("{run} · {lane}, together", run=letter, lane=lane)
+    return _("{run} · {lane}", run=letter, lane=lane)
 
 
 def _error_bars(changes: Sequence[tuple[float, Interval | None]]) -> dict[str, object] | None:
@@ -159,19 +156,17 @@ def _error_bars(changes: Sequence[tuple[float, Interval | None]]) -> dict[str, o
 
 def _series(points: Sequence[Point]) -> dict[tuple[str, bool], list[Point]]:
     found: dict[tuple[str, bool], list[Point]] = {}
-    for point in sorted(points, key=lambda point: _load(point.level)):
-        found.setdefault((point.lane, len(point.together) > 1), []).append(point)
+    for point in sorted(points, key=lambda point: point.level.value):
+        found.setdefault((point.lane, point.is_together), []).append(point)
     return found
-
-
-def _load(level: LoadLevel) -> float:
-    return level.concurrency or level.rate_req_per_s or 0
 
 
 def _load_title(comparison: Comparison) -> str:
     levels = [point.level for result in comparison.runs for point in result.points]
-    titles = {"requests a second" if level.concurrency is None else "concurrency" for level in levels}
-    return " or ".join(sorted(titles))
+    is_open = {level.concurrency is None for level in levels}
+    if len(is_open) > 1:
+        return _("concurrency or requests per second")
+    return _("requests per second") if True in is_open else _("concurrency")
 
 
 def _label(figure: go.Figure, title: str, x: str, y: str) -> None:

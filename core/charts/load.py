@@ -13,8 +13,8 @@ from core import units
 from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
-from core.bench.statistics import P95_MIN_N, P99_MIN_N, Distribution
-from core.domain.bench import LoadLevel
+from core.bench.statistics import P90_MIN_N, P95_MIN_N, P99_MIN_N, Distribution
+from core.i18n import _
 
 Figure = go.Figure
 """For those who only pass a chart on."""
@@ -28,7 +28,7 @@ _TEXT_SIZE = 14
 STATISTICS: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
     "mean": (lambda d: d.mean, 1),
     "p50": (lambda d: d.p50, 1),
-    "p90": (lambda d: d.p90, 10),
+    "p90": (lambda d: d.p90, P90_MIN_N),
     "p95": (lambda d: d.p95, P95_MIN_N),
     "p99": (lambda d: d.p99, P99_MIN_N),
 }
@@ -102,7 +102,7 @@ def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
             y=[system for _, _, system in drawn],
             name=name,
             mode="lines+markers+text",
-            text=[f"{_load(point):g}" for point, _, _ in drawn],
+            text=[f"{point.level.value:g}" for point, _, _ in drawn],
             textposition="top right",
             cliponaxis=False,
             line={"color": colors[points[0].lane], "dash": _dash(points[0])},
@@ -140,20 +140,13 @@ def isolation_text(plan: BenchPlan, *, together: bool) -> str:
 
 
 def _isolation(result: BenchResult, *, lines: bool) -> str:
-    alone = any(len(point.together) == 1 for point in result.points)
-    together = any(len(point.together) > 1 for point in result.points)
+    alone = any(not point.is_together for point in result.points)
+    together = any(point.is_together for point in result.points)
     if not (alone and together):
         return isolation_text(result.plan, together=not alone)
     if lines:
         return "solid: one lane at a time; dotted: all lanes together"
     return "one lane at a time, and where it says so all lanes together"
-
-
-def load_text(level: LoadLevel) -> str:
-    """`concurrency 4` or `2.5 requests/s`."""
-    if level.concurrency is not None:
-        return f"concurrency {level.concurrency}"
-    return f"{level.rate_req_per_s:g} requests/s"
 
 
 def point_hover(point: Point) -> str:
@@ -165,7 +158,7 @@ def point_hover(point: Point) -> str:
         return f"{units.milliseconds(found.p50)} (p95 {units.milliseconds(found.p95)}, n = {found.n:,})"
 
     lines = [
-        load_text(point.level),
+        _(point.level.label),
         f"TTFT {both(point.ttft_s)}",
         f"TPOT {both(point.tpot_s)}",
         f"ITL {both(point.itl_s)}",
@@ -200,14 +193,10 @@ def label_axes(figure: go.Figure, title: str, x: str, y: str, subtitle: str) -> 
 def _series(result: BenchResult) -> dict[str, list[Point]]:
     """The points of each line, by its name."""
     found: dict[str, list[Point]] = {}
-    for point in sorted(result.points, key=_load):
-        name = point.lane if len(point.together) == 1 else f"{point.lane}, together"
+    for point in sorted(result.points, key=lambda point: point.level.value):
+        name = f"{point.lane}, together" if point.is_together else point.lane
         found.setdefault(name, []).append(point)
     return found
-
-
-def _load(point: Point) -> float:
-    return point.level.concurrency or point.level.rate_req_per_s or 0
 
 
 def _is_open(result: BenchResult) -> bool:
@@ -219,7 +208,7 @@ def _load_title(result: BenchResult) -> str:
 
 
 def _dash(point: Point) -> str:
-    return "dot" if len(point.together) > 1 else "solid"
+    return "dot" if point.is_together else "solid"
 
 
 def _add_line(
@@ -234,7 +223,7 @@ def _add_line(
         return
     first = points[0][0]
     figure.add_scatter(
-        x=[_load(point) for point, _ in points],
+        x=[point.level.value for point, _ in points],
         y=[value for _, value in points],
         name=name,
         legendgroup=name,
@@ -254,7 +243,7 @@ def _add_whiskers(
         drawn = [(point, found) for point, found in points if (found.n < P95_MIN_N) is is_pale]
         if drawn:
             figure.add_scatter(
-                x=[x for point, _ in drawn for x in (_load(point), _load(point), None)],
+                x=[x for point, _ in drawn for x in (point.level.value, point.level.value, None)],
                 y=[y for _, found in drawn for y in (found.p50, found.p95, None)],
                 name=name,
                 legendgroup=name,
@@ -273,7 +262,7 @@ def _add_whiskers(
 
 def _against_load(figure: go.Figure, result: BenchResult, *, log: bool) -> go.Figure:
     """The load on a logarithmic axis that names the loads measured."""
-    loads = sorted({_load(point) for point in result.points})
+    loads = sorted({point.level.value for point in result.points})
     figure.update_xaxes(type="log", tickvals=loads, ticktext=[f"{load:g}" for load in loads])
     figure.update_yaxes(type="log" if log else "linear", rangemode="normal" if log else "tozero")
     figure.update_layout(showlegend=True)

@@ -13,8 +13,9 @@ from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.bench.statistics import Interval
-from core.charts.load import Colors, conditions, label_axes, load_text
+from core.charts.load import Colors, conditions, label_axes
 from core.domain.bench import LoadLevel
+from core.i18n import _
 
 _GIB = 2**30
 _LIMIT_LINE = {"dash": "dot", "color": "#8b93a3"}
@@ -38,7 +39,7 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
     bars = [
         _Bar(
             each.lane,
-            _name(each.lane, each.level, together=len(each.together) > 1),
+            _name(each.lane, each.level, together=each.is_together),
             each.tpot_ratio.value,
             units.ratio(each.tpot_ratio.value),
             each.tpot_ratio.interval,
@@ -203,8 +204,8 @@ def _height(bars: int) -> int:
 
 
 def _point_name(point: Point) -> str:
-    return _name(point.lane, point.level, together=len(point.together) > 1)
+    return _name(point.lane, point.level, together=point.is_together)
 
 
 def _name(lane: str, level: LoadLevel, *, together: bool = False) -> str:
-    return f"{lane}{' together' if together else ''} · {load_text(level)}"
+    return f"{lane}{' together' if together else ''} · {_(level.label)}"

@@ -10,9 +10,10 @@ from plotly.subplots import make_subplots
 
 from core import units
 from core.bench.results.definitions import DEFINITIONS, Definition, Tool
-from core.charts.load import Colors, label_axes, load_text
+from core.charts.load import Colors, label_axes
 from core.domain.bench import BenchPass, BenchRequest
 from core.domain.timing import Timing
+from core.i18n import _
 
 _CURVE_POINTS = 400
 _WAITING_COLOR = "#8b93a3"
@@ -114,7 +115,7 @@ def incoming_chart(
         for request in requests[-_LIVE_REQUESTS:]
         if request.ok and not request.warmup and request.timing and request.timing.chunk_ns
     ]
-    for lane in dict.fromkeys(request.lane for request, _ in shown):
+    for lane in dict.fromkeys(request.lane for request, _timing in shown):
         own = [timing for request, timing in shown if request.lane == lane]
         for row, values in enumerate(([t.ttft_s for t in own], [t.tpot_s for t in own]), start=1):
             figure.add_scatter(
@@ -152,7 +153,7 @@ def _add_pass_lines(figure: go.Figure, passes: Sequence[BenchPass], began_ns: in
         if each.level != level:  # its lanes are known by their colours
             level = each.level
             figure.add_annotation(
-                x=at_s, y=1, yref="y domain", xanchor="left", showarrow=False, text=load_text(level)
+                x=at_s, y=1, yref="y domain", xanchor="left", showarrow=False, text=_(level.label)
             )
 
 

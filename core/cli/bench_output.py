@@ -6,10 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from core.bench.planning.wording import with_images
 from core.bench.results.result import results
+from core.bench.results.tables import points_table, queueing_table
 from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import utilisations
-from core.cli.bench_tables import queueing_table, remarks, result_table, utilisation_text
+from core.cli.bench_tables import print_remarks, result_table, utilisation_text
 from core.cli.output import write_file
 from core.reports.run_json import to_json
 from core.settings import Settings
@@ -27,11 +29,10 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
     if json == "-":
         sys.stdout.buffer.write(document + b"\n")
     else:
-        console.print(result_table(result))
+        console.print(result_table(points_table(result), with_images(result.plan.workload)))
         if (queueing := queueing_table(result)) is not None:
-            console.print(queueing)
-        for line in remarks(result):
-            console.print(line, markup=False)
+            console.print(result_table(queueing))
+        print_remarks(console, result)
         for utilisation in utilisations(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
             console.print(utilisation_text(utilisation), markup=False)
         console.print(f"Stored as {run_id}", style="dim")

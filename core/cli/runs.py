@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from core import units
+from core.bench.planning.wording import with_images
 from core.bench.results.comparison import compare as compare_results
 from core.bench.results.comparison import comparison_json
 from core.bench.results.definitions import Tool
 from core.bench.results.result import results
+from core.bench.results.tables import points_table, queueing_table
 from core.cli import context
-from core.cli.bench_tables import comparison_table, difference_table, queueing_table, remarks, result_table
+from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
 from core.codec import encode_plain
 from core.domain.bench import BenchRecord
@@ -94,11 +96,10 @@ def show(
         return
     state = f"{result.run.state}{', imported' if result.run.imported else ''}"
     console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}")
-    console.print(result_table(result))
+    console.print(result_table(points_table(result), with_images(result.plan.workload)))
     if (queueing := queueing_table(result)) is not None:
-        console.print(queueing)
-    for line in remarks(result):
-        console.print(line, markup=False)
+        console.print(result_table(queueing))
+    print_remarks(console, result)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from enum import StrEnum
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Machine
+from core.i18n import N_, Message
 
 
 class RunState(StrEnum):
@@ -31,6 +32,23 @@ class LoadLevel:
     """Closed loop: requests that are always under way; each answer makes room for the next."""
     rate_req_per_s: float | None = None
     """Open loop: requests are sent when the schedule says so, whether or not earlier ones are answered."""
+
+    @property
+    def value(self) -> float:
+        """The place on a load axis: concurrency, or requests per second."""
+        return self.rate_req_per_s or 0.0 if self.concurrency is None else self.concurrency
+
+    @property
+    def label(self) -> Message:
+        """Such as `concurrency 4` or `2.5 requests/s`."""
+        if self.concurrency is None:
+            return N_("{rate} requests/s", rate=f"{self.rate_req_per_s:g}")
+        return N_("concurrency {n}", n=f"{self.concurrency:,}")
+
+    @property
+    def short_label(self) -> str:
+        """For a narrow column: `4` or `2.5/s`."""
+        return f"{self.rate_req_per_s:g}/s" if self.concurrency is None else f"{self.concurrency:,}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,9 +161,9 @@ class TestForm:
     def test_it_opens_with_the_quick_look_at_the_machines_lanes(self, open_page, bench):
         app = open_page()
         assert app.segmented_control(key="bench_preset").value == "quick look"
-        assert "Measures hf and hf-q4 one at a time, the others idle," in texts(app).replace("\\", "")
-        assert "Takes about **" in texts(app)
-        assert "say nothing about a GPU" in texts(app)
+        assert "**Lanes**: hf, hf-q4" in texts(app).replace("\\", "")
+        assert "Estimated duration: **" in texts(app)
+        assert "Not comparable with GPU figures" in texts(app)
         (plan,) = press_start(app) and bench.started
         assert [lane.name for lane in plan.lanes] == ["hf", "hf-q4"]
         assert (plan.title, plan.seconds, plan.load.concurrencies) == ("quick look", 13, (1, 4))
@@ -289,9 +289,9 @@ class TestForm:
 
     def test_earlier_runs_tell_how_long_it_takes(self, open_page, bench):
         bench.lanes = (A, B)
-        assert "a guess" in texts(open_page())
+        assert "rough guess" in texts(open_page())
         bench.keep(finished())
-        assert "by earlier runs" in texts(open_page())
+        assert "from earlier runs" in texts(open_page())
 
 
 class TestWhileItRuns:
@@ -310,14 +310,14 @@ class TestWhileItRuns:
         app = open_page()
         (bar,) = app.get("progress")
         assert bar.proto.value == 50
-        assert "B · concurrency 1\\: 3 requests" in bar.proto.text
+        assert "b · concurrency 1\\: 3 requests" in bar.proto.text
         assert "left" in bar.proto.text
         figures = {metric.label: metric.value for metric in app.metric}
         assert (figures["Answered"], figures["Failed"], figures["TPOT, p50"]) == ("3", "1", "10.0 ms")
         assert len(app.get("plotly_chart")) == 1
         assert "**a**" in texts(app)
         assert "Nothing has been measured yet" not in texts(app)
-        assert app.button(key="bench_start").label == "Start after the one that runs"
+        assert app.button(key="bench_start").label == "Queue after the current run"
 
     def test_stop_asks_the_job_to_end(self, open_page, bench):
         bench.job()
@@ -330,7 +330,7 @@ class TestWhileItRuns:
         bench.job()
         bench.job("run2", JobState.QUEUED, title="the next", stage="waiting for cpu")
         text = texts(open_page())
-        assert "Another job keeps cpu busy" in text
+        assert "another job is using it" in text
         assert text.index("quick look") < text.index("the next")
 
     def test_a_job_that_failed_before_its_run_began_is_shown(self, open_page, bench):
@@ -471,7 +471,7 @@ class TestResult:
         bench.keep(replace(record, run=run))
         app = open_page()
         assert [shown.value for shown in app.error] == ["It does not fit\n\nTake less\n\n`gpu-full`"]
-        assert "No request had ended" in texts(app)
+        assert "No request finished" in texts(app)
 
 
 def test_a_run_from_start_to_result(open_page, real):

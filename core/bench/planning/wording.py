@@ -1,6 +1,7 @@
-"""A plan in words: what it will do, and what makes its figures mean less than they seem to."""
+"""Describe a plan: what it will do, and what makes its figures mean less than they seem to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from core.bench.planning.estimate import Speed, expected_requests, is_serial, request_s
 from core.bench.planning.passes import steps
@@ -16,21 +17,31 @@ from core.bench.planning.plan import (
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
 from core.domain.turns import RequestPlan
+from core.i18n import _, ngettext
 
 
-def described(plan: BenchPlan) -> str:
-    """What the plan does, in one sentence."""
-    passes = sum(1 for _ in steps(plan))
-    most = "up to " if plan.load.kind is LoadKind.SWEEP else ""
-    parts = [
-        f"Measures {_joined([lane.name for lane in plan.lanes])}{_isolation(plan)} with {_prompts(plan)}"
-        f"{_images(plan)} and {_answers(plan)}",
-        _load(plan),
-        _extent(plan),
+@dataclass(frozen=True, slots=True)
+class PlanFact:
+    """One setting of a plan in words."""
+
+    label: str
+    text: str
+
+
+def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
+    """What the plan does, one fact per setting, in the reader's language."""
+    facts = [
+        PlanFact(_("Lanes"), ", ".join(lane.name for lane in plan.lanes)),
+        PlanFact(_("Other lanes"), isolation_text(plan)) if len(plan.lanes) > 1 else None,
+        PlanFact(_("Prompts"), _prompts(plan.workload)),
+        PlanFact(_("Images"), with_images(plan.workload)) if plan.workload.images else None,
+        PlanFact(_("Answers"), _answers(plan.workload)),
+        PlanFact(_("Load"), _load(plan)),
+        PlanFact(_("Each point"), _extent(plan)),
+        PlanFact(_("Repeats"), f"{plan.repeats:,}") if plan.repeats > 1 else None,
+        PlanFact(_("Passes"), _passes(plan)),
     ]
-    warmup = f", after {_number(plan.warmup, 'warm-up request')} each" if plan.warmup else ""
-    repeats = f", all of it {plan.repeats} times" if plan.repeats > 1 else ""
-    return f"{', '.join(parts)}{warmup}{repeats}: {most}{_number(passes, 'pass', 'passes')}."
+    return tuple(fact for fact in facts if fact is not None)
 
 
 def with_images(workload: Workload) -> str:
@@ -38,7 +49,18 @@ def with_images(workload: Workload) -> str:
     number = len(workload.images)
     if not number:
         return ""
-    return "an image with each request" if number == 1 else f"one of {number} images with each request"
+    return ngettext("an image with each request", "one of {n} images with each request", number)
+
+
+def isolation_text(plan: BenchPlan) -> str:
+    """What the other lanes do while one is measured."""
+    match plan.isolation:
+        case Isolation.ISOLATED:
+            return _("one lane at a time, the others idle")
+        case Isolation.STOPPED:
+            return _("one lane at a time, the engines of the others stopped")
+        case Isolation.TOGETHER:
+            return _("one lane at a time, then all lanes together")
 
 
 def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = None) -> tuple[str, ...]:
@@ -46,84 +68,118 @@ def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = N
 
     `gpu`: an NVIDIA GPU is here. `speeds` by lane name, where they are known.
     """
-    return (*_serial(plan, speeds or {}), *_cpu(plan, gpu=gpu), *_few(plan, speeds or {}), *_unequal(plan))
+    return (
+        *_serial(plan, speeds or {}),
+        *_cpu(plan, gpu=gpu),
+        *_few(plan, speeds or {}),
+        *unequal(plan),
+        *_repeated(plan),
+        *_unprepared(plan),
+    )
 
 
-def _isolation(plan: BenchPlan) -> str:
-    if len(plan.lanes) == 1:
-        return ""
-    match plan.isolation:
-        case Isolation.ISOLATED:
-            return " one at a time, the others idle,"
-        case Isolation.STOPPED:
-            return " one at a time, the engines of the others stopped,"
-        case Isolation.TOGETHER:
-            return " first one at a time, then all at once,"
+def unequal(plan: BenchPlan) -> tuple[str, ...]:
+    """What the lanes do not share: to be said before a run and again with its results."""
+    flags = fairness.before([RequestPlan(lane=lane, messages=()) for lane in plan.lanes])
+    lines = [_("Differs between lanes: {difference}.", difference=f.text) for f in flags if not f.intended]
+    if not plan.workload.fixed_output and len(plan.lanes) > 1:
+        lines.append(_("Answers may stop early, so lanes may do different amounts of work."))
+    return tuple(lines)
 
 
-def _prompts(plan: BenchPlan) -> str:
-    workload = plan.workload
+def _prompts(workload: Workload) -> str:
     if workload.prompts is PromptKind.SYNTHETIC:
-        return f"made-up prompts of {_number(workload.prompt_tokens, 'token')}"
-    return "the example prompts" if workload.prompts is PromptKind.EXAMPLES else "the prompts of the file"
+        tokens = workload.prompt_tokens
+        return ngettext("synthetic, {n} token", "synthetic, {n} tokens", tokens)
+    return (
+        _("the example prompts") if workload.prompts is PromptKind.EXAMPLES else _("the prompts of the file")
+    )
 
 
-def _images(plan: BenchPlan) -> str:
-    said = with_images(plan.workload)
-    return f", {said}," if said else ""
-
-
-def _answers(plan: BenchPlan) -> str:
-    tokens = _number(plan.workload.output_tokens, "token")
-    return f"answers of {'exactly' if plan.workload.fixed_output else 'at most'} {tokens}"
+def _answers(workload: Workload) -> str:
+    tokens = workload.output_tokens
+    if workload.fixed_output:
+        return ngettext("exactly {n} token", "exactly {n} tokens", tokens)
+    return ngettext("at most {n} token", "at most {n} tokens", tokens)
 
 
 def _load(plan: BenchPlan) -> str:
     load = plan.load
     match load.kind:
         case LoadKind.CLOSED:
-            return f"at concurrency {_joined([f'{level:,}' for level in load.concurrencies])}"
+            levels = ", ".join(f"{level:,}" for level in load.concurrencies)
+            return _("concurrency {levels}", levels=levels)
         case LoadKind.OPEN:
-            rates = _joined([f"{rate:g}" for rate in load.rates_req_per_s])
-            how = "at random (Poisson)" if load.arrivals is Arrivals.POISSON else "in even steps"
-            return f"{rates} requests a second {how}, whether or not earlier ones are answered"
+            rates = ", ".join(f"{rate:g}" for rate in load.rates_req_per_s)
+            if load.arrivals is Arrivals.POISSON:
+                return _("{rates} requests per second, Poisson arrivals", rates=rates)
+            return _("{rates} requests per second, constant arrivals", rates=rates)
         case LoadKind.SWEEP:
-            return f"at concurrency 1, 2, 4 … {load.max_concurrency:,} until more of it brings no more speed"
+            return _(
+                "concurrency 1, 2, 4 … {most} until throughput stops rising", most=f"{load.max_concurrency:,}"
+            )
 
 
 def _extent(plan: BenchPlan) -> str:
+    requests = plan.requests or 0
+    if plan.seconds is not None and plan.warmup:
+        return ngettext(
+            "{seconds} s after {n} warm-up request",
+            "{seconds} s after {n} warm-up requests",
+            plan.warmup,
+            seconds=f"{plan.seconds:g}",
+        )
     if plan.seconds is not None:
-        return f"for {plan.seconds:g} s each"
-    return f"{_number(plan.requests or 0, 'request')} each"
+        return _("{seconds} s", seconds=f"{plan.seconds:g}")
+    if plan.warmup:
+        return _("{requests} requests after {warmup} for warm-up", requests=requests, warmup=plan.warmup)
+    return ngettext("{n} request", "{n} requests", requests)
+
+
+def _passes(plan: BenchPlan) -> str:
+    number = sum(1 for _step in steps(plan))
+    return _("up to {n}", n=number) if plan.load.kind is LoadKind.SWEEP else f"{number:,}"
 
 
 def _serial(plan: BenchPlan, speeds: Mapping[str, Speed]) -> list[str]:
-    found = []
-    for lane in plan.lanes:
-        if not is_serial(lane):
-            continue
-        if plan.load.kind is LoadKind.OPEN:
-            highest = max(plan.load.rates_req_per_s)
-            most = 1 / request_s(plan, lane, speeds)
-            if highest > most:
-                found.append(
-                    f"{lane.name} answers one request after another, about {most:.2g} a second: at "
-                    f"{highest:g} its queue only grows, and TTFT with it."
-                )
-        elif any((level.concurrency or 1) > 1 for level in plan.load.levels):
-            found.append(
-                f"{lane.name} answers one request after another, so above concurrency 1 its requests only "
-                "wait: continuous batching, a setting of the lane, serves them at once."
+    serial = [lane for lane in plan.lanes if is_serial(lane)]
+    if plan.load.kind is not LoadKind.OPEN:
+        if not serial or all((level.concurrency or 1) == 1 for level in plan.load.levels):
+            return []
+        names = ", ".join(lane.name for lane in serial)
+        return [
+            ngettext(
+                "{lanes} serves one request at a time; above concurrency 1 the rest queue. Turn on "
+                "continuous "
+                "batching in the lane's settings to change that.",
+                "{lanes} serve one request at a time; above concurrency 1 the rest queue. Turn on continuous "
+                "batching in the lanes' settings to change that.",
+                len(serial),
+                lanes=names,
             )
-    return found
+        ]
+    lines = []
+    highest = max(plan.load.rates_req_per_s)
+    for lane in serial:
+        served = 1 / request_s(plan, lane, speeds)
+        if highest > served:
+            lines.append(
+                _(
+                    "{lane} serves one request at a time, about {served} per second. At {rate} requests per "
+                    "second its queue keeps growing, and TTFT with it.",
+                    lane=lane.name,
+                    served=f"{served:.2g}",
+                    rate=f"{highest:g}",
+                )
+            )
+    return lines
 
 
 def _cpu(plan: BenchPlan, *, gpu: bool) -> list[str]:
     lanes = [lane.name for lane in plan.lanes if lane.is_local and (not gpu or lane.settings.device == "cpu")]
     if not lanes:
         return []
-    runs = "runs" if len(lanes) == 1 else "run"
-    return [f"{_joined(lanes)} {runs} on the CPU: these figures say nothing about a GPU."]
+    return [_("{lanes}: measured on a CPU. Not comparable with GPU figures.", lanes=", ".join(lanes))]
 
 
 def _few(plan: BenchPlan, speeds: Mapping[str, Speed]) -> list[str]:
@@ -132,40 +188,51 @@ def _few(plan: BenchPlan, speeds: Mapping[str, Speed]) -> list[str]:
     )
     if fewest >= P99_MIN_N:
         return []
-    tail = f"p95 needs {P95_MIN_N} and p99 {P99_MIN_N}" if fewest < P95_MIN_N else f"p99 needs {P99_MIN_N}"
-    about = "about " if plan.seconds is not None else ""
-    return [f"A point has {about}{_number(fewest, 'request')}: {tail} to mean anything, and is greyed below."]
+    return [
+        ngettext(
+            "About {n} request per point. p95 needs at least {p95} and p99 at least {p99}; below "
+            "that they are "
+            "shown in grey.",
+            "About {n} requests per point. p95 needs at least {p95} and p99 at least {p99}; below that they "
+            "are shown in grey.",
+            fewest,
+            p95=P95_MIN_N,
+            p99=P99_MIN_N,
+        )
+    ]
 
 
-def _unequal(plan: BenchPlan) -> list[str]:
-    flags = fairness.before([RequestPlan(lane=lane, messages=()) for lane in plan.lanes])
-    found = [f"Not the same in all lanes: {flag.text}." for flag in flags if not flag.intended]
-    if not plan.workload.fixed_output and len(plan.lanes) > 1:
-        found.append("Answers end by themselves, so the lanes may do different amounts of work.")
-    repeated = plan.workload.prompts in FILE_KINDS | {PromptKind.EXAMPLES}
+def _repeated(plan: BenchPlan) -> list[str]:
+    """Prompts and images that come again, so that a cache may answer."""
+    lines = []
     cached = [lane.name for lane in plan.lanes if not lane.is_local or lane.settings.enable_prefix_caching]
-    if repeated and cached:
-        may = "keeps" if all(lane.is_local for lane in plan.lanes if lane.name in cached) else "may keep"
-        found.append(
-            f"The same prompts come again and again, and {_joined(cached)} {may} a prefix cache: TTFT is "
-            "then that of a prompt seen before."
+    if plan.workload.prompts in FILE_KINDS | {PromptKind.EXAMPLES} and cached:
+        lines.append(
+            _(
+                "The same prompts are sent repeatedly, and {lanes} may use a prefix cache: TTFT is "
+                "then that of "
+                "a prompt seen before.",
+                lanes=", ".join(cached),
+            )
         )
     if plan.workload.images and not plan.workload.vary_images:
-        found.append(
-            "The same images come again and again: an engine may keep what it made of them, and TTFT is "
-            "then that of an image seen before."
+        lines.append(
+            _(
+                "The same images are sent repeatedly. An engine may cache what it computed of them: TTFT is "
+                "then that of an image seen before."
+            )
         )
+    return lines
+
+
+def _unprepared(plan: BenchPlan) -> list[str]:
+    """What the plan can't arrange."""
+    lines = []
     remote = [lane.name for lane in plan.lanes if not lane.is_local]
     if plan.isolation is Isolation.STOPPED and remote:
-        found.append(f"{_joined(remote)}: somebody else's engine, which can't be stopped from here.")
+        lines.append(_("{lanes}: a remote engine, which LMDyno can't stop.", lanes=", ".join(remote)))
     if not plan.warmup:
-        found.append("Without warm-up, what an engine does only once counts as the first request's latency.")
-    return found
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
-
-
-def _number(value: int, what: str, several: str = "") -> str:
-    return f"{value:,} {what if value == 1 else several or what + 's'}"
+        lines.append(
+            _("Without warm-up, one-time work of an engine counts towards the first request's latency.")
+        )
+    return lines

@@ -14,9 +14,10 @@ from core.bench.statistics import Interval
 from core.codec import encode
 from core.domain.bench import LoadLevel
 from core.errors import InputError
+from core.i18n import N_, Text, _
 
 MAX_RUNS = 6
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the JSON document."""
 _PROMPT_LENGTHS_DIFFER = 0.02
 
@@ -33,16 +34,16 @@ FIGURES: Mapping[str, Callable[[Point], float | None]] = {
 }
 """What is compared, by the name in JSON."""
 
-FIGURE_NAMES: Mapping[str, str] = {
-    "ttft_s.p50": "TTFT, p50",
-    "ttft_s.p95": "TTFT, p95",
-    "tpot_s.mean": "TPOT, mean",
-    "tpot_s.p95": "TPOT, p95",
-    "e2e_s.mean": "E2E, mean",
-    "system_tok_per_s": "System speed, tok/s",
-    "req_per_s": "Requests a second",
-    "goodput_req_per_s": "Goodput, requests a second",
-    "energy_j_per_token": "Energy a token, J",
+FIGURE_NAMES: Mapping[str, Text] = {
+    "ttft_s.p50": N_("TTFT, p50"),
+    "ttft_s.p95": N_("TTFT, p95"),
+    "tpot_s.mean": N_("TPOT, mean"),
+    "tpot_s.p95": N_("TPOT, p95"),
+    "e2e_s.mean": N_("E2E, mean"),
+    "system_tok_per_s": N_("System speed, tok/s"),
+    "req_per_s": N_("Requests per second"),
+    "goodput_req_per_s": N_("Goodput, requests per second"),
+    "energy_j_per_token": N_("Energy per token, J"),
 }
 """The same for people."""
 
@@ -55,12 +56,15 @@ _INTERVALS: Mapping[str, Callable[[Point], tuple[float, Interval | None] | None]
 }
 """The figures that come with a 95 % interval: means over requests, and the system speed over repeats."""
 
+MEANS = frozenset({"tpot_s.mean", "e2e_s.mean"})
+"""Means over requests: without an interval there were too few requests for any claim."""
+
 MORE_IS_BETTER = frozenset({"system_tok_per_s", "req_per_s", "goodput_req_per_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparedPoint:
-    """The points of several runs that stand for the same thing; None where a run has no such point."""
+    """The points of several runs that are compared; None where a run has no such point."""
 
     lanes: tuple[str, ...]
     """The lane's name in each run, "" where it has none."""
@@ -114,17 +118,23 @@ class Comparison:
 
     runs: tuple[BenchResult, ...]
     baseline: int
-    """Which of the runs the others are held against."""
+    """The place of the run that the others are compared with."""
     points: tuple[ComparedPoint, ...]
     settings: tuple[Difference, ...]
     """Of the plans: lanes, load, workload."""
     environment: tuple[Difference, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[Text, ...]
     """Why the figures can't simply be compared; empty if they can."""
 
 
-def compare(runs: Sequence[BenchResult], baseline: int = 0) -> Comparison:
-    """Compare 2 to 6 runs; raises InputError for another number of them."""
+def compare(
+    runs: Sequence[BenchResult], baseline: int = 0, *, pairs: Mapping[str, str] | None = None
+) -> Comparison:
+    """Compare 2 to 6 runs; raises InputError for another number of them.
+
+    Lanes of the same name are compared. `pairs` names, for a lane that the baseline doesn't have, the
+    baseline's lane that it is compared with.
+    """
     if not 2 <= len(runs) <= MAX_RUNS:
         raise InputError(
             f"{len(runs)} runs can't be compared", hint=f"Choose two to {MAX_RUNS} different runs."
@@ -133,10 +143,22 @@ def compare(runs: Sequence[BenchResult], baseline: int = 0) -> Comparison:
     return Comparison(
         runs=tuple(runs),
         baseline=baseline,
-        points=_compared(runs, baseline),
+        points=_compared(runs, baseline, _usable(pairs or {}, runs, baseline)),
         settings=_differences(plans),
         environment=_differences([_environment_facts(run) for run in runs]),
         warnings=_warnings(runs),
+    )
+
+
+def unpaired(runs: Sequence[BenchResult], baseline: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Lanes that only the baseline has, and those that only the other runs have."""
+    own = [lane.name for lane in runs[baseline].plan.lanes]
+    others = dict.fromkeys(
+        lane.name for place, run in enumerate(runs) if place != baseline for lane in run.plan.lanes
+    )
+    return (
+        tuple(name for name in own if name not in others),
+        tuple(name for name in others if name not in own),
     )
 
 
@@ -145,6 +167,18 @@ def figure_text(figure: str, value: float | None) -> str:
     if value is None:
         return units.UNKNOWN
     return units.milliseconds(value) if "_s." in figure else f"{value:,.4g}"
+
+
+def change_text(change_ratio: float | None, interval: Interval | None) -> str:
+    """Such as `+3.1 % (+1.0 % to +5.2 %)`; "–" where unknown."""
+    if change_ratio is None or interval is None:
+        return units.percent(change_ratio)
+    return _(
+        "{change} ({low} to {high})",
+        change=units.percent(change_ratio),
+        low=units.percent(interval.low),
+        high=units.percent(interval.high),
+    )
 
 
 def known_figures(comparison: Comparison) -> tuple[str, ...]:
@@ -179,6 +213,16 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _usable(pairs: Mapping[str, str], runs: Sequence[BenchResult], baseline: int) -> dict[str, str]:
+    """Pairs of lanes that exist and have no namesake on the other side; each baseline lane at most once."""
+    own, others = unpaired(runs, baseline)
+    usable: dict[str, str] = {}
+    for name, partner in pairs.items():
+        if name in others and partner in own and partner not in usable.values():
+            usable[name] = partner
+    return usable
+
+
 def _relative_half_width(figure: str, point: Point | None) -> float | None:
     if point is None or figure not in _INTERVALS:
         return None
@@ -186,24 +230,19 @@ def _relative_half_width(figure: str, point: Point | None) -> float | None:
     return (interval.high - interval.low) / 2 / value if interval and value else None
 
 
-def _compared(runs: Sequence[BenchResult], baseline: int) -> tuple[ComparedPoint, ...]:
-    """Points of the same lane and load; lanes that the baseline doesn't have stand by their place."""
-    names = [lane.name for lane in runs[baseline].plan.lanes]
-    keyed: list[dict[tuple[str, bool, LoadLevel], Point]] = []
-    for run in runs:
-        own = [lane.name for lane in run.plan.lanes]
-        unmatched = [name for name in names if name not in own]
-        stands_for = {name: name for name in own if name in names}
-        for name in own:
-            if name not in stands_for:
-                stands_for[name] = unmatched.pop(0) if unmatched else name
-        keyed.append(
-            {(stands_for[point.lane], len(point.together) > 1, point.level): point for point in run.points}
-        )
+def _compared(
+    runs: Sequence[BenchResult], baseline: int, pairs: Mapping[str, str]
+) -> tuple[ComparedPoint, ...]:
+    """Points of the same lane and load, the baseline's first; lanes of other names only where `pairs` says
+    so."""
+    keyed = [
+        {(pairs.get(point.lane, point.lane), point.is_together, point.level): point for point in run.points}
+        for run in runs
+    ]
     keys = dict.fromkeys(key for points in (keyed[baseline], *keyed) for key in points)
     return tuple(
         ComparedPoint(
-            lanes=tuple(found.lane if (found := points.get(key)) else "" for points in keyed),
+            lanes=tuple(point.lane if (point := points.get(key)) else "" for points in keyed),
             level=key[2],
             together=key[1],
             points=tuple(points.get(key) for points in keyed),
@@ -212,25 +251,43 @@ def _compared(runs: Sequence[BenchResult], baseline: int) -> tuple[ComparedPoint
     )
 
 
-def _warnings(runs: Sequence[BenchResult]) -> tuple[str, ...]:
-    found = []
+def _warnings(runs: Sequence[BenchResult]) -> tuple[Text, ...]:
+    found: list[Text] = []
     workloads = [run.plan.workload for run in runs]
     if len({replace(workload, images=(), vary_images=True) for workload in workloads}) > 1:
-        found.append("The workloads differ: prompts or output lengths are not the same.")
+        found.append(N_("The workloads differ: prompts or output lengths are not the same."))
     if len({_images(workload) for workload in workloads}) > 1:
         found.append(
-            "The images differ, or not all runs have any: TTFT includes what an engine does with them."
+            N_("The images differ, or not all runs have any: TTFT includes the engine's work on them.")
         )
     if len({run.plan.load.kind for run in runs}) > 1:
-        found.append("The loads differ: closed and open loops measure different things.")
+        found.append(N_("The loads differ: closed and open loops measure different things."))
     lengths = [point.prompt_tokens for run in runs for point in run.points if point.prompt_tokens is not None]
     if lengths and max(lengths) > min(lengths) * (1 + _PROMPT_LENGTHS_DIFFER):
         found.append(
-            f"The engines counted {min(lengths):.0f} to {max(lengths):.0f} tokens a prompt on average."
+            N_(
+                "Prompt length differs: {low} to {high} tokens on average.",
+                low=f"{min(lengths):.0f}",
+                high=f"{max(lengths):.0f}",
+            )
         )
     if len({run.run.machine.host if run.run.machine else None for run in runs}) > 1:
-        found.append("The runs were measured on different machines.")
+        found.append(N_("The runs were measured on different machines."))
+    found += _served_differently(runs)
     return tuple(found)
+
+
+def _served_differently(runs: Sequence[BenchResult]) -> list[Text]:
+    """Lanes of one name that are not the same engine, model or server in all runs."""
+    served: dict[str, set[tuple[object, ...]]] = {}
+    for run in runs:
+        for lane in run.plan.lanes:
+            served.setdefault(lane.name, set()).add((lane.kind, lane.model, lane.endpoint, lane.weights))
+    return [
+        N_("{lane} is not the same engine, model, or server in all runs.", lane=name)
+        for name, kinds in served.items()
+        if len(kinds) > 1
+    ]
 
 
 def _images(workload: Workload) -> tuple[bool, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from core.domain.timing import Timing
+from core.i18n import N_, Text
 
 _NS = 1e-9
 
@@ -41,12 +42,12 @@ class Definition:
 
     tool: Tool
     title: str
-    ttft: str
-    itl: str
-    tpot: str
-    e2e: str
-    tokens: str
-    throughput: str
+    ttft: Text
+    itl: Text
+    tpot: Text
+    e2e: Text
+    tokens: Text
+    throughput: Text
     source: str
     apply: Callable[[Timing, int | None], Figures]
     """Takes the timestamps, and the output length that was asked for where it was fixed."""
@@ -160,10 +161,10 @@ def _whole_stream_s(timing: Timing) -> float | None:
     return None if timing.ended_ns is None else (timing.ended_ns - timing.sent_ns) * _NS
 
 
-TTFT_WITH_IMAGE = "TTFT includes sending it, and what the engine does to decode, scale and encode it"
+TTFT_WITH_IMAGE = N_("TTFT includes sending it, and decoding, scaling and encoding it in the engine")
 """What an image adds to every tool's TTFT, which is why requests with and without are kept apart."""
 
-_TOTAL = "all output tokens / the whole pass"
+_TOTAL = N_("all output tokens / the whole pass")
 
 DEFINITIONS: Mapping[Tool, Definition] = {
     definition.tool: definition
@@ -171,11 +172,11 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.LMDYNO,
             title="LMDyno",
-            ttft="send → first chunk with non-empty content",
-            itl="each gap between chunks / the tokens of the chunk that ends it, where those are known",
-            tpot="(last chunk − first chunk) / (output tokens − tokens in the first chunk)",
-            e2e="send → last chunk with text",
-            tokens="the engine's usage, without the closing end-of-sequence token",
+            ttft=N_("send → first chunk with non-empty content"),
+            itl=N_("each gap between chunks / the tokens of the chunk that ends it, where those are known"),
+            tpot=N_("(last chunk − first chunk) / (output tokens − tokens in the first chunk)"),
+            e2e=N_("send → last chunk with text"),
+            tokens=N_("the engine's usage, without the closing end-of-sequence token"),
             throughput=_TOTAL,
             source="core/domain/timing.py",
             apply=_lmdyno,
@@ -183,11 +184,11 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.VLLM,
             title="vLLM bench serve",
-            ttft="send → first event with choices, even one that only names the role",
-            itl="each gap between events, not divided by tokens",
-            tpot="(E2E − TTFT) / (output tokens − 1)",
-            e2e="send → last event with choices (here with text: the closing one is not timestamped)",
-            tokens="the server's usage",
+            ttft=N_("send → first event with choices, even one that only names the role"),
+            itl=N_("each gap between events, not divided by tokens"),
+            tpot=N_("(E2E − TTFT) / (output tokens − 1)"),
+            e2e=N_("send → last event with choices (here with text: the closing one is not timestamped)"),
+            tokens=N_("the server's usage"),
             throughput=_TOTAL,
             source="vllm/benchmarks/lib/endpoint_request_func.py and serve.py",
             apply=_vllm,
@@ -195,11 +196,11 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.SGLANG,
             title="SGLang bench_serving",
-            ttft="send → first chunk with content",
-            itl="each gap between chunks, not divided by tokens",
-            tpot="(E2E − TTFT) / (output tokens − 1)",
-            e2e="send → end of the stream, [DONE] included",
-            tokens="the server's usage",
+            ttft=N_("send → first chunk with content"),
+            itl=N_("each gap between chunks, not divided by tokens"),
+            tpot=N_("(E2E − TTFT) / (output tokens − 1)"),
+            e2e=N_("send → end of the stream, [DONE] included"),
+            tokens=N_("the server's usage"),
             throughput=_TOTAL,
             source="sglang/bench_serving.py",
             apply=_sglang,
@@ -207,11 +208,13 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.LMDEPLOY,
             title="LMDeploy profile_restful_api",
-            ttft="send → first chunk with content",
-            itl="each gap between chunks, not divided by tokens",
-            tpot="(E2E − TTFT) / (output tokens − 1)",
-            e2e="send → end of the stream, [DONE] included",
-            tokens="the length that was asked for, whether or not it came; without a fixed length the usage",
+            ttft=N_("send → first chunk with content"),
+            itl=N_("each gap between chunks, not divided by tokens"),
+            tpot=N_("(E2E − TTFT) / (output tokens − 1)"),
+            e2e=N_("send → end of the stream, [DONE] included"),
+            tokens=N_(
+                "the length that was asked for, whether or not it came; without a fixed length the usage"
+            ),
             throughput=_TOTAL,
             source="lmdeploy/benchmark/profile_restful_api.py",
             apply=_lmdeploy,
@@ -219,11 +222,11 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.GUIDELLM,
             title="GuideLLM",
-            ttft="send → first chunk with content or reasoning; its clock starts before connecting",
-            itl="(last chunk − first chunk) / (output tokens − 1), one value a request",
-            tpot="(last chunk − send) / output tokens: includes the TTFT",
-            e2e="send → end of the stream",
-            tokens="the server's usage",
+            ttft=N_("send → first chunk with content or reasoning; its clock starts before connecting"),
+            itl=N_("(last chunk − first chunk) / (output tokens − 1), one value per request"),
+            tpot=N_("(last chunk − send) / output tokens: includes the TTFT"),
+            e2e=N_("send → end of the stream"),
+            tokens=N_("the server's usage"),
             throughput=_TOTAL,
             source="guidellm/schemas/base/request_stats.py (0.8.1)",
             apply=_guidellm,
@@ -231,12 +234,12 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.AIPERF,
             title="AIPerf",
-            ttft="send → first non-empty chunk, content or reasoning",
-            itl="(E2E − TTFT) / (output tokens − 1), one value a request",
-            tpot="what AIPerf calls inter-token latency",
-            e2e="send → last chunk with text",
-            tokens="here the server's usage; AIPerf prefers its own tokeniser",
-            throughput="all output tokens / (last chunk − first send)",
+            ttft=N_("send → first non-empty chunk, content or reasoning"),
+            itl=N_("(E2E − TTFT) / (output tokens − 1), one value per request"),
+            tpot=N_("what AIPerf calls inter-token latency"),
+            e2e=N_("send → last chunk with text"),
+            tokens=N_("here the server's usage; AIPerf prefers its own tokeniser"),
+            throughput=N_("all output tokens / (last chunk − first send)"),
             source="aiperf/metrics/types/",
             apply=_aiperf,
             ends_at_last_chunk=True,

@@ -12,7 +12,7 @@ from core.domain.bench import BenchPass, BenchRecord
 class PassProgress:
     """A pass so far; None before anything tells."""
 
-    each: BenchPass
+    bench_pass: BenchPass
     answered: int
     failed: int
     ttft_s: float | None
@@ -26,10 +26,11 @@ def newest_pass(record: BenchRecord) -> PassProgress | None:
     """The pass that began last; None before the first one."""
     if not record.passes:
         return None
-    each = record.passes[-1]
-    part = Part(each, tuple(r for r in record.requests if r.pass_number == each.number and not r.warmup))
+    newest = record.passes[-1]
+    requests = (r for r in record.requests if r.pass_number == newest.number and not r.warmup)
+    part = Part(newest, tuple(requests))
     return PassProgress(
-        each=each,
+        bench_pass=newest,
         answered=len(part.ok),
         failed=sum(request.failed for request in part.requests),
         ttft_s=median_of_known(timing.ttft_s for timing in part.timings),

@@ -21,6 +21,7 @@ from core.bench.statistics import (
 )
 from core.domain.bench import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
 from core.domain.timing import Timing
+from core.i18n import N_, Text
 
 _NS = 1e-9
 
@@ -37,6 +38,16 @@ class RequestCounts:
     @property
     def ended(self) -> int:
         return self.ok + self.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OddLengths:
+    """Answers whose length is not what was asked: another one where it was fixed, else a longer one."""
+
+    number: int
+    low: int
+    high: int
+    """The shortest and the longest of them, in tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +79,8 @@ class Point:
     image_tokens: float | None
     """Mean a request, as computed for the lane's model; a part of `prompt_tokens`."""
     output_tokens: int | None
+    odd_lengths: OddLengths | None
+    """None where every answer is as long as was asked, or its length is unknown."""
     system_tok_per_s: float | None
     req_per_s: float
     sent_req_per_s: float | None
@@ -82,7 +95,12 @@ class Point:
     peak_resident_bytes: int | None
     stability: Mapping[str, RepeatStatistics]
     """`ttft_s`, `tpot_s` and `system_tok_per_s`: the mean of each repeat, over the repeats."""
-    notes: tuple[str, ...]
+    notes: tuple[Text, ...]
+
+    @property
+    def is_together(self) -> bool:
+        """Whether other lanes were under load at the same time."""
+        return len(self.together) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +111,16 @@ class PointKey:
     together: tuple[str, ...]
     level: LoadLevel
 
+    @property
+    def is_together(self) -> bool:
+        return len(self.together) > 1
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """One lane's requests of one pass."""
 
-    each: BenchPass
+    bench_pass: BenchPass
     requests: tuple[BenchRequest, ...]
 
     @property
@@ -113,8 +135,8 @@ class Part:
     def window_s(self) -> float:
         """From the start to the lane's last answer; the other lanes of a pass together may take longer."""
         ends = [r.timing.ended_ns for r in self.requests if r.timing and r.timing.ended_ns]
-        last = max(ends, default=self.each.end_ns or self.each.start_ns)
-        return max(0.0, (last - self.each.start_ns) * _NS)
+        last = max(ends, default=self.bench_pass.end_ns or self.bench_pass.start_ns)
+        return max(0.0, (last - self.bench_pass.start_ns) * _NS)
 
 
 def meets(timing: Timing, limits: Limits, figures: Figures | None = None) -> bool | None:
@@ -144,9 +166,7 @@ def point_of(
     tokens = _known_sum([figure.output_tokens for figure in figures])
     good = _good(timings, figures, plan.limits)
     energy_j = _energy_j(parts)
-    together = len(key.together) > 1
-    answered = [(part.each, len(part.ok)) for part in parts]
-    prompt_tokens = [r.prompt_tokens for part in parts for r in part.ok if r.prompt_tokens is not None]
+    answered = [(part.bench_pass, len(part.ok)) for part in parts]
 
     def spread(values: Sequence[float | None]) -> Distribution | None:
         return distribution([value for value in values if value is not None], seed=plan.seed)
@@ -165,24 +185,42 @@ def point_of(
         e2e_s=spread([figure.e2e_s for figure in figures]),
         delay_s=spread([request.delay_s for part in parts for request in part.requests]),
         queue_s=queue_time(key.lane, answered),
-        decode_tok_per_s=spread([1 / each.tpot_s if each.tpot_s else None for each in figures]),
-        e2e_tok_per_s=spread([_e2e_speed(each) for each in figures]),
-        prompt_tokens=fmean(prompt_tokens) if prompt_tokens else None,
+        decode_tok_per_s=spread([1 / figure.tpot_s if figure.tpot_s else None for figure in figures]),
+        e2e_tok_per_s=spread([_e2e_speed(figure) for figure in figures]),
+        prompt_tokens=_mean_prompt_tokens(parts),
         images_per_request=1 if plan.workload.images else 0,
         image_tokens=facts.image_tokens,
         output_tokens=tokens,
+        odd_lengths=_odd_lengths(timings, plan.workload),
         system_tok_per_s=_system_speed(parts, definition, requested),
-        req_per_s=counts.ok / window_s if window_s else 0.0,
+        req_per_s=_share(counts.ok, window_s) or 0.0,
         sent_req_per_s=_sent_rate(parts) if key.level.rate_req_per_s is not None else None,
-        goodput_req_per_s=good / window_s if good is not None and window_s else None,
-        goodput_ratio=good / counts.ended if good is not None and counts.ended else None,
+        goodput_req_per_s=_share(good, window_s),
+        goodput_ratio=_share(good, counts.ended),
         energy_j=energy_j,
-        energy_j_per_token=energy_j / tokens if energy_j is not None and tokens and not together else None,
+        energy_j_per_token=None if key.is_together else _share(energy_j, tokens),
         peak_gpu_bytes=_peak(parts, key.lane, lambda use: use.peak_gpu_bytes),
         peak_resident_bytes=_peak(parts, key.lane, lambda use: use.peak_resident_bytes),
         stability=_stability(parts, definition, requested),
         notes=(*_notes(key, facts, plan), *queue_notes(facts.lane, key.level, answered)),
     )
+
+
+def _share(part: float | None, whole: float | None) -> float | None:
+    """part / whole; None where either is unknown or there is no whole."""
+    return part / whole if part is not None and whole else None
+
+
+def _mean_prompt_tokens(parts: Sequence[Part]) -> float | None:
+    counts = [r.prompt_tokens for part in parts for r in part.ok if r.prompt_tokens is not None]
+    return fmean(counts) if counts else None
+
+
+def _odd_lengths(timings: Sequence[Timing], workload: Workload) -> OddLengths | None:
+    asked = workload.output_tokens
+    lengths = [timing.output_tokens for timing in timings if timing.output_tokens is not None]
+    odd = [n for n in lengths if n > asked or (workload.fixed_output and n != asked)]
+    return OddLengths(number=len(odd), low=min(odd), high=max(odd)) if odd else None
 
 
 def _counts(requests: Sequence[BenchRequest]) -> RequestCounts:
@@ -233,13 +271,13 @@ def _good(timings: Sequence[Timing], figures: Sequence[Figures], limits: Limits 
 
 def _energy_j(parts: Sequence[Part]) -> float | None:
     """Of the GPUs that were in use, over all passes; of passes together it belongs to all their lanes."""
-    energies = [gpu.energy_j for part in parts for gpu in part.each.gpus]
+    energies = [gpu.energy_j for part in parts for gpu in part.bench_pass.gpus]
     known = [energy for energy in energies if energy is not None]
     return sum(known) if known and len(known) == len(energies) else None
 
 
 def _peak(parts: Sequence[Part], lane: str, value: Callable[[EngineUse], int | None]) -> int | None:
-    uses = (value(use) for part in parts for use in part.each.engines if use.lane == lane)
+    uses = (value(use) for part in parts for use in part.bench_pass.engines if use.lane == lane)
     return max((use for use in uses if use is not None), default=None)
 
 
@@ -260,31 +298,38 @@ def _stability(
     return {name: found for name, values in means.items() if (found := over_repeats(values)) is not None}
 
 
-def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[str, ...]:
-    notes = [
-        f"measured together with {', '.join(name for name in key.together if name != key.lane)}"
-        if len(key.together) > 1
-        else f"measured alone, other lanes {'stopped' if plan.isolation is Isolation.STOPPED else 'idle'}"
-    ]
+def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[Text, ...]:
+    notes: list[Text] = []
+    if key.is_together:
+        others = ", ".join(name for name in key.together if name != key.lane)
+        notes.append(N_("measured together with {lanes}", lanes=others))
+    elif plan.isolation is Isolation.STOPPED:
+        notes.append(N_("measured alone, other lanes stopped"))
+    else:
+        notes.append(N_("measured alone, other lanes idle"))
     if is_serial(facts.lane) and (key.level.concurrency is None or key.level.concurrency > 1):
-        notes.append(
-            "answers one request after another: transformers serve without continuous batching is serial"
-        )
+        notes.append(N_("serves one request at a time: transformers without continuous batching"))
     return (*notes, *_image_notes(facts, plan.workload))
 
 
-def _image_notes(facts: LaneFacts, workload: Workload) -> tuple[str, ...]:
+def _image_notes(facts: LaneFacts, workload: Workload) -> tuple[Text, ...]:
     if not workload.images:
         return ()
-    tokens = facts.image_tokens
-    mean = " on average" if len(workload.images) > 1 else ""
-    share = "" if tokens is None else f"; it is {tokens:,.0f} of the prompt's tokens{mean}"
-    again = (
-        "each image has noise of its own in a corner, so that no engine can answer from one it has seen"
-        if workload.vary_images
-        else "the same images come again: an engine may have kept what it made of them"
+    if facts.image_tokens is None:
+        share = N_("an image with each request: {definition}", definition=TTFT_WITH_IMAGE)
+    else:
+        share = N_(
+            "an image with each request, on average {tokens} of the prompt's tokens: {definition}",
+            tokens=f"{facts.image_tokens:,.0f}",
+            definition=TTFT_WITH_IMAGE,
+        )
+    if workload.vary_images:
+        return share, N_(
+            "each image has unique noise in one corner, so that no engine can reuse cached results"
+        )
+    return share, N_(
+        "the same images are sent repeatedly: an engine may have cached what it computed of them"
     )
-    return f"an image with each request{share}: {TTFT_WITH_IMAGE}", again
 
 
 def _known_sum(counts: Sequence[int | None]) -> int | None:

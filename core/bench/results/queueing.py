@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from core.domain.bench import BenchPass, LoadLevel
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
+from core.i18n import N_, Text
 
-BEFORE_SENDING = "schedule → send, by LMDyno's own clock: an open load only, a closed one has no schedule"
-IN_THE_ENGINE = (
-    "entry into the engine's queue → first scheduling, by its server's own counter at /metrics, which tells "
-    "a mean; unknown without one, or when it counted other requests than those answered here. LMDeploy's "
-    "leaves out the wait for one of its max_batch_size places"
+BEFORE_SENDING = N_(
+    "schedule → send, by LMDyno's own clock; open loads only, as closed ones have no schedule"
+)
+IN_THE_ENGINE = N_(
+    "entry into the engine's queue → first scheduling: a mean, by the server's own counter at "
+    "/metrics. Unknown "
+    "without such a counter, and where it counted other requests than those of this run. LMDeploy's counter "
+    "leaves out the wait for one of its max_batch_size slots"
 )
 
 
@@ -41,17 +45,20 @@ def queue_time(lane: str, answered: Sequence[tuple[BenchPass, int]]) -> QueueTim
 
 def queue_notes(
     lane: LaneSpec, level: LoadLevel, answered: Sequence[tuple[BenchPass, int]]
-) -> tuple[str, ...]:
+) -> tuple[Text, ...]:
     """What must be known of a lane's queue time, or why it is unknown although its server counts."""
     counted = _counted(lane.name, answered)
     if not counted:
         return ()
     if _is_mixed(counted):
-        return ("its queue time is unknown: the engine counted other requests than those answered here",)
+        return (N_("queue time unknown: the engine counted other requests than those of this run"),)
     places = lane.settings.max_batch_size
     if lane.kind in LMDEPLOY_KINDS and (level.concurrency or 0) > places:
         return (
-            f"has places for {places:,} requests at once: its queue time leaves out the wait for one of them",
+            N_(
+                "serves at most {n} requests at once: its queue time leaves out the wait for a slot",
+                n=f"{places:,}",
+            ),
         )
     return ()
 

@@ -33,6 +33,10 @@ class SpeedUp:
     level: LoadLevel
     tpot_ratio: Ratio
 
+    @property
+    def is_together(self) -> bool:
+        return len(self.together) > 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchResult:
@@ -118,7 +122,7 @@ def _interference(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) ->
     found = []
     for key, together in tpots.items():
         alone = tpots.get(replace(key, together=(key.lane,)))
-        if len(key.together) > 1 and alone is not None:
+        if key.is_together and alone is not None:
             ratio = mean_ratio(together, alone, seed=plan.seed)
             if ratio is not None:
                 found.append(Interference(lane=key.lane, level=key.level, tpot_ratio=ratio))
@@ -129,7 +133,7 @@ def _speed_ups(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) -> tu
     first = plan.lanes[0].name
     found = []
     for key, own in tpots.items():
-        together = (first,) if len(key.together) == 1 else key.together
+        together = key.together if key.is_together else (first,)
         baseline = tpots.get(PointKey(first, together, key.level))
         if key.lane != first and baseline is not None:
             ratio = mean_ratio(baseline, own, seed=plan.seed)
@@ -143,7 +147,7 @@ def _saturation(points: Sequence[Point], plan: BenchPlan) -> dict[str, int]:
         return {}
     speeds: dict[str, dict[int, float]] = {}
     for point in points:
-        if len(point.together) == 1 and point.level.concurrency and point.system_tok_per_s:
+        if not point.is_together and point.level.concurrency and point.system_tok_per_s:
             speeds.setdefault(point.lane, {})[point.level.concurrency] = point.system_tok_per_s
     found = {lane: saturation(by_level) for lane, by_level in speeds.items()}
     return {lane: concurrency for lane, concurrency in found.items() if concurrency is not None}

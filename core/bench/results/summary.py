@@ -46,4 +46,4 @@ def _lightest(lane: str, passes: Sequence[BenchPass]) -> set[int]:
 
 
 def _load(each: BenchPass) -> tuple[int, float]:
-    return len(each.lanes), each.level.concurrency or each.level.rate_req_per_s or 0.0
+    return len(each.lanes), each.level.value

@@ -43,7 +43,7 @@ def utilisations(
     found = []
     facts = {each.lane.name: each for each in result.run.lanes}
     for point in result.points:
-        if point.level.concurrency != 1 or len(point.together) > 1 or point.decode_tok_per_s is None:
+        if point.level.concurrency != 1 or point.is_together or point.decode_tok_per_s is None:
             continue
         names = _gpu_names(facts[point.lane], passes)
         known = [measured(name) for name in names]

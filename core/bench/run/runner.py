@@ -32,6 +32,7 @@ from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts,
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.errors import EngineError, LMDynoError
+from core.i18n import N_, Message
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 
 log = logging.getLogger(__name__)
@@ -313,15 +314,17 @@ class Runner:
         return self._run
 
 
-def _title(step: Step, repeats: int) -> str:
-    level = step.level
-    load = (
-        f"concurrency {level.concurrency}"
-        if level.concurrency is not None
-        else f"{level.rate_req_per_s:g} requests/s"
-    )
-    repeat = f", repeat {step.repeat + 1} of {repeats}" if repeats > 1 else ""
-    return f"{' + '.join(step.group)} · {load}{repeat}"
+def _title(step: Step, repeats: int) -> Message:
+    lanes = " + ".join(step.group)
+    if repeats > 1:
+        return N_(
+            "{lanes} · {load}, repeat {number} of {repeats}",
+            lanes=lanes,
+            load=step.level.label,
+            number=step.repeat + 1,
+            repeats=repeats,
+        )
+    return N_("{lanes} · {load}", lanes=lanes, load=step.level.label)
 
 
 def _tok_per_s(load: PassLoad) -> float | None:

@@ -78,7 +78,7 @@ def _show_figures(status: JobStatus) -> None:
     progress = newest_pass(record) if record else None
     if progress is None:
         return
-    st.caption(f"Newest point: {escape(pass_text(progress.each))}")
+    st.caption(f"Newest point: {escape(pass_text(progress.bench_pass))}")
     with st.container(horizontal=True, gap="small"):
         for label, value, meaning in (
             ("Answered", units.count(progress.answered), "Requests of the pass under way, without warm-up."),

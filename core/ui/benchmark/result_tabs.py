@@ -13,7 +13,6 @@ from core.charts.load import (
     THROUGHPUTS,
     isolation_text,
     latency_chart,
-    load_text,
     pareto_chart,
     throughput_chart,
 )
@@ -27,6 +26,7 @@ from core.charts.load_bars import (
 )
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchPass, LaneFacts
+from core.i18n import _
 from core.ui.benchmark.bandwidth import offer_bandwidth
 from core.ui.benchmark.result_tables import pass_text, show_queueing
 from core.ui.benchmark.result_view import View
@@ -70,13 +70,13 @@ def show_gaps(view: View) -> None:
     level, together = st.selectbox(
         "Load",
         levels,
-        format_func=lambda each: load_text(each[0]) + (", together" if each[1] else ""),
+        format_func=lambda each: _(each[0].label) + (", together" if each[1] else ""),
         key=f"{view.key}_gaps_load",
         width=300,
     )
     numbers = {each.number for each in record.passes if (each.level, each.together) == (level, together)}
     definition = DEFINITIONS[view.result.tool]
-    subtitle = f"{load_text(level)}, {isolation_text(view.result.plan, together=together)}"
+    subtitle = f"{_(level.label)}, {isolation_text(view.result.plan, together=together)}"
     figure = resources.run_records().derived(
         record,
         f"gaps/{definition.tool}/{level}/{together}/{view.log}",
@@ -159,9 +159,7 @@ def _limit_text(utilisation: BandwidthUtilisation) -> str:
 
 
 def _why_no_limit(view: View, facts: LaneFacts) -> str:
-    alone = [
-        point for point in view.result.points if point.lane == facts.lane.name and len(point.together) == 1
-    ]
+    alone = [point for point in view.result.points if point.lane == facts.lane.name and not point.is_together]
     if facts.device is None:
         return "not known: its weights and its GPU are on another machine"
     if not facts.device.startswith("cuda"):

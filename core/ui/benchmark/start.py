@@ -7,10 +7,12 @@ import streamlit as st
 from core import units
 from core.bench.planning.estimate import Speed, estimated_s, speed_of
 from core.bench.planning.plan import BenchPlan
-from core.bench.planning.wording import advice, described
+from core.bench.planning.wording import advice
 from core.bench.run.job import running_benches, start_bench
 from core.errors import LMDynoError, StoreError
+from core.i18n import _
 from core.ui.benchmark import form_state as bench_values
+from core.ui.benchmark.results import show_plan
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
@@ -26,7 +28,7 @@ def show_start() -> None:
         _show_outlook(plan)
     is_busy = bool(running_benches(resources.resources().settings))
     is_wanted = st.button(
-        "Start after the one that runs" if is_busy else "Start",
+        _("Queue after the current run") if is_busy else _("Start"),
         type="primary",
         icon=":material/play_arrow:",
         disabled=plan is None,
@@ -39,7 +41,7 @@ def show_start() -> None:
 def _start(plan: BenchPlan) -> None:
     made = resources.resources()
     try:
-        with st.spinner("Starting"):
+        with st.spinner(_("Starting")):
             start_bench(made.settings, plan, gpu=made.gpu)
     except LMDynoError as error:
         show_error(error)
@@ -49,15 +51,32 @@ def _start(plan: BenchPlan) -> None:
 
 def _show_outlook(plan: BenchPlan) -> None:
     speeds = _speeds(plan)
-    known = (
-        "by earlier runs" if len(speeds) == len(plan.lanes) else "a guess, before these lanes were measured"
-    )
-    st.markdown(
-        f"{escape(described(plan))} Takes about **{units.duration(estimated_s(plan, speeds))}** ({known}), "
-        "and the time to start engines that don't run."
-    )
+    with st.expander(_("What this run does"), icon=":material/assignment:"):
+        show_plan(plan)
+    duration = units.duration(estimated_s(plan, speeds))
+    if len(speeds) == len(plan.lanes):
+        st.markdown(
+            _(
+                "Estimated duration: **{duration}** (from earlier runs), plus engine start-up.",
+                duration=duration,
+            )
+        )
+    else:
+        st.markdown(
+            _(
+                "Estimated duration: **{duration}** (rough guess; these lanes haven't been measured "
+                "yet), plus "
+                "engine start-up.",
+                duration=duration,
+            )
+        )
     notes = [
-        f"{lane.name} can't run here: {reason.message}. {reason.hint}"
+        _(
+            "{lane} can't run here: {problem} {hint}",
+            lane=lane.name,
+            problem=_(reason.message),
+            hint=_(reason.hint),
+        )
         for lane in plan.lanes
         if (reason := resources.unfit(lane))
     ]

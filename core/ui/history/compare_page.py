@@ -1,4 +1,4 @@
-"""Load tests side by side: warnings first, then curves, changes against a baseline, and what else differs."""
+"""Compare benchmark runs: warnings first, then curves, changes from a baseline, and what else differs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,14 @@ from core.bench.results.comparison import (
     comparison_json,
     everything,
     known_figures,
+    unpaired,
 )
+from core.bench.results.result import BenchResult
 from core.charts import comparison as charts_comparison
 from core.charts.comparison import CURVES, LETTERS, Looks
 from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
+from core.i18n import _
 from core.reports.comparison_html import comparison_html
 from core.ui.benchmark.result_view import chart_tools
 from core.ui.history import compare_tables as history_comparison_rows
@@ -44,14 +47,19 @@ def show_comparison(run_ids: Sequence[str]) -> None:
     entries = _entries(run_ids)
     if not 2 <= len(entries) <= len(LETTERS):
         st.info(
-            f"Two to {len(LETTERS)} load tests can be compared; this address has {len(entries)} of them.",
+            _(
+                "Two to {most} benchmark runs can be compared. This address names {n}.",
+                most=len(LETTERS),
+                n=len(entries),
+            ),
             icon=":material/compare_arrows:",
         )
         return
     place = _show_runs(entries)
-    with st.spinner("Reading the runs", show_time=True):
+    with st.spinner(_("Reading the runs"), show_time=True):
         records = resources.run_records()
-        comparison = compare([records.result(records.record(entry.id)) for entry in entries], place)
+        results = [records.result(records.record(entry.id)) for entry in entries]
+    comparison = compare(results, place, pairs=_show_pairing(results, place))
     lanes = {lane.name: color_of(lane.name) for result in comparison.runs for lane in result.plan.lanes}
     looks = charts_comparison.looks(comparison, lanes)
     _show_actions(comparison, lanes)
@@ -68,7 +76,12 @@ def _entries(run_ids: Sequence[str]) -> list[HistoryEntry]:
     if unknown:
         names = ", ".join(f"`{escape(run_id[:40])}`" for run_id in unknown[:6])
         st.warning(
-            f"There is no load test {names} here: removed for good, or measured on another machine.",
+            _(
+                "Benchmark run {runs} not found. It was permanently deleted, or it was measured on "
+                "another machine "
+                "and has to be exported there and imported here.",
+                runs=names,
+            ),
             icon=":material/search_off:",
         )
     for entry in found.values():
@@ -88,27 +101,51 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
         f"| {history_entry.moment(entry.created_at)} | {cell_text(entry.host or '–')} |"
         for letter, entry in zip(LETTERS, entries, strict=False)
     ]
-    st.markdown("\n".join(["| | Run | Lanes | When | Machine |", "|:--|:--|:--|:--|:--|", *lines]))
+    st.markdown("\n".join([_table_head(), "|:--|:--|:--|:--|:--|", *lines]))
     with st.container(horizontal=True):
         chosen = st.segmented_control(
-            "Baseline",
+            _("Baseline"),
             ids,
             format_func=dict(zip(ids, LETTERS, strict=False)).__getitem__,
             key=_BASELINE,
             required=True,
             on_change=_take_baseline,
-            help="The run that the others are held against.",
+            help=_("The run the others are compared with."),
         )
         st.segmented_control(
-            "Save charts as",
+            _("Save charts as"),
             _IMAGES,
             default=_IMAGES[0],
             required=True,
             key=_IMAGE,
-            help="The camera above each chart saves it.",
+            help=_("The camera above each chart saves it."),
             persist_state="session",
         )
     return ids.index(chosen or ids[0])
+
+
+def _table_head() -> str:
+    return f"| | {_('Run')} | {_('Lanes')} | {_('When')} | {_('Machine')} |"
+
+
+def _show_pairing(results: Sequence[BenchResult], baseline: int) -> dict[str, str]:
+    """Lanes that are on one side only, and a choice of which of them to compare."""
+    own, others = unpaired(results, baseline)
+    if others:
+        st.caption(_("Only in the other runs: {lanes}", lanes=escape(", ".join(others))))
+    if own:
+        st.caption(_("Only in the baseline: {lanes}", lanes=escape(", ".join(own))))
+    if not (own and others):
+        return {}
+    pairs = {}
+    with st.popover(_("Compare lanes of different names"), icon=":material/link:"):
+        for name in others:
+            partner = st.selectbox(
+                _("Compare {lane} with", lane=escape(name)), own, index=None, key=f"history_pair_{name}"
+            )
+            if partner:
+                pairs[name] = partner
+    return pairs
 
 
 def _tools(name: str) -> dict[str, Any]:
@@ -143,13 +180,13 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
             on_click="ignore",
         )
         st.download_button(
-            "HTML report",
+            _("HTML report"),
             lambda: comparison_html(comparison, lane_colors),
             file_name=f"{name}.html",
             mime="text/html",
             icon=":material/download:",
             on_click="ignore",
-            help="One file with interactive charts; opens without a network.",
+            help=_("One file with interactive charts that opens without a network."),
         )
         history_entry.show_link(history_state.link_to(compare=ids, baseline=baseline))
 
@@ -158,7 +195,7 @@ def _show_warnings(comparison: Comparison) -> None:
     if not comparison.warnings:
         return
     details = history_comparison_rows.workload_differences(comparison)
-    lines = [*comparison.warnings, *(f"- {detail}" for detail in details)]
+    lines = [*(_(warning) for warning in comparison.warnings), *(f"- {detail}" for detail in details)]
     st.warning("\n\n".join(_line(line) for line in lines), icon=":material/balance:")
 
 
@@ -168,11 +205,8 @@ def _line(text: str) -> str:
 
 def _show_curves(comparison: Comparison, looks: Looks) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        who = "runs, dashes for their lanes" if charts_comparison.shares_lanes(comparison) else "lanes"
-        st.caption(
-            f"Colours stand for {who}; markers for runs. Open markers: lanes together.", width="content"
-        )
-        log = st.toggle("Logarithmic", key=_LOG, persist_state="session")
+        st.caption(_("Colour: lane. Dash and marker: run. Hollow: measured together."), width="content")
+        log = st.toggle(_("Logarithmic"), key=_LOG, persist_state="session")
     with st.grid(2, min_column_width=CHART_WIDTH_PX) as grid:
         for name, curve in CURVES.items():
             with grid.cell():
@@ -180,7 +214,7 @@ def _show_curves(comparison: Comparison, looks: Looks) -> None:
                     charts_comparison.load_chart(comparison, curve, looks, log=log),
                     key=f"history_curve_{name}",
                     config=_tools(name),
-                    alt=f"{curve.title} against the load, a line for each lane of each run",
+                    alt=_("{figure} against the load, a line per lane and run", figure=_(curve.title)),
                 )
 
 
@@ -188,54 +222,59 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
     figures = known_figures(comparison)
     if not figures:
         st.info(
-            "The runs have no lane and load in common, so there is nothing to subtract.",
+            _("These runs share no lane and load, so there is nothing to compare."),
             icon=":material/compare_arrows:",
         )
         return
     if st.session_state.get(_FIGURE) not in figures:
         st.session_state[_FIGURE] = figures[0]
     chosen = st.segmented_control(
-        "Change of", figures, format_func=FIGURE_NAMES.__getitem__, key=_FIGURE, required=True
+        _("Change of"), figures, format_func=lambda name: _(FIGURE_NAMES[name]), key=_FIGURE, required=True
     )
     figure = chosen or figures[0]
     st.plotly_chart(
         charts_comparison.change_chart(comparison, figure, looks),
         key="history_changes",
         config=_tools("changes"),
-        alt=f"Change of {FIGURE_NAMES[figure]} against the baseline; the figures stand below",
+        alt=_(
+            "Change of {figure} from the baseline; figures in the table below", figure=_(FIGURE_NAMES[figure])
+        ),
     )
     st.markdown(history_comparison_rows.figure_table(comparison, figure))
     st.caption(
-        "In brackets the 95 % interval of the change, for means and for speeds over repeats; grey where it "
-        "holds no change at all. Percentiles have none."
+        _(
+            "Brackets: 95% confidence interval of the change (means, and speeds over repeats). "
+            "Grey: the interval "
+            "includes zero, or there are too few requests for one. Percentiles have no interval."
+        )
     )
     with st.expander(
-        "All figures", icon=":material/table:", on_change="rerun", key="history_all_figures"
+        _("All figures"), icon=":material/table:", on_change="rerun", key="history_all_figures"
     ) as every:
         if every.open:
             for name in figures:
                 table = history_comparison_rows.figure_table(comparison, name)
-                st.markdown(f"**{FIGURE_NAMES[name]}**\n\n{table}")
+                st.markdown(f"**{_(FIGURE_NAMES[name])}**\n\n{table}")
 
 
 def _show_differences(comparison: Comparison) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.subheader("Settings and environment", anchor=False, width="content")
-        show_all = st.toggle("Show all", key=_ALL, persist_state="session")
+        st.subheader(_("Settings and environment"), anchor=False, width="content")
+        show_all = st.toggle(_("Show all"), key=_ALL, persist_state="session")
     settings, environment = (
         everything(comparison.runs) if show_all else (comparison.settings, comparison.environment)
     )
-    for name, rows in (("Settings", settings), ("Environment", environment)):
+    for name, rows in ((_("Settings"), settings), (_("Environment"), environment)):
         if not rows:
-            st.caption(f"{name}: no difference.")
+            st.caption(_("{section}: no difference.", section=name))
             continue
         st.dataframe(
             history_comparison_rows.difference_table(rows, len(comparison.runs)),
-            key=f"history_differences_{name}",
+            key=f"history_differences_{rows is settings}",
             hide_index=True,
             column_config={
                 "setting": st.column_config.TextColumn(name, pinned=True),
-                "differs": st.column_config.CheckboxColumn("Differs", width=70) if show_all else None,
+                "differs": st.column_config.CheckboxColumn(_("Differs"), width=70) if show_all else None,
             },
-            alt=f"{name} of the runs side by side",
+            alt=_("{section} of the runs side by side", section=name),
         )

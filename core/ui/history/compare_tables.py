@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from core import units
 from core.bench.results.comparison import (
     FIGURES,
+    MEANS,
     MORE_IS_BETTER,
     ComparedPoint,
     Comparison,
     Difference,
+    change_text,
     figure_text,
 )
 from core.bench.statistics import Interval
@@ -119,10 +120,7 @@ def _cell(figure: str, value: float | None, change: float | None, interval: Inte
     text = _unbroken(figure_text(figure, value))
     if change is None:
         return text
-    span = ""
-    if interval:
-        span = f" ({_unbroken(f'{units.percent(interval.low)} to {units.percent(interval.high)}')})"
-    return f"{text} :{_color(figure, change, interval)}[{_unbroken(units.percent(change))}{span}]"
+    return f"{text} :{_color(figure, change, interval)}[{_unbroken(change_text(change, interval))}]"
 
 
 def _unbroken(text: str) -> str:
@@ -130,8 +128,10 @@ def _unbroken(text: str) -> str:
 
 
 def _color(figure: str, change: float, interval: Interval | None) -> str:
-    """Grey where the interval holds "no difference"."""
-    if abs(change) < _SHOWN_AS_NONE or (interval is not None and interval.low <= 0 <= interval.high):
+    """Grey where the change is not shown to be one: its interval includes zero, or a mean has none."""
+    if abs(change) < _SHOWN_AS_NONE or (interval is None and figure in MEANS):
+        return "gray"
+    if interval is not None and interval.low <= 0 <= interval.high:
         return "gray"
     return "green" if (change > 0) == (figure in MORE_IS_BETTER) else "red"
 

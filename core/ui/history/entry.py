@@ -8,6 +8,7 @@ from core import units
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import Machine
+from core.i18n import _
 from core.ui.history import actions as history_actions
 from core.ui.history import session as history_state
 from core.ui.history.list_page import show_outcome, tag_control
@@ -30,12 +31,20 @@ def find(item_id: str, kind: RunKind) -> HistoryEntry | None:
     found = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
     show_outcome()
     if not found:
-        what = "load test" if kind is RunKind.BENCH else "turn"
-        st.warning(
-            f"There is no {what} `{escape(item_id[:40])}` here. It was removed for good, or measured on "
-            "another machine: then export it there and import it here.",
-            icon=":material/search_off:",
+        name = escape(item_id[:40])
+        text = (
+            _(
+                "Benchmark run `{name}` not found. It was permanently deleted, or it was measured on another "
+                "machine and has to be exported there and imported here.",
+                name=name,
+            )
+            if kind is RunKind.BENCH
+            else _(
+                "Turn `{name}` not found. It was permanently deleted, or it belongs to another machine.",
+                name=name,
+            )
         )
+        st.warning(text, icon=":material/search_off:")
         return None
     if found[0].deleted_at is not None:
         show_deleted(found[0])

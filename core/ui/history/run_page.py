@@ -1,13 +1,13 @@
-"""A load test's page: its results, its plan, and what it was measured with."""
+"""Draw a benchmark run's page: results, plan and environment."""
 
 import streamlit as st
 
-from core.bench.planning.wording import described
 from core.bench.results.comparison import Difference, everything
 from core.domain.bench import BenchRecord, RunState
 from core.domain.history import RunKind
 from core.errors import InputError
-from core.ui.benchmark.results import show_results
+from core.i18n import _
+from core.ui.benchmark.results import show_plan, show_results
 from core.ui.history import entry as history_entry
 from core.ui.shared import resources
 from core.ui.shared.components import escape
@@ -19,11 +19,11 @@ def show_run(run_id: str) -> None:
     entry = history_entry.find(run_id, RunKind.BENCH)
     if entry is None:
         return
-    with st.spinner("Reading the run", show_time=True):
+    with st.spinner(_("Reading the run"), show_time=True):
         record = resources.run_records().record(run_id)
     with st.container(horizontal=True):
         if record.run.state is RunState.RUNNING:
-            st.button("Refresh", icon=":material/refresh:", help="Shows what has come in since.")
+            st.button(_("Refresh"), icon=":material/refresh:", help=_("Load new results."))
         history_entry.show_entry_actions(entry)
     history_entry.show_annotation(entry)
     show_results(record, key=f"history_{run_id}")
@@ -37,10 +37,10 @@ def _show_facts(record: BenchRecord) -> None:
     except InputError:  # a plan of a later version; the results have said so
         return
     settings, environment = everything([result])
-    with st.expander("Plan", icon=":material/assignment:"):
-        st.markdown(escape(described(result.plan)))
+    with st.expander(_("Plan"), icon=":material/assignment:"):
+        show_plan(result.plan)
         st.table(_table(settings), border="horizontal", width="content")
-    with st.expander("Environment", icon=":material/developer_board:"):
+    with st.expander(_("Environment"), icon=":material/developer_board:"):
         st.table(_table(environment), border="horizontal", width="content")
 
 

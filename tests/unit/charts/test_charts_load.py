@@ -98,7 +98,7 @@ def test_the_report_stands_alone_and_escapes_what_people_wrote(record):
     assert body.count("Plotly.newPlot") >= 8
     assert "<script src" not in page
     assert "<link" not in page
-    assert "1 engine-busy" in body
+    assert "1 request failed with engine-busy" in body
 
 
 def test_a_run_without_an_answer_has_a_report_too():

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from core.cli import memory
@@ -38,7 +39,8 @@ def sweep(tmp_path, monkeypatch):
         monkeypatch.setattr(
             Jobs, "status", lambda self, job_id: JobStatus(spec, JobRecord(state=state, error=error))
         )
-        return CliRunner().invoke(memory.app, ["sweep", "tiny", *arguments], env={"COLUMNS": "200"})
+        monkeypatch.setattr(memory, "output", Console(highlight=False, width=200))
+        return CliRunner().invoke(memory.app, ["sweep", "tiny", *arguments])
 
     run.plans = plans
     return run
@@ -56,17 +58,17 @@ MEASURED = PointResult(
 def test_the_table_shows_the_errors(sweep):
     result = sweep(points=(MEASURED,))
     assert result.exit_code == 0
-    assert "+5.0 %" in result.output
+    assert "+5.0%" in result.output
     assert "20.00 GiB" in result.output
 
 
 def test_options_become_points(sweep):
     sweep("--ratio", "0.8", "--ratio", "0.05", "--kv-bits", "8", "--both", points=(MEASURED,))
     assert [point.label for point in sweep.plans[0].points] == [
-        "0.8 · KV 8 bit",
-        "0.05 · KV 8 bit",
-        "0.8 · KV 8 bit · AWQ",
-        "0.05 · KV 8 bit · AWQ",
+        "0.8 · KV 8-bit",
+        "0.05 · KV 8-bit",
+        "0.8 · KV 8-bit · AWQ",
+        "0.05 · KV 8-bit · AWQ",
     ]
 
 

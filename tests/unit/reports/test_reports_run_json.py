@@ -104,11 +104,15 @@ def test_runs_are_compared_point_by_point_against_a_baseline():
     assert comparison.settings == ()
 
 
-def test_lanes_of_other_names_stand_for_each_other_by_their_place():
+def test_lanes_of_other_names_are_compared_only_on_request():
     one = results(a_record(a_plan(A), [a_pass()], [a_request(0)]))
     other = results(a_record(a_plan(B), [a_pass(0, ("b",))], [a_request(0, "b")]))
-    (point,) = compare([one, other]).points
+    assert [point.lanes for point in compare([one, other]).points] == [("a", ""), ("", "b")]
+    (point,) = compare([one, other], pairs={"b": "a"}).points
     assert point.lanes == ("a", "b")
+    # Neither a lane that isn't there nor one that has a namesake can be paired.
+    assert len(compare([one, other], pairs={"b": "nobody", "x": "a"}).points) == 2
+    assert [p.lanes for p in compare([one, one], pairs={"a": "a"}).points] == [("a", "a")]
 
 
 def test_a_load_that_only_one_run_has_is_unknown_in_the_other():

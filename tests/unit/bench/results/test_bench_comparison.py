@@ -87,7 +87,7 @@ def test_every_figure_has_a_name():
 
 def test_a_comparison_is_a_document_with_its_version():
     found = comparison_json(compare([a_result(0.01), a_result(0.02)], 1))
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     assert found["baseline"] == found["runs"][1]
     assert encode(found)
 
@@ -98,18 +98,24 @@ def test_only_figures_that_can_be_compared_are_offered():
     assert "energy_j_per_token" not in figures
 
 
-def test_lanes_keep_their_colours_unless_runs_share_them():
-    apart = compare([a_result(0.01), a_result(0.02, lane=B)])
-    assert charts_comparison.looks(apart, COLORS)[1, "b"].color == COLORS["b"]
-    shared = charts_comparison.looks(compare([a_result(0.01), a_result(0.02)]), COLORS)
-    assert shared[0, "a"].color != shared[1, "a"].color
-    assert shared[0, "a"].color not in COLORS.values()
-
-
-def test_a_lane_has_the_same_dash_in_all_runs():
+def test_lanes_keep_their_colours_in_every_run():
     both = results(a_record(a_plan(B, A), [a_pass()], [a_request(0)]))
     found = charts_comparison.looks(compare([a_result(0.01), both]), COLORS)
-    assert found[0, "a"].dash == found[1, "a"].dash != found[1, "b"].dash
+    assert found[0, "a"].color == found[1, "a"].color == COLORS["a"]
+    assert found[1, "b"].color == COLORS["b"]
+
+
+def test_runs_differ_in_their_dash():
+    both = results(a_record(a_plan(B, A), [a_pass()], [a_request(0)]))
+    found = charts_comparison.looks(compare([a_result(0.01), both]), COLORS)
+    assert found[1, "a"].dash == found[1, "b"].dash != found[0, "a"].dash
+
+
+def test_lanes_of_one_name_behind_different_servers_are_warned_of():
+    moved = replace(A, endpoint=replace(A.endpoint, url="http://other:1/v1"))
+    warnings = compare([a_result(0.01), a_result(0.01, lane=moved)]).warnings
+    assert "a is not the same engine, model, or server in all runs." in warnings
+    assert not any("not the same engine" in line for line in compare([a_result(0.01)] * 2).warnings)
 
 
 def test_curves_name_run_and_lane():

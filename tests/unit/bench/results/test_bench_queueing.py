@@ -9,7 +9,8 @@ from rich.console import Console
 from core.bench.planning.plan import Load
 from core.bench.results.queueing import QueueTime
 from core.bench.results.result import results
-from core.cli.bench_tables import queueing_table
+from core.bench.results.tables import queueing_table
+from core.cli.bench_tables import result_table
 from core.codec import decode, encode
 from core.domain.bench import BenchPass, EngineQueue, LoadLevel
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
@@ -28,7 +29,7 @@ def point(passes, requests, plan=None):
 
 
 def unknown(found):
-    return found.queue_s is None and any("queue time is unknown" in note for note in found.notes)
+    return found.queue_s is None and any("queue time unknown" in note for note in found.notes)
 
 
 def test_the_mean_is_over_the_requests_of_all_passes():
@@ -91,7 +92,7 @@ def test_lmdeploys_wait_for_a_place_is_said_to_be_left_out(kind, concurrency, sa
     each = a_pass(level=LoadLevel(concurrency=concurrency), queues=(queue(1, 0.5),))
     plan = a_plan(lane, load=Load(concurrencies=(concurrency,)))
     notes = point([each], [a_request(0)], plan).notes
-    assert any("places for 2 requests" in note for note in notes) is said
+    assert any("at most 2 requests at once" in note for note in notes) is said
 
 
 @pytest.fixture
@@ -111,12 +112,12 @@ def test_both_halves_are_told_everywhere(record):
     document = json.loads(to_json(result, record, raw=False))
     assert document["points"][0]["queue_s"] == {"mean": 0.0125, "n": 1}
     assert document["points"][0]["delay_s"]["n"] == 1
-    table = printed(queueing_table(result))
+    table = printed(result_table(queueing_table(result)))
     assert "12.5 ms" in table
-    assert "in the engine: entry" in table
-    assert "before sending: schedule → send" in table
+    assert "In the engine: entry" in table
+    assert "Before sending: schedule → send" in table
     page = report_html(result, record)
-    assert "<td>12.5 ms</td><td>1</td></tr>" in page
+    assert '<td class="plain">12.5 ms</td><td class="plain">1</td></tr>' in page
     assert "<th>in the engine, mean</th>" in page
 
 

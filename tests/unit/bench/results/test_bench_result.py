@@ -204,8 +204,8 @@ def test_serial_transformers_is_said_at_concurrency_above_one():
     plan = a_plan(HF, load=Load(concurrencies=(1, 4)))
     passes = [a_pass(0, ("hf",)), a_pass(1, ("hf",), level=LoadLevel(concurrency=4))]
     one, four = results(a_record(plan, passes, [timed(0, "hf"), timed(1, "hf", pass_number=1)])).points
-    assert not any("serial" in note for note in one.notes)
-    assert any("serial" in note for note in four.notes)
+    assert not any("one request at a time" in note for note in one.notes)
+    assert any("one request at a time" in note for note in four.notes)
 
 
 def test_the_definition_switch_changes_the_figures_not_the_facts():

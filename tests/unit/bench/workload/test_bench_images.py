@@ -208,15 +208,12 @@ def test_64_streams_of_a_megabyte_are_fine():
 def test_a_plan_with_images_is_said_so():
     plan = a_plan(A, workload=with_images())
     assert plan.label == "closed load with images, a"
-    assert (
-        "made-up prompts of 32 tokens, one of 2 images with each request, and answers of exactly"
-        in described(plan)
-    )
+    assert ("Images", "one of 2 images with each request") in [(f.label, f.text) for f in described(plan)]
     assert "image" not in " ".join(advice(plan, gpu=True))
     repeated = a_plan(A, workload=with_images(vary=False))
     assert any("an image seen before" in line for line in advice(repeated, gpu=True))
     examples = a_plan(A, workload=with_images(CAT.image, prompts=PromptKind.EXAMPLES))
-    assert "the example prompts, an image with each request, and" in described(examples)
+    assert ("Images", "an image with each request") in [(f.label, f.text) for f in described(examples)]
 
 
 def test_a_plan_written_before_there_were_images_is_read():
@@ -236,11 +233,11 @@ def test_results_with_images_say_so_everywhere():
     result = results(record)
     (point,) = result.points
     assert (point.images_per_request, point.image_tokens) == (1, 30.0)
-    assert any("it is 30 of the prompt's tokens on average: TTFT includes" in note for note in point.notes)
+    assert any("on average 30 of the prompt's tokens: TTFT includes" in note for note in point.notes)
     assert conditions(result).endswith("with images")
     figure = latency_chart(result, "TTFT", COLORS)
     assert "with images" in figure.layout.title.subtitle.text
-    assert "noise of its own" in figure.data[-1].customdata[0]
+    assert "unique noise" in figure.data[-1].customdata[0]
     document = json.loads(to_json(result, record, raw=True))
     assert (document["points"][0]["images_per_request"], document["points"][0]["image_tokens"]) == (1, 30)
     assert [each["sha256"] for each in document["plan"]["workload"]["images"]] == [

@@ -71,11 +71,11 @@ def test_two_to_six_load_tests_can_be_compared(kinds, expected):
 
 def test_a_change_for_the_worse_is_red_and_an_unclear_one_grey():
     worse = history_comparison_rows.figure_table(compare([a_result(0.01), a_result(0.02)]), "tpot_s.mean")
-    assert ":red[+100.0% (" in worse
+    assert ":red[+100.0%\N{NO-BREAK SPACE}(" in worse
     better = history_comparison_rows.figure_table(compare([a_result(0.02), a_result(0.01)]), "tpot_s.mean")
-    assert ":green[-50.0% (" in better
+    assert ":green[-50.0%\N{NO-BREAK SPACE}(" in better
     unclear = history_comparison_rows.figure_table(compare([a_result(0.01), a_result(0.0101)]), "tpot_s.mean")
-    assert ":gray[+1.0% (" in unclear
+    assert ":gray[+1.0%\N{NO-BREAK SPACE}(" in unclear
 
 
 def test_more_speed_is_green():
