@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.ui.engines.status import show_overview
-from core.ui.shared import language, shell
+from core.ui.shared import account, language, shell
 
 shell.configure()
 language.settle()
@@ -12,4 +12,5 @@ page = shell.navigate()
 with st.sidebar:
     show_overview()
     language.show_switch()
+    account.show_account()
 page.run()

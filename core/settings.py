@@ -6,6 +6,7 @@
 | `LMDYNO_DATABASE_URL` | SQLAlchemy URL of the store | SQLite in the home folder |
 | `LMDYNO_LANES` | the lanes file | `lanes.toml` beside `streamlit_app.py` |
 | `STREAMLIT_SECRETS_FILES` | Streamlit's secrets: login, keys of endpoints | `.streamlit/secrets.toml` |
+| `LMDYNO_OPEN_TO_ALL` | role of everybody without a login: `viewer`, `operator` | none, but on loopback |
 | `LMDYNO_DEMO_GGUF` | the demo weights' GGUF file, if it is there already | – |
 """
 
@@ -32,6 +33,8 @@ class Settings:
     database_url: str = field(repr=False)
     secrets_file: Path = PROJECT_ROOT / ".streamlit" / "secrets.toml"
     demo_gguf: Path | None = None
+    open_to_all: str = ""
+    """The role of everybody where there is no login; "" is none but this machine's own visitors."""
     lanes_named: bool = False
     """Somebody named the lanes file, so it has to be there; without it the machine's own lanes will do."""
 
@@ -82,6 +85,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         database_url=environ.get("LMDYNO_DATABASE_URL") or f"sqlite:///{home / 'lmdyno.db'}",
         secrets_file=Path(secrets_file).expanduser(),
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
+        open_to_all=environ.get("LMDYNO_OPEN_TO_ALL", ""),
         lanes_named=bool(environ.get("LMDYNO_LANES")),
     )
 

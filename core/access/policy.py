@@ -14,9 +14,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import Any
 
-from core.access.identity import NOBODY, Identity, Role, Visibility
+from core.access.identity import LOCAL, NOBODY, Identity, Role, Visibility
 from core.errors import ConfigError
 from core.i18n import N_
 
@@ -103,6 +104,35 @@ class AccessPolicy:
             return False
         age = now - datetime.fromtimestamp(issued_at, UTC)
         return -_CLOCKS_APART <= age < self.session
+
+
+def without_login(address: str | None, open_to: str = "") -> Identity:
+    """Who everybody is where there is no login: the owner of the machine if only it can reach the dashboard.
+
+    Args:
+        address: what the server listens at; None is every address of the machine.
+        open_to: the role that somebody chose to give everybody; "" is none.
+
+    Raises ConfigError for a role that there isn't.
+    """
+    if open_to:
+        if open_to not in list(Role):
+            raise ConfigError(
+                N_("LMDYNO_OPEN_TO_ALL is {value}", value=open_to),
+                hint=N_("Allowed: viewer or operator, or leave it unset."),
+                code="access",
+            )
+        return Identity(id="visitor", name="visitor", role=Role(open_to))
+    return LOCAL if _is_loopback(address) else NOBODY
+
+
+def _is_loopback(address: str | None) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
 
 
 def login_of(claims: Mapping[str, Any]) -> str:

@@ -5,14 +5,15 @@ So every page begins with `require()`, and both doors lead through the same gate
 """
 
 import streamlit as st
-from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.navigation.page import Page
 
+from core.access import guard
 from core.errors import ConfigError
 from core.i18n import _
 from core.settings import PROJECT_ROOT
-from core.ui.shared import resources
+from core.ui.shared import account, resources
 from core.ui.shared.components import show_error
+from core.ui.shared.visitor import Standing, identity, visitor
 
 ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
@@ -80,17 +81,19 @@ def configure() -> None:
 
 def navigate() -> Page:
     """The page to run, once the visitor may see it; stops the run for everybody else."""
-    if not _may_enter():
-        st.navigation(pages(), position="hidden")
-        _show_login()
-        st.stop()
-    page = st.navigation(pages(), position="top")
+    guard.find_identity_with(identity)
     try:
+        who = visitor()
+        if who.standing is not Standing.ADMITTED:
+            account.show_door(who, st.navigation(pages(), position="hidden"))
+            st.stop()
+        page = st.navigation(all_pages := pages(), position="top")
         with st.spinner(_("Reading the lanes")):
             resources.lanes()
     except ConfigError as error:
         _show_config_error(error)
         st.stop()
+    account.follow_wanted(all_pages)
     st.session_state[_ENTERED] = True
     # Streamlit's own Stop ends the script run, not the answers: a page has to show only the one that does.
     st.html("<style>[data-testid='stStatusWidget'] { display: none }</style>")
@@ -105,27 +108,15 @@ def require() -> None:
         st.rerun()  # now the router runs; address and query stay
 
 
-def auth_configured() -> bool:
-    """Whether the secrets hold an `[auth]` table; without any secrets file the app is open."""
+def _may_enter() -> bool:
     try:
-        return "auth" in st.secrets
-    except StreamlitSecretNotFoundError:
+        return visitor().standing is Standing.ADMITTED
+    except ConfigError:
         return False
 
 
-def _may_enter() -> bool:
-    return not auth_configured() or bool(st.user.is_logged_in)
-
-
-def _show_login() -> None:
-    with st.container(horizontal_alignment="center"):
-        st.title("LMDyno", anchor=False, width="content")
-        st.markdown(_("Log in to use this dashboard."), width="content")
-        st.button(_("Log in"), type="primary", icon=":material/login:", on_click=st.login)
-
-
 def _show_config_error(error: ConfigError) -> None:
-    st.title(_("Can't read the lanes"), anchor=False)
+    st.title(_("Can't read the configuration"), anchor=False)
     show_error(error)
     st.markdown(_("Correct the file, then try again. For all settings, see `lanes.example.toml`."))
     st.button(_("Try again"), icon=":material/refresh:", type="primary")

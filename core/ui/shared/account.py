@@ -1,0 +1,103 @@
+"""Login, logout, and the pages for those who don't get in."""
+
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+import streamlit as st
+from streamlit.navigation.page import Page
+
+from core.access.guard import Action, authorise, current_identity
+from core.access.identity import Role
+from core.i18n import N_, _
+from core.ui.shared import resources
+from core.ui.shared.components import escape
+from core.ui.shared.visitor import Standing, Visitor
+
+_WANTED_COOKIE = "lmdyno_wanted"
+_WANTED_S = 600
+_FOLLOWED = "account_wanted_followed"
+_TO_FORGET = "account_wanted_to_forget"
+_ROLES = {Role.VIEWER: N_("Viewer"), Role.OPERATOR: N_("Operator")}
+
+
+def show_door(visitor: Visitor, page: Page) -> None:
+    """What a visitor sees who doesn't get in; where they wanted to is remembered over a login."""
+    with st.container(horizontal_alignment="center"):
+        st.title("LMDyno", anchor=False, width="content")
+        match visitor.standing:
+            case Standing.UNLISTED:
+                st.markdown(
+                    _("{address} has no access to this dashboard.", address=f"**{escape(visitor.address)}**"),
+                    width="content",
+                )
+                st.caption(
+                    _("Ask whoever runs it to list you, or log in with another account."), width="content"
+                )
+                st.button(_("Log out"), icon=":material/logout:", on_click=st.logout)
+            case Standing.CLOSED:
+                st.markdown(
+                    _("This dashboard can be reached from other machines, but it has no login."),
+                    width="content",
+                )
+                st.caption(
+                    _(
+                        "Whoever runs it has to add [auth] and [access] to the secrets, or to serve it to this "
+                        "machine only."
+                    ),
+                    width="content",
+                )
+            case Standing.EXPIRED:
+                st.markdown(_("Your login has ended. Log in again to go on."), width="content")
+                _login_button(page)
+            case _:
+                st.markdown(_("Log in to see this dashboard."), width="content")
+                _login_button(page)
+
+
+def show_account() -> None:
+    """Who is logged in, and the way out; nothing where there are no accounts."""
+    if st.session_state.pop(_TO_FORGET, False):
+        _tell_browser("", 0)
+    identity = current_identity()
+    if not identity.login or identity.role is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(
+            f":material/account_circle: {escape(identity.name)} · {_(_ROLES[identity.role])}", width="content"
+        )
+        st.button(
+            _("Log out"), icon=":material/logout:", type="tertiary", key="account_log_out", on_click=_log_out
+        )
+
+
+def follow_wanted(pages: list[Page]) -> None:
+    """Once a session: go to the page that somebody wanted to see when they were asked to log in."""
+    if st.session_state.get(_FOLLOWED):
+        return
+    st.session_state[_FOLLOWED] = True
+    wanted = st.context.cookies.get(_WANTED_COOKIE)
+    if not wanted:
+        return
+    st.session_state[_TO_FORGET] = True
+    path, _query, query = unquote(wanted).partition("?")
+    for page in pages:
+        if page.url_path == path:
+            st.switch_page(page, query_params=dict(parse_qsl(query)))
+
+
+def _login_button(page: Page) -> None:
+    query = urlencode([(name, value) for name in st.query_params for value in st.query_params.get_all(name)])
+    if page.url_path or query:
+        _tell_browser(quote(f"{page.url_path}?{query}", safe=""), _WANTED_S)
+    st.button(_("Log in"), type="primary", icon=":material/login:", on_click=st.login)
+
+
+def _tell_browser(wanted: str, seconds: int) -> None:
+    """Streamlit reads cookies but sets none; the value is percent-encoded, so it can't leave its quotes."""
+    cookie = f"{_WANTED_COOKIE}={wanted}; path=/; max-age={seconds}; samesite=lax"
+    st.html(f"<script>document.cookie = '{cookie}';</script>", unsafe_allow_javascript=True)
+
+
+def _log_out() -> None:
+    identity = authorise(Action.LOG_OUT, current_identity().login)
+    resources.audit().end_login(identity.login)
+    st.logout()

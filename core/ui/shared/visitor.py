@@ -1,0 +1,82 @@
+"""The visitor of a browser session: who they are by Streamlit's login and the secrets' `[access]` table."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from streamlit.errors import StreamlitSecretNotFoundError
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from core.access.identity import NOBODY, SYSTEM, Identity
+from core.access.policy import AccessPolicy, without_login
+from core.errors import ConfigError
+from core.i18n import N_
+from core.settings import load_settings
+from core.ui.shared import resources
+
+
+class Standing(StrEnum):
+    """How a visitor stands to this dashboard."""
+
+    ADMITTED = "admitted"
+    LOGGED_OUT = "logged-out"
+    EXPIRED = "expired"
+    """The login is too old, or somebody ended it in another tab."""
+    UNLISTED = "unlisted"
+    CLOSED = "closed"
+    """Reachable from other machines without a login: nobody gets in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    identity: Identity
+    standing: Standing
+    address: str = ""
+    """The e-mail address or name that a visitor without a role came with."""
+
+
+def identity() -> Identity:
+    """Who acts in this thread, for the guard; threads without a session are the dashboard's own."""
+    if get_script_run_ctx(suppress_warning=True) is None:
+        return SYSTEM
+    return visitor().identity
+
+
+def visitor() -> Visitor:
+    """The visitor of the running session as they stand now. Raises ConfigError for faulty secrets."""
+    if not auth_configured():
+        open_to = without_login(st.get_option("server.address"), load_settings().open_to_all)
+        return Visitor(open_to, Standing.ADMITTED if open_to.role else Standing.CLOSED)
+    claims: dict[str, Any] = st.user.to_dict()
+    if claims.get("is_logged_in") is not True:
+        return Visitor(NOBODY, Standing.LOGGED_OUT)
+    policy = AccessPolicy.read(_table("access"))
+    found = policy.identify(claims, datetime.now(UTC))
+    if not found.login or resources.audit().has_ended(found.login):
+        return Visitor(NOBODY, Standing.EXPIRED)
+    if found.role is None:
+        return Visitor(NOBODY, Standing.UNLISTED, str(claims.get("email") or found.name))
+    return Visitor(found, Standing.ADMITTED)
+
+
+def auth_configured() -> bool:
+    """Whether the secrets hold an `[auth]` table. Raises ConfigError for secrets that can't be read."""
+    return _table("auth") is not None
+
+
+def _table(name: str) -> object:
+    try:
+        return st.secrets.to_dict().get(name)
+    except StreamlitSecretNotFoundError:
+        # Streamlit says the same of a file that is not there and of one that is no TOML: an open dashboard
+        # must not come of a typing error.
+        if there := [path for path in st.get_option("secrets.files") if Path(path).is_file()]:
+            raise ConfigError(
+                N_("{file} can't be read", file=Path(there[0]).name),
+                hint=N_("It has to be valid TOML. Nobody gets in until it is."),
+                code="secrets",
+            ) from None
+        return None
