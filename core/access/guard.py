@@ -5,13 +5,16 @@ Who acts is found without being passed along: `acting_as` sets it for a block, e
 is the owner of this machine (command line, workers). Thread-safe.
 """
 
+import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 
 from core.access.identity import LOCAL, SYSTEM, Identity, Role, Visibility
 from core.errors import AccessDenied
@@ -64,6 +67,7 @@ class AuditEntry:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+_ACTING_FOR = "LMDYNO_ACTING_FOR"
 _acting: ContextVar[Identity | None] = ContextVar("acting", default=None)
 _find: Callable[[], Identity] | None = None
 _record: Callable[[AuditEntry], None] | None = None
@@ -95,7 +99,13 @@ def current_identity() -> Identity:
     """Who acts here and now."""
     if identity := _acting.get():
         return identity
-    return _find() if _find else LOCAL
+    return _find() if _find else _of_process()
+
+
+def for_workers(identity: Identity) -> dict[str, str]:
+    """Environment variables by which a worker's process acts for whoever started it."""
+    person = identity.person
+    return {_ACTING_FOR: json.dumps([person.id, person.name])} if person else {}
 
 
 def may(action: Action, *, owner: str | None = None) -> bool:
@@ -137,13 +147,24 @@ def may_see(owner: str | None, *, by_link: bool) -> bool:
     return by_link and identity.sees is Visibility.LINK
 
 
+@cache
+def _of_process() -> Identity:
+    """The owner of the machine; of a worker whoever started it, whose leave was asked for then."""
+    told = os.environ.get(_ACTING_FOR)
+    if not told:
+        return LOCAL
+    person_id, name = json.loads(told)
+    return Identity(id=person_id, name=name, role=Role.OPERATOR, login="worker")
+
+
 def _is_allowed(identity: Identity, action: Action, owner: str | None) -> bool:
     match identity.role:
         case Role.OPERATOR:
             return True
         case Role.VIEWER:
-            is_own = owner is not None and owner == identity.owner
-            return action in _OF_VIEWERS or (action in _OF_OWNERS and is_own)
+            if owner is None:  # an answer where nobody has an account is everybody's
+                return action in _OF_VIEWERS or (action is Action.STOP_ANSWER and not identity.login)
+            return action in _OF_VIEWERS or (action in _OF_OWNERS and owner == identity.owner)
     return False
 
 

@@ -23,6 +23,14 @@ class Visibility(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody with an account, as a record names them."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """Somebody who acts, and what they may do."""
 
@@ -41,6 +49,11 @@ class Identity:
     def owner(self) -> str | None:
         """What is stored as the owner of what they make; None where there are no accounts."""
         return self.id if self.login else None
+
+    @property
+    def person(self) -> Person | None:
+        """How a record names them; None where there are no accounts."""
+        return Person(id=self.id, name=self.name) if self.login else None
 
     @property
     def is_operator(self) -> bool:

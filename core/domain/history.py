@@ -56,6 +56,8 @@ class HistoryEntry:
     tag: str = ""
     deleted_at: datetime | None = None
     """When it was taken out of the lists; None for everything that was not."""
+    owner: str | None = None
+    """Whose it is (`core.access`); None where there are no accounts."""
     summary: Summary | None = None
     """None for a load test that goes on, or whose summary has not been kept yet."""
 

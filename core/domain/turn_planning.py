@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from core.access.guard import current_identity
 from core.domain.conversation import Exchange, messages_for
 from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Mode, RequestPlan, RequestRecord, TurnPlan, TurnRecord
-from core.errors import InputError
+from core.errors import AccessDenied, InputError
+from core.i18n import N_
 
 MAX_LANES = 6
 
@@ -34,7 +36,9 @@ def plan_turn(
     images: tuple[StoredImage, ...] = (),
     replaces: str | None = None,
 ) -> TurnPlan:
-    """The next turn of a conversation, or one in the place of `replaces`; raises InputError.
+    """The next turn of a conversation, or one in the place of `replaces`, asked by whoever acts.
+
+    Raises InputError, and AccessDenied for a conversation that somebody else began.
 
     Each lane is sent its own history: its answers in the turns before, with those turns' images.
     """
@@ -48,6 +52,12 @@ def plan_turn(
         raise InputError(
             f"{len(settings.lanes)} lanes are picked", hint=f"Pick 1 to {MAX_LANES} lanes in the sidebar."
         )
+    identity = current_identity()
+    if turns and turns[0].owner != identity.owner and not identity.is_operator:
+        raise AccessDenied(
+            N_("This conversation is somebody else's"),
+            hint=N_("You can read it. To ask something, begin a new conversation."),
+        )
     earlier = turns_before(turns, replaces)
     return TurnPlan(
         conversation_id=conversation_id,
@@ -57,6 +67,7 @@ def plan_turn(
         sampling=settings.sampling,
         images=images,
         replaces=replaces,
+        owner=identity.owner,
         requests=tuple(
             RequestPlan(
                 lane=lane,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from uuid import uuid4
 
+from core.access.identity import Person
 from core.domain.conversation import Message
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
@@ -92,6 +93,8 @@ class TurnPlan:
     """Shown with the prompt; earlier ones are in the requests' messages."""
     replaces: str | None = None
     """The turn that this one is asked instead of (regenerated or edited); its record stays."""
+    owner: str | None = None
+    """Who asked (`core.access`); None where there are no accounts."""
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=utc_now)
 
@@ -161,6 +164,8 @@ class RequestRecord:
     """What a reader of the numbers must know, such as a setting that the server does not take."""
     window: UsageWindow | None = None
     """None for remote servers, and for requests that did not come to their end."""
+    stopped_by: Person | None = None
+    """Who cancelled it; None where there are no accounts, and if the dashboard ended."""
 
     @property
     def image_count(self) -> int:
@@ -229,6 +234,8 @@ class TurnRecord:
     machine: Machine | None = None
     replaces: str | None = None
     images: tuple[StoredImage, ...] = ()
+    owner: str | None = None
+    """Who asked (`core.access`); None where there are no accounts."""
 
     @classmethod
     def of(
@@ -247,6 +254,7 @@ class TurnRecord:
             machine=machine,
             replaces=plan.replaces,
             images=plan.images,
+            owner=plan.owner,
         )
 
     @property

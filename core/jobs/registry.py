@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 
-from core.access.guard import Action, authorise
+from core.access.guard import Action, authorise, for_workers
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError, LMDynoError
 from core.i18n import N_
@@ -43,7 +43,8 @@ class Jobs:
 
         Raises AccessDenied, and LMDynoError (`job-not-started`) if it doesn't.
         """
-        authorise(Action.START_JOB, f"{spec.kind}: {spec.title}")
+        identity = authorise(Action.START_JOB, f"{spec.kind}: {spec.title}")
+        spec = replace(spec, env={**spec.env, **for_workers(identity)})
         folder = JobFolder(self._dir / spec.id)
         folder.create(spec)
         with folder.log_file.open("ab") as output:

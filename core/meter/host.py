@@ -134,7 +134,7 @@ class Meter:
                 self._feed(command)
             case Verb.CANCEL:
                 if turn := self._turns.get(command.turn_id):
-                    turn.cancel(command.request_id)
+                    turn.cancel(command.request_id, by=command.by)
                     if command.request_id is None:
                         await asyncio.wait((turn.task,), timeout=_STOP_S)
             case Verb.TURN:

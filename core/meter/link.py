@@ -14,9 +14,11 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.access.guard import Action, authorise, may_see
+from core.access.identity import Person
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.errors import EngineCrashed, EngineTimeout, InputError
@@ -76,8 +78,10 @@ class MeterLink:
     def start(self, plan: TurnPlan) -> None:
         """Hand over a turn, which then runs whoever follows it; the same plan twice is one turn.
 
-        Raises EngineCrashed (`meter-unavailable`) if the process can't be started.
+        It belongs to whoever acts. Raises AccessDenied, and EngineCrashed (`meter-unavailable`) if the
+        process can't be started.
         """
+        plan = replace(plan, owner=authorise(Action.CHAT).owner)
         for _attempt in range(2):
             process = self._running()
             self._plans.append(plan)
@@ -95,6 +99,7 @@ class MeterLink:
         update of a turn whose meter died has a record with the error `meter-died`; a turn that the meter
         does not know (never started here, or ended long ago) raises InputError (`unknown-turn`).
         """
+        self._refuse_unseen(turn_id)
         content, reasoning = [], []
         try:
             for update in self._updates(turn_id, request_id, tick_s):
@@ -111,13 +116,23 @@ class MeterLink:
     def cancel(self, turn_id: str, request_id: str | None = None) -> None:
         """End a turn, or one of its requests, with what arrived kept; does nothing if it is over.
 
+        Raises AccessDenied for a turn of somebody else's.
+
         Returns when a turn has ended, so that a page drawn afterwards shows it so, at the latest after 0.3 s.
         """
-        self._ask_if_alive(Verb.CANCEL, turn_id=turn_id, request_id=request_id)
+        turn = self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
+        if turn is None or turn.done:
+            return
+        identity = authorise(Action.STOP_ANSWER, turn_id, owner=turn.owner)
+        self._ask_if_alive(Verb.CANCEL, turn_id=turn_id, request_id=request_id, by=identity.person)
 
     def turn(self, turn_id: str) -> TurnRecord | None:
-        """The turn as the meter holds it now; None for one that it does not hold (any more)."""
-        return self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
+        """The turn as the meter holds it now; None for one that it does not hold (any more).
+
+        None too for one that whoever acts may not see.
+        """
+        turn = self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
+        return turn if turn and may_see(turn.owner, by_link=True) else None
 
     def store_problem(self) -> ErrorInfo | None:
         """Why turns can't be stored now; None while they can."""
@@ -185,13 +200,15 @@ class MeterLink:
         log.info("meter started pid=%s", popen.pid)
         return _Process(popen, folder, token)
 
-    def _ask_if_alive(self, verb: Verb, *, turn_id: str = "", request_id: str | None = None) -> Reply:
+    def _ask_if_alive(
+        self, verb: Verb, *, turn_id: str = "", request_id: str | None = None, by: Person | None = None
+    ) -> Reply:
         """The reply; an empty one if no process was ever needed, or if it died."""
         if self._process is None:
             return Reply()
         # A dead one is replaced here and not by the next turn, since the new one mends the store.
         with contextlib.suppress(_Lost):
-            return self._ask(self._running(), verb, turn_id=turn_id, request_id=request_id)
+            return self._ask(self._running(), verb, turn_id=turn_id, request_id=request_id, by=by)
         return Reply()
 
     def _ask(
@@ -202,9 +219,12 @@ class MeterLink:
         plan: TurnPlan | None = None,
         turn_id: str = "",
         request_id: str | None = None,
+        by: Person | None = None,
         timeout_s: float = _REPLY_S,
     ) -> Reply:
-        command = Command(token=process.token, verb=verb, plan=plan, turn_id=turn_id, request_id=request_id)
+        command = Command(
+            token=process.token, verb=verb, plan=plan, turn_id=turn_id, request_id=request_id, by=by
+        )
         with _connection(process, command) as connection:
             connection.settimeout(timeout_s)
             return _reply(next(_lines(connection)))
@@ -229,6 +249,14 @@ class MeterLink:
                 if update and update.record:
                     return
 
+    def _refuse_unseen(self, turn_id: str) -> None:
+        """A turn that whoever acts may not see is as one that never was."""
+        with self._starting:
+            plans = (*self._plans, *self._lost)
+        for plan in plans:
+            if plan.id == turn_id and not may_see(plan.owner, by_link=True):
+                raise _unknown_turn()
+
     def _lost_record(self, turn_id: str, request_id: str, content: str, reasoning: str) -> RequestRecord:
         """What is left of a request whose meter died; raises InputError if there never was one."""
         with self._starting:
@@ -237,9 +265,13 @@ class MeterLink:
             for request in plan.requests:
                 if (plan.id, request.id) == (turn_id, request_id):
                     return _died(plan, request, content, reasoning)
-        raise InputError(
-            "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
-        )
+        raise _unknown_turn()
+
+
+def _unknown_turn() -> InputError:
+    return InputError(
+        "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
+    )
 
 
 def _unavailable(reason: str) -> EngineCrashed:

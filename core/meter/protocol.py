@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from core.access.identity import Person
 from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
 from core.settings import Settings
 
@@ -53,6 +54,8 @@ class Command:
     plan: TurnPlan | None = None
     turn_id: str = ""
     request_id: str | None = None
+    by: Person | None = None
+    """Who cancels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
+from core.access.identity import Person
 from core.chat_api import dialects
 from core.chat_api.answer import Answer
 from core.domain.sampling import Sampling
@@ -47,6 +48,7 @@ class Request:
         self._error: ErrorInfo | None = None
         self._window: UsageWindow | None = None
         self._finish_reason: FinishReason | None = None
+        self._stopped_by: Person | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._told_at = 0.0
 
@@ -80,8 +82,10 @@ class Request:
                 self.plan.lane.name, self.endpoint, timing.sent_ns, timing.ended_ns
             )
 
-    def cancel(self) -> None:
+    def cancel(self, by: Person | None = None) -> None:
         """End the request, with what arrived kept: at once if it waits, else as soon as its step ends."""
+        if not self.done:
+            self._stopped_by = self._stopped_by or by
         if self.work and not self.work.done():
             self.work.cancel()
         else:
@@ -119,6 +123,7 @@ class Request:
             served_model=endpoint.model if endpoint else None,
             finish_reason=self._finish_reason,
             error=self._error,
+            stopped_by=self._stopped_by if self._finish_reason is FinishReason.CANCELLED else None,
         )
         if endpoint is None or answer is None:
             return facts

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from core.access.identity import Person
 from core.chat_api.client import Session, Timeouts, encoded, open_session, send, with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
@@ -67,11 +68,14 @@ class Turn:
         """The facts so far, in plan order."""
         return tuple(request.record() for request in self.requests)
 
-    def cancel(self, request_id: str | None = None) -> None:
-        """End one request, or all that still run; what arrived is kept. Returns at once."""
+    def cancel(self, request_id: str | None = None, *, by: Person | None = None) -> None:
+        """End one request, or all that still run; what arrived is kept. Returns at once.
+
+        `by` is who wants it, for the record.
+        """
         for request in self.requests:
             if request_id in (None, request.plan.id):
-                request.cancel()
+                request.cancel(by)
         if self._queueing and all(request.done for request in self._queued):
             self._queueing.cancel()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
+from core.access.guard import Action, authorise, current_identity
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
 from core.domain.history import RunKind
 from core.domain.specs import LaneSpec
@@ -23,6 +24,7 @@ from core.store.tables import (
     lanes,
     machines,
 )
+from core.store.visibility import by_link
 
 RUN_INTERRUPTED = ErrorInfo(
     code="interrupted",
@@ -35,7 +37,10 @@ _SILENT_S = 60.0
 
 
 class BenchRuns(Access):
-    """Load tests in SQLite or PostgreSQL; every method but `close` raises StoreError."""
+    """Load tests in SQLite or PostgreSQL; every method but `close` raises StoreError.
+
+    A run that whoever acts may not see (`core.access`) is as if it were not there.
+    """
 
     def save(
         self, run: BenchRun, passes: Sequence[BenchPass] = (), requests: Sequence[BenchRequest] = ()
@@ -58,11 +63,14 @@ class BenchRuns(Access):
             upsert(connection, bench_requests, [_request_values(run.id, each) for each in requests])
 
     def add(self, record: BenchRecord) -> None:
-        """Take in a whole run, such as an imported one; raises StoreError (`run-exists`) if it is here.
+        """Take in a whole run, such as an imported one; raises AccessDenied, and StoreError (`run-exists`).
 
         Its note and tag are not taken: they are the history's.
         """
-        if self.run(record.run.id) is not None:
+        authorise(Action.IMPORT, f"{RunKind.BENCH} {record.run.id}")
+        with self._reading() as connection:
+            is_here = connection.scalar(select(bench_runs.c.id).where(bench_runs.c.id == record.run.id))
+        if is_here:
             raise StoreError(
                 f"The benchmark {record.run.id} is here already",
                 hint=f"See it with `python -m core runs show {record.run.id}`.",
@@ -94,7 +102,7 @@ class BenchRuns(Access):
     def passes(self, run_id: str) -> tuple[BenchPass, ...]:
         """The passes so far, in their order."""
         with self._reading() as connection:
-            return _read_passes(connection, run_id)
+            return _read_passes(connection, run_id) if _is_visible(connection, run_id) else ()
 
     def requests(self, run_id: str, *, after: int = -1) -> tuple[BenchRequest, ...]:
         """The requests with a number above `after`, by number.
@@ -102,6 +110,8 @@ class BenchRuns(Access):
         They are saved as they end, so of a run that goes on, smaller numbers may still come.
         """
         with self._reading() as connection:
+            if not _is_visible(connection, run_id):
+                return ()
             return _read_requests(connection, run_id, after=after)
 
     def first_requests(self, lane: LaneSpec, *, limit: int = 20) -> tuple[BenchRequest, ...]:
@@ -140,6 +150,11 @@ class BenchRuns(Access):
             return connection.scalar(chosen) or 0
 
 
+def _is_visible(connection: Connection, run_id: str) -> bool:
+    shown = select(bench_runs.c.id).where(bench_runs.c.id == run_id, by_link(bench_runs.c.owner))
+    return connection.scalar(shown) is not None
+
+
 def _run_values(run: BenchRun, now: datetime) -> dict[str, Any]:
     return {
         "id": run.id,
@@ -153,6 +168,7 @@ def _run_values(run: BenchRun, now: datetime) -> dict[str, Any]:
         "imported": run.imported,
         "error": run.error,
         "plan": run.plan,
+        "owner": current_identity().owner,
     }
 
 
@@ -187,7 +203,7 @@ def _read_run(connection: Connection, run_id: str) -> BenchRun | None:
             annotations,
             (annotations.c.kind == RunKind.BENCH) & (annotations.c.item_id == bench_runs.c.id),
         )
-        .where(bench_runs.c.id == run_id)
+        .where(bench_runs.c.id == run_id, by_link(bench_runs.c.owner))
     ).first()
     if row is None:
         return None

@@ -1,11 +1,12 @@
 """The history: all turns and load tests in one list, with notes, tags, and deleting that can be undone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, func, select, union_all
 
+from core.access.guard import Action, authorise
 from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind, Summary
 from core.domain.turns import utc_now
 from core.store import history_entries, purging
@@ -13,10 +14,14 @@ from core.store.access import Access, insert_new, upsert
 from core.store.history_entries import SUMMARY_VERSION, TABLES
 from core.store.purging import Purged
 from core.store.tables import annotations, bench_summaries, lanes, machines
+from core.store.visibility import by_link, listed
 
 
 class History(Access):
-    """Thread-safe; every method but `close` raises StoreError."""
+    """Thread-safe; every method but `close` raises StoreError, and those that write AccessDenied.
+
+    What whoever acts may not see (`core.access`) is as if it were not there.
+    """
 
     def entries(
         self, wanted: HistoryFilter | None = None, *, limit: int = 100, offset: int = 0
@@ -36,13 +41,18 @@ class History(Access):
             return history_entries.entries(connection, rows)
 
     def find(self, ids: Iterable[str]) -> tuple[HistoryEntry, ...]:
-        """The entries with these ids, deleted ones too, in the order asked for; unknown ids are left out."""
+        """The entries with these ids, deleted ones too, in the order asked for.
+
+        Left out are unknown ids, and what whoever acts may not see even by its address.
+        """
         wanted = list(dict.fromkeys(ids))
         with self._reading() as connection:
             rows = [
                 row
                 for kind, table in TABLES.items()
-                for row in connection.execute(history_entries.part(kind, [table.c.id.in_(wanted)]))
+                for row in connection.execute(
+                    history_entries.part(kind, [table.c.id.in_(wanted), by_link(table.c.owner)])
+                )
             ]
             found = {entry.id: entry for entry in history_entries.entries(connection, rows)}
         return tuple(found[item_id] for item_id in wanted if item_id in found)
@@ -70,21 +80,24 @@ class History(Access):
                 lanes=_used(connection, lanes.c.name),
                 models=_used(connection, lanes.c.model),
                 hosts=_used(connection, machines.c.host),
-                tags=_used(connection, annotations.c.tag),
+                tags=_used_tags(connection),
             )
 
     def tags(self) -> tuple[str, ...]:
         """All tags in use, in the order of the alphabet."""
         with self._reading() as connection:
-            return _used(connection, annotations.c.tag)
+            return _used_tags(connection)
 
     def annotate(self, kind: RunKind, item_id: str, *, note: str, tag: str) -> None:
         """Write a note and a tag to a turn or a load test, over those it has."""
+        self._authorise(Action.ANNOTATE, kind, [item_id])
         with self._writing() as connection:
             self._set(connection, kind, item_id, {"note": note, "tag": tag})
 
     def set_tag(self, kind: RunKind, item_ids: Iterable[str], tag: str) -> None:
         """Write a tag over those that the entries have; "" takes it away."""
+        item_ids = list(item_ids)
+        self._authorise(Action.ANNOTATE, kind, item_ids)
         with self._writing() as connection:
             for item_id in item_ids:
                 self._set(connection, kind, item_id, {"tag": tag})
@@ -103,20 +116,34 @@ class History(Access):
     def delete(self, kind: RunKind, item_ids: Iterable[str]) -> None:
         """Take entries out of all lists; they can be restored until they are purged."""
         now = utc_now()
+        item_ids = list(item_ids)
+        self._authorise(Action.DELETE, kind, item_ids)
         with self._writing() as connection:
             for item_id in item_ids:
                 self._set(connection, kind, item_id, {"deleted_at": now})
 
     def restore(self, kind: RunKind, item_ids: Iterable[str]) -> None:
         """Undo `delete`."""
+        item_ids = list(item_ids)
+        self._authorise(Action.RESTORE, kind, item_ids)
         with self._writing() as connection:
             for item_id in item_ids:
                 self._set(connection, kind, item_id, {"deleted_at": None})
 
     def purge(self, deleted_before: datetime) -> Purged:
         """Remove for good what was deleted before that moment; the files of images are the caller's."""
+        authorise(Action.PURGE, f"deleted before {deleted_before:%Y-%m-%d %H:%M}")
         with self._writing() as connection:
             return purging.purge(connection, deleted_before)
+
+    def _authorise(self, action: Action, kind: RunKind, item_ids: Sequence[str]) -> None:
+        """Before a transaction begins: the audit log is written in one of its own."""
+        table = TABLES[kind]
+        with self._reading() as connection:
+            rows = connection.execute(select(table.c.id, table.c.owner).where(table.c.id.in_(item_ids)))
+            owners = {row.id: row.owner for row in rows}
+        for item_id in item_ids:
+            authorise(action, f"{kind} {item_id}", owner=owners.get(item_id))
 
     def _set(self, connection: Connection, kind: RunKind, item_id: str, values: dict[str, Any]) -> None:
         insert_new(
@@ -133,6 +160,21 @@ class History(Access):
 
 def _kinds(wanted: HistoryFilter) -> list[RunKind]:
     return [wanted.kind] if wanted.kind else list(RunKind)
+
+
+def _used_tags(connection: Connection) -> tuple[str, ...]:
+    """Of the entries that whoever acts sees in lists."""
+    found = {
+        tag
+        for kind, table in TABLES.items()
+        for tag in connection.scalars(
+            select(annotations.c.tag)
+            .join(table, (annotations.c.kind == kind) & (annotations.c.item_id == table.c.id))
+            .where(listed(table.c.owner))
+            .distinct()
+        )
+    }
+    return tuple(sorted(tag for tag in found if tag))
 
 
 def _used(connection: Connection, column: ColumnElement[Any]) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from core.store.tables import (
     requests,
     turns,
 )
+from core.store.visibility import listed
 
 SUMMARY_VERSION = 1
 """Of the formulas behind a load test's summary; summaries of another version are made anew."""
@@ -66,6 +67,7 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
             annotations.c.note,
             annotations.c.tag,
             annotations.c.deleted_at,
+            table.c.owner,
             # A turn has no state of its own, and nothing asks when it was updated.
             (type_coerce(table.c.state, Text) if is_run else literal("")).label("state"),
             (table.c.updated_at if is_run else turns.c.created_at).label("updated_at"),
@@ -80,10 +82,13 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
 
 
 def conditions(kind: RunKind, wanted: HistoryFilter) -> list[ColumnElement[bool]]:
-    """What `wanted` asks of the rows of a kind."""
+    """What `wanted` asks of the rows of a kind, and which of them whoever acts may see in lists."""
     table = TABLES[kind]
     is_deleted = annotations.c.deleted_at.is_not(None)
-    found: list[ColumnElement[bool]] = [is_deleted if wanted.deleted else ~is_deleted]
+    found: list[ColumnElement[bool]] = [
+        listed(table.c.owner),
+        is_deleted if wanted.deleted else ~is_deleted,
+    ]
     if wanted.since is not None:
         found.append(table.c.created_at >= wanted.since)
     if wanted.until is not None:
@@ -174,6 +179,7 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
             note=row.note or "",
             tag=row.tag or "",
             deleted_at=row.deleted_at,
+            owner=row.owner,
             summary=summaries.get(row.id),
         )
         for row in rows

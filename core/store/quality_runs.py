@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from core.access.guard import Action, authorise, current_identity
 from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
@@ -24,6 +25,7 @@ from core.store.tables import (
     quality_lanes,
     quality_runs,
 )
+from core.store.visibility import by_link, listed
 
 QUALITY_INTERRUPTED = ErrorInfo(
     code="interrupted",
@@ -33,7 +35,10 @@ QUALITY_INTERRUPTED = ErrorInfo(
 
 
 class QualityRuns(Access):
-    """Quality runs in SQLite or PostgreSQL; every method but `close` raises StoreError."""
+    """Quality runs in SQLite or PostgreSQL; every method but `close` raises StoreError.
+
+    A run that whoever acts may not see (`core.access`) is as if it were not there.
+    """
 
     def save(self, run: QualityRun, answers: Sequence[QualityAnswer] = ()) -> None:
         """Record how a run stands, and answers of it: new ones, or changed ones anew.
@@ -49,8 +54,11 @@ class QualityRuns(Access):
             upsert(connection, quality_answers, [_answer_values(run.id, answer) for answer in answers])
 
     def add(self, record: QualityRecord) -> None:
-        """Take in a whole run, such as an imported one; raises StoreError (`run-exists`) if it is here."""
-        if self.run(record.run.id) is not None:
+        """Take in a whole run, such as an imported one; raises AccessDenied and StoreError (`run-exists`)."""
+        authorise(Action.IMPORT, f"{RunKind.QUALITY} {record.run.id}")
+        with self._reading() as connection:
+            is_here = connection.scalar(select(quality_runs.c.id).where(quality_runs.c.id == record.run.id))
+        if is_here:
             raise StoreError(
                 N_("The comparison {run} is here already", run=record.run.id),
                 hint=N_("Show it with `lmdyno runs show {run}`.", run=record.run.id),
@@ -94,7 +102,7 @@ class QualityRuns(Access):
                     annotations,
                     (annotations.c.kind == RunKind.QUALITY) & (annotations.c.item_id == quality_runs.c.id),
                 )
-                .where(annotations.c.deleted_at.is_(None))
+                .where(annotations.c.deleted_at.is_(None), listed(quality_runs.c.owner))
                 .order_by(quality_runs.c.created_at.desc())
                 .limit(limit)
             ).all()
@@ -115,6 +123,7 @@ def _run_values(run: QualityRun, now: datetime) -> dict[str, Any]:
         "imported": run.imported,
         "error": run.error,
         "plan": run.plan,
+        "owner": current_identity().owner,
     }
 
 
@@ -149,7 +158,7 @@ def _read_run(connection: Connection, run_id: str) -> QualityRun | None:
             annotations,
             (annotations.c.kind == RunKind.QUALITY) & (annotations.c.item_id == quality_runs.c.id),
         )
-        .where(quality_runs.c.id == run_id)
+        .where(quality_runs.c.id == run_id, by_link(quality_runs.c.owner))
     ).first()
     if row is None:
         return None

@@ -7,8 +7,11 @@ from collections import defaultdict
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
 
+from core.access.guard import may_see
 from core.domain.history import RunKind
 from core.domain.turns import RequestRecord, TurnRecord
+from core.errors import AccessDenied
+from core.i18n import N_
 from core.store.records import (
     ConversationSummary,
     StoredMessage,
@@ -18,6 +21,7 @@ from core.store.records import (
     to_turn,
 )
 from core.store.tables import annotations, lanes, machines, messages, requests, turns
+from core.store.visibility import by_link, listed
 
 _TITLE_CHARS = 120
 _later = turns.alias("later")
@@ -35,27 +39,36 @@ _SHOWN: ColumnElement[bool] = ~_is_replaced & ~_is_deleted
 
 
 def read_turn(connection: Connection, turn_id: str) -> TurnRecord | None:
-    return next(iter(_read_turns(connection, turns.c.id == turn_id)), None)
+    """The turn, if whoever acts may see it."""
+    return next(iter(_read_turns(connection, (turns.c.id == turn_id) & by_link(turns.c.owner))), None)
 
 
 def read_conversation(connection: Connection, conversation_id: str) -> tuple[TurnRecord, ...]:
-    """Its turns, oldest first, without those that a later one replaces and deleted ones."""
-    return _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
+    """Its turns, oldest first, without those that a later one replaces and deleted ones.
+
+    Raises AccessDenied if whoever acts may not see them.
+    """
+    found = _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
+    if not all(may_see(turn.owner, by_link=True) for turn in found):
+        raise AccessDenied(
+            N_("This conversation is private"), hint=N_("Only who began it and operators can open it.")
+        )
+    return found
 
 
 def read_conversations(
     connection: Connection, limit: int, with_images: bool | None = None
 ) -> tuple[ConversationSummary, ...]:
     updated_at = func.max(turns.c.created_at).label("updated_at")
-    listed = (
+    chosen = (
         select(turns.c.conversation_id, updated_at, func.count().label("turns"))
-        .where(_SHOWN)
+        .where(_SHOWN, listed(turns.c.owner))
         .group_by(turns.c.conversation_id)
     )
     if with_images is not None:
-        listed = listed.having((func.count(turns.c.images) > 0) == with_images)
+        chosen = chosen.having((func.count(turns.c.images) > 0) == with_images)
     newest = connection.execute(
-        listed.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
+        chosen.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
     ).all()
     ids = [row.conversation_id for row in newest]
     titles = _titles(connection, ids)

@@ -42,6 +42,7 @@ def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:
         "prompt": plan.prompt,
         "system_prompt": plan.system_prompt,
         "images": plan.images or None,
+        "owner": plan.owner,
     }
 
 
@@ -83,6 +84,7 @@ def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
         "error": record.error,
         "notes": record.notes,
         "usage_window": record.window,
+        "stopped_by": record.stopped_by,
         "timing": record.timing,
         "reasoning": record.reasoning,
         "text": record.text,
@@ -173,6 +175,7 @@ def to_request(row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...]) -> 
         error=row.error,
         notes=row.notes,
         window=row.usage_window,
+        stopped_by=row.stopped_by,
     )
 
 
@@ -189,6 +192,7 @@ def to_turn(row: Row[Any], requests: Iterable[RequestRecord], machine: Machine |
         machine=machine,
         replaces=row.replaces,
         images=row.images or (),
+        owner=row.owner,
     )
 
 

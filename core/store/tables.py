@@ -22,6 +22,8 @@ from sqlalchemy import (
     text,
 )
 
+from core.access.guard import Action
+from core.access.identity import Person
 from core.domain.bench import BenchPass, LaneFacts, RunState
 from core.domain.conversation import Role
 from core.domain.history import RunKind, Summary
@@ -87,8 +89,11 @@ turns = Table(
     Column("prompt", FreeText, nullable=False),
     Column("system_prompt", FreeText, nullable=False),
     Column("images", _IMAGES),
+    # Who made it (`core.access`); NULL where there are no accounts.
+    Column("owner", Text),
     Index(None, "conversation_id", "created_at"),
     Index(None, "created_at"),
+    Index(None, "owner", "created_at"),
 )
 
 requests = Table(
@@ -111,6 +116,7 @@ requests = Table(
     Column("error", Document(ErrorInfo)),
     Column("notes", Document(tuple[str, ...]), nullable=False),
     Column("usage_window", Document(UsageWindow)),
+    Column("stopped_by", Document(Person)),
     # The long columns last: SQLite reads a row from its start and leaves out what it isn't asked for.
     Column("timing", Timestamps),
     Column("reasoning", FreeText, nullable=False),
@@ -141,6 +147,8 @@ bench_runs = Table(
     Column("imported", Boolean, nullable=False),
     Column("error", Document(ErrorInfo)),
     Column("plan", FreeText, nullable=False),
+    Column("owner", Text),
+    Index(None, "owner", "created_at"),
 )
 
 bench_lanes = Table(
@@ -200,6 +208,7 @@ quality_runs = Table(
     Column("imported", Boolean, nullable=False),
     Column("error", Document(ErrorInfo)),
     Column("plan", FreeText, nullable=False),
+    Column("owner", Text),
 )
 
 quality_lanes = Table(
@@ -225,6 +234,18 @@ quality_answers = Table(
     Column("token_ids", Document(tuple[int, ...])),
     Column("timing", Timestamps),
     Column("text", FreeText, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcDateTime, nullable=False, index=True),
+    Column("who", FreeText, nullable=False),
+    Column("name", FreeText, nullable=False),
+    Column("action", Choice(Action), nullable=False),
+    Column("target", FreeText, nullable=False),
+    Column("allowed", Boolean, nullable=False),
 )
 
 annotations = Table(

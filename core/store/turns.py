@@ -33,7 +33,8 @@ INTERRUPTED = ErrorInfo(
 class Store(Access):
     """Turns and requests in SQLite or PostgreSQL.
 
-    Every method but the constructor and `close` raises StoreError, and opens the store first if that has not
+    What whoever acts may not see (`core.access`) is as if it were not there. Every method but the constructor
+    and `close` raises StoreError, and opens the store first if that has not
     happened yet.
     """
 
@@ -60,7 +61,10 @@ class Store(Access):
             return queries.read_turn(connection, turn_id)
 
     def conversation(self, conversation_id: str) -> tuple[TurnRecord, ...]:
-        """Its turns, oldest first, without those that a later one replaces."""
+        """Its turns, oldest first, without those that a later one replaces.
+
+        Raises AccessDenied for a conversation that whoever acts may not see.
+        """
         with self._reading() as connection:
             return queries.read_conversation(connection, conversation_id)
 

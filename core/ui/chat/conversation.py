@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from time import monotonic, sleep
 
 from core.domain.turn_planning import merge_turns
-from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord
-from core.errors import StoreError
+from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, new_id
+from core.errors import AccessDenied, StoreError
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
 from core.ui.chat.conversation_page import ConversationPage
@@ -38,6 +38,10 @@ def load(chat: ChatState) -> Conversation:
     try:
         stored = resources.store().conversation(chat.conversation_id)
     except StoreError as error:
+        stored, problem = (), ErrorInfo.of(error)
+    except AccessDenied as error:
+        # Nothing may be added to it either: what is asked here begins a conversation of its own.
+        chat.conversation_id = new_id()
         stored, problem = (), ErrorInfo.of(error)
     known = {turn.id: turn for turn in (*chat.turns.values(), *stored)}
     unfinished = [turn.id for turn in known.values() if not turn.done]

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core import units
+from core.access.guard import current_identity
+from core.access.identity import Person
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
+from core.i18n import _
 from core.ui.shared.components import copy_control, escape
 from core.ui.shared.image_text import counted, given
 
@@ -103,12 +106,19 @@ def summary(record: RequestRecord, standing: Standing) -> str:
         tokens_in += f" ({units.count(record.cached_tokens)} cached)"
     parts = [tokens_in, f"{units.count(record.output_tokens)} out"]
     if record.finish_reason:
-        parts.append(FINISH_NAMES[record.finish_reason])
+        parts.append(_stopped(record.stopped_by) or FINISH_NAMES[record.finish_reason])
     if standing.speed_ratio is not None and standing.baseline:
         parts.append(
             f"**{units.ratio(standing.speed_ratio)}** the decode speed of {escape(standing.baseline)}"
         )
     return " · ".join(parts)
+
+
+def _stopped(by: Person | None) -> str | None:
+    """Who stopped an answer, if that was somebody else."""
+    if by is None or by.id == current_identity().id:
+        return None
+    return _("stopped by {name}", name=escape(by.name))
 
 
 def _ttft_label(images: int) -> str:

@@ -40,8 +40,8 @@ def show_door(visitor: Visitor, page: Page) -> None:
                 )
                 st.caption(
                     _(
-                        "Whoever runs it has to add [auth] and [access] to the secrets, or to serve it to this "
-                        "machine only."
+                        "Whoever runs it has to add [auth] and [access] to the secrets, or to serve it to "
+                        "this machine only."
                     ),
                     width="content",
                 )
@@ -61,9 +61,8 @@ def show_account() -> None:
     if not identity.login or identity.role is None:
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(
-            f":material/account_circle: {escape(identity.name)} · {_(_ROLES[identity.role])}", width="content"
-        )
+        role = _(_ROLES[identity.role])
+        st.caption(f":material/account_circle: {escape(identity.name)} · {role}", width="content")
         st.button(
             _("Log out"), icon=":material/logout:", type="tertiary", key="account_log_out", on_click=_log_out
         )

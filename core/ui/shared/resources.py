@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core import logs
-from core.access.guard import acting_as
+from core.access.guard import acting_as, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
 from core.config import LaneRegistry, load_lanes
@@ -25,6 +25,7 @@ from core.meter.link import MeterLink
 from core.meter.turn_index import TurnIndex
 from core.models.vision.model import is_vision
 from core.settings import Settings, load_settings
+from core.store.audit import AuditLog
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
 from core.store.quality_runs import QualityRuns
@@ -52,6 +53,7 @@ class Resources:
     bench_runs: BenchRuns
     quality_runs: QualityRuns
     history: History
+    audit: AuditLog
     run_records: RunRecords
     started: TurnIndex
     watch: EngineWatch
@@ -68,6 +70,7 @@ class Resources:
         self.sampler.close()
         self.manager.close()
         for access in (self.store, self.bench_runs, self.quality_runs, self.history):
+        for access in (self.store, self.bench_runs, self.history, self.audit):
             access.close()
 
 
@@ -93,11 +96,13 @@ def resources() -> Resources:
         bench_runs=bench_runs,
         quality_runs=QualityRuns(settings.database_url),
         history=History(settings.database_url),
+        audit=AuditLog(settings.database_url),
         run_records=RunRecords(bench_runs),
         started=TurnIndex(),
         watch=watch,
         sampler=Sampler(nvml, watch),
     )
+    record_with(made.audit.record)
     made.sampler.start()
     made.meter.prepare()
     # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
@@ -151,6 +156,8 @@ def bench_runs() -> BenchRuns:
 
 def quality_runs() -> QualityRuns:
     return resources().quality_runs
+def audit() -> AuditLog:
+    return resources().audit
 
 
 def history() -> History:

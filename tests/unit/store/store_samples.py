@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 
+from core.access.identity import Person
 from core.domain.conversation import Message, Role
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
@@ -116,6 +117,7 @@ def a_full_record(plan: TurnPlan, position: int = 0) -> RequestRecord:
             mean_cpu_ratio=0.9,
             others=("awq",),
         ),
+        stopped_by=Person(id="ada@example.com", name="Ada"),
     )
 
 
@@ -136,6 +138,7 @@ def full_plan() -> TurnPlan:
         system_prompt="Be short.",
         images=(IMAGE, IMAGE),
         replaces="an-earlier-turn",
+        owner="bob@example.com",
         created_at=datetime(2026, 3, 1, 12, 30, 0, 5, tzinfo=UTC),
     )
 

@@ -1,15 +1,16 @@
-"""Whose turns and load tests are, who stopped an answer, and the audit log."""
+"""Whose turns and runs are, who stopped an answer, and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0010"
+down_revision = "0009"
 
 
 def upgrade() -> None:
     op.add_column("turns", sa.Column("owner", sa.Text))
     op.add_column("bench_runs", sa.Column("owner", sa.Text))
+    op.add_column("quality_runs", sa.Column("owner", sa.Text))
     op.add_column("requests", sa.Column("stopped_by", sa.Text))
     op.create_index("ix_turns_owner_created_at", "turns", ["owner", "created_at"])
     op.create_index("ix_bench_runs_owner_created_at", "bench_runs", ["owner", "created_at"])
