@@ -4,6 +4,7 @@ from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 
+from core.access.guard import Action, authorise
 from core.config import LaneRegistry
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
@@ -117,6 +118,7 @@ class FakeMeter:
         self._turns: dict[str, TurnRecord] = {}
 
     def start(self, plan):
+        authorise(Action.CHAT)
         self.plans.append(plan)
         self._turns[plan.id] = planned_record(plan)
 

@@ -73,7 +73,7 @@ def follow_wanted(pages: list[Page]) -> None:
     if st.session_state.get(_FOLLOWED):
         return
     st.session_state[_FOLLOWED] = True
-    wanted = st.context.cookies.get(_WANTED_COOKIE)
+    wanted = st.context.cookies.to_dict().get(_WANTED_COOKIE)
     if not wanted:
         return
     st.session_state[_TO_FORGET] = True
@@ -97,6 +97,8 @@ def _tell_browser(wanted: str, seconds: int) -> None:
 
 
 def _log_out() -> None:
-    identity = authorise(Action.LOG_OUT, current_identity().login)
-    resources.audit().end_login(identity.login)
+    login = current_identity().login
+    if login:  # it may have ended in another tab
+        authorise(Action.LOG_OUT, login)
+        resources.audit().end_login(login)
     st.logout()
