@@ -57,7 +57,7 @@ def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, path
 def test_a_mistake_in_the_lanes_file_is_one_clear_page(fresh, page):
     with fresh('[lanes.x]\nengine = "warp"\n') as dashboard:
         page.goto(dashboard.url)
-        expect(page.get_by_text("The configuration can't be read")).to_be_visible()
+        expect(page.get_by_text("Can't read the configuration")).to_be_visible()
         expect(page.get_by_test_id("stAlert")).to_contain_text("engine")
         expect(page.get_by_test_id("stException")).to_have_count(0)
 

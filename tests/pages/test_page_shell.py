@@ -174,9 +174,8 @@ def test_a_page_that_is_run_without_the_router_gets_the_frame(new_app):
 
 
 def test_the_wanted_page_survives_the_login(open_as, monkeypatch):
-    cookies = SimpleNamespace(
-        to_dict=lambda: {"lmdyno_wanted": "%3Fconversation%3Dabc"}, get=lambda name: None
-    )
+    kept = {"lmdyno_wanted": "%3Fconversation%3Dabc"}
+    cookies = SimpleNamespace(to_dict=lambda: kept, get=kept.get)
     app = open_as()
     monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", cookies)
     app.user.update(

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 
 import streamlit as st
 
+from core.access.guard import acting_as
+from core.access.identity import SYSTEM
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo, utc_now
-from core.errors import LMDynoError, StoreError
+from core.errors import AccessDenied, LMDynoError, StoreError
 from core.image_quiz.job import images_of_jobs
 from core.reports.run_json import from_json
 from core.ui.history import session as history_state
@@ -27,7 +29,7 @@ def delete(entries: Sequence[HistoryEntry]) -> None:
     try:
         for kind in RunKind:
             resources.history().delete(kind, _ids(entries, kind))
-    except StoreError as error:
+    except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
     history_state.show_list()
@@ -38,7 +40,7 @@ def restore(entries: Sequence[HistoryEntry]) -> None:
     try:
         for kind in RunKind:
             resources.history().restore(kind, _ids(entries, kind))
-    except StoreError as error:
+    except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
     history_state.done(f"{counted(entries)} restored.")
@@ -48,7 +50,7 @@ def empty_bin() -> None:
     """Everything that was deleted goes for good."""
     try:
         removed = _purge(utc_now())
-    except StoreError as error:
+    except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
     history_state.done(f"{removed:,} removed for good.")
@@ -57,7 +59,8 @@ def empty_bin() -> None:
 @st.cache_data(ttl=timedelta(days=1), show_spinner=False)
 def empty_old() -> int:
     """At most once a day: what has been in the bin for `BIN_DAYS` goes for good. Raises StoreError."""
-    removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
+    with acting_as(SYSTEM):  # whoever looks at the history first that day
+        removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
     if removed:
         log.info("old deleted entries removed count=%d", removed)
     return removed
@@ -69,7 +72,7 @@ def tag(entries: Sequence[HistoryEntry], key: str) -> None:
     try:
         for kind in RunKind:
             resources.history().set_tag(kind, _ids(entries, kind), text)
-    except StoreError as error:
+    except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
     history_state.done(f"{counted(entries)} {'tagged' if text else 'without a tag'}.")
@@ -80,7 +83,7 @@ def annotate(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
     note, text = st.session_state[note_key] or "", st.session_state[tag_key] or ""
     try:
         resources.history().annotate(entry.kind, entry.id, note=note.strip(), tag=text.strip())
-    except StoreError as error:
+    except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
     history_state.done("Saved.")

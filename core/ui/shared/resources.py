@@ -69,8 +69,7 @@ class Resources:
         self.meter.close()
         self.sampler.close()
         self.manager.close()
-        for access in (self.store, self.bench_runs, self.quality_runs, self.history):
-        for access in (self.store, self.bench_runs, self.history, self.audit):
+        for access in (self.store, self.bench_runs, self.quality_runs, self.history, self.audit):
             access.close()
 
 
@@ -156,6 +155,8 @@ def bench_runs() -> BenchRuns:
 
 def quality_runs() -> QualityRuns:
     return resources().quality_runs
+
+
 def audit() -> AuditLog:
     return resources().audit
 

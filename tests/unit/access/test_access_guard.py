@@ -41,6 +41,7 @@ def test_nobody_may_do_nothing(entries):
 
 
 def test_without_a_dashboard_the_owner_of_the_machine_acts():
+    guard.find_identity_with(None)
     assert current_identity() == LOCAL
     assert LOCAL.owner is None
 

@@ -248,9 +248,7 @@ def test_a_request_can_not_refer_to_a_missing_turn(store: Store, database_url: s
     engine = connect(parse_location(database_url), lock_timeout_s=5)
     with pytest.raises(Exception, match=r"(?i)foreign key"), engine.begin() as connection:
         connection.execute(
-            text(
-                "INSERT INTO turns SELECT 'x', 'c', '2026-01-01', NULL, '', '', 'missing', '', '', NULL, NULL"
-            )
+            text("INSERT INTO turns SELECT 'x', 'c', '2026-01-01', NULL, '', '', 'no', '', '', NULL, NULL")
         )
     engine.dispose()
 
