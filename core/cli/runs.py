@@ -18,7 +18,7 @@ from core.bench.results.comparison import comparison_json
 from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
-from core.cli import context
+from core.cli import context, quality_runs
 from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
 from core.codec import encode_plain
@@ -85,6 +85,8 @@ def show(
 ) -> None:
     """One run with its figures."""
     settings, _ = context.load()
+    if quality_runs.show(settings, run, as_json=as_json):
+        return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run) if runs.run(run) else None
     if record is None:
@@ -112,6 +114,8 @@ def compare(
     settings, _ = context.load()
     if baseline is not None and baseline not in run:
         raise InputError(f"{baseline} is none of the runs", hint="The baseline is one of those compared.")
+    if quality_runs.compare_runs(settings, list(dict.fromkeys(run)), as_json=as_json):
+        return
     with closing(BenchRuns(settings.database_url)) as runs:
         found = [results(runs.record(run_id)) for run_id in dict.fromkeys(run)]
     ids = list(dict.fromkeys(run))
@@ -136,14 +140,16 @@ def export(
 ) -> None:
     """A load test as a file: JSON to import again, CSV and Parquet with a row a request, HTML with charts."""
     settings, _ = context.load()
+    chosen = to or _format_of(out)
+    if chosen is Format.PARQUET and out is None and sys.stdout.isatty():
+        raise InputError("Parquet is nothing for a terminal", hint="Name a file: --out run.parquet")
+    if quality_runs.export(settings, run, out, chosen):
+        return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run)
-    chosen = to or _format_of(out)
     content = _WRITERS[chosen](record)
     if out is not None:
         write_file(out, content)
-    elif chosen is Format.PARQUET and sys.stdout.isatty():
-        raise InputError("Parquet is nothing for a terminal", hint="Name a file: --out run.parquet")
     else:
         sys.stdout.buffer.write(content)
 
@@ -157,9 +163,12 @@ def import_run(
     """Take in a run that was measured elsewhere."""
     settings, _ = context.load()
     try:
-        record = from_json(file.expanduser().read_bytes())
+        content = file.expanduser().read_bytes()
     except OSError as exc:
         raise InputError(f"{file} can't be read: {exc.strerror}", hint="Name an exported run.") from exc
+    if quality_runs.import_run(settings, content):
+        return
+    record = from_json(content)
     with closing(BenchRuns(settings.database_url)) as runs:
         runs.add(record)
     with closing(History(settings.database_url)) as history:

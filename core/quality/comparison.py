@@ -1,0 +1,77 @@
+"""Quality runs side by side: what each lane's figures were, and why they may not compare."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from core.i18n import N_, Text
+from core.quality.results import LaneQuality, Outcome, QualityResult
+
+MAX_RUNS = 6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedLane:
+    """The lane of one name in each run; None where a run has none."""
+
+    name: str
+    lanes: tuple[LaneQuality | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityComparison:
+    """In the order in which the runs were named."""
+
+    runs: tuple[QualityResult, ...]
+    lanes: tuple[ComparedLane, ...]
+    warnings: tuple[Text, ...]
+
+
+def compare(runs: Sequence[QualityResult]) -> QualityComparison:
+    names = dict.fromkeys(lane.name for run in runs for lane in run.lanes)
+    return QualityComparison(
+        runs=tuple(runs),
+        lanes=tuple(
+            ComparedLane(
+                name=name,
+                lanes=tuple(next((lane for lane in run.lanes if lane.name == name), None) for run in runs),
+            )
+            for name in names
+        ),
+        warnings=tuple(warning for warning in (_warning(what, runs) for what in _ASPECTS) if warning),
+    )
+
+
+def figures(lane: LaneQuality) -> Mapping[str, float | None]:
+    """A lane's figures by the name in JSON."""
+    tasks, agreement = lane.tasks, lane.agreement
+    found: dict[str, float | None] = {
+        "right": tasks.outcomes[Outcome.RIGHT] if tasks else None,
+        "accuracy_ratio": tasks.accuracy_ratio if tasks else None,
+        "identical_answers": agreement.identical if agreement else None,
+        "token_ratio": agreement.token_ratio if agreement else None,
+        "decode_tok_per_s_p50": lane.decode_tok_per_s_p50,
+        "memory_bytes": lane.memory_bytes,
+    }
+    for text in lane.texts:
+        found[f"nats_per_token.{text.text}"] = text.nats_per_token
+        found[f"difference_nats.{text.text}"] = text.difference.value if text.difference else None
+    return found
+
+
+_ASPECTS: Mapping[Text, Callable[[QualityResult], object]] = {
+    N_("The runs have different tasks"): lambda run: run.plan.tasks,
+    N_("The runs have different prompts"): lambda run: (run.plan.prompts, run.plan.answer_tokens),
+    N_("The runs have different texts"): lambda run: (
+        run.plan.texts,
+        run.plan.text_tokens,
+        run.plan.window_tokens,
+    ),
+    N_("The runs have different references"): lambda run: run.plan.reference,
+    N_("The runs were made on different machines"): lambda run: run.run.machine and run.run.machine.host,
+    N_("The runs were made by different versions of LMDyno"): lambda run: run.run.lmdyno,
+}
+
+
+def _warning(what: Text, runs: Sequence[QualityResult]) -> Text | None:
+    values = [_ASPECTS[what](run) for run in runs]
+    return what if any(value != values[0] for value in values) else None

@@ -1,0 +1,148 @@
+"""A quality run as one HTML file with interactive charts, which opens anywhere and needs no network."""
+
+from collections.abc import Sequence
+from html import escape
+
+import plotly.graph_objects as go
+
+from core import units
+from core.charts.colors import lane_color
+from core.charts.quality import difference_chart, prefix_chart, trade_off_chart
+from core.charts.quality_points import (
+    AREA_NAMES,
+    RIGHT_ANSWERS,
+    Area,
+    differences,
+    measures,
+    prefix_curves,
+    trade_off_points,
+)
+from core.domain.quality import QualityRecord
+from core.i18n import _
+from core.quality.fairness import flags
+from core.quality.results import LaneQuality, Outcome, QualityResult, Role
+from core.quality.verdict import verdicts
+from core.quality.worst import ComparedAnswer, compared_answers
+from core.reports.run_html import charts_html, page_html
+
+_WORST = 20
+"""Different answers of each lane that the file shows."""
+
+
+def report_html(result: QualityResult, record: QualityRecord, colors: dict[str, str] | None = None) -> str:
+    """The whole page. Without `colors` of the lanes they go by the plan's order."""
+    names = [lane.name for lane in result.lanes]
+    known = colors or {name: lane_color(name, names) for name in names}
+    body = (
+        f"{_head(result)}{_verdicts(result)}{_lanes(result)}{charts_html(_figures(result, known))}"
+        f"{_flags(result)}{_answers(result, record)}"
+    )
+    return page_html(result.run.title, body)
+
+
+def _head(result: QualityResult) -> str:
+    run, plan = result.run, result.plan
+    facts = [
+        f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        f"LMDyno {run.lmdyno}",
+        *([run.machine.host, *run.machine.gpus] if run.machine else []),
+        _("reference: {lane}", lane=plan.reference),
+        _("greedy, one request at a time"),
+        _("state: {state}", state=run.state.value),
+    ]
+    return f'<p class="quiet">{escape(" · ".join(fact for fact in facts if fact))}</p>'
+
+
+def _verdicts(result: QualityResult) -> str:
+    told = [(_(each.sentence), " ".join(_(text) for text in each.reasons)) for each in verdicts(result)]
+    return "".join(f"<p><strong>{escape(said)}</strong> {escape(why)}</p>" for said, why in told)
+
+
+def _lanes(result: QualityResult) -> str:
+    texts = [text.name for text in result.plan.texts]
+    head = [
+        _("lane"),
+        _("right"),
+        _("95 % interval"),
+        _("unanswered, cut off, failed"),
+        _("same answers"),
+        _("same tokens"),
+        *(_("{text}, nats per token", text=name) for name in texts),
+        *(_("{text}, perplexity", text=name) for name in texts),
+        _("TTFT p50"),
+        _("decode p50"),
+        _("memory"),
+        _("energy per token"),
+    ]
+    return _table(head, [_cells(lane, texts) for lane in result.lanes])
+
+
+def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
+    tasks, agreement = lane.tasks, lane.agreement
+    interval = tasks.interval if tasks else None
+    known = [lane.text(name) for name in texts]
+    outcomes = tasks.outcomes if tasks else {}
+    others = (Outcome.UNANSWERED, Outcome.CUT_OFF, Outcome.FAILED)
+    return [
+        lane.name,
+        f"{tasks.outcomes[Outcome.RIGHT]} / {tasks.asked}" if tasks else units.UNKNOWN,
+        f"{units.share(interval.low)} – {units.share(interval.high)}" if interval else units.UNKNOWN,
+        ", ".join(str(outcomes[each]) for each in others) if outcomes else units.UNKNOWN,
+        f"{agreement.identical} / {agreement.n}" if agreement else units.UNKNOWN,
+        units.share(agreement.token_ratio if agreement else None),
+        *(units.nats(text.nats_per_token if text else None) for text in known),
+        *(f"{text.perplexity:.2f}" if text and text.perplexity else units.UNKNOWN for text in known),
+        units.milliseconds(lane.ttft_p50_s),
+        units.tok_per_s(lane.decode_tok_per_s_p50),
+        units.gib(lane.memory_bytes),
+        units.joules(lane.energy_j_per_token),
+    ]
+
+
+def _figures(result: QualityResult, colors: dict[str, str]) -> list[go.Figure]:
+    found = [
+        trade_off_chart(
+            trade_off_points(result, measure, Area.MEMORY),
+            colors,
+            quality=measure if measure != RIGHT_ANSWERS else _("Right answers"),
+            size=_(AREA_NAMES[Area.MEMORY]),
+            is_share=measure == RIGHT_ANSWERS,
+        )
+        for measure in measures(result)
+    ]
+    found += [
+        difference_chart(chart.rows, colors, title=_(chart.title), noise=chart.noise, is_share=chart.is_share)
+        for chart in differences(result)
+    ]
+    if curves := prefix_curves(result):
+        found.append(prefix_chart(curves, colors))
+    return found
+
+
+def _flags(result: QualityResult) -> str:
+    rows = "".join(f"<li>{escape(flag.text)}</li>" for flag in flags(result))
+    return f"<h2>{escape(_('Differences between the lanes'))}</h2><ul>{rows}</ul>" if rows else ""
+
+
+def _answers(result: QualityResult, record: QualityRecord) -> str:
+    parts = []
+    for lane in result.lanes:
+        if lane.role is Role.REFERENCE:
+            continue
+        answers = [each for each in compared_answers(result, record, lane.name) if not each.identical]
+        if answers:
+            title = _("Different answers: {lane}", lane=lane.name)
+            head = [_("question"), result.reference.name, lane.name]
+            rows = [_answer(answer) for answer in answers[:_WORST]]
+            parts.append(f'<h2>{escape(title)}</h2><div class="words">{_table(head, rows)}</div>')
+    return "".join(parts)
+
+
+def _answer(answer: ComparedAnswer) -> list[str]:
+    return [answer.question, answer.reference.text, answer.answer.text]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
