@@ -15,7 +15,7 @@ from core.errors import ConfigError, InputError, LMDynoError
 COMMANDS = {
     "chat": "core.cli.chat:chat",
     "bench": "core.cli.bench:bench",
-    "quality": "core.cli.quality:quality",
+    "quality": "core.cli.quality.command:quality",
     "bandwidth": "core.cli.bandwidth:bandwidth",
     "runs": "core.cli.runs:app",
     "doctor": "core.cli.doctor:doctor",

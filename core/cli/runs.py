@@ -18,9 +18,10 @@ from core.bench.results.comparison import comparison_json
 from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
-from core.cli import context, quality_runs
+from core.cli import context
 from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
+from core.cli.quality import runs as quality_runs
 from core.codec import encode_plain
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind

@@ -1,7 +1,7 @@
-"""A quality run as one HTML file with interactive charts, which opens anywhere and needs no network."""
+"""Write a quality run as one HTML file: verdicts, figures, interactive charts, and the worst answers."""
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -22,43 +22,45 @@ from core.i18n import _
 from core.quality.fairness import flags
 from core.quality.results import LaneQuality, Outcome, QualityResult, Role
 from core.quality.verdict import verdicts
-from core.quality.worst import ComparedAnswer, compared_answers
-from core.reports.run_html import charts_html, page_html
+from core.quality.worst import compared_answers
+from core.reports.page import render
 
 _WORST = 20
 """Different answers of each lane that the file shows."""
 
 
-def report_html(result: QualityResult, record: QualityRecord, colors: dict[str, str] | None = None) -> str:
-    """The whole page. Without `colors` of the lanes they go by the plan's order."""
+def report_html(result: QualityResult, record: QualityRecord, colors: Mapping[str, str] | None = None) -> str:
+    """The whole page. Without `colors` of the lanes they follow the plan's order."""
     names = [lane.name for lane in result.lanes]
-    known = colors or {name: lane_color(name, names) for name in names}
-    body = (
-        f"{_head(result)}{_verdicts(result)}{_lanes(result)}{charts_html(_figures(result, known))}"
-        f"{_flags(result)}{_answers(result, record)}"
+    return render(
+        "quality",
+        title=result.run.title,
+        charts=_figures(result, colors or {name: lane_color(name, names) for name in names}),
+        texts={"flags": _("Differences between the lanes")},
+        circumstances=_circumstances(result),
+        verdicts=[
+            (_(each.sentence), " ".join(_(reason) for reason in each.reasons)) for each in verdicts(result)
+        ],
+        lanes=_lanes(result),
+        flags=[flag.text for flag in flags(result)],
+        answers=_answers(result, record),
     )
-    return page_html(result.run.title, body)
 
 
-def _head(result: QualityResult) -> str:
+def _circumstances(result: QualityResult) -> list[str]:
     run, plan = result.run, result.plan
     facts = [
         f"{run.created_at:%Y-%m-%d %H:%M} UTC",
         f"LMDyno {run.lmdyno}",
         *([run.machine.host, *run.machine.gpus] if run.machine else []),
-        _("reference: {lane}", lane=plan.reference),
-        _("greedy, one request at a time"),
-        _("state: {state}", state=run.state.value),
+        _("Reference: {lane}", lane=plan.reference),
+        _("Greedy, one request at a time"),
+        _("State: {state}", state=run.state.value),
     ]
-    return f'<p class="quiet">{escape(" · ".join(fact for fact in facts if fact))}</p>'
+    return [fact for fact in facts if fact]
 
 
-def _verdicts(result: QualityResult) -> str:
-    told = [(_(each.sentence), " ".join(_(text) for text in each.reasons)) for each in verdicts(result)]
-    return "".join(f"<p><strong>{escape(said)}</strong> {escape(why)}</p>" for said, why in told)
-
-
-def _lanes(result: QualityResult) -> str:
+def _lanes(result: QualityResult) -> dict[str, Any]:
     texts = [text.name for text in result.plan.texts]
     head = [
         _("lane"),
@@ -74,7 +76,7 @@ def _lanes(result: QualityResult) -> str:
         _("memory"),
         _("energy per token"),
     ]
-    return _table(head, [_cells(lane, texts) for lane in result.lanes])
+    return {"head": head, "rows": [_cells(lane, texts) for lane in result.lanes]}
 
 
 def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
@@ -99,7 +101,7 @@ def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
     ]
 
 
-def _figures(result: QualityResult, colors: dict[str, str]) -> list[go.Figure]:
+def _figures(result: QualityResult, colors: Mapping[str, str]) -> list[go.Figure]:
     found = [
         trade_off_chart(
             trade_off_points(result, measure, Area.MEMORY),
@@ -119,30 +121,22 @@ def _figures(result: QualityResult, colors: dict[str, str]) -> list[go.Figure]:
     return found
 
 
-def _flags(result: QualityResult) -> str:
-    rows = "".join(f"<li>{escape(flag.text)}</li>" for flag in flags(result))
-    return f"<h2>{escape(_('Differences between the lanes'))}</h2><ul>{rows}</ul>" if rows else ""
-
-
-def _answers(result: QualityResult, record: QualityRecord) -> str:
-    parts = []
+def _answers(result: QualityResult, record: QualityRecord) -> list[dict[str, Any]]:
+    """A table for each lane that answers differently: the questions, and both answers."""
+    tables = []
     for lane in result.lanes:
         if lane.role is Role.REFERENCE:
             continue
         answers = [each for each in compared_answers(result, record, lane.name) if not each.identical]
         if answers:
-            title = _("Different answers: {lane}", lane=lane.name)
-            head = [_("question"), result.reference.name, lane.name]
-            rows = [_answer(answer) for answer in answers[:_WORST]]
-            parts.append(f'<h2>{escape(title)}</h2><div class="words">{_table(head, rows)}</div>')
-    return "".join(parts)
-
-
-def _answer(answer: ComparedAnswer) -> list[str]:
-    return [answer.question, answer.reference.text, answer.answer.text]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
-    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+            tables.append(
+                {
+                    "title": _("Different answers: {lane}", lane=lane.name),
+                    "head": [_("Question"), result.reference.name, lane.name],
+                    "rows": [
+                        (answer.question, answer.reference.text, answer.answer.text)
+                        for answer in answers[:_WORST]
+                    ],
+                }
+            )
+    return tables

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from core.cli import quality as command
 from core.cli import runs
+from core.cli.quality import command
 from core.config import LaneRegistry
 from core.errors import InputError
 from core.settings import Settings

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from core.cli import context
 from core.cli.output import write_file
-from core.cli.quality_tables import lane_table, lines
+from core.cli.quality.tables import lane_table, lines
 from core.domain.bench import RunState
 from core.domain.quality import QualityRun
 from core.domain.specs import SETTINGS_OF, Dialect, LaneSpec

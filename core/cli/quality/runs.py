@@ -11,7 +11,7 @@ from rich.table import Table
 
 from core import units
 from core.cli.output import write_file
-from core.cli.quality_tables import lane_table, lines
+from core.cli.quality.tables import lane_table, lines
 from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.domain.quality import QualityRecord
