@@ -1,8 +1,11 @@
 """Each version is pinned once in fact: pyproject.toml, the requirements files and the lock agree."""
 
+import ast
 import re
+import sys
 import tomllib
 from importlib import import_module
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0")
+ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}
+"""Imported in engines' processes only, which may have an environment of their own."""
 MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 
 
@@ -87,3 +92,27 @@ def test_the_command_and_the_version_are_the_codes_own():
 
 def test_the_lock_covers_every_python_that_is_allowed():
     assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in PYTHONS)
+
+
+def test_every_imported_package_is_declared():
+    """Packages that only come along with another one may go with its next version."""
+    distributions = packages_distributions()
+    declared_names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    imported = {
+        name.split(".")[0]
+        for path in [*ROOT.glob("core/**/*.py"), *ROOT.glob("pages/*.py"), ROOT / "streamlit_app.py"]
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in imported_names(node)
+    }
+    foreign = imported - sys.stdlib_module_names - ENGINE_LIBRARIES - {"core"}
+    assert not [
+        name
+        for name in foreign
+        if not {canonicalize_name(package) for package in distributions[name]} & declared_names
+    ]
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
