@@ -14,7 +14,11 @@ from core.telemetry.processes import ProcessId, this_process
 
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; time.sleep(60)"],
+    stdout=subprocess.DEVNULL,  # an end of the parent's pipe would keep the test waiting for it
+    start_new_session=True,
+)
 sys.stdout.write(f"{child.pid}\\n")
 sys.stdout.flush()
 sys.stdin.read()
