@@ -9,8 +9,7 @@ tokenizer, such as that of the demo weights.
 In DIR:
 
 bench.json          every step with its figures, renewed after each
-bench-raw.tar.gz    the runs with all timestamps, for `python -m core runs import`
-bench-1.8b.html     turbomind and awq at InternLM2-1.8B's size, with charts; likewise bench-7b.html
+runs/               the runs with all timestamps, compressed; `python -m benchmarks.bench_report` reads them
 
 `--tiny` shows on a machine without a GPU that the program runs: tiny weights, and transformers on the CPU in
 place of LMDeploy. It measures nothing.
@@ -19,12 +18,12 @@ place of LMDeploy. It measures nothing.
 import argparse
 import itertools
 import json
+import lzma
 import os
 import signal
 import statistics
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -238,8 +237,7 @@ class Measurement:
             "--repeats",
             str(repeats),
         ]
-        html = self._out / f"bench-{size}.html"
-        return self._bench(f"run-{size}", lanes, [*load, "--html", str(html)], timeout_s=150)
+        return self._bench(f"run-{size}", lanes, load, timeout_s=150)
 
     def hf(self, size: str, levels: str, requests: int) -> Any:
         load = ["--concurrency", levels, "--requests", str(requests), "--warmup", "1"]
@@ -271,10 +269,10 @@ class Measurement:
         self.close_sides()
         self._manager.close()
         self._stop()  # what a load test that had to be killed did not give back
-        if self._raw:
-            with tarfile.open(self._out / "bench-raw.tar.gz", "w:gz") as archive:
-                for file in self._raw:
-                    archive.add(file, file.name)
+        (self._out / "runs").mkdir(exist_ok=True)
+        for file in self._raw:
+            out = self._out / "runs" / f"{file.stem.removeprefix('run-')}.json.xz"
+            out.write_bytes(lzma.compress(file.read_bytes(), preset=9 | lzma.PRESET_EXTREME))
 
     # Parts of steps.
 
