@@ -1,4 +1,4 @@
-"""`python -m core …`: everything the dashboard measures, from the command line.
+"""`lmdyno …`: everything the dashboard measures, from the command line.
 
 Exit codes: 0 done, 1 a lane or a step failed, 2 wrong usage or configuration.
 """
@@ -31,7 +31,7 @@ COMMANDS = {
 def build(names: Iterable[str]) -> typer.Typer:
     """The command line with these of the commands."""
     app = typer.Typer(
-        name="python -m core", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
+        name="lmdyno", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
     )
 
     @app.callback(help="LMDyno: the same weights on several inference engines, measured the same way.")

@@ -2,7 +2,7 @@
 
 One H100, nine minutes and sixteen cores; drawing starts with the program, so nothing is prepared or stored:
 
-    python -m core models demo
+    lmdyno models demo
     python tools/train_scenes_llava.py --text MODELS_DIR/smollm2-135m-instruct --out DIR --minutes 9
 
 DIR gets the trained tensors (`part-*.safetensors`, `architecture.json`), a record of the run with the

@@ -181,7 +181,7 @@ def _turn(database_url: str, run_id: str) -> TurnRecord:
     with closing(Store(database_url)) as store:
         turn = store.turn(run_id)
     if turn is None:
-        raise InputError(f"There is no run {run_id}", hint="`python -m core runs list` names them.")
+        raise InputError(f"There is no run {run_id}", hint="`lmdyno runs list` names them.")
     return turn
 
 

@@ -134,7 +134,7 @@ def _quantise(model: ModelSpec, path: str) -> str:
         flags = [flag.replace("--", "--calib-") for flag in amount]
         return shlex.join([*command, "--calib-dataset", made.calibration, *flags, *search])
     # LMDeploy has no flag for a text of one's own.
-    ours = ["python", "-m", "core", "quantize", model.name, "--calibration", made.calibration]
+    ours = ["lmdyno", "quantize", model.name, "--calibration", made.calibration]
     return shlex.join([*ours, *amount, *search, "--out", path])
 
 

@@ -191,7 +191,7 @@ def from_json(data: bytes) -> BenchRecord:
     if document.raw is None:
         raise InputError(
             "The file holds figures, but not the timestamps they were computed from",
-            hint="Export with `python -m core runs export`, or measure with `bench --raw --json FILE`.",
+            hint="Export with `lmdyno runs export`, or measure with `bench --raw --json FILE`.",
             code="no-raw-facts",
         )
     run = BenchRun(
@@ -228,7 +228,7 @@ def _read(kind: type[T], data: bytes) -> T:
     except InputError as error:
         raise InputError(
             error.message,
-            hint="Take the JSON file that an export or `python -m core runs export` wrote.",
+            hint="Take the JSON file that an export or `lmdyno runs export` wrote.",
             code=error.code,
         ) from error
 

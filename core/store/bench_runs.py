@@ -73,7 +73,7 @@ class BenchRuns(Access):
         if is_here:
             raise StoreError(
                 f"The benchmark {record.run.id} is here already",
-                hint=f"See it with `python -m core runs show {record.run.id}`.",
+                hint=f"See it with `lmdyno runs show {record.run.id}`.",
                 code="run-exists",
             )
         self.save(record.run, record.passes, record.requests)
@@ -90,7 +90,7 @@ class BenchRuns(Access):
             if run is None:
                 raise StoreError(
                     f"There is no benchmark {run_id}",
-                    hint="`python -m core runs list` names those there are.",
+                    hint="`lmdyno runs list` names those there are.",
                     code="no-such-run",
                 )
             return BenchRecord(

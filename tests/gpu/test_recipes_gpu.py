@@ -60,7 +60,7 @@ def run_program(code: str, tmp_path: Path) -> str:
 def test_the_lane_by_hand(lanes, name, tmp_path):
     lane = lanes.lane(name)
     if lane.model.path(lane.weights) is None or not Path(lane.model.path(lane.weights)).exists():
-        pytest.fail(f"{name} has no weights: run `python -m core models demo` first")
+        pytest.fail(f"{name} has no weights: run `lmdyno models demo` first")
     found = {recipe.title: recipe.code for recipe in recipes(lane, sampling=SAMPLING)}
     for title, code in found.items():
         if title.endswith("timed") and "OpenAI" not in title:

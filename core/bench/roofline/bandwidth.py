@@ -129,7 +129,7 @@ def _gpu(gpus: Gpus, index: int) -> GpuFacts:
     if not devices:
         raise InputError(
             "Memory bandwidth is measured on an NVIDIA GPU, and there is none here",
-            hint="If there is one, `python -m core doctor` tells what its driver lacks.",
+            hint="If there is one, `lmdyno doctor` tells what its driver lacks.",
             code="no-gpu",
         )
     for gpu in devices:
@@ -238,14 +238,14 @@ def _refused(code: str, reason: str, python: str) -> LMDynoError:
         )
     return EngineNotInstalled(
         f"{python} has no torch that reaches the GPU: {reason}",
-        hint="`python -m core doctor` tells what is missing.",
+        hint="`lmdyno doctor` tells what is missing.",
     )
 
 
 def _failed(reason: str) -> EngineError:
     return EngineError(
         f"The copy that measures the memory bandwidth failed: {reason}",
-        hint="`python -m core doctor` examines driver and torch.",
+        hint="`lmdyno doctor` examines driver and torch.",
         code="bandwidth-failed",
     )
 

@@ -84,7 +84,7 @@ def ask_stack(python: str) -> QuantiserStack:
         last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise EngineError(
             f"lmdeploy can't be imported in {python}: {last_line}",
-            hint="Run `python -m core doctor`; the installed versions may not fit together.",
+            hint="Run `lmdyno doctor`; the installed versions may not fit together.",
             code="lmdeploy-broken",
         )
     stack = decode(QuantiserStack, done.stdout.strip().splitlines()[-1])
@@ -287,7 +287,7 @@ def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: Quantise
         yield _warning(
             EngineError(
                 f"The result can't be served here, since TurboMind doesn't load: {stack.turbomind_problem}",
-                hint="Run `python -m core doctor`.",
+                hint="Run `lmdyno doctor`.",
                 code="turbomind-not-available",
             )
         )

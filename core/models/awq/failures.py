@@ -90,7 +90,7 @@ _FAILURES = (
         EngineError,
         "no-gpu",
         "torch finds no NVIDIA GPU",
-        "Run `python -m core doctor`; `--device cpu` works without one, slowly.",
+        "Run `lmdyno doctor`; `--device cpu` works without one, slowly.",
     ),
     _Failure(
         r"does not supports? bf16|does not support bfloat16",
@@ -111,7 +111,7 @@ _FAILURES = (
         InputError,
         "needs-remote-code",
         "The checkpoint brings its own code, which LMDyno does not run",
-        "InternLM2 checkpoints can be converted: `python -m core models convert`.",
+        "InternLM2 checkpoints can be converted: `lmdyno models internlm2`.",
     ),
 )
 

@@ -23,7 +23,7 @@ def show() -> None:
         key=_UPLOAD,
         on_change=_take,
         help="Text: a prompt a line. JSONL: a text, or an object with `prompt`, `text` or `messages` a line. "
-        "JSON: a list as ShareGPT's. Larger files: `python -m core bench --prompts FILE`.",
+        "JSON: a list as ShareGPT's. Larger files: `lmdyno bench --prompts FILE`.",
     )
     if error := st.session_state.get(_FILE_ERROR):
         show_error(error)

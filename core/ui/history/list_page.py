@@ -241,7 +241,7 @@ def _show_empty(wanted: HistoryFilter) -> None:
 def show_import() -> None:
     """A popover with the upload; the run opens as soon as the file is here."""
     with st.popover("Import", icon=":material/upload_file:", key="history_import"):
-        st.markdown("The JSON file of a load test, as the export and `python -m core runs export` write it.")
+        st.markdown("The JSON file of a load test, as the export and `lmdyno runs export` write it.")
         st.file_uploader(
             "Exported run",
             type="json",

@@ -25,7 +25,7 @@ def server():
 
 @pytest.fixture
 def run(monkeypatch, tmp_path, capsys):
-    """Runs `python -m core chat …`; returns its exit code and what it printed."""
+    """Runs `lmdyno chat …`; returns its exit code and what it printed."""
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("LMDYNO_DATABASE_URL", raising=False)
     text, llava = tmp_path / "text", tmp_path / "llava"

@@ -34,7 +34,7 @@ def manager(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(manager, monkeypatch, capsys):
-    """Runs `python -m core engines …`; returns its exit code and what it printed."""
+    """Runs `lmdyno engines …`; returns its exit code and what it printed."""
 
     def call(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["core", "engines", *arguments])

@@ -33,7 +33,7 @@ LANES = (
 )
 
 
-@pytest.mark.skipif(not is_prepared(SETTINGS), reason="`python -m core models demo` has not run")
+@pytest.mark.skipif(not is_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
 def test_real_engine_starts_answers_and_ends(lane, tmp_path):
     home = replace(SETTINGS, home=tmp_path)

@@ -140,7 +140,7 @@ def test_the_awq_lane_names_its_format_and_how_it_was_made():
         (
             "notes.txt",
             16,
-            "python -m core quantize m --calibration notes.txt --samples 16 --seqlen 512 --out {out}",
+            "lmdyno quantize m --calibration notes.txt --samples 16 --seqlen 512 --out {out}",
         ),
     ],
 )
