@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.access.guard import Action
 from core.i18n import _
 from core.ui.engines.cards import show_details, show_engines
 from core.ui.engines.doctor import show_doctor
@@ -9,6 +10,7 @@ from core.ui.engines.endpoints import show_endpoints
 from core.ui.engines.quantise import show_quantisation
 from core.ui.shared import resources, shell
 from core.ui.shared.components import lane_label
+from core.ui.shared.rights import offers
 
 shell.require()
 
@@ -44,7 +46,8 @@ if endpoints.open:
 
 if quantisation.open:
     with quantisation:
-        show_quantisation()
+        if offers(Action.START_JOB):
+            show_quantisation()
 
 if machine.open:
     with machine:

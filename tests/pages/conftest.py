@@ -4,9 +4,11 @@ import page_fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.access.identity import Identity, Role, Visibility
 from core.meter.turn_index import TurnIndex
 from core.settings import PROJECT_ROOT
-from core.ui.shared import resources
+from core.ui.shared import resources, shell, visitor
+from core.ui.shared.visitor import Standing, Visitor
 
 
 @pytest.fixture
@@ -24,6 +26,17 @@ def world(monkeypatch):
     monkeypatch.setattr(resources, "started", lambda: index)
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
     return things
+
+
+@pytest.fixture
+def viewer(monkeypatch):
+    """The visitor is a viewer with an account."""
+    bob = Identity(id="bob@example.com", name="Bob", role=Role.VIEWER, sees=Visibility.LINK, login="of-bob")
+    admitted = Visitor(bob, Standing.ADMITTED)
+    for module in (shell, visitor):
+        monkeypatch.setattr(module, "visitor", lambda: admitted)
+    monkeypatch.setattr(resources, "audit", lambda: SimpleNamespace(has_ended=lambda login: False))
+    return bob
 
 
 @pytest.fixture

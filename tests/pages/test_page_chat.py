@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
 
+from core.access.identity import Person
 from core.domain.conversation import Role
 from core.domain.sampling import Sampling
 from core.domain.turn_planning import planned_record
@@ -15,7 +16,7 @@ from core.domain.turns import (
     TurnPlan,
 )
 from core.engines.registry import EngineState
-from core.errors import EngineError, StoreError
+from core.errors import AccessDenied, EngineError, StoreError
 from core.meter.protocol import Update
 from core.ui.chat import session as chat_session
 
@@ -379,3 +380,45 @@ def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, mo
     assert [f"Second {number}" in texts(app) for number in range(3)] == [True] * 3
     assert "First 3" not in texts(app)
     assert len(pauses) == 1
+
+
+def test_a_viewer_reads_what_others_asked_and_adds_nothing(viewer, new_app, world):
+    stored_turn(world, owner="ada@example.com")
+    app = new_app(conversation="c1").run()
+    assert "Stored prompt" in texts(app)
+    assert "Regenerate" not in labels(app)
+    ask(app, "And then?")
+    assert "somebody else" in app.error[0].value
+    assert world.meter.plans == []
+
+
+def test_a_viewer_goes_on_with_their_own(viewer, new_app, world):
+    stored_turn(world, owner=viewer.id)
+    app = new_app(conversation="c1").run()
+    assert "Regenerate" in labels(app)
+    ask(app, "And then?")
+    assert [(plan.conversation_id, plan.owner) for plan in world.meter.plans] == [("c1", viewer.id)]
+
+
+def test_a_private_conversation_is_told_and_left_alone(new_app, world, monkeypatch):
+    def conversation(conversation_id):
+        if conversation_id == "of-ada":
+            raise AccessDenied("This conversation is private")
+        return ()
+
+    monkeypatch.setattr(world.store, "conversation", conversation)
+    app = new_app(conversation="of-ada").run()
+    assert "This conversation is private" in texts(app)
+    ask(app, "Hello")
+    assert [plan.conversation_id == "of-ada" for plan in world.meter.plans] == [False]
+
+
+def test_an_answer_that_somebody_else_stopped_says_who(new_app, world):
+    turn = stored_turn(world)
+    stopped = replace(
+        turn.requests[0],
+        finish_reason=FinishReason.CANCELLED,
+        stopped_by=Person(id="ada@example.com", name="Ada *the first*"),
+    )
+    world.store.save(replace(turn, requests=(stopped, *turn.requests[1:])))
+    assert "stopped by Ada \\*the first\\*" in texts(new_app(conversation="c1").run())

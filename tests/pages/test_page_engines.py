@@ -699,3 +699,25 @@ class TestALanesFileThatBrokeMeanwhile:
         app.run()
         assert "warp" in app.toast[0].value
         assert not app.exception
+
+
+class TestViewer:
+    """Who may only look is offered nothing that changes something."""
+
+    def test_engines_without_buttons_settings_log_and_keys(self, viewer, open_page, engines):
+        registered(engines, api_key="own-key")
+        app = open_page(lane="hf", details="Connect")
+        assert not app.exception
+        assert not [key for key in keys(app) if key.startswith(("engine_", "start_"))]
+        assert "own-key" not in {code.value for code in app.code}
+        assert not {"Settings", "Log"} & {tab.label for tab in app.tabs}
+
+    @pytest.mark.parametrize("section", [ENDPOINTS, QUANTISE])
+    def test_no_form_for_endpoints_and_quantisation(self, viewer, open_page, engines, section):
+        spec = EndpointSpec(url="http://lab/v1")
+        keep(engines, LaneSpec(name="lab", kind=EngineKind.ENDPOINT, endpoint=spec))
+        app = open_page(section, lane="lab")
+        assert not app.exception
+        assert "Only operators can do this" in app.info[0].value
+        assert not app.text_input
+        assert "forget_lab" not in keys(app)

@@ -9,9 +9,11 @@ import streamlit as st
 from core.bench.results.result import BenchResult
 from core.charts.load import Figure
 from core.domain.bench import BenchRecord
+from core.domain.history import RunKind
 from core.reports.run_html import report_html
 from core.reports.run_json import to_json
 from core.reports.run_table import to_csv, to_parquet
+from core.ui.shared.rights import exporting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def show_exports(view: View) -> None:
         for name, (make, mime, meaning) in formats.items():
             st.download_button(
                 name,
-                data=make,
+                data=exporting(f"{RunKind.BENCH} {record.run.id} as {name}", make),
                 file_name=f"lmdyno-{record.run.id}.{name.lower()}",
                 mime=mime,
                 icon=":material/download:",

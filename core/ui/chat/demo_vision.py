@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from core.access.guard import Action, may
 from core.config import VISION_DEMO_NAME
 from core.domain.images import StoredImage
 from core.domain.specs import LaneSpec
@@ -103,6 +104,7 @@ def show_preparing() -> None:
             icon=":material/download:",
             type="primary",
             key="prepare_demo_vision",
+            disabled=not may(Action.START_JOB),
             on_click=_prepare,
         )
 

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.access.guard import Action, may
 from core.domain.specs import LaneSpec
 from core.domain.turns import TurnRecord
 from core.ui.chat import actions as chat_actions
@@ -24,6 +25,7 @@ from core.ui.chat.turn import show_turn, show_turn_actions
 from core.ui.chat.welcome import show_vision_welcome, show_welcome
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
+from core.ui.shared.rights import is_mine
 
 
 def show(page: ConversationPage, place: DeltaGenerator | None = None) -> None:
@@ -91,17 +93,18 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
     disabled for good when a fragment's run ends right after the script's.
     """
     running = [turn.id for turn in conversation.running]
+    stoppable = [turn.id for turn in conversation.running if may(Action.STOP_ANSWER, owner=turn.owner)]
     # The container keeps the prompt's place: moved by a button before it, it would be made anew, without what
     # is being written there.
     with st.bottom, st.container():
-        if running:
+        if stoppable:
             st.button(
                 "Stop",
                 icon=":material/stop_circle:",
                 type="primary",
                 shortcut="Esc",
                 on_click=chat_actions.stop,
-                args=(running,),
+                args=(stoppable,),
                 help="Ends all lanes; the text so far is kept",
             )
         else:
@@ -140,7 +143,7 @@ def _show_conversation(page: ConversationPage, conversation: Conversation) -> No
         if wait_until_done(running):
             chat_session.keep(page, (lane.request for lane in running))
             st.rerun()  # draws the turns from their records, now with chart and comparison
-    elif turns:
+    elif turns and is_mine(turns[0].owner):
         show_turn_actions(page, turns[-1])
 
 

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core import units
+from core.access.guard import Action, may
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
@@ -75,6 +76,8 @@ def _memory(status: EngineStatus) -> str:
 
 
 def _show_buttons(status: EngineStatus) -> None:
+    if not may(Action.RESTART_ENGINE):
+        return
     running = status.state in _RUNNING
     with st.container(horizontal=True):
         if not running:
@@ -112,7 +115,7 @@ def show_details(lane: LaneSpec) -> None:
     st.markdown(f"### {lane_label(lane.name)}")
     st.caption(describe_lane(lane))
     details = {_("Reproduce this lane"): _show_recipes, _("Connect"): _show_connection}
-    if lane.is_local:
+    if lane.is_local and may(Action.CHANGE_LANE):  # a log can hold what others asked
         details = {_("Settings"): _show_settings, **details, _("Log"): _show_log}
     tabs = st.tabs(list(details), on_change="rerun", key=f"details_{lane.name}")
     for tab, show in zip(tabs, details.values(), strict=True):
@@ -162,7 +165,7 @@ def _show_connection(lane: LaneSpec) -> None:
     st.code(endpoint.url, language=None)
     st.markdown(_("Model"))
     st.code(endpoint.model or _("the first model that the server lists"), language=None)
-    if lane.is_local and endpoint.api_key:
+    if lane.is_local and endpoint.api_key and may(Action.CHANGE_LANE):
         with st.popover(_("Show the key"), icon=":material/key:"):
             st.caption(_("Temporary key, valid until this engine stops."))
             st.code(endpoint.api_key, language=None)

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core import units
+from core.access.guard import Action, may
 from core.chat_api.probe import EndpointReport, probe, server_metrics
 from core.config import LANE_NAME
 from core.config.changes import changed_lanes
@@ -14,6 +15,7 @@ from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error
+from core.ui.shared.rights import offers
 
 _REPORT = "endpoint_report"
 _DIALECT_NAMES = {
@@ -29,7 +31,7 @@ def show_endpoints() -> None:
     for lane in remote:
         with st.container(border=True):
             _show_load(lane)
-            if lane.name in added:
+            if lane.name in added and may(Action.REMOVE_LANE):
                 st.button(
                     _("Remove"),
                     icon=":material/delete:",
@@ -38,6 +40,8 @@ def show_endpoints() -> None:
                     on_click=engine_actions.forget,
                     args=(lane.name,),
                 )
+    if not offers(Action.TEST_ENDPOINT):
+        return
     st.subheader(_("Add an endpoint"), anchor=False)
     st.caption(
         _(

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core import units
+from core.access.guard import Action, may
 from core.domain.specs import LaneSpec
 from core.engines.log.stages import STARTING
 from core.engines.manager import EngineStatus
@@ -97,6 +98,8 @@ def show_unfit(lane: LaneSpec) -> bool:
 
 
 def _start_button(status: EngineStatus, label: str) -> None:
+    if not may(Action.RESTART_ENGINE):
+        return
     st.button(
         label,
         icon=":material/restart_alt:",

@@ -30,6 +30,7 @@ from core.ui.history.compare_tables import cell_text
 from core.ui.history.list_page import show_outcome
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape
+from core.ui.shared.rights import exporting
 
 _BASELINE = "history_baseline"
 _FIGURE = "history_figure"
@@ -165,7 +166,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
     with st.container(horizontal=True):
         st.download_button(
             "JSON",
-            lambda: encode_plain(comparison_json(comparison)),
+            exporting(name, lambda: encode_plain(comparison_json(comparison))),
             file_name=f"{name}.json",
             mime="application/json",
             icon=":material/download:",
@@ -173,7 +174,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
         )
         st.download_button(
             "CSV",
-            lambda: history_comparison_rows.to_csv(comparison),
+            exporting(name, lambda: history_comparison_rows.to_csv(comparison)),
             file_name=f"{name}.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -181,7 +182,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
         )
         st.download_button(
             _("HTML report"),
-            lambda: comparison_html(comparison, lane_colors),
+            exporting(name, lambda: comparison_html(comparison, lane_colors)),
             file_name=f"{name}.html",
             mime="text/html",
             icon=":material/download:",

@@ -14,6 +14,7 @@ from core.ui.history import session as history_state
 from core.ui.history.list_page import show_outcome, tag_control
 from core.ui.shared import resources
 from core.ui.shared.components import escape
+from core.ui.shared.rights import is_mine
 
 
 def show_way_back() -> None:
@@ -75,12 +76,15 @@ def show_annotation(entry: HistoryEntry) -> None:
 
 
 def show_entry_actions(entry: HistoryEntry) -> None:
+    name = "run" if entry.kind is RunKind.BENCH else "turn"
+    if not is_mine(entry.owner):
+        show_link(history_state.link_to(**{name: entry.id}))
+        return
     note, tag = f"history_note_{entry.id}", f"history_tag_{entry.id}"
     with st.popover("Note and tag", icon=":material/edit_note:", key=f"history_annotate_{entry.id}"):
         st.text_area("Note", value=entry.note, key=note, max_chars=2000)
         tag_control(resources.history().tags(), key=tag, value=entry.tag)
         st.button("Save", type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
-    name = "run" if entry.kind is RunKind.BENCH else "turn"
     show_link(history_state.link_to(**{name: entry.id}))
     st.button(
         "Delete",

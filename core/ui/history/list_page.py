@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core.access.guard import Action, may
 from core.bench.results.summary import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
@@ -18,6 +19,7 @@ from core.ui.history import session as history_state
 from core.ui.history import table as history_rows
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
+from core.ui.shared.rights import is_mine
 
 PAGE_SIZE = 25
 _OPEN = "history_open"
@@ -146,11 +148,12 @@ def _open_clicked(entries: Sequence[HistoryEntry]) -> None:
 
 def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags: Sequence[str]) -> None:
     """What can be done with the selected rows."""
+    is_own = all(is_mine(entry.owner) for entry in selected)
     if wanted.deleted:
         st.button(
             "Restore",
             icon=":material/restore_from_trash:",
-            disabled=not selected,
+            disabled=not selected or not is_own,
             on_click=history_actions.restore,
             args=(selected,),
         )
@@ -173,13 +176,13 @@ def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags:
     )
     # A new one for each selection: the open one would stay open when what was selected is tagged.
     key = f"history_tag_popover_{history_state.state().round}"
-    with st.popover("Tag", icon=":material/label:", disabled=not selected, key=key):
+    with st.popover("Tag", icon=":material/label:", disabled=not selected or not is_own, key=key):
         _show_tagging(selected, tags)
     running = any(entry.state == RunState.RUNNING for entry in selected)
     st.button(
         "Delete",
         icon=":material/delete:",
-        disabled=not selected or running,
+        disabled=not selected or running or not is_own,
         on_click=history_actions.delete,
         args=(selected,),
         help="What still runs can't be deleted." if running else "Can be undone.",
@@ -213,7 +216,10 @@ def tag_control(tags: Sequence[str], *, key: str, value: str = "") -> DeltaGener
 def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
     """What needs no selection."""
     if not wanted.deleted:
-        show_import()
+        if may(Action.IMPORT):
+            show_import()
+        return
+    if not may(Action.PURGE):
         return
     with st.popover("Empty the bin", icon=":material/delete_forever:", disabled=not found):
         st.markdown(

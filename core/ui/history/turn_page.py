@@ -12,6 +12,7 @@ from core.ui.chat.turn import show_turn
 from core.ui.history import entry as history_entry
 from core.ui.shared import resources
 from core.ui.shared.components import escape
+from core.ui.shared.rights import exporting
 
 EXPORT_SCHEMA_VERSION = 1
 
@@ -33,7 +34,7 @@ def show_turn_page(turn_id: str) -> None:
         )
         st.download_button(
             "Export JSON",
-            lambda: turn_json(turn),
+            exporting(f"{RunKind.CHAT} {turn.id}", lambda: turn_json(turn)),
             file_name=f"turn-{turn.id}.json",
             mime="application/json",
             icon=":material/download:",

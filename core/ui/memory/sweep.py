@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core import units
+from core.access.guard import Action
 from core.charts.memory import SweepBar, sweep_chart
 from core.errors import LMDynoError
 from core.jobs.records import JobStatus
@@ -16,6 +17,7 @@ from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 from core.ui.shared.job_panel import show_job
+from core.ui.shared.rights import offers
 
 _REFRESH_S = 1.0
 _SHOWN = 5
@@ -41,6 +43,8 @@ def _settings() -> Settings:
 
 
 def _show_form() -> SweepPlan | None:
+    if not offers(Action.START_JOB):
+        return None
     gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in resources.sampler().sample().gpus}
     models = {model.name: model for model in resources.lanes().models}
     if not gpus or not models:

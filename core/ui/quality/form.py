@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from core.access.guard import Action
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
@@ -25,6 +26,7 @@ from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read
 from core.quality.tasks.task import TaskItem
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
+from core.ui.shared.rights import offers
 
 _SET_NAMES = {ShippedSet.ENGLISH: "English", ShippedSet.CHINESE: "中文"}
 _LANES_AT_FIRST = 3
@@ -49,6 +51,8 @@ class _Values:
 
 def show_form() -> None:
     """The whole form; starts the run when it is asked to."""
+    if not offers(Action.START_JOB):
+        return
     chosen = _show_lanes(resources.lanes().lanes)
     if chosen is None:
         return

@@ -4,6 +4,7 @@ import streamlit as st
 
 from core import units
 from core.bench.statistics import Interval
+from core.domain.history import RunKind
 from core.domain.quality import QualityRecord, ScoringMethod
 from core.i18n import N_, _
 from core.quality.fairness import flags
@@ -13,6 +14,7 @@ from core.reports.quality_json import to_json
 from core.ui.quality.answers import show_answers
 from core.ui.quality.charts import show_charts
 from core.ui.shared.components import escape, lane_label
+from core.ui.shared.rights import exporting
 
 _ICONS = {
     Level.REFERENCE: ":material/flag:",
@@ -162,7 +164,7 @@ def _show_flags(result: QualityResult) -> None:
 def _show_exports(result: QualityResult, record: QualityRecord) -> None:
     st.download_button(
         _("Export JSON"),
-        lambda: to_json(result, record, raw=True),
+        exporting(f"{RunKind.QUALITY} {result.run.id}", lambda: to_json(result, record, raw=True)),
         file_name=f"quality-{result.run.id}.json",
         mime="application/json",
         icon=":material/download:",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from core.access.guard import Action
 from core.errors import InputError, LMDynoError
 from core.image_quiz.job import JOB_KIND, start_quiz
 from core.image_quiz.plan import QuizPlan, QuizQuestion, one_question
@@ -24,6 +25,7 @@ from core.ui.shared import resources
 from core.ui.shared.components import show_error
 from core.ui.shared.image_text import counted
 from core.ui.shared.job_panel import show_job
+from core.ui.shared.rights import offers
 
 _QUESTIONS_AT_FIRST = 24
 _SHOWN = 20
@@ -49,7 +51,7 @@ def show_quiz(page: ConversationPage) -> None:
     show_limits(picked, ())
     if needs_preparing(picked):
         show_preparing()
-    else:
+    elif offers(Action.START_JOB):
         _show_form(page)
     _show_runs()
 

@@ -14,6 +14,7 @@ from core.image_quiz.scores import LaneScore, scores
 from core.ui.chat.turn import describe
 from core.ui.shared.components import color_of, escape, lane_label
 from core.ui.shared.image_views import show_image
+from core.ui.shared.rights import exporting
 
 _PAGE = 8
 _IMAGE_PX = 140
@@ -43,7 +44,7 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
     if drill_down:
         st.download_button(
             "Export JSON",
-            lambda: encode_plain(run),
+            exporting(f"quiz {run.plan.id}", lambda: encode_plain(run)),
             file_name=f"quiz-{run.plan.id}.json",
             mime="application/json",
             icon=":material/download:",

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from core import units
+from core.access.guard import Action, may
 from core.errors import LMDynoError
 from core.i18n import N_, Text, _
 from core.jobs.records import JobState, JobStatus
@@ -67,6 +68,8 @@ def _show_progress(status: JobStatus) -> None:
 
 
 def _show_end(status: JobStatus, label: Text) -> None:
+    if not may(Action.CANCEL_JOB):
+        return
     ending: set[str] = st.session_state.setdefault(_ENDING, set())
     is_ending = status.id in ending
     st.button(
