@@ -5,6 +5,7 @@ import streamlit as st
 from core.errors import StoreError
 from core.ui.history import compare_page as history_compare
 from core.ui.history import list_page as history_list
+from core.ui.history import quality_page as history_quality
 from core.ui.history import run_page as history_run
 from core.ui.history import session as history_state
 from core.ui.history import turn_page as history_turn
@@ -19,6 +20,10 @@ try:
         history_run.show_run(address.run)
     elif address.turn:
         history_turn.show_turn_page(address.turn)
+    elif address.quality:
+        history_quality.show_quality(address.quality)
+    elif address.compare and history_quality.are_quality(address.compare):
+        history_quality.show_comparison(address.compare)
     elif address.compare:
         history_compare.show_comparison(address.compare)
     else:

@@ -40,7 +40,8 @@ UI_LAYERS = [
     {"shared"},
     {"engines", "memory", "benchmark"},
     {"chat"},
-    {"quiz", "quality", "history"},
+    {"quiz", "quality"},
+    {"history"},
 ]
 """The same order inside `core/ui`."""
 

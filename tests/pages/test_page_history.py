@@ -24,14 +24,18 @@ from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobSpec
+from core.quality.results import results as quality_results
+from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.quality_runs import QualityRuns
 from core.store.turns import Store
 from core.ui.history import list_page as history_list
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
+from tests.unit.quality import quality_samples
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -41,6 +45,7 @@ class Home:
 
     def __init__(self, url):
         self.store, self.runs, self.history = Store(url), BenchRuns(url), History(url)
+        self.quality = QualityRuns(url)
         self.records = RunRecords(self.runs)
 
     def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE), images=()):
@@ -75,10 +80,11 @@ def home(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "store", lambda: home.store)
     monkeypatch.setattr(resources, "bench_runs", lambda: home.runs)
     monkeypatch.setattr(resources, "history", lambda: home.history)
+    monkeypatch.setattr(resources, "quality_runs", lambda: home.quality)
     monkeypatch.setattr(resources, "run_records", lambda: home.records)
     st.cache_data.clear()
     yield home
-    for access in (home.store, home.runs, home.history):
+    for access in (home.store, home.runs, home.quality, home.history):
         access.close()
 
 
@@ -442,3 +448,36 @@ def test_an_action_that_fails_says_so_and_changes_nothing(open_page, home, monke
     button(app, "Delete").click().run()
     assert "The disk is full" in app.error[0].value
     assert len(titles(app)) == 1
+
+
+def test_a_quality_run_is_listed_and_opened(home, open_page):
+    home.quality.add(quality_samples.record())
+    assert titles(open_page()) == ["W4A16 against 16 bits"]
+    app = open_page(quality="q1")
+    assert "awq is measurably worse than hf." in texts(app)
+    assert [each.label for each in app.get("download_button")][:1] == ["HTML report"]
+
+
+def test_quality_runs_are_compared_with_each_other(home, open_page):
+    record = quality_samples.record()
+    home.quality.add(record)
+    home.quality.add(replace(record, run=replace(record.run, id="q2", title="Another", lmdyno="0.0.1")))
+    app = open_page(compare="q1,q2")
+    assert "The runs were made by different versions of LMDyno" in texts(app)
+    table = app.table[0].value
+    assert len(table) == 6
+    assert list(table["Same answers"]) == ["–", "–", "3 of 3", "3 of 3", "1 of 3", "1 of 3"]
+
+
+def test_an_exported_quality_run_is_imported(home, open_page):
+    record = quality_samples.record(note="Kept")
+    app = open_page()
+    content = quality_json(quality_results(record), record, raw=True)
+    upload(app, content)
+    assert not app.exception
+    assert home.quality.run("q1").note == "Kept"
+    assert app.query_params["quality"] == "q1"
+
+
+def test_a_quality_run_that_is_not_here_says_so(open_page):
+    assert "Quality run `q9` not found" in texts(open_page(quality="q9"))

@@ -8,11 +8,15 @@ import streamlit as st
 
 from core.access.guard import acting_as
 from core.access.identity import SYSTEM
-from core.domain.bench import BenchRecord
+from core.domain.bench import BenchRun
 from core.domain.history import HistoryEntry, RunKind
+from core.domain.quality import QualityRun
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import AccessDenied, LMDynoError, StoreError
+from core.i18n import _
 from core.image_quiz.job import images_of_jobs
+from core.reports.quality_json import from_json as quality_from_json
+from core.reports.quality_json import is_quality_document
 from core.reports.run_json import from_json
 from core.ui.history import session as history_state
 from core.ui.shared import resources
@@ -95,12 +99,11 @@ def sanitise() -> None:
     if upload is None:
         return
     try:
-        record = from_json(upload.getvalue())
-        message = _add(record)
+        kind, run_id, message = _add(upload.getvalue())
     except LMDynoError as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.open_run(record.run.id)
+    history_state.open_run(run_id, kind)
     history_state.done(message)
 
 
@@ -108,16 +111,24 @@ def counted(entries: Sequence[HistoryEntry]) -> str:
     return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
 
 
-def _add(record: BenchRecord) -> str:
-    run = record.run
+def _add(content: bytes) -> tuple[RunKind, str, str]:
+    """Take in an exported run; returns its kind, its id and what was done."""
+    run: BenchRun | QualityRun
     try:
-        resources.bench_runs().add(record)
+        if is_quality_document(content):
+            kind, quality = RunKind.QUALITY, quality_from_json(content)
+            run = quality.run
+            resources.quality_runs().add(quality)
+        else:
+            kind, record = RunKind.BENCH, from_json(content)
+            run = record.run
+            resources.bench_runs().add(record)
     except StoreError as error:
         if error.code == "run-exists":
-            return "This load test is here already; nothing was imported."
+            return kind, run.id, _("This run is here already; nothing was imported.")
         raise
-    resources.history().annotate(RunKind.BENCH, run.id, note=run.note, tag=run.tag)
-    return "Imported."
+    resources.history().annotate(kind, run.id, note=run.note, tag=run.tag)
+    return kind, run.id, _("Imported.")
 
 
 def _purge(deleted_before: datetime) -> int:

@@ -1,4 +1,4 @@
-"""What the history page shows, as its address says it: `?run=…`, `?turn=…`, `?compare=…,…`, or the list.
+"""What the history page shows, by its address: `?run=…`, `?turn=…`, `?quality=…`, `?compare=…,…` or none.
 
 Knows nothing of Streamlit, so that links are the same wherever they are made.
 """
@@ -9,18 +9,20 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 RUN = "run"
 TURN = "turn"
+QUALITY = "quality"
 COMPARE = "compare"
 BASELINE = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One of the three is set, or none for the list."""
+    """One of the first four is set, or none for the list."""
 
     run: str | None = None
     turn: str | None = None
+    quality: str | None = None
     compare: tuple[str, ...] = ()
-    """Ids of load tests, each once."""
+    """Ids of runs of one kind, each once."""
     baseline: str | None = None
     """The one of them that the others are held against."""
 
@@ -31,6 +33,8 @@ def parse(query: Mapping[str, str]) -> Address:
         return Address(run=run)
     if turn := query.get(TURN, "").strip():
         return Address(turn=turn)
+    if quality := query.get(QUALITY, "").strip():
+        return Address(quality=quality)
     named = (part.strip() for part in query.get(COMPARE, "").split(","))
     compare = tuple(dict.fromkeys(part for part in named if part))
     return Address(compare=compare, baseline=query.get(BASELINE, "").strip() or None if compare else None)

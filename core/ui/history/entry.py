@@ -8,13 +8,27 @@ from core import units
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import Machine
-from core.i18n import _
+from core.i18n import N_, _
 from core.ui.history import actions as history_actions
 from core.ui.history import session as history_state
 from core.ui.history.list_page import show_outcome, tag_control
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 from core.ui.shared.rights import is_mine
+
+_NOT_FOUND = {
+    RunKind.CHAT: N_(
+        "Turn `{name}` not found. It was permanently deleted, or it belongs to another machine."
+    ),
+    RunKind.BENCH: N_(
+        "Benchmark run `{name}` not found. It was permanently deleted, or it was measured on another "
+        "machine and has to be exported there and imported here."
+    ),
+    RunKind.QUALITY: N_(
+        "Quality run `{name}` not found. It was permanently deleted, or it was made on another machine and "
+        "has to be exported there and imported here."
+    ),
+}
 
 
 def show_way_back() -> None:
@@ -32,19 +46,7 @@ def find(item_id: str, kind: RunKind) -> HistoryEntry | None:
     found = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
     show_outcome()
     if not found:
-        name = escape(item_id[:40])
-        text = (
-            _(
-                "Benchmark run `{name}` not found. It was permanently deleted, or it was measured on another "
-                "machine and has to be exported there and imported here.",
-                name=name,
-            )
-            if kind is RunKind.BENCH
-            else _(
-                "Turn `{name}` not found. It was permanently deleted, or it belongs to another machine.",
-                name=name,
-            )
-        )
+        text = _(_NOT_FOUND[kind], name=escape(item_id[:40]))
         st.warning(text, icon=":material/search_off:")
         return None
     if found[0].deleted_at is not None:
@@ -85,7 +87,7 @@ def show_entry_actions(entry: HistoryEntry) -> None:
         st.text_area("Note", value=entry.note, key=note, max_chars=2000)
         tag_control(resources.history().tags(), key=tag, value=entry.tag)
         st.button("Save", type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
-    show_link(history_state.link_to(**{name: entry.id}))
+    show_link(history_state.link_to(**{history_state.QUERY_OF[entry.kind]: entry.id}))
     st.button(
         "Delete",
         icon=":material/delete:",

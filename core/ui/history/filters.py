@@ -19,7 +19,7 @@ _FROM = "history_from"
 _TO = "history_to"
 _BIN = "history_bin"
 _CONTROL_WIDTH_PX = 150
-_KINDS = {"Turns": RunKind.CHAT, "Load tests": RunKind.BENCH}
+_KINDS = {"Turns": RunKind.CHAT, "Load tests": RunKind.BENCH, "Quality": RunKind.QUALITY}
 """By the labels, because those are what Streamlit writes into the address."""
 
 

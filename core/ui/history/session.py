@@ -9,9 +9,11 @@ import streamlit as st
 
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo
-from core.ui.history.address import BASELINE, COMPARE, RUN, TURN, Address, link, parse
+from core.ui.history.address import BASELINE, COMPARE, QUALITY, RUN, TURN, Address, link, parse
 
 _STATE = "history_state"
+QUERY_OF = {RunKind.CHAT: TURN, RunKind.BENCH: RUN, RunKind.QUALITY: QUALITY}
+"""What an address calls the entries of each kind."""
 
 
 @dataclass(slots=True)
@@ -41,12 +43,12 @@ def address() -> Address:
 
 def open_entry(entry: HistoryEntry) -> None:
     show_list()
-    st.query_params[RUN if entry.kind is RunKind.BENCH else TURN] = entry.id
+    st.query_params[QUERY_OF[entry.kind]] = entry.id
 
 
-def open_run(run_id: str) -> None:
+def open_run(run_id: str, kind: RunKind = RunKind.BENCH) -> None:
     show_list()
-    st.query_params[RUN] = run_id
+    st.query_params[QUERY_OF[kind]] = run_id
 
 
 def open_comparison(run_ids: Sequence[str]) -> None:
@@ -55,7 +57,7 @@ def open_comparison(run_ids: Sequence[str]) -> None:
 
 
 def show_list() -> None:
-    for name in (RUN, TURN, COMPARE, BASELINE):
+    for name in (RUN, TURN, QUALITY, COMPARE, BASELINE):
         st.query_params.pop(name, None)
     clear_selection()
 

@@ -8,7 +8,7 @@ from core import units
 from core.bench.results.comparison import MAX_RUNS
 from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary
 
-KIND_NAMES = {RunKind.CHAT: "Turn", RunKind.BENCH: "Load test"}
+KIND_NAMES = {RunKind.CHAT: "Turn", RunKind.BENCH: "Load test", RunKind.QUALITY: "Quality"}
 OPEN = ":material/open_in_full:"
 
 _TEXTS = pa.list_(pa.string())
@@ -44,8 +44,9 @@ def failures(summary: Summary | None) -> str:
 
 
 def comparable(entries: Sequence[HistoryEntry]) -> bool:
-    """Whether all of them are load tests, and as many as can be compared."""
-    return 2 <= len(entries) <= MAX_RUNS and all(entry.kind is RunKind.BENCH for entry in entries)
+    """Whether all of them are runs of one kind, and as many as can be compared."""
+    kinds = {entry.kind for entry in entries}
+    return 2 <= len(entries) <= MAX_RUNS and len(kinds) == 1 and RunKind.CHAT not in kinds
 
 
 def _row(entry: HistoryEntry) -> dict[str, object]:

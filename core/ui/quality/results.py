@@ -1,5 +1,7 @@
 """A quality run's results: verdicts, tables and charts, then the answers one by one."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core import units
@@ -60,26 +62,28 @@ def _show_verdicts(result: QualityResult) -> None:
 
 
 def _table(result: QualityResult) -> dict[str, list[str]]:
-    lanes = result.lanes
-    table = {
-        _("Lane"): [lane_label(lane.name) for lane in lanes],
-        _("Right"): [_right(lane) for lane in lanes],
-        _("95 % interval"): [_interval(lane.tasks.interval if lane.tasks else None) for lane in lanes],
-        _("Unanswered, cut off, failed"): [_not_answered(lane) for lane in lanes],
-        _("Same answers"): [_same(lane.agreement) for lane in lanes],
-        _("Same tokens"): [
-            units.share(lane.agreement.token_ratio if lane.agreement else None) for lane in lanes
-        ],
-    }
-    for text in result.plan.texts:
-        table[_("{text}, nats per token", text=escape(text.name))] = [
-            _nats(lane, text.name) for lane in lanes
-        ]
-    return table | {
-        _("TTFT p50"): [units.milliseconds(lane.ttft_p50_s) for lane in lanes],
-        _("Decode p50"): [units.tok_per_s(lane.decode_tok_per_s_p50) for lane in lanes],
-        _("Memory"): [units.gib(lane.memory_bytes) for lane in lanes],
-        _("Energy per token"): [units.joules(lane.energy_j_per_token) for lane in lanes],
+    texts = [text.name for text in result.plan.texts]
+    table = {_("Lane"): [lane_label(lane.name) for lane in result.lanes]}
+    for lane in result.lanes:
+        for column, cell in lane_cells(lane, texts).items():
+            table.setdefault(column, []).append(cell)
+    return table
+
+
+def lane_cells(lane: LaneQuality, texts: Sequence[str]) -> dict[str, str]:
+    """A lane's figures by their columns."""
+    agreement = lane.agreement
+    return {
+        _("Right"): _right(lane),
+        _("95 % interval"): _interval(lane.tasks.interval if lane.tasks else None),
+        _("Unanswered, cut off, failed"): _not_answered(lane),
+        _("Same answers"): _same(agreement),
+        _("Same tokens"): units.share(agreement.token_ratio if agreement else None),
+        **{_("{text}, nats per token", text=escape(name)): _nats(lane, name) for name in texts},
+        _("TTFT p50"): units.milliseconds(lane.ttft_p50_s),
+        _("Decode p50"): units.tok_per_s(lane.decode_tok_per_s_p50),
+        _("Memory"): units.gib(lane.memory_bytes),
+        _("Energy per token"): units.joules(lane.energy_j_per_token),
     }
 
 
