@@ -78,16 +78,16 @@ def show_annotation(entry: HistoryEntry) -> None:
 
 
 def show_entry_actions(entry: HistoryEntry) -> None:
-    name = "run" if entry.kind is RunKind.BENCH else "turn"
+    link = history_state.link_to(**{history_state.QUERY_OF[entry.kind]: entry.id})
     if not is_mine(entry.owner):
-        show_link(history_state.link_to(**{name: entry.id}))
+        show_link(link)
         return
     note, tag = f"history_note_{entry.id}", f"history_tag_{entry.id}"
     with st.popover("Note and tag", icon=":material/edit_note:", key=f"history_annotate_{entry.id}"):
         st.text_area("Note", value=entry.note, key=note, max_chars=2000)
         tag_control(resources.history().tags(), key=tag, value=entry.tag)
         st.button("Save", type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
-    show_link(history_state.link_to(**{history_state.QUERY_OF[entry.kind]: entry.id}))
+    show_link(link)
     st.button(
         "Delete",
         icon=":material/delete:",
