@@ -19,7 +19,7 @@ from typing import Any
 
 from core.access.identity import LOCAL, NOBODY, Identity, Role, Visibility
 from core.errors import ConfigError
-from core.i18n import N_
+from core.i18n import N_, Text
 
 _KEYS = ("operators", "viewers", "visibility", "session_hours")
 _CLOCKS_APART = timedelta(minutes=5)
@@ -60,16 +60,16 @@ class AccessPolicy:
         if table is None:
             return cls()
         if not isinstance(table, Mapping):
-            raise _mistake("access", 'Write [access] and operators = ["…"] below.')
+            raise _mistake("access", N_('Write [access] with operators = ["…"] below it.'))
         for key in table:
             if key not in _KEYS:
-                raise _mistake(str(key), f"Allowed: {', '.join(_KEYS)}.")
+                raise _mistake(str(key), N_("Allowed: {names}.", names=", ".join(_KEYS)))
         hours = table.get("session_hours", 12)
         if not isinstance(hours, (int, float)) or isinstance(hours, bool) or not 0 < hours <= 720:
-            raise _mistake("session_hours", "Allowed: a number of hours above 0, at most 720.")
+            raise _mistake("session_hours", N_("Allowed: a number of hours greater than 0 and at most 720."))
         visibility = table.get("visibility", Visibility.LINK)
         if visibility not in list(Visibility):
-            raise _mistake("visibility", f"Allowed: {', '.join(Visibility)}.")
+            raise _mistake("visibility", N_("Allowed: {names}.", names=", ".join(Visibility)))
         return cls(
             operators=_entries("operators", table.get("operators", [])),
             viewers=_entries("viewers", table.get("viewers", [])),
@@ -146,7 +146,7 @@ def login_of(claims: Mapping[str, Any]) -> str:
 
 def _entries(key: str, listed: object) -> tuple[_Entry, ...]:
     if isinstance(listed, str) or not isinstance(listed, Sequence):
-        raise _mistake(key, f'Allowed: {key} = ["ada@example.com", "@example.com"].')
+        raise _mistake(key, N_('Allowed: {key} = ["ada@example.com", "@example.com"].', key=key))
     return tuple(_entry(key, each) for each in listed)
 
 
@@ -159,10 +159,14 @@ def _entry(key: str, written: object) -> _Entry:
             return _Entry(claim, str(value))
     raise _mistake(
         key,
-        'An entry is an e-mail address, a domain such as "@example.com", or a claim such as '
-        '{ claim = "groups", value = "llm-ops" }.',
+        N_(
+            'An entry is an email address, a domain such as "@example.com", or a claim such as {example}.',
+            example='{ claim = "groups", value = "llm-ops" }',
+        ),
     )
 
 
-def _mistake(key: str, hint: str) -> ConfigError:
-    return ConfigError(N_("The secrets' [access] table is wrong at {key}", key=key), hint=hint, code="access")
+def _mistake(key: str, hint: Text) -> ConfigError:
+    return ConfigError(
+        N_("The [access] table in the secrets file is wrong at {key}.", key=key), hint=hint, code="access"
+    )

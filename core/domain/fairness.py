@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnRecord
+from core.i18n import N_, N_plural, Text, _
+from core.units import count
 
 LMDEPLOY_KINDS = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH})
 
@@ -19,9 +21,9 @@ LMDEPLOY_KINDS = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYT
 class Flag:
     """One visible difference between the lanes of a turn."""
 
-    what: str
+    what: Text
     """The thing that differs, such as `prompt tokens`."""
-    by_lane: Mapping[str, str]
+    by_lane: Mapping[str, Text]
     """What each lane has, by the lane's name."""
     intended: bool = False
     """Weights and dtype differ because that is what is being compared."""
@@ -30,11 +32,12 @@ class Flag:
 
     @property
     def text(self) -> str:
-        """`prompt tokens: 41 (hf) · 43 (awq)`; lanes that agree are named together."""
-        lanes_of: dict[str, list[str]] = {}
+        """`prompt tokens: 41 (hf) · 43 (awq)`, in the current language; lanes that agree are grouped."""
+        lanes_of: dict[Text, list[str]] = {}
         for lane, value in self.by_lane.items():
             lanes_of.setdefault(value, []).append(lane)
-        return f"{self.what}: " + " · ".join(f"{v} ({', '.join(names)})" for v, names in lanes_of.items())
+        values = " · ".join(f"{_(value)} ({', '.join(names)})" for value, names in lanes_of.items())
+        return _("{name}: {value}", name=self.what, value=values)
 
 
 def before(
@@ -46,20 +49,27 @@ def before(
     """
     lanes = [request.lane for request in requests]
     flags = [
-        _compare("model", lanes, _model),
-        _compare("weights", lanes, lambda lane: lane.weights if lane.model else None, intended=True),
+        _compare(N_("model"), lanes, _model),
+        _compare(N_("weights"), lanes, lambda lane: lane.weights if lane.model else None, intended=True),
         _compare("dtype", lanes, lambda lane: lane.settings.dtype if lane.is_local else None, intended=True),
-        _compare("KV cache", lanes, _kv_format, intended=True),
-        _compare("context limit", lanes, _context),
-        _compare("batch limit", lanes, _batch_limit),
-        _compare("prefix cache", lanes, _prefix_cache),
-        _difference("history", {r.lane.name: f"{len(r.messages)} messages" for r in requests}),
+        _compare(N_("KV cache"), lanes, _kv_format, intended=True),
+        _compare(N_("context limit"), lanes, _context),
+        _compare(N_("batch limit"), lanes, _batch_limit),
+        _compare(N_("prefix caching"), lanes, _prefix_cache),
         _difference(
-            "prompt",
-            {r.lane.name: f"{len(r.messages[-1].content)} characters" for r in requests if r.messages},
+            N_("history"),
+            {r.lane.name: N_plural("{n} message", "{n} messages", len(r.messages)) for r in requests},
         ),
-        _difference("images in the conversation", {r.lane.name: _shown(r) for r in requests}),
-        _difference("images as the model sees them", images or {}),
+        _difference(
+            N_("prompt"),
+            {
+                r.lane.name: N_plural("{n} character", "{n} characters", len(r.messages[-1].content))
+                for r in requests
+                if r.messages
+            },
+        ),
+        _difference(N_("images in the conversation"), {r.lane.name: _shown(r) for r in requests}),
+        _difference(N_("images as the model sees them"), images or {}),
     ]
     return tuple(flag for flag in flags if flag)
 
@@ -68,13 +78,13 @@ def after(turn: TurnRecord) -> tuple[Flag, ...]:
     """Differences that the engines' own figures show; only lanes that finished are compared."""
     done = [r for r in turn.requests if r.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)]
     flags = [
-        _difference("prompt tokens", _known(done, lambda r: r.prompt_tokens)),
-        _difference("prompt tokens from a cache", _known(done, lambda r: r.cached_tokens)),
+        _difference(N_("prompt tokens"), _known(done, lambda r: r.prompt_tokens)),
+        _difference(N_("cached prompt tokens"), _known(done, lambda r: r.cached_tokens)),
     ]
     flags.append(_wrong_length(turn.sampling, done))
     notes = {r.lane.name: "; ".join(r.notes) for r in turn.requests if r.notes}
     if notes:
-        flags.append(Flag("sent differently", notes, compares=False))
+        flags.append(Flag(N_("sent differently"), notes, compares=False))
     return tuple(flag for flag in flags if flag)
 
 
@@ -83,10 +93,18 @@ def _wrong_length(sampling: Sampling, done: Iterable[RequestRecord]) -> Flag | N
     limit = sampling.max_tokens
     counts = {r.lane.name: r.output_tokens for r in done}
     if sampling.fixed_length:
-        wrong = {name: f"{n} of {limit}" for name, n in counts.items() if n != limit}
-        return Flag("fixed length was not kept", wrong, compares=False) if wrong else None
-    over = {name: f"{n:,} of at most {limit:,}" for name, n in counts.items() if n is not None and n > limit}
-    return Flag("token limit exceeded", over, compares=False) if over else None
+        wrong = {
+            name: N_("{n} of {limit}", n=count(n), limit=count(limit))
+            for name, n in counts.items()
+            if n != limit
+        }
+        return Flag(N_("fixed length not kept"), wrong, compares=False) if wrong else None
+    over = {
+        name: N_("{n} of at most {limit}", n=count(n), limit=count(limit))
+        for name, n in counts.items()
+        if n is not None and n > limit
+    }
+    return Flag(N_("token limit exceeded"), over, compares=False) if over else None
 
 
 def _known(records: Iterable[RequestRecord], value: Callable[[RequestRecord], int | None]) -> dict[str, str]:
@@ -94,9 +112,9 @@ def _known(records: Iterable[RequestRecord], value: Callable[[RequestRecord], in
 
 
 def _compare(
-    what: str,
+    what: Text,
     lanes: Iterable[LaneSpec],
-    value: Callable[[LaneSpec], str | None],
+    value: Callable[[LaneSpec], Text | None],
     *,
     intended: bool = False,
 ) -> Flag | None:
@@ -104,7 +122,7 @@ def _compare(
     return _difference(what, {name: v for name, v in known.items() if v is not None}, intended=intended)
 
 
-def _difference(what: str, by_lane: Mapping[str, str], *, intended: bool = False) -> Flag | None:
+def _difference(what: Text, by_lane: Mapping[str, Text], *, intended: bool = False) -> Flag | None:
     return Flag(what, by_lane, intended) if len(set(by_lane.values())) > 1 else None
 
 
@@ -118,23 +136,27 @@ def _shown(request: RequestPlan | RequestRecord) -> str:
     return str(sum(len(message.images) for message in request.messages))
 
 
-def _kv_format(lane: LaneSpec) -> str | None:
+def _kv_format(lane: LaneSpec) -> Text | None:
     if lane.kind not in LMDEPLOY_KINDS:
         return None
-    return f"{lane.settings.quant_policy} bit" if lane.settings.quant_policy else "dtype"
+    if not lane.settings.quant_policy:
+        return N_("same as dtype")
+    return N_("{bits}-bit", bits=lane.settings.quant_policy)
 
 
-def _context(lane: LaneSpec) -> str | None:
+def _context(lane: LaneSpec) -> Text | None:
     if not lane.is_local:
         return None
-    return f"{lane.settings.session_len:,} tokens" if lane.kind in LMDEPLOY_KINDS else "the model's own"
+    if lane.kind not in LMDEPLOY_KINDS:
+        return N_("the model's limit")
+    return N_("{n} tokens", n=count(lane.settings.session_len))
 
 
-def _batch_limit(lane: LaneSpec) -> str | None:
+def _batch_limit(lane: LaneSpec) -> Text | None:
     if lane.kind in LMDEPLOY_KINDS:
-        return f"{lane.settings.max_batch_size} at once"
+        return N_("{n} requests at once", n=lane.settings.max_batch_size)
     if lane.kind is EngineKind.TRANSFORMERS:
-        return "continuous batching" if lane.settings.continuous_batching else "one at a time"
+        return N_("continuous batching") if lane.settings.continuous_batching else N_("one request at a time")
     return None
 
 

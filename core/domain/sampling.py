@@ -6,6 +6,7 @@ A dialect (`core.chat_api.dialects`) translates it so that it means the same to 
 from dataclasses import dataclass
 
 from core.errors import InputError
+from core.i18n import N_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,10 @@ class Sampling:
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 2)
         if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p is {self.top_p}", hint="Choose a value above 0 and up to 1.")
+            raise InputError(
+                N_("{key} is {value}.", key="top_p", value=self.top_p),
+                hint=N_("Choose a value greater than 0 and at most 1."),
+            )
         _within("top_k", self.top_k, 0, 1000)
         _within("repetition_penalty", self.repetition_penalty, 0.5, 2)
         _within("max_tokens", self.max_tokens, 1, 131_072)
@@ -38,4 +42,7 @@ class Sampling:
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise InputError(f"{name} is {value}", hint=f"Choose a value from {low:g} to {high:g}.")
+        raise InputError(
+            N_("{key} is {value}.", key=name, value=value),
+            hint=N_("Choose a value from {low} to {high}.", low=f"{low:g}", high=f"{high:g}"),
+        )

@@ -43,14 +43,18 @@ def plan_turn(
     Each lane is sent its own history: its answers in the turns before, with those turns' images.
     """
     if not prompt.strip():
-        raise InputError("The prompt is empty", hint="Write a question first.")
+        raise InputError(N_("The prompt is empty."), hint=N_("Enter a question."))
     if len(images) > MAX_IMAGES:
         raise InputError(
-            f"{len(images)} images are chosen", hint=f"Choose at most {MAX_IMAGES} for one question."
+            N_("Too many images ({n}).", n=len(images)),
+            hint=N_("Choose at most {most} images per question.", most=MAX_IMAGES),
         )
     if not 1 <= len(settings.lanes) <= MAX_LANES:
         raise InputError(
-            f"{len(settings.lanes)} lanes are picked", hint=f"Pick 1 to {MAX_LANES} lanes in the sidebar."
+            N_("No lane is selected.")
+            if not settings.lanes
+            else N_("Too many lanes ({n}) are selected.", n=len(settings.lanes)),
+            hint=N_("Select 1 to {most} lanes in the sidebar.", most=MAX_LANES),
         )
     identity = current_identity()
     if turns and turns[0].owner != identity.owner and not identity.is_operator:

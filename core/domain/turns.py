@@ -109,7 +109,7 @@ class UsageWindow:
     duration_s: float
     energy_j: float | None = None
     """The change of NVML's energy counter; what the boards draw when idle is in it."""
-    energy_gap: str | None = None
+    energy_gap: Text | None = None
     """Why the energy is not known."""
     mean_power_w: float | None = None
     idle_power_w: float | None = None
@@ -160,7 +160,7 @@ class RequestRecord:
     """Prompt tokens that the engine took from its prefix cache, where it says so."""
     finish_reason: FinishReason | None = None
     error: ErrorInfo | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
     """What a reader of the numbers must know, such as a setting that the server does not take."""
     window: UsageWindow | None = None
     """None for remote servers, and for requests that did not come to their end."""

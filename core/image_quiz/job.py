@@ -5,6 +5,7 @@ import sys
 from core.codec import encode
 from core.domain.images import named_images
 from core.errors import InputError
+from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
 from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
@@ -20,7 +21,11 @@ def start_quiz(settings: Settings, plan: QuizPlan) -> str:
     """
     plan.check_sendable()
     if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
-        raise InputError("A quiz runs already", hint="Wait for its end, or stop it.", code="already-running")
+        raise InputError(
+            N_("A quiz is already running."),
+            hint=N_("Wait for it to finish, or stop it."),
+            code="already-running",
+        )
     return Jobs(settings).start(
         JobSpec(
             id=plan.id,

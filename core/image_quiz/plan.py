@@ -9,6 +9,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import Mode, RequestPlan, TurnPlan, new_id
 from core.errors import InputError
+from core.i18n import N_
 from core.models.vision.context import require_sendable
 
 MOST_QUESTIONS = 500
@@ -39,14 +40,21 @@ class QuizPlan:
 
     def __post_init__(self) -> None:
         if not self.lanes:
-            raise InputError("No lane is picked", hint="Pick the lanes to ask in the sidebar.")
+            raise InputError(N_("No lane is selected."), hint=N_("Select lanes in the sidebar."))
         if not 1 <= len(self.questions) <= MOST_QUESTIONS:
             raise InputError(
-                f"{len(self.questions)} questions are chosen",
-                hint=f"Choose images and a question, or a set; at most {MOST_QUESTIONS} questions.",
+                N_("There are no questions.")
+                if not self.questions
+                else N_("Too many questions ({n}).", n=len(self.questions)),
+                hint=N_(
+                    "Choose images and enter a question, or choose a question set. A quiz can have at "
+                    "most {most} "
+                    "questions.",
+                    most=MOST_QUESTIONS,
+                ),
             )
         if any(not each.question.strip() for each in self.questions):
-            raise InputError("The question is empty", hint="Write a question first.")
+            raise InputError(N_("A question is empty."), hint=N_("Enter a question."))
 
     def check_sendable(self) -> None:
         """Raise InputError for a lane that can't be sent one of the images, by its model's files of today.

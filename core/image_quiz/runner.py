@@ -18,6 +18,7 @@ from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
+from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
 from core.image_quiz.results import QuizAnswer, QuizRun
 from core.images.store import ImageStore
@@ -48,7 +49,7 @@ async def _conduct(
     run = QuizRun(plan=plan, machine=describe_machine())
     with closing(Engines(settings, plan.lanes)) as engines:
         await _unless(stop, _bring_up(engines, plan, tell))
-        tell("asking the first question")
+        tell(N_("Asking the first question"))
         devices = DeviceQueue(settings.locks_dir)
         for place in range(len(plan.questions)):
             if stop.is_set():

@@ -7,6 +7,7 @@ from itertools import zip_longest
 from core.codec import decode
 from core.domain.images import StoredImage
 from core.errors import InputError
+from core.i18n import N_
 from core.image_quiz.plan import QuizQuestion
 from core.images.gallery import GalleryImage, GalleryKind, gallery
 from core.images.sanitise import sanitise
@@ -49,8 +50,11 @@ def uploaded_questions(image_store: ImageStore, files: Mapping[str, bytes]) -> t
     lists = [name for name in files if name.lower().endswith(".jsonl")]
     if len(lists) != 1:
         raise InputError(
-            f"{len(lists)} JSONL files were given",
-            hint=f"Hand in one, and the images that it names. A line of it: {UPLOAD_EXAMPLE}",
+            N_("The upload has {n} JSONL files, but needs exactly one.", n=len(lists)),
+            hint=N_(
+                "Upload one JSONL file with the images that it names. An example line: {example}",
+                example=UPLOAD_EXAMPLE,
+            ),
         )
     text = files[lists[0]].decode("utf-8", "replace")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
@@ -59,8 +63,13 @@ def uploaded_questions(image_store: ImageStore, files: Mapping[str, bytes]) -> t
     for number, line in wanted:
         if line.image not in files:
             raise InputError(
-                f'{lists[0]}, line {number}: there is no image "{line.image}"',
-                hint="Hand in the image together with the list, under that name.",
+                N_(
+                    '{file}, line {line}: image "{image}" is missing.',
+                    file=lists[0],
+                    line=number,
+                    image=line.image,
+                ),
+                hint=N_("Upload the image together with the list, under that name."),
             )
         if line.image not in taken:
             taken[line.image] = image_store.put(sanitise(files[line.image], name=line.image))
@@ -81,6 +90,11 @@ def _read(name: str, number: int, line: str) -> _Line:
         return decode(_Line, line)
     except InputError as error:
         raise InputError(
-            f"{name}, line {number}: {error.message.removeprefix('_Line: ')}",
-            hint=f"A line is such as {UPLOAD_EXAMPLE}",
+            N_(
+                "{file}, line {line}: {problem}",
+                file=name,
+                line=number,
+                problem=error.message.removeprefix("_Line: "),
+            ),
+            hint=N_("An example line: {example}", example=UPLOAD_EXAMPLE),
         ) from error

@@ -7,6 +7,7 @@ from typing import Any
 from core import logs
 from core.codec import decode
 from core.errors import LMDynoError
+from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
 from core.image_quiz.results import QuizRun, save
 from core.image_quiz.runner import conduct
@@ -24,12 +25,14 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     def on_answer(so_far: QuizRun) -> None:
         save(settings, so_far)
         done = len(so_far.answers)
-        report(f"{done} of {total} questions answered", done / total)
+        report(N_("{done} of {total} questions answered", done=done, total=total), done / total)
 
-    report("starting the engines", 0.0)
+    report(N_("Starting the engines"), 0.0)
     finished = conduct(settings, plan, on_answer, lambda stage: report(stage, 0.0))
     if len(finished.answers) < total:
-        raise LMDynoError("The quiz was stopped", hint="What was answered is kept.", code="stopped")
+        raise LMDynoError(
+            N_("The quiz was stopped."), hint=N_("The answers so far are kept."), code="stopped"
+        )
     return {"quiz": plan.id}
 
 

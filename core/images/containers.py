@@ -10,6 +10,7 @@ import re
 import zlib
 from dataclasses import dataclass
 
+from core.i18n import N_
 from core.images.refusals import Refused, animated, damaged
 
 MAX_JPEG_SCANS = 100
@@ -44,11 +45,11 @@ def lean_png(data: bytes) -> Lean:
         length, name = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         content, checksum = data[at + 8 : at + 8 + length], data[at + 8 + length : at + 12 + length]
         if len(checksum) < 4:
-            raise damaged("it ends too early")
+            raise damaged(N_("it ends too early"))
         if name == b"acTL" and int.from_bytes(content[:4]) > 1:
             raise animated()
         if (name in _PNG_KEPT or name == b"IDAT") and zlib.crc32(name + content) != int.from_bytes(checksum):
-            raise damaged("a checksum in it is wrong")
+            raise damaged(N_("a checksum is wrong"))
         if name == b"IDAT":
             pixels.append(content)
         elif name in _PNG_KEPT:
@@ -58,9 +59,9 @@ def lean_png(data: bytes) -> Lean:
         at += 12 + length
     header = kept.get(b"IHDR", b"")
     if len(header) != 13 or not pixels:
-        raise damaged("it holds no pixels")
+        raise damaged(N_("it has no pixels"))
     if header[9] == _PNG_PALETTE and b"PLTE" not in kept:
-        raise damaged("its palette is missing")
+        raise damaged(N_("its palette is missing"))
     return Lean(data[:8] + _png_chunks(kept, b"".join(pixels)), exif)
 
 
@@ -121,7 +122,7 @@ def lean_jpeg(data: bytes) -> Lean:
         length = int.from_bytes(data[at : at + 2])
         segment = data[at : at + length]
         if marker == _SOI or length < 2 or len(segment) < length:
-            raise damaged("it ends too early")
+            raise damaged(N_("it ends too early"))
         at += length
         if marker == _APP1 and segment[2:8] == b"Exif\0\0":
             exif = exif or segment[8:]
@@ -139,7 +140,7 @@ def _next_marker(data: bytes, at: int) -> tuple[int, int]:
     """The next marker and the place behind it."""
     found = _JPEG_MARKER.search(data, at)
     if not found:
-        raise damaged("it ends too early")
+        raise damaged(N_("it ends too early"))
     return found[1][0], found.end()
 
 
@@ -156,6 +157,7 @@ def _makes_pixels(marker: int, segment: bytes) -> bool:
 def _too_many_scans() -> Refused:
     return Refused(
         "image-too-complex",
-        f"has more than {MAX_JPEG_SCANS} scans, which would keep a decoder busy for long.",
-        "Open it in an image program and save it again as JPEG or PNG.",
+        N_("{image} has more than {most} scans and would take too long to decode."),
+        N_("Open it in an image editor, and save it as JPEG or PNG."),
+        most=MAX_JPEG_SCANS,
     )

@@ -3,10 +3,10 @@
 import re
 from enum import StrEnum
 
+from core.i18n import N_
 from core.images.refusals import Refused, of_type
 
-_TAKEN = "PNG, JPEG, WebP, GIF and BMP images are taken"
-_SAVE_AS = "Open it in an image program, save it as PNG or JPEG and take that."
+_SAVE_AS = N_("Open it in an image editor, save it as PNG or JPEG, and use that file.")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 _HEAD_BYTES = 1024
 """How far a document may begin with comments before its first tag."""
@@ -23,16 +23,20 @@ class Kind(StrEnum):
 
 
 _NAMED = (
-    (rb"%PDF-", "a PDF document", "Take a screenshot of the page, or export the page as PNG."),
-    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", "a TIFF or raw camera image", _SAVE_AS),
-    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", "a HEIC image", _SAVE_AS),
-    (rb"....ftyp(avif|avis)", "an AVIF image", _SAVE_AS),
-    (rb"(....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI )", "a video", "Save one frame of it as PNG or JPEG."),
-    (rb"(\xff\x0a|\0\0\0\x0cJXL )", "a JPEG XL image", _SAVE_AS),
-    (rb"(\0\0\0\x0cjP  |\xff\x4f\xff\x51)", "a JPEG 2000 image", _SAVE_AS),
-    (rb"8BPS", "a Photoshop document", _SAVE_AS),
-    (rb"\0\0\x01\0", "an icon", _SAVE_AS),
-    (rb"PK\x03\x04", "a ZIP archive or an office document", f"Unpack it or export the image. {_TAKEN}."),
+    (rb"%PDF-", N_("a PDF document"), N_("Take a screenshot of the page, or export the page as PNG.")),
+    (rb"(II\*\0|MM\0\*|II\+\0|MM\0\+)", N_("a TIFF or raw camera image"), _SAVE_AS),
+    (rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", N_("a HEIC image"), _SAVE_AS),
+    (rb"....ftyp(avif|avis)", N_("an AVIF image"), _SAVE_AS),
+    (rb"(....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI )", N_("a video"), N_("Save a frame as PNG or JPEG.")),
+    (rb"(\xff\x0a|\0\0\0\x0cJXL )", N_("a JPEG XL image"), _SAVE_AS),
+    (rb"(\0\0\0\x0cjP  |\xff\x4f\xff\x51)", N_("a JPEG 2000 image"), _SAVE_AS),
+    (rb"8BPS", N_("a Photoshop document"), _SAVE_AS),
+    (rb"\0\0\x01\0", N_("an icon"), _SAVE_AS),
+    (
+        rb"PK\x03\x04",
+        N_("a ZIP archive or an office document"),
+        N_("Unpack it, or export the image as PNG or JPEG."),
+    ),
 )
 """Files that people do try: how they begin, what they are, and what to do about it."""
 
@@ -63,14 +67,21 @@ def kind_of(data: bytes) -> Kind:
 def _other(data: bytes) -> Refused:
     for beginning, what, hint in _NAMED:
         if re.match(beginning, data, re.DOTALL):
-            return of_type(f"{what}, which is not taken", hint)
+            return of_type(N_("{image} is {kind}, which isn't supported."), hint, kind=what)
     head = data[:_HEAD_BYTES]
     if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<"):
         if _SVG.search(head):
             return of_type(
-                "an SVG drawing, which is not taken: it may hold scripts and addresses",
-                "Export it as PNG, or take a screenshot of it.",
+                N_(
+                    "{image} is an SVG drawing, which isn't supported because it can contain scripts and "
+                    "URLs."
+                ),
+                N_("Export it as PNG, or take a screenshot."),
             )
         if _HTML.search(head):
-            return of_type("a web page, not an image", "Save the image on the page, not the page.")
-    return of_type("not an image of a known kind", f"{_TAKEN}.")
+            return of_type(
+                N_("{image} is a web page, not an image."), N_("Save the image instead of the page.")
+            )
+    return of_type(
+        N_("{image} is not an image of a known type."), N_("Use a PNG, JPEG, WebP, GIF, or BMP image.")
+    )

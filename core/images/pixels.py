@@ -12,6 +12,7 @@ from io import BytesIO
 
 from PIL import Image, ImageCms, ImageFile
 
+from core.i18n import N_
 from core.images.kinds import Kind
 from core.images.refusals import damaged, of_type, too_many_pixels
 
@@ -46,9 +47,9 @@ def decoding() -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
-        raise too_many_pixels("has far more pixels than are taken.") from exc
+        raise too_many_pixels(N_("{image} has far more pixels than allowed.")) from exc
     except MALFORMED as exc:
-        raise damaged("it can't be decoded") from exc
+        raise damaged(N_("it can't be decoded")) from exc
 
 
 def open_lazily(data: bytes, kind: Kind) -> ImageFile.ImageFile:
@@ -57,8 +58,8 @@ def open_lazily(data: bytes, kind: Kind) -> ImageFile.ImageFile:
     if image.info.get("compression") in _BMP_RUN_LENGTHS and kind is Kind.BMP:
         # Pillow (13.0) expands run lengths in Python, which takes minutes for a file made to be slow.
         raise of_type(
-            "a run-length compressed BMP, which is not taken",
-            "Open it in an image program and save it as PNG.",
+            N_("{image} is a run-length encoded BMP, which isn't supported."),
+            N_("Open it in an image editor, and save it as PNG."),
         )
     return image
 

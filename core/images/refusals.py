@@ -1,42 +1,51 @@
 """Why an image is not taken, before the words for a person are complete."""
 
+from core.i18n import N_, Message, Text
+
 
 class Refused(Exception):
     """Internal to this room; `sanitise` turns it into an InputError that names the image.
 
-    `problem` continues the image's name, such as "is empty.".
+    `problem` names the image as `{image}`; `values` are its other values.
     """
 
-    def __init__(self, code: str, problem: str, hint: str) -> None:
+    def __init__(self, code: str, problem: Message, hint: Message, **values: object) -> None:
         super().__init__(code, problem, hint)
         self.code = code
-        self.problem = problem
         self.hint = hint
+        self._problem = problem
+        self._values = values
+
+    def problem(self, image: Text) -> Message:
+        """What is wrong with the image of that name."""
+        return self._problem.filled(image=image, **self._values)
 
 
-def damaged(reason: str) -> Refused:
+def damaged(reason: Message) -> Refused:
     return Refused(
         "image-damaged",
-        f"is damaged: {reason}.",
-        "Copy or download it again, or open it in an image program and save it as PNG or JPEG.",
+        N_("{image} is damaged: {reason}."),
+        N_("Copy or download it again, or open it in an image editor and save it as PNG or JPEG."),
+        reason=reason,
     )
 
 
-def too_many_pixels(problem: str) -> Refused:
+def too_many_pixels(problem: Message, **values: object) -> Refused:
     return Refused(
         "image-too-many-pixels",
         problem,
-        "Scale it down in an image program; models see far fewer pixels anyway.",
+        N_("Scale it down in an image editor. Models see far fewer pixels anyway."),
+        **values,
     )
 
 
 def animated() -> Refused:
     return Refused(
         "image-animated",
-        "is animated, and models look at one still image.",
-        "Save the frame that you mean as PNG or JPEG.",
+        N_("{image} is animated, but models see only still images."),
+        N_("Save the frame you want as PNG or JPEG."),
     )
 
 
-def of_type(what: str, hint: str) -> Refused:
-    return Refused("image-type", f"is {what}.", hint)
+def of_type(problem: Message, hint: Message, **values: object) -> Refused:
+    return Refused("image-type", problem, hint, **values)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from core.domain.images import StoredImage
 from core.errors import InputError
+from core.i18n import N_
 from core.images.containers import Lean, lean_jpeg, lean_png
 from core.images.kinds import Kind, kind_of
 from core.images.names import display_name
@@ -69,11 +70,11 @@ def sanitise(data: bytes, *, name: str = "", limits: Limits = _LIMITS) -> Checke
             pixels = _decode(data, kind, limits)
             encoded, media_type = encode(pixels, kind)
     except Refused as exc:
-        raise InputError(f"{shown or 'The image'} {exc.problem}", hint=exc.hint, code=exc.code) from exc
+        raise InputError(exc.problem(shown or N_("The image")), hint=exc.hint, code=exc.code) from exc
     except MemoryError as exc:
         raise InputError(
-            f"There is not enough memory to open {shown or 'the image'}.",
-            hint="Make the image smaller, or stop an engine.",
+            N_("{image} can't be opened because memory is low.", image=shown or N_("The image")),
+            hint=N_("Make the image smaller, or stop an engine."),
             code="image-memory",
         ) from exc
     image = StoredImage(
@@ -103,32 +104,42 @@ _LEAN = {Kind.PNG: lean_png, Kind.JPEG: lean_jpeg, Kind.WEBP: Lean, Kind.GIF: Le
 
 def _check_bytes(data: bytes, limits: Limits) -> None:
     if not data:
-        raise Refused("image-empty", "is empty.", "Choose the file again, or copy it again.")
+        raise Refused("image-empty", N_("{image} is empty."), N_("Choose or copy the file again."))
     if len(data) > limits.max_bytes:
         raise Refused(
             "image-too-large",
-            f"is larger than {gib(limits.max_bytes)}.",
-            "Make it smaller in an image program, or save it as JPEG.",
+            N_("{image} is larger than {limit}."),
+            N_("Make it smaller in an image editor, or save it as JPEG."),
+            limit=gib(limits.max_bytes),
         )
 
 
 def _check_size(width_px: int, height_px: int, limits: Limits) -> None:
     long_px, short_px = max(width_px, height_px), min(width_px, height_px)
-    size = f"{count(width_px)} × {count(height_px)} pixels"
+    size = f"{count(width_px)} × {count(height_px)}"
     if width_px * height_px > limits.max_pixels or long_px > limits.max_side_px:
         raise too_many_pixels(
-            f"has {size}; the limits are {count(limits.max_pixels)} in all and "
-            f"{count(limits.max_side_px)} a side."
+            N_(
+                "{image} has {size} pixels. The limits are {total} pixels in total and {side} pixels per "
+                "side."
+            ),
+            size=size,
+            total=count(limits.max_pixels),
+            side=count(limits.max_side_px),
         )
     if short_px < limits.min_side_px:
         raise Refused(
             "image-too-small",
-            f"has {size}; each side needs at least {limits.min_side_px}.",
-            "Choose an image that shows something.",
+            N_("{image} has {size} pixels. Each side needs at least {side} pixels."),
+            N_("Choose a larger image."),
+            size=size,
+            side=limits.min_side_px,
         )
     if long_px > limits.max_aspect_ratio * short_px:
         raise Refused(
             "image-too-narrow",
-            f"has {size}; one side may be at most {limits.max_aspect_ratio} times the other.",
-            "Cut out the part that the question is about.",
+            N_("{image} has {size} pixels. One side can be at most {ratio} times as long as the other."),
+            N_("Crop it to the part that the question is about."),
+            size=size,
+            ratio=limits.max_aspect_ratio,
         )

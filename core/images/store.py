@@ -21,6 +21,7 @@ from PIL import Image
 
 from core.domain.images import StoredImage
 from core.errors import StoreError
+from core.i18n import N_
 from core.images.kinds import Kind, kind_of
 from core.images.sanitise import CheckedImage
 
@@ -54,8 +55,12 @@ class ImageStore:
                 _write(path, checked.data)
             except OSError as exc:
                 raise StoreError(
-                    f"{_subject(image)} can't be stored: {exc.strerror or exc}.",
-                    hint=f"Make sure that {self._folder} can be written and that the disk has space.",
+                    N_(
+                        "Can't store image {image}: {reason}.",
+                        image=image.name or image.sha256[:12],
+                        reason=exc.strerror or exc,
+                    ),
+                    hint=N_("Check that {path} is writable and that the disk has space.", path=self._folder),
                     code="image-not-stored",
                 ) from exc
         return image
@@ -69,8 +74,11 @@ class ImageStore:
         content = self._content(image)
         if content is None:
             raise StoreError(
-                f"{_subject(image)} is no longer on this machine, or its file was changed.",
-                hint="Ask again with the image added again.",
+                N_(
+                    "Image {image} is no longer on this machine, or its file was changed.",
+                    image=image.name or image.sha256[:12],
+                ),
+                hint=N_("Add the image again, then ask again."),
                 code="image-missing",
             )
         return content
@@ -130,10 +138,6 @@ class ImageStore:
 def data_url(content: bytes) -> str:
     """A PNG's or JPEG's bytes as an address of its own."""
     return f"data:{_MEDIA_TYPES[kind_of(content)]};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _subject(image: StoredImage) -> str:
-    return f"The image {image.name}".rstrip()
 
 
 def _write(path: Path, data: bytes) -> None:

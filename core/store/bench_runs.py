@@ -13,6 +13,7 @@ from core.domain.history import RunKind
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import StoreError
+from core.i18n import N_
 from core.store import records
 from core.store.access import Access, insert_new, upsert
 from core.store.tables import (
@@ -28,8 +29,8 @@ from core.store.visibility import by_link
 
 RUN_INTERRUPTED = ErrorInfo(
     code="interrupted",
-    message="The program that ran this benchmark ended before the benchmark did",
-    hint="What was measured by then is kept. Run it again for the rest.",
+    message=N_("LMDyno exited before this benchmark run finished."),
+    hint=N_("The results up to that point are kept. For the rest, run it again."),
 )
 _RUNS_LOOKED_AT = 5
 _SILENT_S = 60.0
@@ -72,8 +73,8 @@ class BenchRuns(Access):
             is_here = connection.scalar(select(bench_runs.c.id).where(bench_runs.c.id == record.run.id))
         if is_here:
             raise StoreError(
-                f"The benchmark {record.run.id} is here already",
-                hint=f"See it with `lmdyno runs show {record.run.id}`.",
+                N_("Benchmark run {id} already exists.", id=record.run.id),
+                hint=N_("To see it, run `lmdyno runs show {id}`.", id=record.run.id),
                 code="run-exists",
             )
         self.save(record.run, record.passes, record.requests)
@@ -89,8 +90,8 @@ class BenchRuns(Access):
             run = _read_run(connection, run_id)
             if run is None:
                 raise StoreError(
-                    f"There is no benchmark {run_id}",
-                    hint="`lmdyno runs list` names those there are.",
+                    N_("There is no benchmark run {id}.", id=run_id),
+                    hint=N_("To list all runs, run `lmdyno runs list`."),
                     code="no-such-run",
                 )
             return BenchRecord(

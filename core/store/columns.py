@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeDecorator
 from core import codec
 from core.domain.timing import Timing
 from core.errors import InputError, StoreError
+from core.i18n import N_
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -167,11 +168,11 @@ def pack(timing: Timing) -> bytes:
 def unpack(data: bytes) -> Timing:
     """The timestamps that `pack` made into bytes; raises StoreError for any other bytes."""
     if data[:1] != _TIMESTAMPS_V1:
-        raise _bad_record("timestamps in a format that this version does not know")
+        raise _bad_record(N_("the format of its timestamps is unknown to this version"))
     try:
         timestamps = codec.decode(_TimestampsV1, zlib.decompress(data[1:]))
     except (zlib.error, InputError) as exc:
-        raise _bad_record(f"timestamps: {exc}") from exc
+        raise _bad_record(str(exc)) from exc
     sent = timestamps.sent_ns
     return Timing(
         sent_ns=sent,
@@ -191,7 +192,7 @@ def _shift(timestamp_ns: int | None, by_ns: int) -> int | None:
 
 def _bad_record(detail: str) -> StoreError:
     return StoreError(
-        f"A stored record can't be read: {detail}",
-        hint="It was damaged, or written by another version of LMDyno.",
+        N_("Can't read a stored record: {reason}", reason=detail),
+        hint=N_("It is damaged, or was written by another version of LMDyno."),
         code="store-bad-record",
     )

@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.errors import StoreError
+from core.i18n import N_
 from core.store.location import Location
 
 _BEGIN = "lmdyno_begin"
@@ -41,8 +42,8 @@ def connect(location: Location, *, lock_timeout_s: float, for_migration: bool = 
         )
     except ImportError as exc:
         raise StoreError(
-            "The store is a PostgreSQL database, and its driver is not installed.",
-            hint="Install it: pip install 'psycopg[binary]'",
+            N_("The PostgreSQL driver for the database isn't installed."),
+            hint=N_("Install it: `pip install 'psycopg[binary]'`"),
             code="store-no-driver",
         ) from exc
     if is_sqlite:

@@ -9,50 +9,51 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from core.errors import StoreError
+from core.i18n import N_, Message
 from core.store.location import Location
 
 
 class Failure(NamedTuple):
     code: str
-    message: str
+    message: Message
     """With `{place}` and `{detail}`."""
-    hint: str
+    hint: Message
 
 
 LOCKED = Failure(
     "store-locked",
-    "The store is locked by another program: {place}.",
-    "Close the program that holds it (a database browser, a backup), then try again.",
+    N_("Another program has locked the database: {place}."),
+    N_("Close that program (a database browser or a backup), then try again."),
 )
 NOT_WRITABLE = Failure(
     "store-not-writable",
-    "The store can't be written: {place} ({detail}).",
-    "Check who owns it and its permissions, or set LMDYNO_HOME to a folder that you can write to.",
+    N_("Can't write to the database: {place} ({detail})."),
+    N_("Check its owner and permissions, or set LMDYNO_HOME to a folder that you can write to."),
 )
 FULL = Failure(
     "store-full",
-    "No space is left for the store: {place}.",
-    "Free some space on that disk, then try again.",
+    N_("No space is left for the database: {place}."),
+    N_("Free some space on that disk, then try again."),
 )
 DISK = Failure(
     "store-disk-error",
-    "The disk failed the store: {place} ({detail}).",
-    "Check that the disk is there, healthy and not full.",
+    N_("A disk error occurred in the database: {place} ({detail})."),
+    N_("Check that the disk is connected, healthy, and not full."),
 )
 CORRUPT = Failure(
     "store-corrupt",
-    "The store is damaged or not a database: {place} ({detail}).",
-    "Move the file away to start with an empty store, or put a backup in its place.",
+    N_("The database is damaged, or the file is not a database: {place} ({detail})."),
+    N_("To start with an empty database, move the file away. Or restore a backup."),
 )
 UNREACHABLE = Failure(
     "store-unreachable",
-    "The store can't be reached: {place} ({detail}).",
-    "Check that the server runs, and host, user and password in LMDYNO_DATABASE_URL.",
+    N_("Can't reach the database: {place} ({detail})."),
+    N_("Check that the server is running, and check host, user, and password in LMDYNO_DATABASE_URL."),
 )
 OTHER = Failure(
     StoreError.default_code,
-    "The store failed: {place} ({detail}).",
-    "If it happens again, report it with this text.",
+    N_("The database failed: {place} ({detail})."),
+    N_("If this happens again, report this message."),
 )
 
 _SQLITE = {
@@ -113,7 +114,7 @@ def explain(error: SQLAlchemyError | sqlite3.Error | OSError, location: Location
     failure = _failure(error, cause)
     detail = location.without_secrets(str(cause).strip().partition("\n")[0])
     return StoreError(
-        failure.message.format(place=location, detail=detail),
+        failure.message.filled(place=location, detail=detail),
         hint=failure.hint,
         code=failure.code,
     )

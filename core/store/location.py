@@ -7,6 +7,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from core.errors import StoreError
+from core.i18n import N_, Text
 
 _DRIVERS = {
     "sqlite": "sqlite+pysqlite",
@@ -33,9 +34,9 @@ class Location:
         """The file, or the PostgreSQL database and its server; never a password."""
         if self.file:
             return str(self.file)
-        host = self.url.host or self.url.query.get("host") or "the local server"
+        host = self.url.host or self.url.query.get("host") or "localhost"
         port = f":{self.url.port}" if self.url.port else ""
-        return f"PostgreSQL database {self.url.database or 'postgres'} at {host}{port}"
+        return f"postgresql://{host}{port}/{self.url.database or 'postgres'}"
 
     def without_secrets(self, text: str) -> str:
         """`text`, such as a driver's message, with the URL's password blotted out."""
@@ -51,18 +52,18 @@ def parse_location(database_url: str) -> Location:
         url = make_url(database_url)
     except (ArgumentError, ValueError):
         # Without the cause: its text may hold the password.
-        raise _bad_url("it is not a database URL") from None
+        raise _bad_url(N_("it is not a database URL")) from None
     driver = _DRIVERS.get(url.drivername)
     if driver is None:
-        raise _bad_url(f"{url.drivername} is not supported")
+        raise _bad_url(N_("{driver} is not supported", driver=url.drivername))
     if driver.startswith("sqlite") and (url.database in (None, "", ":memory:") or url.query):
-        raise _bad_url("SQLite needs a plain file")
+        raise _bad_url(N_("SQLite needs a plain file"))
     return Location(url.set(drivername=driver))
 
 
-def _bad_url(problem: str) -> StoreError:
+def _bad_url(problem: Text) -> StoreError:
     return StoreError(
-        f"LMDYNO_DATABASE_URL can't be used: {problem}.",
-        hint="Use sqlite:////folder/lmdyno.db or postgresql://user:password@host:5432/database.",
+        N_("Can't use LMDYNO_DATABASE_URL: {reason}.", reason=problem),
+        hint=N_("Use sqlite:////folder/lmdyno.db or postgresql://user:password@host:5432/database."),
         code="store-bad-url",
     )

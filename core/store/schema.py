@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from core.errors import StoreError
+from core.i18n import N_
 from core.store.database import connect, copy_file, for_writing
 from core.store.failures import OTHER, explain
 from core.store.location import Location
@@ -54,9 +55,15 @@ def _is_current(connection: Connection, scripts: ScriptDirectory, location: Loca
     known = [script.revision for script in scripts.walk_revisions()]
     if revision not in known:
         raise StoreError(
-            f"The store was written by a newer LMDyno: {location} has schema {revision}, this "
-            f"version knows up to {known[0]}.",
-            hint="Update LMDyno, or set LMDYNO_HOME or LMDYNO_DATABASE_URL to another place.",
+            N_(
+                "A newer version of LMDyno wrote the database: {place} has schema {revision}, but this "
+                "version "
+                "supports only schemas up to {known}.",
+                place=location,
+                revision=revision,
+                known=known[0],
+            ),
+            hint=N_("Update LMDyno, or set LMDYNO_HOME or LMDYNO_DATABASE_URL to another location."),
             code="store-newer-schema",
         )
     return revision == known[0]
@@ -86,8 +93,7 @@ def _migrate(config: Config, connection: Connection, location: Location) -> None
             if known.code != OTHER.code:
                 raise known from exc
         raise StoreError(
-            f"The store could not be upgraded: {location} ({exc}).",
-            hint="It is as it was before. Go on with the version of LMDyno that wrote it, and "
-            "report this text.",
+            N_("Can't upgrade the database: {place} ({detail}).", place=location, detail=exc),
+            hint=N_("Nothing was changed. Use the version of LMDyno that wrote it, and report this message."),
             code="store-upgrade-failed",
         ) from exc

@@ -16,6 +16,7 @@ from core.domain.turns import (
     utc_now,
 )
 from core.errors import StoreError
+from core.i18n import N_
 from core.store import queries, records
 from core.store.access import Access, insert_new
 from core.store.records import ConversationSummary
@@ -25,8 +26,8 @@ __all__ = ["INTERRUPTED", "ConversationSummary", "Store"]
 
 INTERRUPTED = ErrorInfo(
     code="interrupted",
-    message="The program that recorded this answer ended before the answer did.",
-    hint="What had arrived by then is kept. Ask again for the whole answer.",
+    message=N_("LMDyno exited before this answer was complete."),
+    hint=N_("The text up to that point is kept. For the whole answer, ask again."),
 )
 
 
@@ -115,8 +116,8 @@ def _insert_requests(connection: Connection, new: Sequence[RequestRecord], *, fi
 def _next_position(connection: Connection, turn_id: str) -> int:
     if connection.scalar(select(turns.c.id).where(turns.c.id == turn_id)) is None:
         raise StoreError(
-            "An answer could not be stored: the store does not have its turn.",
-            hint="It was deleted, or could not be stored when it began.",
+            N_("Can't store an answer: its turn is not in the database."),
+            hint=N_("The turn was deleted, or couldn't be stored when it started."),
             code="store-unknown-turn",
         )
     last = connection.scalar(select(func.max(requests.c.position)).where(requests.c.turn_id == turn_id))

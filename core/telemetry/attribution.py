@@ -8,11 +8,14 @@ since before it was started. Not thread-safe: the sampler's thread owns it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from core.i18n import N_
 from core.telemetry.gpus import GpuReading
 from core.telemetry.samples import EngineGpuMemory, EngineProcess, MemorySource
 
-NOT_SEEN_BEFORE = "It was loaded before measuring began, and the driver does not tell processes apart here"
-NO_TOTAL = "The GPU's used memory could not be read"
+NOT_SEEN_BEFORE = N_(
+    "The engine was loaded before measuring started, and the driver doesn't report memory per process."
+)
+NO_TOTAL = N_("Can't read the GPU's used memory.")
 
 
 @dataclass(slots=True)

@@ -5,13 +5,15 @@ A figure that can't be read is None, and a Gap beside it says why.
 
 from dataclasses import dataclass
 
+from core.i18n import Text
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A figure that could not be read, and the reason in words."""
 
     figure: str
-    reason: str
+    reason: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

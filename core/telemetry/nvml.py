@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import pynvml
 
 from core.domain.turns import ErrorInfo
+from core.i18n import N_
 from core.telemetry.gpus import Gap, GpuFacts, GpuReading, ProcessMemory
 from core.telemetry.nvml_errors import MIG_WITHOUT_INSTANCES, failure_of, problem_of, reason_of
 
@@ -40,7 +41,7 @@ class _Device:
     compute_capability: tuple[int, int] | None
     pcie: tuple[float | None, float | None] = (None, None)
     pcie_gaps: tuple[Gap, ...] = tuple(
-        Gap(figure, "Measured from the next sample on") for figure in _PCIE_FIGURES
+        Gap(figure, N_("Measured from the next sample on.")) for figure in _PCIE_FIGURES
     )
     pcie_at_s: float = float("-inf")
 
@@ -274,13 +275,13 @@ class Nvml:
         if bits is None:
             return None
         names = {
-            lib.nvmlClocksThrottleReasonApplicationsClocksSetting: "application clocks",
-            lib.nvmlClocksThrottleReasonSwPowerCap: "power cap",
-            lib.nvmlClocksThrottleReasonHwSlowdown: "hardware slowdown",
-            lib.nvmlClocksThrottleReasonSyncBoost: "sync boost",
-            lib.nvmlClocksThrottleReasonSwThermalSlowdown: "thermal (driver)",
-            lib.nvmlClocksThrottleReasonHwThermalSlowdown: "thermal (hardware)",
-            lib.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: "power brake",
+            lib.nvmlClocksThrottleReasonApplicationsClocksSetting: N_("application clocks"),
+            lib.nvmlClocksThrottleReasonSwPowerCap: N_("power cap"),
+            lib.nvmlClocksThrottleReasonHwSlowdown: N_("hardware slowdown"),
+            lib.nvmlClocksThrottleReasonSyncBoost: N_("sync boost"),
+            lib.nvmlClocksThrottleReasonSwThermalSlowdown: N_("thermal (driver)"),
+            lib.nvmlClocksThrottleReasonHwThermalSlowdown: N_("thermal (hardware)"),
+            lib.nvmlClocksThrottleReasonHwPowerBrakeSlowdown: N_("power brake"),
         }
         return tuple(name for bit, name in names.items() if bits & bit)
 
@@ -305,7 +306,7 @@ class Nvml:
         if listed is None:
             return None
         if any(process.usedGpuMemory is None for process in listed):
-            gaps.reasons["processes"] = "This driver lists processes without their memory"
+            gaps.reasons["processes"] = N_("This driver lists processes without their memory.")
         return tuple(ProcessMemory(pid=process.pid, used_bytes=process.usedGpuMemory) for process in listed)
 
 

@@ -6,14 +6,15 @@
 from types import ModuleType
 
 from core.domain.turns import ErrorInfo
+from core.i18n import N_
 
-_RELOAD_HINT = "Restart the machine, or reload the nvidia kernel modules."
-_CPU_HINT = "Lanes on the CPU and remote endpoints work without it."
+_RELOAD_HINT = N_("Restart the machine, or reload the nvidia kernel modules.")
+_CPU_HINT = N_("Lanes on the CPU and endpoints work without it.")
 
 MIG_WITHOUT_INSTANCES = ErrorInfo(
     "mig-without-instances",
-    "A GPU is in MIG mode, but has no instance that CUDA could use",
-    "Create an instance with `nvidia-smi mig -cgi … -C`, or switch MIG off.",
+    N_("A GPU is in MIG mode but has no instance that CUDA can use."),
+    N_("Create an instance with `nvidia-smi mig -cgi … -C`, or turn MIG off."),
 )
 
 
@@ -29,14 +30,14 @@ def reason_of(library: ModuleType, error: Exception) -> str:
     if problem := problem_of(library, error):
         return problem.message
     reasons = {
-        library.NVML_ERROR_NOT_SUPPORTED: "Not offered by this GPU or driver",
-        library.NVML_ERROR_FUNCTION_NOT_FOUND: "Not offered by a driver this old",
-        library.NVML_ERROR_NO_PERMISSION: "Not permitted to this user",
-        library.NVML_ERROR_NO_DATA: "The driver has no figure yet",
-        library.NVML_ERROR_NOT_READY: "The GPU is not ready",
-        library.NVML_ERROR_TIMEOUT: "The driver did not answer in time",
+        library.NVML_ERROR_NOT_SUPPORTED: N_("Not supported by this GPU or driver."),
+        library.NVML_ERROR_FUNCTION_NOT_FOUND: N_("Not supported by this old driver."),
+        library.NVML_ERROR_NO_PERMISSION: N_("Not permitted for this user."),
+        library.NVML_ERROR_NO_DATA: N_("The driver has no value yet."),
+        library.NVML_ERROR_NOT_READY: N_("The GPU is not ready."),
+        library.NVML_ERROR_TIMEOUT: N_("The driver didn't respond in time."),
     }
-    return reasons.get(code_of(library, error), f"The driver says: {error}")
+    return reasons.get(code_of(library, error)) or N_("The driver reports: {reason}", reason=error)
 
 
 def problem_of(library: ModuleType, error: Exception) -> ErrorInfo | None:
@@ -44,32 +45,38 @@ def problem_of(library: ModuleType, error: Exception) -> ErrorInfo | None:
     problems = {
         library.NVML_ERROR_LIBRARY_NOT_FOUND: ErrorInfo(
             "no-nvidia-driver",
-            "No NVIDIA driver is installed",
-            f"{_CPU_HINT} For lanes on a GPU install NVIDIA's driver.",
+            N_("No NVIDIA driver is installed."),
+            N_(
+                "Lanes on the CPU and endpoints work without it. For lanes on a GPU, install the NVIDIA "
+                "driver."
+            ),
         ),
         library.NVML_ERROR_DRIVER_NOT_LOADED: ErrorInfo(
             "driver-not-loaded",
-            "The NVIDIA driver is installed, but not loaded",
-            "Load the nvidia kernel module; start a container with `--gpus all`.",
+            N_("The NVIDIA driver is installed but not loaded."),
+            N_("Load the nvidia kernel module. Start containers with `--gpus all`."),
         ),
         library.NVML_ERROR_LIB_RM_VERSION_MISMATCH: ErrorInfo(
             "driver-mismatch",
-            "The NVIDIA driver was updated, but its old kernel module is still loaded",
+            N_("The NVIDIA driver was updated, but its old kernel module is still loaded."),
             _RELOAD_HINT,
         ),
         library.NVML_ERROR_UNINITIALIZED: ErrorInfo(
-            "driver-gone", "The connection to the NVIDIA driver was lost", _RELOAD_HINT
+            "driver-gone", N_("The connection to the NVIDIA driver was lost."), _RELOAD_HINT
         ),
         library.NVML_ERROR_GPU_IS_LOST: ErrorInfo(
             "gpu-lost",
-            "A GPU has fallen off the bus",
-            "Look for Xid messages in the kernel log, mostly power or heat, and restart the machine.",
+            N_("A GPU has fallen off the bus."),
+            N_(
+                "Look for Xid messages in the kernel log (power or heat is the usual cause), and restart "
+                "the machine."
+            ),
         ),
         library.NVML_ERROR_RESET_REQUIRED: ErrorInfo(
-            "gpu-reset-required", "A GPU needs a reset", _RELOAD_HINT
+            "gpu-reset-required", N_("A GPU needs a reset."), _RELOAD_HINT
         ),
         library.NVML_ERROR_UNKNOWN: ErrorInfo(
-            "driver-failed", "The NVIDIA driver reports an unknown error", _RELOAD_HINT
+            "driver-failed", N_("The NVIDIA driver reports an unknown error."), _RELOAD_HINT
         ),
     }
     return problems.get(code_of(library, error))
@@ -78,5 +85,5 @@ def problem_of(library: ModuleType, error: Exception) -> ErrorInfo | None:
 def failure_of(library: ModuleType, error: Exception) -> ErrorInfo:
     """Why the library could not be opened at all."""
     return problem_of(library, error) or ErrorInfo(
-        "driver-failed", f"The NVIDIA driver can't be asked: {error}", _CPU_HINT
+        "driver-failed", N_("Can't query the NVIDIA driver: {reason}", reason=error), _CPU_HINT
     )

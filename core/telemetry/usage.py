@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from core.domain.turns import UsageWindow
+from core.i18n import N_
 from core.telemetry.window import GpuWindow, WindowStats
 
 Number = TypeVar("Number", int, float)
 
-NO_GPU = "The engine's GPUs could not be read"
+NO_GPU = N_("Can't read the engine's GPUs.")
 
 
 def usage_of(stats: WindowStats, lane: str, gpus: Sequence[int]) -> UsageWindow:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import TypeVar
 
+from core.i18n import N_
 from core.telemetry.gpus import GpuReading
 from core.telemetry.samples import MemorySource, Sample
 
@@ -143,13 +144,13 @@ def _energy(samples: Sequence[Sample], gpu: int, start_ns: int, end_ns: int) -> 
     counter = [(at, reading.energy_j) for at, reading in readings if reading.energy_j is not None]
     if not counter:
         reasons = (reading.reason("energy_j") for _, reading in readings)
-        return next((reason for reason in reasons if reason), "No samples")
+        return next((reason for reason in reasons if reason), N_("There are no samples."))
     start, end = _read_off(counter, start_ns), _read_off(counter, end_ns)
     if start is None or end is None:
-        return "The window is not covered by samples"
+        return N_("The samples don't cover the whole time.")
     within = [start, *(joules for at, joules in counter if start_ns < at < end_ns), end]
     if any(later < earlier for earlier, later in pairwise(within)):
-        return "The energy counter started again within the window"
+        return N_("The energy counter was reset meanwhile.")
     return end - start
 
 

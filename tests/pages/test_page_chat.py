@@ -298,7 +298,7 @@ def test_no_lane_picked_is_said_and_nothing_is_sent(app, world):
     app.pills(key="chat_lanes").set_value([]).run()
     ask(app)
     assert world.meter.plans == []
-    assert "Pick 1 to 6 lanes" in app.error[0].value
+    assert "Select 1 to 6 lanes" in app.error[0].value
 
 
 def test_engines_that_are_not_ready_say_why_and_offer_what_can_be_done(app, world):

@@ -147,7 +147,7 @@ def test_a_run_that_can_t_be_summed_up_does_not_hold_up_the_list(open_page, home
     home.run()
 
     def broken(run_id):
-        raise StoreError("A stored record can't be read")
+        raise StoreError("Can't read a stored record")
 
     monkeypatch.setattr(home.runs, "record", broken)
     assert titles(open_page()) == ["quick look"]

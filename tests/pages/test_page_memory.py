@@ -150,7 +150,7 @@ def test_what_can_t_be_read_is_a_dash_with_its_reason(open_page, memory):
     memory.sampler.gpus = (
         gpu(power_w=None, used_bytes=None, gaps=(Gap("power_w", "Not supported by this GPU"),)),
     )
-    memory.sampler.engines = (engine(reason="The GPU's used memory could not be read"),)
+    memory.sampler.engines = (engine(reason="Can't read the GPU's used memory."),)
     app = open_page()
     power = next(metric for metric in app.metric if metric.label == "Power")
     assert (power.value, power.proto.help) == ("–", "Not supported by this GPU")

@@ -416,7 +416,7 @@ def test_no_lane_picked_is_said(open_quiz, started):
     app.pills(key="vision_lanes").set_value([]).run()
     button(app, "Ask all").click().run()
     assert started == []
-    assert "No lane is picked" in app.error[0].value
+    assert "No lane is selected" in app.error[0].value
 
 
 @pytest.fixture

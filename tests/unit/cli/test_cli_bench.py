@@ -227,5 +227,5 @@ def test_runs_are_listed_shown_compared_and_carried_to_another_home(run, server,
 def test_a_run_is_imported_once(run, server, tmp_path):
     file = tmp_path / "r.json"
     assert run(*bench(server, "--requests", "1", "--json", str(file), "--raw")) == 0
-    with pytest.raises(Exception, match="here already"):
+    with pytest.raises(Exception, match="already exists"):
         run("runs", "import", str(file))

@@ -76,14 +76,14 @@ def test_every_setting_of_the_guard_is_seen():
         "model",
         "context limit",
         "batch limit",
-        "prefix cache",
+        "prefix caching",
         "history",
     }
 
 
 def test_token_counts_and_caches_are_compared_afterwards():
     flags = after(turn(record(lane("a"), cached=0), record(lane("b"), prompt_tokens=12, cached=8)))
-    assert names(flags) == {"prompt tokens", "prompt tokens from a cache"}
+    assert names(flags) == {"prompt tokens", "cached prompt tokens"}
 
 
 def test_an_unknown_count_is_no_difference():
@@ -93,7 +93,7 @@ def test_an_unknown_count_is_no_difference():
 def test_a_fixed_length_that_was_not_kept_is_flagged_for_its_lane_only():
     fixed = Sampling(max_tokens=5, fixed_length=True)
     (flag,) = after(turn(record(lane("a")), record(lane("b"), tokens=3), sampling=fixed))
-    assert flag.text == "fixed length was not kept: 3 of 5 (b)"
+    assert flag.text == "fixed length not kept: 3 of 5 (b)"
 
 
 def test_an_answer_above_the_token_limit_is_flagged_for_its_lane_only():

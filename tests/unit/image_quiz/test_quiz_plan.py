@@ -26,9 +26,11 @@ def test_a_plan_survives_json():
     assert decode(QuizPlan, encode(quiz)) == quiz
 
 
-@pytest.mark.parametrize("number", [0, MOST_QUESTIONS + 1])
-def test_none_or_too_many_questions_are_refused(number):
-    with pytest.raises(InputError, match="questions are chosen"):
+@pytest.mark.parametrize(
+    ("number", "problem"), [(0, "There are no questions"), (MOST_QUESTIONS + 1, "Too many questions")]
+)
+def test_none_or_too_many_questions_are_refused(number, problem):
+    with pytest.raises(InputError, match=problem):
         plan(*[question("1?")] * number)
 
 

@@ -94,7 +94,7 @@ def test_the_wait_for_the_first_answer_is_not_told_as_the_start_of_engines(setti
     lanes = (lane("silent", server.url, "hang"),)
     started = start_quiz(settings, plan(question("?", image=image), lanes=lanes))
     deadline = time.monotonic() + END_S
-    while (stage := Jobs(settings).status(started).record.stage) != "asking the first question":
+    while (stage := Jobs(settings).status(started).record.stage) != "Asking the first question":
         assert time.monotonic() < deadline, stage
         time.sleep(0.05)
     Jobs(settings).cancel(started)
@@ -103,5 +103,5 @@ def test_the_wait_for_the_first_answer_is_not_told_as_the_start_of_engines(setti
 
 def test_a_quiz_that_is_not_there_is_none_and_a_path_is_no_quiz(settings):
     assert load(settings, "0123abcd") is None
-    with pytest.raises(InputError, match="no quiz"):
+    with pytest.raises(InputError, match="no result"):
         run_file(settings, "../lmdyno")

@@ -54,7 +54,7 @@ def test_an_uploaded_set_takes_its_images_by_name(image_store):
         ({"a.jsonl": b"{}", "b.jsonl": b"{}"}, "2 JSONL files"),
         ({"a.jsonl": b"\n{not json"}, "a.jsonl, line 2: "),
         ({"a.jsonl": lines({"image": "x.png"})}, "a.jsonl, line 1: question"),
-        ({"a.jsonl": lines({"image": "x.png", "question": "?"})}, 'there is no image "x.png"'),
+        ({"a.jsonl": lines({"image": "x.png", "question": "?"})}, 'image "x.png" is missing'),
         (
             {"a.jsonl": lines({"image": "x.png", "question": "?"}), "x.png": b"no image"},
             "x.png is not an image",

@@ -80,7 +80,7 @@ def test_an_image_that_is_gone_says_so_and_has_no_thumbnail(image_store, drawing
     assert image_store.thumbnail(image, 16)
     the_file(image_store, image).unlink()
     for use in (image_store.read, image_store.data_url):
-        with pytest.raises(StoreError, match=r"The image corners\.png is no longer") as caught:
+        with pytest.raises(StoreError, match=r"Image corners\.png is no longer") as caught:
             use(image)
         assert caught.value.code == "image-missing"
     assert image_store.thumbnail(image, 16) is None

@@ -79,7 +79,9 @@ def test_a_newer_schema_is_refused(store: Store, database_url: str) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(StoreError, match=f"schema 9999, this version knows up to {HEAD}") as caught:
+    with pytest.raises(
+        StoreError, match=f"schema 9999, but this version supports only schemas up to {HEAD}"
+    ) as caught:
         store.open()
     assert caught.value.code == "store-newer-schema"
     assert "Update LMDyno" in caught.value.hint

@@ -99,7 +99,7 @@ def test_an_unsupported_query_is_a_gap_and_leaves_the_rest(clock, query, figure)
     values |= {"utilisation_ratio": reading.utilisation_ratio, "throttle_reasons": reading.throttle_reasons}
     assert values.pop(figure) is None
     assert None not in values.values()
-    assert reading.reason(figure) == "Not offered by this GPU or driver"
+    assert reading.reason(figure) == "Not supported by this GPU or driver."
     assert nvml.problem() is None
 
 
@@ -108,7 +108,7 @@ def test_a_driver_older_than_the_bindings_is_a_gap(clock):
     _, nvml = open_nvml(clock, FakeGpu(errors={"nvmlDeviceGetComputeRunningProcesses": mismatch}))
     reading = nvml.readings()[0]
     assert reading.processes is None
-    assert reading.reason("processes") == "Not offered by a driver this old"
+    assert reading.reason("processes") == "Not supported by this old driver."
 
 
 def test_a_driver_without_the_second_memory_query_answers_the_first(clock):
@@ -134,7 +134,7 @@ def test_processes_without_sizes_say_so(clock):
     _, nvml = open_nvml(clock, FakeGpu(processes=[process(1, None)]))
     reading = nvml.readings()[0]
     assert reading.processes[0].used_bytes is None
-    assert reading.reason("processes") == "This driver lists processes without their memory"
+    assert reading.reason("processes") == "This driver lists processes without their memory."
 
 
 def test_a_lost_gpu_leaves_a_gap_while_the_others_go_on(clock):
@@ -146,7 +146,7 @@ def test_a_lost_gpu_leaves_a_gap_while_the_others_go_on(clock):
     assert (first.used_bytes, first.power_w, first.reason("power_w")) == (
         None,
         None,
-        "A GPU has fallen off the bus",
+        "A GPU has fallen off the bus.",
     )
     assert second.power_w == 300.0
     assert nvml.problem().code == "gpu-lost"
@@ -168,7 +168,7 @@ def test_a_driver_that_vanishes_comes_back(clock):
     library.initialised = False  # what unloading the driver looks like to open handles
     reading = nvml.readings()[0]
     assert reading.power_w is None
-    assert reading.reason("power_w") == "The connection to the NVIDIA driver was lost"
+    assert reading.reason("power_w") == "The connection to the NVIDIA driver was lost."
     clock.now_s += 5.1
     assert nvml.readings()[0].power_w == 300.0
     assert nvml.problem() is None

@@ -71,8 +71,8 @@ def test_idle_power_is_taken_before_the_window_while_nothing_ran():
 @pytest.mark.parametrize(
     ("samples", "gap"),
     [
-        ([sample(1, energy_j=5.0)], "The window is not covered by samples"),
-        ([sample(1, energy_j=5.0), sample(9, energy_j=6.0)], "The window is not covered by samples"),
+        ([sample(1, energy_j=5.0)], "The samples don't cover the whole time."),
+        ([sample(1, energy_j=5.0), sample(9, energy_j=6.0)], "The samples don't cover the whole time."),
         (
             [
                 sample(0, energy_j=9000.0),
@@ -80,11 +80,11 @@ def test_idle_power_is_taken_before_the_window_while_nothing_ran():
                 sample(2, energy_j=3.0),
                 sample(3, energy_j=9999.0),
             ],
-            "The energy counter started again within the window",
+            "The energy counter was reset meanwhile.",
         ),
         (
-            [sample(1, gaps=(Gap("energy_j", "Not offered by this GPU or driver"),)), sample(3)],
-            "Not offered by this GPU or driver",
+            [sample(1, gaps=(Gap("energy_j", "Not supported by this GPU or driver."),)), sample(3)],
+            "Not supported by this GPU or driver.",
         ),
     ],
 )
