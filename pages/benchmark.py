@@ -1,21 +1,20 @@
-"""Benchmark: put load on lanes, watch it, and see what came of it."""
-
-import streamlit as st
+"""Benchmark: put load on lanes, watch the run, and see its result."""
 
 from core.access.guard import Action
-from core.ui.benchmark.form import show_fields
+from core.ui.benchmark.form import show_form
 from core.ui.benchmark.latest import show_latest
-from core.ui.benchmark.live import show_live
-from core.ui.benchmark.start import show_start
+from core.ui.benchmark.live import is_running, show_live
 from core.ui.shared import shell
 from core.ui.shared.rights import offers
 
 shell.require()
 
-with st.container(border=True):
-    if offers(Action.START_JOB):
-        show_fields()
-        show_start()
-
-show_live()
+# What people wait for comes first: the form while nothing runs, else the run.
+busy = is_running()
+if busy:
+    show_live()
+if offers(Action.START_JOB):
+    show_form(folded=busy)
+if not busy:
+    show_live()
 show_latest()

@@ -1,8 +1,8 @@
-"""The charts of a load test against its load: data → plotly Figure, like `core.charts.turn`.
+"""Build the charts of a benchmark run against its load. Data in, plotly figure out.
 
-Every chart says in its title whether the lanes were measured alone or together. Axes carry units, hovering
-shows all figures, and what is drawn from too few values is pale. `core.charts.load_bars` has a bar for each
-lane, `core.charts.requests` the single requests.
+Every chart says in its title whether the lanes were measured alone or together; together is dotted with
+hollow markers. Axes carry units, hovering shows all figures, and what is drawn from too few values is pale.
+`core.charts.load_bars` has a bar per lane, `core.charts.requests` the single requests.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import P90_MIN_N, P95_MIN_N, P99_MIN_N, Distribution
-from core.i18n import _
+from core.i18n import N_, Text, _
 
 Figure = go.Figure
 """For those who only pass a chart on."""
 
 Colors = Mapping[str, str]
-"""One colour a lane (`core.charts.turn.lane_color`)."""
+"""One colour per lane (`core.charts.colors.lane_color`)."""
 
 _PALE = 0.35
 _TEXT_SIZE = 14
@@ -34,23 +34,23 @@ STATISTICS: Mapping[str, tuple[Callable[[Distribution], float], int]] = {
 }
 """What can be drawn of a distribution, and from how many values on it says something."""
 
-THROUGHPUTS: Mapping[str, tuple[str, str, Callable[[Point], float | None]]] = {
-    "system": ("System speed", "tok/s", lambda point: point.system_tok_per_s),
-    "requests": ("Answered requests", "requests/s", lambda point: point.req_per_s),
+THROUGHPUTS: Mapping[str, tuple[Text, Text, Callable[[Point], float | None]]] = {
+    "system": (N_("System speed"), N_("tok/s"), lambda point: point.system_tok_per_s),
+    "requests": (N_("Answered requests"), N_("requests/s"), lambda point: point.req_per_s),
     "goodput": (
-        "Goodput: answers within all limits",
-        "requests/s",
+        N_("Goodput: answers within all limits"),
+        N_("requests/s"),
         lambda point: point.goodput_req_per_s,
     ),
 }
 """What a lane gets done, with its title, unit and value."""
 
-LATENCIES: Mapping[str, tuple[str, Callable[[Point], Distribution | None]]] = {
-    "TTFT": ("time to first token", lambda point: point.ttft_s),
-    "TPOT": ("time per output token", lambda point: point.tpot_s),
-    "ITL": ("inter-token latency", lambda point: point.itl_s),
-    "ICL": ("inter-chunk latency", lambda point: point.icl_s),
-    "E2E": ("end-to-end latency", lambda point: point.e2e_s),
+LATENCIES: Mapping[str, tuple[Text, Callable[[Point], Distribution | None]]] = {
+    "TTFT": (N_("time to first token"), lambda point: point.ttft_s),
+    "TPOT": (N_("time per output token"), lambda point: point.tpot_s),
+    "ITL": (N_("inter-token latency"), lambda point: point.itl_s),
+    "ICL": (N_("inter-chunk latency"), lambda point: point.icl_s),
+    "E2E": (N_("end-to-end latency"), lambda point: point.e2e_s),
 }
 
 
@@ -65,14 +65,17 @@ def latency_chart(
         drawn = [(point, found) for point in points if (found := distribution_of(point)) is not None]
         if statistic == "p50":
             _add_whiskers(figure, name, drawn, colors[points[0].lane])
-        opacities = [1.0 if found.n >= needed else _PALE for _, found in drawn]
+        opacities = [1.0 if found.n >= needed else _PALE for _point, found in drawn]
         _add_line(
             figure, name, [(point, value(found)) for point, found in drawn], colors, opacities=opacities
         )
-    tail = ", whiskers to p95" if statistic == "p50" else ""
-    label_axes(
-        figure, f"{metric} ({title}), {statistic}{tail}", _load_title(result), "seconds", conditions(result)
+    values = {"metric": metric, "meaning": _(title), "statistic": statistic}
+    heading = (
+        _("{metric} ({meaning}), {statistic}, whiskers to p95", **values)
+        if statistic == "p50"
+        else _("{metric} ({meaning}), {statistic}", **values)
     )
+    label_axes(figure, heading, _load_title(result), _("seconds"), conditions(result))
     figure.update_yaxes(tickformat="~s", ticksuffix="s")
     return _against_load(figure, result, log=log)
 
@@ -84,7 +87,7 @@ def throughput_chart(result: BenchResult, what: str, colors: Colors, *, log: boo
     for name, points in _series(result).items():
         known = [(point, found) for point in points if (found := value(point)) is not None]
         _add_line(figure, name, known, colors)
-    label_axes(figure, title, _load_title(result), unit, conditions(result))
+    label_axes(figure, _(title), _load_title(result), _(unit), conditions(result))
     return _against_load(figure, result, log=log)
 
 
@@ -98,23 +101,23 @@ def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
             if point.decode_tok_per_s and point.system_tok_per_s is not None
         ]
         figure.add_scatter(
-            x=[per_user for _, per_user, _ in drawn],
-            y=[system for _, _, system in drawn],
+            x=[per_user for _point, per_user, _system in drawn],
+            y=[system for _point, _user, system in drawn],
             name=name,
             mode="lines+markers+text",
-            text=[f"{point.level.value:g}" for point, _, _ in drawn],
+            text=[f"{point.level.value:g}" for point, _user, _system in drawn],
             textposition="top right",
             cliponaxis=False,
             line={"color": colors[points[0].lane], "dash": _dash(points[0])},
-            marker={"size": 10},
-            customdata=[point_hover(point) for point, _, _ in drawn],
+            marker={"size": 10, "symbol": _symbol(points[0])},
+            customdata=[point_hover(point) for point, _user, _system in drawn],
             hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
         )
     label_axes(
         figure,
-        f"Throughput against speed, by {_load_title(result)}",
-        "decode speed of one request, tok/s",
-        "system speed, tok/s",
+        _("System throughput vs per-request speed, by {load}", load=_load_title(result)),
+        _("decode speed of one request, tok/s"),
+        _("system speed, tok/s"),
         conditions(result),
     )
     figure.update_xaxes(rangemode="tozero")
@@ -128,15 +131,19 @@ def conditions(result: BenchResult, *, lines: bool = True) -> str:
 
     `lines`: of a chart that has dashes.
     """
-    images = " · with images" if result.plan.workload.images else ""
-    return _isolation(result, lines=lines) + images
+    isolation = _isolation(result, lines=lines)
+    if result.plan.workload.images:
+        return _("{isolation} · with images", isolation=isolation)
+    return isolation
 
 
 def isolation_text(plan: BenchPlan, *, together: bool) -> str:
     """How the lanes shared the machine at one point."""
     if together:
-        return "all lanes together"
-    return f"one lane at a time, the others {'stopped' if plan.isolation is Isolation.STOPPED else 'idle'}"
+        return _("all lanes together")
+    if plan.isolation is Isolation.STOPPED:
+        return _("one lane at a time, the engines of the others stopped")
+    return _("one lane at a time, the others idle")
 
 
 def _isolation(result: BenchResult, *, lines: bool) -> str:
@@ -145,8 +152,8 @@ def _isolation(result: BenchResult, *, lines: bool) -> str:
     if not (alone and together):
         return isolation_text(result.plan, together=not alone)
     if lines:
-        return "solid: one lane at a time; dotted: all lanes together"
-    return "one lane at a time, and where it says so all lanes together"
+        return _("filled and solid: one lane at a time; hollow and dotted: all lanes together")
+    return _("alone, unless marked “together”")
 
 
 def point_hover(point: Point) -> str:
@@ -155,7 +162,12 @@ def point_hover(point: Point) -> str:
     def both(found: Distribution | None) -> str:
         if found is None:
             return units.UNKNOWN
-        return f"{units.milliseconds(found.p50)} (p95 {units.milliseconds(found.p95)}, n = {found.n:,})"
+        return _(
+            "{p50} (p95 {p95}, n = {n})",
+            p50=units.milliseconds(found.p50),
+            p95=units.milliseconds(found.p95),
+            n=f"{found.n:,}",
+        )
 
     lines = [
         _(point.level.label),
@@ -163,9 +175,17 @@ def point_hover(point: Point) -> str:
         f"TPOT {both(point.tpot_s)}",
         f"ITL {both(point.itl_s)}",
         f"E2E {both(point.e2e_s)}",
-        f"system {units.tok_per_s(point.system_tok_per_s)}, {point.req_per_s:.2f} requests/s",
-        f"{point.requests.ok:,} answered, {point.requests.failed:,} failed",
-        *point.notes,
+        _(
+            "system {speed}, {rate} requests/s",
+            speed=units.tok_per_s(point.system_tok_per_s),
+            rate=f"{point.req_per_s:.2f}",
+        ),
+        _(
+            "{answered} answered, {failed} failed",
+            answered=f"{point.requests.ok:,}",
+            failed=f"{point.requests.failed:,}",
+        ),
+        *(_(note) for note in point.notes),
     ]
     return "<br>".join(lines)
 
@@ -194,7 +214,7 @@ def _series(result: BenchResult) -> dict[str, list[Point]]:
     """The points of each line, by its name."""
     found: dict[str, list[Point]] = {}
     for point in sorted(result.points, key=lambda point: point.level.value):
-        name = f"{point.lane}, together" if point.is_together else point.lane
+        name = _("{lane}, together", lane=point.lane) if point.is_together else point.lane
         found.setdefault(name, []).append(point)
     return found
 
@@ -204,11 +224,15 @@ def _is_open(result: BenchResult) -> bool:
 
 
 def _load_title(result: BenchResult) -> str:
-    return "requests a second" if _is_open(result) else "concurrency"
+    return _("requests per second") if _is_open(result) else _("concurrency")
 
 
 def _dash(point: Point) -> str:
     return "dot" if point.is_together else "solid"
+
+
+def _symbol(point: Point) -> str:
+    return "circle-open" if point.is_together else "circle"
 
 
 def _add_line(
@@ -223,14 +247,14 @@ def _add_line(
         return
     first = points[0][0]
     figure.add_scatter(
-        x=[point.level.value for point, _ in points],
-        y=[value for _, value in points],
+        x=[point.level.value for point, _found in points],
+        y=[value for _point, value in points],
         name=name,
         legendgroup=name,
         mode="lines+markers",
         line={"color": colors[first.lane], "dash": _dash(first)},
-        marker={"size": 10, "opacity": opacities or 1.0},
-        customdata=[point_hover(point) for point, _ in points],
+        marker={"size": 10, "symbol": _symbol(first), "opacity": opacities or 1.0, "line_width": 2},
+        customdata=[point_hover(point) for point, _found in points],
         hovertemplate="%{fullData.name}<br>%{customdata}<extra></extra>",
     )
 
@@ -243,8 +267,8 @@ def _add_whiskers(
         drawn = [(point, found) for point, found in points if (found.n < P95_MIN_N) is is_pale]
         if drawn:
             figure.add_scatter(
-                x=[x for point, _ in drawn for x in (point.level.value, point.level.value, None)],
-                y=[y for _, found in drawn for y in (found.p50, found.p95, None)],
+                x=[x for point, _found in drawn for x in (point.level.value, point.level.value, None)],
+                y=[y for _point, found in drawn for y in (found.p50, found.p95, None)],
                 name=name,
                 legendgroup=name,
                 showlegend=False,

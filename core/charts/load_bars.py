@@ -1,7 +1,4 @@
-"""The charts of a load test with a bar for each lane and load: ratios, limits, energy, memory, failures.
-
-Data → plotly Figure, like `core.charts.load`.
-"""
+"""Build the bar charts of a benchmark run: ratios, bandwidth utilisation, energy, memory, failures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +9,13 @@ from core import units
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.roofline.utilisation import BandwidthUtilisation
-from core.bench.statistics import Interval
+from core.bench.statistics import Interval, Ratio
 from core.charts.load import Colors, conditions, label_axes
 from core.domain.bench import LoadLevel
 from core.i18n import _
 
 _GIB = 2**30
+_PALE = 0.35
 _LIMIT_LINE = {"dash": "dot", "color": "#8b93a3"}
 _INTERVAL_COLOR = "#7a8294"
 _FAILURE_COLORS = ("#bb0206", "#d99a12", "#5b585f", "#9800ac", "#31b3c3")
@@ -32,6 +30,8 @@ class _Bar:
     text: str
     interval: Interval | None = None
     hover: str = ""
+    is_clear: bool = True
+    """Whether the bar shows a difference at all; pale if its interval doesn't say so."""
 
 
 def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
@@ -43,15 +43,20 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
             each.tpot_ratio.value,
             units.ratio(each.tpot_ratio.value),
             each.tpot_ratio.interval,
+            _ratio_hover(each.tpot_ratio),
+            each.tpot_ratio.is_clear,
         )
         for each in result.speed_ups
     ]
     figure = _bars(bars, colors)
     figure.add_vline(x=1, line=_LIMIT_LINE)
     baseline = result.plan.lanes[0].name
-    title = f"Decode speed over {baseline} (more is better)"
     return label_axes(
-        figure, title, f"{baseline}'s TPOT over the lane's", "", conditions(result, lines=False)
+        figure,
+        _("Decode speed relative to {lane} (more is better)", lane=baseline),
+        _("TPOT of {lane} over the lane's", lane=baseline),
+        "",
+        conditions(result, lines=False),
     )
 
 
@@ -64,6 +69,8 @@ def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
             each.tpot_ratio.value,
             units.ratio(each.tpot_ratio.value),
             each.tpot_ratio.interval,
+            _ratio_hover(each.tpot_ratio),
+            each.tpot_ratio.is_clear,
         )
         for each in result.interference
     ]
@@ -71,10 +78,10 @@ def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
     figure.add_vline(x=1, line=_LIMIT_LINE)
     return label_axes(
         figure,
-        "Interference factor (less is better)",
-        "TPOT together over TPOT alone",
+        _("Interference factor (less is better)"),
+        _("TPOT together over TPOT alone"),
         "",
-        "all lanes together, against each alone at the same load",
+        _("all lanes together, compared with each alone at the same load"),
     )
 
 
@@ -86,8 +93,12 @@ def utilisation_chart(utilisations: Sequence[BandwidthUtilisation], colors: Colo
             each.lane,
             each.share,
             f"{each.share:.0%}",
-            hover=f"{units.tok_per_s(each.decode_tok_per_s)} "
-            f"of {units.tok_per_s(each.limit.decode_tok_per_s)}<br>n = {each.n:,} requests, concurrency 1",
+            hover=_(
+                "{speed} of {limit}<br>n = {n} requests, concurrency 1",
+                speed=units.tok_per_s(each.decode_tok_per_s),
+                limit=units.tok_per_s(each.limit.decode_tok_per_s),
+                n=f"{each.n:,}",
+            ),
         )
         for each in utilisations
     ]
@@ -96,10 +107,10 @@ def utilisation_chart(utilisations: Sequence[BandwidthUtilisation], colors: Colo
     figure.update_xaxes(tickformat=".0%", range=[0, max([1.05, *(bar.value * 1.1 for bar in bars)])])
     return label_axes(
         figure,
-        "How close to the limit",
-        "decode speed as a share of bandwidth ÷ weights",
+        _("Model bandwidth utilisation"),
+        _("decode speed as a share of bandwidth ÷ weights"),
         "",
-        "theory: each token reads all weights once; KV cache and arithmetic left out",
+        _("theory: each token reads all weights once; KV cache and arithmetic left out"),
     )
 
 
@@ -110,16 +121,16 @@ def energy_chart(result: BenchResult, colors: Colors) -> go.Figure:
             point.lane,
             _name(point.lane, point.level),
             point.energy_j_per_token,
-            f"{units.joules(point.energy_j_per_token)}",
-            hover=f"{units.joules(point.energy_j)} in all",
+            units.joules(point.energy_j_per_token),
+            hover=_("{energy} in total", energy=units.joules(point.energy_j)),
         )
         for point in result.points
         if point.energy_j_per_token is not None
     ]
     return label_axes(
         _bars(bars, colors),
-        "Energy for each output token (less is better)",
-        "joules, idle power included",
+        _("Energy per output token (less is better)"),
+        _("joules, idle power included"),
         "",
         conditions(result, lines=False),
     )
@@ -133,10 +144,8 @@ def memory_chart(result: BenchResult, colors: Colors) -> go.Figure:
         for point in result.points
         if (peak := point.peak_gpu_bytes if on_gpu else point.peak_resident_bytes) is not None
     ]
-    where = "GPU memory" if on_gpu else "resident memory of its processes"
-    return label_axes(
-        _bars(bars, colors), f"Peak {where} of each engine", "GiB", "", conditions(result, lines=False)
-    )
+    title = _("Peak GPU memory by engine") if on_gpu else _("Peak resident memory by engine")
+    return label_axes(_bars(bars, colors), title, "GiB", "", conditions(result, lines=False))
 
 
 def failures_chart(result: BenchResult) -> go.Figure:
@@ -154,12 +163,14 @@ def failures_chart(result: BenchResult) -> go.Figure:
             marker_color=_FAILURE_COLORS[place % len(_FAILURE_COLORS)],
             text=[f"{number:,}" if number else "" for number in numbers],
             customdata=[point.requests.ended for point in points],
-            hovertemplate="%{y}<br>%{x} of %{customdata} requests: %{fullData.name}<extra></extra>",
+            hovertemplate="%{y}<br>%{fullData.name}: %{x} / %{customdata}<extra></extra>",
         )
     figure.update_layout(barmode="stack", showlegend=True, height=_height(len(points)))
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(rangemode="tozero")
-    return label_axes(figure, "Failed requests by cause", "requests", "", conditions(result, lines=False))
+    return label_axes(
+        figure, _("Failed requests by cause"), _("requests"), "", conditions(result, lines=False)
+    )
 
 
 def _bars(bars: Sequence[_Bar], colors: Colors) -> go.Figure:
@@ -174,7 +185,8 @@ def _bars(bars: Sequence[_Bar], colors: Colors) -> go.Figure:
             cliponaxis=False,
             orientation="h",
             marker_color=[colors[bar.lane] for bar in bars],
-            customdata=[bar.hover or _between(bar) for bar in bars],
+            marker_opacity=[1.0 if bar.is_clear else _PALE for bar in bars],
+            customdata=[bar.hover for bar in bars],
             hovertemplate="%{y}: %{text}<br>%{customdata}<extra></extra>",
             error_x={
                 "type": "data",
@@ -193,10 +205,15 @@ def _bars(bars: Sequence[_Bar], colors: Colors) -> go.Figure:
     return figure
 
 
-def _between(bar: _Bar) -> str:
-    if bar.interval is None:
-        return "no interval: too few requests"
-    return f"95 % interval {bar.interval.low:.2f} to {bar.interval.high:.2f}"
+def _ratio_hover(ratio: Ratio) -> str:
+    if ratio.interval is None:
+        return _("no interval: too few requests (n = {n})", n=ratio.n)
+    return _(
+        "95% interval {low} to {high}, n = {n}",
+        low=f"{ratio.interval.low:.2f}",
+        high=f"{ratio.interval.high:.2f}",
+        n=ratio.n,
+    )
 
 
 def _height(bars: int) -> int:
@@ -208,4 +225,6 @@ def _point_name(point: Point) -> str:
 
 
 def _name(lane: str, level: LoadLevel, *, together: bool = False) -> str:
-    return f"{lane}{' together' if together else ''} · {_(level.label)}"
+    if together:
+        return _("{lane} (together) · {load}", lane=lane, load=level.label)
+    return _("{lane} · {load}", lane=lane, load=level.label)

@@ -1,7 +1,4 @@
-"""The charts of a load test's single requests: their gaps, their course, and how they come in.
-
-Data → plotly Figure, like `core.charts.load`.
-"""
+"""Build the charts of a benchmark run's single requests: token gaps, timeline, and live results."""
 
 from collections.abc import Sequence
 
@@ -50,9 +47,15 @@ def gaps_chart(
             name=f"{lane}, {kind}, n = {len(values):,}",
             mode="lines",
             line={"color": colors[lane], "shape": "hv"},
-            hovertemplate="%{fullData.name}<br>%{y:.1%} within %{x:.3s}s<extra></extra>",
+            hovertemplate="%{fullData.name}<br>%{y:.1%} ≤ %{x:.3s}s<extra></extra>",
         )
-    label_axes(figure, "Gaps between tokens (ITL) or chunks (ICL)", "seconds", "share of the gaps", subtitle)
+    label_axes(
+        figure,
+        _("Gaps between tokens (ITL) or chunks (ICL)"),
+        _("seconds"),
+        _("share of the gaps"),
+        subtitle,
+    )
     figure.update_xaxes(type="log" if log else "linear", tickformat="~s", ticksuffix="s")
     if log:
         figure.update_xaxes(dtick="D2")  # 1, 2 and 5 of each power of ten
@@ -73,16 +76,16 @@ def timeline_chart(
     ]
     for lane in each.lanes:
         own = [(request, timing) for request, timing in shown if request.lane == lane]
-        rows = [f"{lane} {request.number}" for request, _ in own]
-        sent_s = [(timing.sent_ns - each.start_ns) * 1e-9 for _, timing in own]
-        ttft_s = [timing.ttft_s or timing.e2e_s or 0.0 for _, timing in own]
-        e2e_s = [timing.e2e_s or 0.0 for _, timing in own]
+        rows = [f"{lane} {request.number}" for request, _timing in own]
+        sent_s = [(timing.sent_ns - each.start_ns) * 1e-9 for _request, timing in own]
+        ttft_s = [timing.ttft_s or timing.e2e_s or 0.0 for _request, timing in own]
+        e2e_s = [timing.e2e_s or 0.0 for _request, timing in own]
         rest_s = [max(0.0, whole - first) for whole, first in zip(e2e_s, ttft_s, strict=True)]
-        hover = [_request_hover(request) for request, _ in own]
-        for part, starts, lengths, color in (
-            ("waiting", sent_s, ttft_s, _WAITING_COLOR),
+        hover = [_request_hover(request) for request, _timing in own]
+        for name, starts, lengths, color in (
+            (_("{lane}: waiting", lane=lane), sent_s, ttft_s, _WAITING_COLOR),
             (
-                "decoding",
+                _("{lane}: decoding", lane=lane),
                 [start + first for start, first in zip(sent_s, ttft_s, strict=True)],
                 rest_s,
                 colors[lane],
@@ -93,12 +96,12 @@ def timeline_chart(
                 x=lengths,
                 base=starts,
                 orientation="h",
-                name=f"{lane}: {part}",
+                name=name,
                 marker={"color": color, "line_width": 0},
                 customdata=hover,
                 hovertemplate="%{y}<br>%{customdata}<extra></extra>",
             )
-    label_axes(figure, "Requests over time", "seconds from the start of the pass", "request", subtitle)
+    label_axes(figure, _("Requests over time"), _("seconds from the start of the pass"), "", subtitle)
     figure.update_layout(barmode="overlay", height=min(900, 160 + 14 * len(shown)), showlegend=True)
     figure.update_yaxes(autorange="reversed", type="category", showticklabels=len(shown) <= 40)
     return figure
@@ -130,10 +133,10 @@ def incoming_chart(
                 row=row,
                 col=1,
             )
-    numbers = {request.pass_number for request, _ in shown} | {each.number for each in passes[-1:]}
+    numbers = {request.pass_number for request, _timing in shown} | {each.number for each in passes[-1:]}
     _add_pass_lines(figure, [each for each in passes if each.number in numbers], began_ns)
     figure.update_yaxes(rangemode="tozero", tickformat="~s", ticksuffix="s", automargin=True, nticks=5)
-    figure.update_xaxes(title="seconds from the start", row=2, col=1)
+    figure.update_xaxes(title=_("seconds from the start"), row=2, col=1)
     figure.update_layout(
         height=420,
         showlegend=True,
@@ -159,7 +162,7 @@ def _add_pass_lines(figure: go.Figure, passes: Sequence[BenchPass], began_ns: in
 
 def _gaps_of(timing: Timing, definition: Definition) -> tuple[str, tuple[float, ...]]:
     if definition.tool is not Tool.LMDYNO:
-        return f"ITL by {definition.title}", definition.apply(timing, None).itl_s
+        return _("ITL by {tool}", tool=definition.title), definition.apply(timing, None).itl_s
     return ("ICL", timing.icl_s) if timing.itl_s is None else ("ITL", timing.itl_s)
 
 
@@ -167,6 +170,8 @@ def _request_hover(request: BenchRequest) -> str:
     timing = request.timing
     if request.error:
         return request.error.code
-    return f"TTFT {units.milliseconds(timing.ttft_s if timing else None)}, E2E " + units.milliseconds(
-        timing.e2e_s if timing else None
+    return _(
+        "TTFT {ttft}, E2E {e2e}",
+        ttft=units.milliseconds(timing.ttft_s if timing else None),
+        e2e=units.milliseconds(timing.e2e_s if timing else None),
     )

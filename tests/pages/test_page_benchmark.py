@@ -220,7 +220,7 @@ class TestForm:
     def test_a_prompt_file_is_kept_or_refused(self, open_page, bench):
         app = open_page()
         app.segmented_control(key="bench_prompts").set_value(Prompts.FILE).run()
-        assert "There is no prompt file yet" in app.error[0].value
+        assert "No prompt file is chosen" in app.error[0].value
         app.file_uploader(key="bench_upload").set_value(("bad.jsonl", b"{}\n", "text/plain")).run()
         assert "bad.jsonl can't be used" in app.error[0].value.replace("\\", "")
         app.file_uploader(key="bench_upload").set_value(("good.txt", b"one\ntwo\n", "text/plain")).run()
@@ -235,7 +235,7 @@ class TestForm:
         bench.lanes = (page_fakes.REMOTE,)
         app = open_page()
         app.toggle(key="bench_with_images").set_value(True).run()
-        assert "There is no image yet" in app.error[0].value
+        assert "No image is chosen" in app.error[0].value
         cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
         files = [("cat.jpg", cat.read_bytes(), "image/jpeg"), ("bad.png", b"no", "image/png")]
         app.file_uploader(key="bench_image_upload").set_value(files).run()
@@ -380,10 +380,13 @@ class TestResult:
         ("tab", "titles"),
         [
             ("Latency", ["TTFT", "TPOT", "ITL", "E2E"]),
-            ("Throughput", ["Throughput against", "System speed", "Answered requests", "Goodput"]),
+            (
+                "Throughput",
+                ["System throughput vs per-request speed", "System speed", "Answered requests", "Goodput"],
+            ),
             ("Gaps", ["Gaps between tokens"]),
             ("Timeline", ["Requests over time"]),
-            ("Lanes", ["Decode speed over a"]),
+            ("Lanes", ["Decode speed relative to a"]),
             ("Failures", ["Failed requests by cause"]),
         ],
     )
@@ -410,9 +413,9 @@ class TestResult:
 
     def test_what_is_not_known_says_why(self, app):
         self.charts(app, "Lanes")
-        assert "its weights and its GPU are on another machine" in texts(app)
+        assert "Its weights and its GPU are on another machine" in texts(app)
         self.charts(app, "Resources")
-        assert "Energy: not known" in texts(app)
+        assert "Energy: not available" in texts(app)
 
     def test_a_gpu_has_a_limit_that_is_called_theory(self, open_page, bench):
         bench.lanes = (A, B)
@@ -427,12 +430,12 @@ class TestResult:
             )
         )
         app = open_page()
-        limit = next(spec for spec in self.charts(app, "Lanes") if "How close to the limit" in spec)
+        limit = next(spec for spec in self.charts(app, "Lanes") if "Model bandwidth utilisation" in spec)
         assert "theory" in limit
         # 3,350 GB/s over 10 GB are 335 tokens a second at best, against 50 measured.
         assert json.loads(limit)["data"][0]["text"] == ["15%"]
         assert "by the data sheet" in texts(app)
-        assert "Energy for each output token" in "".join(self.charts(app, "Resources"))
+        assert "Energy per output token" in "".join(self.charts(app, "Resources"))
 
     def test_the_definition_switch_changes_the_figures_and_says_how(self, app):
         assert "20.0\u00a0ms" in texts(app)

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
+from core.bench.planning.estimate import Speed, estimated_s, request_s
 from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, Workload
 from core.domain.specs import LaneSpec
 from core.errors import InputError
@@ -27,24 +29,21 @@ class Preset(StrEnum):
 
 
 _QUICK_LOOK_S = 60.0
-_QUICK_CONCURRENCIES = (1, 4)
+_QUICK_SIZES = ((64, (1, 4)), (32, (1, 4)), (32, (1,)), (16, (1,)), (8, (1,)))
+"""Output tokens and concurrencies, from the one that tells most to the one that is done soonest."""
+_TOLERANCE = 1.25
+_LEAST_S = 3.0
 _OVERHEAD_S = 2.0
 """Of a pass in a quick look: warm-up, and the answers that are still awaited."""
 
 
-def preset_plan(preset: Preset, lanes: Sequence[LaneSpec]) -> BenchPlan:
-    """The plan of a preset for these lanes."""
+def preset_plan(
+    preset: Preset, lanes: Sequence[LaneSpec], speeds: Mapping[str, Speed] | None = None
+) -> BenchPlan:
+    """The plan of a preset for these lanes; the quick look adapts to `speeds`, by lane name, where known."""
     match preset:
         case Preset.QUICK_LOOK:
-            passes = max(1, len(lanes)) * len(_QUICK_CONCURRENCIES)
-            return BenchPlan(
-                lanes=tuple(lanes),
-                workload=Workload(prompt_tokens=128, output_tokens=64),
-                load=Load(concurrencies=_QUICK_CONCURRENCIES),
-                seconds=max(3.0, round(_QUICK_LOOK_S / passes - _OVERHEAD_S)),
-                warmup=1,
-                title=preset,
-            )
+            return _quick_look(lanes, speeds or {})
         case Preset.CHAT:
             return BenchPlan(
                 lanes=tuple(lanes),
@@ -72,6 +71,32 @@ def preset_plan(preset: Preset, lanes: Sequence[LaneSpec]) -> BenchPlan:
                 requests=32,
                 title=preset,
             )
+
+
+def _quick_look(lanes: Sequence[LaneSpec], speeds: Mapping[str, Speed]) -> BenchPlan:
+    """The largest of a few plans that keeps to a minute; the smallest one if none does."""
+    plan = _quick_plan(lanes, *_QUICK_SIZES[0])
+    for tokens, concurrencies in _QUICK_SIZES:
+        plan = _quick_plan(lanes, tokens, concurrencies)
+        if speeds and plan.seconds:
+            # The warm-up comes before the measured time, and the last answers are waited for after it.
+            around_s = 2 * max((request_s(plan, lane, speeds) for lane in lanes), default=0.0)
+            plan = replace(plan, seconds=max(_LEAST_S, round(plan.seconds - around_s)))
+        if not speeds or estimated_s(plan, speeds) <= _QUICK_LOOK_S * _TOLERANCE:
+            break
+    return plan
+
+
+def _quick_plan(lanes: Sequence[LaneSpec], tokens: int, concurrencies: tuple[int, ...]) -> BenchPlan:
+    passes = max(1, len(lanes)) * len(concurrencies)
+    return BenchPlan(
+        lanes=tuple(lanes),
+        workload=Workload(prompt_tokens=2 * tokens, output_tokens=tokens),
+        load=Load(concurrencies=concurrencies),
+        seconds=max(_LEAST_S, round(_QUICK_LOOK_S / passes - _OVERHEAD_S)),
+        warmup=1,
+        title=Preset.QUICK_LOOK,
+    )
 
 
 def parse_limits(text: str) -> Limits:

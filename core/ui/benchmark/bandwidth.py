@@ -7,6 +7,7 @@ import streamlit as st
 from core.bench.roofline.bandwidth import measure_bandwidth
 from core.bench.roofline.utilisation import BandwidthUtilisation
 from core.errors import LMDynoError
+from core.i18n import _
 from core.telemetry.gpus import GpuReading
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
@@ -19,15 +20,19 @@ def offer_bandwidth(found: Sequence[BandwidthUtilisation], *, key: str) -> None:
     }
     gpu = next((gpu for gpu in _gpus() if gpu.name in by_sheet), None)
     if gpu is None or not st.button(
-        "Measure the bandwidth here",
+        _("Measure this GPU's bandwidth"),
         key=key,
         icon=":material/speed:",
-        help=f"Copies within the memory of GPU {gpu.index} for about ten seconds. The limit then is what "
-        "this very card gives.",
+        help=_(
+            "Copies data within the memory of GPU {index} for about ten seconds. The limit then "
+            "uses this card's "
+            "measured bandwidth.",
+            index=gpu.index,
+        ),
     ):
         return
     try:
-        with st.spinner("Copying within the GPU's memory …"):
+        with st.spinner(_("Copying within the GPU's memory")):
             measure_bandwidth(resources.resources().settings, gpu_index=gpu.index)
     except LMDynoError as error:
         show_error(error)

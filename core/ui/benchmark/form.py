@@ -1,4 +1,7 @@
-"""The benchmark's form: presets, lanes, prompts, load and limits."""
+"""Draw the benchmark form: presets, lanes, prompts, load and limits."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import streamlit as st
 
@@ -6,6 +9,7 @@ from core import units
 from core.bench.planning.plan import MAX_CONCURRENCY, MAX_REQUESTS, MAX_SECONDS, Arrivals, Isolation, LoadKind
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
 from core.domain.specs import LaneSpec
+from core.i18n import N_, Text, _
 from core.ui.benchmark import form_images as bench_images
 from core.ui.benchmark import form_prompt_file as bench_prompts
 from core.ui.benchmark.form_fields import NO_LIMITS, OWN_LIMITS, Extent, Prompts
@@ -20,49 +24,77 @@ from core.ui.benchmark.form_state import (
     take_preset,
     value_of,
 )
+from core.ui.benchmark.start import show_start
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label
 
+T = TypeVar("T")
+
 _PROMPT_NAMES = {
-    Prompts.SYNTHETIC: "Made up",
-    Prompts.EXAMPLES: "Examples",
-    Prompts.FILE: "A file",
+    Prompts.SYNTHETIC: N_("Synthetic"),
+    Prompts.EXAMPLES: N_("Examples"),
+    Prompts.FILE: N_("File"),
 }
-_LOAD_NAMES = {LoadKind.CLOSED: "Closed loop", LoadKind.OPEN: "Open loop", LoadKind.SWEEP: "Sweep"}
-_SHARING_NAMES = {
-    Isolation.ISOLATED: "Others idle",
-    Isolation.STOPPED: "Others stopped",
-    Isolation.TOGETHER: "Alone, then together",
+_LOAD_NAMES = {
+    LoadKind.CLOSED: N_("Closed loop"),
+    LoadKind.OPEN: N_("Open loop"),
+    LoadKind.SWEEP: N_("Sweep"),
 }
-_ARRIVAL_NAMES = {Arrivals.CONSTANT: "Even", Arrivals.POISSON: "Random (Poisson)"}
-_EXTENT_NAMES = {Extent.REQUESTS: "Requests", Extent.SECONDS: "Seconds"}
-_PRESET_HELP = (
-    "**Quick look**: a minute. **Chat**: 512 tokens in, 256 out, up to 16 at once, with a chat's limits. "
-    "**Long context**: 3,072 tokens in. **Throughput**: doubles the load until it brings no more."
+_ISOLATION_NAMES = {
+    Isolation.ISOLATED: N_("Idle"),
+    Isolation.STOPPED: N_("Stopped"),
+    Isolation.TOGETHER: N_("Alone, then together"),
+}
+_ARRIVAL_NAMES = {Arrivals.CONSTANT: N_("Constant"), Arrivals.POISSON: N_("Poisson")}
+_EXTENT_NAMES = {Extent.REQUESTS: N_("Requests"), Extent.SECONDS: N_("Seconds")}
+_PRESET_NAMES = {
+    Preset.QUICK_LOOK: N_("Quick look"),
+    Preset.CHAT: N_("Chat"),
+    Preset.LONG_CONTEXT: N_("Long context"),
+    Preset.THROUGHPUT: N_("Throughput"),
+}
+_PRESET_HELP = N_(
+    "**Quick look**: about a minute. **Chat**: 512 tokens in, 256 out, up to 16 requests at once, "
+    "with latency "
+    "limits for chat. **Long context**: 3,072 tokens in. **Throughput**: doubles concurrency until "
+    "throughput "
+    "stops rising."
 )
-_LOAD_HELP = (
-    "**Closed loop**: so many requests are always under way; each answer makes room for the next. "
-    "**Open loop**: requests are sent on a schedule, whether or not earlier ones are answered. "
-    "**Sweep**: concurrency 1, 2, 4 … until more of it brings no more tokens a second."
+_LOAD_HELP = N_(
+    "**Closed loop**: keeps a fixed number of requests in flight. **Open loop**: sends requests on "
+    "a schedule, "
+    "whether or not earlier ones are answered. **Sweep**: doubles concurrency until throughput stops rising."
 )
-_SHARING_HELP = (
-    "Lanes on one machine slow each other down. **Others idle** and **others stopped** give each lane's own "
-    "figures, stopped with all memory to itself. **Alone, then together** also tells what they cost each "
-    "other."
+_ISOLATION_HELP = N_(
+    "Lanes on one machine slow each other down. **Idle** and **Stopped** give each lane's own "
+    "figures; stopped "
+    "engines also free their memory. **Alone, then together** also shows how much lanes slow each other down."
 )
 
 
-def show_fields() -> None:
+def show_form(*, folded: bool) -> None:
+    """Draw the form with its Start button; folded while a run is under way."""
+    if folded:
+        with st.expander(_("Queue another run"), icon=":material/playlist_add:"):
+            _show_fields()
+            show_start()
+    else:
+        with st.container(border=True):
+            _show_fields()
+            show_start()
+
+
+def _show_fields() -> None:
     lanes = resources.lanes().lanes
     prepare(lanes)
     st.segmented_control(
-        "Preset",
+        _("Preset"),
         list(Preset),
-        format_func=lambda preset: preset.value.capitalize(),
+        format_func=_named(_PRESET_NAMES),
         key=preset_key(),
         on_change=take_preset,
         args=(preset_key(),),
-        help=_PRESET_HELP,
+        help=_(_PRESET_HELP),
         persist_state="session",
     )
     _show_lanes(lanes)
@@ -73,14 +105,14 @@ def show_fields() -> None:
             _show_load()
         with st.container():
             _show_extent()
-    with st.expander("More settings", icon=":material/tune:"):
+    with st.expander(_("More settings"), icon=":material/tune:"):
         _show_more()
 
 
 def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.pills(
-            "Lanes",
+            _("Lanes"),
             [lane.name for lane in lanes],
             selection_mode="multi",
             format_func=lane_label,
@@ -91,31 +123,34 @@ def _show_lanes(lanes: tuple[LaneSpec, ...]) -> None:
         names = st.session_state[LANES]
         if len(names) > 1:
             st.selectbox(
-                "Baseline",
+                _("Baseline"),
                 names,
                 key=BASELINE,
                 width=160,
-                help="The speed of the other lanes is given as a multiple of this one's.",
+                help=_("The other lanes' speed is shown relative to this lane's."),
                 persist_state="session",
             )
             st.segmented_control(
-                "While one is measured",
+                _("Other lanes during a measurement"),
                 list(Isolation),
-                format_func=_SHARING_NAMES.__getitem__,
+                format_func=_named(_ISOLATION_NAMES),
                 required=True,
-                help=_SHARING_HELP,
+                help=_(_ISOLATION_HELP),
                 **field("isolation"),
             )
 
 
 def _show_workload() -> None:
     st.segmented_control(
-        "Prompts",
+        _("Prompts"),
         list(Prompts),
-        format_func=_PROMPT_NAMES.__getitem__,
+        format_func=_named(_PROMPT_NAMES),
         required=True,
-        help="Made-up prompts have a fixed number of the lane's own tokens, and no two begin alike, so that "
-        "no prefix cache helps.",
+        help=_(
+            "Synthetic prompts have a fixed number of the lane's own tokens. No two begin alike, so "
+            "that no prefix "
+            "cache helps."
+        ),
         **field("prompts"),
     )
     if value_of("prompts") is Prompts.FILE:
@@ -123,7 +158,7 @@ def _show_workload() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if value_of("prompts") is Prompts.SYNTHETIC:
             st.number_input(
-                "Prompt, tokens",
+                _("Prompt tokens"),
                 min_value=1,
                 max_value=1_000_000,
                 step=64,
@@ -131,12 +166,15 @@ def _show_workload() -> None:
                 **field("prompt_tokens"),
             )
         st.number_input(
-            "Answer, tokens", min_value=1, max_value=131_072, step=64, width=140, **field("output_tokens")
+            _("Output tokens"), min_value=1, max_value=131_072, step=64, width=140, **field("output_tokens")
         )
         st.toggle(
-            "Exact length",
-            help="Past any end of the answer, so that all lanes do the same work. Otherwise answers end by "
-            "themselves, at this length at the latest.",
+            _("Exact length"),
+            help=_(
+                "Generate exactly this many tokens, ignoring end-of-sequence, so all lanes do equal "
+                "work. Off: "
+                "answers may stop earlier."
+            ),
             **field("fixed_output"),
         )
     bench_images.show(changed)
@@ -144,46 +182,46 @@ def _show_workload() -> None:
 
 def _show_load() -> None:
     st.segmented_control(
-        "Load",
+        _("Load"),
         list(LoadKind),
-        format_func=_LOAD_NAMES.__getitem__,
+        format_func=_named(_LOAD_NAMES),
         required=True,
-        help=_LOAD_HELP,
+        help=_(_LOAD_HELP),
         **field("load"),
     )
     match value_of("load"):
         case LoadKind.CLOSED:
-            st.text_input("Concurrency", placeholder="1, 4, 16", **field("concurrencies"))
+            st.text_input(_("Concurrency"), placeholder="1, 4, 16", **field("concurrencies"))
         case LoadKind.OPEN:
             with st.container(horizontal=True, vertical_alignment="bottom"):
-                st.text_input("Requests a second", placeholder="0.5, 1, 2", width=160, **field("rates"))
+                st.text_input(_("Requests per second"), placeholder="0.5, 1, 2", width=160, **field("rates"))
                 st.segmented_control(
-                    "Gaps",
+                    _("Arrivals"),
                     list(Arrivals),
-                    format_func=_ARRIVAL_NAMES.__getitem__,
+                    format_func=_named(_ARRIVAL_NAMES),
                     required=True,
                     **field("arrivals"),
                 )
         case _:
             st.number_input(
-                "Highest concurrency", min_value=2, max_value=MAX_CONCURRENCY, **field("max_concurrency")
+                _("Highest concurrency"), min_value=2, max_value=MAX_CONCURRENCY, **field("max_concurrency")
             )
 
 
 def _show_extent() -> None:
     st.segmented_control(
-        "Each point takes",
+        _("Stop each point after"),
         list(Extent),
-        format_func=_EXTENT_NAMES.__getitem__,
+        format_func=_named(_EXTENT_NAMES),
         required=True,
-        help="A point is one lane at one load. Requests that are under way at the end are awaited.",
+        help=_("A point is one lane at one load. Requests in flight at the end are allowed to finish."),
         **field("extent"),
     )
     if value_of("extent") is Extent.REQUESTS:
-        st.number_input("Requests a point", min_value=1, max_value=MAX_REQUESTS, **field("requests"))
+        st.number_input(_("Requests per point"), min_value=1, max_value=MAX_REQUESTS, **field("requests"))
     else:
         st.number_input(
-            "Seconds a point",
+            _("Seconds per point"),
             min_value=1.0,
             max_value=float(MAX_SECONDS),
             step=5.0,
@@ -195,40 +233,47 @@ def _show_extent() -> None:
 def _show_more() -> None:
     with st.grid(3, min_column_width=220):
         st.number_input(
-            "Warm-up requests",
+            _("Warm-up requests"),
             min_value=0,
             max_value=10_000,
-            help="Sent before each point and left out of it.",
+            help=_("Sent before each point and excluded from its results."),
             **field("warmup"),
         )
         st.number_input(
-            "Repeats",
+            _("Repeats"),
             min_value=1,
             max_value=100,
-            help="All of it so often, every second time with the lanes in reverse order.",
+            help=_("Runs the whole plan this many times, reversing the lane order every other time."),
             **field("repeats"),
         )
         st.number_input(
-            "Seed",
+            _("Seed"),
             min_value=0,
             max_value=2**31,
-            help="Of prompts, random gaps and resampling.",
+            help=_("Seeds prompts, random arrivals and bootstrap resampling."),
             **field("seed"),
         )
         st.selectbox(
-            "Limits for goodput",
+            _("Latency limits for goodput"),
             [NO_LIMITS, *LIMIT_PRESETS, OWN_LIMITS],
             format_func=_limits_label,
-            help="A request counts for goodput if it keeps all limits.",
+            help=_("A request counts towards goodput if it meets every limit."),
             **field("limits"),
         )
         if value_of("limits") == OWN_LIMITS:
-            st.text_input("Own limits, seconds", placeholder="ttft=0.5,tpot=0.05", **field("own_limits"))
-        st.text_input("Title", max_chars=120, placeholder="Load and lanes", **field("title"))
+            st.text_input(
+                _("Custom limits in seconds"), placeholder="ttft=0.5,tpot=0.05", **field("own_limits")
+            )
+        st.text_input(_("Title"), max_chars=120, placeholder=_("Load and lanes"), **field("title"))
+
+
+def _named(names: Mapping[T, Text]) -> Callable[[T], str]:
+    """Draw options by their names in the reader's language."""
+    return lambda option: _(names[option])
 
 
 def _limits_label(name: str) -> str:
     if name not in LIMIT_PRESETS:
-        return {NO_LIMITS: "None", OWN_LIMITS: "Own limits"}[name]
+        return _("None") if name == NO_LIMITS else _("Custom")
     limits = LIMIT_PRESETS[name]
     return f"{name}: TTFT {units.milliseconds(limits.ttft_s)}, TPOT {units.milliseconds(limits.tpot_s)}"

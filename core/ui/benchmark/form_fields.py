@@ -18,6 +18,7 @@ from core.bench.planning.plan import (
 from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
 from core.domain.specs import LaneSpec
 from core.errors import InputError
+from core.i18n import N_
 
 NO_LIMITS = "none"
 OWN_LIMITS = "own"
@@ -145,8 +146,8 @@ def _workload(fields: PlanFields, file: Workload | None) -> Workload:
         return workload
     if file is None:
         raise InputError(
-            "There is no prompt file yet",
-            hint="Upload a text, JSONL or ShareGPT-style JSON file, or choose other prompts.",
+            N_("No prompt file is chosen."),
+            hint=N_("Upload a text, JSONL or ShareGPT-style JSON file, or choose other prompts."),
         )
     return replace(workload, prompts=file.prompts, path=file.path)
 
@@ -154,9 +155,9 @@ def _workload(fields: PlanFields, file: Workload | None) -> Workload:
 def _load(fields: PlanFields) -> Load:
     match fields.load:
         case LoadKind.CLOSED:
-            return Load(concurrencies=parse_whole_numbers("Concurrency", fields.concurrencies))
+            return Load(concurrencies=parse_whole_numbers(N_("Concurrency"), fields.concurrencies))
         case LoadKind.OPEN:
-            rates = parse_numbers("The rate", fields.rates)
+            rates = parse_numbers(N_("Requests per second"), fields.rates)
             return Load(kind=LoadKind.OPEN, rates_req_per_s=rates, arrivals=fields.arrivals)
         case LoadKind.SWEEP:
             return Load(kind=LoadKind.SWEEP, max_concurrency=fields.max_concurrency)

@@ -10,6 +10,7 @@ from core.bench.workload.images import check_sendable
 from core.domain.images import StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError
+from core.i18n import N_, _
 from core.images.sanitise import sanitise
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
@@ -25,16 +26,19 @@ _THUMBNAIL_PX = 64
 def show(on_change: Callable[[], None]) -> None:
     """The switch and, where it is on, the images; `on_change` as for the form's other fields."""
     is_on = st.toggle(
-        "An image with each request",
+        _("An image with each request"),
         key=_ON,
         on_change=on_change,
         persist_state="session",
-        help="In turn, before the text, and each time with noise of its own in a corner, so that no engine "
-        "can answer from an image that it has seen. TTFT then includes what the engine does with it.",
+        help=_(
+            "Images are sent in rotation, before the text. A little unique noise in one corner "
+            "keeps engines from "
+            "reusing cached results. TTFT then includes the engine's work on the image."
+        ),
     )
     if not is_on:
         return
-    st.file_uploader("Images", accept_multiple_files=True, key=_UPLOAD, on_change=_take)
+    st.file_uploader(_("Images"), accept_multiple_files=True, key=_UPLOAD, on_change=_take)
     for problem in st.session_state.get(_PROBLEMS, ()):
         show_error(problem)
     show_images(_images(), width_px=_THUMBNAIL_PX)
@@ -48,7 +52,7 @@ def added(plan: BenchPlan) -> BenchPlan:
     if not st.session_state.get(_ON):
         return plan
     if not _images():
-        raise InputError("There is no image yet", hint="Upload one or more, or switch images off.")
+        raise InputError(N_("No image is chosen."), hint=N_("Upload at least one image, or turn images off."))
     plan = replace(plan, workload=replace(plan.workload, images=_images()))
     check_sendable(plan)
     return plan

@@ -7,6 +7,7 @@ import streamlit as st
 from core.bench.planning.plan import Workload
 from core.bench.workload.prompts import keep_prompt_file
 from core.errors import LMDynoError
+from core.i18n import _
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
@@ -18,12 +19,15 @@ _UPLOAD = "bench_upload"
 def show() -> None:
     """The upload, and the file that is kept or what is wrong with it."""
     st.file_uploader(
-        "Prompt file",
+        _("Prompt file"),
         type=["txt", "jsonl", "json"],
         key=_UPLOAD,
         on_change=_take,
-        help="Text: a prompt a line. JSONL: a text, or an object with `prompt`, `text` or `messages` a line. "
-        "JSON: a list as ShareGPT's. Larger files: `lmdyno bench --prompts FILE`.",
+        help=_(
+            "Text: one prompt per line. JSONL: one text, or one object with `prompt`, `text` or "
+            "`messages`, per line. "
+            "JSON: a list in ShareGPT's format. For larger files, use `lmdyno bench --prompts FILE`."
+        ),
     )
     if error := st.session_state.get(_FILE_ERROR):
         show_error(error)

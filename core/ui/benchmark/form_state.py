@@ -1,15 +1,17 @@
 """What the fields of the benchmark's form hold: their first values, a preset's, and the plan they make."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of_class
 from typing import Any
 
 import streamlit as st
 
+from core.bench.planning.estimate import Speed, speed_of
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.presets import Preset, preset_plan
 from core.bench.run.job import last_plan
 from core.domain.specs import LaneSpec
+from core.errors import StoreError
 from core.ui.benchmark import form_images as bench_images
 from core.ui.benchmark import form_prompt_file as bench_prompts
 from core.ui.benchmark.form_fields import PlanFields, fields_of, plan_of, preset_of
@@ -39,7 +41,7 @@ def prepare(lanes: tuple[LaneSpec, ...]) -> None:
         started = resources.autostarted(lanes, gpu=resources.resources().gpu) or lanes[:1]
         state[LANES] = [lane.name for lane in started]
         state[preset_key()] = Preset.QUICK_LOOK
-        _fill(fields_of(preset_plan(Preset.QUICK_LOOK, _picked())))
+        _fill(fields_of(_plan_of(Preset.QUICK_LOOK, _picked())))
     # The lanes file may have changed since the session began.
     state[LANES] = [name for name in names if name in state[LANES]]
     if state[LANES] and state.get(BASELINE) not in state[LANES]:
@@ -57,7 +59,7 @@ def apply_preset() -> None:
     preset, lanes = st.session_state[preset_key()], _picked()
     if preset is not None and lanes:
         renew(_FIELDS)
-        _fill(fields_of(preset_plan(preset, lanes)))
+        _fill(fields_of(_plan_of(preset, lanes)))
 
 
 def changed() -> None:
@@ -83,6 +85,16 @@ def value_of(name: str) -> Any:  # noqa: ANN401 - as the field's widget has it
     return st.session_state[_key(name)]
 
 
+def known_speeds(lanes: Sequence[LaneSpec]) -> Mapping[str, Speed]:
+    """Of the lanes that were measured before, by name; empty while the store can't be read."""
+    runs = resources.bench_runs()
+    try:
+        speeds = {lane.name: speed_of(runs.first_requests(lane)) for lane in lanes}
+    except StoreError:
+        return {}  # whoever draws the history says what is wrong with the store
+    return {name: speed for name, speed in speeds.items() if speed is not None}
+
+
 def _repeat_last(names: Sequence[str]) -> bool:
     """The values of the plan that was started last into all fields; False if its lanes are not there."""
     plan, state = last_plan(resources.resources().settings), st.session_state
@@ -94,6 +106,10 @@ def _repeat_last(names: Sequence[str]) -> bool:
     bench_prompts.start_with(plan.workload)
     bench_images.start_with(plan.workload.images)
     return True
+
+
+def _plan_of(preset: Preset, lanes: Sequence[LaneSpec]) -> BenchPlan:
+    return preset_plan(preset, lanes, known_speeds(lanes) if preset is Preset.QUICK_LOOK else None)
 
 
 def _fill(fields: PlanFields) -> None:

@@ -7,6 +7,7 @@ import streamlit as st
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.errors import LMDynoError
+from core.i18n import _
 from core.ui.benchmark.live import FINISHED
 from core.ui.benchmark.results import show_results
 from core.ui.shared import resources
@@ -27,13 +28,13 @@ def show_latest() -> None:
             return
         _open(ended)
         chosen = st.selectbox(
-            "Result of",
+            _("Result of"),
             list(ended),
             format_func=lambda run_id: _label(ended[run_id]),
             key=RUN,
             on_change=_show_address,
         )
-        with st.spinner("Reading the run"):
+        with st.spinner(_("Reading the run")):
             record = resources.run_records().record(chosen)
         show_results(record, key="bench_result")
     except LMDynoError as error:
@@ -59,7 +60,10 @@ def _show_nothing(*, is_running: bool) -> None:
     if is_running:
         return
     st.info(
-        "Nothing has been measured yet. Start with the quick look above: a minute later its result is here.",
+        _(
+            "Nothing has been measured yet. Start the quick look above; its result appears here in "
+            "about a minute."
+        ),
         icon=":material/speed:",
     )
 
@@ -67,4 +71,4 @@ def _show_nothing(*, is_running: bool) -> None:
 def _label(entry: HistoryEntry) -> str:
     lanes = ", ".join(entry.lanes)
     named = [entry.title] if lanes in entry.title else [entry.title, lanes]
-    return " · ".join([f"{entry.created_at:%Y-%m-%d %H:%M} UTC", *named, entry.state])
+    return " · ".join([f"{entry.created_at:%Y-%m-%d %H:%M} UTC", *named, _(entry.state)])

@@ -11,6 +11,7 @@ from core.bench.run.job import JOB_KIND, running_benches
 from core.charts.requests import incoming_chart
 from core.domain.bench import BenchRecord
 from core.errors import LMDynoError, StoreError
+from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.ui.benchmark.result_tables import pass_text, show_points
@@ -41,6 +42,11 @@ def show_live() -> None:
         st.fragment(_show_course, run_every=_CHART_S)()
 
 
+def is_running() -> bool:
+    """Whether a run is under way or queued."""
+    return bool(_running())
+
+
 def _running() -> tuple[JobStatus, ...]:
     return running_benches(resources.resources().settings)[::-1]
 
@@ -69,7 +75,7 @@ def _show_jobs() -> None:
         st.rerun()  # the whole page: form, result and the pace of refreshing follow
     for status in running:
         with st.container(border=True):
-            show_job(status, end="Stop", show_detail=_show_figures)
+            show_job(status, end=_("Stop"), show_detail=_show_figures)
 
 
 def _show_figures(status: JobStatus) -> None:
@@ -78,17 +84,32 @@ def _show_figures(status: JobStatus) -> None:
     progress = newest_pass(record) if record else None
     if progress is None:
         return
-    st.caption(f"Newest point: {escape(pass_text(progress.bench_pass))}")
+    st.caption(_("Current point: {point}", point=escape(pass_text(progress.bench_pass))))
     with st.container(horizontal=True, gap="small"):
         for label, value, meaning in (
-            ("Answered", units.count(progress.answered), "Requests of the pass under way, without warm-up."),
-            ("Failed", units.count(progress.failed), "Requests of the pass under way."),
-            ("TTFT, p50", units.milliseconds(progress.ttft_s), "Of the answered requests of this pass."),
-            ("TPOT, p50", units.milliseconds(progress.tpot_s), "Of the answered requests of this pass."),
             (
-                "System speed",
+                _("Answered"),
+                units.count(progress.answered),
+                _("Requests of the current pass, warm-up excluded."),
+            ),
+            (_("Failed"), units.count(progress.failed), _("Requests of the current pass.")),
+            (
+                _("TTFT, p50"),
+                units.milliseconds(progress.ttft_s),
+                _("Of the answered requests of this pass."),
+            ),
+            (
+                _("TPOT, p50"),
+                units.milliseconds(progress.tpot_s),
+                _("Of the answered requests of this pass."),
+            ),
+            (
+                _("System speed"),
                 units.tok_per_s(progress.system_tok_per_s),
-                "Output tokens of the answered requests, from the start of the pass to the last answer.",
+                _(
+                    "Output tokens of the answered requests per second, from the start of the pass "
+                    "to the last answer."
+                ),
             ),
         ):
             st.metric(label, value, help=meaning, width="content")
@@ -105,7 +126,7 @@ def _show_course() -> None:
         incoming_chart(record.requests, record.passes, {name: color_of(name) for name in names}),
         key="bench_live_chart",
         config={"displayModeBar": False},
-        alt=f"TTFT and TPOT of the answers so far, by lane: {', '.join(names)}",
+        alt=_("TTFT and TPOT of the answers so far, by lane: {lanes}", lanes=", ".join(names)),
     )
     complete = finished_part(record)
     if complete.requests:

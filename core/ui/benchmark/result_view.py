@@ -1,5 +1,6 @@
-"""A run as a visitor has chosen to look at it, and how its charts are drawn."""
+"""Hold how a visitor looks at a run, draw its charts, and offer its exports."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,8 +9,9 @@ import streamlit as st
 
 from core.bench.results.result import BenchResult
 from core.charts.load import Figure
-from core.domain.bench import BenchRecord
+from core.domain.bench import BenchRecord, BenchRun
 from core.domain.history import RunKind
+from core.i18n import _
 from core.reports.run_html import report_html
 from core.reports.run_json import to_json
 from core.reports.run_table import to_csv, to_parquet
@@ -44,20 +46,26 @@ def chart_tools(image: str, filename: str) -> dict[str, Any]:
     }
 
 
+def file_stem(run: BenchRun) -> str:
+    """A file name that says what is in it: title, date and the beginning of the id."""
+    title = re.sub(r"[^\w.-]+", "-", run.title).strip("-")[:60]
+    return f"lmdyno-{title}-{run.created_at:%Y%m%d-%H%M}-{run.id[:6]}"
+
+
 def show_exports(view: View) -> None:
     record, result, colors = view.record, view.result, view.colors
     formats: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "JSON": (
             lambda: to_json(result, record, raw=True),
             "application/json",
-            "Everything, with every timestamp: it can be imported again.",
+            _("Everything, with every timestamp. Can be imported again."),
         ),
-        "CSV": (lambda: to_csv(record).encode(), "text/csv", "A row a request."),
-        "Parquet": (lambda: to_parquet(record), "application/vnd.apache.parquet", "A row a request."),
+        "CSV": (lambda: to_csv(record).encode(), "text/csv", _("One row per request.")),
+        "Parquet": (lambda: to_parquet(record), "application/vnd.apache.parquet", _("One row per request.")),
         "HTML": (
             lambda: report_html(result, record, colors).encode(),
             "text/html",
-            "A report with interactive charts that opens without a network.",
+            _("A report with interactive charts that opens without a network."),
         ),
     }
     with st.container(horizontal=True):
@@ -65,7 +73,7 @@ def show_exports(view: View) -> None:
             st.download_button(
                 name,
                 data=exporting(f"{RunKind.BENCH} {record.run.id} as {name}", make),
-                file_name=f"lmdyno-{record.run.id}.{name.lower()}",
+                file_name=f"{file_stem(record.run)}.{name.lower()}",
                 mime=mime,
                 icon=":material/download:",
                 key=f"{view.key}_export_{name.lower()}",

@@ -1,17 +1,16 @@
 """What will come of the benchmark's form, and the button that starts it."""
 
-from collections.abc import Mapping
-
 import streamlit as st
 
 from core import units
-from core.bench.planning.estimate import Speed, estimated_s, speed_of
+from core.bench.planning.estimate import estimated_s
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.wording import advice
 from core.bench.run.job import running_benches, start_bench
-from core.errors import LMDynoError, StoreError
+from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.benchmark import form_state as bench_values
+from core.ui.benchmark.form_state import known_speeds
 from core.ui.benchmark.results import show_plan
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
@@ -50,7 +49,7 @@ def _start(plan: BenchPlan) -> None:
 
 
 def _show_outlook(plan: BenchPlan) -> None:
-    speeds = _speeds(plan)
+    speeds = known_speeds(plan.lanes)
     with st.expander(_("What this run does"), icon=":material/assignment:"):
         show_plan(plan)
     duration = units.duration(estimated_s(plan, speeds))
@@ -83,12 +82,3 @@ def _show_outlook(plan: BenchPlan) -> None:
     notes += advice(plan, gpu=resources.resources().gpu, speeds=speeds)
     if notes:
         st.markdown("  \n".join(f":orange[:material/warning:] {escape(note)}" for note in notes))
-
-
-def _speeds(plan: BenchPlan) -> Mapping[str, Speed]:
-    """Of the lanes that were measured before, by name."""
-    try:
-        found = {lane.name: speed_of(resources.bench_runs().first_requests(lane)) for lane in plan.lanes}
-    except StoreError:
-        return {}  # the page says below what is wrong with the store
-    return {name: speed for name, speed in found.items() if speed is not None}

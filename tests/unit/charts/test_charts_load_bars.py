@@ -68,8 +68,8 @@ def test_memory_is_the_gpus_where_that_is_known(record):
     assert bars(memory_chart(results(record), COLORS)) == {
         "a · concurrency 1": 2,
         "b · concurrency 1": 2,
-        "a together · concurrency 1": 2,
-        "b together · concurrency 1": 2,
+        "a (together) · concurrency 1": 2,
+        "b (together) · concurrency 1": 2,
     }
 
 

@@ -96,7 +96,7 @@ def test_a_file_goes_with_the_other_fields_of_the_workload():
         ({"concurrencies": "64"}, "never are 64 at once"),
         ({"load": LoadKind.OPEN, "rates": "-1"}, "The rate is -1"),
         ({"limits": OWN_LIMITS, "own_limits": "soon"}, "is no limit of goodput"),
-        ({"prompts": Prompts.FILE}, "no prompt file yet"),
+        ({"prompts": Prompts.FILE}, "No prompt file is chosen"),
     ],
 )
 def test_a_mistake_is_an_input_error(changes, said):
