@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core.errors import StoreError
+from core.i18n import _
 from core.ui.history import compare_page as history_compare
 from core.ui.history import list_page as history_list
 from core.ui.history import quality_page as history_quality
@@ -30,4 +31,4 @@ try:
         history_list.show_list()
 except StoreError as error:
     show_error(error)
-    st.button("Try again", icon=":material/refresh:")
+    st.button(_("Try again"), icon=":material/refresh:")

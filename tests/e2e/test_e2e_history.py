@@ -121,8 +121,8 @@ def test_an_export_is_imported_again(history, runs, tmp_path):
         history.get_by_role("button", name="JSON").click()
     file = tmp_path / "run.json"
     download.value.save_as(file)
-    history.get_by_role("button", name="All turns and runs").click()
+    history.get_by_role("button", name="Back to history").click()
     history.get_by_role("button", name="Import").click()
     history.locator("input[type=file]").set_input_files(file)
-    expect(history.get_by_text(re.compile("here already"))).to_be_visible()
+    expect(history.get_by_text(re.compile("already exists"))).to_be_visible()
     expect(history).to_have_url(re.compile(f"run={runs[0]}"))

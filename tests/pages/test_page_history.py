@@ -125,7 +125,7 @@ def addressed(app):
 
 def test_an_empty_store_says_what_to_do(open_page):
     app = open_page()
-    assert "Nothing was measured yet" in texts(app)
+    assert "There are no measurements yet" in texts(app)
     assert not app.dataframe
 
 
@@ -135,7 +135,7 @@ def test_turns_and_load_tests_are_one_table_with_their_figures(open_page, home):
     app = open_page()
     table = app.dataframe[0].value
     assert list(table["title"]) == ["quick look", "What is Ohm's law?"]
-    assert list(table["kind"]) == ["Load test", "Turn"]
+    assert list(table["kind"]) == ["Benchmark", "Turn"]
     assert list(table["ttft"][1]) == ["50.0 ms", "50.0 ms"]
     # Not kept before: the page has made it, and drawn itself again.
     assert (list(table["ttft"][0]), list(table["decode"][0])) == (["100 ms"], ["100"])
@@ -176,7 +176,7 @@ def test_the_address_filters_the_list(open_page, home, query, expected):
     app = open_page(**query)
     assert titles(app) == expected
     if not expected:
-        assert "Nothing fits these filters" in texts(app)
+        assert "No entries match these filters" in texts(app)
 
 
 def test_filters_can_be_cleared(open_page, home):
@@ -220,8 +220,8 @@ def test_the_bin_gives_back_or_is_emptied(open_page, home):
     app = select(app, 1)
     button(app, "Restore").click().run()
     assert titles(app) == ["gone"]
-    button(app, "Remove for good").click().run()
-    assert "1 removed for good" in texts(app)
+    button(app, "Delete permanently").click().run()
+    assert "1 entry permanently deleted" in texts(app)
     assert [entry.id for entry in home.history.find([kept, gone])] == [kept]
 
 
@@ -251,7 +251,7 @@ def test_images_go_for_good_with_what_named_them_but_for_those_that_a_quiz_asks_
     JobFolder(tmp_path / "jobs" / spec.id).create(spec)
     home.turn(1, images=(shown,))
     home.history.delete(RunKind.CHAT, [home.turn(2, images=(mine, asked, shown))])
-    button(open_page(history_bin="true"), "Remove for good").click().run()
+    button(open_page(history_bin="true"), "Delete permanently").click().run()
     assert [image_store.thumbnail(each, 8) is not None for each in (mine, asked, shown)] == [
         False,
         True,
@@ -291,7 +291,7 @@ def test_only_load_tests_can_be_compared(open_page, home):
 def test_a_run_opens_at_its_own_address_and_the_list_comes_back(open_page, home):
     run_id = home.run()
     home.turn(1)
-    app = open_page(history_kind="Load tests")
+    app = open_page(history_kind="Benchmarks")
     app = select(app, 0)
     button(app, "Open").click().run()
     assert addressed(app) == {"run": run_id}
@@ -403,7 +403,7 @@ def test_an_exported_run_is_imported_and_shown(open_page, home):
     assert (entry.note, entry.tag) == ("Theirs", "keep")
     app = open_page()
     upload(app, to_json(results(record), record, raw=True))
-    assert "here already" in texts(app)
+    assert "already exists" in texts(app)
 
 
 @pytest.mark.parametrize(

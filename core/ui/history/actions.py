@@ -13,7 +13,7 @@ from core.domain.history import HistoryEntry, RunKind
 from core.domain.quality import QualityRun
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import AccessDenied, LMDynoError, StoreError
-from core.i18n import _
+from core.i18n import _, ngettext
 from core.image_quiz.job import images_of_jobs
 from core.reports.quality_json import from_json as quality_from_json
 from core.reports.quality_json import is_quality_document
@@ -47,7 +47,7 @@ def restore(entries: Sequence[HistoryEntry]) -> None:
     except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.done(f"{counted(entries)} restored.")
+    history_state.done(ngettext("{n} entry restored.", "{n} entries restored.", len(entries)))
 
 
 def empty_bin() -> None:
@@ -57,7 +57,9 @@ def empty_bin() -> None:
     except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.done(f"{removed:,} removed for good.")
+    history_state.done(
+        ngettext("{n} entry permanently deleted.", "{n} entries permanently deleted.", removed)
+    )
 
 
 @st.cache_data(ttl=timedelta(days=1), show_spinner=False)
@@ -79,7 +81,11 @@ def tag(entries: Sequence[HistoryEntry], key: str) -> None:
     except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.done(f"{counted(entries)} {'tagged' if text else 'without a tag'}.")
+    if text:
+        message = ngettext("{n} entry tagged.", "{n} entries tagged.", len(entries))
+    else:
+        message = ngettext("Tag of {n} entry removed.", "Tags of {n} entries removed.", len(entries))
+    history_state.done(message)
 
 
 def annotate(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
@@ -90,7 +96,7 @@ def annotate(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
     except (AccessDenied, StoreError) as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.done("Saved.")
+    history_state.done(_("Saved."))
 
 
 def sanitise() -> None:
@@ -107,10 +113,6 @@ def sanitise() -> None:
     history_state.done(message)
 
 
-def counted(entries: Sequence[HistoryEntry]) -> str:
-    return "1 entry" if len(entries) == 1 else f"{len(entries):,} entries"
-
-
 def _add(content: bytes) -> tuple[RunKind, str, str]:
     """Take in an exported run; returns its kind, its id and what was done."""
     run: BenchRun | QualityRun
@@ -125,7 +127,7 @@ def _add(content: bytes) -> tuple[RunKind, str, str]:
             resources.bench_runs().add(record)
     except StoreError as error:
         if error.code == "run-exists":
-            return kind, run.id, _("This run is here already; nothing was imported.")
+            return kind, run.id, _("This run already exists. Nothing was imported.")
         raise
     resources.history().annotate(kind, run.id, note=run.note, tag=run.tag)
     return kind, run.id, _("Imported.")

@@ -126,7 +126,7 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
 
 
 def _table_head() -> str:
-    return f"| | {_('Run')} | {_('Lanes')} | {_('When')} | {_('Machine')} |"
+    return f"| | {_('Run')} | {_('Lanes')} | {_('Date')} | {_('Machine')} |"
 
 
 def _show_pairing(results: Sequence[BenchResult], baseline: int) -> dict[str, str]:

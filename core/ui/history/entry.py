@@ -33,7 +33,7 @@ _NOT_FOUND = {
 
 def show_way_back() -> None:
     st.button(
-        "All turns and runs",
+        _("Back to history"),
         icon=":material/arrow_back:",
         type="tertiary",
         key="history_back",
@@ -58,9 +58,12 @@ def find(item_id: str, kind: RunKind) -> HistoryEntry | None:
 def show_deleted(entry: HistoryEntry) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         when = moment(entry.deleted_at) if entry.deleted_at else units.UNKNOWN
-        st.warning(f"{escape(entry.title)} was deleted on {when}.", icon=":material/delete:")
+        st.warning(
+            _("{title} was deleted on {date}.", title=escape(_(entry.title)), date=when),
+            icon=":material/delete:",
+        )
         st.button(
-            "Restore",
+            _("Restore"),
             icon=":material/restore_from_trash:",
             key=f"history_restore_{entry.id}",
             on_click=history_actions.restore,
@@ -83,25 +86,26 @@ def show_entry_actions(entry: HistoryEntry) -> None:
         show_link(link)
         return
     note, tag = f"history_note_{entry.id}", f"history_tag_{entry.id}"
-    with st.popover("Note and tag", icon=":material/edit_note:", key=f"history_annotate_{entry.id}"):
-        st.text_area("Note", value=entry.note, key=note, max_chars=2000)
+    key = f"history_annotate_{entry.id}"
+    with st.popover(_("Note and tag"), icon=":material/edit_note:", key=key):
+        st.text_area(_("Note"), value=entry.note, key=note, max_chars=2000)
         tag_control(resources.history().tags(), key=tag, value=entry.tag)
-        st.button("Save", type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
+        st.button(_("Save"), type="primary", on_click=history_actions.annotate, args=(entry, note, tag))
     show_link(link)
     st.button(
-        "Delete",
+        _("Delete"),
         icon=":material/delete:",
         disabled=entry.state == RunState.RUNNING,
         on_click=history_actions.delete,
         args=((entry,),),
-        help="Can be undone.",
+        help=_("You can undo this."),
     )
 
 
 def show_link(url: str) -> None:
     """A popover with the address; its corner holds Streamlit's own copy button."""
-    with st.popover("Link", icon=":material/link:", key="history_link"):
-        st.markdown("Opens this view again, for everybody who can reach this dashboard.")
+    with st.popover(_("Link"), icon=":material/link:", key="history_link"):
+        st.markdown(_("Anyone who can reach this dashboard can open this link."))
         st.code(url, language=None, wrap_lines=True)
 
 
@@ -114,13 +118,16 @@ def moment(at: datetime) -> str:
 def machine_rows(machine: Machine | None) -> dict[str, str]:
     """What is known of a machine, for a table; as it was when the entry was measured."""
     if machine is None:
-        return {"Machine": units.UNKNOWN}
-    memory = units.gib(machine.memory_bytes)
+        return {_("Machine"): units.UNKNOWN}
     return {
-        "Machine": escape(machine.host),
-        "GPUs": escape(", ".join(machine.gpus)) or "none",
-        "Driver": escape(machine.driver or units.UNKNOWN),
-        "CPU": f"{escape(machine.cpu or units.UNKNOWN)}, {units.count(machine.cores)} cores",
-        "Memory": memory,
-        "System": f"{escape(machine.platform)}, Python {escape(machine.python)}",
+        _("Machine"): escape(machine.host),
+        _("GPUs"): escape(", ".join(machine.gpus)) or _("none"),
+        _("Driver"): escape(machine.driver or units.UNKNOWN),
+        _("CPU"): _(
+            "{cpu}, {cores} cores",
+            cpu=escape(machine.cpu or units.UNKNOWN),
+            cores=units.count(machine.cores),
+        ),
+        _("Memory"): units.gib(machine.memory_bytes),
+        _("System"): f"{escape(machine.platform)}, Python {escape(machine.python)}",
     }

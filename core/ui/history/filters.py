@@ -6,6 +6,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 import streamlit as st
 
 from core.domain.history import HistoryChoices, HistoryFilter, RunKind
+from core.i18n import N_, _
 from core.ui.history import session as history_state
 
 PAGE = "history_page"
@@ -19,16 +20,17 @@ _FROM = "history_from"
 _TO = "history_to"
 _BIN = "history_bin"
 _CONTROL_WIDTH_PX = 150
-_KINDS = {"Turns": RunKind.CHAT, "Load tests": RunKind.BENCH, "Quality": RunKind.QUALITY}
-"""By the labels, because those are what Streamlit writes into the address."""
+_KINDS = {RunKind.CHAT: N_("Turns"), RunKind.BENCH: N_("Benchmarks"), RunKind.QUALITY: N_("Quality")}
+"""In the address stands the label, in the language of whoever chose it."""
 
 
 def show_filters(choices: HistoryChoices) -> HistoryFilter:
     """Draw the filters; returns what they ask for."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
-            "Kind",
+            _("Kind"),
             list(_KINDS),
+            format_func=lambda kind: _(_KINDS[kind]),
             key=_KIND,
             width="content",
             on_change=_first_page,
@@ -36,33 +38,33 @@ def show_filters(choices: HistoryChoices) -> HistoryFilter:
             persist_state="session",
         )
         text = st.text_input(
-            "Search",
+            _("Search"),
             key=_TEXT,
-            placeholder="Prompt, title or note",
+            placeholder=_("Prompt, title, or note"),
             icon=":material/search:",
             width=260,
             on_change=_first_page,
             bind="query-params",
             persist_state="session",
         )
-        lane = _choice("Lane", choices.lanes, _LANE)
-        model = _choice("Model", choices.models, _MODEL)
-        machine = _choice("Machine", choices.hosts, _MACHINE)
-        tag = _choice("Tag", choices.tags, _TAG)
+        lane = _choice(_("Lane"), choices.lanes, _LANE)
+        model = _choice(_("Model"), choices.models, _MODEL)
+        machine = _choice(_("Machine"), choices.hosts, _MACHINE)
+        tag = _choice(_("Tag"), choices.tags, _TAG)
         # Not one input for both: Streamlit takes a range of one day from the address as one without an end.
-        first = _day("From", _FROM)
-        last = _day("To", _TO)
+        first = _day(_("From"), _FROM)
+        last = _day(_("To"), _TO)
         deleted = st.toggle(
-            "Deleted",
+            _("Deleted"),
             key=_BIN,
-            help="Show what was deleted instead; it can be restored until the bin is emptied.",
+            help=_("Shows deleted entries. You can restore them until the bin is emptied."),
             on_change=_first_page,
             bind="query-params",
             persist_state="session",
         )
         since, until = span(first, last, history_state.zone())
         wanted = HistoryFilter(
-            kind=_KINDS[kind] if kind else None,
+            kind=kind,
             lane=lane,
             model=model,
             host=machine,
@@ -73,7 +75,7 @@ def show_filters(choices: HistoryChoices) -> HistoryFilter:
             deleted=deleted,
         )
         if wanted != HistoryFilter():
-            st.button("Clear filters", icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
+            st.button(_("Clear filters"), icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
     return wanted
 
 
@@ -98,7 +100,7 @@ def _choice(label: str, options: Sequence[str], key: str) -> str | None:
         options,
         index=None,
         key=key,
-        placeholder="Any",
+        placeholder=_("Any"),
         width=_CONTROL_WIDTH_PX,
         disabled=not options,
         on_change=_first_page,

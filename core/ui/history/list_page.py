@@ -8,11 +8,13 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core import units
 from core.access.guard import Action, may
 from core.bench.results.summary import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.errors import StoreError
+from core.i18n import N_, _, ngettext
 from core.ui.history import actions as history_actions
 from core.ui.history import filters as history_filters
 from core.ui.history import session as history_state
@@ -24,9 +26,10 @@ from core.ui.shared.rights import is_mine
 PAGE_SIZE = 25
 _OPEN = "history_open"
 _TAGGED = "history_bulk_tag"
-_FIGURES_HELP = (
-    "One figure a lane, in the lanes' order. Turn: its one request. Load test: p50 over the requests at the "
-    "lane's lightest load; the run's page has the others, each with its n."
+_FIGURES_HELP = N_(
+    "One value per lane, in lane order. Turn: its single request. Benchmark: p50 at the lane's lightest "
+    "load; "
+    "for the rest, open the run."
 )
 
 
@@ -66,7 +69,14 @@ def _show_pages(found: int) -> int:
         shown = st.container(width="content")
         page = st.pagination(pages, key=history_filters.PAGE, bind="query-params", persist_state="session")
     first = (page - 1) * PAGE_SIZE + 1
-    shown.caption(f"{first:,} to {min(first + PAGE_SIZE - 1, found):,} of {found:,}")
+    shown.caption(
+        _(
+            "{first} to {last} of {total}",
+            first=units.count(first),
+            last=units.count(min(first + PAGE_SIZE - 1, found)),
+            total=units.count(found),
+        )
+    )
     return page
 
 
@@ -80,11 +90,10 @@ def show_outcome() -> None:
         state.message = ""
     if state.deleted:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(
-                f":material/delete: {history_actions.counted(state.deleted)} deleted.", width="content"
-            )
+            text = ngettext("{n} entry deleted.", "{n} entries deleted.", len(state.deleted))
+            st.markdown(f":material/delete: {text}", width="content")
             st.button(
-                "Undo",
+                _("Undo"),
                 icon=":material/undo:",
                 key="history_undo",
                 on_click=history_actions.restore,
@@ -106,7 +115,7 @@ def _show_table(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
         on_select="rerun",
         selection_mode="multi-row",
         placeholder="",
-        alt="Turns and load tests, newest first",
+        alt=_("Turns and runs, newest first"),
     )
     return tuple(entries[place] for place in chosen.selection.rows if place < len(entries))
 
@@ -123,22 +132,26 @@ def _columns(entries: Sequence[HistoryEntry]) -> dict[str, Any]:
             key=_OPEN,
             on_click=_open_clicked,
             args=(entries,),
-            help="Open",
+            help=_("Open"),
         ),
         "when": config.DatetimeColumn(
-            "When", format="YYYY-MM-DD HH:mm", timezone=str(history_state.zone()), width=130
+            _("Date"), format="YYYY-MM-DD HH:mm", timezone=str(history_state.zone()), width=130
         ),
-        "kind": config.TextColumn("Kind", width=80),
-        "title": config.TextColumn("Prompt or title", width=230),
-        "lanes": config.MultiselectColumn("Lanes", options=lanes, color=[color_of(lane) for lane in lanes]),
-        "ttft": config.ListColumn("TTFT", help=_FIGURES_HELP),
-        "decode": config.ListColumn("Decode, tok/s", help=_FIGURES_HELP),
-        "failed": config.TextColumn("Failed", width=80, help="Requests that failed, of all that ended."),
-        "state": config.TextColumn("State", width=80),
-        "tag": config.TextColumn("Tag", width=90),
-        "note": config.TextColumn("Note", width=160),
-        "models": config.ListColumn("Models"),
-        "machine": config.TextColumn("Machine", width=100),
+        "kind": config.TextColumn(_("Kind"), width=80),
+        "title": config.TextColumn(_("Prompt or title"), width=230),
+        "lanes": config.MultiselectColumn(
+            _("Lanes"), options=lanes, color=[color_of(lane) for lane in lanes]
+        ),
+        "ttft": config.ListColumn("TTFT", help=_(_FIGURES_HELP)),
+        "decode": config.ListColumn(_("Decode, tok/s"), help=_(_FIGURES_HELP)),
+        "failed": config.TextColumn(
+            _("Failed"), width=80, help=_("Failed requests, out of all that finished.")
+        ),
+        "state": config.TextColumn(_("State"), width=80),
+        "tag": config.TextColumn(_("Tag"), width=90),
+        "note": config.TextColumn(_("Note"), width=160),
+        "models": config.ListColumn(_("Models")),
+        "machine": config.TextColumn(_("Machine"), width=100),
     }
 
 
@@ -151,7 +164,7 @@ def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags:
     is_own = all(is_mine(entry.owner) for entry in selected)
     if wanted.deleted:
         st.button(
-            "Restore",
+            _("Restore"),
             icon=":material/restore_from_trash:",
             disabled=not selected or not is_own,
             on_click=history_actions.restore,
@@ -159,44 +172,44 @@ def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags:
         )
         return
     st.button(
-        "Open",
+        _("Open"),
         icon=":material/open_in_full:",
         disabled=len(selected) != 1,
         on_click=history_state.open_entry,
         args=tuple(selected[:1]),
     )
     st.button(
-        "Compare",
+        _("Compare"),
         icon=":material/compare_arrows:",
         type="primary",
         disabled=not history_rows.comparable(selected),
         on_click=history_state.open_comparison,
         args=([entry.id for entry in selected],),
-        help="Select two to six load tests.",
+        help=_("Select two to six benchmark runs."),
     )
     # A new one for each selection: the open one would stay open when what was selected is tagged.
     key = f"history_tag_popover_{history_state.state().round}"
-    with st.popover("Tag", icon=":material/label:", disabled=not selected or not is_own, key=key):
+    with st.popover(_("Tag"), icon=":material/label:", disabled=not selected or not is_own, key=key):
         _show_tagging(selected, tags)
     running = any(entry.state == RunState.RUNNING for entry in selected)
     st.button(
-        "Delete",
+        _("Delete"),
         icon=":material/delete:",
         disabled=not selected or running or not is_own,
         on_click=history_actions.delete,
         args=(selected,),
-        help="What still runs can't be deleted." if running else "Can be undone.",
+        help=_("Running entries can't be deleted.") if running else _("You can undo this."),
     )
 
 
 def _show_tagging(selected: Sequence[HistoryEntry], tags: Sequence[str]) -> None:
     tag_control(tags, key=_TAGGED)
     st.button(
-        f"Tag {history_actions.counted(selected)}",
+        ngettext("Tag {n} entry", "Tag {n} entries", len(selected)),
         type="primary",
         on_click=history_actions.tag,
         args=(selected, _TAGGED),
-        help="Takes the place of the tags they have; an empty one takes them away.",
+        help=_("Replaces their current tags. To remove the tags, leave this empty."),
     )
 
 
@@ -204,12 +217,12 @@ def tag_control(tags: Sequence[str], *, key: str, value: str = "") -> DeltaGener
     """One of the known tags, or a new one."""
     options = list(dict.fromkeys([*tags, value] if value else tags))
     return st.selectbox(
-        "Tag",
+        _("Tag"),
         options,
         index=options.index(value) if value else None,
         key=key,
         accept_new_options=True,
-        placeholder="None; choose or write one",
+        placeholder=_("Choose or type a tag"),
     )
 
 
@@ -221,35 +234,40 @@ def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
         return
     if not may(Action.PURGE):
         return
-    with st.popover("Empty the bin", icon=":material/delete_forever:", disabled=not found):
+    with st.popover(_("Empty the bin"), icon=":material/delete_forever:", disabled=not found):
         st.markdown(
-            "Everything that was deleted goes for good, with all its timestamps and texts, and with its "
-            "images unless something else shows them."
+            _(
+                "Permanently deletes everything in the bin, with its texts and timings. Images that are used "
+                "elsewhere are kept."
+            )
         )
-        st.button("Remove for good", type="primary", on_click=history_actions.empty_bin)
+        st.button(_("Delete permanently"), type="primary", on_click=history_actions.empty_bin)
 
 
 def _show_empty(wanted: HistoryFilter) -> None:
     if wanted == HistoryFilter(deleted=True):
         st.info(
-            f"The bin is empty. What is deleted stays here for {history_actions.BIN_DAYS} days.",
+            _(
+                "The bin is empty. Deleted entries stay here for {days} days.",
+                days=history_actions.BIN_DAYS,
+            ),
             icon=":material/delete:",
         )
     elif wanted != HistoryFilter():
-        st.info("Nothing fits these filters.", icon=":material/filter_alt:")
+        st.info(_("No entries match these filters."), icon=":material/filter_alt:")
     else:
         st.info(
-            "Nothing was measured yet. Ask something on the chat page, run a load test, or import one.",
+            _("There are no measurements yet. Ask something on the Chat page, or run or import a benchmark."),
             icon=":material/history:",
         )
 
 
 def show_import() -> None:
     """A popover with the upload; the run opens as soon as the file is here."""
-    with st.popover("Import", icon=":material/upload_file:", key="history_import"):
-        st.markdown("The JSON file of a load test, as the export and `lmdyno runs export` write it.")
+    with st.popover(_("Import"), icon=":material/upload_file:", key="history_import"):
+        st.markdown(_("Upload the JSON file of a run, exported here or with `lmdyno runs export`."))
         st.file_uploader(
-            "Exported run",
+            _("Exported run"),
             type="json",
             max_upload_size=MAX_FILE_MB,
             key=history_actions.UPLOAD,
@@ -275,9 +293,9 @@ def show_pending(entries: Sequence[HistoryEntry]) -> None:
     left = pending(entries)
     if not left:
         return
-    bar = st.progress(0.0, text="Computing the figures of new load tests")
+    bar = st.progress(0.0, text=_("Summarising new runs"))
     for place, entry in enumerate(left):
-        bar.progress(place / len(left), text=f"Computing the figures of {escape(entry.title)}")
+        bar.progress(place / len(left), text=_("Summarising {title}", title=escape(_(entry.title))))
         _summarise(entry)
     st.rerun()
 

@@ -7,9 +7,13 @@ import pyarrow as pa
 from core import units
 from core.bench.results.comparison import MAX_RUNS
 from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary
+from core.i18n import N_, Text, _
 
-KIND_NAMES = {RunKind.CHAT: "Turn", RunKind.BENCH: "Load test", RunKind.QUALITY: "Quality"}
+KIND_NAMES = {RunKind.CHAT: N_("Turn"), RunKind.BENCH: N_("Benchmark"), RunKind.QUALITY: N_("Quality")}
 OPEN = ":material/open_in_full:"
+_STATES: dict[str, Text] = {
+    text: text for text in (N_("running"), N_("done"), N_("stopped"), N_("failed"), N_("cancelled"))
+}
 
 _TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
@@ -40,7 +44,11 @@ def failures(summary: Summary | None) -> str:
     """`2 of 40`: requests that failed, of all that were answered or failed."""
     if summary is None:
         return units.UNKNOWN
-    return f"{summary.failed:,} of {summary.answered + summary.failed:,}"
+    return _(
+        "{part} of {total}",
+        part=units.count(summary.failed),
+        total=units.count(summary.answered + summary.failed),
+    )
 
 
 def comparable(entries: Sequence[HistoryEntry]) -> bool:
@@ -53,18 +61,23 @@ def _row(entry: HistoryEntry) -> dict[str, object]:
     return {
         "open": OPEN,
         "when": entry.created_at,
-        "kind": f"{KIND_NAMES[entry.kind]}{' with images' if entry.with_images else ''}",
-        "title": entry.title,
+        "kind": _kind(entry),
+        "title": _(entry.title),
         "lanes": entry.lanes,
         "ttft": _figures(entry.summary, lambda lane: units.milliseconds(lane.ttft_s)),
         "decode": _figures(entry.summary, lambda lane: _speed(lane.decode_tok_per_s)),
         "failed": failures(entry.summary),
-        "state": entry.state,
+        "state": _(_STATES.get(entry.state, entry.state)),
         "tag": entry.tag,
         "note": " ".join(entry.note.split()),
         "models": entry.models,
         "machine": entry.host,
     }
+
+
+def _kind(entry: HistoryEntry) -> str:
+    name = KIND_NAMES[entry.kind]
+    return _("{kind} with images", kind=name) if entry.with_images else _(name)
 
 
 def _figures(summary: Summary | None, text: Callable[[LaneSummary], str]) -> list[str]:

@@ -6,6 +6,7 @@ from core import units
 from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.domain.turns import TurnRecord
+from core.i18n import _
 from core.ui.chat.conversation_page import CHAT, VISION, ConversationPage
 from core.ui.chat.session import CONVERSATION
 from core.ui.chat.turn import show_turn
@@ -27,13 +28,13 @@ def show_turn_page(turn_id: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             page_of(turn).file,
-            label="Open the conversation",
+            label=_("Open the conversation"),
             icon=":material/forum:",
             query_params={CONVERSATION: turn.conversation_id},
             width="content",
         )
         st.download_button(
-            "Export JSON",
+            _("Export JSON"),
             exporting(f"{RunKind.CHAT} {turn.id}", lambda: turn_json(turn)),
             file_name=f"turn-{turn.id}.json",
             mime="application/json",
@@ -46,7 +47,10 @@ def show_turn_page(turn_id: str) -> None:
     if turn.done:
         show_turn(turn, baseline=turn.requests[0].lane.name if turn.requests else None, latest=True)
     else:
-        st.info("The answers are still coming: the conversation shows them.", icon=":material/pending:")
+        st.info(
+            _("Answers are still streaming. To follow them, open the conversation."),
+            icon=":material/pending:",
+        )
     _show_environment(turn)
 
 
@@ -61,14 +65,16 @@ def turn_json(turn: TurnRecord) -> bytes:
 
 
 def _show_environment(turn: TurnRecord) -> None:
-    with st.expander("Environment", icon=":material/developer_board:"):
+    with st.expander(_("Environment"), icon=":material/developer_board:"):
         st.table(history_entry.machine_rows(turn.machine), border="horizontal", width="content")
         st.table(
             {
-                "Lane": [escape(request.lane.name) for request in turn.requests],
-                "Engine": [escape(request.engine_version or units.UNKNOWN) for request in turn.requests],
-                "Device": [escape(request.device or units.UNKNOWN) for request in turn.requests],
-                "Served model": [escape(request.served_model or units.UNKNOWN) for request in turn.requests],
+                _("Lane"): [escape(request.lane.name) for request in turn.requests],
+                _("Engine"): [escape(request.engine_version or units.UNKNOWN) for request in turn.requests],
+                _("Device"): [escape(request.device or units.UNKNOWN) for request in turn.requests],
+                _("Served model"): [
+                    escape(request.served_model or units.UNKNOWN) for request in turn.requests
+                ],
             },
             border="horizontal",
             hide_index=True,

@@ -45,7 +45,7 @@ def test_a_row_holds_the_figures_in_the_lanes_order():
         failed=2,
     )
     (row,) = rows([entry(summary=summary, note="two\nlines")]).to_pylist()
-    assert (row["kind"], row["lanes"], row["machine"]) == ("Load test", ["hf", "awq"], None)
+    assert (row["kind"], row["lanes"], row["machine"]) == ("Benchmark", ["hf", "awq"], None)
     assert (row["ttft"], row["decode"], row["failed"]) == (["52.3 ms", "–"], ["34.1", "–"], "2 of 40")
     assert row["note"] == "two lines"
     assert row["when"] == NOON
