@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 
 from core.errors import InputError
 from core.i18n import Message
@@ -50,6 +51,17 @@ def decode(kind: type[T], data: bytes | str, *, otherwise: str | None = None) ->
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
         raise InputError(f"{otherwise or kind.__name__}: {place}: {first['msg']}", code="bad-record") from exc
+
+
+def json_schema(kind: type[Any]) -> dict[str, Any]:
+    """The JSON Schema of what `export` writes of a kind."""
+    return _adapter(cast("Hashable", kind)).json_schema(schema_generator=_PlainTexts)
+
+
+class _PlainTexts(GenerateJsonSchema):
+    def function_plain_schema(self, schema: Any) -> dict[str, Any]:  # noqa: ANN401, ARG002 - pydantic's own
+        """A `Message`, the one type that brings its own decoding, is a string in exports."""
+        return {"type": "string"}
 
 
 _adapter = cache(TypeAdapter[Any])

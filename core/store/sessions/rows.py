@@ -1,5 +1,6 @@
 """Sessions, answers, participants and votes to rows and back, and the reads that several classes share."""
 
+import secrets
 import unicodedata
 from typing import Any
 
@@ -12,6 +13,16 @@ from core.store.sessions.tables import session_judgements, session_participants,
 from core.store.tables import machines
 
 RowValues = dict[str, Any]
+
+
+_CODE_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
+"""Without those that look alike."""
+_CODE_LENGTH = 8
+
+
+def new_code() -> str:
+    """A participant's secret, short enough to be typed."""
+    return "".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH))
 
 
 def name_key(name: str) -> str:

@@ -27,6 +27,7 @@ from core.store.access import Access, insert_new, upsert
 from core.store.sessions.rows import (
     answer_values,
     judgement_values,
+    new_code,
     participant_values,
     read_judgements,
     read_participants,
@@ -94,7 +95,7 @@ class Sessions(Access):
     def add(self, record: SessionRecord) -> Session:
         """Take in a whole session, such as an imported one; raises StoreError (`session-exists`).
 
-        Its link is a new one, for the old one opens the session elsewhere.
+        Its link and its participants' codes are new ones: files carry no secrets.
         """
         session = replace(record.session, link=secrets.token_urlsafe(12))
         with self._writing() as connection:
@@ -111,7 +112,7 @@ class Sessions(Access):
             insert_new(
                 connection,
                 session_participants,
-                [participant_values(person) for person in record.participants],
+                [participant_values(replace(person, code=new_code())) for person in record.participants],
             )
             insert_new(connection, session_votes, [vote_values(session.id, vote) for vote in record.votes])
             insert_new(

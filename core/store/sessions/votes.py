@@ -1,6 +1,5 @@
 """Who takes part in sessions and what they vote: one row for each person and item, whatever browsers send."""
 
-import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +13,7 @@ from core.i18n import N_
 from core.store.access import Access, insert_new
 from core.store.sessions.rows import (
     name_key,
+    new_code,
     participant_values,
     read_participants,
     read_votes,
@@ -24,9 +24,6 @@ from core.store.sessions.rows import (
 from core.store.sessions.tables import session_participants, session_votes, sessions
 
 LONGEST_NAME = 40
-_CODE_LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Without those that look alike."""
-_CODE_LENGTH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class Votes(Access):
             person = Participant(
                 session_id=session_id,
                 name=name,
-                code="".join(secrets.choice(_CODE_LETTERS) for _ in range(_CODE_LENGTH)),
+                code=new_code(),
                 seat=0 if last is None else last + 1,
                 user=user,
             )
