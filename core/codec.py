@@ -54,7 +54,7 @@ def decode(kind: type[T], data: bytes | str, *, otherwise: str | None = None) ->
 
 
 def json_schema(kind: type[Any]) -> dict[str, Any]:
-    """The JSON Schema of what `export` writes of a kind."""
+    """The JSON Schema of what `encode_plain` writes of a kind."""
     return _adapter(cast("Hashable", kind)).json_schema(schema_generator=_PlainTexts)
 
 

@@ -25,6 +25,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def in_gib(size_bytes: int | float | None) -> float | None:
+    """`1_610_612_736` → 1.5, for the axis of a chart."""
+    return None if size_bytes is None else size_bytes / 2**30
+
+
 def gib(size_bytes: int | float | None) -> str:
     """`1_610_612_736` → "1.50 GiB"; below 1 GiB in MiB."""
     if size_bytes is None:

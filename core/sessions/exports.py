@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.codec import export, json_schema
+from core.codec import encode_plain, json_schema
 from core.domain.sessions import (
     AnswerTexts,
     Candidate,
@@ -56,12 +56,12 @@ def label_of(person: Participant) -> str:
 
 def session_json(record: SessionRecord, *, names: bool) -> bytes:
     """The whole session; `session_schema` describes it, and it can be imported elsewhere."""
-    return export(portable(record, names=names))
+    return encode_plain(portable(record, names=names))
 
 
 def session_schema() -> bytes:
     """The JSON Schema of `session_json`."""
-    return export(json_schema(SessionRecord))
+    return encode_plain(json_schema(SessionRecord))
 
 
 def votes_csv(record: SessionRecord, *, names: bool) -> bytes:
@@ -120,7 +120,7 @@ def battle_log(record: SessionRecord) -> bytes:
                     "tstamp": vote.given_at.timestamp(),
                 }
             )
-    return b"".join(export(line) + b"\n" for line in lines)
+    return b"".join(encode_plain(line) + b"\n" for line in lines)
 
 
 def llm_comparator(record: SessionRecord, first: int, second: int) -> bytes:
@@ -144,7 +144,7 @@ def llm_comparator(record: SessionRecord, first: int, second: int) -> bytes:
                 "custom_fields": {"votes": len(scores)},
             }
         )
-    return export(
+    return encode_plain(
         {
             "metadata": {
                 "source_path": f"LMDyno session {record.session.id}",

@@ -8,9 +8,9 @@ from core.domain.sessions import Session, SessionAnswer, SessionPlan
 from core.domain.turns import RequestPlan, RequestRecord, TurnPlan
 from core.i18n import N_
 from core.models.vision.context import require_sendable
-from core.sessions.asking import LanePart, Tell, ask_lanes
 from core.sessions.figures import has_failed
 from core.sessions.items import second_samples
+from core.sessions.run.asking import LanePart, Tell, ask_lanes
 from core.settings import Settings
 from core.store.sessions.sessions import Sessions
 

@@ -1,4 +1,4 @@
-"""The worker that makes a session's answers: `python -m core.sessions.answer_worker FOLDER FD`."""
+"""The worker that makes a session's answers: `python -m core.sessions.run.answer_worker FOLDER FD`."""
 
 import sys
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from core import logs
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.jobs.worker import Report, run
-from core.sessions.answering import make_answers, missing_answers
+from core.sessions.run.answering import make_answers, missing_answers
 from core.settings import load_settings
 from core.store.sessions.sessions import Sessions
 from core.telemetry.machine import describe_machine

@@ -1,4 +1,4 @@
-"""The worker of a judge: `python -m core.sessions.judge_worker FOLDER FD`."""
+"""The worker of a judge: `python -m core.sessions.run.judge_worker FOLDER FD`."""
 
 import sys
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from core.domain.turns import RequestRecord, TurnPlan
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.jobs.worker import Report, run
-from core.sessions.asking import LanePart, ask_lanes
 from core.sessions.items import usable_texts
 from core.sessions.judging import JudgeTask, judge_tasks, judge_turn, read_verdict
+from core.sessions.run.asking import LanePart, ask_lanes
 from core.settings import load_settings
 from core.store.sessions.sessions import Sessions
 

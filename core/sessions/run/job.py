@@ -11,7 +11,7 @@ from core.errors import InputError
 from core.i18n import N_
 from core.jobs.records import JobSpec, JobStatus
 from core.jobs.registry import Jobs
-from core.sessions.answering import check_sendable
+from core.sessions.run.answering import check_sendable
 from core.settings import Settings
 
 ANSWERS_KIND = "session-answers"
@@ -25,14 +25,14 @@ def start_answers(settings: Settings, session: Session) -> str:
     """
     check_sendable(session.plan)
     title = N_("Answers for {title}", title=session.plan.title)
-    return _start(settings, session, ANSWERS_KIND, str(title), "core.sessions.answer_worker", {})
+    return _start(settings, session, ANSWERS_KIND, str(title), "core.sessions.run.answer_worker", {})
 
 
 def start_judging(settings: Settings, session: Session, judge: LaneSpec, *, most_items: int) -> str:
     """Have a lane judge up to so many items in both orders; returns the job's id."""
     title = N_("{judge} judges {title}", judge=judge.name, title=session.plan.title)
     arguments = {"judge": encode(judge).decode(), "most_items": most_items}
-    return _start(settings, session, JUDGING_KIND, str(title), "core.sessions.judge_worker", arguments)
+    return _start(settings, session, JUDGING_KIND, str(title), "core.sessions.run.judge_worker", arguments)
 
 
 def job_of(settings: Settings, session_id: str, kind: str) -> JobStatus | None:

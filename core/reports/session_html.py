@@ -1,0 +1,94 @@
+"""A session's results as one HTML file: the same tables and charts as the page, for people without LMDyno.
+
+Texts of people and models go through Jinja2 with escaping on. In the language of whoever exports it.
+"""
+
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+import plotly.io as pio
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from core.charts.sessions import StrengthBar, strengths_chart
+from core.domain.sessions import SessionRecord
+from core.i18n import _, current_language, ngettext
+from core.sessions import telling
+from core.sessions.analysis.strengths import Standings
+from core.sessions.figures import lane_figures
+from core.sessions.judging import judge_results
+from core.sessions.prompts import set_label
+from core.sessions.results import compute_results
+
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("core.reports", "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.globals["_"] = _
+
+
+def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
+    """The whole page; `lane_colors` has a colour for every lane. Participants are counted, not named."""
+    session = record.session
+    results = compute_results(session, record.votes)
+    names = telling.lane_names(session)
+    sections = [
+        (_("Standings"), telling.standings_table(results.standings, names)),
+        (_("Pairs"), telling.pairs_table(results.standings, names)),
+        (_("Who was preferred to whom"), telling.win_matrix(results.standings, names)),
+        (_("What was measured"), telling.figures_table(lane_figures(session, record.answers), names)),
+    ]
+    if results.categories:
+        sections.append((_("By category"), telling.groups_table(results.categories, names, _("Category"))))
+    if results.languages:
+        sections.append((_("By language"), telling.groups_table(results.languages, names, _("Language"))))
+    template = _ENVIRONMENT.get_template("session.html")
+    return template.render(
+        language=current_language().tag,
+        plotly=Markup(get_plotlyjs()),
+        session=session,
+        headline=telling.headline(session, results.standings),
+        facts=[
+            f"{session.created_at:%Y-%m-%d %H:%M} UTC",
+            ngettext("{n} person", "{n} people", results.participants),
+            ngettext("{n} vote", "{n} votes", results.votes),
+            _("{n} skipped", n=results.skipped),
+            _(set_label(session.plan.prompts)),
+            *([session.machine.host] if session.machine else []),
+        ],
+        chart=_chart(names, results.standings, lane_colors),
+        note=_(telling.STRENGTHS_NOTE),
+        sections=sections,
+        checks=telling.checks(session, results),
+        judges=[
+            (
+                result.judge,
+                telling.standings_table(result.standings, names),
+                telling.judge_lines(session, result),
+            )
+            for result in judge_results(session, record.judgements, record.votes)
+        ],
+    )
+
+
+def _chart(names: list[str], standings: Standings, colors: Mapping[str, str]) -> Markup:
+    bars = [
+        StrengthBar(
+            lane=names[lane.lane],
+            points=lane.points,
+            low=lane.low,
+            high=lane.high,
+            text=telling.rank_text(lane, standings),
+        )
+        for lane in standings.lanes
+        if lane.points is not None
+    ]
+    if not bars:
+        return Markup()
+    figure: go.Figure = strengths_chart(bars, colors, title=_("Strength in points, with 95 % intervals"))
+    # plotly escapes what it puts into the script itself.
+    return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=False))
