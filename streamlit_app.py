@@ -9,8 +9,9 @@ shell.configure()
 language.settle()
 
 page = shell.navigate()
-with st.sidebar:
-    show_overview()
-    language.show_switch()
-    account.show_account()
+if not shell.is_bare():
+    with st.sidebar:
+        show_overview()
+        language.show_switch()
+        account.show_account()
 page.run()

@@ -40,7 +40,7 @@ UI_LAYERS = [
     {"shared"},
     {"engines", "memory", "benchmark"},
     {"chat"},
-    {"quiz", "quality"},
+    {"quiz", "quality", "sessions"},
     {"history"},
 ]
 """The same order inside `core/ui`."""
@@ -65,6 +65,9 @@ LIBRARY_HOMES = {
     "rich": ("core.cli", "core.__main__"),
     "pydantic": ("core.codec", "core.config"),
     "PIL": ("core.images",),
+    "segno": ("core.ui.sessions",),
+    "jinja2": ("core.reports",),
+    "markupsafe": ("core.reports",),
     "evalica": ("core.sessions.analysis",),
     "krippendorff": ("core.sessions.analysis",),
     "jsonschema": ("core.quality.tasks.graders",),

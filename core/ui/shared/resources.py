@@ -29,6 +29,8 @@ from core.store.audit import AuditLog
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
 from core.store.quality_runs import QualityRuns
+from core.store.sessions.sessions import Sessions
+from core.store.sessions.votes import Votes
 from core.store.turns import Store
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
@@ -54,6 +56,8 @@ class Resources:
     quality_runs: QualityRuns
     history: History
     audit: AuditLog
+    sessions: Sessions
+    votes: Votes
     run_records: RunRecords
     started: TurnIndex
     watch: EngineWatch
@@ -69,7 +73,15 @@ class Resources:
         self.meter.close()
         self.sampler.close()
         self.manager.close()
-        for access in (self.store, self.bench_runs, self.quality_runs, self.history, self.audit):
+        for access in (
+            self.store,
+            self.bench_runs,
+            self.quality_runs,
+            self.history,
+            self.audit,
+            self.sessions,
+            self.votes,
+        ):
             access.close()
 
 
@@ -96,6 +108,8 @@ def resources() -> Resources:
         quality_runs=QualityRuns(settings.database_url),
         history=History(settings.database_url),
         audit=AuditLog(settings.database_url),
+        sessions=Sessions(settings.database_url),
+        votes=Votes(settings.database_url),
         run_records=RunRecords(bench_runs),
         started=TurnIndex(),
         watch=watch,
@@ -163,6 +177,14 @@ def audit() -> AuditLog:
 
 def history() -> History:
     return resources().history
+
+
+def sessions() -> Sessions:
+    return resources().sessions
+
+
+def votes() -> Votes:
+    return resources().votes
 
 
 def run_records() -> RunRecords:

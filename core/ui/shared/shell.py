@@ -17,6 +17,10 @@ from core.ui.shared.visitor import Standing, identity, visitor
 
 ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
+VOTING_LINK = "session"
+"""The address's parameter with the secret of a session's voting link; it opens that page alone."""
+PRESENT = "present"
+"""The address's parameter for a screen that a room looks at: `1` leaves out sidebar and navigation."""
 _ENTERED = "shell_entered"
 
 
@@ -51,6 +55,13 @@ def pages() -> list[Page]:
             help=_("Compare lanes' answers with a reference: what does speed cost?"),
         ),
         st.Page(
+            PROJECT_ROOT / "pages" / "sessions.py",
+            title=_("Sessions"),
+            icon=":material/how_to_vote:",
+            url_path="sessions",
+            help=_("Have people vote blindly on lanes' answers, with statistics that hold."),
+        ),
+        st.Page(
             PROJECT_ROOT / "pages" / "engines.py",
             title=_("Engines"),
             icon=":material/dns:",
@@ -74,6 +85,18 @@ def pages() -> list[Page]:
     ]
 
 
+def is_bare() -> bool:
+    """Whether the page stands alone: behind a voting link, or presented to a room."""
+    return VOTING_LINK in st.query_params or st.query_params.get(PRESENT) == "1"
+
+
+def _reachable() -> list[Page]:
+    """The pages that this address may lead to."""
+    if VOTING_LINK in st.query_params:
+        return [st.Page(PROJECT_ROOT / "pages" / "vote.py", title=_("Vote"), icon=":material/how_to_vote:")]
+    return pages()
+
+
 def configure() -> None:
     """Title, icon and width, the same for every page and for the login."""
     st.set_page_config(page_title="LMDyno", page_icon=ICON, layout="wide")
@@ -85,9 +108,9 @@ def navigate() -> Page:
     try:
         who = visitor()
         if who.standing is not Standing.ADMITTED:
-            account.show_door(who, st.navigation(pages(), position="hidden"))
+            account.show_door(who, st.navigation(_reachable(), position="hidden"))
             st.stop()
-        page = st.navigation(all_pages := pages(), position="top")
+        page = st.navigation(all_pages := _reachable(), position="hidden" if is_bare() else "top")
         with st.spinner(_("Reading the lanes")):
             resources.lanes()
     except ConfigError as error:
@@ -104,7 +127,7 @@ def require() -> None:
     """First line of every page: a page that was started without the router goes through it."""
     if not st.session_state.get(_ENTERED) or not _may_enter():
         configure()
-        st.navigation(pages(), position="hidden")  # ends Streamlit's own discovery of pages/
+        st.navigation(_reachable(), position="hidden")  # ends Streamlit's own discovery of pages/
         st.rerun()  # now the router runs; address and query stay
 
 

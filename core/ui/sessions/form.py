@@ -1,0 +1,180 @@
+"""A new session: what it compares, with which prompts, and how people vote."""
+
+from typing import Any
+
+import streamlit as st
+
+from core.access.guard import Action, authorise, current_identity
+from core.domain.sampling import Sampling
+from core.domain.sessions import (
+    LEAST_LANES,
+    MOST_LANES,
+    Display,
+    PromptSet,
+    Session,
+    SessionPlan,
+    VotingMode,
+)
+from core.domain.specs import LaneSpec
+from core.errors import LMDynoError
+from core.i18n import _
+from core.models.vision.model import is_vision
+from core.sessions.run.job import start_answers
+from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
+from core.ui.sessions import address, prompt_picker
+from core.ui.shared import resources
+from core.ui.shared.components import lane_label, show_error
+
+_VOTES = 30
+_TOKENS = 384
+
+
+def show() -> None:
+    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=address.go_to_list)
+    st.markdown(f"### {_('New session')}")
+    title = st.text_input(_("Title"), key="new_title", max_chars=120, persist_state="session")
+    purpose = st.text_area(
+        _("Purpose"),
+        key="new_purpose",
+        height=80,
+        placeholder=_("What is decided with the result? Participants read this before they vote."),
+        persist_state="session",
+    )
+    lanes = _show_lanes()
+    prompts = prompt_picker.show(with_images=bool(lanes) and all(is_vision(lane) for lane in lanes))
+    sampling, system_prompt = _show_sampling()
+    voting = _show_voting()
+    if not st.button(_("Make the answers"), type="primary", icon=":material/play_arrow:"):
+        return
+    try:
+        authorise(Action.START_JOB, title)
+        plan = SessionPlan(
+            title=title.strip(),
+            purpose=purpose.strip(),
+            lanes=lanes,
+            prompts=prompts or PromptSet(name="", prompts=()),
+            sampling=sampling,
+            system_prompt=system_prompt,
+            **voting,
+        )
+        session = _create(plan)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    address.go_to_session(session.id)
+    st.rerun()
+
+
+def _create(plan: SessionPlan) -> Session:
+    """Keep the session and begin with its answers; a job that can't start leaves a session to resume."""
+    resources.sessions().save_prompt_set(plan.prompts)
+    session = resources.sessions().create(Session(plan=plan, owner=current_identity().owner))
+    start_answers(resources.resources().settings, session)
+    return session
+
+
+def _show_lanes() -> tuple[LaneSpec, ...]:
+    known = {lane.name: lane for lane in resources.lanes().lanes}
+    chosen = st.pills(
+        _("Lanes"),
+        list(known),
+        selection_mode="multi",
+        format_func=lane_label,
+        key="new_lanes",
+        help=_(
+            "{least} to {most} lanes. Each answers all prompts by itself, one lane after another.",
+            least=LEAST_LANES,
+            most=MOST_LANES,
+        ),
+        persist_state="session",
+    )
+    return tuple(known[name] for name in chosen)
+
+
+def _show_sampling() -> tuple[Sampling, str]:
+    with st.expander(_("Sampling"), icon=":material/tune:"):
+        with st.grid(3, min_column_width=200):
+            tokens = st.number_input(
+                _("Max tokens"), 16, 8192, _TOKENS, step=64, help=_("Longer answers take longer to read.")
+            )
+            temperature = st.slider(
+                _("Temperature"),
+                0.0,
+                1.5,
+                0.7,
+                0.05,
+                help=_(
+                    "0 is greedy: a lane then repeats itself, and no second samples serve as control pairs."
+                ),
+            )
+            seed = st.number_input(_("Seed"), 0, None, None, placeholder=_("Random"))
+        system = st.text_area(_("System prompt"), height=80, placeholder=_("None"))
+    sampling = Sampling(
+        temperature=temperature, max_tokens=int(tokens), seed=None if seed is None else int(seed)
+    )
+    return sampling, system.strip()
+
+
+def _show_voting() -> dict[str, Any]:
+    with st.expander(_("Voting"), icon=":material/how_to_vote:", expanded=True):
+        with st.grid(2, min_column_width=260):
+            mode = st.segmented_control(
+                _("Participants compare"),
+                list(VotingMode),
+                default=VotingMode.PAIRWISE,
+                required=True,
+                format_func=lambda mode: _(MODE_NAMES[mode]),
+            )
+            display = st.segmented_control(
+                _("Answers appear"),
+                list(Display),
+                default=Display.AT_ONCE,
+                required=True,
+                format_func=lambda display: _(DISPLAY_NAMES[display]),
+                help=_("Either way nobody sees how fast a lane was."),
+            )
+            votes = st.number_input(
+                _("Votes per person"),
+                1,
+                500,
+                _VOTES,
+                help=_("30 votes take about half an hour. Everybody gets other prompts and pairs in turn."),
+            )
+            controls = st.slider(
+                _("Control pairs"),
+                0,
+                30,
+                10,
+                format="%d %%",
+                help=_("Two answers of one lane, or the same answer twice. They tell the noise of the room."),
+            )
+            deploy = st.number_input(
+                _("Second votes"),
+                0,
+                50,
+                5,
+                help=_(
+                    "So many items are shown again after the blind votes, with lanes, speed, memory and "
+                    "energy: which would you deploy?"
+                ),
+            )
+            hidden = st.toggle(
+                _("Hide the results until the session is closed"),
+                value=True,
+                help=_("From voters; the host always sees them."),
+            )
+        invited = st.text_area(
+            _("Only for"),
+            height=80,
+            placeholder=_("Everybody with the link"),
+            help=_("A name, an e-mail address or a domain such as @example.com in each line."),
+        )
+    return {
+        "mode": mode,
+        "display": display,
+        "votes_per_person": int(votes),
+        "control_ratio": controls / 100,
+        "deploy_votes": int(deploy),
+        "results_hidden": hidden,
+        "invited": tuple(line.strip() for line in invited.splitlines() if line.strip()),
+    }

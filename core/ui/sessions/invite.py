@@ -1,0 +1,139 @@
+"""Getting people in and seeing how far they are: link, QR code, progress of each, opening and closing."""
+
+from io import BytesIO
+from urllib.parse import urlencode, urlsplit
+
+import segno
+import streamlit as st
+
+from core.access.guard import Action, authorise, may
+from core.domain.sessions import Session, SessionState
+from core.errors import LMDynoError
+from core.i18n import _
+from core.sessions.assignment import assigned_items
+from core.ui.sessions import address, voter
+from core.ui.shared import resources
+from core.ui.shared.components import escape, show_toast
+
+REFRESH_S = 3.0
+_HERE_ONLY = ("localhost", "127.0.0.1", "::1")
+_BASE = "session_base_address"
+
+
+def show(session: Session) -> None:
+    if session.state is SessionState.DRAFT:
+        st.info(
+            _("People can come in when voting is open. Open it beside the answers."), icon=":material/lock:"
+        )
+        return
+    link, picture = st.columns([2, 1], vertical_alignment="center")
+    with link:
+        _show_base()
+        st.code(voting_link(session), language=None, wrap_lines=True)
+        st.caption(_("The link opens this session and nothing else of the dashboard."))
+        _show_buttons(session)
+    with picture:
+        st.image(qr_code(voting_link(session)), width=220, alt=_("QR code of the voting link"))
+    _show_people()
+
+
+def voting_link(session: Session) -> str:
+    """Where people vote, as the host's browser reaches the dashboard or as the host says that others do."""
+    return f"{_base()}/?{urlencode({voter.LINK: session.link})}"
+
+
+def qr_code(text: str, *, scale: int = 8) -> bytes:
+    """The text as a PNG, black on white in either theme."""
+    picture = BytesIO()
+    segno.make(text, error="m").save(picture, kind="png", scale=scale, border=3)
+    return picture.getvalue()
+
+
+def _base() -> str:
+    """The dashboard's address without the page's own path."""
+    if given := (st.session_state.get(_BASE) or "").strip().rstrip("/"):
+        return given if "://" in given else f"http://{given}"
+    parts = urlsplit(st.context.url or "http://localhost:8501")
+    path = parts.path.rstrip("/").removesuffix("/sessions")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _show_base() -> None:
+    host = urlsplit(_base()).hostname
+    if host in _HERE_ONLY or st.session_state.get(_BASE):
+        st.text_input(
+            _("Address of this dashboard for others"),
+            key=_BASE,
+            placeholder="http://192.168.1.20:8501",
+            persist_state="session",
+        )
+    if host in _HERE_ONLY:
+        st.warning(
+            _("This link works on this machine only. Say above under which address others reach it."),
+            icon=":material/lan:",
+        )
+
+
+def _show_buttons(session: Session) -> None:
+    with st.container(horizontal=True):
+        if session.state is SessionState.OPEN:
+            st.button(
+                _("Close voting"),
+                icon=":material/lock:",
+                on_click=_close,
+                args=(session,),
+                disabled=not may(Action.START_JOB),
+                help=_("No more votes are taken, and everybody who took part may see the results."),
+            )
+        else:
+            st.button(
+                _("Open voting again"),
+                icon=":material/lock_open:",
+                on_click=_reopen,
+                args=(session,),
+                disabled=not may(Action.START_JOB),
+            )
+        st.button(
+            _("Present"),
+            icon=":material/present_to_all:",
+            on_click=address.set_presenting,
+            args=(True,),
+            help=_("A screen for the room: the code, how far everybody is, and the results."),
+        )
+
+
+@st.fragment(run_every=REFRESH_S)
+def _show_people() -> None:
+    session = address.session_in_view()
+    if session is None:
+        return
+    people = resources.votes().participants(session.id)
+    given: dict[str, int] = {}
+    for vote in resources.votes().votes(session.id):
+        given[vote.participant_id] = given.get(vote.participant_id, 0) + 1
+    st.markdown(f"##### {_('Participants')} ({len(people)})")
+    if not people:
+        st.caption(_("Nobody is here yet. This list refreshes itself."))
+    for person in people:
+        total = len(assigned_items(session.id, session.plan, session.items, person.seat))
+        done = given.get(person.id, 0)
+        st.progress(
+            min(1.0, done / total) if total else 1.0,
+            text=_("{name}: {done} of {total}", name=escape(person.name), done=done, total=total),
+        )
+
+
+def _close(session: Session) -> None:
+    try:
+        authorise(Action.START_JOB, f"session: {session.plan.title}")
+        resources.sessions().close_voting(session.id)
+    except LMDynoError as error:
+        show_toast(error)
+
+
+def _reopen(session: Session) -> None:
+    try:
+        authorise(Action.START_JOB, f"session: {session.plan.title}")
+        resources.sessions().open_voting(session.id, session.items, identical_pairs=session.identical_pairs)
+    except LMDynoError as error:
+        show_toast(error)

@@ -1,0 +1,218 @@
+"""The results of a session on a page: for its host while it runs, for its voters when they may see them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from core import units
+from core.charts.sessions import StrengthBar, TradeOffPoint, strengths_chart, trade_off_chart
+from core.domain.sessions import Session, Vote
+from core.i18n import N_, Message, _, ngettext
+from core.sessions import telling
+from core.sessions.analysis.strengths import Standings
+from core.sessions.figures import LaneFigures, lane_figures
+from core.sessions.judging import judge_results
+from core.sessions.results import SessionResults, compute_results
+from core.sessions.wording import REASON_NAMES
+from core.store.sessions.votes import Turnout
+from core.ui.shared import resources
+from core.ui.shared.components import color_of, escape, lane_label
+
+_RESULTS = "session_results"
+_FIGURES = "session_figures"
+_QUIET = {"displayModeBar": False}
+
+
+@dataclass(frozen=True, slots=True)
+class _TradeOff:
+    """A measured figure that quality can be seen beside."""
+
+    name: Message
+    axis: Message
+    tick_format: str
+    value: Callable[[LaneFigures], float | None]
+
+
+_TRADE_OFFS = {
+    "speed": _TradeOff(
+        N_("Decode speed"),
+        N_("tokens per second (more is better)"),
+        "~s",
+        lambda figures: figures.decode_tok_per_s,
+    ),
+    "ttft": _TradeOff(
+        N_("First token"), N_("TTFT in seconds (less is better)"), "~s", lambda figures: figures.ttft_s
+    ),
+    "memory": _TradeOff(
+        N_("Memory"),
+        N_("peak memory in GiB (less is better)"),
+        ".1f",
+        lambda figures: units.in_gib(figures.peak_memory_bytes),
+    ),
+    "energy": _TradeOff(
+        N_("Energy"),
+        N_("joules per token (less is better)"),
+        ".2f",
+        lambda figures: figures.energy_j_per_token,
+    ),
+}
+
+
+def show_results(session: Session, *, for_voters: bool = False) -> None:
+    """Everything that the votes say so far."""
+    results, votes = current_results(session)
+    st.markdown(f"#### {escape(telling.headline(session, results.standings))}")
+    people = ngettext("{n} person", "{n} people", results.participants)
+    cast = ngettext("{n} vote", "{n} votes", results.votes)
+    parts = [people, cast, _("{n} skipped", n=results.skipped)]
+    if results.all_bad.count:
+        parts.append(_("all bad: {share}", share=telling.share_text(results.all_bad)))
+    st.caption(" · ".join(parts))
+    if not results.votes:
+        st.info(_("There are no votes yet."), icon=":material/how_to_vote:")
+        return
+    show_strengths(session, results.standings, key=f"strengths_{session.id}")
+    labels = _labels(session)
+    st.table(telling.standings_table(results.standings, labels), border="horizontal", hide_index=True)
+    st.caption(_(telling.STRENGTHS_NOTE))
+    _show_trade_off(session, results)
+    _show_details(session, results, labels)
+    if not for_voters:
+        _show_judges(session, votes, labels)
+
+
+def current_results(session: Session) -> tuple[SessionResults, Sequence[Vote]]:
+    """Computed anew only when somebody voted since."""
+    turnout = resources.votes().turnout(session.id)
+    kept: dict[str, tuple[Turnout, SessionResults, tuple[Vote, ...]]] = st.session_state.setdefault(
+        _RESULTS, {}
+    )
+    known = kept.get(session.id)
+    if known is None or known[0] != turnout:
+        votes = resources.votes().votes(session.id)
+        known = (turnout, compute_results(session, votes), votes)
+        kept[session.id] = known
+    return known[1], known[2]
+
+
+def current_figures(session: Session) -> tuple[LaneFigures, ...]:
+    """Of answers that are made; kept, since they are many and don't change any more."""
+    kept: dict[str, tuple[int, tuple[LaneFigures, ...]]] = st.session_state.setdefault(_FIGURES, {})
+    number = len(resources.sessions().answer_keys(session.id))
+    known = kept.get(session.id)
+    if known is None or known[0] != number:
+        known = (number, lane_figures(session, resources.sessions().answers(session.id)))
+        kept[session.id] = known
+    return known[1]
+
+
+def show_strengths(session: Session, standings: Standings, *, key: str, large: bool = False) -> None:
+    names = telling.lane_names(session)
+    bars = [
+        StrengthBar(
+            lane=names[lane.lane],
+            points=lane.points,
+            low=lane.low,
+            high=lane.high,
+            text=_("rank {rank}", rank=telling.rank_text(lane, standings))
+            if standings.is_ranked(lane.lane)
+            else _("not decided"),
+        )
+        for lane in standings.lanes
+        if lane.points is not None
+    ]
+    if not bars:
+        st.info(_("No vote prefers one answer yet, so there are no strengths."), icon=":material/balance:")
+        return
+    colors = {name: color_of(name) for name in names}
+    st.plotly_chart(
+        strengths_chart(bars, colors, title=_("Strength in points, with 95 % intervals"), large=large),
+        key=key,
+        config=_QUIET,
+        alt=_("Strength of each lane; the figures stand in the table below"),
+    )
+
+
+def _show_trade_off(session: Session, results: SessionResults) -> None:
+    figures = current_figures(session)
+    st.markdown(f"##### {_('Quality beside what was measured')}")
+    chosen = st.segmented_control(
+        _("Figure"),
+        list(_TRADE_OFFS),
+        format_func=lambda name: _(_TRADE_OFFS[name].name),
+        default="speed",
+        required=True,
+        key=f"trade_off_{session.id}",
+        label_visibility="collapsed",
+    )
+    names, trade_off = telling.lane_names(session), _TRADE_OFFS[chosen]
+    points = [
+        TradeOffPoint(lane=names[lane.lane], value=value, points=lane.points, low=lane.low, high=lane.high)
+        for lane, figure in zip(results.standings.lanes, figures, strict=True)
+        if lane.points is not None and (value := trade_off.value(figure)) is not None
+    ]
+    if points:
+        st.plotly_chart(
+            trade_off_chart(
+                points,
+                {name: color_of(name) for name in names},
+                x_title=_(trade_off.axis),
+                y_title=_("strength in points"),
+                x_format=trade_off.tick_format,
+            ),
+            key=f"trade_off_chart_{session.id}_{chosen}",
+            config=_QUIET,
+            alt=_(
+                "Strength and {figure} of each lane; the figures stand in the tables",
+                figure=_(trade_off.name),
+            ),
+        )
+    else:
+        st.caption(_("This was not measured for any lane."))
+    st.table(telling.figures_table(figures, _labels(session)), border="horizontal", hide_index=True)
+
+
+def _show_details(session: Session, results: SessionResults, labels: list[str]) -> None:
+    standings = results.standings
+    sections = [
+        (_("Pairs"), telling.pairs_table(standings, labels)),
+        (_("Who was preferred to whom"), telling.win_matrix(standings, labels)),
+    ]
+    if results.categories:
+        sections.append((_("By category"), telling.groups_table(results.categories, labels, _("Category"))))
+    if results.languages:
+        sections.append((_("By language"), telling.groups_table(results.languages, labels, _("Language"))))
+    for title, table in sections:
+        st.markdown(f"##### {title}")
+        st.table(table, border="horizontal", hide_index=True)
+    st.markdown(f"##### {_('How far to trust this')}")
+    for line in telling.checks(session, results):
+        st.markdown(f"- {escape(line)}")
+    if any(results.reasons):
+        st.markdown(f"##### {_('Why answers were preferred')}")
+        st.table(
+            {
+                _("Reason"): [_(name) for name in REASON_NAMES.values()],
+                **{
+                    label: [str(counted.get(reason, 0)) for reason in REASON_NAMES]
+                    for label, counted in zip(labels, results.reasons, strict=True)
+                },
+            },
+            border="horizontal",
+            hide_index=True,
+        )
+
+
+def _show_judges(session: Session, votes: Sequence[Vote], labels: list[str]) -> None:
+    judgements = resources.sessions().judgements(session.id)
+    for result in judge_results(session, judgements, votes):
+        st.markdown(f"##### {_('Judged by {judge}', judge=escape(result.judge))}")
+        st.caption(_("A model's judgements, apart from the people's votes."))
+        st.table(telling.standings_table(result.standings, labels), border="horizontal", hide_index=True)
+        for line in telling.judge_lines(session, result):
+            st.markdown(f"- {escape(line)}")
+
+
+def _labels(session: Session) -> list[str]:
+    return [lane_label(name) for name in telling.lane_names(session)]
