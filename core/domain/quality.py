@@ -141,6 +141,8 @@ class QualityLane:
     tokenizer: TokenizerFacts = field(default_factory=TokenizerFacts)
     scores: tuple[TextScore, ...] = ()
     external: tuple[ExternalScore, ...] = ()
+    external_error: ErrorInfo | None = None
+    """Why another program's tasks have no result."""
     error: ErrorInfo | None = None
 
 

@@ -8,6 +8,7 @@ from core.i18n import N_
 from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.quality.plan import QualityPlan
+from core.quality.run.lm_eval import require_installed
 from core.settings import Settings
 
 JOB_KIND = "quality"
@@ -16,8 +17,10 @@ JOB_KIND = "quality"
 def start_quality(settings: Settings, plan: QualityPlan) -> str:
     """Start the run in a process of its own and return its id.
 
-    Raises InputError while another one runs.
+    Raises InputError while another one runs, and EngineNotInstalled for tasks of a missing program.
     """
+    if plan.external_tasks:
+        require_installed()
     if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
         raise InputError(
             N_("A comparison runs already"), hint=N_("Wait for its end, or stop it."), code="already-running"

@@ -63,6 +63,10 @@ class QualityPlan:
     logits: bool = True
     """Compare logits as well, where a lane's weights are on this machine: LMDeploy's engines are loaded once
     more for that."""
+    external_tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, by its names."""
+    external_limit: int | None = None
+    """Questions of each of them; None asks all."""
     repeat_reference: bool = True
     """Ask the reference every prompt twice: the difference is numerical noise."""
     title: str = ""
@@ -77,7 +81,7 @@ class QualityPlan:
             )
         if len(set(names)) < len(names):
             raise InputError(N_("Two lanes have the same name"), hint=N_("Rename one of them."))
-        if not (self.prompts or self.tasks or self.texts):
+        if not (self.prompts or self.tasks or self.texts or self.external_tasks):
             raise InputError(N_("Nothing is chosen to compare"), hint=N_("Choose prompts, tasks or texts."))
         if len(self.prompts) > MOST_PROMPTS or len(self.tasks) > MOST_TASKS:
             raise InputError(

@@ -28,6 +28,7 @@ from core.quality.plan import (
 )
 from core.quality.prompts import PROMPTS
 from core.quality.results import results
+from core.quality.run.lm_eval import require_installed
 from core.quality.run.process import conduct
 from core.quality.tasks.sets import ShippedSet, read_set, shipped
 from core.quality.tasks.task import TaskItem
@@ -70,6 +71,15 @@ def quality(
     logits: Annotated[
         bool, typer.Option(help="Compare logits too: loads each LMDeploy engine a second time.")
     ] = True,
+    lm_eval: Annotated[
+        str | None,
+        typer.Option(
+            "--lm-eval", help="Tasks of lm-evaluation-harness, separated by commas, if it is installed."
+        ),
+    ] = None,
+    lm_eval_limit: Annotated[
+        int | None, typer.Option("--lm-eval-limit", help="Questions of each of them; default is all.")
+    ] = None,
     title: Annotated[str, typer.Option(help="What the run is called.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     out: Annotated[
@@ -97,6 +107,8 @@ def quality(
         text_tokens=text_tokens,
         window_tokens=min(512, text_tokens),
         logits=logits,
+        external_tasks=_names(lm_eval),
+        external_limit=lm_eval_limit,
         title=title,
     )
     run = _conduct(settings, plan)
@@ -116,6 +128,13 @@ def quality(
         raise typer.Exit(STOPPED_EXIT_CODE)
     if run.state is not RunState.DONE or any(each.error for each in run.lanes):
         raise typer.Exit(1)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
+    if names:
+        require_installed()
+    return names
 
 
 def _with_kv_bits(lanes: tuple[LaneSpec, ...], bits: list[int]) -> tuple[LaneSpec, ...]:

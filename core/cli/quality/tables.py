@@ -34,6 +34,18 @@ def lines(result: QualityResult) -> Iterator[str]:
     """The verdicts with their reasons, then what was not equal."""
     for verdict in verdicts(result):
         yield f"{_(verdict.sentence)} {' '.join(_(reason) for reason in verdict.reasons)}".rstrip()
+    for lane in result.lanes:
+        for score in lane.facts.external:
+            yield _(
+                "{lane}, {program}: {task}, {metric} {value}",
+                lane=lane.name,
+                program=score.program,
+                task=score.task,
+                metric=score.metric,
+                value=f"{score.value:.4f}",
+            )
+        if lane.facts.external_error is not None:
+            yield _("{lane}: {problem}", lane=lane.name, problem=_(lane.facts.external_error.message))
     for flag in flags(result):
         yield _("Differs, {what}", what=flag.text)
 

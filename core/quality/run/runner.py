@@ -35,6 +35,7 @@ from core.meter.devices import DeviceQueue, devices_of
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs
 from core.quality.plan import QualityPlan, TextKind, windows
+from core.quality.run import lm_eval
 from core.quality.run.asking import Asked, Asker, answer_of, requests_of, was_stopped
 from core.quality.run.scoring import (
     Scored,
@@ -158,6 +159,7 @@ class Runner:
             await self._ask(lane)
             await self._identify(lane, endpoint)
             scores = await self._score_over_http(lane, endpoint)
+            await self._evaluate(lane, endpoint)
         scores += await self._score_here(lane, endpoint, likely, scores)
         self._change(lane, scores=scores)
 
@@ -254,6 +256,21 @@ class Runner:
         for key, tokens in zip(keys, ids.texts, strict=True):
             self._answers[key] = replace(self._answers[key], token_ids=tokens)
         self._save(self._run, [self._answers[key] for key in keys])
+
+    async def _evaluate(self, lane: LaneSpec, endpoint: Endpoint) -> None:
+        """Other programs' tasks; their failure is kept beside what the lane has."""
+        tasks = self._plan.external_tasks
+        if not tasks:
+            return
+        self._tell(
+            N_("{lane}: running {program}", lane=lane.name, program=lm_eval.PROGRAM), 1 - _SCORING_SHARE
+        )
+        try:
+            found = await lm_eval.evaluate(endpoint, tasks, self._plan.external_limit)
+        except LMDynoError as error:
+            self._change(lane, external_error=ErrorInfo.of(error))
+        else:
+            self._change(lane, external=found)
 
     # Likelihood
 

@@ -22,6 +22,7 @@ from core.quality.plan import (
     text_file,
 )
 from core.quality.prompts import PROMPTS
+from core.quality.run.lm_eval import is_installed
 from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
 from core.quality.tasks.task import TaskItem
 from core.ui.shared import resources
@@ -46,6 +47,7 @@ class _Values:
     text_tokens: int
     logits: bool
     repeat_reference: bool
+    external_tasks: str
     title: str
 
 
@@ -158,8 +160,20 @@ def _show_fields() -> _Values:
                 value=True,
                 help=_("The difference between its two answers is the numerical noise."),
             ),
+            external_tasks=_show_external_tasks(),
             title=st.text_input(_("Title"), placeholder=_("Made from the lanes' names")),
         )
+
+
+def _show_external_tasks() -> str:
+    """Names of lm-evaluation-harness's tasks; the field is there where that program is."""
+    if not is_installed():
+        return ""
+    return st.text_input(
+        _("Tasks of lm-evaluation-harness"),
+        placeholder="gsm8k, ifeval",
+        help=_("Separated by commas. Only tasks whose answers are generated work over a chat endpoint."),
+    )
 
 
 def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> QualityPlan:
@@ -179,6 +193,7 @@ def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> Quali
         window_tokens=min(512, values.text_tokens),
         logits=values.logits,
         repeat_reference=values.repeat_reference,
+        external_tasks=tuple(name for part in values.external_tasks.split(",") if (name := part.strip())),
         title=values.title.strip(),
     )
 

@@ -7,7 +7,7 @@ import streamlit as st
 from core import units
 from core.bench.statistics import Interval
 from core.domain.history import RunKind
-from core.domain.quality import QualityRecord, ScoringMethod
+from core.domain.quality import ExternalScore, QualityRecord, ScoringMethod
 from core.i18n import N_, _
 from core.quality.fairness import flags
 from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, results
@@ -15,7 +15,7 @@ from core.quality.verdict import Level, verdicts
 from core.reports.quality_json import to_json
 from core.ui.quality.answers import show_answers
 from core.ui.quality.charts import show_charts
-from core.ui.shared.components import escape, lane_label
+from core.ui.shared.components import escape, lane_label, show_error
 from core.ui.shared.rights import exporting
 
 _ICONS = {
@@ -42,6 +42,7 @@ def show_results(record: QualityRecord, *, drill_down: bool) -> None:
     st.table(_table(result), border="horizontal", hide_index=True)
     st.caption(_("95 % intervals: Wilson's for shares, by bootstrap over sequences for differences in nats."))
     _show_texts(result)
+    _show_external(result)
     show_charts(result)
     _show_flags(result)
     if any(lane.facts.device == "cpu" for lane in result.lanes):
@@ -114,6 +115,34 @@ def _show_texts(result: QualityResult) -> None:
                 "KL divergence: from the reference's 256 most likely tokens, with all others as one."
             )
         )
+
+
+def _show_external(result: QualityResult) -> None:
+    """What other programs found out, and why they did not."""
+    rows = [(lane.name, score) for lane in result.lanes for score in lane.facts.external]
+    if rows:
+        st.table(
+            {
+                _("Lane"): [lane_label(lane) for lane, _score in rows],
+                _("Program"): [score.program for _lane, score in rows],
+                _("Task"): [escape(score.task) for _lane, score in rows],
+                _("Metric"): [escape(score.metric) for _lane, score in rows],
+                _("Value"): [_with_error(score) for _lane, score in rows],
+                _("Questions"): [units.count(score.n) for _lane, score in rows],
+            },
+            border="horizontal",
+            hide_index=True,
+        )
+    for lane in result.lanes:
+        if lane.facts.external_error is not None:
+            st.markdown(lane_label(lane.name))
+            show_error(lane.facts.external_error)
+
+
+def _with_error(score: ExternalScore) -> str:
+    if score.standard_error is None:
+        return f"{score.value:.4f}"
+    return f"{score.value:.4f} ± {score.standard_error:.4f}"
 
 
 def _right(lane: LaneQuality) -> str:

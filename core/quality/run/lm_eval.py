@@ -1,0 +1,116 @@
+"""Tasks of lm-evaluation-harness against a lane's server, where that program is installed.
+
+It runs as a program of its own (`python -m lm_eval`) and fetches its tasks by itself; its result
+is read. Only tasks whose answers are generated work over a chat endpoint.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from core.domain.quality import ExternalScore
+from core.domain.specs import Endpoint
+from core.errors import EngineError, EngineNotInstalled
+from core.i18n import N_
+from core.quality.run.processes import end
+
+PROGRAM = "lm-evaluation-harness"
+_MODULE = "lm_eval"
+_LOG_CHARS = 400
+
+
+def is_installed() -> bool:
+    return find_spec(_MODULE) is not None
+
+
+def require_installed() -> None:
+    """Raise EngineNotInstalled where lm-evaluation-harness is missing."""
+    if not is_installed():
+        raise EngineNotInstalled(
+            N_("lm-evaluation-harness is not installed"),
+            hint=N_("Install it with `pip install lm-eval[api]`, or leave its tasks out."),
+            code="lm-eval-missing",
+        )
+
+
+async def evaluate(endpoint: Endpoint, tasks: Sequence[str], limit: int | None) -> tuple[ExternalScore, ...]:
+    """Run the tasks against an endpoint; raises EngineNotInstalled, and EngineError (`lm-eval-failed`)."""
+    require_installed()
+    with tempfile.TemporaryDirectory(prefix="lmdyno-lm-eval-") as folder:
+        # The key travels in the environment: other users see a command line.
+        environment = {**os.environ, "OPENAI_API_KEY": endpoint.api_key or "none"}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *_command(endpoint, tasks, limit, Path(folder))),
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await process.communicate()
+        finally:
+            await end(process)
+        files = sorted(Path(folder).rglob("results*.json"))
+        if process.returncode or not files:
+            raise _failed(output.decode("utf-8", "replace").strip()[-_LOG_CHARS:])
+        return read_results(files[-1].read_bytes())
+
+
+def read_results(content: bytes) -> tuple[ExternalScore, ...]:
+    """The scores in a result file of lm-evaluation-harness; raises EngineError (`lm-eval-failed`)."""
+    try:
+        document = json.loads(content)
+        counts = document.get("n-samples", {})
+        return tuple(
+            ExternalScore(
+                program=PROGRAM,
+                task=task,
+                metric=metric,
+                value=float(value),
+                standard_error=_number(figures.get(name.replace(",", "_stderr,", 1))),
+                n=_count(counts.get(task)),
+            )
+            for task, figures in document["results"].items()
+            for name, value in figures.items()
+            if (metric := _metric(name)) and isinstance(value, int | float)
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as exc:
+        raise _failed(f"{type(exc).__name__}: {exc}") from exc
+
+
+def _command(endpoint: Endpoint, tasks: Sequence[str], limit: int | None, folder: Path) -> list[str]:
+    model = f"model={endpoint.model},base_url={endpoint.url}/chat/completions,num_concurrent=1"
+    command = ["-m", _MODULE, "--model", "local-chat-completions", "--model_args", model]
+    command += ["--tasks", ",".join(tasks), "--apply_chat_template", "--output_path", str(folder)]
+    return command if limit is None else [*command, "--limit", str(limit)]
+
+
+def _metric(name: str) -> str:
+    """`exact_match,strict-match` is a metric with its filter; standard errors and names are none."""
+    metric, _, kind = name.partition(",")
+    if not kind or metric.endswith("_stderr"):
+        return ""
+    return metric if kind == "none" else f"{metric} ({kind})"
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401 - of a file of somebody else's making
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _count(counts: Mapping[str, Any] | None) -> int | None:
+    value = (counts or {}).get("effective")
+    return value if isinstance(value, int) else None
+
+
+def _failed(reason: str) -> EngineError:
+    return EngineError(
+        N_("lm-evaluation-harness failed: {reason}", reason=reason),
+        hint=N_("Run it by hand with one task to see the whole of its log."),
+        code="lm-eval-failed",
+    )
