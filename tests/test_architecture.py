@@ -83,6 +83,7 @@ ENGINE_PROCESSES = {
     "core.models.demo.vision_assemble",
     "core.models.internlm2.to_llama",
     "core.models.internlm2.tokenizer",
+    "core.models.awq.own_answers",
     "core.models.awq.probe",
     "core.models.awq.worker",
     "core.bench.workload.tokens",

@@ -17,7 +17,7 @@ from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq.job import check
 from core.models.awq.job import quantize as start_quantizing
-from core.models.awq.options import NAMED_SETS, PYTHON_DOCS, AwqOptions
+from core.models.awq.options import NAMED_SETS, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
 
 _LOOK_S = 0.25
 _CANCEL_S = 30.0
@@ -31,8 +31,8 @@ def quantize(
     calibration: Annotated[
         str,
         typer.Option(
-            help=f"A text or JSONL file; {PYTHON_DOCS} (ships with Python); none; or a set from the hub: "
-            f"{', '.join(NAMED_SETS)}."
+            help=f"{OWN_ANSWERS} (the model answers built-in prompts); {PYTHON_DOCS} (ships with Python); "
+            f"a text or JSONL file; none; or a set from the hub: {', '.join(NAMED_SETS)}."
         ),
     ] = DEFAULTS.calibration,
     samples: Annotated[int, typer.Option(help="Calibration sequences.")] = DEFAULTS.samples,

@@ -19,6 +19,8 @@ class Provenance:
     """The name of the text or set; `none` without data."""
     calibration_sha256: str | None
     """Of a text that was here; None for a hub's set and without data."""
+    calibration_file: str | None = None
+    """The text's file beside this one, where the model wrote it itself."""
     samples: int
     """0 without data."""
     seqlen: int | None

@@ -14,7 +14,8 @@ from core import units
 from core.codec import decode
 from core.domain.specs import ModelSpec
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
-from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
+from core.models.awq.calibration_prompts import ANSWER_TOKENS, PROMPT_TOKENS
+from core.models.awq.options import GROUP_SIZE, OWN_ANSWERS, AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
 from core.settings import PROJECT_ROOT
 from core.telemetry.gpus import GpuFacts
@@ -28,6 +29,8 @@ _PROCESS_BYTES = 1.5 * 2**30
 """Resident memory of a Python process with torch and lmdeploy."""
 _CUDA_BYTES = 0.6 * 2**30
 """GPU memory of a CUDA context with its libraries."""
+_ANSWERS_AT_LEAST = 8
+"""Answers to calibrate on that are written at once; fewer would take very long."""
 _ACTIVATION_COPIES = 4
 """A layer's inputs and outputs of all samples, whole and as the parts they are joined from."""
 
@@ -180,7 +183,7 @@ def _about_text(options: AwqOptions) -> Iterator[Finding]:
         yield _blocking(
             InputError(
                 f"There is no calibration file {file}",
-                hint="Name a text or JSONL file, `python-docs`, `none`, or a set such as wikitext2.",
+                hint=f"Use a text or JSONL file, {OWN_ANSWERS}, python-docs, none, or a set such as c4.",
                 code="calibration-unreadable",
             )
         )
@@ -321,7 +324,16 @@ def _gpu_bytes(facts: CheckpointFacts, options: AwqOptions) -> int:
         needed_bytes += tokens * facts.hidden_size * _BYTES_16_BIT * _ACTIVATION_COPIES
         batch_tokens = options.batch_size * options.seqlen
         needed_bytes += batch_tokens * facts.intermediate_size * _BYTES_16_BIT * _ACTIVATION_COPIES
+    if options.source is CalibrationSource.OWN_ANSWERS:
+        # The answers are written before the quantisation, by the whole model.
+        needed_bytes = max(needed_bytes, _CUDA_BYTES + _answering_bytes(facts))
     return round(needed_bytes)
+
+
+def _answering_bytes(facts: CheckpointFacts) -> float:
+    cached = facts.layers * 2 * facts.kv_heads * facts.head_dim * _BYTES_16_BIT
+    tokens = _ANSWERS_AT_LEAST * (ANSWER_TOKENS + PROMPT_TOKENS)
+    return _parameters(facts) * _BYTES_16_BIT + tokens * cached
 
 
 def _parameters(facts: CheckpointFacts) -> int:

@@ -12,7 +12,7 @@ from core.errors import InputError
 from core.jobs.records import JobSpec, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq.check import Finding, check_awq, choose_gpu
-from core.models.awq.options import PYTHON_DOCS, AwqOptions, CalibrationSource
+from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource
 from core.models.checkpoint import checkpoint_folder
 from core.models.provenance import FILE_NAME, Provenance
 from core.settings import Settings
@@ -20,7 +20,7 @@ from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
 
 JOB_KIND = "quantise"
-DEMO_OPTIONS = AwqOptions(calibration=PYTHON_DOCS, samples=32, seqlen=1024)
+DEMO_OPTIONS = AwqOptions(calibration=OWN_ANSWERS, samples=64, seqlen=512, search_scale=True, batch_size=64)
 
 
 def awq_folder(settings: Settings, model: ModelSpec, options: AwqOptions) -> Path:

@@ -14,6 +14,7 @@ from core.errors import InputError
 GROUP_SIZE = 128
 """Weights that share one scale: the only size that TurboMind takes for AWQ (`turbomind/converter.py`)."""
 NO_DATA = "none"
+OWN_ANSWERS = "own-answers"
 PYTHON_DOCS = "python-docs"
 NAMED_SETS = (
     "wikitext2",
@@ -32,6 +33,8 @@ _DEVICE = re.compile(r"cpu|cuda(:\d+)?")
 class CalibrationSource(StrEnum):
     NONE = "none"
     """Data-free: round to nearest, without looking at activations."""
+    OWN_ANSWERS = "own-answers"
+    """The model's own answers to built-in prompts: for every model that can write, without a download."""
     PYTHON_DOCS = "python-docs"
     """The language reference that Python ships for `help()`: English text that is on every machine."""
     NAMED_SET = "named-set"
@@ -44,7 +47,7 @@ class AwqOptions:
     """Options of one quantisation, under LMDeploy's own names; raises InputError for values out of range."""
 
     calibration: str = PYTHON_DOCS
-    """`none`, `python-docs`, one of NAMED_SETS, or the path of a file."""
+    """`none`, `own-answers`, `python-docs`, one of NAMED_SETS, or the path of a file."""
     samples: int = 32
     """Calibration sequences (`--calib-samples`)."""
     seqlen: int = 1024
@@ -52,7 +55,11 @@ class AwqOptions:
     search_scale: bool = False
     """Try 20 scales for each layer and keep the best: better, and many times slower."""
     batch_size: int = 1
-    """Sequences that go through a layer at once."""
+    """Sequences that go through a layer at once.
+
+    The scale search finds a scale for each batch and uses their mean. A batch of all samples is searched
+    once, for the scale that suits them together.
+    """
     dtype: str = "float16"
     """What the source is loaded as: `float16`, in which LMDeploy keeps its statistics, or `bfloat16`."""
     device: str = "cuda"
@@ -79,6 +86,8 @@ class AwqOptions:
     def source(self) -> CalibrationSource:
         if self.calibration == NO_DATA:
             return CalibrationSource.NONE
+        if self.calibration == OWN_ANSWERS:
+            return CalibrationSource.OWN_ANSWERS
         if self.calibration == PYTHON_DOCS:
             return CalibrationSource.PYTHON_DOCS
         if self.calibration in NAMED_SETS:

@@ -8,7 +8,7 @@ a pass advances with the layer's number. How the passes compare is only roughly 
 import re
 from dataclasses import dataclass
 
-_FIRST_PASS_AT = 0.02
+_LOADING = 0.02
 _SAVING_AT = 0.97
 
 
@@ -29,8 +29,18 @@ _PACKING = re.compile(r"\.(\d+)\..* weight (?:packed|skipped)")
 class PassProgress:
     """Follows one quantisation line by line; used by one thread."""
 
-    def __init__(self, layers: int, *, calibrates: bool, search_scale: bool, on_gpu: bool) -> None:
+    def __init__(
+        self,
+        layers: int,
+        *,
+        calibrates: bool,
+        search_scale: bool,
+        on_gpu: bool,
+        done_before: float = 0.0,
+    ) -> None:
+        """`done_before` is the share of the whole work that came before LMDeploy's."""
         self._layers = layers
+        self._starts_at = done_before + _LOADING
         calibrating, smoothing = _shares(calibrates, search_scale, on_gpu)
         self._passes = (
             _Pass("calibrating", _CALIBRATING, calibrating, True),
@@ -45,7 +55,7 @@ class PassProgress:
             if found := each.line.search(line):
                 layer = int(found[1])
                 within = min(1.0, (layer + each.counts_on_end) / self._layers)
-                share = _FIRST_PASS_AT + (done + each.share * within) * (_SAVING_AT - _FIRST_PASS_AT)
+                share = self._starts_at + (done + each.share * within) * (_SAVING_AT - self._starts_at)
                 return f"{each.name}: layer {min(layer + 1, self._layers)} of {self._layers}", share
             done += each.share
         return None

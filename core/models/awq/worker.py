@@ -22,10 +22,12 @@ from core.jobs.worker import Report, run
 from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
 from core.models.awq.failures import explain
 from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
+from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
 from core.models.awq.progress import PassProgress
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.provenance import Provenance
 
+CALIBRATION_FILE = "calibration.jsonl"
 _BITS = 4
 _STATISTICS = ("inputs_stats.pth", "outputs_stats.pth")
 _PACKAGES = ("lmdeploy", "torch", "transformers")
@@ -38,6 +40,8 @@ class _Calibration:
     name: str
     sha256: str | None
     samples: list[Any] | None
+    text: str | None = None
+    """What the model wrote itself, which is nowhere else."""
 
 
 def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
@@ -61,6 +65,8 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     report("checking the result", 0.98)
     for name in _STATISTICS:
         (scratch / name).unlink(missing_ok=True)
+    if calibration.text is not None:
+        (scratch / CALIBRATION_FILE).write_text(calibration.text, "utf-8")
     provenance = Provenance(
         source=str(source),
         source_config_sha256=hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
@@ -85,6 +91,7 @@ def _settings(options: AwqOptions, calibration: _Calibration) -> dict[str, Any]:
         "tool": "lmdeploy auto_awq",
         "calibration": calibration.name,
         "calibration_sha256": calibration.sha256,
+        "calibration_file": None if calibration.text is None else CALIBRATION_FILE,
         "samples": 0 if without_data else options.samples,
         "seqlen": None if without_data else options.seqlen,
         "search_scale": options.search_scale and not without_data,
@@ -117,8 +124,14 @@ def _auto_awq(
         # auto_awq has no argument for data of one's own; this name is where it looks its set up.
         calibrate_module.get_calib_loaders = lambda *_args, **_kwargs: calibration.samples
     without_data = options.source is CalibrationSource.NONE
+    answered = options.source is CalibrationSource.OWN_ANSWERS
+    done_before = SHARE if answered else 0.0
     progress = PassProgress(
-        facts.layers, calibrates=not without_data, search_scale=options.search_scale, on_gpu=on_gpu
+        facts.layers,
+        calibrates=not without_data,
+        search_scale=options.search_scale,
+        on_gpu=on_gpu,
+        done_before=done_before,
     )
 
     def follow(line: str) -> None:
@@ -126,7 +139,7 @@ def _auto_awq(
             report(*told)
 
     named = options.source is CalibrationSource.NAMED_SET
-    report("loading the weights", 0.0)
+    report("loading the weights", done_before)
     with contextlib.redirect_stdout(_Lines(sys.stdout, follow)):
         auto_awq(
             str(source),
@@ -148,12 +161,27 @@ def _calibration(options: AwqOptions, source: Path, report: Report) -> _Calibrat
     match options.source:
         case CalibrationSource.NONE | CalibrationSource.NAMED_SET:
             return _Calibration(options.calibration, None, None)
+        case CalibrationSource.OWN_ANSWERS:
+            return _answered(options, source, report)
         case CalibrationSource.PYTHON_DOCS:
             text = python_docs()
         case CalibrationSource.FILE:
             text = read_text(Path(options.calibration))
     report("reading the calibration text")
     return _Calibration(text.name, text.sha256, _samples(text, source, options.samples, options.seqlen))
+
+
+def _answered(options: AwqOptions, source: Path, report: Report) -> _Calibration:
+    report("loading the weights", 0.0)
+    text = own_answers(
+        source,
+        tokens=options.samples * options.seqlen,
+        device="cpu" if options.device == "cpu" else "cuda",
+        dtype=options.dtype,
+        report=report,
+    )
+    samples = _samples(text, source, options.samples, options.seqlen)
+    return _Calibration(text.name, text.sha256, samples, as_jsonl(text.documents))
 
 
 def _samples(text: CalibrationText, source: Path, samples: int, seqlen: int) -> list[Any]:

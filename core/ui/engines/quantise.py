@@ -14,7 +14,7 @@ from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
-from core.models.awq.options import NAMED_SETS, NO_DATA, PYTHON_DOCS, AwqOptions
+from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
@@ -24,6 +24,7 @@ from core.ui.shared.job_panel import show_job, show_job_log
 _FILE = "file"
 _SOURCES = {
     PYTHON_DOCS: N_("Python's language reference (comes with Python)"),
+    OWN_ANSWERS: N_("The model's own answers to built-in prompts"),
     _FILE: N_("Custom text or JSONL file"),
     **{name: N_("{dataset} (downloaded from the hub)", dataset=name) for name in NAMED_SETS},
     NO_DATA: N_("No data: round to nearest"),

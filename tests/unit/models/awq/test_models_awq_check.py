@@ -233,6 +233,7 @@ def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
     ("calibration", "source"),
     [
         ("none", CalibrationSource.NONE),
+        ("own-answers", CalibrationSource.OWN_ANSWERS),
         ("python-docs", CalibrationSource.PYTHON_DOCS),
         ("c4", CalibrationSource.NAMED_SET),
         ("./c4", CalibrationSource.FILE),

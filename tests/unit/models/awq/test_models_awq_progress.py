@@ -42,3 +42,20 @@ def test_without_data_packing_is_all_there_is() -> None:
 def test_other_lines_say_nothing() -> None:
     lines = ["Move model.layers.0 to CPU.", "Loading calibrate dataset ...", "", "max gpu memory: 1 GB"]
     assert told(lines, calibrates=True, search_scale=False, on_gpu=True) == []
+
+
+def test_what_came_before_lmdeploy_counts() -> None:
+    progress = PassProgress(2, calibrates=True, search_scale=True, on_gpu=True, done_before=0.2)
+
+    seen = [progress.take(line) for line in _THREE_LINES]
+    shares = [told[1] for told in seen if told]
+
+    assert shares == sorted(shares)
+    assert 0.2 < shares[0] < shares[-1] < 1
+
+
+_THREE_LINES = (
+    "model.layers.0, samples: 2, max gpu memory: 0.1 GB",
+    "model.layers.1, samples: 2, max gpu memory: 0.1 GB",
+    "model.layers.1 smooth weight done. max gpu memory: 0.1 GB",
+)
