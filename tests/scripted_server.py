@@ -66,7 +66,8 @@ class Scenario:
     """One answer: its text, its timing, its dialect, and how it goes wrong."""
 
     dialect: str = "generic"
-    """`lmdeploy`, `transformers` or `generic`; role-only first chunk, usage, `[DONE]` and errors follow."""
+    """`lmdeploy`, `transformers`, `vllm`, `sglang`, `llamacpp` or `generic`; role-only first chunk, usage,
+    `[DONE]` and errors follow."""
     text: str = ""
     """Sent word by word; "" makes up as many words as `chunks` says."""
     chunks: int = 10
@@ -256,7 +257,7 @@ class _Schedule:
     def __init__(self, scenario: Scenario, body: dict[str, Any]) -> None:
         self._scenario = scenario
         self._asks_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        self._names_tokens = scenario.dialect == "lmdeploy" and bool(body.get("return_token_ids"))
+        self._names_tokens = scenario.dialect in ("lmdeploy", "vllm") and bool(body.get("return_token_ids"))
         self._limit = body.get("max_tokens") or sys.maxsize
         self._tokens = 0
 
@@ -308,8 +309,8 @@ class _Schedule:
 
     def _usage(self) -> dict[str, Any]:
         stopped = self._tokens < self._limit and self._scenario.finish_reason == "stop"
-        # transformers counts the end-of-sequence token that closes an answer.
-        completion = self._tokens + (stopped and self._scenario.dialect == "transformers")
+        # All but these count the end-of-sequence token that closes an answer.
+        completion = self._tokens + (stopped and self._scenario.dialect not in ("lmdeploy", "generic"))
         return {
             "prompt_tokens": 7,
             "completion_tokens": completion,
@@ -333,7 +334,9 @@ class _Schedule:
         self._tokens += tokens
         choice: dict[str, Any] = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         if self._names_tokens:
-            choice["output_ids"] = list(range(tokens))
+            choice["token_ids" if self._scenario.dialect == "vllm" else "output_ids"] = list(range(tokens))
+        if self._scenario.dialect == "llamacpp":
+            more["timings"] = {"predicted_n": self._tokens}
         return self._event(orjson.dumps({**self._head(), "choices": [choice], **more}))
 
     def _head(self) -> dict[str, Any]:

@@ -7,12 +7,20 @@ from datetime import datetime
 from typing import NamedTuple
 
 from core.chat_api import dialects
-from core.chat_api.dialects import StreamEvent, Usage
-from core.chat_api.failures import failure
+from core.chat_api.events import StreamEvent, Usage, read_event
+from core.chat_api.lenient import TextJoiner, one_line
+from core.chat_api.server_errors import ServerError
+from core.chat_api.sse import Event
 from core.domain.specs import Dialect
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, utc_now
-from core.errors import EngineError, LMDynoError
+from core.i18n import N_, Text
+
+MAX_TEXT_CHARS = 4 * 2**20
+"""Eight times what the largest max_tokens gives."""
+MAX_CHUNKS = 400_000
+"""Three times the largest max_tokens."""
+_MAX_STRANGE = 100
 
 
 class NewText(NamedTuple):
@@ -24,6 +32,8 @@ class NewText(NamedTuple):
 
 class Answer:
     """Collects timestamps, texts and counts of one request. Belongs to one event loop.
+
+    Nothing that a server sends raises. Whether the request succeeded, `core.chat_api.verdict` says.
 
     `on_sent` is called when the request has gone out, `on_text` after each read that brought text; both must
     return at once, since timestamps are taken in the same event loop.
@@ -39,11 +49,21 @@ class Answer:
         self.sent_at: datetime | None = None
         self.served_model: str | None = None
         self.finish_reason: FinishReason | None = None
+        self.finish_word = ""
+        """The finish reason in the server's own words."""
         self.complete = False
         """The stream said that it is over, by a finish reason or `[DONE]`."""
         self.over = False
-        """`[DONE]` came: nothing follows."""
-        self.notes: list[str] = []
+        """Nothing that follows matters: `[DONE]`, an error, or more than an answer can hold."""
+        self.error: ServerError | None = None
+        """What the server said went wrong, before any end."""
+        self.strange = ""
+        """The beginning of the first event, before any end, that can't be understood."""
+        self.stray = b""
+        """What came in place of an event stream, if the stream had no event at all."""
+        self.is_too_large = False
+        self.calls_tool = False
+        self.notes: list[Text] = []
         self._dialect = dialect
         self._on_sent = on_sent
         self._on_text = on_text
@@ -53,16 +73,21 @@ class Answer:
         self._chunk_ns: list[int] = []
         self._content: list[str] = []
         self._reasoning: list[str] = []
+        self._content_joiner = TextJoiner()
+        self._reasoning_joiner = TextJoiner()
+        self._text_chars = 0
         self._chunk_tokens: list[int] = []
         self._held_tokens = 0
+        self._tokens_so_far = 0
         self._names_tokens = False
         self._has_reasoning = False
-        self._usage: Usage | None = None
+        self._strange_events = 0
+        self._usage = Usage()
         self._taken = 0
 
     @property
     def has_text(self) -> bool:
-        return bool(self._chunk_ns)
+        return self._text_chars > 0
 
     @property
     def text(self) -> str:
@@ -74,17 +99,21 @@ class Answer:
 
     @property
     def prompt_tokens(self) -> int | None:
-        return self._usage.prompt_tokens if self._usage else None
+        # No request is without a prompt: a server that says 0 does not count.
+        return self._usage.prompt_tokens or None
 
     @property
     def cached_tokens(self) -> int | None:
-        return self._usage.cached_tokens if self._usage else None
+        return self._usage.cached_tokens
 
     @property
     def output_tokens(self) -> int | None:
-        """By usage; for an answer cut short, by the token ids that came."""
-        if self._usage and self._usage.completion_tokens is not None:
-            return dialects.output_tokens(self._dialect, self._usage.completion_tokens, self.finish_reason)
+        """By usage; for an answer cut short, by the token ids that came. None where 0 are said to be a
+        text."""
+        if self._usage.completion_tokens is not None:
+            tokens = dialects.output_tokens(self._dialect, self._usage.completion_tokens, self.finish_reason)
+            if tokens or not self.has_text:
+                return tokens
         return sum(self._chunk_tokens) + self._held_tokens if self._names_tokens else None
 
     def sent(self) -> None:
@@ -97,24 +126,37 @@ class Answer:
             # Later, since the request is written to the connection only when this returns.
             asyncio.get_running_loop().call_soon(self._on_sent)
 
-    def add(self, timestamp_ns: int, events: list[bytes]) -> None:
-        """Take the events of one read that arrived at `timestamp_ns`; raises the error that one of them
-        holds."""
+    def unsent(self) -> None:
+        """The request is to be sent again, since nothing came of it: its clock starts anew."""
+        self.sent_at = self._sent_ns = None
+
+    def note(self, text: Text) -> None:
+        """Keep what a reader of the numbers must know; each thing once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def add(self, timestamp_ns: int, events: list[Event]) -> None:
+        """Take the events of one read that arrived at `timestamp_ns`."""
         chunks_before = len(self._chunk_ns)
-        try:
-            for data in events:
-                if data == dialects.DONE:
-                    self.complete = self.over = True
-                    return
-                self._add(timestamp_ns, dialects.read_event(data))
-        finally:
-            if self._on_text and len(self._chunk_ns) > chunks_before:
-                self._on_text()
+        for event in events:
+            for said in read_event(event):
+                if not self.over:
+                    self._add(timestamp_ns, said)
+        if self._on_text and len(self._chunk_ns) > chunks_before:
+            self._on_text()
 
     def end(self) -> None:
         """The stream is over or cut off, now."""
-        if self._ended_ns is None:
-            self._ended_ns = time.perf_counter_ns()
+        if self._ended_ns is not None:
+            return
+        self._ended_ns = time.perf_counter_ns()
+        # Half a character that waits for its other half belongs to the chunk that brought it.
+        rest, reasoning_rest = self._content_joiner.close(), self._reasoning_joiner.close()
+        if self._chunk_ns:
+            self._content[-1] += rest
+            self._reasoning[-1] += reasoning_rest
+        elif rest or reasoning_rest:
+            self._chunk(self._ended_ns, rest, reasoning_rest)
 
     def take_text(self) -> NewText:
         """The text since the last call."""
@@ -137,41 +179,80 @@ class Answer:
         )
 
     def _add(self, timestamp_ns: int, event: StreamEvent) -> None:
-        if event.error:
-            raise failure(event.error)
+        if event.is_done:
+            self.complete = self.over = True
+            return
         if event.has_choices and self._first_event_ns is None:
             self._first_event_ns = timestamp_ns
+        self._add_tokens(event)
+        content, reasoning = event.content, event.reasoning
+        if event.message and not self.has_text:
+            content = event.message
+        if event.calls_tool:
+            self.calls_tool = True
+        if content or reasoning:
+            self._text(timestamp_ns, content, reasoning)
+        elif event.calls_tool:
+            self._chunk(timestamp_ns, "", "")
+        if event.usage:
+            self._usage = self._usage.merged(event.usage)
+        if event.model and self.served_model is None:
+            self.served_model = one_line(event.model, 200)
+        if event.strange:
+            self._add_strange(event.strange)
+        if event.finish_reason:
+            self._finish(event.finish_reason)
+        if event.error:
+            self._fail(event.error)
+
+    def _add_tokens(self, event: StreamEvent) -> None:
         if event.tokens is not None:
             self._names_tokens = True
             self._held_tokens += event.tokens
-        if event.content or event.reasoning:
-            self._chunk_ns.append(timestamp_ns)
-            self._content.append(event.content)
-            self._reasoning.append(event.reasoning)
-            # Tokens whose text was held back count for the chunk that shows it.
-            self._chunk_tokens.append(self._held_tokens)
-            self._held_tokens = 0
-            if event.reasoning:
-                self._has_reasoning = True
-        if event.usage:
-            self._usage = event.usage
-        if event.model and self.served_model is None:
-            self.served_model = event.model
-        if event.finish_reason:
-            self._finish(event.finish_reason)
+        elif event.tokens_so_far is not None:
+            self._names_tokens = True
+            self._held_tokens += max(0, event.tokens_so_far - self._tokens_so_far)
+            self._tokens_so_far = max(event.tokens_so_far, self._tokens_so_far)
+
+    def _text(self, timestamp_ns: int, content: str, reasoning: str) -> None:
+        content = self._content_joiner.feed(content) if content else ""
+        reasoning = self._reasoning_joiner.feed(reasoning) if reasoning else ""
+        if not content and not reasoning:
+            return  # half a character: it comes with its other half
+        self._chunk(timestamp_ns, content, reasoning)
+        self._text_chars += len(content) + len(reasoning)
+        if reasoning:
+            self._has_reasoning = True
+        if self._text_chars > MAX_TEXT_CHARS or len(self._chunk_ns) >= MAX_CHUNKS:
+            self.is_too_large = self.over = True
+
+    def _chunk(self, timestamp_ns: int, content: str, reasoning: str) -> None:
+        self._chunk_ns.append(timestamp_ns)
+        self._content.append(content)
+        self._reasoning.append(reasoning)
+        # Tokens whose text was held back count for the chunk that shows it.
+        self._chunk_tokens.append(self._held_tokens)
+        self._held_tokens = 0
+
+    def _add_strange(self, beginning: str) -> None:
+        if self.complete:
+            self.note(N_("After its end the stream held something that is no chat event."))
+            return
+        self.strange = self.strange or beginning
+        self._strange_events += 1
+        if self._strange_events > _MAX_STRANGE:
+            self.over = True
 
     def _finish(self, word: str) -> None:
         self.complete = True
+        self.finish_word = one_line(word, 80)
         self.finish_reason = dialects.finish_reason(word)
-        if self.finish_reason is FinishReason.ERROR:
-            raise _given_up(word)
-        if not dialects.is_plain_finish(word):
-            self.notes.append(f"The server ended the answer with {word!r}")
+        if self.finish_reason is not FinishReason.ERROR and not dialects.is_plain_finish(word):
+            self.note(N_("The server ended the answer with “{word}”.", word=self.finish_word))
 
-
-def _given_up(word: str) -> LMDynoError:
-    return EngineError(
-        f"The engine gave up the answer ({word})",
-        hint="What arrived is kept. For a local lane, see its log.",
-        code="engine-gave-up",
-    )
+    def _fail(self, error: ServerError) -> None:
+        if self.complete:
+            self.note(N_("After its end the stream reported an error: {words}", words=error.words))
+            return
+        self.error = error
+        self.over = True

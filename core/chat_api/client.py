@@ -1,150 +1,80 @@
 """Sends one chat request and timestamps its answer.
 
-Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`'. A timestamp is taken when
-bytes arrive, before anything is parsed.
+Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`' and `events`', whether it
+succeeded is `verdict`'s. A timestamp is taken when bytes arrive, before anything is parsed.
 """
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType, SimpleNamespace
-from typing import Any
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
 
 from core.chat_api import prometheus
 from core.chat_api.answer import Answer
-from core.chat_api.dialects import chat_body
-from core.chat_api.failures import (
-    ServerError,
-    broken_off,
-    connect_timeout,
-    connection_failure,
-    error_of,
-    failure,
-    refusal,
-)
-from core.chat_api.sse import EventSplitter
+from core.chat_api.compression import Inflater, TooMuchData
+from core.chat_api.connection_errors import connect_timeout, connection_failure, no_first_token, stalled
+from core.chat_api.dialects import chat_body, customised
+from core.chat_api.lenient import UNREADABLE, json_document
+from core.chat_api.refusals import failure
+from core.chat_api.server_errors import ServerError, refused
+from core.chat_api.session import Attempt, Session, inflater, open_session, read_body
+from core.chat_api.sse import EventSplitter, EventTooLarge
+from core.chat_api.verdict import problem
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.errors import EngineError, EngineTimeout, LMDynoError
+from core.errors import LMDynoError
+from core.i18n import N_
 
-Session = aiohttp.ClientSession
-"""What requests are sent with, for signatures elsewhere; made by `open_session`."""
+__all__ = [
+    "MISSING",
+    "Session",
+    "Timeouts",
+    "encoded",
+    "get",
+    "metrics_text",
+    "open_session",
+    "post_json",
+    "send",
+]
 
 MISSING = (404, 405, 501)
 """HTTP statuses of a server that does not have an endpoint."""
-_BODY_BYTES = 2**20
-_REUSE_WITHIN_S = 1.0
+_READ_BYTES = 2**14
+"""What is parsed before other streams have their turn: some milliseconds of work at the very most."""
+_MOST_REFUSED_FIELDS = 8
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a request may take to get on, each with an error of its own. There is no limit in total."""
+    """How long a request may take to get on, each with an error of its own. There is no limit in total.
+
+    Any byte that arrives, a keep-alive comment too, proves that the server lives and starts the time anew.
+    """
 
     connect_s: float = 10.0
     """Name look-up, TCP and TLS; code `connect-timeout`."""
     first_token_s: float = 300.0
-    """Send → first text, the engine's own queue included; code `first-token-timeout`."""
+    """Without a byte before the first text, the engine's own queue included; code `first-token-timeout`."""
     stall_s: float = 60.0
-    """Between two events once there was text; code `stall-timeout`."""
+    """Without a byte once there was text; code `stall-timeout`."""
     trailer_s: float = 5.0
     """For usage and the end of the stream after a finish reason; the answer is complete without."""
 
-
-def open_session(*, reuse: bool = False) -> aiohttp.ClientSession:
-    """The session to send with; one a process. Must be called inside the event loop and closed.
-
-    `reuse` keeps a connection for a request that follows within a second, as the requests of a load test do:
-    a server that is asked by 64 streams at once then has no 64 connections to take as well. Otherwise each
-    request has a connection of its own. Setting one up is part of no metric.
-    """
-    trace = aiohttp.TraceConfig()
-    trace.on_request_chunk_sent.append(_timestamp_sent)
-    return aiohttp.ClientSession(
-        # Servers close idle connections at moments of their choosing, most after 2 s or more, and a request
-        # that meets this looks like a crash.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_REUSE_WITHIN_S)
-        if reuse
-        else aiohttp.TCPConnector(limit=0, force_close=True),
-        timeout=aiohttp.ClientTimeout(total=None),
-        # A compressing proxy would hold chunks back.
-        headers={"Accept-Encoding": "identity"},
-        auto_decompress=False,
-        trace_configs=[trace],
-    )
-
-
-async def with_model(session: aiohttp.ClientSession, endpoint: Endpoint, timeouts: Timeouts) -> Endpoint:
-    """The endpoint with a model id: its own, else the first that the server lists. Raises EngineError."""
-    if endpoint.model:
-        return endpoint
-    try:
-        async with (
-            asyncio.timeout(timeouts.connect_s),
-            session.get(
-                f"{endpoint.url}/models", headers=_headers(endpoint), allow_redirects=False
-            ) as response,
-        ):
-            body = await _body(response)
-    except (aiohttp.ClientError, OSError) as exc:
-        raise _lost(exc, endpoint, None) from exc
-    if response.status != 200:
-        raise refusal(response.status, body)
-    try:
-        model = orjson.loads(body)["data"][0]["id"]
-    except (orjson.JSONDecodeError, LookupError, TypeError) as exc:
-        raise EngineError(
-            "The endpoint lists no models",
-            hint="Name the model in the lane's endpoint.",
-            code="model-not-found",
-        ) from exc
-    return replace(endpoint, model=str(model))
-
-
-async def post_json(
-    session: aiohttp.ClientSession, endpoint: Endpoint, url: str, body: Mapping[str, Any], *, timeout_s: float
-) -> tuple[int, object]:
-    """The status and the JSON of an answer in one piece; None for a body that is none.
-
-    A status of `MISSING` is an answer too; others than 200 raise LMDynoError, like a lost connection.
-    """
-    try:
-        async with (
-            asyncio.timeout(timeout_s),
-            session.post(
-                url,
-                data=orjson.dumps(body),
-                headers={"Content-Type": "application/json", **_headers(endpoint)},
-                allow_redirects=False,
-            ) as response,
-        ):
-            content = await response.read()
-    except (aiohttp.ClientError, OSError) as exc:
-        raise _lost(exc, endpoint, None) from exc
-    if response.status != 200 and response.status not in MISSING:
-        raise refusal(response.status, content)
-    try:
-        return response.status, orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return response.status, None
-
-
-async def metrics_text(session: aiohttp.ClientSession, endpoint: Endpoint, *, timeout_s: float) -> str | None:
-    """What the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
-    try:
-        async with (
-            asyncio.timeout(timeout_s),
-            session.get(
-                prometheus.url_of(endpoint.url), headers=_headers(endpoint), allow_redirects=False
-            ) as response,
-        ):
-            return await response.text("utf-8") if response.status == 200 else None
-    except (aiohttp.ClientError, OSError, UnicodeDecodeError):
-        return None
+    def of(self, endpoint: Endpoint) -> "Timeouts":
+        """With what the endpoint's lane says itself."""
+        return replace(
+            self,
+            first_token_s=endpoint.patience.first_token_s or self.first_token_s,
+            stall_s=endpoint.patience.stall_s or self.stall_s,
+        )
 
 
 def encoded(
@@ -154,11 +84,12 @@ def encoded(
     image_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
     """The request's body; with images megabytes, so better made in a thread before the clock starts."""
-    return orjson.dumps(chat_body(endpoint.dialect, endpoint.model, messages, sampling, image_urls))
+    body = chat_body(endpoint.dialect, endpoint.model, messages, sampling, image_urls)
+    return orjson.dumps(customised(body, endpoint.request))
 
 
 async def send(
-    session: aiohttp.ClientSession,
+    session: Session,
     endpoint: Endpoint,
     messages: Sequence[Message],
     sampling: Sampling,
@@ -171,102 +102,189 @@ async def send(
 
     `body` is the request as `encoded` has already made it, which messages with images need.
 
+    A request that a kept connection lost before anything came of it is sent again on a new one, and so is
+    one that the server refuses for a field that it doesn't take; the clock starts with the last sending.
+
     Raises LMDynoError for a request that failed; what arrived stays in `answer`. Cancelling the task closes
     the connection at once.
     """
-    body = body or encoded(endpoint, messages, sampling)
-    limit = asyncio.timeout(timeouts.first_token_s)
+    limits = timeouts.of(endpoint)
+    adaptation = session.adaptation(endpoint)
+    plain = body or encoded(endpoint, messages, sampling)
+    lost: LMDynoError | None = None
     try:
-        async with (
-            limit,
-            session.post(
-                f"{endpoint.url}/chat/completions",
-                data=body,
-                headers={"Content-Type": "application/json", **_headers(endpoint)},
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=timeouts.connect_s),
-                trace_request_ctx=answer,
-            ) as response,
-        ):
-            await _refuse_unless_stream(response)
-            await _read(response.content, answer, limit, timeouts)
+        for _ in range(_MOST_REFUSED_FIELDS + 1):
+            data = adaptation.applied(plain)
+            refusal = await _exchange(session, endpoint, data, answer, limits)
+            if refusal is None:
+                break
+            if not adaptation.learn(refusal, data, _wanted(endpoint)):
+                answer.error = refusal
+                break
+            answer.unsent()
     except (aiohttp.ClientError, OSError) as exc:
-        if not answer.complete:
-            raise _lost(exc, endpoint, answer) from exc
+        lost = _lost(exc, endpoint, answer)
     finally:
         answer.end()
-    if not answer.complete:
-        raise broken_off(endpoint.url)
+    for note in adaptation.notes():
+        answer.note(note)
+    if error := problem(answer, endpoint, lost):
+        raise error
+
+
+async def post_json(
+    session: Session, endpoint: Endpoint, url: str, body: object, *, timeout_s: float
+) -> tuple[int, Any]:
+    """Status and JSON of one POST to an address of the endpoint's server; None for what is no JSON.
+
+    A status of `MISSING` is an answer too; others than 200 raise LMDynoError, like a lost connection.
+    """
+
+    async def read(response: aiohttp.ClientResponse) -> tuple[int, Any]:
+        content = await response.read()
+        if response.status != HTTPStatus.OK and response.status not in MISSING:
+            raise failure(refused(response.status, content, response.headers.get("Retry-After")), endpoint)
+        document = json_document(content)
+        return response.status, None if document is UNREADABLE else document
+
+    return await _whole(session, "POST", endpoint, url, read, timeout_s=timeout_s, data=orjson.dumps(body))
+
+
+async def get(session: Session, endpoint: Endpoint, url: str, *, timeout_s: float) -> bytes | ServerError:
+    """The body of one GET from an address of the endpoint's server, or its refusal: a status other than 200.
+
+    Raises LMDynoError for a connection that could not be made, broke, or took too long.
+    """
+
+    async def read(response: aiohttp.ClientResponse) -> bytes | ServerError:
+        body = await read_body(response, endpoint)
+        if response.status != HTTPStatus.OK:
+            return refused(response.status, body, response.headers.get("Retry-After"))
+        return body
+
+    return await _whole(session, "GET", endpoint, url, read, timeout_s=timeout_s)
+
+
+async def metrics_text(session: Session, endpoint: Endpoint, *, timeout_s: float) -> str | None:
+    """What the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
+    try:
+        body = await get(session, endpoint, prometheus.url_of(endpoint.url), timeout_s=timeout_s)
+    except LMDynoError:
+        return None
+    return body.decode("utf-8", "replace") if isinstance(body, bytes) else None
+
+
+async def _whole(
+    session: Session,
+    method: str,
+    endpoint: Endpoint,
+    url: str,
+    read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    *,
+    timeout_s: float,
+    data: bytes | None = None,
+) -> T:
+    try:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.request(method, url, endpoint, Attempt(), data=data) as response,
+        ):
+            return await read(response)
+    except (aiohttp.ClientError, OSError) as exc:
+        raise _lost(exc, endpoint, None) from exc
+
+
+async def _exchange(
+    session: Session, endpoint: Endpoint, data: bytes, answer: Answer, limits: Timeouts
+) -> ServerError | None:
+    """Send once, or twice if the first connection was a stale one; returns the server's refusal."""
+    for fresh in (False, True):
+        attempt = Attempt(on_sent=answer.sent, on_redirect=answer.unsent)
+        has_begun = False
+        try:
+            async with (
+                asyncio.timeout(limits.first_token_s) as limit,
+                session.request(
+                    "POST",
+                    f"{endpoint.url}/chat/completions",
+                    endpoint,
+                    attempt,
+                    data=data,
+                    connect_s=limits.connect_s,
+                    fresh=fresh,
+                ) as response,
+            ):
+                has_begun = True
+                _note_way(attempt, answer)
+                if response.status != HTTPStatus.OK:
+                    body = await read_body(response, endpoint)
+                    return refused(response.status, body, response.headers.get("Retry-After"))
+                inflate = inflater(response, endpoint)
+                if inflate:
+                    answer.note(
+                        N_("The server compresses the stream, so text may arrive late and in bursts.")
+                    )
+                await _read(response.content, answer, limit, limits, inflate)
+                return None
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError):
+            if has_begun or fresh or not attempt.is_reused:
+                raise
+            answer.unsent()
+    raise AssertionError("a fresh connection is never a reused one")
+
+
+def _note_way(attempt: Attempt, answer: Answer) -> None:
+    if attempt.proxy:
+        answer.note(N_("Sent through the proxy that the environment names."))
+    if attempt.is_redirected:
+        answer.note(
+            N_("The server redirected the request. The clock starts when it is sent to the new address.")
+        )
 
 
 async def _read(
-    content: aiohttp.StreamReader, answer: Answer, limit: asyncio.Timeout, timeouts: Timeouts
+    content: aiohttp.StreamReader,
+    answer: Answer,
+    limit: asyncio.Timeout,
+    limits: Timeouts,
+    inflate: Inflater | None,
 ) -> None:
     clock = asyncio.get_running_loop().time
     splitter = EventSplitter()
-    while not answer.over:
-        received = await content.readany()
-        timestamp_ns = time.perf_counter_ns()
-        events = splitter.feed(received) if received else splitter.close()
-        if events:
-            answer.add(timestamp_ns, events)
-            if answer.complete:
-                limit.reschedule(clock() + timeouts.trailer_s)
-            elif answer.has_text:
-                limit.reschedule(clock() + timeouts.stall_s)
-        if not received:
-            return
-
-
-async def _refuse_unless_stream(response: aiohttp.ClientResponse) -> None:
-    if response.status != 200:
-        raise refusal(response.status, await _body(response))
-    if response.content_type != "application/json":
-        return
+    was_complete = False
     try:
-        error = error_of(orjson.loads(await _body(response)))
-    except orjson.JSONDecodeError:
-        error = None
-    raise failure(error or ServerError("it answers in one piece instead of streaming", None))
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The body, up to a size that no error message and no list of models exceeds."""
-    try:
-        return await response.content.readexactly(_BODY_BYTES)
-    except asyncio.IncompleteReadError as exc:
-        return exc.partial
+        while not answer.over:
+            received = await content.read(_READ_BYTES)
+            timestamp_ns = time.perf_counter_ns()
+            if not received:
+                answer.add(timestamp_ns, splitter.close())
+                return
+            answer.add(timestamp_ns, splitter.feed(inflate.feed(received) if inflate else received))
+            if not answer.complete:
+                limit.reschedule(clock() + (limits.stall_s if answer.has_text else limits.first_token_s))
+            elif not was_complete:
+                was_complete = True
+                limit.reschedule(clock() + limits.trailer_s)
+            if len(received) == _READ_BYTES:
+                await asyncio.sleep(0)  # more has arrived: others' bytes are timestamped before it is parsed
+    except (EventTooLarge, TooMuchData):
+        answer.is_too_large = True
+    finally:
+        answer.stray = bytes(splitter.stray)
 
 
 def _lost(exc: aiohttp.ClientError | OSError, endpoint: Endpoint, answer: Answer | None) -> LMDynoError:
     """The error for a connection that could not be made, broke, or took too long."""
     if not isinstance(exc, TimeoutError):
-        return connection_failure(exc, endpoint.url)
+        return connection_failure(exc, endpoint)
     if answer is None or answer.sent_at is None:
-        return connect_timeout(endpoint.url)
-    if answer.has_text:
-        return EngineTimeout(
-            "The engine stopped in mid-answer",
-            hint="What arrived is kept. For a local lane, see its log, or restart its engine.",
-            code="stall-timeout",
-        )
-    return EngineTimeout(
-        "The engine gave no first token in time",
-        hint="Is it busy with other requests? For a local lane, see its log, or restart its engine.",
-        code="first-token-timeout",
-    )
+        return connect_timeout(endpoint)
+    return stalled(endpoint) if answer.has_text else no_first_token(endpoint)
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
-    return {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-
-
-async def _timestamp_sent(
-    _session: aiohttp.ClientSession,
-    context: SimpleNamespace,
-    _params: aiohttp.TraceRequestChunkSentParams,
-) -> None:
-    """aiohttp calls this, whatever the name says, just before it writes headers and body in one piece."""
-    answer: Any = context.trace_request_ctx
-    if isinstance(answer, Answer):
-        answer.sent()
+def _wanted(endpoint: Endpoint) -> tuple[str, ...]:
+    """Names of the fields that a person added to the request."""
+    extra = json_document(endpoint.request.extra_body.encode()) if endpoint.request.extra_body else None
+    return tuple(extra) if isinstance(extra, dict) else ()

@@ -1,17 +1,22 @@
 """What each kind of server wants to be asked, and what it means by its answer.
 
-`chat_body` writes the request so that the same `Sampling` means the same everywhere; `read_event` reads one
-stream event of any dialect, tolerantly; `output_tokens` evens out how usage counts.
+`chat_body` writes the request so that the same `Sampling` means the same everywhere; `output_tokens` evens
+out how usage counts. `core.chat_api.events` reads the answer.
 
-| setting | lmdeploy | transformers | generic |
-|---|---|---|---|
-| greedy | `temperature` 0, `top_k` 1 | `do_sample` false | `temperature` 0 |
-| `top_p`, `top_k` | as they are | in a `generation_config` | `top_k` only when asked for |
-| `repetition_penalty` | as it is | likewise | only when asked for |
-| `seed` | `seed` | `seed` | `seed` |
-| fixed length | `ignore_eos`, `min_new_tokens` | `min_new_tokens`, likewise | `ignore_eos`, `min_tokens` |
-| usage | asked for with `stream_options` | always sent, counts the closing EOS | asked for |
-| `[DONE]` | yes | no | usually |
+| setting | lmdeploy | transformers | vllm, sglang | llamacpp | generic |
+|---|---|---|---|---|---|
+| greedy | `top_k` 1 | `do_sample` false | `temperature` 0 | `temperature` 0 | `temperature` 0 |
+| all tokens | `top_k` 0 | `top_k` 0 | `top_k` -1 | `top_k` 0 | not said |
+| `min_p` | off | off | 0 | 0 | not said |
+| repetition | `repetition_penalty` | likewise | likewise | `repeat_penalty` | only when asked for |
+| fixed length | `min_new_tokens` | `min_new_tokens` | `min_tokens` | `ignore_eos` | `min_tokens` |
+| tokens of a chunk | `output_ids` | – | vllm: `token_ids` | `timings` | – |
+| usage | asked for | always sent | asked for | asked for | asked for |
+| EOS in usage | no | yes | yes | yes | taken for no |
+| `[DONE]` | yes | no | yes | yes | usually |
+
+transformers takes sampling in a `generation_config`; `ignore_eos` goes with every fixed length where it
+exists.
 
 Images are the same for all: `image_url` parts with data URLs, never a path or an address, which would make
 the server read its own disk or network. They come before the text, of which there is always one part, since
@@ -19,45 +24,22 @@ LMDeploy's LLaVA refuses a message without and drops any further one. A message 
 string: LMDeploy takes an assistant's list of parts for the user's.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from core.chat_api.failures import ServerError, error_of
+from core.chat_api.lenient import json_document, well_formed
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
-from core.domain.specs import Dialect
+from core.domain.specs import Dialect, RequestOptions
 from core.domain.turns import FinishReason
-from core.errors import EngineError
+from core.i18n import N_, Text
 
-DONE = b"[DONE]"
-
+NO_OPTIONS = RequestOptions()
 _USAGE = {"include_usage": True}
-
-
-class Usage(NamedTuple):
-    """Token counts as the server sent them."""
-
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-
-
-class StreamEvent(NamedTuple):
-    """One event of a chat stream."""
-
-    has_choices: bool = False
-    content: str = ""
-    reasoning: str = ""
-    tokens: int | None = None
-    """Output tokens that the event names by their ids; None if it names none."""
-    finish_reason: str | None = None
-    """In the server's own words."""
-    usage: Usage | None = None
-    error: ServerError | None = None
-    model: str | None = None
 
 
 def chat_body(
@@ -81,50 +63,68 @@ def chat_body(
     return body | _FIELDS[dialect](sampling)
 
 
-def notes(dialect: Dialect, sampling: Sampling) -> tuple[str, ...]:
+def customised(body: dict[str, Any], options: RequestOptions) -> dict[str, Any]:
+    """The body with what one server wants differently."""
+    if options.max_tokens_name != "max_tokens":
+        body[options.max_tokens_name] = body.pop("max_tokens")
+    for name in options.leave_out:
+        body.pop(name, None)
+    extra = json_document(options.extra_body.encode()) if options.extra_body else None
+    return body | extra if isinstance(extra, dict) else body
+
+
+def notes(dialect: Dialect, sampling: Sampling, options: RequestOptions = NO_OPTIONS) -> tuple[Text, ...]:
     """What a reader of the numbers must know about this translation."""
+    found: list[Text] = []
+    if options.leave_out:
+        found.append(N_("Not sent, by the lane's settings: {fields}.", fields=", ".join(options.leave_out)))
+    if options.extra_body:
+        found.append(N_("Sent besides, by the lane's settings: {fields}.", fields=options.extra_body))
     if dialect is not Dialect.GENERIC:
-        return ()
-    extra = [name for name in _generic(sampling) if name in _NOT_IN_OPENAI]
-    if not extra:
-        return ()
-    return (f"{', '.join(extra)}: not part of the OpenAI API, the server may ignore it",)
-
-
-def read_event(data: bytes) -> StreamEvent:
-    """One event's data, other than `[DONE]`. Raises EngineError if it is no chat event."""
-    try:
-        return _read(orjson.loads(data))
-    except orjson.JSONDecodeError as exc:
-        return _unescaped_error(data, exc)
-    except (AttributeError, LookupError, TypeError) as exc:
-        raise _bad_stream("has another shape than a chat completion chunk") from exc
+        return tuple(found)
+    extra = [name for name in _generic(sampling) if name in _NOT_IN_OPENAI and name not in options.leave_out]
+    if extra:
+        found.append(
+            N_("{fields}: not part of the OpenAI API, so the server may ignore it.", fields=", ".join(extra))
+        )
+    if not sampling.greedy and not sampling.top_k:
+        found.append(
+            N_(
+                "The server may apply a top_k, min_p, or repetition penalty of its own. Naming its "
+                "dialect avoids this."
+            )
+        )
+    return tuple(found)
 
 
 def output_tokens(dialect: Dialect, completion_tokens: int, finish_reason: FinishReason | None) -> int:
-    """Generated tokens without the closing end-of-sequence token, which only transformers counts."""
-    if dialect is Dialect.TRANSFORMERS and finish_reason is FinishReason.STOP:
+    """Generated tokens without the closing end-of-sequence token, which some servers count."""
+    if dialect in _COUNTS_EOS and finish_reason in (FinishReason.STOP, FinishReason.TOOL_CALLS):
         return max(completion_tokens - 1, 0)
     return completion_tokens
 
 
 def finish_reason(word: str) -> FinishReason:
     """The server's word for why the answer ended; an unknown word is a stop of the server's own making."""
-    return _FINISH_REASONS.get(word, FinishReason.STOP)
+    word = word.strip().lower()
+    if reason := _FINISH_REASONS.get(word):
+        return reason
+    return FinishReason.ERROR if _FAILED.search(word) else FinishReason.STOP
 
 
 def is_plain_finish(word: str) -> bool:
     """Whether the word says no more than its FinishReason."""
-    return word in _FINISH_REASONS
+    return word.strip().lower() in _FINISH_REASONS
 
 
 def _content(message: Message, image_urls: Mapping[str, str]) -> str | list[dict[str, Any]]:
+    text = well_formed(message.content)
     if not message.images:
-        return message.content
+        return text
     shown = [
         {"type": "image_url", "image_url": {"url": image_urls[image.sha256]}} for image in message.images
     ]
-    return [*shown, {"type": "text", "text": message.content}]
+    return [*shown, {"type": "text", "text": text}]
 
 
 _FINISH_REASONS = {
@@ -132,11 +132,20 @@ _FINISH_REASONS = {
     "eos": FinishReason.STOP,
     "eos_token": FinishReason.STOP,
     "stop_sequence": FinishReason.STOP,
+    "end_turn": FinishReason.STOP,
     "length": FinishReason.LENGTH,
     "max_tokens": FinishReason.LENGTH,
-    "abort": FinishReason.ERROR,
-    "error": FinishReason.ERROR,
+    "model_length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "tool_use": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.CONTENT_FILTER,
 }
+_FAILED = re.compile(
+    r"error|fail|abort|cancel|timeout|timed.out|exception|overload|insufficient|crash|\boom\b|interrupt"
+)
+"""In words for ends that are none: `abort` (vLLM), `insufficient_system_resource` (DeepSeek),
+`network_error`."""
 
 
 def _lmdeploy(sampling: Sampling) -> dict[str, Any]:
@@ -175,6 +184,41 @@ def _transformers(sampling: Sampling) -> dict[str, Any]:
     return {"generation_config": orjson.dumps(config).decode()}
 
 
+def _vllm(sampling: Sampling) -> dict[str, Any]:
+    return _sglang(sampling) | {"return_token_ids": True}
+
+
+def _sglang(sampling: Sampling) -> dict[str, Any]:
+    # All are named, since both take what is missing from the checkpoint's generation_config.json.
+    fields: dict[str, Any] = {
+        "stream_options": _USAGE,
+        "temperature": sampling.temperature,
+        "top_p": 1.0 if sampling.greedy else sampling.top_p,
+        "top_k": -1 if sampling.greedy else sampling.top_k or -1,
+        "min_p": 0,
+        "repetition_penalty": sampling.repetition_penalty,
+    }
+    if sampling.fixed_length:
+        fields |= {"ignore_eos": True, "min_tokens": sampling.max_tokens}
+    return fields
+
+
+def _llamacpp(sampling: Sampling) -> dict[str, Any]:
+    # All are named, since its own defaults are top_k 40, top_p 0.95 and min_p 0.05.
+    fields: dict[str, Any] = {
+        "stream_options": _USAGE,
+        "timings_per_token": True,
+        "temperature": sampling.temperature,
+        "top_p": 1.0 if sampling.greedy else sampling.top_p,
+        "top_k": 0 if sampling.greedy else sampling.top_k,
+        "min_p": 0,
+        "repeat_penalty": sampling.repetition_penalty,
+    }
+    if sampling.fixed_length:
+        fields["ignore_eos"] = True
+    return fields
+
+
 def _generic(sampling: Sampling) -> dict[str, Any]:
     fields: dict[str, Any] = {"stream_options": _USAGE, "temperature": sampling.temperature}
     if not sampling.greedy:
@@ -189,58 +233,14 @@ def _generic(sampling: Sampling) -> dict[str, Any]:
     return fields
 
 
+_COUNTS_EOS = frozenset({Dialect.TRANSFORMERS, Dialect.VLLM, Dialect.SGLANG, Dialect.LLAMACPP})
 _NOT_IN_OPENAI = {"top_k", "repetition_penalty", "ignore_eos", "min_tokens"}
 
 _FIELDS = {
     Dialect.LMDEPLOY: _lmdeploy,
     Dialect.TRANSFORMERS: _transformers,
+    Dialect.VLLM: _vllm,
+    Dialect.SGLANG: _sglang,
+    Dialect.LLAMACPP: _llamacpp,
     Dialect.GENERIC: _generic,
 }
-
-
-def _read(event: dict[str, Any]) -> StreamEvent:
-    choices = event.get("choices")
-    usage = event.get("usage")
-    if not choices:
-        return StreamEvent(
-            usage=_usage(usage) if usage else None, error=error_of(event), model=event.get("model")
-        )
-    choice = choices[0]
-    delta = choice.get("delta") or {}
-    content = delta.get("content") or ""
-    reasoning = delta.get("reasoning_content") or delta.get("reasoning") or ""
-    if not (isinstance(content, str) and isinstance(reasoning, str)):
-        raise TypeError("text expected")
-    token_ids = choice.get("output_ids")
-    return StreamEvent(
-        True,
-        content,
-        reasoning,
-        None if token_ids is None else len(token_ids),
-        choice.get("finish_reason"),
-        _usage(usage) if usage else None,
-        error_of(event) if "error" in event else None,
-        event.get("model"),
-    )
-
-
-def _usage(usage: dict[str, Any]) -> Usage:
-    details = usage.get("prompt_tokens_details") or {}
-    return Usage(usage.get("prompt_tokens"), usage.get("completion_tokens"), details.get("cached_tokens"))
-
-
-def _unescaped_error(data: bytes, exc: orjson.JSONDecodeError) -> StreamEvent:
-    """`transformers serve` puts an error's text into JSON without escaping it (`_StreamError`)."""
-    prefix, suffix = b'{"error": "', b'"}'
-    if data.startswith(prefix) and data.endswith(suffix):
-        text = data[len(prefix) : -len(suffix)].decode("utf-8", "replace")
-        return StreamEvent(error=ServerError(text, None))
-    raise _bad_stream("is not JSON") from exc
-
-
-def _bad_stream(what: str) -> EngineError:
-    return EngineError(
-        f"A stream event of the endpoint {what}",
-        hint="Is this an OpenAI-compatible chat endpoint?",
-        code="bad-stream",
-    )

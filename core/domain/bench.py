@@ -11,7 +11,7 @@ from enum import StrEnum
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Machine
-from core.i18n import N_, Message
+from core.i18n import N_, Message, Text
 
 
 class RunState(StrEnum):
@@ -79,6 +79,11 @@ class BenchRequest:
     def failed(self) -> bool:
         """Ended by an error; a request that somebody stopped is neither ok nor failed."""
         return self.error is not None
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the answer has content or reasoning."""
+        return self.timing is not None and any((*self.timing.content_chars, *self.timing.reasoning_chars))
 
     @property
     def delay_s(self) -> float | None:
@@ -165,6 +170,8 @@ class LaneFacts:
     image_tokens: float | None = None
     """What an image takes of a prompt, computed from the checkpoint's files: a mean of the plan's images.
     None without images, and where the arithmetic is not known."""
+    notes: tuple[Text, ...] = ()
+    """What a reader of its figures must know: how requests were sent, and what the server did."""
     error: ErrorInfo | None = None
 
 

@@ -32,6 +32,9 @@ class Dialect(StrEnum):
 
     LMDEPLOY = "lmdeploy"
     TRANSFORMERS = "transformers"
+    VLLM = "vllm"
+    SGLANG = "sglang"
+    LLAMACPP = "llamacpp"
     GENERIC = "generic"
 
 
@@ -121,6 +124,31 @@ WEIGHTS_OF: Mapping[EngineKind, tuple[Weights, ...]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What is sent to one server beside, or instead of, what its dialect says."""
+
+    headers: tuple[tuple[str, str], ...] = ()
+    """More HTTP headers. They are kept with results: a value that begins with $ names a key instead of
+    holding one."""
+    extra_body: str = ""
+    """More fields of the request's body, as a JSON object."""
+    max_tokens_name: str = "max_tokens"
+    """What the server calls the limit of the answer's length, such as `max_completion_tokens`."""
+    leave_out: tuple[str, ...] = ()
+    """Fields that the server doesn't take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long requests of one lane wait; None takes the usual time."""
+
+    first_token_s: float | None = None
+    """Until the first byte of an answer, and then until its first text."""
+    stall_s: float | None = None
+    """Between two pieces of an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointSpec:
     """A server that somebody else runs."""
 
@@ -133,6 +161,10 @@ class EndpointSpec:
     """Name of the key (`core.config.keys`); the key itself is stored nowhere."""
     vision: bool | None = None
     """Whether its model takes images; None if nobody said, in which case the server is asked."""
+    request: RequestOptions = field(default_factory=RequestOptions)
+    patience: Patience = field(default_factory=Patience)
+    tokenizer: str | None = None
+    """A folder with a tokenizer.json of the same model, to count tokens where the server sends no usage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,3 +195,5 @@ class Endpoint:
     """What runs there, such as `transformers 5.23.0, torch 2.12.1`."""
     device: str | None = None
     """The local device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""
+    request: RequestOptions = field(default_factory=RequestOptions)
+    patience: Patience = field(default_factory=Patience)

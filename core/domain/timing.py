@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _NS = 1e-9
+_BURST_TPOT_S = 0.0005
+"""Faster than any model decodes alone today (2,000 tok/s), so the pieces were held back on their way."""
+_BURST_BATCHED_TPOT_S = 0.002
+"""The same where several chunks came at one moment, as a proxy's buffer lets them go."""
+_BURST_RATIO = 10
+"""How much slower the answer as a whole must have been, so that a quick start is not taken for a burst."""
+_BURST_TOKENS = 8
+"""From how many tokens on a single chunk is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +29,7 @@ class Timing:
     first_event_ns: int | None = None
     """The first stream event with `choices`, even one without text (vLLM's idea of a first token)."""
     chunk_ns: tuple[int, ...] = ()
-    """Arrival of each chunk with text (content or reasoning), in order."""
+    """Arrival of each chunk with text (content or reasoning) or a tool call, in order."""
     content_chars: tuple[int, ...] = ()
     """Characters of content in each of these chunks; the answer's text is cut at these lengths."""
     reasoning_chars: tuple[int, ...] = ()
@@ -59,18 +67,31 @@ class Timing:
         return self.chunk_tokens[0] if self.chunk_tokens else 1
 
     @property
+    def is_burst(self) -> bool:
+        """Whether the text came in one burst, as from a proxy that holds the answer back: the gap between its
+        first and last chunk is too small against E2E for its tokens and tells nothing of decoding."""
+        if self.output_tokens is None or not self.chunk_ns:
+            return False
+        if len(self.chunk_ns) == 1:
+            return self.output_tokens >= _BURST_TOKENS
+        tpot_s = self._gap_per_token_s
+        if tpot_s is None or self.e2e_s is None:
+            return False
+        if tpot_s == 0:
+            return True
+        is_batched = 2 * len(set(self.chunk_ns)) <= len(self.chunk_ns)
+        if tpot_s > (_BURST_BATCHED_TPOT_S if is_batched else _BURST_TPOT_S):
+            return False
+        return self.e2e_s / self.output_tokens > _BURST_RATIO * tpot_s
+
+    @property
     def tpot_s(self) -> float | None:
         """Time per output token: (last chunk − first chunk) / (output tokens − tokens in the first chunk).
 
         Reasoning text counts like content here, since the engine's token count holds both. None without
-        later tokens or without a token count.
+        later tokens, without a token count, and for a text that came in one burst.
         """
-        if self.output_tokens is None or len(self.chunk_ns) < 2:
-            return None
-        later_tokens = self.output_tokens - self.first_chunk_tokens
-        if later_tokens < 1:
-            return None
-        return (self.chunk_ns[-1] - self.chunk_ns[0]) * _NS / later_tokens
+        return None if self.is_burst else self._gap_per_token_s
 
     @property
     def decode_tok_per_s(self) -> float | None:
@@ -93,9 +114,11 @@ class Timing:
     def itl_s(self) -> tuple[float, ...] | None:
         """Inter-token latencies: each gap divided by the tokens of the chunk that ended it.
 
-        None where the tokens of each chunk are unknown: the engine names no token ids, and the number of
-        chunks is not the number of tokens.
+        None where the tokens of each chunk are unknown (the engine names no token ids, and the number of
+        chunks is not the number of tokens), and for a text that came in one burst.
         """
+        if self.is_burst:
+            return None
         if self.chunk_tokens is not None:
             tokens = self.chunk_tokens[1:]
         elif self.output_tokens is not None and len(self.chunk_ns) == self.output_tokens:
@@ -103,6 +126,15 @@ class Timing:
         else:
             return None
         return tuple(gap / count for gap, count in zip(self.icl_s, tokens, strict=True) if count)
+
+    @property
+    def _gap_per_token_s(self) -> float | None:
+        if self.output_tokens is None or len(self.chunk_ns) < 2:
+            return None
+        later_tokens = self.output_tokens - self.first_chunk_tokens
+        if later_tokens < 1:
+            return None
+        return (self.chunk_ns[-1] - self.chunk_ns[0]) * _NS / later_tokens
 
     @property
     def _first_content(self) -> int | None:

@@ -40,6 +40,10 @@ class FinishReason(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
+    TOOL_CALLS = "tool-calls"
+    """The model calls a tool and waits for its result, which LMDyno doesn't give."""
+    CONTENT_FILTER = "content-filter"
+    """The server cut the answer for what it says."""
     CANCELLED = "cancelled"
     ERROR = "error"
 

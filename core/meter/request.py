@@ -12,9 +12,16 @@ from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
 from core.errors import LMDynoError
+from core.i18n import N_, Text
 from core.meter.protocol import Update
 from core.meter.usage import UsageMeter
 
+_ENDED_BY_SERVER = (
+    FinishReason.STOP,
+    FinishReason.LENGTH,
+    FinishReason.TOOL_CALLS,
+    FinishReason.CONTENT_FILTER,
+)
 _UPDATE_INTERVAL_S = 0.05
 """New text is told at most 20 times a second, the first at once."""
 
@@ -136,19 +143,35 @@ class Request:
             reasoning=answer.reasoning,
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
-            notes=(*dialects.notes(endpoint.dialect, self._sampling), *self._notes(answer)),
+            notes=(
+                *dialects.notes(endpoint.dialect, self._sampling, endpoint.request),
+                *self._notes(answer),
+            ),
             window=self._window,
         )
 
-    def _notes(self, answer: Answer) -> list[str]:
+    def _notes(self, answer: Answer) -> list[Text]:
         notes = list(answer.notes)
-        if self._finish_reason not in (FinishReason.STOP, FinishReason.LENGTH):
+        if self._finish_reason not in (None, *_ENDED_BY_SERVER) or not self.done:
             return notes
-        tokens = answer.output_tokens
+        if answer.calls_tool:
+            notes.append(N_("The model called a tool. LMDyno gives it no result."))
+        elif not answer.has_text:
+            notes.append(N_("The answer has no text."))
+        elif self._finish_reason is None:
+            notes.append(N_("The server gave no reason for the answer's end, so it may be cut short."))
+        tokens, asked = answer.output_tokens, self._sampling.max_tokens
         if tokens is None:
-            notes.append("The server reports no token counts, so speeds per token are unknown")
-        elif self._sampling.fixed_length and tokens != self._sampling.max_tokens:
-            notes.append(f"{tokens} tokens instead of the {self._sampling.max_tokens} asked for")
+            notes.append(N_("The server reports no token counts, so speeds per token are unknown."))
+        elif tokens > asked or (self._sampling.fixed_length and tokens < asked):
+            exactly = N_("{tokens} tokens instead of the {asked} asked for.", tokens=tokens, asked=asked)
+            at_most = N_(
+                "{tokens} tokens, though at most {asked} were asked for.", tokens=tokens, asked=asked
+            )
+            notes.append(exactly if self._sampling.fixed_length else at_most)
+        timing = answer.timing()
+        if timing and timing.is_burst:
+            notes.append(N_("The text came in one burst, so its decode speed is unknown."))
         return notes
 
     def _text_arrived(self) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from core.access.identity import Person
-from core.chat_api.client import Session, Timeouts, encoded, open_session, send, with_model
+from core.chat_api.client import Session, Timeouts, encoded, open_session, send
+from core.chat_api.servers import with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan

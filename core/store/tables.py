@@ -22,6 +22,7 @@ from sqlalchemy import (
     text,
 )
 
+from core import i18n
 from core.access.guard import Action
 from core.access.identity import Person
 from core.domain.bench import BenchPass, LaneFacts, RunState
@@ -114,7 +115,7 @@ requests = Table(
     Column("cached_tokens", Integer),
     Column("finish_reason", Choice(FinishReason)),
     Column("error", Document(ErrorInfo)),
-    Column("notes", Document(tuple[str, ...]), nullable=False),
+    Column("notes", Document(tuple[i18n.Text, ...]), nullable=False),
     Column("usage_window", Document(UsageWindow)),
     Column("stopped_by", Document(Person)),
     # The long columns last: SQLite reads a row from its start and leaves out what it isn't asked for.

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from core.bench.planning.estimate import is_serial
 from core.bench.planning.plan import BenchPlan, Isolation, Limits, Workload
+from core.bench.results.answers import answer_notes
 from core.bench.results.definitions import TTFT_WITH_IMAGE, Definition, Figures, system_tok_per_s
 from core.bench.results.queueing import QueueTime, queue_notes, queue_time
 from core.bench.statistics import (
@@ -161,7 +162,8 @@ def point_of(
     timings = [timing for part in parts for timing in part.timings]
     requested = plan.workload.output_tokens if plan.workload.fixed_output else None
     figures = [definition.apply(timing, requested) for timing in timings]
-    counts = _counts([request for part in parts for request in part.requests])
+    measured = [request for part in parts for request in part.requests]
+    counts = _counts(measured)
     window_s = sum(part.window_s for part in parts)
     tokens = _known_sum([figure.output_tokens for figure in figures])
     good = _good(timings, figures, plan.limits)
@@ -202,7 +204,12 @@ def point_of(
         peak_gpu_bytes=_peak(parts, key.lane, lambda use: use.peak_gpu_bytes),
         peak_resident_bytes=_peak(parts, key.lane, lambda use: use.peak_resident_bytes),
         stability=_stability(parts, definition, requested),
-        notes=(*_notes(key, facts, plan), *queue_notes(facts.lane, key.level, answered)),
+        notes=(
+            *_notes(key, facts, plan),
+            *facts.notes,
+            *answer_notes(measured, plan.workload),
+            *queue_notes(facts.lane, key.level, answered),
+        ),
     )
 
 

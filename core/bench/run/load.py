@@ -4,6 +4,7 @@ Knows nothing of engines, stores or statistics; each finished request is handed 
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,10 @@ from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason
-from core.errors import LMDynoError
+from core.errors import EngineError, LMDynoError
+from core.i18n import N_, Text
+
+log = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = 20
 """Failures in a row after which a lane is left alone until the pass ends, more at high concurrency."""
@@ -43,6 +47,8 @@ class LaneLoad:
     """Measured requests that were sent."""
     finished: int = 0
     failures_in_a_row: int = 0
+    notes: dict[Text, None] = field(default_factory=dict)
+    """What the answers say about how they were sent and read, each once, in order."""
 
     async def take_prompt(self) -> tuple[tuple[Message, ...], bytes | None]:
         """The next request's messages, and its body where that was made ahead."""
@@ -98,6 +104,11 @@ class PassLoad:
     def finished(self) -> int:
         """Measured requests that have ended, of all lanes."""
         return sum(lane.finished for lane in self._lanes)
+
+    @property
+    def notes(self) -> dict[str, tuple[Text, ...]]:
+        """What must be known about each lane's answers."""
+        return {lane.name: tuple(lane.notes) for lane in self._lanes}
 
     @property
     def done_ratio(self) -> float:
@@ -237,10 +248,24 @@ class PassLoad:
         except asyncio.CancelledError:
             self._sending.on_request(facts(None if answer.complete else FinishReason.CANCELLED))
             raise
+        except Exception:
+            # A surprise is this request's failure; the run goes on.
+            log.exception("request failed lane=%s", lane.name)
+            request = facts(FinishReason.ERROR, ErrorInfo.of(_internal_error()))
         else:
             request = facts()
+        for note in answer.notes:
+            lane.notes[note] = None
         self._sending.on_request(request)
         return request
+
+
+def _internal_error() -> LMDynoError:
+    return EngineError(
+        N_("LMDyno met an error of its own with this request."),
+        hint=N_("The log has the details. The other requests go on."),
+        code="internal",
+    )
 
 
 def arrivals(kind: Arrivals, rate_req_per_s: float, seed: int) -> Iterator[float]:

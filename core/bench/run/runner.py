@@ -26,7 +26,9 @@ from core.bench.workload.bodies import Bodies
 from core.bench.workload.images import ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
 from core.bench.workload.synthesis import PromptMaker
-from core.chat_api.client import Session, Timeouts, with_model
+from core.chat_api.client import Session, Timeouts
+from core.chat_api.dialects import notes as dialect_notes
+from core.chat_api.servers import with_model
 from core.codec import encode
 from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
 from core.domain.specs import Endpoint, LaneSpec
@@ -250,6 +252,7 @@ class Runner:
         try:
             await self._watched(load, self._drive(load, step), title, costs[step], left_s)
         finally:
+            self._keep_notes(load)
             end_ns = load.end_ns or time.perf_counter_ns()
             each = replace(each, start_ns=load.start_ns or each.start_ns, end_ns=end_ns)
             self._recorder.save_pass(each)
@@ -258,6 +261,14 @@ class Runner:
         queues = rises(waited, await self._queues.read(endpoints))
         self._recorder.save_pass(replace(each, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
+
+    def _keep_notes(self, load: PassLoad) -> None:
+        for name, notes in load.notes.items():
+            facts = self._facts[name]
+            said = dialect_notes(
+                self._endpoints[name].dialect, self._sending.sampling, self._endpoints[name].request
+            )
+            self._facts[name] = replace(facts, notes=tuple(dict.fromkeys((*facts.notes, *said, *notes))))
 
     def _lane_load(self, name: str, step: Step) -> LaneLoad:
         # The same numbers for every lane that is measured alone at this level and repeat.

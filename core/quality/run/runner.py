@@ -15,7 +15,8 @@ from pathlib import Path
 
 from core import __version__
 from core.bench.roofline.roofline import weight_bytes_of
-from core.chat_api.client import Session, Timeouts, with_model
+from core.chat_api.client import Session, Timeouts
+from core.chat_api.servers import with_model
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.quality import (

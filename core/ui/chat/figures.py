@@ -27,6 +27,8 @@ E2E_HELP = (
 FINISH_NAMES = {
     FinishReason.STOP: "ended by itself",
     FinishReason.LENGTH: "reached the token limit",
+    FinishReason.TOOL_CALLS: "called a tool",
+    FinishReason.CONTENT_FILTER: "cut by the server's content filter",
     FinishReason.CANCELLED: "stopped by you",
     FinishReason.ERROR: "failed",
 }

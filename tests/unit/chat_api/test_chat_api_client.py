@@ -7,7 +7,8 @@ import time
 import pytest
 
 from core.chat_api.answer import Answer
-from core.chat_api.client import Timeouts, open_session, send, with_model
+from core.chat_api.client import Timeouts, open_session, send
+from core.chat_api.servers import with_model
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect
 from core.domain.turns import FinishReason
@@ -18,7 +19,7 @@ PATIENT = Timeouts()
 HASTY = Timeouts(connect_s=0.5, first_token_s=0.3, stall_s=0.3, trailer_s=0.3)
 
 
-def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=None, **scenario):
+def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=None, device=None, **scenario):
     """The answer to one request, and the error that ended it."""
     answer = Answer(dialect)
 
@@ -26,7 +27,7 @@ def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=Non
         async with open_session() as session:
             await send(
                 session,
-                endpoint(url, model(dialect=dialect, **scenario), dialect, api_key=key),
+                endpoint(url, model(dialect=dialect, **scenario), dialect, api_key=key, device=device),
                 MESSAGES,
                 sampling,
                 answer,
@@ -177,8 +178,11 @@ def test_a_server_that_does_not_stream(server):
 
 
 @pytest.mark.parametrize("broken", [{"cut_after": 2}, {"end_after": 2}])
-def test_a_stream_that_breaks_off_is_a_crash_with_the_text_kept(server, broken):
+def test_a_stream_that_breaks_off_keeps_its_text_and_only_a_local_engine_crashed(server, broken):
     answer, error = ask(server.url, text="one two three", interval_s=0.01, **broken)
+    assert (type(error), error.code) == (EngineError, "connection-lost")
+    assert answer.text == "one two "
+    answer, error = ask(server.url, device="cpu", text="one two three", interval_s=0.01, **broken)
     assert type(error) is EngineCrashed
     assert answer.text == "one two "
 
@@ -192,7 +196,7 @@ def test_nobody_listens():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         answer, error = ask(f"http://127.0.0.1:{free.getsockname()[1]}/v1")
-    assert (type(error), error.code) == (EngineCrashed, "endpoint-unreachable")
+    assert (type(error), error.code) == (EngineError, "endpoint-unreachable")
     assert answer.timing() is None
 
 
@@ -268,7 +272,7 @@ def test_without_a_model_the_first_one_listed_is_asked(server):
 
 @pytest.mark.parametrize(("reuse", "pause_s", "connections"), [(True, 0, 1), (True, 0.3, 2), (False, 0, 2)])
 def test_connections_are_reused_only_when_asked_and_while_fresh(monkeypatch, reuse, pause_s, connections):
-    monkeypatch.setattr("core.chat_api.client._REUSE_WITHIN_S", 0.1)
+    monkeypatch.setattr("core.chat_api.session._REUSE_WITHIN_S", 0.1)
     events = (
         b'data: {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
     )

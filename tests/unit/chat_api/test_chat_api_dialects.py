@@ -3,11 +3,11 @@ import json
 import pytest
 
 from core.chat_api import dialects
-from core.chat_api.dialects import Usage, chat_body, read_event
+from core.chat_api.dialects import chat_body, customised
+from core.domain.conversation import Message, Role
 from core.domain.sampling import Sampling
-from core.domain.specs import Dialect
+from core.domain.specs import Dialect, RequestOptions
 from core.domain.turns import FinishReason
-from core.errors import EngineError
 from tests.unit.meter.meter_samples import MESSAGES
 
 WARM = Sampling(temperature=0.7, top_p=0.9, top_k=40, repetition_penalty=1.1, seed=7, max_tokens=32)
@@ -83,7 +83,48 @@ def test_a_generic_server_gets_openai_fields_unless_more_is_asked_for():
     assert set(plain) == {
         "model", "messages", "stream", "max_tokens", "stream_options", "temperature", "top_p", "seed"
     }  # fmt: skip
-    assert dialects.notes(Dialect.GENERIC, Sampling(temperature=0.5)) == ()
+    assert dialects.notes(Dialect.GENERIC, Sampling()) == ()
+
+
+def test_what_a_generic_server_may_add_by_itself_is_noted():
+    (note,) = dialects.notes(Dialect.GENERIC, Sampling(temperature=0.5))
+    assert "top_k" in note
+    for dialect in (Dialect.VLLM, Dialect.LLAMACPP, Dialect.SGLANG):
+        assert dialects.notes(dialect, Sampling(temperature=0.5)) == ()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "expected"),
+    [
+        (Dialect.VLLM, {"top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "return_token_ids": True}),
+        (Dialect.SGLANG, {"top_k": -1, "min_p": 0, "repetition_penalty": 1.0}),
+        (Dialect.LLAMACPP, {"top_k": 0, "min_p": 0, "repeat_penalty": 1.0, "timings_per_token": True}),
+    ],
+)
+def test_servers_with_defaults_of_their_own_are_told_every_setting(dialect, expected):
+    sent = body(dialect, Sampling(temperature=1, top_p=0.9))
+    assert sent.items() >= {**expected, "temperature": 1, "top_p": 0.9}.items()
+    assert body(dialect, WARM)["top_k"] == 40
+    assert body(dialect, Sampling(max_tokens=7, fixed_length=True))["ignore_eos"] is True
+
+
+def test_a_lane_can_name_leave_out_and_add_fields():
+    options = RequestOptions(
+        max_tokens_name="max_completion_tokens",
+        leave_out=("temperature",),
+        extra_body='{"reasoning_effort": "low"}',
+    )
+    sent = customised(body(Dialect.GENERIC, Sampling(max_tokens=9)), options)
+    assert sent["max_completion_tokens"] == 9
+    assert sent["reasoning_effort"] == "low"
+    assert {"max_tokens", "temperature"}.isdisjoint(sent)
+    notes = dialects.notes(Dialect.GENERIC, Sampling(), options)
+    assert any("temperature" in note for note in notes)
+
+
+def test_half_characters_in_a_prompt_do_not_stop_the_request():
+    sent = chat_body(Dialect.GENERIC, "m", (Message(Role.USER, "a\ud83d b \ud83d\ude00"),), Sampling())
+    assert sent["messages"][0]["content"] == "a\ufffd b 😀"
 
 
 def test_more_than_openai_has_is_noted_for_a_generic_server():
@@ -95,66 +136,14 @@ def test_more_than_openai_has_is_noted_for_a_generic_server():
     assert dialects.notes(Dialect.LMDEPLOY, sampling) == ()
 
 
-def chunk(delta=None, **more):
-    choice = {"index": 0, "delta": delta or {}, **more}
-    return json.dumps({"model": "m", "choices": [choice]}).encode()
+@pytest.mark.parametrize("dialect", [Dialect.TRANSFORMERS, Dialect.VLLM, Dialect.LLAMACPP, Dialect.SGLANG])
+def test_a_counted_closing_eos_is_taken_off(dialect):
+    assert dialects.output_tokens(dialect, 5, FinishReason.STOP) == 4
+    assert dialects.output_tokens(dialect, 5, FinishReason.LENGTH) == 5
+    assert dialects.output_tokens(dialect, 0, FinishReason.STOP) == 0
 
 
-def test_role_only_and_empty_chunks_have_no_text():
-    assert read_event(chunk({"role": "assistant"})).content == ""
-    assert read_event(chunk({"role": "assistant", "content": None})).content == ""
-    assert read_event(chunk({"content": ""})).has_choices
-
-
-def test_text_of_both_kinds():
-    assert read_event(chunk({"content": "你"})).content == "你"
-    assert read_event(chunk({"reasoning_content": "hm"})).reasoning == "hm"
-    assert read_event(chunk({"reasoning": "hm"})).reasoning == "hm"
-
-
-def test_tokens_are_counted_by_their_ids():
-    assert read_event(chunk({"content": "ab"}, output_ids=[5, 6])).tokens == 2
-    assert read_event(chunk({"content": "ab"})).tokens is None
-
-
-def test_usage_with_and_without_choices():
-    usage = {"prompt_tokens": 3, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 1}}
-    apart = json.dumps({"choices": [], "usage": usage}).encode()
-    beside = json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}], "usage": usage}).encode()
-    assert read_event(apart).usage == read_event(beside).usage == Usage(3, 4, 1)
-    assert read_event(b'{"choices": [], "usage": {"prompt_tokens": 3}}').usage == Usage(3, None, None)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ('{"error": {"message": "no", "code": 500}}', "no"),
-        ('{"error": "no"}', "no"),
-        ('{"error": "can\'t say "this" unescaped"}', 'can\'t say "this" unescaped'),
-        ('{"message": "no", "object": "error"}', "no"),
-        ('{"detail": "no"}', "no"),
-        ('{"choices": [{"delta": {}}], "error": {"message": "no"}}', "no"),
-    ],
-)
-def test_an_error_in_the_stream_in_any_shape(data, message):
-    error = read_event(data.encode()).error
-    assert error is not None
-    assert error.message == message
-
-
-@pytest.mark.parametrize(
-    "data", ["no JSON", "[1]", '{"choices": 3}', '{"choices": [{"delta": {"content": [1]}}]}']
-)
-def test_what_is_no_chat_event_is_an_error(data):
-    with pytest.raises(EngineError) as caught:
-        read_event(data.encode())
-    assert caught.value.code == "bad-stream"
-
-
-def test_only_transformers_counts_the_closing_eos():
-    assert dialects.output_tokens(Dialect.TRANSFORMERS, 5, FinishReason.STOP) == 4
-    assert dialects.output_tokens(Dialect.TRANSFORMERS, 5, FinishReason.LENGTH) == 5
-    assert dialects.output_tokens(Dialect.TRANSFORMERS, 0, FinishReason.STOP) == 0
+def test_lmdeploy_counts_no_eos():
     assert dialects.output_tokens(Dialect.LMDEPLOY, 5, FinishReason.STOP) == 5
 
 
@@ -165,7 +154,13 @@ def test_only_transformers_counts_the_closing_eos():
         ("length", FinishReason.LENGTH),
         ("abort", FinishReason.ERROR),
         ("error", FinishReason.ERROR),
-        ("content_filter", FinishReason.STOP),
+        ("content_filter", FinishReason.CONTENT_FILTER),
+        ("tool_calls", FinishReason.TOOL_CALLS),
+        ("STOP", FinishReason.STOP),
+        ("insufficient_system_resource", FinishReason.ERROR),
+        ("network_error", FinishReason.ERROR),
+        ("request timed out", FinishReason.ERROR),
+        ("repetition", FinishReason.STOP),
     ],
 )
 def test_finish_reasons(word, reason):

@@ -7,8 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from core.chat_api.probe import probe, server_metrics
+from core.chat_api.servers import read_metrics
 from core.domain.specs import Dialect
-from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
+from core.errors import EngineError, EngineTimeout, InputError
 
 METRICS = """# HELP lmdeploy:num_requests_running running
 # TYPE lmdeploy:num_requests_running gauge
@@ -79,6 +80,25 @@ def test_the_load_is_added_up_over_models(serve):
     assert (load.kv_used_ratio, load.running, load.waiting) == (0.25, 3, 0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vllm:num_requests_running 3\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.25\n",
+        "sglang:num_running_reqs 3\nsglang:num_queue_reqs 0\nsglang:token_usage 0.25\n",
+        "llamacpp:requests_processing 3\nllamacpp:requests_deferred 0\nllamacpp:kv_cache_usage_ratio 0.25\n",
+        METRICS
+        + 'lmdeploy:gpu_cache_usage_perc{engine="1"} NaN\nlmdeploy:num_requests_running{engine="1"} NaN\n',
+    ],
+)
+def test_each_servers_gauges_are_read_without_what_is_no_number(text):
+    load = read_metrics(text)
+    assert (load.kv_used_ratio, load.running, load.waiting) == (0.25, 3, 0)
+
+
+def test_gauges_that_are_all_no_numbers_are_unknown():
+    assert read_metrics("vllm:num_requests_running NaN\n") is None
+
+
 def test_what_is_not_offered_is_unknown(serve):
     load = server_metrics(serve({"/metrics": (200, "vllm:num_requests_waiting 4\n")}))
     assert (load.kv_used_ratio, load.running, load.waiting) == (None, None, 4)
@@ -88,22 +108,60 @@ def test_what_is_not_offered_is_unknown(serve):
 def test_the_key_is_sent_and_a_wrong_one_is_named(serve):
     url = serve({"/v1/models": (200, models("a"))}, key="right")
     assert probe(url, "right").models == ("a",)
-    with pytest.raises(EngineError, match="refuses the key") as caught:
+    with pytest.raises(EngineError, match="didn't accept the API key") as caught:
         probe(url, "wrong")
     assert caught.value.code == "endpoint-unauthorised"
-    with pytest.raises(EngineError, match="wants a key"):
+    with pytest.raises(EngineError, match="without an API key"):
         probe(url)
 
 
-@pytest.mark.parametrize("body", ["<html>", "[]", '{"data": [{}]}', '{"data": 3}'])
+@pytest.mark.parametrize("body", ["words", '{"data": [{}]}', '{"data": 3}', "{}", "7"])
 def test_another_kind_of_server_is_told_apart(serve, body):
     with pytest.raises(EngineError) as caught:
         probe(serve({"/v1/models": (200, body)}))
     assert caught.value.code == "endpoint-not-openai"
 
 
-def test_a_server_without_models_is_fine(serve):
-    assert probe(serve({"/v1/models": (200, models())})).models == ()
+@pytest.mark.parametrize("body", ['{"object": "list", "data": []}', "[]", '{"object": "list", "data": null}'])
+def test_a_server_without_models_is_fine(serve, body):
+    assert probe(serve({"/v1/models": (200, body)})).models == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['[{"id": "a"}, {"id": "b"}]', '{"models": [{"name": "a"}, {"model": "b"}]}', '["a", "b"]',
+     '{"data": [{"id": "a"}, {"id": "b"}, {"id": "a"}, {"id": null}, 7]}'],
+)  # fmt: skip
+def test_models_in_any_shape_of_list(serve, body):
+    assert probe(serve({"/v1/models": (200, body)})).models == ("a", "b")
+
+
+def test_a_sign_in_page_is_named(serve):
+    with pytest.raises(EngineError) as caught:
+        probe(serve({"/v1/models": (200, "<!doctype html><title>Sign in</title>")}))
+    assert caught.value.code == "endpoint-web-page"
+
+
+@pytest.mark.parametrize(
+    ("owner", "dialect"),
+    [
+        ("vllm", Dialect.VLLM),
+        ("sglang", Dialect.SGLANG),
+        ("llamacpp", Dialect.LLAMACPP),
+        ("me", Dialect.GENERIC),
+    ],
+)
+def test_servers_are_recognised_by_the_owner_they_name(serve, owner, dialect):
+    assert probe(serve({"/v1/models": (200, models("a", owner=owner))})).dialect is dialect
+
+
+def test_transformers_serve_is_recognised_by_its_api(serve):
+    paths = {"/v1/chat/completions": {}, "/load_model": {}, "/reset": {}, "/health": {}}
+    answers = {
+        "/v1/models": (200, models("a", owner="Qwen")),
+        "/openapi.json": (200, json.dumps({"paths": paths})),
+    }
+    assert probe(serve(answers)).dialect is Dialect.TRANSFORMERS
 
 
 def test_silence_is_a_time_out(serve):
@@ -113,7 +171,7 @@ def test_silence_is_a_time_out(serve):
 
 
 def test_nobody_there():
-    with pytest.raises(EngineCrashed) as caught:
+    with pytest.raises(EngineError) as caught:
         probe("http://127.0.0.1:9/v1")
     assert caught.value.code == "endpoint-unreachable"
 
@@ -124,7 +182,7 @@ def test_only_the_web_is_asked():
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_neither_key_nor_request_follows_a_redirect(serve, status):
+def test_neither_key_nor_request_follows_a_redirect_to_another_host(serve, status):
     asked = []
     target = serve({"/v1/models": (200, models("a"))}, seen=asked)
     url = serve({"/v1/models": (status, f"{target}/models"), "/metrics": (status, f"{target}/models")})
@@ -133,3 +191,14 @@ def test_neither_key_nor_request_follows_a_redirect(serve, status):
     assert raised.value.code == "endpoint-redirects"
     assert server_metrics(url, "sk-precious") is None
     assert asked == []
+
+
+def test_a_redirect_on_the_same_host_is_followed(serve):
+    answers = {"/v1/models": (307, "/v1/models/"), "/v1/models/": (200, models("a"))}
+    assert probe(serve(answers, key="sk"), "sk").models == ("a",)
+
+
+def test_endless_redirects_end(serve):
+    with pytest.raises(EngineError) as caught:
+        probe(serve({"/v1/models": (302, "/v1/models")}))
+    assert caught.value.code == "endpoint-redirects"

@@ -150,7 +150,7 @@ def test_a_lane_that_takes_no_images_is_refused_before_anything_starts(
 
 def test_any_failed_request_makes_the_exit_code_1(run, server, capsys):
     assert run(*bench(server, "--requests", "2", "--goodput", "chat", cut_after=2)) == 1
-    assert "2 requests failed with engine-crashed" in capsys.readouterr().out
+    assert "2 requests failed with connection-lost" in capsys.readouterr().out
 
 
 def test_an_open_loop_and_a_sweep(run, server, capsysbinary):

@@ -130,7 +130,8 @@ def test_timestamps_are_those_of_what_the_server_did(bench, server):
 @pytest.mark.parametrize("streams", [32, 256])
 def test_many_streams_at_once_agree_with_what_the_server_wrote(bench, server, streams):
     bench.timeouts = Timeouts()  # on a busy machine 256 streams get late
-    lane = remote("a", server.url, dialect="lmdeploy", chunks=10, first_chunk_s=0.3, interval_s=0.1)
+    # Nothing ends before even a busy machine has sent them all.
+    lane = remote("a", server.url, dialect="lmdeploy", chunks=10, first_chunk_s=streams / 50, interval_s=0.1)
     plan = a_plan(lane, workload=QUICK, load=Load(concurrencies=(streams,)), requests=streams, warmup=0)
     record = bench.run(plan)
     (point,) = results(record).points
@@ -167,7 +168,7 @@ def test_failures_are_counted_by_cause_and_never_averaged_in(bench, server):
     record = bench.run(plan)
     (point,) = results(record).points
     assert point.requests.ok == 3
-    assert point.requests.by_code == {"engine-busy": 3, "endpoint-refused": 3, "engine-crashed": 3}
+    assert point.requests.by_code == {"engine-busy": 3, "endpoint-refused": 3, "connection-lost": 3}
     whole = [request for request in measured(record) if len(request.timing.chunk_ns) == 8]
     assert_figures(point, figures_of(by_client(whole, names_tokens=True)))
     assert (point.output_tokens, point.goodput_ratio) == (24, 0.25)
@@ -177,7 +178,7 @@ def test_failures_are_counted_by_cause_and_never_averaged_in(bench, server):
 def test_failures_are_counted_by_their_cause(bench, server):
     shown = {"chunks": 10, "interval_s": 0.01}
     lanes = {
-        "engine-crashed": remote("cut", server.url, cut_after=3, **shown),
+        "connection-lost": remote("cut", server.url, cut_after=3, **shown),
         "endpoint-refused": remote("error", server.url, error_after=3, error="no luck", **shown),
         "stall-timeout": remote("stall", server.url, stall_after=3, **shown),
         "engine-busy": remote("busy", server.url, status=503, error="full"),

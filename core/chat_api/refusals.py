@@ -1,0 +1,237 @@
+"""What a server said when it failed, as one of LMDyno's errors: the status decides first, then the words."""
+
+import re
+from collections.abc import Callable
+
+from core import units
+from core.chat_api.server_errors import ServerError
+from core.domain.specs import Endpoint
+from core.errors import EngineBusy, EngineError, EngineOutOfMemory, InputError, LMDynoError
+from core.i18n import N_, Message
+
+
+def _words(*patterns: str) -> Callable[[str], bool]:
+    pattern = re.compile("|".join(patterns), re.IGNORECASE | re.DOTALL)
+    return lambda text: bool(pattern.search(text))
+
+
+_names_memory = _words(r"out[ _]?of[ _]?memory", r"\boom\b", r"outofmemory")
+_names_quota = _words(
+    r"quota",
+    r"billing",
+    r"\bcredits?\b",
+    r"balance",
+    r"payment",
+    r"spend(ing)? limit",
+    r"resource_exhausted.*day",
+)
+_names_rate = _words(
+    r"rate.?limit", r"too many requests", r"throttl", r"overloaded", r"at capacity",
+    r"concurrency limit", r"tokens? per (minute|day|hour)", r"\b[TR]P[MD]\b", r"try again (later|in \d)",
+    r"please (wait|slow down)",
+    r"queue is full", r"server is busy",
+)  # fmt: skip
+_LIMIT = r"max(imum)?_?(completion_|new_|output_|gen_)?(tokens|len(gth)?)"
+_names_answer_length = _words(
+    rf"{_LIMIT}`?'?.{{0,40}}(too large|exceed|greater than|must be|at most|valid range|maximum value|>)",
+    rf"(exceed|greater than|larger than).{{0,60}}{_LIMIT}`?'?$", r"completion tokens, whereas",
+    r"in the completion",
+    r"tokens? for the (completion|output)", r"inputs?`? tokens? \+ ", r"length and `?max_tokens",
+)  # fmt: skip
+_names_prompt_length = _words(
+    r"context[ _]?(length|size|window|limit)", r"maximum (model|input|sequence|prompt) (length|size)",
+    r"max_model_len",
+    r"maximum number of (input )?tokens", r"maximum context", r"too many (input |prompt )?tokens",
+    r"(prompt|inputs?`?)( length| tokens?)?( \(\d+( tokens)?\))? "
+    r"(is too (long|large)|exceeds?|must (be smaller|have less)|is longer)",
+    r"prompt is too long", r"input token count",
+)  # fmt: skip
+_asks_text_only = _words(
+    r"(multimodal|image|vision)( input)?s? (is|are) not supported", r"not a multimodal model",
+    r"image_url is only supported",
+    r"(does not|doesn't|cannot|can't) (support|accept|take) (images?|vision|multimodal)",
+    r"no endpoints found that support image", r"data required for image input",
+    r"invalid content type.{0,20}image_url",
+)  # fmt: skip
+_names_model = _words(
+    r"model\b.*(not found|does not exist|doesn't exist|not exist|not available|not supported by)",
+    r"(unknown|no such|invalid|unsupported) model", r"server is pinned to", r"model_not_found",
+    r"you do(es)? not have access to (the )?model",
+)  # fmt: skip
+_names_template = _words(
+    r"chat.?template", r"conversation roles must alternate", r"system role (is )?not supported",
+    r"jinja", r"roles must alternate",
+)  # fmt: skip
+
+says_plain_http_on_tls = _words(r"plain http request was sent to https")
+
+_CREDENTIALS = re.compile(r"//[^/@]*@")
+_PROMPT_OF = re.compile(
+    r"maximum context length (?:is|of) (\d+).*?"
+    r"(\d+)(?: tokens)? (?:in|from) the (?:input )?(?:messages|prompt)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""OpenAI's, vLLM's and SGLang's words: the context, and the prompt's share of what was asked for."""
+
+
+def names_a_length(words: str) -> bool:
+    """Whether the words are about the length of prompt or answer."""
+    return _names_answer_length(words) or _names_prompt_length(words)
+
+
+def failure(error: ServerError, endpoint: Endpoint) -> LMDynoError:
+    """The error for what a server said, whether before or in the middle of an answer."""
+    for decide in (_by_status, _by_words):
+        if found := decide(error, endpoint):
+            return found
+    return EngineError(
+        N_("The server refused the request (HTTP {status}): {words}", status=error.status, words=_said(error))
+        if error.status
+        else N_("The server reported an error: {words}", words=_said(error)),
+        hint=N_("Check that the base URL ends in the version path, such as /v1.")
+        if error.status in (404, 405)
+        else see_log(endpoint),
+        code="endpoint-refused",
+    )
+
+
+def address(endpoint: Endpoint) -> str:
+    """The endpoint's URL without credentials, for people."""
+    return _CREDENTIALS.sub("//", endpoint.url)
+
+
+def expects_tls(endpoint: Endpoint) -> LMDynoError:
+    return EngineError(
+        N_("{url} expects TLS, but the URL begins with http://.", url=address(endpoint)),
+        hint=N_("Begin the URL with https://."),
+        code="tls-expected",
+    )
+
+
+def see_log(endpoint: Endpoint) -> Message:
+    """Where to look next."""
+    if endpoint.device is not None:
+        return N_("See the engine's log for details.")
+    return N_("The server's own log may say more.")
+
+
+def _by_status(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
+    words = f"{error.code} {error.words}"
+    match error.status:
+        case 401 | 403:
+            return _unauthorised(error, endpoint)
+        case 402:
+            return _no_quota(error)
+        case 429:
+            is_quota = _names_quota(words) and not _names_rate(error.words)
+            return _no_quota(error) if is_quota or "insufficient_quota" in words else _busy(error)
+        case 413:
+            if _names_rate(words):
+                return _busy(error)
+            if not (_names_prompt_length(words) or _names_answer_length(words)):
+                return InputError(
+                    N_("The request is too large for the server: {words}", words=_said(error)),
+                    hint=N_("Shorten the prompt, or send fewer or smaller images."),
+                    code="request-too-large",
+                )
+        case 503 | 529 if not _names_memory(words):
+            return _busy(error)
+        case 408 | 504:
+            return EngineBusy(
+                N_("The server or a proxy before it gave up waiting: {words}", words=_said(error)),
+                hint=N_("The engine may be busy. Try again later."),
+                code="gateway-timeout",
+            )
+    return None
+
+
+def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
+    words, said = f"{error.code} {error.words}", _said(error)
+    if says_plain_http_on_tls(words):
+        return expects_tls(endpoint)
+    if _names_memory(words):
+        return EngineOutOfMemory(
+            N_("The engine ran out of memory: {words}", words=said),
+            hint=N_("Shorten the conversation, lower max_tokens, or give the engine more memory."),
+        )
+    if error.status is None and _names_rate(words):
+        return _busy(error)
+    if _names_answer_length(words) and not _prompt_alone_is_too_long(words):
+        return InputError(
+            N_("max_tokens is too large: {words}", words=said),
+            hint=N_(
+                "Lower max_tokens or shorten the conversation: prompt and answer together must fit "
+                "the context."
+            ),
+            code="max-tokens-too-large",
+        )
+    if _names_prompt_length(words):
+        return InputError(
+            N_("The prompt is too long for the model: {words}", words=said),
+            hint=N_(
+                "Start a new conversation or shorten the prompt. For a local lane, you can raise session_len."
+            ),
+            code="prompt-too-long",
+        )
+    if _asks_text_only(words):
+        return InputError(
+            N_("The model takes no images: {words}", words=said),
+            hint=N_("Choose a lane with a vision model, or ask without images."),
+            code="text-only",
+        )
+    if _names_template(words):
+        return EngineError(
+            N_("The model's chat template can't render this conversation: {words}", words=said),
+            hint=N_("Leave out the system prompt, or use a model with a chat template that supports it."),
+            code="chat-template",
+        )
+    if _names_model(words) and error.status in (None, 400, 404, 422):
+        return EngineError(
+            N_("The server doesn't serve this model: {words}", words=said),
+            hint=N_("Choose one of the models that the server lists."),
+            code="model-not-found",
+        )
+    return None
+
+
+def _unauthorised(error: ServerError, endpoint: Endpoint) -> LMDynoError:
+    said, status = _said(error), error.status
+    if endpoint.api_key is None:
+        message = N_(
+            "The server denies access without an API key (HTTP {status}): {words}", status=status, words=said
+        )
+        hint = N_("Set the environment variable LMDYNO_KEY_… and name it in the lane's api_key.")
+    elif status == 401:
+        message = N_(
+            "The server didn't accept the API key (HTTP {status}): {words}", status=status, words=said
+        )
+        hint = N_("Check the value of the key that the lane's api_key names.")
+    else:
+        message = N_("The server denies access (HTTP {status}): {words}", status=status, words=said)
+        hint = N_("The key may lack the rights for this model, or the server may block this address.")
+    return EngineError(message, hint=hint, code="endpoint-unauthorised")
+
+
+def _no_quota(error: ServerError) -> LMDynoError:
+    return EngineError(
+        N_("The account's quota is used up: {words}", words=_said(error)),
+        hint=N_("Check the plan and the balance at the provider. Waiting doesn't help."),
+        code="quota-exhausted",
+    )
+
+
+def _busy(error: ServerError) -> LMDynoError:
+    if error.retry_after_s is not None:
+        hint = N_("The server asks to wait for {time}.", time=units.duration(error.retry_after_s))
+    else:
+        hint = N_("Try again in a moment, or send fewer requests at once.")
+    return EngineBusy(N_("The server takes no request now: {words}", words=_said(error)), hint=hint)
+
+
+def _prompt_alone_is_too_long(words: str) -> bool:
+    found = _PROMPT_OF.search(words)
+    return found is not None and int(found[2]) >= int(found[1])
+
+
+def _said(error: ServerError) -> Message | str:
+    return error.words or N_("no reason given")

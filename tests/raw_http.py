@@ -1,0 +1,82 @@
+"""An HTTP server that sends exactly the bytes it is told, connection by connection, for tests of transports.
+
+`answer` gets each request's body and its number on its connection, and returns bytes, or None to close the
+connection without a word. A list of bytes is sent piece by piece, each in a packet of its own.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+EVENTS = b'data: {"choices": [{"delta": {"content": "hello"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+_TLS = b"\x16"
+"""The first byte of a client's TLS handshake."""
+Reply = bytes | list[bytes] | None
+
+
+@dataclass
+class RawServer:
+    url: str = ""
+    connections: int = 0
+    requests: list[tuple[str, dict]] = field(default_factory=list)
+    """First line and JSON body of each."""
+    headers: list[dict[str, str]] = field(default_factory=list)
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+def response(
+    body: bytes = EVENTS, *, status: int = 200, kind: str = "text/event-stream", headers: str = ""
+) -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+@asynccontextmanager
+async def serving(answer: Callable[[dict, int], Reply]) -> AsyncIterator[RawServer]:
+    server = RawServer()
+    writers = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        writers.append(writer)
+        number = 0
+        try:
+            first = await reader.read(1)
+            if first == _TLS:
+                writer.write(response(b"no HTTP", status=400))
+                writer.close()
+                return
+            while head := first + await reader.readuntil(b"\r\n\r\n"):
+                first = b""
+                line, *fields = head.decode().strip().split("\r\n")
+                pairs = (each.partition(":") for each in fields)
+                headers = {name.lower(): value.strip() for name, _, value in pairs}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                document = json.loads(body) if body else {}
+                server.requests.append((line, document))
+                server.headers.append(headers)
+                reply = answer({**document, "path": line.split()[1]}, number)
+                number += 1
+                if reply is None:
+                    writer.close()
+                    return
+                for piece in reply if isinstance(reply, list) else [reply]:
+                    writer.write(piece)
+                    await writer.drain()
+                    await asyncio.sleep(0.01)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client or the test is done
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+    try:
+        yield server
+    finally:
+        listening.close()
+        for writer in writers:
+            writer.close()
