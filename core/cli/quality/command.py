@@ -17,6 +17,7 @@ from core.domain.quality import QualityRun
 from core.domain.specs import SETTINGS_OF, Dialect, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
+from core.images.store import ImageStore
 from core.quality.plan import (
     KV_BITS,
     OWN_ANSWERS,
@@ -30,6 +31,7 @@ from core.quality.prompts import PROMPTS
 from core.quality.results import results
 from core.quality.run.lm_eval import require_installed
 from core.quality.run.process import conduct
+from core.quality.tasks.scenes import SCENES, scenes
 from core.quality.tasks.sets import ShippedSet, read_set, shipped
 from core.quality.tasks.task import TaskItem
 from core.reports.quality_json import to_json
@@ -57,7 +59,9 @@ def quality(
     ] = None,
     tasks: Annotated[
         list[str] | None,
-        typer.Option(help="A set: english, chinese, none, or a CSV or JSONL file; repeat for more."),
+        typer.Option(
+            help="A set: english, chinese, scenes (images), none, or a CSV or JSONL file; repeat for more."
+        ),
     ] = None,
     prompts: Annotated[int, typer.Option(help="How many prompts to compare answers to.")] = len(PROMPTS),
     answer_tokens: Annotated[int, typer.Option(help="Longest answer to a prompt, in tokens.")] = 48,
@@ -95,7 +99,7 @@ def quality(
     named = reference or lanes[0].name
     if all(each.name != named for each in lanes):
         lanes = (registry.lane(named), *lanes)
-    items, names = _tasks(tasks)
+    items, names = _tasks(settings, tasks)
     plan = QualityPlan(
         lanes=(*lanes, *_with_kv_bits(lanes, kv or [])),
         reference=named,
@@ -152,12 +156,14 @@ def _with_kv_bits(lanes: tuple[LaneSpec, ...], bits: list[int]) -> tuple[LaneSpe
     return tuple(variant for lane in fitting for variant in kv_variants(lane, wanted))
 
 
-def _tasks(names: list[str] | None) -> tuple[tuple[TaskItem, ...], tuple[str, ...]]:
+def _tasks(settings: Settings, names: list[str] | None) -> tuple[tuple[TaskItem, ...], tuple[str, ...]]:
     chosen = [name for name in names or list(ShippedSet) if name != NONE]
     items: list[TaskItem] = []
     for name in chosen:
         if name in tuple(ShippedSet):
             items += shipped(ShippedSet(name))
+        elif name == SCENES:
+            items += scenes(ImageStore(settings.images_dir))
         else:
             items += read_set(Path(name).name, _content(name))
     return tuple(items), tuple(Path(name).name for name in chosen)

@@ -15,6 +15,7 @@ from core.ui.history import entry as history_entry
 from core.ui.quality.results import lane_cells, show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_error
+from core.ui.shared.rights import exporting
 
 
 def show_quality(run_id: str) -> None:
@@ -29,7 +30,10 @@ def show_quality(run_id: str) -> None:
         history_entry.show_entry_actions(entry)
         st.download_button(
             _("HTML report"),
-            lambda: report_html(results(record), record, _colors(results(record))),
+            exporting(
+                f"{RunKind.QUALITY} {run_id}",
+                lambda: report_html(results(record), record, _colors(results(record))),
+            ),
             file_name=f"quality-{run_id}.html",
             mime="text/html",
             icon=":material/html:",

@@ -11,6 +11,7 @@ from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
+from core.models.vision.model import is_vision
 from core.quality.job import start_quality
 from core.quality.plan import (
     KV_BITS,
@@ -23,6 +24,7 @@ from core.quality.plan import (
 )
 from core.quality.prompts import PROMPTS
 from core.quality.run.lm_eval import is_installed
+from core.quality.tasks.scenes import SCENES, scene_count, scenes
 from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
 from core.quality.tasks.task import TaskItem
 from core.ui.shared import resources
@@ -38,7 +40,7 @@ _TOKEN_CHOICES = (1024, 2048, 4096, 8192, 16384)
 class _Values:
     """What the form's fields hold."""
 
-    sets: Sequence[ShippedSet]
+    sets: Sequence[str]
     own_sets: Sequence[Any]
     prompts: int
     texts: Sequence[TextSource]
@@ -59,8 +61,9 @@ def show_form() -> None:
     if chosen is None:
         return
     lanes, reference = chosen
+    with_images = all(is_vision(lane) for lane in lanes)
     with st.form("quality_form", border=True):
-        values = _show_fields()
+        values = _show_fields(with_images=with_images)
         asked = st.form_submit_button(_("Compare"), type="primary", icon=":material/play_arrow:")
     if not asked:
         return
@@ -105,14 +108,14 @@ def _show_lanes(lanes: Sequence[LaneSpec]) -> tuple[tuple[LaneSpec, ...], str] |
     return tuple(chosen), reference
 
 
-def _show_fields() -> _Values:
+def _show_fields(*, with_images: bool) -> _Values:
     left, right = st.columns(2)
     with left:
         sets = st.pills(
             _("Tasks with known answers"),
-            list(ShippedSet),
+            [*ShippedSet, SCENES] if with_images else list(ShippedSet),
             selection_mode="multi",
-            default=list(ShippedSet),
+            default=[SCENES] if with_images else list(ShippedSet),
             format_func=_set_label,
             key="quality_sets",
         )
@@ -178,7 +181,9 @@ def _show_external_tasks() -> str:
 
 def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> QualityPlan:
     """The plan of the form's values; raises InputError for what can't be compared."""
-    items: list[TaskItem] = [item for name in values.sets for item in shipped(name)]
+    items: list[TaskItem] = []
+    for name in values.sets:
+        items += scenes(resources.image_store()) if name == SCENES else shipped(ShippedSet(name))
     for file in values.own_sets:
         items += read_set(file.name, file.getvalue())
     return QualityPlan(
@@ -186,7 +191,7 @@ def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> Quali
         reference=reference,
         prompts=PROMPTS[: values.prompts],
         tasks=tuple(items),
-        task_sets=(*(name.value for name in values.sets), *(file.name for file in values.own_sets)),
+        task_sets=(*(str(name) for name in values.sets), *(file.name for file in values.own_sets)),
         texts=(*values.texts, *(text_file(file.name, file.getvalue()) for file in values.own_texts)),
         answer_tokens=values.answer_tokens,
         text_tokens=values.text_tokens,
@@ -198,9 +203,12 @@ def _plan(lanes: tuple[LaneSpec, ...], reference: str, values: _Values) -> Quali
     )
 
 
-def _set_label(name: ShippedSet) -> str:
-    n = len(shipped(name))
-    return ngettext("{name}: {n} task", "{name}: {n} tasks", n, name=_SET_NAMES[name])
+def _set_label(name: str) -> str:
+    if name == SCENES:
+        n, title = scene_count(), _("Drawn scenes")
+    else:
+        n, title = len(shipped(ShippedSet(name))), _SET_NAMES[ShippedSet(name)]
+    return ngettext("{name}: {n} task", "{name}: {n} tasks", n, name=title)
 
 
 def _text_label(text: TextSource) -> str:

@@ -3,7 +3,9 @@ import json
 import pytest
 
 from core.errors import InputError
+from core.images.store import ImageStore
 from core.quality.tasks.graders import Grade, grade
+from core.quality.tasks.scenes import scene_count, scenes
 from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
 from core.quality.tasks.task import Grader
 
@@ -77,6 +79,15 @@ def test_a_csv_file_may_hold_choices_schemas_and_limits():
 def test_a_file_that_is_no_set_is_refused_with_the_line(name, content, match):
     with pytest.raises(InputError, match=match):
         read_set(name, content)
+
+
+def test_the_drawn_scenes_are_tasks_with_an_image(tmp_path):
+    store = ImageStore(tmp_path)
+    found = scenes(store)
+    assert len(found) == scene_count() > 0
+    assert all(item.image is not None and item.grader is Grader.CONTAINS for item in found)
+    assert store.read(found[0].image)
+    assert grade(found[0], f"It is {found[0].answers[0]}.") is Grade.RIGHT
 
 
 def test_two_items_with_one_id_are_refused():
