@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.i18n import _
 from core.ui.memory.breakdown import show_split
 from core.ui.memory.explorer import show_explorer
 from core.ui.memory.live import show_live
@@ -13,10 +14,10 @@ shell.require()
 
 live, explorer, order, sweep = st.tabs(
     [
-        ":material/monitoring: Live",
-        ":material/calculate: KV explorer",
-        ":material/stacks: Several engines",
-        ":material/tune: Sweep",
+        f":material/monitoring: {_('Live')}",
+        f":material/calculate: {_('KV cache explorer')}",
+        f":material/stacks: {_('Several engines')}",
+        f":material/tune: {_('Sweep')}",
     ],
     on_change="rerun",
     key="memory_section",
@@ -25,7 +26,7 @@ live, explorer, order, sweep = st.tabs(
 if live.open:
     with live:
         show_live()
-        st.subheader("What it is made of", anchor=False)
+        st.subheader(_("Memory breakdown"), anchor=False)
         show_split()
 
 if explorer.open:

@@ -9,23 +9,24 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from core import units
+from core.i18n import N_, _
 
 _GIB = 2**30
 _OTHERS_COLOR = "#8b93a3"
 _OUT_OF_MEMORY_COLOR = "#d0332c"
 _LIMIT_TEXT = {"font_color": _OUT_OF_MEMORY_COLOR, "xanchor": "right", "y": 1, "yanchor": "bottom"}
-PART_COLORS = {
-    "CUDA context": "#8b93a3",
-    "baseline": "#8b93a3",
-    "weights": "#3b6fe0",
-    "KV cache": "#17a589",
-    "KV reserved": "#17a589",
-    "KV in use": "#0b6e5b",
-    "KV reserved, not in use": "#6fcdb8",
-    "buffers": "#d99a12",
-    "the rest": "#d99a12",
+PART_COLORS: dict[str, str] = {
+    N_("CUDA context"): "#8b93a3",
+    N_("baseline"): "#8b93a3",
+    N_("weights"): "#3b6fe0",
+    N_("KV cache"): "#17a589",
+    N_("KV reserved"): "#17a589",
+    N_("KV in use"): "#0b6e5b",
+    N_("KV reserved, not in use"): "#6fcdb8",
+    N_("buffers"): "#d99a12",
+    N_("other"): "#d99a12",
 }
-"""One colour a part, in predictions and in measurements. The names stand beside them."""
+"""One colour per part, in predictions and in measurements."""
 _MARGIN = {"l": 0, "r": 8, "t": 24, "b": 0}
 
 
@@ -47,14 +48,14 @@ def parts_chart(bars: Sequence[Bar], *, limit_bytes: int | None = None, limit_na
         figure.add_bar(
             y=names,
             x=[None if size is None else size / _GIB for size in sizes],
-            name=part,
+            name=_(part),
             orientation="h",
             marker_color=PART_COLORS.get(part, _OTHERS_COLOR),
             text=[units.gib(size) if size else "" for size in sizes],
             textposition="inside",
             textangle=0,
             insidetextanchor="middle",
-            hovertemplate="%{y}, " + part + ": %{text}<extra></extra>",
+            hovertemplate=f"%{{y}} · {_(part)} · %{{text}}<extra></extra>",
         )
     _add_limit(figure, limit_bytes, limit_name)
     return _laid_out_bars(figure, names)
@@ -75,11 +76,11 @@ def order_chart(
                 showlegend=place == 0,
                 orientation="h",
                 marker={"color": colors[bar.name], "opacity": 1 - 0.2 * place, "line_width": 1},
-                text=[part],
+                text=[_(part)],
                 textposition="inside",
                 textangle=0,
                 insidetextanchor="middle",
-                hovertemplate=f"{bar.name}, {part}: {units.gib(size)}<extra></extra>",
+                hovertemplate=f"{bar.name} · {_(part)} · {units.gib(size)}<extra></extra>",
             )
     _add_limit(figure, limit_bytes, limit_name)
     return _laid_out_bars(figure, ["GPU"])
@@ -130,7 +131,8 @@ def sequences_map(
         text=[[_short(count) for count in row] for row in sequences],
         texttemplate="%{text}",
         customdata=[[f"{count:,}" for count in row] for row in sequences],
-        hovertemplate="ratio %{x}, %{y} tokens: %{customdata} sequences<extra></extra>",
+        hovertemplate=_("ratio {x}, {y} tokens: {n} sequences", x="%{x}", y="%{y}", n="%{customdata}")
+        + "<extra></extra>",
         colorscale="Teal",
         showscale=False,
         xgap=1,
@@ -143,7 +145,7 @@ def sequences_map(
     figure.add_vline(
         x=line,
         line={"width": 2, "dash": "dash", "color": _OUT_OF_MEMORY_COLOR},
-        annotation=_LIMIT_TEXT | {"text": "out of memory"},
+        annotation=_LIMIT_TEXT | {"text": _("out of memory")},
     )
     ratio, context = chosen
     if context in contexts:
@@ -155,8 +157,8 @@ def sequences_map(
             hoverinfo="skip",
             showlegend=False,
         )
-    figure.update_xaxes(title="KV ratio (cache_max_entry_count)", dtick=0.1, fixedrange=True)
-    figure.update_yaxes(title="tokens in a sequence", type="category", fixedrange=True)
+    figure.update_xaxes(title=_("KV cache ratio (cache_max_entry_count)"), dtick=0.1, fixedrange=True)
+    figure.update_yaxes(title=_("tokens per sequence"), type="category", fixedrange=True)
     figure.update_layout(height=90 + 34 * len(rows), margin=_MARGIN)
     return figure
 
@@ -183,27 +185,30 @@ class SweepBar:
         return self.predicted_bytes / self.measured_bytes - 1
 
 
-def sweep_chart(points: Sequence[SweepBar], what: str) -> go.Figure:
+def sweep_chart(points: Sequence[SweepBar], title: str) -> go.Figure:
     """Prediction beside measurement for each point, with the error in per cent."""
     figure = go.Figure()
     names = [point.name for point in points]
     figure.add_bar(
         x=names,
         y=[point.predicted_bytes / _GIB for point in points],
-        name="predicted",
+        name=_("predicted"),
         marker={"color": PART_COLORS["weights"], "pattern_shape": "/"},
-        hovertemplate="%{x}, predicted: %{y:.2f} GiB<extra></extra>",
+        hovertemplate=_("{point}, predicted: {size}", point="%{x}", size="%{y:.2f} GiB") + "<extra></extra>",
     )
     figure.add_bar(
         x=names,
         y=[None if p.measured_bytes is None else p.measured_bytes / _GIB for p in points],
-        name="measured",
+        name=_("measured"),
         marker_color=PART_COLORS["KV cache"],
         text=["" if p.error_ratio is None else f"{p.error_ratio:+.1%}" for p in points],
         textposition="outside",
-        hovertemplate="%{x}, measured: %{y:.2f} GiB, error %{text}<extra></extra>",
+        hovertemplate=_(
+            "{point}, measured: {size}, error {error}", point="%{x}", size="%{y:.2f} GiB", error="%{text}"
+        )
+        + "<extra></extra>",
     )
-    figure.update_yaxes(title=f"{what}, GiB", rangemode="tozero", fixedrange=True)
+    figure.update_yaxes(title=title, rangemode="tozero", fixedrange=True)
     figure.update_xaxes(type="category", fixedrange=True)
     figure.update_layout(barmode="group", height=340, legend={"orientation": "h", "y": 1.12}, margin=_MARGIN)
     return figure

@@ -12,6 +12,7 @@ from core.cli import context
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
+from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_cache import kv_bytes_per_token
@@ -184,7 +185,7 @@ def _document(prediction: MemoryPrediction, per_token: int) -> dict[str, object]
 def _table(prediction: MemoryPrediction, per_token: int, settings: MemorySettings) -> Table:
     table = Table("part", "size", "from")
     for part in prediction.parts:
-        table.add_row(part.name, units.gib(part.size_bytes), part.source)
+        table.add_row(_(part.name), units.gib(part.size_bytes), _(part.source))
     table.add_section()
     table.add_row("total", units.gib(prediction.total_bytes), f"of {units.gib(prediction.free_before_bytes)}")
     headroom = prediction.headroom_bytes

@@ -7,6 +7,7 @@ rest", whatever it holds. Pure functions of figures that others read.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.i18n import N_, Text
 from core.memory.kv_log import KvLog
 from core.telemetry.samples import MemorySource
 
@@ -18,7 +19,7 @@ class Part(StrEnum):
     KV_FREE = "KV reserved, not in use"
     KV_RESERVED = "KV reserved"
     """Both of the above, where their border is not known."""
-    REST = "the rest"
+    REST = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +28,13 @@ class SplitPart:
 
     part: Part
     size_bytes: int | None
-    source: str
+    source: Text
 
 
 TOTAL_SOURCES = {
-    MemorySource.PROCESSES: "NVML, the engine's processes",
-    MemorySource.DIFFERENCE: "NVML, growth of the GPU's memory since before its start",
-    None: "resident memory of the engine's processes",
+    MemorySource.PROCESSES: N_("NVML, the engine's processes"),
+    MemorySource.DIFFERENCE: N_("NVML, growth of the GPU's memory since before the engine's start"),
+    None: N_("resident memory of the engine's processes"),
 }
 
 
@@ -56,31 +57,35 @@ def split_memory(
     """
     parts = [
         _baseline(weight_bytes, free_before_bytes, kv),
-        SplitPart(Part.WEIGHTS, weight_bytes, "the checkpoint's files"),
+        SplitPart(Part.WEIGHTS, weight_bytes, N_("checkpoint files")),
         *_kv_parts(kv, kv_used_ratio),
     ]
     known = sum(part.size_bytes for part in parts if part.size_bytes is not None)
     rest = None if total_bytes is None else max(0, total_bytes - known)
-    return (*parts, SplitPart(Part.REST, rest, "the total less the parts above"))
+    return (*parts, SplitPart(Part.REST, rest, N_("total minus the parts above")))
 
 
 def _baseline(weight_bytes: int | None, free_before_bytes: int | None, kv: KvLog | None) -> SplitPart:
     """What the process took before and while it loaded, besides the weights: CUDA's context and libraries."""
     if weight_bytes is None or free_before_bytes is None or kv is None:
-        return SplitPart(Part.BASELINE, None, "needs the GPU's memory before the start and the engine's log")
+        return SplitPart(
+            Part.BASELINE,
+            None,
+            N_("not available: needs the GPU's memory before the start, and the engine's log"),
+        )
     taken = free_before_bytes - kv.free_bytes - weight_bytes
     return SplitPart(
-        Part.BASELINE, max(0, taken), "NVML before the start, less the log's free memory and weights"
+        Part.BASELINE, max(0, taken), N_("NVML before the start, minus the log's free memory and the weights")
     )
 
 
 def _kv_parts(kv: KvLog | None, used_ratio: float | None) -> tuple[SplitPart, ...]:
     if kv is None:
-        return (SplitPart(Part.KV_RESERVED, None, "the engine's log doesn't tell"),)
+        return (SplitPart(Part.KV_RESERVED, None, N_("not reported by the engine")),)
     if used_ratio is None:
-        return (SplitPart(Part.KV_RESERVED, kv.reserved_bytes, "the engine's log"),)
+        return (SplitPart(Part.KV_RESERVED, kv.reserved_bytes, N_("engine's log")),)
     used = int(min(1.0, max(0.0, used_ratio)) * kv.reserved_bytes)
     return (
-        SplitPart(Part.KV_IN_USE, used, "the engine's /metrics"),
-        SplitPart(Part.KV_FREE, kv.reserved_bytes - used, "the engine's log, less what is in use"),
+        SplitPart(Part.KV_IN_USE, used, N_("engine's /metrics")),
+        SplitPart(Part.KV_FREE, kv.reserved_bytes - used, N_("engine's log, minus what is in use")),
     )

@@ -12,6 +12,7 @@ Pure functions of plain numbers: it reads no checkpoint and asks no GPU.
 from dataclasses import dataclass
 
 from core.errors import InputError
+from core.i18n import N_
 
 BLOCK_TOKENS = 64
 """Tokens in a block: LMDeploy's default `cache_block_seq_len`."""
@@ -58,7 +59,10 @@ class KvPool:
     def sequences(self, length_tokens: int) -> int:
         """Sequences of this length that fit at once; each takes whole blocks."""
         if length_tokens < 1:
-            raise InputError(f"A sequence of {length_tokens} tokens", hint="Choose a length above 0.")
+            raise InputError(
+                N_("A sequence can't have {n} tokens.", n=length_tokens),
+                hint=N_("Choose a length greater than 0."),
+            )
         return self.blocks // -(-length_tokens // BLOCK_TOKENS)
 
 
@@ -68,7 +72,9 @@ def kv_bytes_per_token(shape: KvShape, *, kv_bits: int = 16, tp: int = 1) -> int
     A quantised cache (8 or 4 bits) keeps a 16-bit scale and zero point for each head and token besides.
     """
     if kv_bits not in KV_BITS:
-        raise InputError(f"A KV cache of {kv_bits} bits", hint="TurboMind keeps it in 16, 8 or 4 bits.")
+        raise InputError(
+            N_("The KV cache can't have {bits} bits.", bits=kv_bits), hint=N_("Choose 16, 8, or 4.")
+        )
     parameter_bits = 0 if kv_bits == _DTYPE_BITS else 2 * _DTYPE_BITS
     head_bits = shape.head_dim * kv_bits + parameter_bits
     return shape.layers * _kv_heads_per_gpu(shape, tp) * 2 * head_bits // 8
@@ -93,16 +99,20 @@ def refuse_unless_plain_attention(
 ) -> None:
     """Raise InputError (`kv-arithmetic-unknown`) for models whose cache is laid out otherwise."""
     if is_mla:
-        reason = "it caches a compressed form of keys and values (MLA)"
+        reason = N_("it caches a compressed form of keys and values (MLA)")
     elif is_hybrid:
-        reason = "some of its layers keep a state of fixed size instead of keys and values"
+        reason = N_("some of its layers keep a fixed-size state instead of keys and values")
     elif sliding_window:
-        reason = f"some of its layers look back only {sliding_window} tokens (sliding window)"
+        reason = N_("some of its layers look back only {n} tokens (sliding window)", n=sliding_window)
     else:
         return
     raise InputError(
-        f"The KV cache of {architecture} can't be predicted: {reason}",
-        hint="Start the engine and read its memory instead.",
+        N_(
+            "Can't predict the KV cache of {architecture}: {reason}.",
+            architecture=architecture,
+            reason=reason,
+        ),
+        hint=N_("Start the engine and measure its memory instead."),
         code="kv-arithmetic-unknown",
     )
 
@@ -111,8 +121,8 @@ def _kv_heads_per_gpu(shape: KvShape, tp: int) -> int:
     """Heads are shared out over the GPUs; with fewer heads than GPUs each keeps a copy of one."""
     if tp < 1 or (shape.kv_heads % tp and tp % shape.kv_heads):
         raise InputError(
-            f"{shape.kv_heads} KV heads can't be divided over {tp} GPUs",
-            hint="Choose a tensor parallel size that divides the number of KV heads.",
+            N_("Can't divide {heads} KV heads among {gpus} GPUs.", heads=shape.kv_heads, gpus=tp),
+            hint=N_("Choose a tensor parallel size that divides the number of KV heads."),
         )
     return max(1, shape.kv_heads // tp)
 

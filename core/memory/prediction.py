@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core.errors import InputError
+from core.i18n import N_, Text
 from core.memory.kv_cache import KvPool, KvShape, kv_pool
 
 CUDA_CONTEXT_BYTES = 968 * 2**20
@@ -59,8 +60,10 @@ class MemorySettings:
     def __post_init__(self) -> None:
         if not 0 < self.cache_max_entry_count < 1:
             raise InputError(
-                f"A KV ratio of {self.cache_max_entry_count:g}",
-                hint="cache_max_entry_count is a share of the free memory, above 0 and below 1.",
+                N_("{value} is not a valid KV cache ratio.", value=f"{self.cache_max_entry_count:g}"),
+                hint=N_(
+                    "cache_max_entry_count is a share of the free memory, greater than 0 and less than 1."
+                ),
             )
 
 
@@ -70,7 +73,7 @@ class MemoryPart:
 
     name: str
     size_bytes: int
-    source: str
+    source: Text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +120,11 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
     )
     return MemoryPrediction(
         parts=(
-            MemoryPart("CUDA context", CUDA_CONTEXT_BYTES, "measured on an H100"),
-            MemoryPart("weights", weight_bytes, "checkpoint"),
-            MemoryPart("repacking", model.loading_bytes // settings.tp, "measured on an H100"),
-            MemoryPart("KV cache", pool.reserved_bytes, "TurboMind's arithmetic"),
-            MemoryPart("buffers", _buffer_bytes(model, settings), "estimate from LMDeploy's sources"),
+            MemoryPart(N_("CUDA context"), CUDA_CONTEXT_BYTES, N_("measured on an H100")),
+            MemoryPart(N_("weights"), weight_bytes, N_("checkpoint")),
+            MemoryPart(N_("repacking"), model.loading_bytes // settings.tp, N_("measured on an H100")),
+            MemoryPart(N_("KV cache"), pool.reserved_bytes, N_("TurboMind's arithmetic")),
+            MemoryPart(N_("buffers"), _buffer_bytes(model, settings), N_("estimate from LMDeploy's sources")),
         ),
         pool=pool,
         free_before_bytes=free_bytes,

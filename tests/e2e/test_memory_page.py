@@ -143,7 +143,7 @@ def test_it_goes_on_while_a_chat_streams(memory, browser, dashboard):
 
 
 def test_the_explorer_answers_what_awq_frees(memory):
-    memory.get_by_role("tab", name="KV explorer").click()
+    memory.get_by_role("tab", name="KV cache explorer").click()
     expect(memory.get_by_text("AWQ frees")).to_contain_text("more tokens")
     expect(memory.locator(".st-key-explorer_map .heatmaplayer")).to_be_attached()
     tokens = memory.get_by_test_id("stMetric").filter(has_text="Tokens that fit")

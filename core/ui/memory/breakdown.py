@@ -12,6 +12,7 @@ from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
+from core.i18n import _
 from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
 from core.memory.model_sizes import loaded_weight_bytes
 from core.models.checkpoint import read_checkpoint
@@ -35,7 +36,7 @@ def show_split() -> None:
         if status.name in readings and status.state is EngineState.HEALTHY
     ]
     if not running:
-        st.caption("No engine is ready; the parts of its memory are shown from then on.")
+        st.caption(_("No engine is ready. Start one to see its memory breakdown."))
     splits = {status.name: _split(status, reading) for status, reading in running}
     if splits:
         bars = [
@@ -46,7 +47,7 @@ def show_split() -> None:
             parts_chart(bars),
             key="memory_split_chart",
             config={"displayModeBar": False},
-            alt="Memory of each engine by part; the figures stand below",
+            alt=_("Memory of each engine by part; values below"),
         )
     with st.grid(max(1, min(3, len(running))), min_column_width=320):
         for status, reading in running:
@@ -108,18 +109,22 @@ def _metrics(lane: LaneSpec) -> ServerMetrics | None:
 def _show_parts(name: str, reading: EngineReading, parts: tuple[SplitPart, ...]) -> None:
     total = _total_bytes(reading)
     source = TOTAL_SOURCES[reading.gpu_memory[0].source if reading.gpu_memory else None]
-    st.markdown(f"{lane_label(name)} **{units.gib(total)}**  \n:gray[{source}]")
-    rows = [f"| {part.part} | {units.gib(part.size_bytes)} | {escape(part.source)} |" for part in parts]
-    st.markdown("\n".join(["| part | size | from |", "|:--|--:|:--|", *rows]))
+    st.markdown(f"{lane_label(name)} **{units.gib(total)}**  \n:gray[{_(source)}]")
+    rows = [f"| {_(part.part)} | {units.gib(part.size_bytes)} | {escape(_(part.source))} |" for part in parts]
+    head = f"| {_('part')} | {_('size')} | {_('source')} |"
+    st.markdown("\n".join([head, "|:--|--:|:--|", *rows]))
 
 
 def _show_remote() -> None:
     remote = [lane for lane in resources.lanes().lanes if not lane.is_local]
     for lane in remote:
         load = _metrics(lane)
-        facts = "offers no `/metrics`"
+        facts = _("No `/metrics`")
         if load:
-            used = units.UNKNOWN if load.kv_used_ratio is None else f"{load.kv_used_ratio:.0%}"
-            facts = f"KV cache {used} used · {units.count(load.running)} running"
-            facts += f" · {units.count(load.waiting)} waiting"
+            facts = _(
+                "{running} running · {waiting} waiting · KV cache {used}",
+                running=units.count(load.running),
+                waiting=units.count(load.waiting),
+                used=units.UNKNOWN if load.kv_used_ratio is None else f"{load.kv_used_ratio:.0%}",
+            )
         st.markdown(f"{lane_label(lane.name)} {facts}")

@@ -7,6 +7,7 @@ import streamlit as st
 from core import units
 from core.charts.memory import Bar, parts_chart, sequences_map
 from core.errors import LMDynoError
+from core.i18n import N_, _
 from core.memory.gpu_sizes import COMMON_GPUS
 from core.memory.kv_cache import KV_BITS, kv_bytes_per_token
 from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes
@@ -15,16 +16,17 @@ from core.models.checkpoint import read_checkpoint
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
-FORMS = ("16 bit", "AWQ")
+FORMS = (str(N_("16-bit")), "AWQ")
 _RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 _CONTEXTS = tuple(1024 * 2**power for power in range(8))
-_SOURCE = (
-    "The arithmetic is TurboMind's own, read in "
-    "[LMDeploy's sources](https://github.com/InternLM/lmdeploy/tree/main/src/turbomind): "
-    "`turbomind.cc` takes the ratio of what is free after the weights, `memory/page.h`, `slab.h` and "
-    "`object.cc` divide it. It holds for dense models with MHA, GQA or MQA; not for MLA, sliding windows or "
-    "linear attention, and it says nothing of LMDeploy's PyTorch engine or transformers. CUDA context and "
-    "buffers are estimates."
+_SOURCE = N_(
+    "The prediction follows TurboMind's own arithmetic in "
+    "[LMDeploy's sources](https://github.com/InternLM/lmdeploy/tree/main/src/turbomind): `turbomind.cc` "
+    "applies the ratio to the memory that is free after the weights are loaded, and `memory/page.h`, "
+    "`slab.h`, "
+    "and `object.cc` divide it. It applies to dense models with MHA, GQA, or MQA. It doesn't apply to MLA, "
+    "sliding windows, linear attention, LMDeploy's PyTorch engine, or transformers. CUDA context and buffers "
+    "are estimates."
 )
 
 
@@ -51,7 +53,7 @@ def show_explorer() -> None:
     _show_cards(prediction, sizes, choice)
     _show_awq(plain, quantised, choice)
     _show_charts(prediction, sizes, choice)
-    st.caption(_SOURCE)
+    st.caption(_(_SOURCE))
 
 
 def model_names() -> list[str]:
@@ -71,7 +73,7 @@ def gpu_choices() -> dict[str, int]:
     """GPUs to predict for with their free memory: those here as they are now, then common ones, empty."""
     latest = resources.sampler().sample()
     here = {
-        f"GPU {gpu.index} here · {gpu.name}": gpu.free_bytes
+        _("GPU {index} (this machine) · {name}", index=gpu.index, name=gpu.name): gpu.free_bytes
         for gpu in latest.gpus
         if gpu.free_bytes is not None
     }
@@ -83,10 +85,16 @@ def _show_controls() -> Choice:
     names = model_names()
     with st.grid(4, min_column_width=200):
         model = st.selectbox(
-            "Model", names, index=_first_common(names), key="explorer_model", persist_state="session"
+            _("Model"), names, index=_first_common(names), key="explorer_model", persist_state="session"
         )
         form = st.segmented_control(
-            "Weights", FORMS, default=FORMS[0], required=True, key="explorer_form", persist_state="session"
+            _("Weights"),
+            FORMS,
+            default=FORMS[0],
+            format_func=_,
+            required=True,
+            key="explorer_form",
+            persist_state="session",
         )
         gpu = st.selectbox(
             "GPU", list(gpus), index=_default_gpu(gpus), key="explorer_gpu", persist_state="session"
@@ -97,21 +105,23 @@ def _show_controls() -> Choice:
 
 def _show_settings() -> MemorySettings:
     kv_bits = st.segmented_control(
-        "KV cache, bits", KV_BITS, default=16, required=True, key="explorer_bits", persist_state="session"
+        _("KV cache bits"), KV_BITS, default=16, required=True, key="explorer_bits", persist_state="session"
     )
     ratio = st.slider(
-        "KV ratio",
+        _("KV cache ratio"),
         0.05,
         0.95,
         0.8,
         0.05,
         key="explorer_ratio",
         persist_state="session",
-        help="`cache_max_entry_count`: share of the memory that is free **after the weights are "
-        "loaded**. LMDeploy's default is 0.8.",
+        help=_(
+            "`cache_max_entry_count`: the share of the memory that is free **after the weights are loaded**. "
+            "LMDeploy's default is 0.8."
+        ),
     )
     context = st.select_slider(
-        "Tokens in a sequence",
+        _("Tokens per sequence"),
         _CONTEXTS,
         4096,
         format_func="{:,}".format,
@@ -119,7 +129,7 @@ def _show_settings() -> MemorySettings:
         persist_state="session",
     )
     batch = st.number_input(
-        "Requests at once",
+        _("Concurrent requests"),
         1,
         1024,
         64,
@@ -128,7 +138,7 @@ def _show_settings() -> MemorySettings:
         help="max_batch_size",
     )
     tp = st.segmented_control(
-        "GPUs (tensor parallel)",
+        _("GPUs (tensor parallel)"),
         (1, 2, 4, 8),
         default=1,
         required=True,
@@ -154,30 +164,42 @@ def _show_cards(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice)
     settings = choice.settings
     per_token = kv_bytes_per_token(sizes.kv, kv_bits=settings.kv_bits, tp=settings.tp)
     with st.container(horizontal=True, gap="small"):
-        st.metric("Weights", units.gib(parts["weights"]), width="content")
-        st.metric("KV cache", units.gib(parts["KV cache"]), width="content")
+        st.metric(_("Weights"), units.gib(parts["weights"]), width="content")
+        st.metric(_("KV cache"), units.gib(parts["KV cache"]), width="content")
         st.metric(
-            "Tokens that fit",
+            _("Tokens that fit"),
             units.count(prediction.pool.tokens),
-            help=f"Over all sequences together; a token takes {units.count(per_token)} bytes a GPU.",
+            help=_(
+                "In all sequences together. Each token takes {n} bytes per GPU.", n=units.count(per_token)
+            ),
             width="content",
         )
         st.metric(
-            f"Sequences of {settings.session_len:,}", units.count(prediction.sequences), width="content"
+            _("Sequences of {n} tokens", n=units.count(settings.session_len)),
+            units.count(prediction.sequences),
+            width="content",
         )
-        st.metric("Total", units.gib(prediction.total_bytes), width="content")
+        st.metric(_("Total"), units.gib(prediction.total_bytes), width="content")
         headroom = prediction.headroom_bytes
-        label = "Headroom" if prediction.fits else ":red[Missing]"
+        label = _("Headroom") if prediction.fits else f":red[{_('Missing')}]"
         st.metric(label, units.gib(abs(headroom)), width="content")
     if not prediction.fits:
         st.error(
-            f"Out of memory: {escape(choice.gpu)} lacks {units.gib(-headroom)}. {_advice(sizes, choice)}",
+            _(
+                "Out of memory: {size} short on {gpu}. {advice}",
+                size=units.gib(-headroom),
+                gpu=escape(choice.gpu),
+                advice=_advice(sizes, choice),
+            ),
             icon=":material/error:",
         )
     elif not prediction.holds_a_session:
         st.warning(
-            f"Not one sequence can grow to {settings.session_len:,} tokens: "
-            f"{units.count(prediction.pool.tokens)} fit.",
+            _(
+                "A sequence can't grow to {length} tokens, because only {n} fit.",
+                length=units.count(settings.session_len),
+                n=units.count(prediction.pool.tokens),
+            ),
             icon=":material/warning:",
         )
 
@@ -185,21 +207,29 @@ def _show_cards(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice)
 def _advice(sizes: ModelSizes, choice: Choice) -> str:
     ratio = largest_ratio(sizes, choice.settings, choice.free_bytes)
     if ratio is None:
-        return "No KV ratio helps: choose AWQ, more GPUs, fewer requests at once, or a larger GPU."
-    return f"The largest KV ratio that fits is {ratio:.2f}."
+        return _(
+            "Changing the KV cache ratio won't help. Choose AWQ, more GPUs, fewer concurrent requests, or a "
+            "larger GPU."
+        )
+    return _("The largest KV cache ratio that fits is {ratio}.", ratio=f"{ratio:.2f}")
 
 
 def _show_awq(plain: ModelSizes, quantised: ModelSizes, choice: Choice) -> None:
     """What the memory that AWQ frees turns into: the answer to why the total hardly changes."""
     freed = (plain.weight_bytes - quantised.weight_bytes) // choice.settings.tp
     if freed <= 0:
-        st.caption("This checkpoint is quantised already, so there are no 16-bit weights to compare with.")
+        st.caption(_("This checkpoint is already quantised, so there are no 16-bit weights to compare with."))
         return
     tokens = [predict(sizes, choice.settings, choice.free_bytes).pool.tokens for sizes in (plain, quantised)]
     st.info(
-        f"AWQ frees **{units.gib(freed)}** of weights on each GPU, which become "
-        f"**{units.count(tokens[1] - tokens[0])} more tokens** of KV cache at the same ratio. The "
-        "total hardly shrinks: the KV cache takes its share of whatever is left.",
+        _(
+            "AWQ frees **{size}** of weights per GPU, which becomes **{n} more tokens** of KV cache at "
+            "the same "
+            "ratio. The total hardly shrinks, because the KV cache takes its share of the memory that is "
+            "left.",
+            size=units.gib(freed),
+            n=units.count(tokens[1] - tokens[0]),
+        ),
         icon=":material/compress:",
     )
 
@@ -207,12 +237,12 @@ def _show_awq(plain: ModelSizes, quantised: ModelSizes, choice: Choice) -> None:
 def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice) -> None:
     bar = Bar(name=choice.model, parts=[(part.name, part.size_bytes) for part in prediction.parts])
     st.plotly_chart(
-        parts_chart([bar], limit_bytes=choice.free_bytes, limit_name="out of memory"),
+        parts_chart([bar], limit_bytes=choice.free_bytes, limit_name=_("out of memory")),
         key="explorer_bars",
         config={"displayModeBar": False},
-        alt="Predicted memory by part against the GPU's free memory",
+        alt=_("Predicted memory by part, compared with the GPU's free memory"),
     )
-    st.markdown("**Sequences at once** by KV ratio and length")
+    st.markdown(_("**Concurrent sequences** by KV cache ratio and sequence length"))
     counts = [[_sequences(sizes, choice, ratio, length) for ratio in _RATIOS] for length in _CONTEXTS]
     st.plotly_chart(
         sequences_map(
@@ -224,7 +254,7 @@ def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice
         ),
         key="explorer_map",
         config={"displayModeBar": False},
-        alt="Sequences that fit at once for each KV ratio and sequence length, with the out-of-memory line",
+        alt=_("Sequences that fit for each KV cache ratio and sequence length, with the out-of-memory line"),
     )
 
 

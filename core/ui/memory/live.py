@@ -8,6 +8,7 @@ import streamlit as st
 
 from core import units
 from core.charts.telemetry import live_chart
+from core.i18n import Text, _
 from core.telemetry.export import to_csv
 from core.telemetry.gpus import GpuReading
 from core.telemetry.sampler import Sampler
@@ -15,13 +16,13 @@ from core.telemetry.samples import EngineReading, MemorySource, Sample
 from core.telemetry.series import gpu_lines, host_lines
 from core.telemetry.window import window_stats
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, lane_label
+from core.ui.shared.components import color_of, escape, in_a_line, lane_label
 
 _CARDS_S = 1.0
 _CHART_S = 2.0
 """Streamlit puts a changed plotly chart in the place of the old one, which costs the browser some work."""
 _FROZEN = "memory_frozen_at_ns"
-_RANGES = {"1 min": 60, "5 min": 300, "15 min": 900}
+_RANGES_S = (60, 300, 900)
 _CHART_CONFIG = {
     "displaylogo": False,
     "displayModeBar": True,
@@ -52,31 +53,31 @@ def show_live() -> None:
                 key="memory_gpu",
                 persist_state="session",
             )
-        shown = st.segmented_control(
-            "Range",
-            list(_RANGES),
-            default="5 min",
+        range_s = st.segmented_control(
+            _("Range"),
+            _RANGES_S,
+            default=300,
+            format_func=lambda seconds: _("{n} min", n=seconds // 60),
             required=True,
             key="memory_range",
             persist_state="session",
         )
         frozen = st.toggle(
-            "Freeze",
+            _("Freeze"),
             key="memory_freeze",
             on_change=_freeze,
-            help="Keeps chart and cards as they are now. Then the chart can be zoomed and moved.",
+            help=_("Keeps the chart and the cards as they are, so that you can zoom and pan the chart."),
             persist_state="session",
         )
         st.download_button(
             "CSV",
-            data=_csv_later(_RANGES[shown]),
+            data=_csv_later(range_s),
             file_name="lmdyno-memory.csv",
             mime="text/csv",
             icon=":material/download:",
             on_click="ignore",
-            help="Every sample of the range. The camera above the chart saves it as PNG.",
+            help=_("All samples in the range. To save the chart as PNG, use the camera above it."),
         )
-    range_s = _RANGES[shown]
     st.fragment(_show_cards, run_every=None if frozen else _CARDS_S)(gpu, range_s)
     st.fragment(_show_chart, run_every=None if frozen else _CHART_S)(gpu, range_s, frozen=frozen)
 
@@ -120,11 +121,11 @@ def _wall_clock() -> Callable[[int], datetime]:
 def _show_cards(gpu: int | None, range_s: int) -> None:
     samples = _samples(range_s)
     if not samples:
-        st.caption("Nothing was measured in this range.")
+        st.caption(_("There are no measurements in this range."))
         return
     latest = samples[-1]
     if latest.problem:
-        st.caption(f":material/info: {escape(latest.problem.message)}. {escape(latest.problem.hint)}")
+        st.caption(f":material/info: {in_a_line(latest.problem)}")
     reading = latest.gpu(gpu) if gpu is not None else None
     if reading:
         _show_gpu_cards(reading, samples)
@@ -134,30 +135,32 @@ def _show_cards(gpu: int | None, range_s: int) -> None:
 def _show_gpu_cards(gpu: GpuReading, samples: Sequence[Sample]) -> None:
     window = window_stats(samples, samples[0].at_ns, samples[-1].at_ns)
     here = next(stats for stats in window.gpus if stats.index == gpu.index)
-    used = f"{units.gib(gpu.used_bytes)} of {units.gib(gpu.total_bytes)}"
+    used = _("{part} of {total}", part=units.gib(gpu.used_bytes), total=units.gib(gpu.total_bytes))
     with st.container(horizontal=True, gap="small"):
-        _card("Memory used", used, gpu.reason("memory"))
-        _card("Free", units.gib(gpu.free_bytes), gpu.reason("memory"))
-        _card("Utilisation", _text(gpu.utilisation_ratio, "{:.0%}"), gpu.reason("utilisation_ratio"))
-        _card("Power", _text(gpu.power_w, "{:.0f} W"), gpu.reason("power_w"))
-        _card("Energy in this range", _text(here.energy_j, "{:.0f} J"), here.energy_gap)
-        _card("Temperature", _text(gpu.temperature_c, "{:.0f} °C"), gpu.reason("temperature_c"))
+        _card(_("Memory used"), used, gpu.reason("memory"))
+        _card(_("Free"), units.gib(gpu.free_bytes), gpu.reason("memory"))
+        _card(_("Utilisation"), _text(gpu.utilisation_ratio, "{:.0%}"), gpu.reason("utilisation_ratio"))
+        _card(_("Power"), _text(gpu.power_w, "{:.0f} W"), gpu.reason("power_w"))
+        _card(_("Energy in this range"), _text(here.energy_j, "{:.0f} J"), here.energy_gap)
+        _card(_("Temperature"), _text(gpu.temperature_c, "{:.0f} °C"), gpu.reason("temperature_c"))
         clock = None if gpu.sm_clock_hz is None else gpu.sm_clock_hz / 1e6
-        _card("SM clock", _text(clock, "{:.0f} MHz"), gpu.reason("sm_clock_hz"))
-        _card("PCIe in / out", _pcie(gpu), gpu.reason("pcie_rx_bytes_per_s"))
+        _card(_("SM clock"), _text(clock, "{:.0f} MHz"), gpu.reason("sm_clock_hz"))
+        _card(_("PCIe in / out"), _pcie(gpu), gpu.reason("pcie_rx_bytes_per_s"))
     if gpu.throttle_reasons:
-        st.caption(
-            f":orange[:material/speed:] Clocks are held down: {escape(', '.join(gpu.throttle_reasons))}"
-        )
+        reasons = ", ".join(_(reason) for reason in gpu.throttle_reasons)
+        text = _("Clocks throttled: {reasons}", reasons=escape(reasons))
+        st.caption(f":orange[:material/speed:] {text}")
     if reason := gpu.reason("processes"):
-        st.caption(
-            f":material/info: Memory by engine is the growth since before its start: {escape(reason)}."
+        text = _(
+            "Memory per engine is the growth of the GPU's memory since before the engine's start. {reason}",
+            reason=escape(_(reason)),
         )
+        st.caption(f":material/info: {text}")
 
 
 def _show_engine_cards(sample: Sample, gpu: int | None) -> None:
     if not sample.engines:
-        st.caption("No engine runs. It appears here as soon as one is started.")
+        st.caption(_("No engine is running. Engines appear here when they start."))
         return
     with st.grid(min(len(sample.engines), 4), min_column_width=220):
         for engine in sample.engines:
@@ -171,11 +174,14 @@ def _engine_facts(engine: EngineReading, gpu: int | None) -> list[str]:
     facts = []
     for share in engine.gpu_memory:
         if share.gpu == gpu:
-            how = " by difference" if share.source is MemorySource.DIFFERENCE else ""
-            why = f" ({escape(share.reason)})" if share.reason else ""
-            facts.append(f"GPU memory: **{units.gib(share.used_bytes)}**{how}{why}")
-    facts.append(f"Host memory: **{units.gib(engine.resident_bytes)}**")
-    facts.append(f"CPU: **{_text(engine.cpu_ratio, '{:.2f}')}** cores")
+            size = units.gib(share.used_bytes)
+            if share.source is MemorySource.DIFFERENCE:
+                fact = _("GPU memory: **{size}** by difference", size=size)
+            else:
+                fact = _("GPU memory: **{size}**", size=size)
+            facts.append(f"{fact} ({escape(_(share.reason))})" if share.reason else fact)
+    facts.append(_("Host memory: **{size}**", size=units.gib(engine.resident_bytes)))
+    facts.append(_("CPU: **{n}** cores", n=_text(engine.cpu_ratio, "{:.2f}")))
     return facts
 
 
@@ -185,7 +191,15 @@ def _show_chart(gpu: int | None, range_s: int, *, frozen: bool) -> None:
         return
     lines = host_lines(samples) if gpu is None else gpu_lines(samples, gpu)
     events = resources.watch().events(samples[0].at_ns)
-    what = "Resident memory and CPU share" if gpu is None else f"Memory, load and power of GPU {gpu}"
+    engines = ", ".join(lines.engine_bytes) or units.UNKNOWN
+    if gpu is None:
+        alt = _("Resident memory and CPU share over time, by engine: {engines}", engines=engines)
+    else:
+        alt = _(
+            "Memory, load, and power of GPU {index} over time, by engine: {engines}",
+            index=gpu,
+            engines=engines,
+        )
     st.plotly_chart(
         live_chart(
             lines,
@@ -196,12 +210,12 @@ def _show_chart(gpu: int | None, range_s: int, *, frozen: bool) -> None:
         ),
         key="memory_live_chart",
         config=_FROZEN_CONFIG if frozen else _MOVING_CONFIG,
-        alt=f"{what} over time, by engine: {', '.join(lines.engine_bytes) or 'no engine runs'}",
+        alt=alt,
     )
 
 
-def _card(label: str, value: str, gap: str | None) -> None:
-    st.metric(label, value, help=gap, width="content")
+def _card(label: str, value: str, gap: Text | None) -> None:
+    st.metric(label, value, help=gap and _(gap), width="content")
 
 
 def _pcie(gpu: GpuReading) -> str:

@@ -6,6 +6,7 @@ from core import units
 from core.access.guard import Action
 from core.charts.memory import SweepBar, sweep_chart
 from core.errors import LMDynoError
+from core.i18n import _
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_cache import KV_BITS
@@ -25,9 +26,11 @@ _SHOWN = 5
 
 def show_sweep() -> None:
     st.markdown(
-        "Starts TurboMind with each KV cache in turn, sends a request, and puts NVML's figures and the "
-        "engine's own log beside the prediction. About half a minute a point. It goes on when you leave this "
-        "page."
+        _(
+            "Starts TurboMind with each KV cache setting, sends one request, and compares the prediction "
+            "with NVML "
+            "and the engine's log. Takes about 30 s per point. Keeps running if you leave this page."
+        )
     )
     plan = _show_form()
     if plan:
@@ -48,17 +51,22 @@ def _show_form() -> SweepPlan | None:
     gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in resources.sampler().sample().gpus}
     models = {model.name: model for model in resources.lanes().models}
     if not gpus or not models:
-        missing = "an NVIDIA GPU" if not gpus else "a model: all lanes are endpoints"
-        st.info(f"There is nothing to measure here without {missing}.", icon=":material/memory:")
+        if gpus:
+            text = _("A sweep needs a model on this machine, but all lanes are endpoints.")
+        else:
+            text = _("A sweep needs an NVIDIA GPU, but this machine has none.")
+        st.info(text, icon=":material/memory:")
         return None
     with st.form("sweep", border=True):
         left, right = st.columns(2)
-        name = left.selectbox("Model", list(models))
+        name = left.selectbox(_("Model"), list(models))
         gpu = right.selectbox("GPU", list(gpus), format_func=gpus.__getitem__)
-        ratios = st.pills("KV ratios", DEFAULT_RATIOS, selection_mode="multi", default=DEFAULT_RATIOS)
-        bits = st.pills("KV cache, bits", KV_BITS, selection_mode="multi", default=[16])
-        forms = st.pills("Weights", FORMS, selection_mode="multi", default=[FORMS[0]])
-        if not st.form_submit_button("Start the sweep", type="primary", icon=":material/play_arrow:"):
+        ratios = st.pills(
+            _("KV cache ratios"), DEFAULT_RATIOS, selection_mode="multi", default=DEFAULT_RATIOS
+        )
+        bits = st.pills(_("KV cache bits"), KV_BITS, selection_mode="multi", default=[16])
+        forms = st.pills(_("Weights"), FORMS, selection_mode="multi", default=[FORMS[0]], format_func=_)
+        if not st.form_submit_button(_("Start sweep"), type="primary", icon=":material/play_arrow:"):
             return None
     try:
         return SweepPlan(
@@ -99,24 +107,32 @@ def _show_points(key: str, run: SweepRun) -> None:
         if result.predicted_bytes is not None
     ]
     st.plotly_chart(
-        sweep_chart(bars, "GPU memory of the engine"),
+        sweep_chart(bars, _("GPU memory of the engine, GiB")),
         key=f"sweep_{key}",
         config={"displayModeBar": False},
-        alt="Predicted and measured memory of each point; the figures stand below",
+        alt=_("Predicted and measured memory of each point; values below"),
     )
-    head = ["| point | KV cache by its log | error | tokens | error | memory by NVML | error |"]
-    head.append("|:--|--:|--:|--:|--:|--:|--:|")
+    error = _("Error")
+    names = (
+        _("Point"),
+        _("KV cache (log)"),
+        error,
+        _("Tokens"),
+        error,
+        _("Memory (NVML)"),
+        error,
+    )
+    head = [f"| {' | '.join(names)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
     rows = [
         f"| {escape(r.point.label)} | {units.gib(r.log_kv_bytes)} | {units.percent(r.kv_error_ratio)} "
         f"| {units.count(r.log_kv_tokens)} | {units.percent(r.tokens_error_ratio)} "
         f"| {units.gib(r.measured_bytes)} | {units.percent(r.total_error_ratio)} |"
         for r in run.points
     ]
-    with st.expander("Figures", icon=":material/table:"):
+    with st.expander(_("Values"), icon=":material/table:"):
         st.markdown("\n".join(head + rows))
-        st.caption("Error: predicted over measured, less 1.")
+        st.caption(_("Error: predicted divided by measured, minus 1."))
     for result in run.points:
         if result.error:
-            st.caption(
-                f":orange[:material/error:] {escape(result.point.label)}: {escape(result.error.message)}"
-            )
+            text = _("{name}: {value}", name=result.point.label, value=result.error.message)
+            st.caption(f":orange[:material/error:] {escape(text)}")

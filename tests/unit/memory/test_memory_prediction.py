@@ -84,7 +84,7 @@ def test_a_context_longer_than_the_cache_is_noticed():
 
 @pytest.mark.parametrize("ratio", [0, 1, 1.5, -0.1])
 def test_a_ratio_that_lmdeploy_aborts_on_is_refused(ratio):
-    with pytest.raises(InputError, match="KV ratio"):
+    with pytest.raises(InputError, match="KV cache ratio"):
         MemorySettings(cache_max_entry_count=ratio)
 
 
