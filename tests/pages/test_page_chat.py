@@ -347,7 +347,7 @@ def test_settings_stay_when_the_page_is_left(app, world):
 def test_unsafe_text_of_a_model_is_not_fetched(app, world):
     world.meter.answers["hf"] = "Look ![x](http://evil/x.png) for $5 and $6"
     ask(app)
-    assert r"\![x](http://evil/x.png) for \$5 and \$6" in texts(app)
+    assert r"!\[x\](http\://evil/x.png) for \$5 and \$6" in texts(app)
 
 
 def test_remote_lanes_need_no_engine(app, world):

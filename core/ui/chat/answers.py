@@ -141,8 +141,8 @@ def _show_finished(record: RequestRecord, standing: Standing | None, *, height: 
             with st.container():
                 if record.reasoning:
                     with _reasoning_expander():
-                        show_text(record.reasoning)
-            show_text(record.text)
+                        show_text(record.reasoning, key=f"reasoning_{record.id}")
+            show_text(record.text, key=f"text_{record.id}")
             _show_end(record)
         with st.container():
             show_figures(record, standing)

@@ -11,7 +11,8 @@ from core.access.identity import Person
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import _
-from core.ui.shared.components import copy_control, escape
+from core.ui.chat.folding import PAGE_CHARS, show_plain
+from core.ui.shared.components import escape
 from core.ui.shared.image_text import counted, given
 
 TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
@@ -93,7 +94,7 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(summary(record, standing), width="content")
         if record.text:
-            copy_control(record.text, key=f"copy_{record.id}")
+            _copy_control(record.text, key=f"copy_{record.id}")
         usage_control(record)
     if record.image_count:
         st.caption(f":material/image: {given(record)}")
@@ -121,6 +122,21 @@ def _stopped(by: Person | None) -> str | None:
     if by is None or by.id == current_identity().id:
         return None
     return _("stopped by {name}", name=escape(by.name))
+
+
+def _copy_control(text: str, *, key: str) -> None:
+    """The text as it was generated; the corner of its box holds Streamlit's own copy button."""
+    label, icon, explanation = (
+        _("Show as text"),
+        ":material/content_copy:",
+        _("The answer as plain Markdown, ready to copy."),
+    )
+    if len(text) > PAGE_CHARS:
+        if st.button(label, icon=icon, type="tertiary", key=key, help=explanation):
+            show_plain(text)
+        return
+    with st.popover(label, icon=icon, type="tertiary", key=key, help=explanation):
+        st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
 
 
 def _ttft_label(images: int) -> str:

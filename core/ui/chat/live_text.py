@@ -9,7 +9,8 @@ from time import monotonic
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.ui.chat.markdown import BlockSplitter, split_blocks, streamlit_markdown
+from core.ui.chat.folding import TEXT_LIMIT, draw, show_folded
+from core.ui.chat.markdown import BlockSplitter, split_blocks
 
 MIN_INTERVAL_S = 0.05
 """A reader sees no more than 20 updates a second, and each costs some 150 bytes besides its text."""
@@ -30,7 +31,12 @@ class LiveText:
         self._container = st.container(gap="small")
         self._splitter = BlockSplitter()
         self._slot: DeltaGenerator | None = None
+        self._shown: str | None = None
+        """The Markdown in the slot; "" while what is there is folded."""
         self._drawn_blocks = 0
+        self._cost = 0.0
+        self._full = False
+        """What comes now is too much to be drawn: it waits, folded, for the end."""
         self._due_s = 0.0
         self._changed = False
 
@@ -42,10 +48,14 @@ class LiveText:
     def draw(self, *, final: bool = False) -> None:
         """Show what is new, if it is time to."""
         now_s = monotonic()
-        if not self._changed or (now_s < self._due_s and not final):
+        if not self._changed or self._full or (now_s < self._due_s and not final):
             return
+        if final:
+            self._splitter.append("\n")
         for block in self._splitter.finished[self._drawn_blocks :]:
-            self._write(block)
+            self._cost += self._write(block)
+            if self._full:
+                return
             self._slot = None
             self._drawn_blocks += 1
         open_block = self._splitter.open_text.rstrip()
@@ -60,14 +70,42 @@ class LiveText:
         interval_s = max(OPENING_INTERVAL_S if opening else MIN_INTERVAL_S, open_bytes / OPEN_BYTES_PER_S)
         return (now_s // interval_s + 1) * interval_s
 
-    def _write(self, block: str) -> None:
+    def _write(self, block: str) -> float:
+        """Write the block into its slot; returns what that costs the browser."""
         if self._slot is None:
             self._slot = self._container.empty()
-        self._slot.markdown(streamlit_markdown(block), anchors=False)
+            self._shown = None
+        drawn = draw(block, self._splitter.references)
+        self._full = self._cost + drawn.cost > TEXT_LIMIT
+        if drawn.markdown is None or self._full:
+            if self._shown != "":
+                with self._slot.container():
+                    show_folded(block, key=None)
+            self._shown = ""
+        elif drawn.markdown != self._shown:
+            self._slot.markdown(drawn.markdown, anchors=False)
+            self._shown = drawn.markdown
+        return drawn.cost
 
 
-def show_text(text: str) -> None:
-    """A finished text, in the same blocks as while it grew, so that the browser keeps what it shows."""
+def show_text(text: str, *, key: str) -> None:
+    """A finished text, in the same blocks as while it grew, so that the browser keeps what it shows.
+
+    `key` names the text among all on the page.
+    """
+    blocks, references = split_blocks(text)
+    total = 0.0
     with st.container(gap="small"):
-        for block in split_blocks(text):
-            st.markdown(streamlit_markdown(block), anchors=False)
+        for place, block in enumerate(blocks):
+            drawn = draw(block, references)
+            total += drawn.cost
+            if total > TEXT_LIMIT:
+                rest = "\n\n".join(blocks[place:])
+                with st.container():
+                    show_folded(rest, key=f"{key}_rest")
+                return
+            if drawn.markdown is None:
+                with st.container():
+                    show_folded(block, key=f"{key}_{place}")
+            else:
+                st.markdown(drawn.markdown, anchors=False)

@@ -1,135 +1,152 @@
-"""Cuts a growing Markdown text where a later part can't change how an earlier one is shown.
+"""Parses what models write: CommonMark with tables, strikethrough and formulas, without HTML.
 
-Top-level blocks are kept whole: a fenced code block, a `$$` formula, a list with its loose items and
-indented parts, a table, a quote, a paragraph. What is cut off is final and need not be sent to a browser
-again. The one loss: a link reference (`[name]: url`) does not reach back over a cut. No Streamlit here.
+Also cuts a growing text where a later part can't change how an earlier one is shown. Top-level blocks are
+kept whole: a fenced code block, a formula, a list with its loose items and indented parts, a table, a quote,
+a paragraph. What is cut off is final and need not be sent to a browser again; a link whose address stands in
+a later block (`[name]: url`) becomes one when the whole text is drawn anew. No Streamlit here.
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_LIST_ITEM = re.compile(r" {0,3}([-*+]|\d{1,9}[.)])(\s|$)")
-_DECIDABLE_CHARS = 8
-"""So much of a line says whether it goes on with the block before the blank line (`999) x`, four spaces)."""
+from markdown_it import MarkdownIt
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+
+MATH_BLOCK = "math_block"
+MATH_DISPLAY = "math_display"
+"""A formula of its own line that stands within a paragraph."""
+MATH_INLINE = "math_inline"
+FORMULAS = frozenset({MATH_BLOCK, MATH_DISPLAY, MATH_INLINE})
+
+_DOLLAR = re.compile(r"\$(?![\s$])((?:[^$\n\\]|\\.)*?)(?<!\s)\$(?!\d)", re.S)
+_INLINE = {"$$": ("$$", MATH_DISPLAY), r"\[": (r"\]", MATH_DISPLAY), r"\(": (r"\)", MATH_INLINE)}
+"""What opens a formula within a paragraph, what closes it, and its kind."""
+_CLOSING = {"$$": "$$", r"\[": r"\]"}
+_UNDECIDED = re.compile(r"[ \t]*(?:\d{0,9}[.)]?[ \t]*|[\W_]*|(?:\[|\\\[|\$\$|```).*)")
+"""A line that may still become a list item, a fence, a formula or a link's address as it goes on."""
 
 
-_CODE = re.compile(
-    r"(^ {0,3}(`{3,}|~{3,}).*?(?:^ {0,3}\2[`~]*[ \t]*$|\Z)|(`+)[^`].*?(?<!`)\3(?!`))", re.S | re.M
-)
-_DISPLAY = re.compile(r"\\\[(.+?)\\\]", re.S)
-_INLINE = re.compile(r"\\\((.+?)\\\)", re.S)
-_MATH = re.compile(r"\$\$.+?\$\$|(?<![\\$])\$(?![\s$])(?:[^$\n\\]|\\.)*?(?<!\s)\$(?!\d)", re.S)
+def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A formula that begins a line with `$$` or `\\[` and ends another line, over blank lines too."""
+    if state.is_code_block(start):
+        return False
+    first = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
+    closing = _CLOSING.get(first[:2])
+    if closing is None or closing in first[2:]:
+        return False
+    if silent:
+        return True
+    line, closed = start + 1, False
+    while line < end and not closed:
+        closed = state.src[state.bMarks[line] : state.eMarks[line]].rstrip().endswith(closing)
+        line += 1
+    content = state.getLines(start, line, state.sCount[start], False)[2:]
+    token = state.push(MATH_BLOCK, "", 0)
+    token.content = content.rstrip().removesuffix(closing).strip()
+    token.meta = {"closed": closed, "opening": first[:2]}
+    token.map = [start, line]
+    state.line = line
+    return True
+
+
+def _math_inline(state: StateInline, silent: bool) -> bool:
+    text, pos = state.src, state.pos
+    opening = text[pos : pos + 2]
+    if opening in _INLINE:
+        closing, kind = _INLINE[opening]
+        end = text.find(closing, pos + 3)
+        content, after = text[pos + 2 : end], end + 2
+        if end < 0:
+            return False
+    elif match := _DOLLAR.match(text, pos):
+        kind, content, after = MATH_INLINE, match[1], match.end()
+    else:
+        return False
+    if not content.strip():
+        return False
+    if not silent:
+        state.push(kind, "", 0).content = content.strip()
+    state.pos = after
+    return True
+
+
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    parser.block.ruler.before(
+        "fence", MATH_BLOCK, _math_block, {"alt": ["paragraph", "reference", "blockquote", "list"]}
+    )
+    parser.inline.ruler.before("escape", MATH_INLINE, _math_inline)
+    return parser
+
+
+_PARSER = _parser()
+_BLOCKS = _parser().disable(["inline", "text_join"])
+
+
+References = Mapping[str, Any]
+"""Addresses that links name, by their normalised names, as markdown-it keeps them."""
+
+
+def parse(text: str, references: References | None = None) -> list[Token]:
+    return _PARSER.parse(text, {"references": dict(references or {})})
 
 
 class BlockSplitter:
     """Takes text as it comes; `finished` grows by whole blocks, `open_text` is what may still change."""
 
     def __init__(self) -> None:
-        self.finished: list[str] = []
+        self._finished: list[str] = []
         self._open = ""
-        self._line_start = 0
-        """Where the first line that was not looked at begins in the open text."""
-        self._closing: str | None = None
-        """The mark that ends the code or formula block that we are in."""
-        self._in_list = False
-        self._after_blank = False
+        self._new: list[str] = []
+        self._env: dict[str, Any] = {"references": {}}
+
+    def append(self, text: str) -> None:
+        self._new.append(text)
+
+    @property
+    def finished(self) -> Sequence[str]:
+        self._cut()
+        return self._finished
+
+    @property
+    def references(self) -> References:
+        self._cut()
+        references: References = self._env["references"]
+        return references
 
     @property
     def open_text(self) -> str:
+        self._cut()
         return self._open
 
-    def append(self, text: str) -> None:
-        self._open += text
-        while True:
-            end = self._open.find("\n", self._line_start)
-            if end < 0:
-                break
-            self._take_line(self._open[self._line_start : end])
-            self._line_start = self._open.index("\n", self._line_start) + 1
-        tail = self._open[self._line_start :]
-        if self._after_blank and len(tail) >= _DECIDABLE_CHARS and self._begins_block(tail):
-            self._cut()
-
-    def _take_line(self, line: str) -> None:
-        if self._closing:
-            if _closes(line, self._closing):
-                self._closing = None
-            return
-        if not line.strip():
-            self._after_blank = bool(self._open[: self._line_start].strip())
-            return
-        if self._after_blank and self._begins_block(line):
-            self._cut()
-        self._after_blank = False
-        if self._line_start == 0:
-            self._in_list = bool(_LIST_ITEM.match(line))
-        self._closing = _opens(line)
-
-    def _begins_block(self, line: str) -> bool:
-        """Whether this line, after a blank one, is no part of the block before it."""
-        if line[0] in " \t":
-            return False  # an indented part of a list item, or code that goes on after a blank line
-        return not (self._in_list and _LIST_ITEM.match(line))
-
     def _cut(self) -> None:
-        self.finished.append(self._open[: self._line_start].rstrip())
-        self._open = self._open[self._line_start :]
-        self._line_start = 0
-        self._after_blank = False
+        """Move all blocks but the last, which may go on, to the finished ones."""
+        if not self._new:
+            return
+        self._open += "".join(self._new)
+        self._new.clear()
+        tokens = _BLOCKS.parse(self._decided(), self._env)
+        starts = [token.map[0] for token in tokens if token.map and token.level == 0]
+        if len(starts) < 2:
+            return
+        lines = self._open.split("\n")
+        for start, end in pairwise([0, *starts[1:]]):
+            self._finished.append("\n".join(lines[start:end]).strip("\n").rstrip())
+        self._open = "\n".join(lines[starts[-1] :])
+
+    def _decided(self) -> str:
+        """The open text without a last line of which it can't be said yet what it is."""
+        head, newline, tail = self._open.rpartition("\n")
+        return head + newline if _UNDECIDED.fullmatch(tail) else self._open
 
 
-def split_blocks(text: str) -> list[str]:
-    """All blocks of a finished text, cut in the same places as while it grew."""
+def split_blocks(text: str) -> tuple[list[str], References]:
+    """All blocks of a finished text, cut in the same places as while it grew, and the addresses it names."""
     splitter = BlockSplitter()
-    splitter.append(text)
+    splitter.append(text + "\n")
     rest = splitter.open_text.rstrip()
-    return [*splitter.finished, rest] if rest else splitter.finished
-
-
-def _opens(line: str) -> str | None:
-    """The mark that will close what this line opens."""
-    # List items may hold fences and formulas too, behind their marker or indentation.
-    inner = _LIST_ITEM.sub("", line, count=1).lstrip()
-    if fence := _FENCE.match(inner):
-        mark = fence.group(1)
-        closed_inline = mark[0] == "`" and "`" in inner[len(mark) :]
-        return None if closed_inline else mark
-    for opening, closing in (("$$", "$$"), (r"\[", r"\]")):
-        if inner.startswith(opening) and closing not in inner[2:]:
-            return closing
-    return None
-
-
-def _closes(line: str, mark: str) -> bool:
-    stripped = line.strip()
-    if mark in ("$$", r"\]"):
-        return stripped.endswith(mark)
-    return stripped.startswith(mark) and not stripped.strip(mark[0])
-
-
-def streamlit_markdown(block: str) -> str:
-    """The block with its mathematics, money and images made safe; code is left as it is."""
-    parts: list[str] = []
-    end = 0
-    for code in _CODE.finditer(block):
-        parts += [_prose(block[end : code.start()]), code.group()]
-        end = code.end()
-    parts.append(_prose(block[end:]))
-    return "".join(parts)
-
-
-def _prose(text: str) -> str:
-    text = _DISPLAY.sub(lambda found: f"\n$$\n{found.group(1).strip()}\n$$\n", text)
-    text = _INLINE.sub(lambda found: f"${found.group(1).strip()}$", text)
-    text = text.replace("![", r"\![")
-    parts: list[str] = []
-    end = 0
-    for math in _MATH.finditer(text):
-        parts += [_money(text[end : math.start()]), math.group()]
-        end = math.end()
-    parts.append(_money(text[end:]))
-    return "".join(parts)
-
-
-def _money(text: str) -> str:
-    return re.sub(r"(?<!\\)\$", r"\\$", text)
+    return [*splitter.finished, *([rest] if rest else [])], splitter.references

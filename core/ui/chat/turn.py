@@ -29,7 +29,7 @@ def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[R
     """
     with st.chat_message("user"):
         show_images(turn.images)
-        show_text(turn.prompt)
+        show_text(turn.prompt, key=f"prompt_{turn.id}")
     st.caption(describe(turn))
     running = show_lanes(turn, baseline=baseline, latest=latest)
     if not turn.done:

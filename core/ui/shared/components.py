@@ -10,6 +10,7 @@ from core.domain.turns import ErrorInfo
 from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.ui.shared import resources
+from core.ui.shared.plain_text import plain_text
 
 KIND_NAMES = {
     EngineKind.TRANSFORMERS: "Transformers",
@@ -63,23 +64,9 @@ def describe_lane(lane: LaneSpec) -> str:
     return " · ".join(escape(part) for part in parts if part and part != "auto")
 
 
-def copy_control(text: str, *, key: str) -> None:
-    """A popover with the text as it was generated; its corner holds Streamlit's own copy button."""
-    with st.popover(
-        _("Show as text"),
-        icon=":material/content_copy:",
-        type="tertiary",
-        key=key,
-        help=_("The answer as plain Markdown, ready to copy."),
-    ):
-        st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
-
-
 def escape(text: str) -> str:
     """Text of people, files or servers, so that Markdown shows it as it is."""
-    for mark in ("\\", "`", "*", "_", "[", "]", "$", "<", ":", "~"):
-        text = text.replace(mark, "\\" + mark)
-    return text
+    return plain_text(text)
 
 
 def in_a_line(error: LMDynoError | ErrorInfo) -> str:

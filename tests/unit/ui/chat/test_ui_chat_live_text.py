@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,12 @@ class Browser:
     def empty(self):
         place = len(self.slots)
         self.slots.append("")
-        return SimpleNamespace(markdown=lambda text, **_: self._write(place, text))
+        return SimpleNamespace(
+            markdown=lambda text, **_: self._write(place, text), container=lambda: nullcontext(place)
+        )
+
+    def fold(self, text: str) -> None:
+        self._write(len(self.slots) - 1, f"folded from {text[:4]}")
 
     def _write(self, place: int, text: str) -> None:
         self.slots[place] = text
@@ -31,6 +37,7 @@ def browser(monkeypatch) -> Browser:
     browser = Browser()
     monkeypatch.setattr(live_text.st, "container", lambda **_: browser)
     monkeypatch.setattr(live_text, "monotonic", lambda: browser.now_s)
+    monkeypatch.setattr(live_text, "show_folded", lambda text, key: browser.fold(text))
     return browser
 
 
@@ -85,3 +92,26 @@ def test_nothing_new_is_nothing_sent(browser):
         browser.now_s += 1
         text.draw()
     assert browser.sent == ["Ohm"]
+
+
+def test_a_block_too_large_to_draw_is_folded_once(browser):
+    text = LiveText()
+    for _ in range(3):
+        text.append("- item\n" * 2_000)
+        browser.now_s += 60
+        text.draw()
+    text.append("\nThe end.")
+    text.draw(final=True)
+    assert browser.sent == ["folded from - it", "The end."]
+
+
+def test_what_comes_after_a_text_is_full_is_folded_once(browser):
+    text = LiveText()
+    for _ in range(3):
+        text.append("word\n\n" * 600)
+        browser.now_s += 60
+        text.draw()
+    text.draw(final=True)
+    assert "folded from word" in browser.sent
+    assert browser.sent.index("folded from word") == len(browser.sent) - 1
+    assert 600 < len(browser.sent) < 900

@@ -1,0 +1,251 @@
+"""Writes what a model meant as Markdown in which a browser finds nothing else.
+
+What models write is parsed once, here, and written anew from the parser's tokens: markup in one canonical
+spelling, and all text escaped. So nothing depends on whether the browser's parser takes some spelling for an
+image, a directive of Streamlit or code as ours does. Images become text, since fetching one would tell a
+foreign server who reads here; Mermaid diagrams, which may hold images, are shown as code.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from markdown_it.token import Token
+from markdown_it.tree import SyntaxTreeNode
+
+from core.ui.chat.markdown import FORMULAS, MATH_BLOCK, MATH_DISPLAY, References, parse
+from core.ui.shared.plain_text import plain_text
+
+LONG_WORD_CHARS = 500
+"""Browsers take minutes to find line breaks in a word of a million characters."""
+_LONG_WORD = re.compile(rf"[!-\u2e7f]{{{LONG_WORD_CHARS},}}")
+"""Without East Asian text, which breaks anywhere."""
+_WORD_PART = re.compile(r".{1,100}", re.S)
+_BREAK = "\u200b"
+_JOINER = "\u2060"
+
+COLOURED_CODE_CHARS = 8_000
+"""Longer code is shown without colours, which take a browser ten times as long as the text."""
+MAX_FORMULA_CHARS = 2_000
+MAX_FORMULA_DEPTH = 24
+"""KaTeX's time grows with the square of the depth."""
+_LANGUAGE = re.compile(r"[\w+#.-]{1,40}")
+_TASK = re.compile(r"\[([ xX])\](?=\s)")
+_MERMAID = "mermaid"
+
+
+def streamlit_markdown(block: str, references: References | None = None) -> str:
+    """The block for `st.markdown`."""
+    return write(parse(block, references))
+
+
+def write(tokens: Sequence[Token]) -> str:
+    return "\n\n".join(_blocks(SyntaxTreeNode(tokens).children))
+
+
+def _blocks(nodes: Iterable[SyntaxTreeNode]) -> Iterable[str]:
+    for node in nodes:
+        yield _BLOCKS.get(node.type, _unknown)(node)
+
+
+def _paragraph(node: SyntaxTreeNode) -> str:
+    return _Line(display=True).write(node.children)
+
+
+def _heading(node: SyntaxTreeNode) -> str:
+    return "#" * int(node.tag[1:]) + " " + _Line().write(node.children).replace("\n", " ")
+
+
+def _quote(node: SyntaxTreeNode) -> str:
+    return _prefixed("\n\n".join(_blocks(node.children)), "> ", "> ")
+
+
+def _list(node: SyntaxTreeNode) -> str:
+    first = int(node.attrs.get("start", 1))
+    tight = all(
+        child.hidden for item in node.children for child in item.children if child.type == "paragraph"
+    )
+    items = []
+    for place, item in enumerate(node.children):
+        marker = f"{first + place}{node.markup} " if node.type == "ordered_list" else f"{node.markup} "
+        content = ("\n" if tight else "\n\n").join(_blocks(item.children))
+        items.append(_prefixed(_task(item, content), marker, " " * len(marker)))
+    return ("\n" if tight else "\n\n").join(items)
+
+
+def _task(item: SyntaxTreeNode, content: str) -> str:
+    """A box to tick keeps its brackets."""
+    inline = item.children[0].children[0] if item.children and item.children[0].type == "paragraph" else None
+    box = _TASK.match(inline.content) if inline else None
+    return f"[{box[1]}]" + content[len(r"\[ \]") :] if box and content.startswith(r"\[") else content
+
+
+def _code(node: SyntaxTreeNode) -> str:
+    words = node.info.split() if node.type == "fence" else []
+    language = words[0] if words and _LANGUAGE.fullmatch(words[0]) else ""
+    if language.lower() == _MERMAID or len(node.content) > COLOURED_CODE_CHARS:
+        language = "text"
+    return _fenced(node.content, language)
+
+
+def _fenced(content: str, language: str) -> str:
+    fence = "`" * max(3, _longest_run(content, "`") + 1)
+    return f"{fence}{language}\n{_code_text(content).rstrip(chr(10))}\n{fence}"
+
+
+def _math_block(node: SyntaxTreeNode) -> str:
+    if not node.meta["closed"]:
+        return plain_text(node.meta["opening"] + "\n" + node.content)
+    return _formula_block(node.content)
+
+
+def _formula_block(content: str) -> str:
+    if not _is_drawable(content):
+        return _fenced(content, "latex")
+    fence = "$" * max(2, _longest_run(content, "$") + 1)
+    return f"{fence}\n{content}\n{fence}"
+
+
+def _table(node: SyntaxTreeNode) -> str:
+    rows = [
+        [_Line(cell=True).write(cell.children) for cell in row.children]
+        for part in node.children
+        for row in part.children
+    ]
+    marks = [
+        _ALIGNMENTS.get(str(cell.attrs.get("style", "")), "---")
+        for cell in node.children[0].children[0].children
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], marks, *rows[1:]))
+
+
+_ALIGNMENTS = {"text-align:left": ":--", "text-align:center": ":-:", "text-align:right": "--:"}
+
+
+def _unknown(node: SyntaxTreeNode) -> str:
+    return plain_text(node.content)
+
+
+_BLOCKS: dict[str, Callable[[SyntaxTreeNode], str]] = {
+    "paragraph": _paragraph,
+    "heading": _heading,
+    "blockquote": _quote,
+    "bullet_list": _list,
+    "ordered_list": _list,
+    "fence": _code,
+    "code_block": _code,
+    "hr": lambda _: "___",
+    "table": _table,
+    MATH_BLOCK: _math_block,
+}
+
+
+@dataclass(slots=True)
+class _Line:
+    """The text of one paragraph, heading or table cell."""
+
+    display: bool = False
+    """Whether a formula may stand on lines of its own."""
+    cell: bool = False
+    depth: int = field(default=0)
+
+    def write(self, nodes: Iterable[SyntaxTreeNode]) -> str:
+        return "".join(self._node(node) for node in nodes).strip("\n")
+
+    def _node(self, node: SyntaxTreeNode) -> str:
+        match node.type:
+            case "inline":
+                return self._joined(node)
+            case "text" | "text_special":
+                return plain_text(breakable(node.content)).replace("\n", "&#10;")
+            case "softbreak":
+                return " " if self.cell else "\n"
+            case "hardbreak":
+                return " " if self.cell else "\\\n"
+            case "code_inline":
+                return self._code(node.content)
+            case "em" | "strong" | "s":
+                return f"{node.markup}{self._nested(node)}{node.markup}"
+            case "link":
+                return f"[{self._nested(node)}](<{_address(str(node.attrs['href']))}>)"
+            case "image":
+                return plain_text(f"![{node.content}]({node.attrs['src']})")
+            case str(kind) if kind in FORMULAS:
+                return self._formula(node)
+            case _:
+                return plain_text(node.content)
+
+    def _joined(self, node: SyntaxTreeNode) -> str:
+        parts: list[str] = []
+        for child in node.children:
+            part = self._node(child)
+            if parts and parts[-1].endswith("$") and parts[-1][-2:] != r"\$" and part[:1] in "$0123456789":
+                parts.append(" " if part[0] == "$" else "")
+                part = part if part[0] == "$" else f"&#{ord(part[0])};{part[1:]}"
+            parts.append(part)
+        return "".join(parts)
+
+    def _nested(self, node: SyntaxTreeNode) -> str:
+        self.depth += 1
+        text = self._joined(node)
+        self.depth -= 1
+        return text
+
+    def _code(self, content: str) -> str:
+        if self.cell and "\\|" in content:
+            return plain_text(content)  # a table has no spelling for it
+        fence = "`" * (_longest_run(content, "`") + 1)
+        text = _code_text(content)
+        if self.cell:
+            text = text.replace("|", "\\|")
+        pad = " " if not content.strip(" ") or content[0] in "` " or content[-1] in "` " else ""
+        return f"{fence}{pad}{text}{pad}{fence}" if content.strip(" ") else f"{fence}{text}{fence}"
+
+    def _formula(self, node: SyntaxTreeNode) -> str:
+        content = node.content
+        if node.type == MATH_DISPLAY and self.display and self.depth == 0:
+            return f"\n{_formula_block(content)}\n"
+        content = " ".join(content.split())
+        if not _is_drawable(content):
+            return self._code(content)
+        if self.cell:
+            content = content.replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+        fence = "$" * (_longest_run(content, "$") + 1)
+        pad = " " if "$" in (content[0], content[-1]) else ""
+        return f"{fence}{pad}{content}{pad}{fence}"
+
+
+def _prefixed(text: str, first: str, others: str) -> str:
+    head, *rest = text.split("\n")
+    lines = [first + head, *(others + line for line in rest)]
+    return "\n".join(line.rstrip(" ") if line in (first, others) else line for line in lines)
+
+
+def _longest_run(text: str, mark: str) -> int:
+    return max((len(run) for run in re.findall(re.escape(mark) + "+", text)), default=0)
+
+
+def _is_drawable(formula: str) -> bool:
+    """Whether KaTeX draws the formula in a moment."""
+    if len(formula) > MAX_FORMULA_CHARS:
+        return False
+    depth = 0
+    for mark in re.findall(r"\\[{}]|[{}]|\\(?:begin|left|end|right)\b", formula):
+        depth += {"{": 1, "}": -1, r"\begin": 1, r"\left": 1, r"\end": -1, r"\right": -1}.get(mark, 0)
+        if depth > MAX_FORMULA_DEPTH:
+            return False
+    return True
+
+
+def breakable(text: str) -> str:
+    """The text with places to break its longest words at."""
+    return _LONG_WORD.sub(lambda word: _BREAK.join(_WORD_PART.findall(word[0])), text)
+
+
+def _code_text(text: str) -> str:
+    # Streamlit puts an icon's name in the place of `:material/`, in code too.
+    return breakable(text).replace(":material/", f":{_JOINER}material/")
+
+
+def _address(url: str) -> str:
+    return re.sub(r"[\\<>&]", r"\\\g<0>", url)

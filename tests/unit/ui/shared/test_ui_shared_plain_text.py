@@ -1,0 +1,39 @@
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from core.ui.shared.plain_text import plain_text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a_b *c* `d` [e](f) <g>", r"a\_b \*c\* \`d\` \[e\](f) \<g\>"),
+        ("$h$ ~i~ | & # \\", r"\$h\$ \~i\~ \| \& \# \\"),
+        ("- a\n+ b\n1. c\n2) d\n= e", "\\- a\n\\+ b\n1\\. c\n2\\) d\n\\= e"),
+        ("a\n    b", "a\nb"),
+        (":red[x] a:b", r"\:red\[x\] a\:b"),
+        (":smile: :+1: :streamlit:", r":color[\:]smile\: :color[\:]\+1\: :color[\:]streamlit\:"),
+        ("a -> b <- c <-> d", r"a :color[\-]\> b :color[\<]\- c \<:color[\-]\> d"),
+        ("x >= 1 -- y<=2 ~= z", r"x :color[\>]\= 1 :color[\-]\- y\<=2 :color[\~]\= z"),
+        ("http://h/a_b www.h me@h", r"http\://h/a\_b www\.h me\@h"),
+        ("a\0b", "a\ufffdb"),
+    ],
+)  # fmt: skip
+def test_text_is_written_so_that_it_stays_text(text, written):
+    assert plain_text(text) == written
+
+
+@given(st.text(st.sampled_from("\\`*_[]()<>$~|&#:!-+=1. \nx{}^@\"'/"), max_size=40))
+def test_a_commonmark_parser_finds_only_the_same_text(text):
+    parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+    written = re.sub(r":color\[(\\?.)\]", r"\1", plain_text(text))
+    tokens = parser.parse(written)
+    assert {token.type for token in tokens} <= {"paragraph_open", "inline", "paragraph_close"}
+    children = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in children} <= {"text", "softbreak", "hardbreak"}
+    shown = "".join(child.content for child in children)
+    assert "".join(shown.split()) == "".join(text.split())
