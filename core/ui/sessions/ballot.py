@@ -43,15 +43,15 @@ def show(session: Session, person: Participant, assigned: Assigned, *, done: int
     if session.plan.display is Display.REPLAYED:
         _replay(boxes, texts, session.plan.replay_chars_per_s, elapsed_s)
     else:
-        for box, text in zip(boxes, texts, strict=True):
+        for letter, box, text in zip(LETTERS, boxes, texts, strict=False):
             with box:
-                show_text(text)
+                show_text(text, key=f"text_{letter}_{done}")
 
 
 def show_prompt(prompt: SessionPrompt) -> None:
     with st.chat_message("user"):
         show_images(prompt.images, width_px=220)
-        show_text(prompt.text)
+        show_text(prompt.text, key="ballot_prompt")
 
 
 def texts_of(session: Session, assigned: Assigned) -> list[str]:

@@ -35,7 +35,7 @@ def show(
             if vote.verdict is Verdict.PREFERRED and vote.order[0] == place:
                 st.markdown(f":green-badge[:material/check: {_('You preferred this one')}]")
             st.caption(_described(figures[lane]))
-            show_text(text)
+            show_text(text, key=f"text_{place}_{done}")
     with st.bottom, st.container(horizontal=True, horizontal_alignment="center", gap="small"):
         for number, place in enumerate(assigned.shown, start=1):
             name = session.plan.lanes[item.candidates[place].lane].name

@@ -134,7 +134,7 @@ def _show_answers(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
         prompts = session.plan.prompts.prompts
         place = st.pagination(len(prompts), key=f"look_{session.id}") - 1
         show_images(prompts[place].images)
-        show_text(prompts[place].text)
+        show_text(prompts[place].text, key="look_prompt")
         known = {Candidate(a.lane, a.sample): a.record for a in answers if a.prompt == place}
         with st.grid(min(3, len(session.plan.lanes)), min_column_width=280) as grid:
             for candidate, record in sorted(known.items(), key=lambda pair: (pair[0].lane, pair[0].sample)):
@@ -143,7 +143,7 @@ def _show_answers(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
                     with st.container(height=260, border=True, autoscroll=False):
                         if record.error:
                             show_error(record.error)
-                        show_text(record.text)
+                        show_text(record.text, key=f"look_{record.id}")
 
 
 def _resume(session: Session) -> None:
