@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import pytest
 
@@ -26,19 +27,25 @@ sys.stdin.read()
 
 
 @pytest.fixture
-def parent():
+def mark():
+    """The value of an environment variable that only this test's processes have."""
+    return uuid4().hex
+
+
+@pytest.fixture
+def parent(mark):
     """A process with one child in another session, both marked."""
     started = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "LMDYNO_TEST_MARK": "here"},
+        env={**os.environ, "LMDYNO_TEST_MARK": mark},
     )
     child = int(started.stdout.readline())
     yield started, child
     started.kill()
     started.communicate()
-    for process in processes.with_environment("LMDYNO_TEST_MARK", "here"):
+    for process in processes.with_environment("LMDYNO_TEST_MARK", mark):
         os.kill(process.pid, signal.SIGKILL)
 
 
@@ -64,12 +71,12 @@ def test_zombie_is_dead():
     assert processes.resident_bytes([child.pid]) is None
 
 
-def test_tree_and_mark_find_a_child_in_another_session(parent):
+def test_tree_and_mark_find_a_child_in_another_session(parent, mark):
     started, child = parent
     assert processes.tree(started.pid) == (started.pid, child)
     started.kill()
     started.wait()
-    assert [process.pid for process in processes.with_environment("LMDYNO_TEST_MARK", "here")] == [child]
+    assert [process.pid for process in processes.with_environment("LMDYNO_TEST_MARK", mark)] == [child]
 
 
 def test_signal_reaches_only_the_very_process(parent):
