@@ -175,6 +175,21 @@ def test_the_dashboard_imports_no_engine_library():
     assert done.stdout.strip() == "[]"
 
 
+def test_unit_and_page_tests_load_no_engine():
+    """Every test process would load it; such tests go to `tests/engines`."""
+
+    def at_import(tree: ast.Module) -> set[str]:
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = imports(ast.Module(top, []))
+        return names | {name.split(".")[0] for name in names}
+
+    heavy = {"torch", "transformers", "lmdeploy", "gguf"}
+    loading = heavy | {name for name in ENGINE_PROCESSES if at_import(SOURCES[name]) & heavy}
+    paths = [*ROOT.glob("tests/unit/**/*.py"), *ROOT.glob("tests/pages/**/*.py")]
+    found = {path.name: at_import(ast.parse(path.read_text("utf-8"))) & loading for path in paths}
+    assert not {name: modules for name, modules in found.items() if modules}
+
+
 def test_sizes_stay_readable():
     lengths = {path: len(path.read_text("utf-8").splitlines()) for path in PATHS}
     assert not {path: n for path, n in lengths.items() if n > (150 if path.parent.name == "pages" else 500)}

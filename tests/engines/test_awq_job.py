@@ -14,9 +14,9 @@ from core.models.awq.job import check, prepare_demo_awq, quantize, read_provenan
 from core.models.awq.options import AwqOptions
 from core.models.checkpoint import read_checkpoint
 from core.settings import Settings
-from tests.unit.models.awq.awq_tiny_model import write_tiny_llama
+from tests.engines.awq_tiny_model import write_tiny_llama
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 END_S = 600
 
 

@@ -126,8 +126,6 @@ def real():
     }
 
 
-@pytest.mark.engine
-@pytest.mark.timeout(600)
 def test_both_forms_of_the_demo_weights_get_the_same_prompt_tokens(real):
     folder, gguf = real
     of_checkpoint, of_gguf = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(**gguf)
@@ -141,8 +139,6 @@ def test_both_forms_of_the_demo_weights_get_the_same_prompt_tokens(real):
     assert of_checkpoint.eos_token_id == of_gguf.eos_token_id == 2
 
 
-@pytest.mark.engine
-@pytest.mark.timeout(600)
 def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real):
     """In float32 up to summation order; as stored up to float16's rounding of weights (0.05 of 38 seen)."""
     folder, gguf = real

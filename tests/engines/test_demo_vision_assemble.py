@@ -2,8 +2,6 @@
 
 import json
 import random
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,10 +17,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from core.models.demo import vision_assemble as demo_vision_assemble
 from core.models.demo.vision_files import IMAGE_TOKEN_ID
 from core.models.vision.model import CHAT_TEMPLATE_FILE
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tests.unit.models.demo.demo_vision_tiny import write_tiny_shipped, write_tiny_text
+from tests.engines.demo_vision_tiny import write_tiny_shipped, write_tiny_text
 
 RNG = random.Random(1)
 IMAGES = [

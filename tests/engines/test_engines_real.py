@@ -13,8 +13,6 @@ from core.models.demo.text import demo_model, is_prepared
 from core.settings import load_settings
 from tests.unit.engines.engine_stand_ins import gone
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
-
 SETTINGS = load_settings()
 LANES = (
     LaneSpec(

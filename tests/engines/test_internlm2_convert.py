@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import internlm2_checkpoint as tiny
 import pytest
 import sentencepiece
 import torch
@@ -14,6 +13,7 @@ from core.models.internlm2 import convert as internlm2
 from core.models.internlm2 import to_llama as internlm2_to_llama
 from core.models.internlm2 import tokenizer as internlm2_tokenizer
 from core.settings import load_settings
+from tests.engines import internlm2_checkpoint as tiny
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 LINEAR = {"type": "linear", "factor": 4.0}

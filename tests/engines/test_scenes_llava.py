@@ -1,8 +1,6 @@
 """Training the demo vision model, in miniature: it learns, keeps its best state, and answers an exam."""
 
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +15,7 @@ from scenes_llava.recipe import TINY
 from scenes_llava.stream import drawn, fixed_chunk
 from scenes_llava.training import Stage, Trainer
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
-
-from tests.unit.models.demo.demo_vision_tiny import write_tiny_text
+from tests.engines.demo_vision_tiny import write_tiny_text
 
 CPU = torch.device("cpu")
 

@@ -79,8 +79,7 @@ def ask(program: str, folder: Path, questions: object) -> list[list]:
 
 
 def test_all_three_agree(tmp_path, monkeypatch):
-    sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "models"))
-    import internlm2_checkpoint
+    from tests.engines import internlm2_checkpoint
 
     monkeypatch.setattr(internlm2_checkpoint, "SIZES", SIZES)
     original = tmp_path / "internlm2-original"

@@ -4,7 +4,6 @@ import base64
 import json
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -44,17 +43,6 @@ REMOTE = LaneSpec(
 )
 ALL = [TURBOMIND, AWQ, PYTORCH, HF, HF_Q4, REMOTE]
 
-PARSE_LMDEPLOY = """
-import json, sys
-from lmdeploy.cli.cli import CLI
-from lmdeploy.cli.lite import SubCliLite
-from lmdeploy.cli.serve import SubCliServe
-CLI.add_parsers(); SubCliServe.add_parsers(); SubCliLite.add_parsers()
-for line in sys.stdin:
-    known = vars(CLI.parser.parse_args(json.loads(line)))
-    print(json.dumps({k: v for k, v in known.items() if isinstance(v, str | int | float | bool | list)}))
-"""
-
 
 def by_title(lane, sampling=None) -> dict[str, Recipe]:
     return {recipe.title: recipe for recipe in recipes(lane, sampling=sampling or Sampling())}
@@ -78,42 +66,6 @@ def test_every_program_compiles_and_every_command_splits(lane, sampling):
             compile(recipe.code, recipe.title, "exec")
         else:
             assert shlex.split(recipe.code)
-
-
-@pytest.mark.engine
-def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
-    pytest.importorskip("lmdeploy", reason="LMDeploy has wheels for Linux on x86-64 only")
-    commands = [
-        words(recipe)
-        for lane in (TURBOMIND, AWQ, PYTORCH)
-        for recipe in recipes(lane, sampling=Sampling())
-        if recipe.code.removeprefix("CUDA_VISIBLE_DEVICES=0,1 ").startswith("lmdeploy")
-    ]
-    assert len(commands) == 7
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE_LMDEPLOY],
-        input="\n".join(json.dumps(command[1:]) for command in commands),
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(parsed) == len(commands)
-    for command, options in zip(commands, parsed, strict=True):
-        if command[1] == "lite":
-            assert (options["model"], options["work_dir"]) == ("/models/m", "/models/m-awq")
-            continue
-        assert options["session_len"] == 2048
-        assert options["cache_max_entry_count"] == 0.25
-        assert options["quant_policy"] == 8
-        assert options["tp"] == 2
-        assert options["dtype"] == "float16"
-        assert options["enable_prefix_caching"] is True
-        if command[1] == "serve":
-            assert options["max_batch_size"] == 16
-            assert options["generation_config"] == "lmdeploy"
-            assert options["server_name"] == "127.0.0.1"
 
 
 def test_pinned_devices_are_part_of_the_command():

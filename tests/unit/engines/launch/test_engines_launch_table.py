@@ -1,7 +1,6 @@
 """Command lines and environments of the real launch table, and what is checked before they are used."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +20,6 @@ from tests.unit.engines.engine_stand_ins import lane_in, row
 from tests.vision_checkpoints import LLAVA, QWEN, TEXT_ONLY, write_checkpoint
 
 GPU = Place((GpuFacts(index=1, name="GPU", total_bytes=None, free_bytes=None),))
-LMDEPLOY_PARSER = """
-import json, sys
-from lmdeploy.cli.cli import CLI
-from lmdeploy.cli.serve import SubCliServe
-CLI.add_parsers()
-SubCliServe.add_parsers()
-parsed = [CLI.parser.parse_args(["serve", "api_server", *argv]) for argv in json.load(sys.stdin)]
-print(json.dumps([vars(options) for options in parsed], default=str))
-"""
 
 
 def command(lane, place=CPU, port=4711):
@@ -90,41 +80,6 @@ class TestLmdeploy:
         assert one.environment["LMDYNO_ENGINE_KEY"] == one.api_key
         assert not any(one.api_key in word for word in one.argv)
         assert one.api_key not in repr(one).replace(repr(one.environment), "")
-
-    @pytest.mark.skipif(
-        installed_versions(sys.executable, ["lmdeploy"])["lmdeploy"] is None,
-        reason="LMDeploy is not installed",
-    )
-    def test_every_flag_reaches_lmdeploys_own_parser(self, tmp_path):
-        settings = {
-            "dtype": "bfloat16",
-            "session_len": 8192,
-            "max_batch_size": 32,
-            "cache_max_entry_count": 0.25,
-            "quant_policy": 8,
-            "tp": 2,
-            "enable_prefix_caching": True,
-            "trust_remote_code": True,
-        }
-        kinds = (EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH)
-        lanes = [lane_in(tmp_path, kind.value, kind, **settings) for kind in kinds]
-        lanes[1] = replace(lanes[1], weights=Weights.AWQ, model=replace(lanes[1].model, awq="/m/awq"))
-        answer = subprocess.run(
-            [sys.executable, "-c", LMDEPLOY_PARSER],
-            input=json.dumps([command(lane, GPU).argv[2:] for lane in lanes]),
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=True,
-        )
-        for lane, parsed in zip(lanes, json.loads(answer.stdout.splitlines()[-1]), strict=True):
-            assert {name: parsed[name] for name in settings} == settings
-            assert parsed["backend"] == ("pytorch" if lane.kind is EngineKind.PYTORCH else "turbomind")
-            assert parsed["model_format"] == ("awq" if lane.kind is EngineKind.AWQ else None)
-            assert parsed["server_name"] == "127.0.0.1"
-            assert parsed["server_port"] == 4711
-            assert parsed["model_name"] == lane.name
-            assert parsed["generation_config"] == "lmdeploy"
 
 
 class TestVision:

@@ -1,0 +1,12 @@
+"""Tests that load an engine library or start a real engine, on the CPU."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("engine")
+            item.add_marker(pytest.mark.timeout(600))
