@@ -6,8 +6,16 @@
 # make messages the translations' catalogues, brought up to date with the code
 PYTHON ?= python3
 PORT ?= 8501
+JOBS ?= logical
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+PYTEST := $(BIN)/python -m pytest
+# Test processes: as many as there are cores, JOBS=… to change. Each takes neighbouring tests.
+PARALLEL := --numprocesses $(JOBS) --dist worksteal
+
+# uv leaves it to Python to compile what is imported. Where that is forbidden, every engine that a test starts would
+# compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check unit messages demo browser lock clean
 
@@ -15,7 +23,8 @@ run: .venv/run.stamp demo
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
 test: check demo browser
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) $(PARALLEL) --ignore tests/e2e --ignore tests/engines --ignore tests/gpu
+	$(PYTEST) tests/engines tests/e2e
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
@@ -23,7 +32,7 @@ check: .venv/dev.stamp
 	$(BIN)/mypy
 
 unit: .venv/dev.stamp
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) $(PARALLEL) tests/unit
 
 messages: .venv/dev.stamp
 	@$(BIN)/python tools/messages.py

@@ -19,7 +19,7 @@ from core.quality.verdict import Level, verdicts
 from core.settings import load_settings
 from core.store.quality_runs import QualityRuns
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.timeout(1500)
 
 SETTINGS = load_settings()
 HF = LaneSpec(
