@@ -10,9 +10,7 @@ from core.errors import InputError
 from core.models.awq.calibration_prompts import PROMPTS
 from core.models.awq.calibration_text import read_text
 from core.quality import prompts as agreement_prompts
-from tests.unit.models.awq.awq_tiny_model import write_tiny_llama
-
-pytestmark = pytest.mark.engine
+from tests.engines.awq_tiny_model import write_tiny_llama
 
 
 @pytest.fixture(scope="module")
