@@ -30,7 +30,7 @@ from core.codec import encode
 from core.domain.quality import QualityRecord
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.jobs.registry import Jobs
-from core.models.awq.job import check, quantize
+from core.models.awq.job import DEMO_OPTIONS, check, quantize
 from core.models.awq.options import AwqOptions
 from core.models.demo.text import prepare
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan, kv_variants
@@ -45,7 +45,7 @@ ENGINES_AGREE_NATS = 0.002
 METHODS_AGREE_NATS = 0.001
 AWQ = {
     "awq": AwqOptions(calibration="python-docs", samples=32, seqlen=1024),
-    "awq-better": AwqOptions(calibration="own-answers", samples=64, seqlen=512, search_scale=True),
+    "awq-better": DEMO_OPTIONS,
 }
 NEEDS_S = {"awq": 120.0, "weights": 240.0, "kv": 150.0, "dtypes": 90.0}
 RESERVE_S = 15.0
