@@ -84,6 +84,7 @@ ENGINE_PROCESSES = {
     "core.models.internlm2.to_llama",
     "core.models.internlm2.tokenizer",
     "core.models.awq.own_answers",
+    "core.models.awq.packing",
     "core.models.awq.probe",
     "core.models.awq.worker",
     "core.bench.workload.tokens",

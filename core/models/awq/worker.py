@@ -23,6 +23,7 @@ from core.models.awq.calibration_text import CalibrationText, python_docs, read_
 from core.models.awq.failures import explain
 from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
 from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
+from core.models.awq.packing import pack_fast
 from core.models.awq.progress import PassProgress
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.provenance import Provenance
@@ -123,6 +124,7 @@ def _auto_awq(
     if calibration.samples is not None:
         # auto_awq has no argument for data of one's own; this name is where it looks its set up.
         calibrate_module.get_calib_loaders = lambda *_args, **_kwargs: calibration.samples
+    pack_fast()
     without_data = options.source is CalibrationSource.NONE
     answered = options.source is CalibrationSource.OWN_ANSWERS
     done_before = SHARE if answered else 0.0
