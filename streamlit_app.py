@@ -14,4 +14,5 @@ if not shell.is_bare():
         show_overview()
         language.show_switch()
         account.show_account()
+    st.title(page.title, anchor=False)
 page.run()

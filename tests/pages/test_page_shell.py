@@ -196,3 +196,11 @@ def test_a_faulty_lanes_file_is_one_clear_page(new_app, monkeypatch):
     assert "line 3" in app.error[0].value
     assert "transformers" in app.error[0].value
     assert len(app.chat_input) == 0
+
+
+@pytest.mark.parametrize("name", ["chat", "vision", "benchmark", "quality", "engines", "memory", "history"])
+def test_every_page_has_its_name_as_its_heading(new_app, name):
+    app = new_app()
+    app.switch_page(f"pages/{name}.py")
+    app.run()
+    assert [title.value for title in app.title] == [name.capitalize()]

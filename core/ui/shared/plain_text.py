@@ -8,7 +8,7 @@ cuts the stretch in two.
 
 import re
 
-_MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:@]")
+_MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
 _LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)]))", re.M)
 _INDENT = re.compile(r"(?<=\n)[ \t]+")
 _NAMED = re.compile(r":(?=[\w+-]+:)", re.A)

@@ -98,7 +98,7 @@ def _reachable() -> list[Page]:
 
 
 def configure() -> None:
-    """Title, icon and width, the same for every page and for the login."""
+    """Title, icon and width of the login, and of every page until it has its own title."""
     st.set_page_config(page_title="LMDyno", page_icon=ICON, layout="wide")
 
 
@@ -117,6 +117,7 @@ def navigate() -> Page:
         _show_config_error(error)
         st.stop()
     account.follow_wanted(all_pages)
+    st.set_page_config(page_title=f"{page.title} · LMDyno")
     st.session_state[_ENTERED] = True
     # Streamlit's own Stop ends the script run, not the answers: a page has to show only the one that does.
     st.html("<style>[data-testid='stStatusWidget'] { display: none }</style>")
