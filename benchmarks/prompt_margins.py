@@ -40,9 +40,9 @@ INTRODUCTION = """# How sure the demo model is of its answers
 SmolLM2-135M-Instruct, greedy, without a system prompt of our own.
 
 The margin of a form (nats) is the least difference of log-probabilities between a token of the float32
-answer and the best other token, over the first {first_tokens} tokens; it is negative where the form prefers another
-token. “Same answer” means the first {compared_tokens} tokens in all four forms. Examples and tests use prompts
-with a margin of at least {sure} in float32 and the same answer: the first rows.
+answer and the best other token, over the first {first_tokens} tokens; it is negative where the form prefers
+another token. “Same answer” means the first {compared_tokens} tokens in all four forms. Examples and tests
+use prompts with a margin of at least {sure} in float32 and the same answer: the first rows.
 """
 
 CANDIDATES = (

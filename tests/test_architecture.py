@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"core.po"},
     {"core.i18n"},
-    {"core.errors", "core.files", "core.units", "core.logs", "core.settings", "core.locks"},
+    {"core.csv_text", "core.errors", "core.files", "core.units", "core.logs", "core.settings", "core.locks"},
     {"core.access"},
     {"core.domain"},
     {"core.codec", "core.config"},
@@ -139,6 +139,20 @@ def test_imports_run_one_way():
             if not below and folder(other) not in NEIGHBOURS.get(folder(module), set()):
                 wrong.append(f"{module} imports {other}")
     assert not wrong
+
+
+def test_csv_is_written_in_one_place():
+    """The one that keeps spreadsheets from taking a text for a formula."""
+    writing = {
+        module
+        for module, tree in SOURCES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("DictWriter", "writer")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "csv"
+    }
+    assert writing == {"core.csv_text"}
 
 
 def test_pages_never_import_pages():

@@ -1,13 +1,12 @@
 """A quality run's answers as a table, one row an answer, for spreadsheets and data frames."""
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from core import csv_text
 from core.domain.quality import Prompted, QualityAnswer, QualityRecord
 from core.quality.plan import QualityPlan
 from core.quality.results import outcome, plan_of
@@ -34,11 +33,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 
 def to_csv(record: QualityRecord) -> str:
     """With a header row; unknown is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_rows(record))
-    return text.getvalue()
+    return csv_text.to_csv(_COLUMNS, _rows(record))
 
 
 def to_parquet(record: QualityRecord) -> bytes:

@@ -1,13 +1,12 @@
 """A run's requests as a table, one row a request, for spreadsheets and data frames."""
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from core import csv_text
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest
 
 _NS = 1e-9
@@ -38,11 +37,7 @@ _COLUMNS: Mapping[str, pa.DataType] = {
 
 def to_csv(record: BenchRecord) -> str:
     """With a header row; unknown is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_rows(record))
-    return text.getvalue()
+    return csv_text.to_csv(_COLUMNS, _rows(record))
 
 
 def to_parquet(record: BenchRecord) -> bytes:

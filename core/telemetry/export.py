@@ -1,10 +1,9 @@
 """Samples as a CSV table: a row for each GPU and each engine of every sample, in bytes, seconds and watts."""
 
-import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
+from core import csv_text
 from core.telemetry.samples import EngineReading, Sample
 
 COLUMNS = (
@@ -31,13 +30,14 @@ Row = dict[str, object]
 
 def to_csv(samples: Sequence[Sample], wall: Callable[[int], datetime]) -> str:
     """What could not be read is an empty field. `wall` turns a sample's timestamp into a time of day."""
-    out = io.StringIO()
-    table = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for sample in samples:
-        time = wall(sample.at_ns).isoformat(timespec="milliseconds")
-        table.writerows({"time": time, **row} for row in _rows(sample))
-    return out.getvalue()
+    return csv_text.to_csv(
+        COLUMNS,
+        (
+            {"time": wall(sample.at_ns).isoformat(timespec="milliseconds"), **row}
+            for sample in samples
+            for row in _rows(sample)
+        ),
+    )
 
 
 def _rows(sample: Sample) -> Iterator[Row]:

@@ -1,11 +1,10 @@
 """A comparison as rows of text and as a CSV file: plain data."""
 
-import csv
-import io
 from collections.abc import Sequence
 
 import pyarrow as pa
 
+from core import csv_text
 from core.bench.results.comparison import (
     FIGURES,
     MEANS,
@@ -75,13 +74,15 @@ def workload_differences(comparison: Comparison) -> list[str]:
 
 def to_csv(comparison: Comparison) -> str:
     """A row for each figure of each point of each run; seconds, unknown is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for each in comparison.points:
-        for figure in FIGURES:
-            writer.writerows(_csv_rows(comparison, each, figure))
-    return text.getvalue()
+    return csv_text.to_csv(
+        _COLUMNS,
+        (
+            row
+            for each in comparison.points
+            for figure in FIGURES
+            for row in _csv_rows(comparison, each, figure)
+        ),
+    )
 
 
 def _csv_rows(comparison: Comparison, each: ComparedPoint, figure: str) -> list[dict[str, object]]:
