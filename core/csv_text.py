@@ -23,6 +23,7 @@ def to_csv(columns: Iterable[str], rows: Iterable[Mapping[str, object]]) -> str:
 
 def neutral(value: object) -> object:
     """A text that a spreadsheet shows as it is; other values are left alone."""
-    if isinstance(value, str) and value.lstrip(" ").startswith(_FORMULA_STARTS):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r\n", "\n").replace("\r", "\n")  # csv leaves a carriage return unquoted
+    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA_STARTS) else text
