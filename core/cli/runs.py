@@ -26,10 +26,13 @@ from core.codec import encode_plain
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import TurnRecord
-from core.errors import InputError
-from core.reports.run_json import from_json, to_json
+from core.errors import InputError, StoreError
+from core.i18n import N_
+from core.reports.imports import import_run as take_in
+from core.reports.run_json import to_json
 from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.quality_runs import QualityRuns
 from core.store.turns import Store
 
 app = typer.Typer(help="List, show, compare, export and import what was measured.", no_args_is_help=True)
@@ -164,17 +167,25 @@ def import_run(
     """Take in a run that was measured elsewhere."""
     settings, _ = context.load()
     try:
-        content = file.expanduser().read_bytes()
+        opened = file.expanduser().open("rb")
     except OSError as exc:
         raise InputError(f"{file} can't be read: {exc.strerror}", hint="Name an exported run.") from exc
-    if quality_runs.import_run(settings, content):
-        return
-    record = from_json(content)
-    with closing(BenchRuns(settings.database_url)) as runs:
-        runs.add(record)
-    with closing(History(settings.database_url)) as history:
-        history.annotate(RunKind.BENCH, record.run.id, note=record.run.note, tag=record.run.tag)
-    console.print(f"Imported {record.run.id}: {record.run.title}", markup=False)
+    with (
+        opened,
+        closing(BenchRuns(settings.database_url)) as bench_runs,
+        closing(QualityRuns(settings.database_url)) as compared_runs,
+        closing(History(settings.database_url)) as history,
+    ):
+        imported = take_in(opened, bench_runs, compared_runs)
+        run = imported.run
+        if not imported.is_new:
+            raise StoreError(
+                N_("Benchmark run {id} already exists.", id=run.id),
+                hint=N_("To see it, run `lmdyno runs show {id}`.", id=run.id),
+                code="run-exists",
+            )
+        history.annotate(imported.kind, run.id, note=run.note, tag=run.tag)
+    console.print(f"Imported {run.id}: {run.title}", markup=False)
 
 
 def _turn(database_url: str, run_id: str) -> TurnRecord:

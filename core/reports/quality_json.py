@@ -4,9 +4,10 @@
 import computes everything again.
 """
 
-from dataclasses import dataclass, replace
+import io
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from core.bench.statistics import Interval
 from core.codec import decode, encode, encode_plain
@@ -19,7 +20,10 @@ from core.quality.fairness import flags
 from core.quality.plan import QualityPlan
 from core.quality.results import AgreementScore, LaneQuality, QualityResult, TaskScore, TextComparison
 from core.quality.verdict import verdicts
+from core.reports.exported_file import ExportedFile
+from core.reports.import_checks import check_head, checked_answers
 
+_NOT_EXPORTED = "The file is no exported quality run"
 KIND = "quality"
 SCHEMA_VERSION = 1
 
@@ -119,21 +123,24 @@ def lane_json(lane: LaneQuality) -> dict[str, Any]:
     }
 
 
-def is_quality_document(data: bytes) -> bool:
-    """Whether the file is an exported quality run, of whatever version."""
+def is_quality_document(file: BinaryIO) -> bool:
+    """Whether an open file is an exported quality run, of whatever version."""
     try:
-        return decode(_Head, data).kind == KIND
+        head = ExportedFile(file, [("answers",), ("raw", "requests")], what=_NOT_EXPORTED).head()
+        return decode(_Head, head).kind == KIND
     except InputError:
         return False
 
 
-def from_json(data: bytes) -> QualityRecord:
-    """The facts of an exported run.
+def read_run(file: BinaryIO) -> QualityRecord:
+    """The facts of the exported run in an open file.
 
     Raises InputError: `bad-record` for a document that is none, `newer-schema` for one of a later version,
-    `no-raw-facts` for one without answers and scores.
+    `no-raw-facts` for one without answers and scores, `import-too-large`.
     """
-    version = decode(_Head, data).schema_version
+    exported = ExportedFile(file, [("answers",)], what=_NOT_EXPORTED)
+    head = exported.head()
+    version = decode(_Head, head).schema_version
     if version > SCHEMA_VERSION:
         raise InputError(
             N_(
@@ -144,17 +151,35 @@ def from_json(data: bytes) -> QualityRecord:
             hint=N_("Update LMDyno."),
             code="newer-schema",
         )
-    document = decode(Document, data, otherwise="The file is no exported quality run")
+    document = decode(Document, head, otherwise=_NOT_EXPORTED)
     if not document.facts:
         raise InputError(
             N_("The file holds figures, but not the answers they were computed from"),
             hint=N_("Export the run with `lmdyno runs export`."),
             code="no-raw-facts",
         )
-    run = QualityRun(
+    run = _run_of(document)
+    lanes = [facts.lane for facts in run.lanes]
+    check_head(
+        run_id=run.id,
+        moments={"created_at": run.created_at, "finished_at": run.finished_at},
+        texts={"title": run.title, "note": run.note, "tag": run.tag, "lmdyno": run.lmdyno},
+        lanes=lanes,
+    )
+    answers = (decode(QualityAnswer, entry, otherwise=_NOT_EXPORTED) for entry in exported.entries())
+    return QualityRecord(run=run, answers=tuple(checked_answers(answers, [lane.name for lane in lanes])))
+
+
+def from_json(data: bytes) -> QualityRecord:
+    """The facts of an exported run; raises InputError like `read_run`."""
+    return read_run(io.BytesIO(data))
+
+
+def _run_of(document: Document) -> QualityRun:
+    return QualityRun(
         id=document.id,
         created_at=document.created_at,
-        state=document.state,
+        state=RunState.STOPPED if document.state is RunState.RUNNING else document.state,
         title=document.title,
         plan=encode(document.plan).decode(),
         lmdyno=document.lmdyno,
@@ -166,9 +191,6 @@ def from_json(data: bytes) -> QualityRecord:
         note=document.note,
         tag=document.tag,
     )
-    if run.state is RunState.RUNNING:
-        run = replace(run, state=RunState.STOPPED)
-    return QualityRecord(run=run, answers=document.answers)
 
 
 def _tasks(score: TaskScore) -> dict[str, Any]:

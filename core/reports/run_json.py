@@ -4,11 +4,13 @@
 `--raw`, are what an import computes everything from again.
 """
 
+import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeVar
+from pathlib import PurePath
+from typing import Any, BinaryIO, TypeVar
 
 from core.bench.planning.plan import BenchPlan
 from core.bench.results.definitions import Tool
@@ -27,10 +29,13 @@ from core.domain.bench import (
 )
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
+from core.reports.exported_file import ExportedFile
+from core.reports.import_checks import check_head, check_passes, checked_requests
 
 SCHEMA_VERSION = 2
 
 T = TypeVar("T")
+_NOT_EXPORTED = "The file is no exported load test"
 _RENAMED_KEYS = (
     (b"pictures", b"images"),
     (b"pictures_per_request", b"images_per_request"),
@@ -172,34 +177,71 @@ def point_json(point: Point) -> dict[str, Any]:
     }
 
 
-def from_json(data: bytes) -> BenchRecord:
-    """The facts of an exported run.
+@dataclass(frozen=True, slots=True)
+class ExportedRun:
+    """A run in a file, checked; its requests are read when they are asked for, one by one."""
+
+    run: BenchRun
+    passes: tuple[BenchPass, ...]
+    _file: ExportedFile
+
+    def requests(self) -> Iterator[BenchRequest]:
+        """Raises InputError (`bad-record`) for the first that is wrong."""
+        found = (_read(BenchRequest, item) for item in self._file.entries())
+        return checked_requests(found, self.passes)
+
+
+def read_run(file: BinaryIO) -> ExportedRun:
+    """The exported run in an open file, which has to stay open until its requests are read.
 
     Raises InputError: `bad-record` for a document that is none, `newer-schema` for one of a later version,
-    `no-raw-facts` for one without timestamps.
+    `no-raw-facts` for one without timestamps, `import-too-large`.
     """
-    version = _read(_Version, data).schema_version
-    if version < 2:
-        data = _renamed(data)
+    exported = ExportedFile(file, [("raw", "requests")], what=_NOT_EXPORTED)
+    head = exported.head()
+    version = _read(_Version, head).schema_version
     if version > SCHEMA_VERSION:
         raise InputError(
             f"The run was exported by a newer LMDyno (schema {version}, this one knows {SCHEMA_VERSION})",
             hint="Update LMDyno.",
             code="newer-schema",
         )
-    document = _read(Document, data)
+    document = _read(Document, _renamed(head) if version < 2 else head)
     if document.raw is None:
         raise InputError(
             "The file holds figures, but not the timestamps they were computed from",
             hint="Export with `lmdyno runs export`, or measure with `bench --raw --json FILE`.",
             code="no-raw-facts",
         )
-    run = BenchRun(
+    run = _run_of(document)
+    lanes = [facts.lane for facts in run.lanes]
+    check_head(
+        run_id=run.id,
+        moments={"created_at": run.created_at, "finished_at": run.finished_at},
+        texts={"title": run.title, "note": run.note, "tag": run.tag, "lmdyno": run.lmdyno},
+        lanes=lanes,
+    )
+    check_passes(document.raw.passes, [lane.name for lane in lanes])
+    return ExportedRun(run, document.raw.passes, exported)
+
+
+def from_json(data: bytes) -> BenchRecord:
+    """The facts of an exported run; raises InputError like `read_run`."""
+    exported = read_run(io.BytesIO(data))
+    return BenchRecord(run=exported.run, passes=exported.passes, requests=tuple(exported.requests()))
+
+
+def _run_of(document: Document) -> BenchRun:
+    # A path names a file where it was measured, never one here.
+    workload = document.plan.workload
+    if workload.path is not None:
+        workload = replace(workload, path=PurePath(workload.path).name or "prompts")
+    return BenchRun(
         id=document.id,
         created_at=document.created_at,
-        state=document.state,
+        state=RunState.STOPPED if document.state is RunState.RUNNING else document.state,
         title=document.title,
-        plan=encode(document.plan).decode(),
+        plan=encode(replace(document.plan, workload=workload)).decode(),
         lmdyno=document.environment.lmdyno,
         machine=document.environment.machine,
         lanes=document.environment.lanes,
@@ -209,9 +251,6 @@ def from_json(data: bytes) -> BenchRecord:
         note=document.note,
         tag=document.tag,
     )
-    if run.state is RunState.RUNNING:
-        run = replace(run, state=RunState.STOPPED)
-    return BenchRecord(run=run, passes=document.raw.passes, requests=document.raw.requests)
 
 
 def _renamed(data: bytes) -> bytes:
@@ -224,7 +263,7 @@ def _renamed(data: bytes) -> bytes:
 
 def _read(kind: type[T], data: bytes) -> T:
     try:
-        return decode(kind, data, otherwise="The file is no exported load test")
+        return decode(kind, data, otherwise=_NOT_EXPORTED)
     except InputError as error:
         raise InputError(
             error.message,

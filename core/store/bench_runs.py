@@ -1,11 +1,12 @@
 """Load tests: written while they run, read back as records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, delete, func, select
 
 from core.access.guard import Action, authorise, current_identity
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
@@ -33,6 +34,7 @@ RUN_INTERRUPTED = ErrorInfo(
     hint=N_("The results up to that point are kept. For the rest, run it again."),
 )
 _RUNS_LOOKED_AT = 5
+_TAKEN_AT_ONCE = 1000
 _SILENT_S = 60.0
 """A running benchmark saves more often than this (`core.bench.run.recording`)."""
 
@@ -64,20 +66,36 @@ class BenchRuns(Access):
             upsert(connection, bench_requests, [_request_values(run.id, each) for each in requests])
 
     def add(self, record: BenchRecord) -> None:
-        """Take in a whole run, such as an imported one; raises AccessDenied, and StoreError (`run-exists`).
+        """Take in a whole run; see `take_in`."""
+        self.take_in(record.run, record.passes, record.requests)
 
-        Its note and tag are not taken: they are the history's.
+    def take_in(self, run: BenchRun, passes: Sequence[BenchPass], requests: Iterable[BenchRequest]) -> None:
+        """Take in a whole run, such as an imported one, or nothing of it; requests are read as they go in.
+
+        Its note and tag are not taken: they are the history's. Raises AccessDenied, StoreError
+        (`run-exists`), and what reading the requests raises.
         """
-        authorise(Action.IMPORT, f"{RunKind.BENCH} {record.run.id}")
+        authorise(Action.IMPORT, f"{RunKind.BENCH} {run.id}")
         with self._reading() as connection:
-            is_here = connection.scalar(select(bench_runs.c.id).where(bench_runs.c.id == record.run.id))
+            is_here = connection.scalar(select(bench_runs.c.id).where(bench_runs.c.id == run.id))
         if is_here:
             raise StoreError(
-                N_("Benchmark run {id} already exists.", id=record.run.id),
-                hint=N_("To see it, run `lmdyno runs show {id}`.", id=record.run.id),
+                N_("Benchmark run {id} already exists.", id=run.id),
+                hint=N_("To see it, run `lmdyno runs show {id}`.", id=run.id),
                 code="run-exists",
             )
-        self.save(record.run, record.passes, record.requests)
+        # In several transactions, since other programs have to write meanwhile. Until the last one the run
+        # counts as one that goes on, and as one that ended if this program does.
+        self.save(replace(run, state=RunState.RUNNING, finished_at=None), passes)
+        try:
+            left = iter(requests)
+            while some := list(islice(left, _TAKEN_AT_ONCE)):
+                self.save(replace(run, state=RunState.RUNNING, finished_at=None), requests=some)
+        except BaseException:
+            with self._writing() as connection:
+                connection.execute(delete(bench_runs).where(bench_runs.c.id == run.id))
+            raise
+        self.save(run)
 
     def run(self, run_id: str) -> BenchRun | None:
         """A run without its passes and requests; None if there is none. Cheap."""

@@ -104,11 +104,11 @@ def explained(location: Location) -> Iterator[None]:
     """Turn errors of the database, its driver and its files into a StoreError."""
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error, OSError) as exc:
+    except (SQLAlchemyError, sqlite3.Error, OSError, OverflowError) as exc:
         raise explain(exc, location) from exc
 
 
-def explain(error: SQLAlchemyError | sqlite3.Error | OSError, location: Location) -> StoreError:
+def explain(error: Exception, location: Location) -> StoreError:
     """The StoreError that tells what `error` means to whoever keeps the store."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
     failure = _failure(error, cause)

@@ -13,15 +13,13 @@ from core import units
 from core.cli.output import write_file
 from core.cli.quality.tables import lane_table, lines
 from core.codec import encode_plain
-from core.domain.history import RunKind
 from core.domain.quality import QualityRecord
 from core.errors import InputError
 from core.i18n import N_, _
 from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figures
 from core.quality.results import results
-from core.reports.quality_json import from_json, is_quality_document, to_json
+from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.history import History
 from core.store.quality_runs import QualityRuns
 
 console = Console(highlight=False)
@@ -51,18 +49,6 @@ def export(settings: Settings, run_id: str, out: Path | None, form: str) -> bool
         write_file(out, content)
     else:
         sys.stdout.buffer.write(content)
-    return True
-
-
-def import_run(settings: Settings, content: bytes) -> bool:
-    if not is_quality_document(content):
-        return False
-    record = from_json(content)
-    with closing(QualityRuns(settings.database_url)) as runs:
-        runs.add(record)
-    with closing(History(settings.database_url)) as history:
-        history.annotate(RunKind.QUALITY, record.run.id, note=record.run.note, tag=record.run.tag)
-    console.print(_("Imported {run}: {title}", run=record.run.id, title=record.run.title), markup=False)
     return True
 
 

@@ -8,16 +8,12 @@ import streamlit as st
 
 from core.access.guard import acting_as
 from core.access.identity import SYSTEM
-from core.domain.bench import BenchRun
 from core.domain.history import HistoryEntry, RunKind
-from core.domain.quality import QualityRun
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import AccessDenied, LMDynoError, StoreError
 from core.i18n import _, ngettext
 from core.image_quiz.job import images_of_jobs
-from core.reports.quality_json import from_json as quality_from_json
-from core.reports.quality_json import is_quality_document
-from core.reports.run_json import from_json
+from core.reports.imports import import_run
 from core.ui.history import session as history_state
 from core.ui.shared import resources
 
@@ -105,32 +101,17 @@ def sanitise() -> None:
     if upload is None:
         return
     try:
-        kind, run_id, message = _add(upload.getvalue())
+        imported = import_run(upload, resources.bench_runs(), resources.quality_runs())
+        run = imported.run
+        if imported.is_new:
+            resources.history().annotate(imported.kind, run.id, note=run.note, tag=run.tag)
     except LMDynoError as error:
         history_state.state().problem = ErrorInfo.of(error)
         return
-    history_state.open_run(run_id, kind)
-    history_state.done(message)
-
-
-def _add(content: bytes) -> tuple[RunKind, str, str]:
-    """Take in an exported run; returns its kind, its id and what was done."""
-    run: BenchRun | QualityRun
-    try:
-        if is_quality_document(content):
-            kind, quality = RunKind.QUALITY, quality_from_json(content)
-            run = quality.run
-            resources.quality_runs().add(quality)
-        else:
-            kind, record = RunKind.BENCH, from_json(content)
-            run = record.run
-            resources.bench_runs().add(record)
-    except StoreError as error:
-        if error.code == "run-exists":
-            return kind, run.id, _("This run already exists. Nothing was imported.")
-        raise
-    resources.history().annotate(kind, run.id, note=run.note, tag=run.tag)
-    return kind, run.id, _("Imported.")
+    history_state.open_run(run.id, imported.kind)
+    history_state.done(
+        _("Imported.") if imported.is_new else _("This run already exists. Nothing was imported.")
+    )
 
 
 def _purge(deleted_before: datetime) -> int:

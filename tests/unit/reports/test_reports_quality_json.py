@@ -1,3 +1,4 @@
+import io
 import json
 from dataclasses import replace
 
@@ -52,6 +53,6 @@ def test_what_is_no_raw_document_is_refused_with_the_reason():
 
 
 def test_documents_are_told_apart():
-    assert is_quality_document(document(raw=False))
-    assert not is_quality_document(b'{"schema_version": 1}')
-    assert not is_quality_document(b"nothing")
+    assert is_quality_document(io.BytesIO(document(raw=False)))
+    assert not is_quality_document(io.BytesIO(b'{"schema_version": 1}'))
+    assert not is_quality_document(io.BytesIO(b"nothing"))

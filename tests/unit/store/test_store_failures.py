@@ -10,7 +10,7 @@ from sqlalchemy import Pool, event
 from sqlalchemy.exc import OperationalError
 
 from core.errors import StoreError
-from core.store.failures import explain
+from core.store.failures import explain, explained
 from core.store.location import parse_location
 from core.store.turns import Store
 from tests.unit.store.store_samples import HF, a_full_record, a_plan, a_record
@@ -106,7 +106,7 @@ def test_an_unreachable_server_says_so_without_the_password() -> None:
     # Port 1 of the loopback interface: nothing listens there.
     store = Store("postgresql://me:s3cret@127.0.0.1:1/runs")
     error = _assert_fails("store-unreachable", store.open)
-    assert "runs at 127.0.0.1:1" in error.message
+    assert "127.0.0.1:1/runs" in error.message
     assert "s3cret" not in error.message + error.hint
 
 
@@ -213,3 +213,9 @@ def _on_each_connection(statement: str) -> Iterator[None]:
         yield
     finally:
         event.remove(Pool, "connect", run)
+
+
+def test_a_number_that_no_column_holds_is_told_as_an_error_of_the_store(tmp_path):
+    location = parse_location(f"sqlite:///{tmp_path / 'x.db'}")
+    with pytest.raises(StoreError), explained(location):
+        sqlite3.connect(":memory:").execute("select ?", (10**30,))

@@ -1,0 +1,213 @@
+"""Exported runs as they come in: read in pieces, bounded in size and depth.
+
+The file may come from anybody and be as large as a long load test. Its one long list is never in memory as a
+whole: a scanner that knows strings and brackets cuts it into entries, which are parsed one by one.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterator
+from typing import BinaryIO
+
+from core.errors import InputError
+from core.i18n import N_
+from core.units import gib
+
+MAX_BYTES = 200 * 2**20
+_MAX_HEAD_BYTES = 16 * 2**20
+_MAX_DEPTH = 64
+_MAX_WHOLE = 2**63 - 1
+_CHUNK_BYTES = 2**20
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TOKEN = re.compile(_STRING + rb'|["\[\]{}:,]', re.DOTALL)
+"""A lone quotation mark is the beginning of a string whose end is not read yet."""
+_INSIDE = re.compile(_STRING + rb'|["\[\]{}]', re.DOTALL)
+"""The same without what is between the numbers of an entry, of which there are millions."""
+_BETWEEN = re.compile(rb"[\s,]*")
+
+
+class ExportedFile:
+    """A JSON document with one long list of objects, such as a load test's requests.
+
+    Reading raises InputError: `import-too-large`, or `bad-record` for what is no such document.
+    """
+
+    def __init__(self, file: BinaryIO, long_lists: Collection[tuple[str, ...]], *, what: str) -> None:
+        """`long_lists` are the keys that lead to the list, or to either of several; `what` begins errors."""
+        self._file = file
+        self._lists = {tuple(json.dumps(key).encode() for key in keys) for keys in long_lists}
+        self._what = what
+        size = file.seek(0, 2)
+        if size > MAX_BYTES:
+            raise self._too_large(N_("The file has {size}, too much to import", size=gib(size)))
+
+    def head(self) -> bytes:
+        """The document as JSON, with the long list empty; every number in it is one that fits."""
+        kept = bytearray()
+        for is_entry, piece in self._pieces():
+            if not is_entry:
+                kept += piece
+                if len(kept) > _MAX_HEAD_BYTES:
+                    raise self._too_large(N_("The file has too much beside its list of requests"))
+        try:
+            json.loads(kept, parse_int=self._whole, parse_float=self._finite, parse_constant=self._finite)
+        except (ValueError, RecursionError) as exc:
+            raise self._bad(f"the document: {str(exc)[:120]}") from exc
+        return bytes(kept)
+
+    def entries(self) -> Iterator[bytes]:
+        """The entries of the long list as JSON, one by one."""
+        for is_entry, piece in self._pieces():
+            if is_entry:
+                yield piece
+
+    def _pieces(self) -> Iterator[tuple[bool, bytes]]:
+        """The document in order: parts outside of the long list, and its entries, each in one piece."""
+        self._file.seek(0)
+        window = _Window(self._file)
+        path = _Path(self._lists)
+        try:
+            while token := window.next(_TOKEN):
+                opens_list = path.follow(token)
+                if opens_list or window.pending_bytes > _CHUNK_BYTES:
+                    yield False, window.take()
+                while opens_list and (entry := self._entry(window)) is not None:
+                    yield True, entry
+            if path.depth:
+                raise ValueError("it ends too early")
+        except ValueError as exc:
+            raise self._bad(f"the document: {exc}") from exc
+        yield False, window.take()
+
+    def _entry(self, window: "_Window") -> bytes | None:
+        """The next entry of the list; None at its end, which is left to be read."""
+        if window.skip(_BETWEEN) == b"]":
+            return None
+        depth = 0
+        while token := window.next(_INSIDE):
+            depth += (token in b"[{") - (token in b"]}")
+            if depth > _MAX_DEPTH or window.pending_bytes > _MAX_HEAD_BYTES:
+                raise ValueError("an entry is too deep or too long")
+            if depth <= 0:
+                break
+        entry = window.take()
+        if depth or not (entry.startswith(b"{") and entry.endswith(b"}")):
+            raise ValueError("the list holds something else than objects")
+        return entry
+
+    def _whole(self, text: str) -> int:
+        number = int(text) if len(text) < 25 else _MAX_WHOLE + 1
+        if abs(number) > _MAX_WHOLE:
+            raise self._bad("a number is out of range")
+        return number
+
+    def _finite(self, text: str) -> float:
+        if not math.isfinite(number := float(text)):
+            raise self._bad("a number is out of range")
+        return number
+
+    def _bad(self, problem: str) -> InputError:
+        return InputError(
+            f"{self._what}: {problem}",
+            hint=N_("Take the JSON file that an export or `lmdyno runs export` wrote."),
+            code="bad-record",
+        )
+
+    def _too_large(self, message: str) -> InputError:
+        return InputError(message, hint=N_("Export a run with fewer requests."), code="import-too-large")
+
+
+class _Path:
+    """Where in a document a reader is, from brackets, keys and colons."""
+
+    def __init__(self, sought: Collection[tuple[bytes, ...]]) -> None:
+        self._sought = sought
+        self._open: list[bytes] = []
+        self._keys: list[bytes] = []
+        """The key that each open bracket is in; b"" for an entry of a list."""
+        self._last = b""
+
+    @property
+    def depth(self) -> int:
+        return len(self._open)
+
+    def follow(self, token: bytes) -> bool:
+        """Take the next token; True when it opens the list that is sought. Raises ValueError."""
+        if token in (b"{", b"["):
+            self._open.append(token)
+            self._keys.append(self._last)
+            self._last = b""
+            if len(self._open) > _MAX_DEPTH:
+                raise ValueError("it is nested too deeply")
+            return token == b"[" and tuple(self._keys[1:]) in self._sought
+        if token in (b"}", b"]"):
+            if not self._open or self._open.pop() + token not in (b"{}", b"[]"):
+                raise ValueError("its brackets don't match")
+            self._keys.pop()
+            self._last = b""
+        elif token == b",":
+            self._last = b""
+        elif token != b":":
+            self._last = token
+        return False
+
+
+class _Window:
+    """A file through a buffer that holds what was read and not taken yet."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._buffer = b""
+        self._start = 0
+        self._at = 0
+        """What lies from start to here was given as tokens, and can be taken."""
+        self._read_until = 0
+        """Where the last piece that was read begins in the buffer."""
+
+    @property
+    def pending_bytes(self) -> int:
+        return self._at - self._start
+
+    def next(self, pattern: re.Pattern[bytes]) -> bytes:
+        """The next token; b"" at the end. Raises ValueError for a text without an end."""
+        while True:
+            found = pattern.search(self._buffer, self._at)
+            if found and found[0] != b'"':
+                self._at = found.end()
+                return found[0]
+            begins = found.start() if found else len(self._buffer)
+            left = len(self._buffer) - begins
+            if not self._read_more():
+                if found:
+                    raise ValueError("a text has no end")
+                self._at = len(self._buffer)
+                return b""
+            self._at = max(self._at, self._read_until - left)
+
+    def skip(self, pattern: re.Pattern[bytes]) -> bytes:
+        """Leave out what the pattern matches here, and return the byte after it.
+
+        Call it when everything before was taken.
+        """
+        while True:
+            found = pattern.match(self._buffer, self._start)
+            self._start = self._at = found.end() if found else self._start
+            if self._start < len(self._buffer) or not self._read_more():
+                return self._buffer[self._start : self._start + 1]
+
+    def take(self) -> bytes:
+        """Everything up to the last token, which is given once."""
+        taken = self._buffer[self._start : self._at]
+        self._start = self._at
+        return taken
+
+    def _read_more(self) -> bool:
+        """Read as much again as is waiting, so that a long text is looked through few times only."""
+        waiting = self._buffer[self._start :]
+        more = self._file.read(max(_CHUNK_BYTES, len(waiting)))
+        self._at -= self._start
+        self._start = 0
+        self._read_until = len(waiting)
+        self._buffer = waiting + more
+        return bool(more)
