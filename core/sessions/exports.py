@@ -4,14 +4,13 @@ Participants are numbered in the order of joining; names go along only if they a
 which let somebody vote, never do.
 """
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from core.codec import encode_plain, json_schema
+from core.csv_text import to_csv
 from core.domain.sessions import (
     AnswerTexts,
     Candidate,
@@ -67,32 +66,29 @@ def session_schema() -> bytes:
 def votes_csv(record: SessionRecord, *, names: bool) -> bytes:
     """A line for each vote, as it was given; lanes by name. Begins with a byte order mark, for Excel."""
     people = {person.id: person.name if names else label_of(person) for person in record.participants}
-    text = io.StringIO()
-    rows = csv.DictWriter(text, _CSV_HEAD, lineterminator="\n")
-    rows.writeheader()
-    for vote in record.votes:
-        item = record.session.items[vote.item]
-        prompt = record.session.plan.prompts.prompts[item.prompt]
-        rows.writerow(
-            {
-                "participant": _cell(people.get(vote.participant_id, "")),
-                "given_at": vote.given_at.isoformat(),
-                "took_s": "" if vote.took_s is None else f"{vote.took_s:.1f}",
-                "item": vote.item,
-                "control": item.control or "",
-                "prompt": _cell(prompt.text),
-                "category": _cell(prompt.category),
-                "language": prompt.language,
-                "shown": _names(record, item, vote.shown),
-                "verdict": vote.verdict,
-                "order": _names(record, item, vote.order),
-                "reasons": " ".join(vote.reasons),
-                "comment": _cell(vote.comment),
-                "deploy": vote.deploy or "",
-                "deploy_order": _names(record, item, vote.deploy_order),
-            }
-        )
-    return b"\xef\xbb\xbf" + text.getvalue().encode()
+    rows = [
+        {
+            "participant": people.get(vote.participant_id, ""),
+            "given_at": vote.given_at.isoformat(),
+            "took_s": "" if vote.took_s is None else f"{vote.took_s:.1f}",
+            "item": vote.item,
+            "control": item.control or "",
+            "prompt": prompt.text,
+            "category": prompt.category,
+            "language": prompt.language,
+            "shown": _names(record, item, vote.shown),
+            "verdict": vote.verdict,
+            "order": _names(record, item, vote.order),
+            "reasons": " ".join(vote.reasons),
+            "comment": vote.comment,
+            "deploy": vote.deploy or "",
+            "deploy_order": _names(record, item, vote.deploy_order),
+        }
+        for vote in record.votes
+        for item in (record.session.items[vote.item],)
+        for prompt in (record.session.plan.prompts.prompts[item.prompt],)
+    ]
+    return b"\xef\xbb\xbf" + to_csv(_CSV_HEAD, rows).encode()
 
 
 def battle_log(record: SessionRecord) -> bytes:
@@ -217,8 +213,3 @@ def _names(record: SessionRecord, item: SessionItem, places: Iterable[int]) -> s
 def _lane(record: SessionRecord, candidate: Candidate) -> str:
     name = record.session.plan.lanes[candidate.lane].name
     return f"{name} #{candidate.sample + 1}" if candidate.sample else name
-
-
-def _cell(text: str) -> str:
-    """Text of people, so that a spreadsheet doesn't take it for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
