@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.i18n import _
 from core.ui.chat import page as chat_page
 from core.ui.chat.conversation_page import VISION
 from core.ui.quiz.page import show_quiz
@@ -10,7 +11,7 @@ from core.ui.shared import shell
 shell.require()
 
 talk, quiz = st.tabs(
-    [":material/forum: Conversation", ":material/quiz: Ask all"],
+    [f":material/forum: {_('Conversation')}", f":material/quiz: {_('Quiz')}"],
     on_change="rerun",
     key="vision_section",
 )

@@ -118,9 +118,11 @@ def change_chart(comparison: Comparison, name: str, styles: Looks) -> go.Figure:
         )
     baseline = LETTERS[comparison.baseline]
     if name in MORE_IS_BETTER:
-        title = _("{figure}: change from {run} (more is better)", figure=_(FIGURE_NAMES[name]), run=baseline)
+        title = _(
+            "{figure}: change from {run} (higher is better)", figure=_(FIGURE_NAMES[name]), run=baseline
+        )
     else:
-        title = _("{figure}: change from {run} (less is better)", figure=_(FIGURE_NAMES[name]), run=baseline)
+        title = _("{figure}: change from {run} (lower is better)", figure=_(FIGURE_NAMES[name]), run=baseline)
     _label(figure, title, "", "")
     bars = sum(len(trace.y) for trace in figure.data)
     figure.update_layout(height=110 + 34 * max(1, bars), barmode="group", bargap=0.3)

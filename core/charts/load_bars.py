@@ -53,7 +53,7 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
     baseline = result.plan.lanes[0].name
     return label_axes(
         figure,
-        _("Decode speed relative to {lane} (more is better)", lane=baseline),
+        _("Decode speed relative to {lane} (higher is better)", lane=baseline),
         _("TPOT of {lane} over the lane's", lane=baseline),
         "",
         conditions(result, lines=False),
@@ -78,7 +78,7 @@ def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
     figure.add_vline(x=1, line=_LIMIT_LINE)
     return label_axes(
         figure,
-        _("Interference factor (less is better)"),
+        _("Interference factor (lower is better)"),
         _("TPOT together over TPOT alone"),
         "",
         _("all lanes together, compared with each alone at the same load"),
@@ -129,7 +129,7 @@ def energy_chart(result: BenchResult, colors: Colors) -> go.Figure:
     ]
     return label_axes(
         _bars(bars, colors),
-        _("Energy per output token (less is better)"),
+        _("Energy per output token (lower is better)"),
         _("joules, idle power included"),
         "",
         conditions(result, lines=False),

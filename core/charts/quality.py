@@ -92,12 +92,12 @@ def trade_off_chart(
             cliponaxis=False,
         )
     figure.update_xaxes(
-        title=_("Decode speed p50, tok/s (more is better)"), rangemode="tozero", fixedrange=True
+        title=_("Decode speed p50, tok/s (higher is better)"), rangemode="tozero", fixedrange=True
     )
     figure.update_yaxes(
-        title=_("{measure} (more is better)", measure=quality)
+        title=_("{measure} (higher is better)", measure=quality)
         if is_share
-        else _("{measure} (less is better)", measure=quality),
+        else _("{measure} (lower is better)", measure=quality),
         tickformat=".0%" if is_share else None,
         autorange=None if is_share else "reversed",
         fixedrange=True,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from core import units
+from core.i18n import _
 
 _ROW_PX = 56
 _ROOM_FOR_TEXT = 1.3
@@ -52,7 +53,7 @@ def accuracy_chart(bars: Sequence[AccuracyBar], colors: Mapping[str, str]) -> go
         )
     )
     figure.update_xaxes(range=[0, 1], tickformat=".0%", fixedrange=True)
-    return _laid_out(figure, "Right answers (more is better)", rows=len(bars))
+    return _laid_out(figure, _("Correct answers (higher is better)"), rows=len(bars))
 
 
 def latency_chart(bars: Sequence[LatencyBar], colors: Mapping[str, str]) -> go.Figure:
@@ -78,7 +79,7 @@ def latency_chart(bars: Sequence[LatencyBar], colors: Mapping[str, str]) -> go.F
         range=[0, _ROOM_FOR_TEXT * longest or 1], nticks=5, tickformat="~s", ticksuffix="s", fixedrange=True
     )
     figure.update_layout(barmode="group", bargroupgap=0.1)
-    return _laid_out(figure, "Medians with images (less is better)", rows=len(bars))
+    return _laid_out(figure, _("Medians with images (lower is better)"), rows=len(bars))
 
 
 def _laid_out(figure: go.Figure, title: str, *, rows: int) -> go.Figure:

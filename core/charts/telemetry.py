@@ -10,6 +10,7 @@ from itertools import pairwise
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from core.i18n import N_, _
 from core.telemetry.events import Event, EventKind
 from core.telemetry.series import Lines
 
@@ -25,9 +26,19 @@ _SYMBOLS = {
     EventKind.STOP: "x",
     EventKind.FAILED: "x-open",
 }
-EVENTS_KEY = "▶ start · ■ weights loaded · ◆ KV reserved · ● ready · ✕ stopped or failed · bars: requests"
-_GPU_PANELS = ("GPU memory, GiB", "Utilisation", "Power, W", "Temperature, °C")
-_HOST_PANELS = ("Resident memory, GiB", "CPU, cores")
+_KIND_NAMES = {
+    EventKind.START: N_("start"),
+    EventKind.WEIGHTS: N_("weights loaded"),
+    EventKind.KV: N_("KV reserved"),
+    EventKind.READY: N_("ready"),
+    EventKind.STOP: N_("stopped"),
+    EventKind.FAILED: N_("failed"),
+}
+EVENTS_KEY = N_(
+    "Events: ▶ start · ■ weights loaded · ◆ KV reserved · ● ready · ✕ stopped or failed · bars: requests"
+)
+_GPU_PANELS = (N_("GPU memory, GiB"), N_("Utilisation"), N_("Power, W"), N_("Temperature, °C"))
+_HOST_PANELS = (N_("Resident memory, GiB"), N_("CPU, cores"))
 
 
 def live_chart(
@@ -51,15 +62,15 @@ def live_chart(
         shared_xaxes=True,
         vertical_spacing=0.045,
         row_heights=heights,
-        subplot_titles=(f"Events: {EVENTS_KEY}", *panels),
+        subplot_titles=(_(EVENTS_KEY), *(_(panel) for panel in panels)),
     )
     times = [wall(at_ns) for at_ns in lines.at_ns]
     _add_events(figure, events, lines, colors, wall)
     _add_stack(figure, times, lines, colors)
     if gpu:
-        _add_line(figure, 3, times, lines.utilisation_ratio, _LINE_COLOR, "Utilisation", ".0%")
-        _add_line(figure, 4, times, lines.power_w, _LINE_COLOR, "Power", ".0f", " W")
-        _add_line(figure, 5, times, lines.temperature_c, _LINE_COLOR, "Temperature", ".0f", " °C")
+        _add_line(figure, 3, times, lines.utilisation_ratio, _LINE_COLOR, _("Utilisation"), ".0%")
+        _add_line(figure, 4, times, lines.power_w, _LINE_COLOR, _("Power"), ".0f", " W")
+        _add_line(figure, 5, times, lines.temperature_c, _LINE_COLOR, _("Temperature"), ".0f", " °C")
         figure.update_yaxes(range=[0, 1.02], tickformat=".0%", row=3)
     else:
         for name, ratio in lines.engine_cpu_ratio.items():
@@ -79,7 +90,7 @@ def live_chart(
 def _add_stack(figure: go.Figure, times: Sequence[datetime], lines: Lines, colors: Mapping[str, str]) -> None:
     layers = {name: (values, colors[name]) for name, values in lines.engine_bytes.items()}
     if lines.others_bytes:
-        layers["other programs"] = (lines.others_bytes, _OTHERS_COLOR)
+        layers[_("other programs")] = (lines.others_bytes, _OTHERS_COLOR)
     # A stacked area takes a missing value for zero, so every stretch between gaps is a stack of its own.
     for number, (start, end) in enumerate(_stretches(lines)):
         for name, (values, color) in layers.items():
@@ -161,7 +172,7 @@ def _add_events(
             y=[name] * len(marks),
             mode="markers",
             marker={"symbol": [_SYMBOLS[e.kind] for e in marks], "size": 9, "color": colors[name]},
-            text=[event.kind for event in marks],
+            text=[_(_KIND_NAMES[event.kind]) for event in marks],
             hovertemplate="%{text}",
             name=name,
             showlegend=False,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from core import units
+from core.i18n import _
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +30,9 @@ def first_token_chart(
     figure = _lane_bars(
         lanes, colors, [lane.ttft_s for lane in lanes], [units.milliseconds(lane.ttft_s) for lane in lanes]
     )
-    figure.update_layout(title=f"TTFT{' with images' if with_images else ''} (less is better)")
+    figure.update_layout(
+        title=_("TTFT with images (lower is better)") if with_images else _("TTFT (lower is better)")
+    )
     figure.update_xaxes(tickformat="~s", ticksuffix="s")  # 0.05 → "50ms"
     return figure
 
@@ -39,7 +42,7 @@ def decode_speed_chart(lanes: Sequence[LaneFigures], colors: Mapping[str, str]) 
     figure = _lane_bars(
         lanes, colors, [lane.decode_tok_per_s for lane in lanes], [_speed_text(lane) for lane in lanes]
     )
-    figure.update_layout(title="Decode speed, tok/s (more is better)")
+    figure.update_layout(title=_("Decode speed, tok/s (higher is better)"))
     return figure
 
 

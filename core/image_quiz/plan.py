@@ -9,7 +9,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import Mode, RequestPlan, TurnPlan, new_id
 from core.errors import InputError
-from core.i18n import N_
+from core.i18n import N_, Text
 from core.models.vision.context import require_sendable
 
 MOST_QUESTIONS = 500
@@ -29,7 +29,7 @@ class QuizQuestion:
 class QuizPlan:
     """Questions and lanes. Raises InputError for what can't be asked."""
 
-    title: str
+    title: Text
     lanes: tuple[LaneSpec, ...]
     questions: tuple[QuizQuestion, ...]
     sampling: Sampling

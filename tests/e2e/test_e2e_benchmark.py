@@ -99,7 +99,7 @@ def start_run(page, dashboard) -> None:
     """A run of one point that lasts until it is stopped."""
     open_form(page, dashboard)
     fill(page, "Concurrency", "1")
-    fill(page, "Seconds a point", "600")
+    fill(page, "Seconds per point", "600")
     expect(page.get_by_text("Takes about 10 min")).to_be_visible()
     page.get_by_role("button", name="Start").click()
 
@@ -124,7 +124,7 @@ def test_what_is_entered_stays_although_the_server_is_slow(page, dashboard):
     open_form(page, dashboard)
     with server.keeping(messages=2):
         fill(page, "Concurrency", "3")
-        fill(page, "Seconds a point", "50")
+        fill(page, "Seconds per point", "50")
     expect(page.get_by_text("at concurrency 3, for 50 s each")).to_be_visible()
     expect(page.get_by_label("Concurrency", exact=True)).to_have_value("3")
 

@@ -218,8 +218,8 @@ def test_gallery_and_remove_fill_and_empty_the_tray(vision):
 
 def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
     page = vision.open().page
-    page.get_by_role("tab", name="Ask all").click()
-    page.get_by_role("radio", name="Your own set").click()
+    page.get_by_role("tab", name="Quiz").click()
+    page.get_by_role("radio", name="Custom set").click()
     lines = '{"image": "a.png", "question": "Who speaks?", "answers": ["script"]}\n' * 2
     page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(
         [

@@ -235,7 +235,7 @@ class TestForm:
         bench.lanes = (page_fakes.REMOTE,)
         app = open_page()
         app.toggle(key="bench_with_images").set_value(True).run()
-        assert "No image is chosen" in app.error[0].value
+        assert "No image is selected" in app.error[0].value
         cat = next(each.path for each in gallery() if each.path.name == "cat.jpg")
         files = [("cat.jpg", cat.read_bytes(), "image/jpeg"), ("bad.png", b"no", "image/png")]
         app.file_uploader(key="bench_image_upload").set_value(files).run()

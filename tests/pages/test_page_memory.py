@@ -198,7 +198,7 @@ def test_the_split_names_every_part_and_its_source(open_page, memory, monkeypatc
     assert "| weights | 4.00 GiB | checkpoint files |" in text
     assert "| KV reserved | 20.00 GiB | engine's log |" in text
     assert "| baseline | – |" in text
-    assert "| the rest | 2.00 GiB |" in text
+    assert "| other | 2.00 GiB |" in text
     assert "NVML, the engine's processes" in text
 
 

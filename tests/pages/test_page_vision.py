@@ -133,7 +133,7 @@ def test_only_lanes_that_may_see_are_offered_and_the_others_say_why(open_page, v
 def test_without_any_lane_the_page_says_how_to_add_one(open_page, vision):
     vision.lanes = (BLIND,)
     app = open_page()
-    assert "No lane here takes images" in texts(app)
+    assert "No lane can see images" in texts(app)
     assert "[lanes.llava]" in app.code[0].value
     assert len(app.chat_input) == 0
 
@@ -223,9 +223,9 @@ def test_what_the_model_is_given_is_said_before_and_after(open_page, vision):
     vision.lanes = (local_lane(vision), BLIND)
     app = open_page()
     attach(app, cat_png=png()).run()
-    assert "336 × 336 px, 576 image tokens, leaves 3,520 of 4,096" in texts(app)
+    assert "336 × 336 px: 576 tokens, leaving 3,520 of 4,096" in texts(app)
     ask(app)
-    assert "Given 1 image: 336 × 336 px, 576 image tokens" in texts(app)
+    assert "1 image, 336 × 336 px: 576 tokens" in texts(app)
     assert vision.manager.ensured == ["llava"]
 
 
@@ -266,7 +266,7 @@ def test_an_image_whose_file_is_gone_leaves_the_rest_usable(open_page, vision):
     )
     stored_turn(vision, images=(gone,))
     app = open_page(conversation="c1")
-    assert "x: its file is gone" in texts(app)
+    assert "x: the file is missing" in texts(app)
     assert "A stored answer." in texts(app)
 
 
@@ -299,14 +299,14 @@ def test_a_conversation_with_images_moves_from_the_chat_to_the_vision_page(visio
 def test_the_demo_models_limits_are_said_and_plainer_for_photographs(open_page, vision):
     vision.lanes = (local_lane(vision, name="llava-hf", model=VISION_DEMO_NAME),)
     app = open_page()
-    assert "knows simple drawn scenes only" in texts(app)
-    assert "photograph means nothing" not in texts(app)
+    assert "understands only simple drawn scenes" in texts(app)
+    assert "answers about photographs are meaningless" not in texts(app)
     attach(app, photo_jpg=jpeg()).run()
-    assert "photograph means nothing" in texts(app)
+    assert "answers about photographs are meaningless" in texts(app)
 
 
 def test_without_the_demo_lane_nothing_is_said_of_its_limits(open_page):
-    assert "drawn scenes only" not in texts(open_page())
+    assert "only simple drawn scenes" not in texts(open_page())
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def started(vision, monkeypatch):
 def open_quiz(open_page):
     def open_section(set_name=None):
         app = open_page()
-        app.session_state["vision_section"] = ":material/quiz: Ask all"
+        app.session_state["vision_section"] = ":material/quiz: Quiz"
         app.run()
         if set_name:
             app.segmented_control(key="vision_quiz_set").set_value(set_name).run()
@@ -383,7 +383,7 @@ def open_quiz(open_page):
 
 
 def test_a_gallery_set_is_asked_of_the_picked_lanes(open_quiz, started, vision):
-    app = open_quiz("Photographs")
+    app = open_quiz("photos")
     button(app, "Ask all").click().run()
     (plan,) = started
     total = sum(len(p.questions) for p in gallery() if p.kind is GalleryKind.PHOTO)
@@ -395,11 +395,11 @@ def test_a_gallery_set_is_asked_of_the_picked_lanes(open_quiz, started, vision):
 
 
 def test_one_question_needs_an_image_and_goes_to_all_of_them(open_quiz, started):
-    app = open_quiz("One question")
+    app = open_quiz("question")
     app.text_input[0].set_value("How many?")
     button(app, "Ask all").click().run()
     assert started == []
-    assert "No image is chosen" in app.error[0].value
+    assert "No image is selected" in app.error[0].value
     app.text_input[0].set_value("How many?")
     app.text_input[1].set_value("3, three")
     app.multiselect[0].set_value([image.title for image in gallery()][:2])
@@ -412,7 +412,7 @@ def test_one_question_needs_an_image_and_goes_to_all_of_them(open_quiz, started)
 
 
 def test_no_lane_picked_is_said(open_quiz, started):
-    app = open_quiz("Photographs")
+    app = open_quiz("photos")
     app.pills(key="vision_lanes").set_value([]).run()
     button(app, "Ask all").click().run()
     assert started == []
@@ -449,7 +449,7 @@ def finished_quiz(vision):
 def test_results_count_right_wrong_and_no_answer_and_show_each_question(open_quiz, finished_quiz):
     app = open_quiz()
     table = app.table[0].value
-    assert list(table["Right"]) == ["**67%** (2 of 3)", "**100%** (2 of 2)"]
+    assert list(table["Correct"]) == ["**67%** (2 of 3)", "**100%** (2 of 2)"]
     assert list(table["No answer"]) == ["0", "1"]
     assert list(table["TTFT p50"]) == ["50.0 ms", "50.0 ms"]
     assert len(app.get("plotly_chart")) == 2
@@ -458,6 +458,6 @@ def test_results_count_right_wrong_and_no_answer_and_show_each_question(open_qui
         assert f"Colour {number}?" in shown
     assert shown.count("wrong]") == 1
     assert "The engine died" in shown
-    app.segmented_control(key=f"quiz_filter_{finished_quiz.id}").set_value("Wrong somewhere").run()
+    app.segmented_control(key=f"quiz_filter_{finished_quiz.id}").set_value("wrong").run()
     assert "Colour 1?" in texts(app)
     assert "Colour 0?" not in texts(app)

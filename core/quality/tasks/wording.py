@@ -8,9 +8,11 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-RULE = (
-    "An answer is right if it equals an expected answer or holds it as whole words. Case, punctuation and "
-    "articles make no difference; number words count as digits. Errors are counted apart from wrong answers."
+from core.i18n import N_
+
+RULE = N_(
+    "An answer counts as correct if it matches an expected answer or contains it as whole words. Case, "
+    "punctuation, and articles are ignored, and number words count as digits. Errors are counted separately."
 )
 """The rule of `holds_any`, in words."""
 

@@ -52,7 +52,9 @@ def added(plan: BenchPlan) -> BenchPlan:
     if not st.session_state.get(_ON):
         return plan
     if not _images():
-        raise InputError(N_("No image is chosen."), hint=N_("Upload at least one image, or turn images off."))
+        raise InputError(
+            N_("No image is selected."), hint=N_("Upload at least one image, or turn images off.")
+        )
     plan = replace(plan, workload=replace(plan.workload, images=_images()))
     check_sendable(plan)
     return plan

@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.access.guard import Action
 from core.errors import InputError, LMDynoError
+from core.i18n import N_, N_plural, _, ngettext
 from core.image_quiz.job import JOB_KIND, start_quiz
 from core.image_quiz.plan import QuizPlan, QuizQuestion, one_question
 from core.image_quiz.results import load
@@ -44,8 +45,11 @@ def show_quiz(page: ConversationPage) -> None:
         chat_controls.show(page, offered)
         show_refused(lanes)
     st.markdown(
-        "Asks the picked lanes one question after another, each on its own, and counts what they get right. "
-        "It goes on when you leave this page."
+        _(
+            "Asks the selected lanes each question separately and scores the answers. Keeps running if "
+            "you leave "
+            "this page."
+        )
     )
     picked = chat_controls.picked_lanes(page, offered)
     show_limits(picked, ())
@@ -57,22 +61,27 @@ def show_quiz(page: ConversationPage) -> None:
 
 
 def _show_form(page: ConversationPage) -> None:
-    forms: dict[str, Callable[[ConversationPage], _Questions | None]] = {
-        "Drawn scenes": lambda page: _gallery_form(page, GalleryKind.SCENE),
-        "Photographs": lambda page: _gallery_form(page, GalleryKind.PHOTO),
-        "One question": _question_form,
-        "Your own set": _upload_form,
-    }
     chosen = st.segmented_control(
-        "What to ask", list(forms), default="Drawn scenes", required=True, key=page.key("quiz_set")
+        _("Question set"),
+        list(_SETS),
+        default="scenes",
+        format_func=lambda name: _(_SETS[name]),
+        required=True,
+        key=page.key("quiz_set"),
     )
     try:
-        questions = forms[chosen](page)
+        questions = _FORMS[chosen](page)
         if questions is None:
             return
         settings = chat_controls.read(page, resources.lanes().lanes)
         plan = QuizPlan(
-            title=f"{chosen}: {_counted(len(questions))}, {', '.join(lane.name for lane in settings.lanes)}",
+            title=N_plural(
+                "{set}: {n} question, {lanes}",
+                "{set}: {n} questions, {lanes}",
+                len(questions),
+                set=_SETS[chosen],
+                lanes=", ".join(lane.name for lane in settings.lanes),
+            ),
             lanes=settings.lanes,
             questions=questions,
             mode=settings.mode,
@@ -84,57 +93,78 @@ def _show_form(page: ConversationPage) -> None:
         show_error(error)
 
 
-def _counted(questions: int) -> str:
-    return "1 question" if questions == 1 else f"{questions} questions"
-
-
 def _gallery_form(page: ConversationPage, kind: GalleryKind) -> _Questions | None:
     images = [image for image in gallery() if image.kind is kind]
     total = sum(len(image.questions) for image in images)
     if not total:
-        st.info("The gallery has no such images.", icon=":material/image:")
+        st.info(_("The gallery has no images of this kind."), icon=":material/image:")
         return None
     with st.form(page.key(f"quiz_{kind}"), border=True):
-        st.markdown(f"{_counted(total)} about {counted(len(images))}, each with its expected answers.")
-        number = st.slider("Questions", 1, total, min(total, _QUESTIONS_AT_FIRST)) if total > 1 else 1
+        st.markdown(
+            ngettext(
+                "{n} question about {images}, with expected answers.",
+                "{n} questions about {images}, with expected answers.",
+                total,
+                images=counted(len(images)),
+            )
+        )
+        number = st.slider(_("Questions"), 1, total, min(total, _QUESTIONS_AT_FIRST)) if total > 1 else 1
         asked = _ask_button()
     return gallery_questions(resources.image_store(), kind)[:number] if asked else None
 
 
 def _question_form(page: ConversationPage) -> _Questions | None:
-    shown = {image.title: image for image in gallery()}
+    shown = {_(image.title): image for image in gallery()}
     with st.form(page.key("quiz_question"), border=True):
-        question = st.text_input("Question", placeholder="How many circles are there?")
+        question = st.text_input(_("Question"), placeholder=_("How many circles are there?"))
         expected = st.text_input(
-            "Expected answers",
-            placeholder="None: the answers are collected, not graded",
-            help="Separated by commas; any of them is right, for every image.",
+            _("Expected answers"),
+            placeholder=_("Optional. Without them, answers are collected but not scored"),
+            help=_("Separate answers with commas. For every image, any of them counts as correct."),
         )
-        titles = st.multiselect("Images of the gallery", list(shown))
-        files = st.file_uploader("Images of your own", accept_multiple_files=True)
+        titles = st.multiselect(_("Gallery images"), list(shown))
+        files = st.file_uploader(_("Custom images"), accept_multiple_files=True)
         if not _ask_button():
             return None
     image_store = resources.image_store()
     images = [put(image_store, shown[title]) for title in titles]
     images += [image_store.put(sanitise(file.getvalue(), name=file.name)) for file in files]
     if not images:
-        raise InputError("No image is chosen", hint="Choose one of the gallery, or add a file.")
+        raise InputError(
+            N_("No image is selected."), hint=N_("Choose one from the gallery, or upload a file.")
+        )
     return one_question(question, images, expected.split(","))
 
 
 def _upload_form(page: ConversationPage) -> _Questions | None:
     with st.form(page.key("quiz_upload"), border=True):
-        st.markdown("A JSONL file with a line for each question, together with the images that it names:")
+        st.markdown(
+            _("Upload a JSONL file with one line per question, together with the images that it names:")
+        )
         st.code(UPLOAD_EXAMPLE, language="json", wrap_lines=True)
-        files = st.file_uploader("The list and its images", accept_multiple_files=True)
+        files = st.file_uploader(_("Question list and images"), accept_multiple_files=True)
         if not _ask_button():
             return None
     return uploaded_questions(resources.image_store(), {file.name: file.getvalue() for file in files})
 
 
+_SETS = {
+    "scenes": N_("Drawn scenes"),
+    "photos": N_("Photographs"),
+    "question": N_("One question"),
+    "upload": N_("Custom set"),
+}
+_FORMS: dict[str, Callable[[ConversationPage], _Questions | None]] = {
+    "scenes": lambda page: _gallery_form(page, GalleryKind.SCENE),
+    "photos": lambda page: _gallery_form(page, GalleryKind.PHOTO),
+    "question": _question_form,
+    "upload": _upload_form,
+}
+
+
 def _ask_button() -> bool:
-    asked = st.form_submit_button("Ask all", type="primary", icon=":material/play_arrow:")
-    st.caption(RULE)
+    asked = st.form_submit_button(_("Ask all"), type="primary", icon=":material/play_arrow:")
+    st.caption(_(RULE))
     return asked
 
 
@@ -154,15 +184,17 @@ def _show_running() -> None:
     if status.state.ended:
         st.rerun()
     with st.container(border=True):
-        show_job(status, end="Stop", show_detail=_show_scores)
+        show_job(status, end=N_("Stop"), show_detail=_show_scores)
 
 
 def _show_ended(statuses: Sequence[JobStatus]) -> None:
     by_id = {status.id: status for status in statuses}
     chosen = st.selectbox(
-        "Results",
+        _("Results"),
         list(by_id),
-        format_func=lambda job: f"{by_id[job].spec.title} · {by_id[job].spec.created_at:%Y-%m-%d %H:%M} UTC",
+        format_func=lambda job: (
+            f"{_(by_id[job].spec.title)} · {by_id[job].spec.created_at:%Y-%m-%d %H:%M} UTC"
+        ),
     )
     with st.container(border=True):
         show_job(by_id[chosen], show_detail=_show_all)

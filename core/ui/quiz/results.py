@@ -8,6 +8,7 @@ from core import units
 from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
 from core.codec import encode_plain
 from core.domain.turns import RequestRecord
+from core.i18n import N_, _
 from core.image_quiz.grading import Verdict
 from core.image_quiz.results import QuizAnswer, QuizRun, verdict
 from core.image_quiz.scores import LaneScore, scores
@@ -19,15 +20,15 @@ from core.ui.shared.rights import exporting
 _PAGE = 8
 _IMAGE_PX = 140
 _BADGES = {
-    Verdict.RIGHT: ":green-badge[:material/check: right]",
-    Verdict.WRONG: ":red-badge[:material/close: wrong]",
-    Verdict.NO_ANSWER: ":orange-badge[:material/error: no answer]",
-    Verdict.NOT_GRADED: ":gray-badge[not graded]",
+    Verdict.RIGHT: N_(":green-badge[:material/check: correct]"),
+    Verdict.WRONG: N_(":red-badge[:material/close: wrong]"),
+    Verdict.NO_ANSWER: N_(":orange-badge[:material/error: no answer]"),
+    Verdict.NOT_GRADED: N_(":gray-badge[not scored]"),
 }
 _FILTERS = {
-    "All": frozenset(Verdict),
-    "Wrong somewhere": frozenset({Verdict.WRONG}),
-    "No answer somewhere": frozenset({Verdict.NO_ANSWER}),
+    "all": (N_("All"), frozenset(Verdict)),
+    "wrong": (N_("Any wrong"), frozenset({Verdict.WRONG})),
+    "missing": (N_("Any missing"), frozenset({Verdict.NO_ANSWER})),
 }
 
 
@@ -36,14 +37,21 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
     found = scores(run)
     st.caption(describe(run.plan))
     st.table(_table(found), border="horizontal", hide_index=True, width="content")
-    asked = f"{len(run.answers)} of {len(run.plan.questions)} questions asked"
-    st.caption(f"{asked}. 95 % interval: Wilson's. p50: the median of the answers timed.")
+    st.caption(
+        _(
+            "{asked} of {total} questions asked. 95% interval: Wilson score interval. p50: median of the "
+            "timed "
+            "answers.",
+            asked=len(run.answers),
+            total=len(run.plan.questions),
+        )
+    )
     _show_charts(run, found)
     if any(record.device == "cpu" for answer in run.answers for record in answer.records):
-        st.caption(":material/info: Measured on this CPU; says nothing about a GPU.")
+        st.caption(f":material/info: {_('Measured on a CPU. Not comparable with GPU figures.')}")
     if drill_down:
         st.download_button(
-            "Export JSON",
+            _("Export JSON"),
             exporting(f"quiz {run.plan.id}", lambda: encode_plain(run)),
             file_name=f"quiz-{run.plan.id}.json",
             mime="application/json",
@@ -56,26 +64,33 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
 
 def _table(found: tuple[LaneScore, ...]) -> dict[str, list[str]]:
     return {
-        "Lane": [lane_label(score.lane) for score in found],
-        "Right": [_right(score) for score in found],
-        "95 % interval": [_interval(score) for score in found],
-        "Wrong": [str(score.wrong) for score in found],
-        "No answer": [str(score.no_answer) for score in found],
+        _("Lane"): [lane_label(score.lane) for score in found],
+        _("Correct"): [_right(score) for score in found],
+        _("95% interval"): [_interval(score) for score in found],
+        _("Wrong"): [str(score.wrong) for score in found],
+        _("No answer"): [str(score.no_answer) for score in found],
         "TTFT p50": [units.milliseconds(score.ttft_p50_s) for score in found],
         "E2E p50": [units.milliseconds(score.e2e_p50_s) for score in found],
-        "Timed": [str(score.timed) for score in found],
+        _("Timed answers"): [str(score.timed) for score in found],
     }
 
 
 def _right(score: LaneScore) -> str:
     if score.accuracy_ratio is None:
         return units.UNKNOWN
-    return f"**{score.accuracy_ratio:.0%}** ({score.right} of {score.graded})"
+    return _(
+        "**{share}** ({part} of {total})",
+        share=f"{score.accuracy_ratio:.0%}",
+        part=score.right,
+        total=score.graded,
+    )
 
 
 def _interval(score: LaneScore) -> str:
     interval = score.interval
-    return f"{interval.low:.0%} to {interval.high:.0%}" if interval else units.UNKNOWN
+    if interval is None:
+        return units.UNKNOWN
+    return _("{low} to {high}", low=f"{interval.low:.0%}", high=f"{interval.high:.0%}")
 
 
 def _show_charts(run: QuizRun, found: tuple[LaneScore, ...]) -> None:
@@ -87,7 +102,7 @@ def _show_charts(run: QuizRun, found: tuple[LaneScore, ...]) -> None:
                 accuracy_chart([_accuracy_bar(score) for score in found], colors),
                 key=f"accuracy_{run.plan.id}",
                 config=quiet,
-                alt="Share of right answers by lane; the figures stand in the table above",
+                alt=_("Share of correct answers by lane; values in the table above"),
             )
         st.plotly_chart(
             latency_chart(
@@ -99,7 +114,7 @@ def _show_charts(run: QuizRun, found: tuple[LaneScore, ...]) -> None:
             ),
             key=f"latency_{run.plan.id}",
             config=quiet,
-            alt="Median TTFT and E2E by lane; the figures stand in the table above",
+            alt=_("Median TTFT and E2E latency by lane; values in the table above"),
         )
 
 
@@ -117,15 +132,20 @@ def _accuracy_bar(score: LaneScore) -> AccuracyBar:
 def _show_questions(run: QuizRun) -> None:
     key = run.plan.id
     chosen = st.segmented_control(
-        "Questions", list(_FILTERS), default="All", required=True, key=f"quiz_filter_{key}"
+        _("Questions"),
+        list(_FILTERS),
+        default="all",
+        format_func=lambda name: _(_FILTERS[name][0]),
+        required=True,
+        key=f"quiz_filter_{key}",
     )
     wanted = [
         answer
         for answer in run.answers
-        if any(_verdict(run, answer, record) in _FILTERS[chosen] for record in answer.records)
+        if any(_verdict(run, answer, record) in _FILTERS[chosen][1] for record in answer.records)
     ]
     if not wanted:
-        st.caption("There are none.")
+        st.caption(_("There are no such questions."))
         return
     pages = math.ceil(len(wanted) / _PAGE)
     page = st.pagination(pages, key=f"quiz_page_{key}_{chosen}") if pages > 1 else 1
@@ -139,11 +159,14 @@ def _show_question(run: QuizRun, answer: QuizAnswer) -> None:
     with st.container(width=_IMAGE_PX):
         show_image(question.image)
     with st.container(gap="small"):
-        expected = escape(", ".join(question.answers)) if question.answers else "nothing in particular"
-        st.markdown(f"**{escape(question.question)}**  \n:small[:gray[Expected: {expected}]]")
+        expected = escape(", ".join(question.answers)) or _("any answer")
+        st.markdown(
+            f"**{escape(question.question)}**  \n:small[:gray[{_('Expected: {answers}', answers=expected)}]]"
+        )
         for record in answer.records:
-            said = escape(record.error.message if record.error else record.text.strip()) or "no text"
-            st.markdown(f"{lane_label(record.lane.name)} {_BADGES[_verdict(run, answer, record)]} {said}")
+            text = escape(_(record.error.message) if record.error else record.text.strip()) or _("no text")
+            badge = _(_BADGES[_verdict(run, answer, record)])
+            st.markdown(f"{lane_label(record.lane.name)} {badge} {text}")
 
 
 def _verdict(run: QuizRun, answer: QuizAnswer, record: RequestRecord) -> Verdict:

@@ -37,22 +37,22 @@ class _TradeOff:
 _TRADE_OFFS = {
     "speed": _TradeOff(
         N_("Decode speed"),
-        N_("tokens per second (more is better)"),
+        N_("tokens per second (higher is better)"),
         "~s",
         lambda figures: figures.decode_tok_per_s,
     ),
     "ttft": _TradeOff(
-        N_("First token"), N_("TTFT in seconds (less is better)"), "~s", lambda figures: figures.ttft_s
+        N_("First token"), N_("TTFT in seconds (lower is better)"), "~s", lambda figures: figures.ttft_s
     ),
     "memory": _TradeOff(
         N_("Memory"),
-        N_("peak memory in GiB (less is better)"),
+        N_("peak memory in GiB (lower is better)"),
         ".1f",
         lambda figures: units.in_gib(figures.peak_memory_bytes),
     ),
     "energy": _TradeOff(
         N_("Energy"),
-        N_("joules per token (less is better)"),
+        N_("joules per token (lower is better)"),
         ".2f",
         lambda figures: figures.energy_j_per_token,
     ),

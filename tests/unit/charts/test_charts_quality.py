@@ -44,7 +44,7 @@ def test_a_lane_without_a_figure_is_left_out():
 def test_where_less_is_better_the_axis_is_reversed():
     figure = trade_off_chart(points(), COLORS, quality="Nats", size="Memory", is_share=False)
     assert figure.layout.yaxis.autorange == "reversed"
-    assert "less is better" in figure.layout.yaxis.title.text
+    assert "lower is better" in figure.layout.yaxis.title.text
 
 
 def test_differences_are_drawn_beside_the_noise():
