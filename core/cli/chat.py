@@ -14,10 +14,10 @@ from rich.table import Table
 from core import units
 from core.cli import context, images
 from core.codec import encode_plain
-from core.domain.conversation import messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, LaneSpec
-from core.domain.turns import Mode, Phase, RequestPlan, RequestRecord, TurnPlan, new_id
+from core.domain.turn_planning import ChatSettings, plan_turn
+from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
@@ -66,11 +66,10 @@ def chat(
     settings, registry = context.load()
     lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
     shown = images.taken_in(settings, image or [])
-    plan = TurnPlan(
-        conversation_id=new_id(),
-        prompt=prompt,
-        system_prompt=system,
+    chosen = ChatSettings(
+        lanes=lanes,
         mode=Mode.TOGETHER if together else Mode.ONE_AFTER_ANOTHER,
+        system_prompt=system,
         sampling=Sampling(
             temperature=temperature,
             top_p=top_p,
@@ -78,12 +77,8 @@ def chat(
             max_tokens=max_tokens,
             fixed_length=fixed_length,
         ),
-        images=shown,
-        requests=tuple(
-            RequestPlan(lane=spec, messages=messages_for(prompt, system=system, images=shown))
-            for spec in lanes
-        ),
     )
+    plan = plan_turn(prompt, chosen, conversation_id=new_id(), turns=(), images=shown)
     if shown and not as_json:
         progress.print("\n".join(images.lines(shown, lanes)), markup=False)
     records = _ask(settings, plan, quiet=as_json)

@@ -95,13 +95,7 @@ def turns_before(turns: Sequence[TurnRecord], turn_id: str | None) -> Sequence[T
 
 def planned_record(plan: TurnPlan) -> TurnRecord:
     """The turn as it stands before anything was sent."""
-    return TurnRecord.of(
-        plan,
-        tuple(
-            RequestRecord(id=request.id, turn_id=plan.id, lane=request.lane, messages=request.messages)
-            for request in plan.requests
-        ),
-    )
+    return TurnRecord.of(plan, tuple(RequestRecord.of(request, plan.id) for request in plan.requests))
 
 
 def merge_turns(*sources: Sequence[TurnRecord]) -> tuple[TurnRecord, ...]:

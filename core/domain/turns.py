@@ -171,6 +171,11 @@ class RequestRecord:
     stopped_by: Person | None = None
     """Who cancelled it; None where there are no accounts, and if the dashboard ended."""
 
+    @classmethod
+    def of(cls, plan: RequestPlan, turn_id: str, *, phase: Phase = Phase.QUEUED) -> "RequestRecord":
+        """The planned request as it stands before anything has happened."""
+        return cls(id=plan.id, turn_id=turn_id, lane=plan.lane, messages=plan.messages, phase=phase)
+
     @property
     def image_count(self) -> int:
         """Images in all its messages; with any, TTFT holds the vision encoder's work too."""

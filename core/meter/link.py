@@ -283,12 +283,8 @@ def _unavailable(reason: str) -> EngineCrashed:
 
 
 def _died(plan: TurnPlan, request: RequestPlan, content: str, reasoning: str) -> RequestRecord:
-    return RequestRecord(
-        id=request.id,
-        turn_id=plan.id,
-        lane=request.lane,
-        messages=request.messages,
-        phase=Phase.DONE,
+    return replace(
+        RequestRecord.of(request, plan.id, phase=Phase.DONE),
         text=content,
         reasoning=reasoning,
         finish_reason=FinishReason.ERROR,

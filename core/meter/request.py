@@ -119,12 +119,8 @@ class Request:
     def record(self) -> RequestRecord:
         """The facts so far."""
         endpoint, answer = self.endpoint, self._answer
-        facts = RequestRecord(
-            id=self.plan.id,
-            turn_id=self._turn_id,
-            lane=self.plan.lane,
-            messages=self.plan.messages,
-            phase=self._phase,
+        facts = replace(
+            RequestRecord.of(self.plan, self._turn_id, phase=self._phase),
             engine_version=endpoint.version if endpoint else None,
             device=endpoint.device if endpoint else None,
             served_model=endpoint.model if endpoint else None,

@@ -11,7 +11,7 @@ from sqlalchemy import Row
 from core import codec
 from core.domain.conversation import Message
 from core.domain.specs import LaneSpec
-from core.domain.turns import Machine, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.domain.turns import Machine, RequestRecord, TurnPlan, TurnRecord
 
 RowValues = dict[str, Any]
 
@@ -44,18 +44,6 @@ def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:
         "images": plan.images or None,
         "owner": plan.owner,
     }
-
-
-def initial_record(plan: TurnPlan, position: int) -> RequestRecord:
-    """The record of a planned request before anything has happened."""
-    request = plan.requests[position]
-    return RequestRecord(
-        id=request.id,
-        turn_id=plan.id,
-        lane=request.lane,
-        messages=request.messages,
-        phase=Phase.QUEUED,
-    )
 
 
 def identity_values(record: RequestRecord, position: int, thread: list[RowValues]) -> RowValues:

@@ -41,7 +41,7 @@ class Store(Access):
 
     def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None:
         """Record a turn and its requests, all queued; what is stored of it already stays as it is."""
-        planned = [records.initial_record(plan, place) for place in range(len(plan.requests))]
+        planned = [RequestRecord.of(request, plan.id) for request in plan.requests]
         with self._writing() as connection:
             insert_new(connection, machines, records.machine_rows(machine))
             insert_new(connection, turns, [records.turn_values(plan, machine)])
