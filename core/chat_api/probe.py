@@ -48,7 +48,7 @@ def probe(
     authorise(Action.TEST_ENDPOINT, host_of(url))
     if not url.startswith(("http://", "https://")):
         raise InputError(
-            N_("“{url}” isn't a web address.", url=url), hint=N_("Begin it with http:// or https://.")
+            N_("“{url}” isn't a valid URL.", url=url), hint=N_("Start it with http:// or https://.")
         )
     endpoint = _endpoint(url, api_key, options)
 

@@ -465,7 +465,7 @@ class TestEndpoints:
 
     def test_an_address_that_is_none(self, open_page):
         app = probed(open_page(ENDPOINTS), "gpu-host")
-        assert "“gpu-host” is no web address" in app.error[0].value
+        assert "“gpu-host” isn't a valid URL" in app.error[0].value
 
     def test_the_load_of_a_server(self, open_page, engines):
         assert "No `/metrics`" in texts(open_page(ENDPOINTS))

@@ -21,6 +21,9 @@ _REPORT = "endpoint_report"
 _DIALECT_NAMES = {
     Dialect.LMDEPLOY: "LMDeploy",
     Dialect.TRANSFORMERS: "transformers serve",
+    Dialect.VLLM: "vLLM",
+    Dialect.SGLANG: "SGLang",
+    Dialect.LLAMACPP: "llama.cpp",
     Dialect.GENERIC: N_("any OpenAI-compatible server"),
 }
 
