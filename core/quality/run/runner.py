@@ -145,6 +145,8 @@ class Runner:
                 except LMDynoError as error:
                     log.warning("lane left out lane=%s code=%s", lane.name, error.code)
                     self._change(lane, error=ErrorInfo.of(error))
+                    if lane.name == self._plan.reference and not self._texts:
+                        self._no_texts = error
 
     async def _lane(self, lane: LaneSpec, likely: Path) -> None:
         with closing(Engines(self._settings, (lane,))) as engines:

@@ -200,6 +200,16 @@ def test_a_broken_lane_is_its_own_result(compare):
     assert result.reference.tasks.outcomes[Outcome.RIGHT] == len(TASKS)
 
 
+def test_without_its_reference_a_lane_has_its_own_figures_and_the_reason(compare):
+    result = compare(
+        reference=ToyModel(answer=knows, status=500, endpoints=frozenset()), other=ToyModel(answer=knows)
+    )
+    found = other(result)
+    assert found.tasks.outcomes[Outcome.RIGHT] == len(TASKS)
+    assert found.tasks.difference is None
+    assert {text.error.code for text in found.texts} == {"no-such-endpoint"}
+
+
 def test_a_stopped_run_keeps_what_was_answered(compare):
     stop = asyncio.Event()
     asked = 0
