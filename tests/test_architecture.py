@@ -38,7 +38,7 @@ layer don't import each other, apart from those listed in NEIGHBOURS."""
 
 UI_LAYERS = [
     {"shared"},
-    {"engines", "memory", "benchmark"},
+    {"text", "engines", "memory", "benchmark"},
     {"chat"},
     {"quiz", "quality", "sessions"},
     {"history"},

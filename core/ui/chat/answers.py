@@ -21,11 +21,11 @@ from core.meter.protocol import Update
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat.figures import Standing, show_figures, standings
-from core.ui.chat.live_text import LiveText, show_text
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import show_log
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
+from core.ui.text.live_text import LiveText, show_text
 
 ANSWER_HEIGHT_PX = 300
 MIN_LANE_WIDTH_PX = 210

@@ -11,9 +11,9 @@ from core.access.identity import Person
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import _
-from core.ui.chat.folding import PAGE_CHARS, show_plain
 from core.ui.shared.components import escape
 from core.ui.shared.image_text import counted, given
+from core.ui.text.folding import PAGE_CHARS, show_plain
 
 TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
 IMAGES_HELP = "Preparing the images is part of it: not to be compared with text alone."

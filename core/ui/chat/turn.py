@@ -13,10 +13,10 @@ from core.ui.chat import actions as chat_actions
 from core.ui.chat.answers import RunningLane, show_lanes
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
-from core.ui.chat.live_text import show_text
 from core.ui.chat.settings import MODE_NAMES
 from core.ui.shared.components import color_of, escape
 from core.ui.shared.image_views import show_images
+from core.ui.text.live_text import show_text
 
 CHART_WIDTH_PX = 300
 

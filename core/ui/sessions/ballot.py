@@ -16,11 +16,11 @@ from core.errors import LMDynoError
 from core.i18n import _
 from core.sessions.assignment import Assigned
 from core.sessions.wording import LETTERS, REASON_NAMES
-from core.ui.chat.live_text import LiveText, show_text
 from core.ui.sessions import voter
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_toast
 from core.ui.shared.image_views import show_images
+from core.ui.text.live_text import LiveText, show_text
 
 ANSWER_HEIGHT_PX = 380
 ANSWER_WIDTH_PX = 300

@@ -10,10 +10,10 @@ from core.i18n import _
 from core.sessions.assignment import Assigned
 from core.sessions.figures import LaneFigures, lane_figures
 from core.sessions.wording import LETTERS
-from core.ui.chat.live_text import show_text
 from core.ui.sessions.ballot import answer_boxes, show_prompt, texts_of
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label, show_toast
+from core.ui.text.live_text import show_text
 
 _FIGURES = "deploy_figures"
 

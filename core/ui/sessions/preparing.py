@@ -16,12 +16,12 @@ from core.sessions.prompts import set_label
 from core.sessions.run.answering import missing_answers
 from core.sessions.run.job import ANSWERS_KIND, job_of, start_answers
 from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
-from core.ui.chat.live_text import show_text
 from core.ui.sessions import address
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error, show_toast
 from core.ui.shared.image_views import show_images
 from core.ui.shared.job_panel import show_job, show_job_log
+from core.ui.text.live_text import show_text
 
 REFRESH_S = 2.0
 

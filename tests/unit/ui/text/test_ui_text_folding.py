@@ -1,6 +1,6 @@
 import pytest
 
-from core.ui.chat.folding import BLOCK_LIMIT, draw
+from core.ui.text.folding import BLOCK_LIMIT, draw
 
 CELLS = "| a " * 60 + "|\n"
 TABLE = CELLS + "|---" * 60 + "|\n"

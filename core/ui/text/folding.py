@@ -12,8 +12,8 @@ from markdown_it.token import Token
 
 from core import units
 from core.i18n import _
-from core.ui.chat.markdown import FORMULAS, References, parse
-from core.ui.chat.markdown_writer import breakable, write
+from core.ui.text.markdown import FORMULAS, References, parse
+from core.ui.text.markdown_writer import breakable, write
 
 BLOCK_LIMIT = 200.0
 TEXT_LIMIT = 800.0

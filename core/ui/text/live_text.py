@@ -9,8 +9,8 @@ from time import monotonic
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.ui.chat.folding import TEXT_LIMIT, draw, show_folded
-from core.ui.chat.markdown import BlockSplitter, split_blocks
+from core.ui.text.folding import TEXT_LIMIT, draw, show_folded
+from core.ui.text.markdown import BlockSplitter, split_blocks
 
 MIN_INTERVAL_S = 0.05
 """A reader sees no more than 20 updates a second, and each costs some 150 bytes besides its text."""

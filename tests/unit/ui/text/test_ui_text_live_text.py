@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.ui.chat import live_text
-from core.ui.chat.live_text import MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText
+from core.ui.text import live_text
+from core.ui.text.live_text import MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText
 
 OPENED_S = 1000.001
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
-from core.ui.chat.markdown import FORMULAS, MATH_BLOCK, MATH_DISPLAY, References, parse
 from core.ui.shared.plain_text import plain_text
+from core.ui.text.markdown import FORMULAS, MATH_BLOCK, MATH_DISPLAY, References, parse
 
 LONG_WORD_CHARS = 500
 """Browsers take minutes to find line breaks in a word of a million characters."""

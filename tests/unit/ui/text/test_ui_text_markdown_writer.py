@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.ui.chat.markdown import parse
-from core.ui.chat.markdown_writer import LONG_WORD_CHARS, streamlit_markdown
+from core.ui.text.markdown import parse
+from core.ui.text.markdown_writer import LONG_WORD_CHARS, streamlit_markdown
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.ui.chat.markdown import BlockSplitter, split_blocks
+from core.ui.text.markdown import BlockSplitter, split_blocks
 
 LONG = "This is a line long enough to decide."
 
