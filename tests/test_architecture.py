@@ -79,6 +79,7 @@ ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", 
 ENGINE_PROCESSES = {
     "core.engines.launch.serve_transformers",
     "core.engines.launch.serve_lmdeploy",
+    "core.models.demo.gguf_file",
     "core.models.demo.gguf_to_hf",
     "core.models.demo.vision_assemble",
     "core.models.internlm2.to_llama",

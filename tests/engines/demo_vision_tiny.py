@@ -49,13 +49,15 @@ def write_tiny_text(folder: Path) -> Path:
         eos_token_id=2,
         pad_token_id=2,
     )
-    padded = gguf_to_hf.padded_config(config)
-    weights = gguf_to_hf.padded_weights(LlamaForCausalLM(config).state_dict(), config, padded)
-    gguf_to_hf.write(weights, padded, folder)
+    sizes = {**config.to_dict(), "dtype": "float16"}
+    padded = gguf_to_hf.padded_config(sizes)
+    weights = {name: tensor.numpy() for name, tensor in LlamaForCausalLM(config).state_dict().items()}
+    gguf_to_hf.write(gguf_to_hf.padded_weights(weights, sizes, padded), padded, folder)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
     )
-    gguf_to_hf.save_tokenizer(fast, 1024, folder)
+    fast.model_max_length = 1024
+    fast.save_pretrained(folder)
     return folder
 
 

@@ -6,6 +6,7 @@ summed.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from core.config import demo_model
 from core.models.demo import gguf_to_hf
 from core.models.demo import text as demo_text
+from core.models.demo.gguf_file import GgufFile
 from core.settings import load_settings
 
 MESSAGES = [
@@ -51,33 +53,50 @@ def tiny():
     return model
 
 
+def config_of(model):
+    return {**model.config.to_dict(), "rope_parameters": dict(model.config.rope_parameters)}
+
+
+def weights_of(model):
+    return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+
 def logits(model, ids):
     with torch.inference_mode():
         return model(ids).logits.float()
 
 
+def store(model, folder):
+    config = gguf_to_hf.padded_config(config_of(model))
+    config["dtype"] = np.dtype(gguf_to_hf.STORED_DTYPE).name
+    weights = gguf_to_hf.padded_weights(weights_of(model), config_of(model), config)
+    gguf_to_hf.write(weights, config, folder)
+
+
+def loaded(config, weights):
+    model = LlamaForCausalLM(LlamaConfig(**config)).float().eval()
+    model.load_state_dict({name: torch.from_numpy(values) for name, values in weights.items()})
+    return model
+
+
 def test_sizes_become_multiples_of_128_with_as_many_queries_per_kv_head(tiny):
-    padded = gguf_to_hf.padded_config(tiny.config)
-    assert (padded.num_key_value_heads, padded.num_attention_heads, padded.head_dim) == (4, 12, 32)
-    assert (padded.hidden_size, padded.intermediate_size) == (384, 256)
-    assert padded.rms_norm_eps == pytest.approx(1e-2 * 96 / 384)
-    assert not padded.tie_word_embeddings
-    assert tiny.config.hidden_size == 96
+    padded = gguf_to_hf.padded_config(config_of(tiny))
+    assert (padded["num_key_value_heads"], padded["num_attention_heads"], padded["head_dim"]) == (4, 12, 32)
+    assert (padded["hidden_size"], padded["intermediate_size"]) == (384, 256)
+    assert padded["rms_norm_eps"] == pytest.approx(1e-2 * 96 / 384)
+    assert not padded["tie_word_embeddings"]
 
 
 def test_the_demo_models_sizes():
-    config = LlamaConfig(
-        hidden_size=576, intermediate_size=1536, num_attention_heads=9, num_key_value_heads=3, head_dim=64
-    )
-    padded = gguf_to_hf.padded_config(config)
-    assert (padded.hidden_size, padded.intermediate_size) == (768, 1536)
-    assert (padded.num_attention_heads, padded.num_key_value_heads) == (12, 4)
+    sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "rms_norm_eps": 1e-5}
+    padded = gguf_to_hf.padded_config({**sizes, "num_key_value_heads": 3, "head_dim": 64})
+    assert (padded["hidden_size"], padded["intermediate_size"]) == (768, 1536)
+    assert (padded["num_attention_heads"], padded["num_key_value_heads"]) == (12, 4)
 
 
 def test_a_padded_and_stored_model_has_the_logits_of_the_original(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(gguf_to_hf, "STORED_DTYPE", torch.float32)
-    config = gguf_to_hf.padded_config(tiny.config)
-    gguf_to_hf.write(gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config), config, tmp_path)
+    monkeypatch.setattr(gguf_to_hf, "STORED_DTYPE", np.float32)
+    store(tiny, tmp_path)
 
     padded = AutoModelForCausalLM.from_pretrained(tmp_path)
     ids = torch.randint(0, 96, (2, 40))
@@ -87,18 +106,15 @@ def test_a_padded_and_stored_model_has_the_logits_of_the_original(tiny, tmp_path
 
 def test_without_the_norms_share_the_logits_differ(tiny):
     """The test above can fail: the rescaled norms and epsilon are what makes both equal."""
-    config = gguf_to_hf.padded_config(tiny.config)
-    weights = gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config)
-    config.rms_norm_eps = tiny.config.rms_norm_eps
-    padded = LlamaForCausalLM(config).float().eval()
-    padded.load_state_dict(weights)
+    config = gguf_to_hf.padded_config(config_of(tiny))
+    weights = gguf_to_hf.padded_weights(weights_of(tiny), config_of(tiny), config)
+    padded = loaded({**config, "rms_norm_eps": tiny.config.rms_norm_eps}, weights)
     ids = torch.randint(0, 96, (2, 40))
     assert (logits(padded, ids) - logits(tiny, ids)).abs().max() > 1e-3
 
 
 def test_the_stored_checkpoint_says_what_engines_ask_for(tiny, tmp_path):
-    config = gguf_to_hf.padded_config(tiny.config)
-    gguf_to_hf.write(gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config), config, tmp_path)
+    store(tiny, tmp_path)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert model.config.architectures == ["LlamaForCausalLM"]
     assert model.dtype == torch.float16
@@ -107,8 +123,8 @@ def test_the_stored_checkpoint_says_what_engines_ask_for(tiny, tmp_path):
 
 
 def test_values_beyond_float16_are_refused(tiny, tmp_path):
-    config = gguf_to_hf.padded_config(tiny.config)
-    weights = gguf_to_hf.padded_weights(tiny.state_dict(), tiny.config, config)
+    config = gguf_to_hf.padded_config(config_of(tiny))
+    weights = gguf_to_hf.padded_weights(weights_of(tiny), config_of(tiny), config)
     weights["lm_head.weight"][0, 0] = 1e6
     with pytest.raises(SystemExit, match=r"lm_head\.weight"):
         gguf_to_hf.write(weights, config, tmp_path)
@@ -148,10 +164,11 @@ def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real):
     ]
     expected = logits(original, ids)
 
-    config = gguf_to_hf.padded_config(original.config)
-    config.dtype = torch.float32
-    padded = LlamaForCausalLM(config).eval()
-    padded.load_state_dict(gguf_to_hf.padded_weights(original.state_dict(), original.config, config))
+    file = GgufFile(folder / "gguf" / gguf["gguf_file"])
+    config = gguf_to_hf.read_config(file.metadata)
+    padded_config = gguf_to_hf.padded_config(config)
+    weights = gguf_to_hf.padded_weights(gguf_to_hf.read_weights(file, config), config, padded_config)
+    padded = loaded({**padded_config, "dtype": "float32"}, weights)
     assert (logits(padded, ids) - expected).abs().max() < 2e-4
 
     stored = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -9,110 +9,248 @@ gives them such sizes without changing what they compute:
   RMSNorm sees them, in the mean over n' instead of n squares: with weights × sqrt(n/n') and epsilon × n/n'
   its output on the real dimensions is the same.
 
-Imports torch and transformers, so it runs by itself: `python -m core.models.demo.gguf_to_hf FILE.gguf
-FOLDER`. Standard output is progress, a line each; the exit code is 0 if FOLDER is complete.
+Uses NumPy alone, since importing torch and transformers would take most of the time. Runs by itself:
+`python -m core.models.demo.gguf_to_hf FILE.gguf FOLDER`. Standard output is progress, a line each; the exit
+code is 0 if FOLDER is complete.
 """
 
+import json
 import math
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from core.models.demo.gguf_file import GgufFile
 
 MULTIPLE = 128
 
-STORED_DTYPE = torch.float16
+STORED_DTYPE: npt.DTypeLike = np.float16
 """The values are 4-bit steps times fp16 scales: fp16 keeps three bits more of them than bf16, GPUs with
 TurboMind compute in it, and a bf16 lane rounds once, as it would have from the original."""
+
+Array = npt.NDArray[Any]
+Config = Mapping[str, Any]
+
+_LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_OTHER_NAMES = {
+    "token_embd.weight": "model.embed_tokens.weight",
+    "output_norm.weight": "model.norm.weight",
+    "output.weight": "lm_head.weight",
+}
+_CONTROL = 3
+"""A token's type in GGUF: one that marks, such as the end of a turn, and never stands in a text."""
 
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the padded checkpoint of `gguf`, tokenizer and chat template included, into `folder`."""
     _say("Reading the GGUF file")
-    model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32)
-    if model.config.model_type != "llama":
-        sys.exit(f"{gguf.name} holds a {model.config.model_type} model; only Llama ones can be padded")
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    config = padded_config(model.config)
-    _say(f"Padding hidden size {model.config.hidden_size} to {config.hidden_size}")
-    weights = padded_weights(model.state_dict(), model.config, config)
+    file = GgufFile(gguf)
+    if (kind := file.metadata["general.architecture"]) != "llama":
+        sys.exit(f"{gguf.name} holds a {kind} model; only Llama ones can be padded")
+    config = read_config(file.metadata)
+    padded = padded_config(config)
+    _say(f"Padding hidden size {config['hidden_size']} to {padded['hidden_size']}")
+    weights = padded_weights(read_weights(file, config), config, padded)
     _say("Writing the checkpoint")
-    write(weights, config, folder)
-    save_tokenizer(tokenizer, config.max_position_embeddings, folder)
+    write(weights, padded, folder)
+    write_tokenizer(file.metadata, folder)
 
 
-def padded_config(config: LlamaConfig) -> LlamaConfig:
+def read_config(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's sizes under the names of a Hugging Face config."""
+    sizes = {name.removeprefix("llama."): value for name, value in metadata.items()}
+    heads = sizes["attention.head_count"]
+    return {
+        "model_type": "llama",
+        "attention_bias": False,
+        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
+        "dtype": np.dtype(STORED_DTYPE).name,
+        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
+        "head_dim": sizes["embedding_length"] // heads,
+        "hidden_act": "silu",
+        "hidden_size": sizes["embedding_length"],
+        "intermediate_size": sizes["feed_forward_length"],
+        "max_position_embeddings": sizes["context_length"],
+        "mlp_bias": False,
+        "num_attention_heads": heads,
+        "num_hidden_layers": sizes["block_count"],
+        "num_key_value_heads": sizes["attention.head_count_kv"],
+        "pad_token_id": metadata.get("tokenizer.ggml.padding_token_id"),
+        "rms_norm_eps": sizes["attention.layer_norm_rms_epsilon"],
+        "rope_parameters": {"rope_theta": sizes["rope.freq_base"], "rope_type": "default"},
+        "vocab_size": len(metadata["tokenizer.ggml.tokens"]),
+    }
+
+
+def read_weights(file: GgufFile, config: Config) -> dict[str, Array]:
+    """All tensors under their Hugging Face names; the output matrix is the embedding's where it has none."""
+    weights = {_hf_name(name): file.tensor(name) for name in file.names}
+    for name in weights:
+        for projection, heads in (("q_proj", "num_attention_heads"), ("k_proj", "num_key_value_heads")):
+            if projection in name:
+                weights[name] = _rotary_halves(weights[name], config[heads])
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    return weights
+
+
+def padded_config(config: Config) -> dict[str, Any]:
     """The same model in multiples of 128, with an output matrix of its own for loaders that look for one."""
-    padded = deepcopy(config)
-    per_kv_head = config.num_attention_heads // config.num_key_value_heads
-    while padded.num_key_value_heads * config.head_dim % MULTIPLE:
-        padded.num_key_value_heads += 1
-    padded.num_attention_heads = padded.num_key_value_heads * per_kv_head
+    per_kv_head = config["num_attention_heads"] // config["num_key_value_heads"]
+    kv_heads = config["num_key_value_heads"]
+    while kv_heads * config["head_dim"] % MULTIPLE:
+        kv_heads += 1
+    heads = kv_heads * per_kv_head
     # Some loaders take hidden size / heads for the head size.
-    padded.hidden_size = max(_rounded_up(config.hidden_size), padded.num_attention_heads * config.head_dim)
-    padded.intermediate_size = _rounded_up(config.intermediate_size)
-    padded.rms_norm_eps = config.rms_norm_eps * config.hidden_size / padded.hidden_size
-    padded.tie_word_embeddings = False
-    padded.architectures = ["LlamaForCausalLM"]
-    padded.dtype = STORED_DTYPE
-    if "quantization_config" in padded.to_dict():
-        del padded.quantization_config
-    return padded
+    hidden_size = max(_rounded_up(config["hidden_size"]), heads * config["head_dim"])
+    return {
+        **config,
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": hidden_size,
+        "intermediate_size": _rounded_up(config["intermediate_size"]),
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "rms_norm_eps": config["rms_norm_eps"] * config["hidden_size"] / hidden_size,
+        "tie_word_embeddings": False,
+    }
 
 
-def padded_weights(
-    weights: Mapping[str, torch.Tensor], config: LlamaConfig, padded: LlamaConfig
-) -> dict[str, torch.Tensor]:
+def padded_weights(weights: Mapping[str, Array], config: Config, padded: Config) -> dict[str, Array]:
     """The tensors of the padded model: the old ones in the corner of zeros, norms rescaled."""
-    with torch.device("meta"):
-        shapes = {name: t.shape for name, t in LlamaForCausalLM(padded).state_dict().items()}
-    norm_scale = math.sqrt(config.hidden_size / padded.hidden_size)
+    norm_scale = math.sqrt(config["hidden_size"] / padded["hidden_size"])
     result = {}
-    for name, shape in shapes.items():
-        tensor = torch.zeros(shape, dtype=torch.float32)
-        old = weights[name]
+    for name, old in weights.items():
+        tensor = np.zeros(_shape(name, padded), np.float32)
         tensor[tuple(slice(size) for size in old.shape)] = old
-        result[name] = tensor * norm_scale if name.endswith("norm.weight") else tensor
+        result[name] = tensor * np.float32(norm_scale) if name.endswith("norm.weight") else tensor
     return result
 
 
-def write(weights: Mapping[str, torch.Tensor], config: LlamaConfig, folder: Path) -> None:
+def write(weights: Mapping[str, Array], config: Config, folder: Path) -> None:
     """Save config, weights and a generation config that only says how answers end."""
-    stored = {name: tensor.to(STORED_DTYPE) for name, tensor in weights.items()}
-    if lost := [name for name, tensor in stored.items() if not tensor.isfinite().all()]:
-        sys.exit(f"{lost[0]} has values that {STORED_DTYPE} can't hold")
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
-    model.load_state_dict(stored, assign=True)
-    model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
-    model.save_pretrained(folder)
+    with np.errstate(over="ignore"):
+        stored = {name: tensor.astype(STORED_DTYPE) for name, tensor in weights.items()}
+    if lost := [name for name, tensor in stored.items() if not np.isfinite(tensor).all()]:
+        sys.exit(f"{lost[0]} has values that {np.dtype(STORED_DTYPE).name} can't hold")
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", config)
+    ends = {name: config.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    _write_json(folder / "generation_config.json", ends)
 
 
-def save_tokenizer(tokenizer: PreTrainedTokenizerBase, context_tokens: int, folder: Path) -> None:
+def write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     """Save the tokenizer and its chat template as they stand in the GGUF file, so that lanes over either
     form get the same prompt tokens."""
-    tokenizer.model_max_length = context_tokens
-    for how_it_was_loaded in ("is_local", "local_files_only"):
-        tokenizer.init_kwargs.pop(how_it_was_loaded, None)
-    tokenizer.save_pretrained(folder)
+    field = "tokenizer.ggml.{}".format
+    if (kind := metadata[field("model")]) != "gpt2":
+        sys.exit(f"The file has a {kind} tokenizer; only byte-level BPE can be converted")
+    tokens = metadata[field("tokens")]
+    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    sequences = [{"Sequence": {"id": name, "type_id": place}} for place, name in enumerate("AB")]
+    _write_json(
+        folder / "tokenizer.json",
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [
+                _control_token(number, tokens[number])
+                for number, kind in enumerate(metadata[field("token_type")])
+                if kind == _CONTROL
+            ],
+            "normalizer": None,
+            "pre_tokenizer": {**byte_level, "add_prefix_space": False},
+            "post_processor": {
+                "type": "TemplateProcessing",
+                "single": sequences[:1],
+                "pair": sequences,
+                "special_tokens": {},
+            },
+            "decoder": {**byte_level, "add_prefix_space": True},
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": "",
+                "end_of_word_suffix": "",
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": {token: number for number, token in enumerate(tokens)},
+                "merges": [merge.split(" ") for merge in metadata[field("merges")]],
+            },
+        },
+    )
+    roles = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
+    numbers = {role: metadata.get(field(f"{name}_token_id")) for role, name in roles.items()}
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "backend": "tokenizers",
+            "model_max_length": metadata["llama.context_length"],
+            "tokenizer_class": "TokenizersBackend",
+            **{role: tokens[number] for role, number in numbers.items() if number is not None},
+        },
+    )
+    (folder / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], "utf-8")
+
+
+def _hf_name(name: str) -> str:
+    if name in _OTHER_NAMES:
+        return _OTHER_NAMES[name]
+    _, layer, part, kind = name.split(".")
+    return f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}"
+
+
+def _rotary_halves(weight: Array, heads: int) -> Array:
+    """A head's rows in Hugging Face's order: GGUF has the two halves of the rotation interleaved."""
+    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])
+    return pairs.swapaxes(1, 2).reshape(weight.shape)
+
+
+def _shape(name: str, config: Config) -> tuple[int, ...]:
+    hidden, ffn = config["hidden_size"], config["intermediate_size"]
+    queries = config["num_attention_heads"] * config["head_dim"]
+    keys = config["num_key_value_heads"] * config["head_dim"]
+    shapes = {
+        "embed_tokens": (config["vocab_size"], hidden),
+        "lm_head": (config["vocab_size"], hidden),
+        "q_proj": (queries, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, queries),
+        "gate_proj": (ffn, hidden),
+        "up_proj": (ffn, hidden),
+        "down_proj": (hidden, ffn),
+    }
+    return shapes.get(name.split(".")[-2], (hidden,))
+
+
+def _control_token(number: int, content: str) -> dict[str, Any]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": number, "content": content, **flags}
 
 
 def _rounded_up(size: int) -> int:
     return -(-size // MULTIPLE) * MULTIPLE
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _say(line: str) -> None:

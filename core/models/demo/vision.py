@@ -42,7 +42,7 @@ def is_prepared(settings: Settings) -> bool:
 def prepare(settings: Settings, report: Report) -> ModelSpec:
     """Make sure that the demo vision model is there; returns at once if it is.
 
-    Prepares the demo weights first if need be. Takes 5 to 20 s and 0.5 GB of disk beyond them. Safe to call
+    Prepares the demo weights first if need be. Takes 3 to 6 s and 0.5 GB of disk beyond them. Safe to call
     from several threads and processes: one works, the others wait.
 
     Raises:

@@ -3,7 +3,7 @@
 The demo weights are zero-padded (`core.models.demo.gguf_to_hf`), the trained part is not: its tensors go
 into the corner of zeros, so that padded dimensions stay zero in every residual. The adapter is merged.
 
-Imports torch, so it runs by itself: `python -m core.models.demo.vision_assemble SHIPPED TEXT FOLDER`.
+Runs by itself: `python -m core.models.demo.vision_assemble SHIPPED TEXT FOLDER`.
 Standard output is progress, a line each; the exit code is 0 if FOLDER is complete.
 """
 
@@ -11,16 +11,19 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
 
 from core.models.demo.vision_files import write_files
 
 FORMAT = 1
 """Of the shipped files."""
 
-Tensors = dict[str, torch.Tensor]
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
 
 
 def assemble(shipped_dir: Path, text_dir: Path, folder: Path) -> None:
@@ -38,11 +41,7 @@ def assemble(shipped_dir: Path, text_dir: Path, folder: Path) -> None:
         **{f"language_model.{name}": tensor for name, tensor in merged(text, shipped).items()},
     }
     _say("Writing the checkpoint")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in weights.items()},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_files(architecture, text_dir, folder)
 
 
@@ -53,10 +52,10 @@ def merged(text: Tensors, shipped: Tensors) -> Tensors:
         if not name.startswith("adapter.") or not name.endswith(".up"):
             continue
         stem = name.removesuffix(".up")
-        change = shipped[name].float() @ shipped[f"{stem}.down"].float()
+        change = shipped[name].astype(np.float32) @ shipped[f"{stem}.down"].astype(np.float32)
         target = f"model.{stem.removeprefix('adapter.')}.weight"
         rows, columns = change.shape
-        weight = text[target].float()
+        weight = text[target].astype(np.float32)
         weight[:rows, :columns] += change
         result[target] = _stored(weight, target)
     return result
@@ -66,10 +65,10 @@ def padded_projector(projector: Tensors, hidden: int) -> Tensors:
     """The projector in the padded size; GELU of zero is zero, so nothing reaches the padded dimensions."""
     result: Tensors = {}
     for name, tensor in projector.items():
-        shape = [hidden, *tensor.shape[1:]]
+        shape = (hidden, *tensor.shape[1:])
         if name.endswith("linear_2.weight"):
-            shape = [hidden, hidden]
-        whole = torch.zeros(shape, dtype=torch.float16)
+            shape = (hidden, hidden)
+        whole: Array = np.zeros(shape, np.float16)
         whole[tuple(slice(size) for size in tensor.shape)] = tensor
         result[name] = whole
     return result
@@ -90,9 +89,10 @@ def _under(prefix: str, tensors: Tensors) -> Tensors:
     return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _stored(tensor: torch.Tensor, name: str) -> torch.Tensor:
-    stored = tensor.to(torch.float16)
-    if not stored.isfinite().all():
+def _stored(tensor: Array, name: str) -> Array:
+    with np.errstate(over="ignore"):
+        stored = tensor.astype(np.float16)
+    if not np.isfinite(stored).all():
         sys.exit(f"{name} has values that float16 can't hold")
     return stored
 
