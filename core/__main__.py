@@ -22,6 +22,7 @@ COMMANDS = {
     "engines": "core.cli.engines:app",
     "models": "core.cli.models:app",
     "quantize": "core.cli.quantize:quantize",
+    "walk": "core.cli.walk:walk",
     "memory": "core.cli.memory:app",
     "telemetry": "core.cli.telemetry:telemetry",
 }

@@ -26,7 +26,7 @@ LAYERS = [
     {"core.bench", "core.memory_sweep"},
     {"core.quality"},
     {"core.image_quiz"},
-    {"core.sessions"},
+    {"core.sessions", "core.walk"},
     {"core.charts"},
     {"core.reports"},
     {"core.ui", "core.cli"},
@@ -90,6 +90,7 @@ ENGINE_PROCESSES = {
     "core.models.awq.worker",
     "core.bench.workload.tokens",
     "core.bench.roofline.bandwidth_worker",
+    "core.walk.pipeline_program",
     "core.quality.run.score_worker",
     "core.quality.run.token_worker",
 }

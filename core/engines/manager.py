@@ -62,6 +62,7 @@ class EngineManager:
         gpu: GpuView | None = None,
         rows: Mapping[EngineKind, LaunchRow] = LAUNCH_TABLE,
         grace_s: float = TERM_GRACE_S,
+        port: int | None = None,
     ) -> None:
         """Starts nothing and reads nothing yet.
 
@@ -72,6 +73,8 @@ class EngineManager:
             gpu: tells GPUs and their free memory; None for a machine without any.
             rows: how each kind of engine is launched.
             grace_s: seconds between SIGTERM and SIGKILL.
+            port: where engines listen; None takes a free one for each. A fixed one serves one engine at a
+            time.
         """
         self._settings = settings
         self._lanes = {lane.name: lane for lane in lanes}
@@ -86,6 +89,7 @@ class EngineManager:
             rows=rows,
             devices=Devices(settings, self._registry, gpu),
             grace_s=grace_s,
+            port=port,
         )
         self._monitor = Monitor(self._registry, rows, self._me)
 

@@ -49,6 +49,8 @@ class Surroundings:
     devices: Devices
     grace_s: float
     """Seconds between SIGTERM and SIGKILL."""
+    port: int | None = None
+    """Where the engine listens; None takes a free port."""
 
 
 class Startup:
@@ -119,7 +121,7 @@ class Startup:
 
     def _spawn_until_it_answers(self, place: Place) -> tuple[Command, int]:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            port = supervisor.free_port(HOST)
+            port = self._around.port or supervisor.free_port(HOST)
             command = self._row.command(self._lane, place, port)
             process = self._spawn(command, place, port)
             try:

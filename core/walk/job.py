@@ -1,0 +1,80 @@
+"""Walks as background jobs; a walk and its job have the same id."""
+
+import sys
+from collections.abc import Callable
+
+from core import __version__
+from core.access.guard import Action, authorise
+from core.config import load_lanes
+from core.domain.turns import new_id
+from core.errors import InputError
+from core.i18n import N_, Text
+from core.jobs.records import JobSpec
+from core.jobs.registry import Jobs
+from core.settings import Settings
+from core.telemetry.nvml import Nvml
+from core.walk.plan import walk_plan
+from core.walk.results import WalkRun, save
+from core.walk.runner import Walk
+from core.walk.steps import Walker
+
+JOB_KIND = "walk"
+
+
+def start_walk(settings: Settings, model: str | None = None) -> str:
+    """Start a walk in a process of its own and return its id.
+
+    Raises AccessDenied, and InputError while another one runs or if the model can't be walked with.
+    """
+    authorise(Action.START_JOB, JOB_KIND)
+    gpu = bool(Nvml().devices())
+    plan = walk_plan(load_lanes(settings, gpu=gpu), model, gpu=gpu)
+    if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
+        raise InputError(
+            N_("A walk is already running."),
+            hint=N_("Wait for it to finish, or stop it."),
+            code="already-running",
+        )
+    walk_id = new_id()
+    return Jobs(settings).start(
+        JobSpec(
+            id=walk_id,
+            kind=JOB_KIND,
+            title=f"Walk with {plan.model.name}",
+            worker="core.walk.worker",
+            arguments={"id": walk_id, "model": plan.model.name},
+            python=sys.executable,
+            env={"LMDYNO_HOME": str(settings.home)},
+        )
+    )
+
+
+def take_walk(
+    settings: Settings,
+    model: str | None,
+    walk_id: str,
+    tell: Callable[[Text, float], None],
+    on_step: Callable[[WalkRun], None] = lambda _run: None,
+) -> WalkRun:
+    """Take a walk in this process; it is saved after each step. Main thread only."""
+    nvml = Nvml()
+    gpu = bool(nvml.devices())
+    registry = load_lanes(settings, gpu=gpu)
+    plan = walk_plan(registry, model, gpu=gpu)
+    progress = 0.0
+
+    def stage(words: Text) -> None:
+        tell(words, progress)
+
+    def step_began(words: Text, share: float) -> None:
+        nonlocal progress
+        progress = share
+        tell(words, share)
+
+    def step_ended(run: WalkRun) -> None:
+        save(settings, run)
+        on_step(run)
+
+    walker = Walker(settings, registry, plan, nvml=nvml, tell=stage)
+    run = WalkRun(id=walk_id, model=plan.model.name, lmdyno=__version__)
+    return Walk(plan, walker=walker, nvml=nvml, run=run).take(step_ended, step_began)

@@ -1,0 +1,77 @@
+"""Choose what a walk uses: the model's lanes on this machine, its prompts and an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from core.config import VISION_DEMO_NAME, LaneRegistry
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
+from core.errors import InputError
+from core.i18n import N_
+from core.models.vision.model import is_vision
+
+PROMPTS = ("What is the chemical symbol for water?", "Explain what a GPU is.")
+"""Prompts on which the demo model answers alike in every number format, so lanes can be compared."""
+IMAGE_QUESTIONS = ("How many shapes are there?", "What color is the circle?")
+RATIOS = (0.8, 0.4, 0.05)
+AWQ_RATIO = 0.4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkPlan:
+    """The lanes of a walk; None where the machine has none of that kind."""
+
+    model: ModelSpec
+    transformers: LaneSpec | None
+    turbomind: LaneSpec | None
+    awq: LaneSpec | None
+    vision: LaneSpec | None
+
+    @property
+    def lanes(self) -> tuple[LaneSpec, ...]:
+        lanes = (self.transformers, self.turbomind, self.awq, self.vision)
+        return tuple(lane for lane in lanes if lane is not None)
+
+
+def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPlan:
+    """The plan for a model of the registry, by default the first text model that has a lane.
+
+    Lanes that the registry lacks are added where a GPU can run them. Raises ConfigError for an unknown model
+    and where no lane has a model.
+    """
+    local = [lane for lane in registry.lanes if lane.is_local and lane.model]
+    spec = registry.model(model) if model else _first_text_model(local)
+    own = [lane for lane in local if lane.model == spec]
+    base = _first(own, EngineKind.TRANSFORMERS)
+    turbomind = _first(own, EngineKind.TURBOMIND)
+    awq = _first(own, EngineKind.AWQ)
+    if gpu:
+        turbomind = turbomind or LaneSpec(name="walk-turbomind", kind=EngineKind.TURBOMIND, model=spec)
+        awq = awq or LaneSpec(name="walk-awq", kind=EngineKind.AWQ, model=spec, weights=Weights.AWQ)
+        awq = replace(awq, settings=replace(awq.settings, cache_max_entry_count=AWQ_RATIO))
+    vision = [lane for lane in local if _sees(lane)]
+    return WalkPlan(
+        model=spec,
+        transformers=base or LaneSpec(name="walk-hf", kind=EngineKind.TRANSFORMERS, model=spec),
+        turbomind=turbomind,
+        awq=awq,
+        vision=_first(vision, EngineKind.PYTORCH) if gpu else _first(vision, EngineKind.TRANSFORMERS),
+    )
+
+
+def _first_text_model(lanes: Sequence[LaneSpec]) -> ModelSpec:
+    for lane in lanes:
+        if lane.model is not None and lane.weights is Weights.CHECKPOINT and not _sees(lane):
+            return lane.model
+    raise InputError(
+        N_("No local lane has a text model."),
+        hint=N_("Prepare the demo weights with `lmdyno models demo`, or add a model to lanes.toml."),
+    )
+
+
+def _sees(lane: LaneSpec) -> bool:
+    # The demo model's own files, which `is_vision` reads, are there only once it is prepared.
+    return (lane.model is not None and lane.model.name == VISION_DEMO_NAME) or is_vision(lane)
+
+
+def _first(lanes: Sequence[LaneSpec], kind: EngineKind) -> LaneSpec | None:
+    return next((lane for lane in lanes if lane.kind is kind and lane.weights is not Weights.GGUF), None)

@@ -1,0 +1,352 @@
+"""Take the steps of a walk on this machine.
+
+Each step starts the engines that it needs and ends them again, so that the next one finds the memory free. It
+raises LMDynoError if it fails; whoever calls it makes that the step's result.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from core.config import LaneRegistry
+from core.doctor.examination import examine
+from core.doctor.findings import Status
+from core.domain.conversation import Exchange, messages_for
+from core.domain.images import StoredImage
+from core.domain.sampling import Sampling
+from core.domain.specs import EngineKind, LaneSpec
+from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
+from core.engines.borrowed import Engines
+from core.engines.launch.placement import Place
+from core.engines.launch.table import LAUNCH_TABLE, Command, LaunchRow, model_path, python_of
+from core.engines.leases import lease
+from core.engines.manager import EngineManager
+from core.engines.recipes import recipes
+from core.engines.resolve import find_endpoint
+from core.engines.supervisor import free_port
+from core.errors import EngineError, LMDynoError
+from core.i18n import N_, Text
+from core.images.gallery import gallery
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
+from core.jobs.records import JobState
+from core.jobs.registry import Jobs
+from core.memory_sweep.plan import SweepPlan, SweepPoint
+from core.memory_sweep.runner import Sweeper
+from core.meter.devices import DeviceQueue
+from core.meter.turns import run_turn
+from core.models.awq.job import DEMO_OPTIONS, quantize, read_provenance
+from core.settings import Settings
+from core.store.turns import Store
+from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import Nvml
+from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan
+from core.walk.programs import Call, run_client, run_pipeline
+from core.walk.results import Answer, Figure, Unit
+
+_SAMPLING = Sampling(temperature=0.0, max_tokens=64)
+_IMAGE = "three-shapes"
+_QUANTISE_TIMEOUT_S = 1800.0
+_SERVER = "api-server"
+"""The name under which both engines serve, so that a client sees one model id."""
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a step finds out as it goes; kept even if it fails half-way."""
+
+    by_hand: str = ""
+    figures: list[Figure] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+    notes: list[Text] = field(default_factory=list)
+
+    def seconds(self, label: Text, value: float | None) -> None:
+        self.figures.append(Figure(label=label, value=value, unit=Unit.SECONDS))
+
+    def speed(self, label: Text, value: float | None) -> None:
+        self.figures.append(Figure(label=label, value=value, unit=Unit.SPEED))
+
+
+class Walker:
+    """The steps over one plan; `tell` hears what is waited for. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: LaneRegistry,
+        plan: WalkPlan,
+        *,
+        nvml: Nvml,
+        tell: Callable[[Text], None],
+        rows: Mapping[EngineKind, LaunchRow] = LAUNCH_TABLE,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._plan = plan
+        self._nvml = nvml
+        self._tell = tell
+        self._rows = rows
+
+    async def environment(self, notes: Notes) -> None:
+        """What the doctor says of this machine and the walk's lanes."""
+        notes.by_hand = "lmdyno doctor"
+        diagnosis = await asyncio.to_thread(examine, self._settings, self._registry, nvml=self._nvml)
+        for finding in diagnosis.findings:
+            if finding.status is not Status.INFO:
+                notes.notes.append(N_("{what}: {detail}", what=finding.what, detail=finding.detail))
+
+    async def chat(self, lane: LaneSpec, notes: Notes) -> None:
+        """Start the lane's engine and ask each prompt cold and warm."""
+        notes.by_hand = self._recipe(lane)
+        with closing(Engines(self._settings, [lane])) as engines:
+            ran_before = find_endpoint(self._settings, lane) is not None
+            began = time.monotonic()
+            await engines.ready(lane, self._tell)
+            if ran_before:
+                notes.notes.append(N_("The engine was already running, so its start was not timed."))
+            else:
+                notes.seconds(N_("start of the engine"), time.monotonic() - began)
+            for number, prompt in enumerate(PROMPTS, start=1):
+                for temperature in ("cold", "warm"):
+                    record = await self._ask(lane, prompt)
+                    values = {"number": number, "kind": temperature}
+                    notes.seconds(N_("prompt {number}, {kind}: end to end", **values), record.e2e_s)
+                    notes.seconds(N_("prompt {number}, {kind}: TTFT", **values), record.ttft_s)
+                    notes.speed(
+                        N_("prompt {number}, {kind}: decode speed", **values), record.decode_tok_per_s
+                    )
+                notes.answers.append(Answer(who=lane.name, prompt=prompt, text=record.text))
+
+    async def kv_cache(self, notes: Notes) -> None:
+        """Predicted and measured memory at several KV cache ratios."""
+        notes.by_hand = f"lmdyno memory sweep {self._plan.model.name} " + " ".join(
+            f"--ratio {ratio:g}" for ratio in RATIOS
+        )
+        gpu = self._gpu()
+        plan = SweepPlan(
+            model=self._plan.model, points=tuple(SweepPoint(ratio=ratio) for ratio in RATIOS), gpu=gpu
+        )
+        sweeper = Sweeper(self._settings, plan, nvml=self._nvml, rows=self._rows)
+        run = await asyncio.to_thread(sweeper.run, lambda _run: None)
+        for result in run.points:
+            ratio = f"{result.point.ratio:g}"
+            if result.error:
+                notes.notes.append(N_("Ratio {ratio}: {problem}", ratio=ratio, problem=result.error.message))
+            for label, value in (
+                (N_("ratio {ratio}: measured", ratio=ratio), result.measured_bytes),
+                (N_("ratio {ratio}: predicted", ratio=ratio), result.predicted_bytes),
+            ):
+                notes.figures.append(Figure(label=label, value=value, unit=Unit.BYTES))
+            error = N_("ratio {ratio}: predicted over measured", ratio=ratio)
+            notes.figures.append(Figure(label=error, value=result.total_error_ratio, unit=Unit.RATIO))
+
+    async def quantise(self, notes: Notes) -> None:
+        """Make the W4A16 form unless it is there; show how it was made."""
+        model = self._plan.model
+        notes.by_hand = f"lmdyno quantize {model.name}"
+        folder = Path(model.awq).expanduser() if model.awq else None
+        if folder is not None and (folder / "config.json").is_file():
+            notes.notes.append(N_("The W4A16 form was there already and is used as it is."))
+        else:
+            jobs = Jobs(self._settings)
+            job_id = await asyncio.to_thread(quantize, self._settings, model, DEMO_OPTIONS)
+            status = await asyncio.to_thread(jobs.wait, job_id, _QUANTISE_TIMEOUT_S)
+            if status.state is not JobState.DONE:
+                raise EngineError(
+                    N_("The quantisation ended as {state}.", state=status.state),
+                    hint=N_("Run `lmdyno quantize {model}` to see why.", model=model.name),
+                    code="quantise-failed",
+                )
+        provenance = read_provenance(folder) if folder is not None else None
+        if provenance is None:
+            notes.notes.append(N_("LMDyno did not make this form, so its calibration is unknown."))
+            return
+        notes.notes.append(N_("Calibrated on: {text}.", text=provenance.calibration))
+        for label, value in (
+            (N_("16-bit weights"), provenance.source_bytes),
+            (N_("W4A16 weights"), provenance.result_bytes),
+        ):
+            notes.figures.append(Figure(label=label, value=value, unit=Unit.BYTES))
+        notes.seconds(N_("duration of the quantisation"), provenance.duration_s)
+
+    async def server(self, notes: Notes) -> None:
+        """The same client against 16-bit, then AWQ weights at the same address."""
+        lanes = [lane for lane in (self._plan.turbomind, self._plan.awq) if lane is not None]
+        lanes = lanes or [lane for lane in (self._plan.transformers,) if lane is not None]
+        notes.by_hand = self._recipe(lanes[0], language="bash")
+        port = free_port("127.0.0.1")
+        models = set()
+        for lane in lanes:
+            served = replace(lane, name=_SERVER)
+            manager = EngineManager(
+                self._settings, [served], gpu=self._nvml, rows=self._with_one_key(), port=port
+            )
+            try:
+                began = time.monotonic()
+                manager.ensure(_SERVER)
+                await asyncio.to_thread(manager.wait_until_healthy, _SERVER, lane.settings.start_timeout_s)
+                notes.seconds(N_("{lane}: start of the server", lane=lane.name), time.monotonic() - began)
+                endpoint = find_endpoint(self._settings, served)
+                if endpoint is None:
+                    raise EngineError(N_("The server ended before a client came."), code="engine-crashed")
+                output = await run_client(python_of(lane), endpoint, PROMPTS)
+            finally:
+                await asyncio.to_thread(manager.close)
+            models.add(output.model)
+            self._add_calls(notes, lane.name, output.calls)
+        notes.notes.append(
+            N_(
+                "`/v1/models` lists {models}. The server's interactive API page is at its root address.",
+                models=", ".join(sorted(models)),
+            )
+        )
+        if len(lanes) > 1 and len(models) == 1:
+            notes.notes.append(N_("The client saw the same address and model id: it notices nothing."))
+        elif len(lanes) > 1:
+            notes.notes.append(N_("The client would notice: the model ids differ."))
+
+    async def pipeline(self, notes: Notes) -> None:
+        """LMDeploy's Python pipeline: default, with an engine configuration, and with AWQ weights."""
+        lane = self._plan.turbomind
+        assert lane is not None
+        notes.by_hand = self._recipe(lane, title="pipeline")
+        cases: list[tuple[Text, LaneSpec, dict[str, object] | None]] = [
+            (N_("default"), lane, None),
+            (
+                N_("TurbomindEngineConfig"),
+                lane,
+                {"cache_max_entry_count": AWQ_RATIO, "session_len": lane.settings.session_len},
+            ),
+        ]
+        if self._plan.awq is not None:
+            quantised: dict[str, object] = {"cache_max_entry_count": AWQ_RATIO, "model_format": "awq"}
+            cases.append((N_("AWQ"), self._plan.awq, quantised))
+        for name, served, config in cases:
+            self._tell(N_("Pipeline: {name}", name=name))
+            request = {
+                "model": model_path(served),
+                "engine": "turbomind",
+                "config": config,
+                "prompts": list(PROMPTS),
+            }
+            output = await run_pipeline(python_of(served), request, gpu=self._gpu())
+            notes.seconds(N_("{name}: loading", name=name), output.load_s)
+            for number, call in enumerate(output.calls):
+                label = N_(
+                    "{name}: prompt {number}, {kind}", name=name, number=number // 2 + 1, kind=call.kind
+                )
+                notes.seconds(label, call.duration_s)
+            notes.answers.append(Answer(who=name, prompt=PROMPTS[0], text=output.calls[0].text))
+
+    async def image(self, notes: Notes) -> None:
+        """An image question with a follow-up through the server, and through the pipeline on a GPU."""
+        lane = self._plan.vision
+        assert lane is not None
+        notes.by_hand = self._recipe(lane)
+        source = next(entry for entry in gallery() if entry.name == _IMAGE)
+        image = ImageStore(self._settings.images_dir).put(
+            sanitise(source.path.read_bytes(), name=source.path.name)
+        )
+        with closing(Engines(self._settings, [lane])) as engines:
+            await engines.ready(lane, self._tell)
+            first = await self._ask(lane, IMAGE_QUESTIONS[0], images=(image,))
+            asked = Exchange(IMAGE_QUESTIONS[0], first.text, (image,))
+            follow_up = await self._ask(lane, IMAGE_QUESTIONS[1], earlier=(asked,))
+        for number, (question, record) in enumerate(
+            zip(IMAGE_QUESTIONS, (first, follow_up), strict=True), start=1
+        ):
+            notes.seconds(N_("question {number}: end to end", number=number), record.e2e_s)
+            notes.answers.append(Answer(who=lane.name, prompt=question, text=record.text))
+        if lane.kind is EngineKind.PYTORCH:
+            request = {
+                "model": model_path(lane),
+                "engine": "pytorch",
+                "config": {"session_len": lane.settings.session_len},
+                "prompts": [],
+                "image": str(source.path),
+                "questions": list(IMAGE_QUESTIONS[:1]),
+            }
+            output = await run_pipeline(python_of(lane), request, gpu=self._gpu())
+            notes.seconds(N_("pipeline: loading"), output.load_s)
+            notes.seconds(N_("pipeline: (text, image)"), output.calls[0].duration_s)
+            notes.answers.append(
+                Answer(who=N_("pipeline"), prompt=IMAGE_QUESTIONS[0], text=output.calls[0].text)
+            )
+
+    async def publish(self, notes: Notes) -> None:
+        """Where the documentation says how to share the dashboard."""
+        notes.by_hand = "docker compose -f deploy/compose.yaml up"
+        notes.notes.append(
+            N_(
+                "Sharing, logins and reverse proxies: see the guide “Publish” in the documentation, "
+                "docs/publish.md."
+            )
+        )
+
+    async def _ask(
+        self,
+        lane: LaneSpec,
+        prompt: str,
+        *,
+        images: tuple[StoredImage, ...] = (),
+        earlier: tuple[Exchange, ...] = (),
+    ) -> RequestRecord:
+        """One measured request, kept in the history; raises the error that it ended with."""
+        plan = TurnPlan(
+            conversation_id=new_id(),
+            prompt=prompt,
+            mode=Mode.ONE_AFTER_ANOTHER,
+            sampling=_SAMPLING,
+            images=images,
+            requests=(RequestPlan(lane=lane, messages=messages_for(prompt, earlier=earlier, images=images)),),
+        )
+        (record,) = await run_turn(
+            plan,
+            resolve=partial(find_endpoint, self._settings),
+            lease=partial(lease, self._settings),
+            on_update=lambda _record: None,
+            cancel=asyncio.Event(),
+            devices=DeviceQueue(self._settings.locks_dir),
+            image_url=ImageStore(self._settings.images_dir).data_url,
+        )
+        with closing(Store(self._settings.database_url)) as store:
+            store.save_turn(plan, describe_machine())
+            store.save_request(record)
+        if record.error:
+            raise LMDynoError(record.error.message, hint=record.error.hint, code=record.error.code)
+        return record
+
+    def _with_one_key(self) -> dict[EngineKind, LaunchRow]:
+        """Rows whose engines all take the same key, as a client that notices nothing needs."""
+        key = "lmdyno-walk"
+
+        def keyed(row: LaunchRow) -> LaunchRow:
+            def command(lane: LaneSpec, place: Place, port: int) -> Command:
+                made = row.command(lane, place, port)
+                if made.api_key is None:
+                    return made
+                return replace(made, environment={**made.environment, "LMDYNO_ENGINE_KEY": key}, api_key=key)
+
+            return replace(row, command=command)
+
+        return {kind: keyed(row) for kind, row in self._rows.items()}
+
+    def _add_calls(self, notes: Notes, lane: str, calls: tuple[Call, ...]) -> None:
+        for number, (prompt, call) in enumerate(zip(PROMPTS, calls, strict=True), start=1):
+            notes.seconds(N_("{lane}: prompt {number}", lane=lane, number=number), call.duration_s)
+            notes.answers.append(Answer(who=lane, prompt=prompt, text=call.text))
+
+    def _recipe(self, lane: LaneSpec, *, title: str = "", language: str = "") -> str:
+        """The command or program that does by hand what the lane does."""
+        offered = recipes(lane, sampling=_SAMPLING)
+        fitting = [r for r in offered if title.lower() in r.title.lower() and language in r.language]
+        return next((recipe.code for recipe in fitting or offered), "")
+
+    def _gpu(self) -> int:
+        """The GPU with the most free memory."""
+        gpus = self._nvml.devices()
+        return max(gpus, key=lambda gpu: gpu.free_bytes or 0).index if gpus else 0
