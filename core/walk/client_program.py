@@ -1,21 +1,25 @@
 """A client of an OpenAI-compatible server, as anybody would write it: asks each prompt and times the answer.
 
-A program of its own, run with the engine's Python: `python client_program.py BASE_URL < prompts.json`. The
-key comes from OPENAI_API_KEY. Prints one JSON object: the model's id and, per prompt, text, TTFT and
-duration.
+A program of its own, run with the engine's Python: `python client_program.py BASE_URL MODEL < prompts.json`.
+The key comes from OPENAI_API_KEY. MODEL is used where the server can't list its models, as `transformers
+serve` can't without a hub. Prints one JSON object: the model's id, whether it was listed and, per prompt,
+text, TTFT and duration.
 """
 
 import json
 import sys
 import time
 
-from openai import OpenAI
+from openai import APIError, OpenAI
 
 
 def main() -> None:
     client = OpenAI(base_url=sys.argv[1])
     prompts = json.load(sys.stdin)
-    model = client.models.list().data[0].id
+    try:
+        model, listed = client.models.list().data[0].id, True
+    except (APIError, IndexError):
+        model, listed = sys.argv[2], False
     calls = []
     for prompt in prompts:
         began = time.perf_counter()
@@ -33,7 +37,7 @@ def main() -> None:
                 first_s = first_s if first_s is not None else time.perf_counter() - began
                 parts.append(text)
         calls.append({"text": "".join(parts), "ttft_s": first_s, "duration_s": time.perf_counter() - began})
-    sys.stdout.write(json.dumps({"model": model, "calls": calls}) + "\n")
+    sys.stdout.write(json.dumps({"model": model, "listed": listed, "calls": calls}) + "\n")
 
 
 if __name__ == "__main__":

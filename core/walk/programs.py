@@ -33,7 +33,9 @@ class Call:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOutput:
     model: str
-    """The id that the server lists first."""
+    """The id that the server lists first, or that it was asked for."""
+    listed: bool
+    """Whether `/v1/models` answered."""
     calls: tuple[Call, ...]
 
 
@@ -46,7 +48,9 @@ class PipelineOutput:
 async def run_client(python: str, endpoint: Endpoint, prompts: Sequence[str]) -> ClientOutput:
     """Ask the prompts of a server with the OpenAI package; raises EngineError if the program fails."""
     environment = {"OPENAI_API_KEY": endpoint.api_key or "none"}
-    return decode(ClientOutput, await _run(python, _CLIENT, [endpoint.url], list(prompts), environment))
+    return decode(
+        ClientOutput, await _run(python, _CLIENT, [endpoint.url, endpoint.model], list(prompts), environment)
+    )
 
 
 async def run_pipeline(python: str, request: Mapping[str, Any], *, gpu: int) -> PipelineOutput:

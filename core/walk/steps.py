@@ -103,7 +103,7 @@ class Walker:
         """Start the lane's engine and ask each prompt cold and warm."""
         notes.by_hand = self._recipe(lane)
         with closing(Engines(self._settings, [lane])) as engines:
-            ran_before = find_endpoint(self._settings, lane) is not None
+            ran_before = self._runs(lane)
             began = time.monotonic()
             await engines.ready(lane, self._tell)
             if ran_before:
@@ -198,12 +198,17 @@ class Walker:
                 await asyncio.to_thread(manager.close)
             models.add(output.model)
             self._add_calls(notes, lane.name, output.calls)
-        notes.notes.append(
-            N_(
-                "`/v1/models` lists {models}. The server's interactive API page is at its root address.",
-                models=", ".join(sorted(models)),
-            )
-        )
+            if output.listed:
+                notes.notes.append(
+                    N_(
+                        "{lane}: `/v1/models` lists {model}. The server's interactive API page is "
+                        "at its root.",
+                        lane=lane.name,
+                        model=output.model,
+                    )
+                )
+            else:
+                notes.notes.append(N_("{lane}: the server doesn't list its models.", lane=lane.name))
         if len(lanes) > 1 and len(models) == 1:
             notes.notes.append(N_("The client saw the same address and model id: it notices nothing."))
         elif len(lanes) > 1:
@@ -319,6 +324,12 @@ class Walker:
         if record.error:
             raise LMDynoError(record.error.message, hint=record.error.hint, code=record.error.code)
         return record
+
+    def _runs(self, lane: LaneSpec) -> bool:
+        try:
+            return find_endpoint(self._settings, lane) is not None
+        except EngineError:
+            return False
 
     def _with_one_key(self) -> dict[EngineKind, LaunchRow]:
         """Rows whose engines all take the same key, as a client that notices nothing needs."""
