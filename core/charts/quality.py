@@ -12,6 +12,7 @@ from core import units
 from core.i18n import _
 
 _ROW_PX = 48
+_ROOM_FOR_NAMES = 1.3
 _WHISKER = "#8a8f98"
 """Visible on both backgrounds."""
 _SMALLEST_PX, _LARGEST_PX = 14, 52
@@ -67,6 +68,7 @@ def trade_off_chart(
     per cent; otherwise less is better and the axis is reversed.
     """
     largest = max((point.size for point in points if point.size), default=None)
+    fastest = max((point.tok_per_s for point in points if point.tok_per_s), default=1.0)
     figure = go.Figure()
     for point in points:
         if point.quality is None or point.tok_per_s is None:
@@ -76,8 +78,9 @@ def trade_off_chart(
             y=[point.quality],
             name=point.lane,
             mode="markers+text",
-            text=[f"{point.lane} ({_('reference')})" if point.is_reference else point.lane],
-            textposition="top center",
+            text=[_("{lane} (reference)", lane=point.lane) if point.is_reference else point.lane],
+            # Above or below, the whisker would cross it.
+            textposition="middle right",
             marker={
                 "color": colors[point.lane],
                 "size": _marker_px(point.size, largest),
@@ -92,7 +95,9 @@ def trade_off_chart(
             cliponaxis=False,
         )
     figure.update_xaxes(
-        title=_("Decode speed p50, tok/s (higher is better)"), rangemode="tozero", fixedrange=True
+        title=_("Decode speed p50, tok/s (higher is better)"),
+        range=[0, _ROOM_FOR_NAMES * fastest],
+        fixedrange=True,
     )
     figure.update_yaxes(
         title=_("{measure} (higher is better)", measure=quality)
@@ -153,13 +158,13 @@ def difference_chart(
 
 
 def prefix_chart(curves: Sequence[PrefixCurve], colors: Mapping[str, str]) -> go.Figure:
-    """The share of answers that still equal the reference's after so many tokens."""
+    """The estimated share of answers that still equal the reference's after so many tokens."""
     figure = go.Figure()
     for curve in curves:
         longest = max(curve.lengths, default=0)
         figure.add_scatter(
             x=list(range(longest + 1)),
-            y=[_still_equal(curve, place) for place in range(longest + 1)],
+            y=_still_equal(curve, longest),
             name=_("{lane}, asked again", lane=curve.lane) if curve.is_noise else curve.lane,
             mode="lines",
             line={
@@ -181,14 +186,20 @@ def prefix_chart(curves: Sequence[PrefixCurve], colors: Mapping[str, str]) -> go
     return figure
 
 
-def _still_equal(curve: PrefixCurve, place: int) -> float | None:
-    """Of the answers that are so long, or part before; a shorter identical one says nothing about `place`."""
-    known = [
-        prefix >= place
-        for prefix, length in zip(curve.prefix_tokens, curve.lengths, strict=True)
-        if length >= place
-    ]
-    return sum(known) / len(known) if known else None
+def _still_equal(curve: PrefixCurve, longest: int) -> list[float]:
+    """The share after each number of tokens, by Kaplan and Meier's estimator.
+
+    An identical answer that ends says nothing about later tokens, so from there on it is left out; a plain
+    share of those that are left would rise again.
+    """
+    share, shares = 1.0, [1.0]
+    answers = list(zip(curve.prefix_tokens, curve.lengths, strict=True))
+    for place in range(longest):
+        at_risk = sum(prefix >= place and length > place for prefix, length in answers)
+        parted = sum(prefix == place < length for prefix, length in answers)
+        share *= 1 - parted / at_risk if at_risk else 1
+        shares.append(share)
+    return shares
 
 
 def _marker_px(size: float | None, largest: float | None) -> float:

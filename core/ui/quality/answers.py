@@ -34,11 +34,13 @@ def show_answers(result: QualityResult, record: QualityRecord) -> None:
     lanes = [lane.name for lane in result.lanes if lane.role is not Role.REFERENCE]
     if not lanes:
         return
+    compared = {lane: compared_answers(result, record, lane) for lane in lanes}
+    most_different = max(lanes, key=lambda lane: sum(not each.identical for each in compared[lane]))
     run_id = result.run.id
     st.subheader(_("Answers"), anchor=False)
     left, right = st.columns(2)
     lane = left.segmented_control(
-        _("Lane"), lanes, default=lanes[0], required=True, key=f"answers_lane_{run_id}"
+        _("Lane"), lanes, default=most_different, required=True, key=f"answers_lane_{run_id}"
     )
     chosen = right.segmented_control(
         _("Show"),
@@ -48,7 +50,7 @@ def show_answers(result: QualityResult, record: QualityRecord) -> None:
         required=True,
         key=f"answers_filter_{run_id}",
     )
-    answers = [answer for answer in compared_answers(result, record, lane) if _FILTERS[chosen](answer)]
+    answers = [answer for answer in compared[lane] if _FILTERS[chosen](answer)]
     st.caption(ngettext("{n} answer", "{n} answers", len(answers)))
     if not answers:
         return

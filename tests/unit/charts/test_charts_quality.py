@@ -57,9 +57,24 @@ def test_differences_are_drawn_beside_the_noise():
     assert (band.x0, band.x1) == (-0.002, 0.002)
 
 
-def test_the_share_of_equal_answers_falls_where_they_part():
+def test_the_share_of_equal_answers_falls_where_they_part_and_never_rises():
     curve = PrefixCurve(lane="awq", prefix_tokens=(4, 1, 2), lengths=(4, 4, 2))
     (trace,) = prefix_chart([curve], COLORS).data
     assert list(trace.x) == [0, 1, 2, 3, 4]
-    # The third answer is identical and two tokens long: it says nothing about a third token.
-    assert list(trace.y) == pytest.approx([1, 1, 2 / 3, 1 / 2, 1 / 2])
+    # One of three parts at its second token; the third ends after two and is left out from there on.
+    assert list(trace.y) == pytest.approx([1, 1, 2 / 3, 2 / 3, 2 / 3])
+
+
+def test_without_a_parting_all_answers_stay_equal():
+    curve = PrefixCurve(lane="awq", prefix_tokens=(3, 1), lengths=(3, 1))
+    assert list(prefix_chart([curve], COLORS).data[0].y) == [1, 1, 1, 1]
+
+
+def test_answers_that_part_at_once_are_no_longer_equal_after_one_token():
+    curve = PrefixCurve(lane="awq", prefix_tokens=(0, 0), lengths=(3, 2))
+    assert list(prefix_chart([curve], COLORS).data[0].y) == [1, 0, 0, 0]
+
+
+def test_names_have_room_beside_the_fastest_lane():
+    figure = trade_off_chart(points(), COLORS, quality="Right", size="Memory", is_share=True)
+    assert figure.layout.xaxis.range[1] > 300
