@@ -31,7 +31,7 @@ from core.settings import load_settings  # noqa: E402
 FIRST_TOKENS = 8
 COMPARED_TOKENS = 16
 SURE_NATS = 0.5
-BATCH = 16
+BATCH = 8
 OUT = ROOT / "docs" / "measurements"
 
 INTRODUCTION = """# How sure the demo model is of its answers
@@ -48,9 +48,7 @@ use prompts with a margin of at least {sure} in float32 and the same answer: the
 CANDIDATES = (
     "What is the chemical symbol for water?",
     "What is the boiling point of water in Celsius?",
-    "What is the freezing point of water in Celsius?",
     "Explain what a GPU is.",
-    "Explain what a CPU is.",
     "What is the capital of Japan?",
     "What is the capital of France?",
     "What is the capital of Italy?",
@@ -60,42 +58,18 @@ CANDIDATES = (
     "What is the largest planet in our solar system?",
     "What is photosynthesis?",
     "What is machine learning?",
-    "What is the chemical symbol for gold?",
-    "What is the chemical formula of table salt?",
-    "How many legs does a spider have?",
-    "How many continents are there?",
-    "How many days are in a week?",
-    "What is the capital of Germany?",
-    "What is the capital of China?",
-    "What is the capital of Egypt?",
-    "What is the speed of light?",
     "Write a Python function that adds two numbers.",
-    "Write a Python function that returns the n-th Fibonacci number.",
     "Write a Python function that reverses a string.",
     "What is the Pythagorean theorem?",
     "What is the quadratic formula?",
-    "State the quadratic formula in LaTeX.",
-    "Explain Newton's second law as a formula.",
     "Explain what a neural network is.",
-    "Explain what an operating system is.",
-    "Tell a story about a lighthouse keeper and a whale.",
     "Write a short story about a dragon.",
-    "Write a poem about the sea.",
     "Name three primary colors.",
-    "List the planets of the solar system.",
-    "Give three tips for sleeping well.",
     "中国的首都是哪里？",
     "水的化学式是什么？",
-    "一年有几个月？",
-    "一年有多少个月？",
     "请介绍一下你自己。",
     "你好！",
-    "你好，请问你是谁？",
     "什么是人工智能？",
-    "什么是GPU？",
-    "请用中文介绍北京。",
-    "请把“水”翻译成英语。",
-    "一加一等于几？",
 )
 
 

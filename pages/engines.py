@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from core.access.guard import Action
+from core.access.guard import Action, may
 from core.i18n import _
+from core.ui.engines.audit import show_audit
 from core.ui.engines.cards import show_details, show_engines
 from core.ui.engines.doctor import show_doctor
 from core.ui.engines.endpoints import show_endpoints
@@ -14,16 +15,15 @@ from core.ui.shared.rights import offers
 
 shell.require()
 
-engines, endpoints, quantisation, machine = st.tabs(
-    [
-        f":material/memory: {_('Engines')}",
-        f":material/cloud: {_('Endpoints')}",
-        f":material/compress: {_('Quantise (W4A16)')}",
-        f":material/stethoscope: {_('This machine')}",
-    ],
-    on_change="rerun",
-    key="engines_section",
-)
+labels = [
+    f":material/memory: {_('Engines')}",
+    f":material/cloud: {_('Endpoints')}",
+    f":material/compress: {_('Quantise (W4A16)')}",
+    f":material/stethoscope: {_('This machine')}",
+]
+if may(Action.READ_AUDIT):
+    labels.append(f":material/shield_person: {_('Audit log')}")
+engines, endpoints, quantisation, machine, *audit = st.tabs(labels, on_change="rerun", key="engines_section")
 
 if engines.open:
     with engines:
@@ -52,3 +52,8 @@ if quantisation.open:
 if machine.open:
     with machine:
         show_doctor()
+
+for tab in audit:
+    if tab.open:
+        with tab:
+            show_audit()

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import func, insert, select
 
-from core.access.guard import Action, AuditEntry
+from core.access.guard import Action, AuditEntry, authorise
 from core.domain.turns import utc_now
 from core.errors import StoreError
 from core.store.access import Access
@@ -22,13 +22,14 @@ _LOGIN_AT_MOST = timedelta(days=31)
 
 
 class AuditLog(Access):
-    """Thread-safe; every method but `has_ended`, `end_login` and `close` raises StoreError."""
+    """Thread-safe; those that read or write entries raise StoreError."""
 
     def __init__(self, database_url: str, *, lock_timeout_s: float = 5.0) -> None:
         super().__init__(database_url, lock_timeout_s=lock_timeout_s)
         self._looking = threading.Lock()
         self._looked_at: float | None = None
         self._ended: set[str] = set()
+        self._begun: set[str] = set()
 
     def record(self, entry: AuditEntry) -> None:
         """Add an entry; none is ever changed or removed."""
@@ -45,7 +46,8 @@ class AuditLog(Access):
             )
 
     def entries(self, *, limit: int | None = None, offset: int = 0) -> Sequence[AuditEntry]:
-        """The entries, newest first; all of them without a limit."""
+        """The entries, newest first; all of them without a limit. Raises AccessDenied."""
+        authorise(Action.READ_AUDIT)
         chosen = select(audit).order_by(audit.c.id.desc()).limit(limit).offset(offset)
         with self._reading() as connection:
             return tuple(
@@ -63,6 +65,13 @@ class AuditLog(Access):
     def count(self) -> int:
         with self._reading() as connection:
             return connection.scalar(select(func.count()).select_from(audit)) or 0
+
+    def begin_login(self, login: str) -> bool:
+        """Take note of a login that is used; whether this process sees it for the first time."""
+        with self._looking:
+            is_new = login not in self._begun
+            self._begun.add(login)
+            return is_new
 
     def end_login(self, login: str) -> None:
         """Have a login count as ended in this process at once; the log tells other processes."""

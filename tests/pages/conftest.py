@@ -11,6 +11,10 @@ from core.ui.shared import resources, shell, visitor
 from core.ui.shared.visitor import Standing, Visitor
 
 
+def _no_real_ones():
+    raise AssertionError("the page asked for the real resources of a dashboard")
+
+
 @pytest.fixture
 def world(monkeypatch):
     """The dashboard's resources as stand-ins: `manager`, `meter`, `store`."""
@@ -18,6 +22,7 @@ def world(monkeypatch):
     things = SimpleNamespace(
         manager=page_fakes.FakeManager(), meter=page_fakes.FakeMeter(store), store=store, unfit={}
     )
+    monkeypatch.setattr(resources, "resources", _no_real_ones)
     monkeypatch.setattr(resources, "manager", lambda: things.manager)
     monkeypatch.setattr(resources, "meter", lambda: things.meter)
     monkeypatch.setattr(resources, "store", lambda: things.store)
@@ -35,7 +40,8 @@ def viewer(monkeypatch):
     admitted = Visitor(bob, Standing.ADMITTED)
     for module in (shell, visitor):
         monkeypatch.setattr(module, "visitor", lambda: admitted)
-    monkeypatch.setattr(resources, "audit", lambda: SimpleNamespace(has_ended=lambda login: False))
+    audit = SimpleNamespace(has_ended=lambda login: False, begin_login=lambda login: False)
+    monkeypatch.setattr(resources, "audit", lambda: audit)
     return bob
 
 

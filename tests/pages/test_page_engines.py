@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.access.guard import Action, AuditEntry
 from core.chat_api.probe import ServerMetrics
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
@@ -32,7 +33,9 @@ from core.models.awq import check as awq_check
 from core.models.awq import job as awq_job
 from core.models.awq.options import AwqOptions
 from core.models.provenance import Provenance
+from core.reports.audit_table import to_csv
 from core.settings import Settings
+from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
 from core.ui.engines import doctor as doctor_panel
 from core.ui.engines import endpoints as endpoint_panel
@@ -152,6 +155,7 @@ def open_page(engines, new_app):
 
 
 ENDPOINTS = ":material/cloud: Endpoints"
+AUDIT = ":material/shield_person: Audit log"
 QUANTISE = ":material/compress: Quantise (W4A16)"
 MACHINE = ":material/stethoscope: This machine"
 
@@ -721,3 +725,41 @@ class TestViewer:
         assert "Only operators can do this" in app.info[0].value
         assert not app.text_input
         assert "forget_lab" not in keys(app)
+
+    def test_no_audit_log(self, viewer, open_page):
+        assert not [tab.label for tab in open_page().tabs if "Audit" in tab.label]
+
+
+class TestAuditLog:
+    @pytest.fixture
+    def audit(self, monkeypatch, tmp_path):
+        log = AuditLog(f"sqlite:///{tmp_path / 'audit.db'}")
+        monkeypatch.setattr(resources, "audit", lambda: log)
+        yield log
+        log.close()
+
+    def test_an_empty_one_says_so(self, open_page, audit):
+        assert "Nothing was changed yet" in open_page(AUDIT).info[0].value
+
+    def test_the_newest_come_first_and_older_ones_by_page(self, open_page, audit):
+        for number in range(51):
+            audit.record(
+                AuditEntry(
+                    who="ada@example.com",
+                    name="=Ada",
+                    action=Action.STOP_ENGINE,
+                    target=f"lane{number}",
+                    allowed=number != 50,
+                )
+            )
+        app = open_page(AUDIT)
+        assert not app.exception
+        assert "51 actions" in texts(app)
+        shown = app.dataframe[0].value
+        assert list(shown["target"][:2]) == ["lane50", "lane49"]
+        assert list(shown["allowed"][:2]) == ["refused", "done"]
+        assert list(shown["action"][:1]) == ["Stop an engine"]
+        assert len(shown) == 50
+        assert to_csv(audit.entries()).splitlines()[1].split(",")[1:] == [
+            "ada@example.com", "'=Ada", "stop-engine", "lane50", "False",
+        ]  # fmt: skip

@@ -21,6 +21,9 @@ class FakeAudit:
         self.entries = []
         self.ended = set()
 
+    def begin_login(self, login):
+        return False
+
     def end_login(self, login):
         self.ended.add(login)
 
@@ -134,7 +137,7 @@ def test_an_action_in_a_tab_whose_login_has_ended_does_nothing(open_as, audit, w
 def test_a_rights_table_with_a_mistake_lets_nobody_in(open_as):
     app = open_as("ada@example.com", access={"operators": "ada@example.com"})
     assert len(app.chat_input) == 0
-    assert "table is wrong at operators" in app.error[0].value
+    assert "wrong at operators" in app.error[0].value
 
 
 def test_secrets_that_can_not_be_read_open_nothing(new_app, monkeypatch, tmp_path):

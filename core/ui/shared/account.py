@@ -68,6 +68,13 @@ def show_account() -> None:
         )
 
 
+def note_login() -> None:
+    """Have the audit log tell that somebody logged in, once a login."""
+    login = current_identity().login
+    if login and resources.audit().begin_login(login):
+        authorise(Action.LOG_IN, login)
+
+
 def follow_wanted(pages: list[Page]) -> None:
     """Once a session: go to the page that somebody wanted to see when they were asked to log in."""
     if st.session_state.get(_FOLLOWED):

@@ -116,6 +116,7 @@ def navigate() -> Page:
     except ConfigError as error:
         _show_config_error(error)
         st.stop()
+    account.note_login()
     account.follow_wanted(all_pages)
     st.set_page_config(page_title=f"{page.title} · LMDyno")
     st.session_state[_ENTERED] = True

@@ -1,0 +1,95 @@
+"""The audit log: who started, stopped, changed, deleted and exported what, and who wanted to."""
+
+from math import ceil
+
+import pyarrow as pa
+import streamlit as st
+
+from core.access.guard import Action
+from core.errors import StoreError
+from core.i18n import N_, _, ngettext
+from core.reports.audit_table import to_csv
+from core.ui.shared import resources
+from core.ui.shared.components import show_error
+from core.ui.shared.rights import exporting
+
+_PAGE_SIZE = 50
+_PAGE = "audit_page"
+_ACTIONS = {
+    Action.CHAT: N_("Send a prompt"),
+    Action.VOTE: N_("Vote"),
+    Action.STOP_ANSWER: N_("Stop an answer"),
+    Action.ANNOTATE: N_("Note or tag"),
+    Action.DELETE: N_("Delete"),
+    Action.RESTORE: N_("Restore"),
+    Action.EXPORT: N_("Export"),
+    Action.LOG_IN: N_("Log in"),
+    Action.LOG_OUT: N_("Log out"),
+    Action.START_ENGINE: N_("Start an engine"),
+    Action.STOP_ENGINE: N_("Stop an engine"),
+    Action.RESTART_ENGINE: N_("Restart an engine"),
+    Action.CHANGE_LANE: N_("Change or add a lane"),
+    Action.REMOVE_LANE: N_("Remove a lane"),
+    Action.TEST_ENDPOINT: N_("Test an endpoint"),
+    Action.START_JOB: N_("Start a job"),
+    Action.CANCEL_JOB: N_("Cancel a job"),
+    Action.IMPORT: N_("Import"),
+    Action.PURGE: N_("Remove for good"),
+    Action.READ_AUDIT: N_("Read the audit log"),
+}
+
+
+def show_audit() -> None:
+    """The newest entries as a table, with older ones by page; the whole log as CSV."""
+    try:
+        count = resources.audit().count()
+        if not count:
+            st.info(_("Nothing was changed yet."), icon=":material/shield_person:")
+            return
+        page = _show_bar(count)
+        entries = resources.audit().entries(limit=_PAGE_SIZE, offset=(page - 1) * _PAGE_SIZE)
+    except StoreError as error:
+        show_error(error)
+        return
+    st.dataframe(
+        pa.table(
+            {
+                "at": pa.array([entry.at for entry in entries], pa.timestamp("s", tz="UTC")),
+                "name": [entry.name for entry in entries],
+                "who": [entry.who for entry in entries],
+                "action": [_(_ACTIONS[entry.action]) for entry in entries],
+                "target": [entry.target for entry in entries],
+                "allowed": [_("done") if entry.allowed else _("refused") for entry in entries],
+            }
+        ),
+        hide_index=True,
+        height="content",
+        column_config={
+            "at": st.column_config.DatetimeColumn(_("When"), format="YYYY-MM-DD HH:mm:ss"),
+            "name": _("Who"),
+            "who": _("Account"),
+            "action": _("Action"),
+            "target": _("What"),
+            "allowed": _("Result"),
+        },
+        alt=_("Actions, newest first"),
+    )
+
+
+def _show_bar(count: int) -> int:
+    """How many entries there are and the export; returns the page that is wanted."""
+    pages = ceil(count / _PAGE_SIZE)
+    if st.session_state.get(_PAGE, 1) > pages:
+        st.session_state[_PAGE] = pages
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.caption(ngettext("{n} action", "{n} actions", count), width="content")
+        page = st.pagination(pages, key=_PAGE)
+        st.download_button(
+            "CSV",
+            exporting("audit log", lambda: to_csv(resources.audit().entries())),
+            file_name="lmdyno-audit.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
+    return page
