@@ -57,7 +57,7 @@ def _facts(status: EngineStatus) -> str:
     facts = {
         _("Address"): f"`{status.url}`",
         _("Process"): _("{pid} on {device}", pid=status.pid, device=status.device or units.UNKNOWN),
-        _("Memory"): escape(_memory(status)),
+        _("Memory"): _memory(status),
         _("Uptime"): units.duration(status.elapsed_s),
         _("Version"): escape(status.version or units.UNKNOWN),
     }
