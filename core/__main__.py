@@ -1,32 +1,96 @@
 """`lmdyno …`: everything the dashboard measures, from the command line.
 
 Exit codes: 0 done, 1 a lane or a step failed, 2 wrong usage or configuration.
+
+Texts are in the language that `--lang` or the locale names. It is settled before any command is imported, so
+that commands may translate their help texts while they are imported.
 """
 
 import logging
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from typing import Annotated, NamedTuple
 
 import typer
 
 from core.errors import ConfigError, InputError, LMDynoError
+from core.i18n import (
+    N_,
+    Language,
+    Message,
+    _,
+    environment_language,
+    match_language,
+    set_process_language,
+)
+
+
+class Command(NamedTuple):
+    """Where a command is, and its help text."""
+
+    place: str
+    help: Message
+
 
 COMMANDS = {
-    "chat": "core.cli.chat:chat",
-    "bench": "core.cli.bench:bench",
-    "quality": "core.cli.quality.command:quality",
-    "bandwidth": "core.cli.bandwidth:bandwidth",
-    "runs": "core.cli.runs:app",
-    "doctor": "core.cli.doctor:doctor",
-    "engines": "core.cli.engines:app",
-    "models": "core.cli.models:app",
-    "quantize": "core.cli.quantize:quantize",
-    "walk": "core.cli.walk:walk",
-    "memory": "core.cli.memory:app",
-    "telemetry": "core.cli.telemetry:telemetry",
+    "chat": Command(
+        "core.cli.chat:chat",
+        N_(
+            "Ask several lanes the same question, one after another or together, with or without images.\n\n"
+            "Engines that aren't running are started, and stopped afterwards. Exit code 1: a lane failed."
+        ),
+    ),
+    "bench": Command(
+        "core.cli.bench:bench",
+        N_(
+            "Load-test lanes or endpoints, and measure latency and throughput.\n\n"
+            "Ctrl-C stops the run and keeps the results so far. Exit code 1: a request failed."
+        ),
+    ),
+    "quality": Command(
+        "core.cli.quality.command:quality",
+        N_(
+            "Compare the answers of lanes, and how likely they find the same texts, with a reference "
+            "lane.\n\n"
+            "Ctrl-C stops the run and keeps the results so far. Exit code 1: a lane couldn't take part."
+        ),
+    ),
+    "bandwidth": Command(
+        "core.cli.bandwidth:bandwidth",
+        N_(
+            "Measure the memory bandwidth of a GPU with a copy (reads and writes), and remember it.\n\n"
+            "Decode speeds are then shown relative to this measurement instead of the data sheet."
+        ),
+    ),
+    "runs": Command("core.cli.runs:app", N_("List, show, compare, export, and import turns and runs.")),
+    "doctor": Command(
+        "core.cli.doctor:doctor",
+        N_("Check Python, driver, GPU, engines, and lanes. Exit code 1: something needs to be repaired."),
+    ),
+    "engines": Command("core.cli.engines:app", N_("Start, stop, and inspect the engines of the lanes.")),
+    "models": Command("core.cli.models:app", N_("List, prepare, and convert checkpoints on disk.")),
+    "quantize": Command(
+        "core.cli.quantize:quantize",
+        N_('Quantise a model to W4A16 (AWQ) with LMDeploy, for lanes with engine = "awq".'),
+    ),
+    "walk": Command(
+        "core.cli.walk:walk",
+        N_(
+            "Run the tutorial's steps on this machine, each with its results and time.\n\n"
+            "Transformers, TurboMind, KV cache ratios, W4A16 quantisation, the API server, the Python pipeline, "
+            "and image questions. Steps that can't run on this machine are skipped with the reason. Exit code 1: "
+            "a step failed."
+        ),
+    ),
+    "memory": Command("core.cli.memory:app", N_("Predict and measure the GPU memory of an LMDeploy engine.")),
+    "telemetry": Command(
+        "core.cli.telemetry:telemetry",
+        N_("Sample memory, power, and load of GPUs and engines, and summarise the samples."),
+    ),
 }
-"""Where each command is. Only the named one is imported: a load test starts in half the time."""
+"""Only the named command is imported: a load test starts in half the time."""
 
 
 def build(names: Iterable[str]) -> typer.Typer:
@@ -35,28 +99,44 @@ def build(names: Iterable[str]) -> typer.Typer:
         name="lmdyno", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
     )
 
-    @app.callback(help="LMDyno: the same weights on several inference engines, measured the same way.")
-    def lmdyno() -> None: ...
+    @app.callback(help=_("LMDyno: the same weights on several inference engines, measured the same way."))
+    def lmdyno(
+        lang: Annotated[
+            str | None, typer.Option(metavar="LANGUAGE", help=_("Language of all texts: en or zh."))
+        ] = None,
+    ) -> None: ...
 
     for name in names:
-        module, _, attribute = COMMANDS[name].partition(":")
+        module, _colon, attribute = COMMANDS[name].place.partition(":")
         command = vars(import_module(module))[attribute]
         if isinstance(command, typer.Typer):
-            app.add_typer(command, name=name)
+            app.add_typer(command, name=name, help=_(COMMANDS[name].help))
         else:
-            app.command(name)(command)
+            app.command(name, help=_(COMMANDS[name].help))(command)
     return app
 
 
 def main() -> None:
     # Commands say what matters themselves; without a handler Python would print warnings a second time.
     logging.getLogger("core").addHandler(logging.NullHandler())
-    named = [word for word in sys.argv[1:2] if word in COMMANDS]
+    language, words = asked_language(sys.argv[1:])
+    set_process_language(language or environment_language(os.environ))
+    named = [word for word in words[:1] if word in COMMANDS]
     try:
         build(named or COMMANDS)()
     except LMDynoError as error:
-        typer.echo(f"{error.message}\n{error.hint}".rstrip(), err=True)
+        typer.echo(f"{_(error.message)}\n{_(error.hint)}".rstrip(), err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError) else 1)
+
+
+def asked_language(words: Sequence[str]) -> tuple[Language | None, Sequence[str]]:
+    """The language that `--lang` before the command names, if any, and the words from the command on."""
+    match words:
+        case ["--lang", tag, *rest]:
+            return match_language(tag), rest
+        case [first, *rest] if first.startswith("--lang="):
+            return match_language(first.partition("=")[2]), rest
+    return None, words
 
 
 if __name__ == "__main__":

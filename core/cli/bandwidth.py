@@ -7,7 +7,9 @@ from rich.console import Console
 
 from core.bench.roofline.bandwidth import Bandwidth, measure_bandwidth
 from core.bench.roofline.roofline import bandwidth_of
+from core.cli import context
 from core.codec import encode_plain
+from core.i18n import _
 from core.settings import load_settings
 
 output = Console(highlight=False)
@@ -15,14 +17,11 @@ progress = Console(stderr=True)
 
 
 def bandwidth(
-    gpu: Annotated[int, typer.Option(help="Which GPU, as `nvidia-smi` counts.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    gpu: Annotated[int, typer.Option(help=_("Index of the GPU, as `nvidia-smi` counts."), min=0)] = 0,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Measure how fast a GPU copies within its memory (reading and writing counted), and remember it.
-
-    Decode speeds are then shown as a share of what this card gives instead of what its data sheet says.
-    """
-    with progress.status("Copying within the GPU's memory"):
+    """Measure how fast a GPU copies within its memory, and remember it."""
+    with progress.status(_("Copying within the GPU's memory")):
         found = measure_bandwidth(load_settings(), gpu_index=gpu)
     if as_json:
         typer.echo(encode_plain(found))
@@ -33,7 +32,16 @@ def bandwidth(
 def _lines(found: Bandwidth) -> list[str]:
     speeds = (found.bytes_per_s, found.low_bytes_per_s, found.high_bytes_per_s)
     middle, low, high = (f"{speed / 1e9:,.0f}" for speed in speeds)
-    lines = [f"{found.gpu_name}: {middle} GB/s, median of {found.n} ({low} to {high})"]
+    lines = [
+        _(
+            "{gpu}: {speed} GB/s, median of {n} ({low} to {high})",
+            gpu=found.gpu_name,
+            speed=middle,
+            n=found.n,
+            low=low,
+            high=high,
+        )
+    ]
     if sheet := bandwidth_of(found.gpu_name):
-        lines.append(f"Its data sheet says {sheet / 1e9:,.0f} GB/s")
+        lines.append(_("Data sheet: {speed} GB/s", speed=f"{sheet / 1e9:,.0f}"))
     return lines

@@ -30,6 +30,7 @@ from core.cli.images import kept
 from core.domain.bench import BenchRun, RunState
 from core.domain.specs import Dialect
 from core.errors import InputError
+from core.i18n import N_, _
 from core.settings import Settings
 
 STOPPED_EXIT_CODE = 130
@@ -46,58 +47,88 @@ def bench(
     model: context.EndpointModels = None,
     dialect: context.EndpointDialect = Dialect.GENERIC,
     preset: Annotated[
-        Preset | None, typer.Option(help="A ready-made plan instead of the options below.")
+        Preset | None, typer.Option(help=_("Use a preset plan instead of the options below."))
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(help="Length of made-up prompts.")] = 128,
+    prompt_tokens: Annotated[int, typer.Option(help=_("Length of synthetic prompts in tokens."))] = 128,
     prompts: Annotated[
-        str | None, typer.Option(help="A text, .jsonl or ShareGPT .json file, or: examples.")
+        str | None,
+        typer.Option(
+            help=_("Text file, .jsonl, or ShareGPT .json with prompts, or “examples” for built-in prompts.")
+        ),
     ] = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option(help="An image for the requests; repeat for more, which go with them in turn."),
+        typer.Option(help=_("Image to send with the requests. Repeat for more, sent in rotation.")),
     ] = None,
     same_images: Annotated[
         bool,
         typer.Option(
             "--same-images",
-            help="Send them as they are, instead of with noise of its own in a corner of each: tells what an "
-            "engine gains by keeping images that it has seen.",
+            help=_(
+                "Send images unchanged instead of adding noise in a corner. Shows what an engine gains by "
+                "caching "
+                "images."
+            ),
         ),
     ] = False,
-    output_tokens: Annotated[int, typer.Option(help="Length of each answer.")] = 128,
+    output_tokens: Annotated[int, typer.Option(help=_("Length of each answer in tokens."))] = 128,
     natural: Annotated[
-        bool, typer.Option("--natural", help="Let answers end by themselves; --output-tokens is the most.")
+        bool,
+        typer.Option(
+            "--natural", help=_("Let answers end at end-of-sequence; --output-tokens is the maximum.")
+        ),
     ] = False,
-    concurrency: Annotated[str, typer.Option(help="Requests under way at once: 1,4,16.")] = "1",
-    rate: Annotated[str | None, typer.Option(help="Open loop: requests a second: 2 or 1,2,4.")] = None,
-    poisson: Annotated[bool, typer.Option("--poisson", help="Random gaps with that rate.")] = False,
-    sweep: Annotated[
-        int | None, typer.Option(help="Find the saturation point, up to this concurrency.")
+    concurrency: Annotated[str, typer.Option(help=_("Requests in flight, such as 1,4,16."))] = "1",
+    rate: Annotated[
+        str | None, typer.Option(help=_("Open loop: requests per second, such as 2 or 1,2,4."))
     ] = None,
-    requests: Annotated[int | None, typer.Option(help="Measured requests of each lane at each load.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Or: for how long requests are sent.")] = None,
-    warmup: Annotated[int, typer.Option(help="Requests before each pass that don't count.")] = 2,
-    repeats: Annotated[int, typer.Option(help="All of it so often, with the lanes' order alternated.")] = 1,
+    poisson: Annotated[
+        bool, typer.Option("--poisson", help=_("Use Poisson arrivals instead of constant gaps."))
+    ] = False,
+    sweep: Annotated[
+        int | None, typer.Option(help=_("Find the saturation point, up to this concurrency."))
+    ] = None,
+    requests: Annotated[int | None, typer.Option(help=_("Measured requests per lane and load."))] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help=_("Seconds per point, instead of --requests."))
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(help=_("Requests sent before each point and excluded from its results."))
+    ] = 2,
+    repeats: Annotated[
+        int, typer.Option(help=_("Runs of the whole plan, reversing the lane order every other time."))
+    ] = 1,
     together: Annotated[
-        bool, typer.Option("--together", help="Each lane alone, then all at once: tells the interference.")
+        bool,
+        typer.Option(
+            "--together", help=_("Measure each lane alone, then all at once, to show interference.")
+        ),
     ] = False,
     stop_others: Annotated[
         bool,
-        typer.Option("--stop-others", help="Stop the other lanes' engines, instead of leaving them idle."),
+        typer.Option(
+            "--stop-others", help=_("Stop the engines of the other lanes instead of leaving them idle.")
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[
+        int, typer.Option(help=_("Seed for prompts, random arrivals, and bootstrap resampling."))
+    ] = 0,
     goodput: Annotated[
-        str | None, typer.Option(help="Limits in seconds: ttft=0.5,tpot=0.03,e2e=10; or a preset's name.")
+        str | None,
+        typer.Option(help=_("Limits in seconds, such as ttft=0.5,tpot=0.03,e2e=10, or a preset's name.")),
     ] = None,
-    title: Annotated[str, typer.Option(help="What the run is called.")] = "",
-    json: Annotated[str | None, typer.Option(metavar="FILE", help="The result as JSON; - is stdout.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="With every request's timestamps in it.")] = False,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="The result with charts.")] = None,
+    title: Annotated[str, typer.Option(help=_("Title of the run."))] = "",
+    json: Annotated[
+        str | None, typer.Option(metavar="FILE", help=_("Write the result as JSON; - for stdout."))
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help=_("Include the timestamps of every request in the JSON."))
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_("Write a report with charts as HTML."))
+    ] = None,
 ) -> None:
-    """Load lanes or endpoints and measure latency and throughput.
-
-    Ctrl-C stops and keeps what was measured. Exit code 1: a request failed.
-    """
+    """Load-test lanes or endpoints in this process and store the run."""
     settings, registry = context.load()
     lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
     if preset is not None:
@@ -149,7 +180,8 @@ def _workload(prompts: str | None, prompt_tokens: int, output_tokens: int, *, na
 def _with_images(settings: Settings, plan: BenchPlan, files: list[Path], *, vary: bool) -> BenchPlan:
     if len(files) > MAX_WORKLOAD_IMAGES:
         raise InputError(
-            f"{len(files)} images are too many", hint=f"A benchmark takes up to {MAX_WORKLOAD_IMAGES}."
+            N_("Too many images ({n}).", n=len(files)),
+            hint=N_("Choose at most {most}. They are sent in rotation.", most=MAX_WORKLOAD_IMAGES),
         )
     images = kept(settings, files)
     return replace(plan, workload=replace(plan.workload, images=images, vary_images=vary))
@@ -176,7 +208,9 @@ def _enough(load: Load) -> int:
 
 def _isolation(*, together: bool, stop_others: bool) -> Isolation:
     if together and stop_others:
-        raise InputError("--together and --stop-others exclude each other", hint="Choose one of the two.")
+        raise InputError(
+            N_("--together and --stop-others can't be combined."), hint=N_("Use one of the two.")
+        )
     return Isolation.TOGETHER if together else Isolation.STOPPED if stop_others else Isolation.ISOLATED
 
 
@@ -186,12 +220,13 @@ def _limits(text: str | None) -> Limits | None:
 
 def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
     if progress.is_terminal:
-        progress.print(f"About {units.duration(estimated_s(plan))}, engines not included", style="dim")
+        estimate = _("About {time}, plus engine start-up", time=units.duration(estimated_s(plan)))
+        progress.print(estimate, style="dim")
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress, transient=True, refresh_per_second=_DRAWN_PER_S) as bar:
         task = bar.add_task("", total=1.0)
 
         def report(stage: str, done: float | None = None) -> None:
-            bar.update(task, description=stage, completed=done)
+            bar.update(task, description=_(stage), completed=done)
 
         return conduct(settings, plan, report)

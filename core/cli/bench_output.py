@@ -13,6 +13,7 @@ from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import utilisations
 from core.cli.bench_tables import print_remarks, result_table, utilisation_text
 from core.cli.output import write_file
+from core.i18n import _
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
@@ -29,13 +30,13 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
     if json == "-":
         sys.stdout.buffer.write(document + b"\n")
     else:
-        console.print(result_table(points_table(result), with_images(result.plan.workload)))
+        console.print(result_table(points_table(result), _(with_images(result.plan.workload))))
         if (queueing := queueing_table(result)) is not None:
             console.print(result_table(queueing))
         print_remarks(console, result)
         for utilisation in utilisations(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
             console.print(utilisation_text(utilisation), markup=False)
-        console.print(f"Stored as {run_id}", style="dim")
+        console.print(_("Stored as {run}", run=run_id), style="dim")
         if json is not None:
             write_file(Path(json), document)
     if html is not None:

@@ -55,18 +55,22 @@ def print_remarks(console: Console, result: BenchResult) -> None:
 
 def utilisation_text(utilisation: BandwidthUtilisation) -> str:
     """How close a lane came to the limit that memory bandwidth sets."""
-    return (
-        f"{utilisation.lane} decodes at {utilisation.share:.0%} of what memory bandwidth allows (theory: "
-        f"{units.tok_per_s(utilisation.limit.decode_tok_per_s)}, bandwidth {utilisation.bandwidth_source})"
+    return _(
+        "{lane} decodes at {share} of what memory bandwidth allows (limit: {limit}, bandwidth {source}).",
+        lane=utilisation.lane,
+        share=f"{utilisation.share:.0%}",
+        limit=units.tok_per_s(utilisation.limit.decode_tok_per_s),
+        source=utilisation.bandwidth_source,
     )
 
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row a figure and a point that several runs have; differences to the baseline in per cent."""
-    table = Table("lane", "load", "figure")
+    table = Table(_("Lane"), _("Load"), _("Metric"))
     for place, result in enumerate(comparison.runs):
         name = f"{result.run.title}\n{result.run.id}"
-        table.add_column(f"{name}\nbaseline" if place == comparison.baseline else name, justify="right")
+        head = f"{name}\n{_('baseline')}" if place == comparison.baseline else name
+        table.add_column(head, justify="right")
     shared = [each for each in comparison.points if sum(point is not None for point in each.points) > 1]
     for each in shared:
         lane = " / ".join(dict.fromkeys(name for name in each.lanes if name))
@@ -86,7 +90,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def difference_table(comparison: Comparison) -> Table:
     """What else was different, a row each."""
-    table = Table("what", *(result.run.id for result in comparison.runs))
+    table = Table(_("Setting"), *(result.run.id for result in comparison.runs))
     for difference in (*comparison.settings, *comparison.environment):
         table.add_row(difference.path, *difference.values)
     return table

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from core import units
 from core.cli import context, images
+from core.cli.output import error_text, stage_text
 from core.codec import encode_plain
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, LaneSpec
@@ -22,6 +23,7 @@ from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
 from core.errors import EngineError, StoreError
+from core.i18n import _
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
@@ -37,32 +39,32 @@ output = Console(highlight=False)
 
 
 def chat(
-    prompt: Annotated[str, typer.Argument(help="What every lane is asked.")],
+    prompt: Annotated[str, typer.Argument(help=_("The question for every lane."))],
     lane: context.LaneNames = None,
     endpoint: context.EndpointUrls = None,
     model: context.EndpointModels = None,
     dialect: context.EndpointDialect = Dialect.GENERIC,
     image: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="An image to ask about; repeat for more."),
+        typer.Option(metavar="FILE", help=_("Image to ask about. Repeat for more images.")),
     ] = None,
     together: Annotated[
-        bool, typer.Option("--together", help="All lanes at once instead of one after another.")
+        bool, typer.Option("--together", help=_("Ask all lanes at once instead of one after another."))
     ] = False,
-    system: Annotated[str, typer.Option(help="System prompt.")] = "",
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option()] = 1.0,
-    seed: Annotated[int | None, typer.Option()] = None,
-    max_tokens: Annotated[int, typer.Option()] = 512,
+    system: Annotated[str, typer.Option(help=_("System prompt."))] = "",
+    temperature: Annotated[float, typer.Option(help=_("Sampling temperature. 0 is greedy decoding."))] = 0.0,
+    top_p: Annotated[float, typer.Option(help=_("Nucleus sampling threshold."))] = 1.0,
+    seed: Annotated[int | None, typer.Option(help=_("Seed for sampling."))] = None,
+    max_tokens: Annotated[int, typer.Option(help=_("Maximum answer length in tokens."))] = 512,
     fixed_length: Annotated[
-        bool, typer.Option("--fixed-length", help="Exactly --max-tokens tokens, past any end.")
+        bool,
+        typer.Option(
+            "--fixed-length", help=_("Generate exactly --max-tokens tokens, ignoring end-of-sequence.")
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Ask several lanes the same question, one after another or together, about images too.
-
-    An engine that isn't running is started and stopped again afterwards. Exit code 1: a lane failed.
-    """
+    """Ask several lanes the same question and print each answer with its measured latency."""
     settings, registry = context.load()
     lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
     shown = images.taken_in(settings, image or [])
@@ -119,10 +121,10 @@ def _start_engines(manager: EngineManager, lanes: Sequence[LaneSpec], *, quiet: 
     for spec in lanes:
         manager.ensure(spec.name)
     for spec in lanes:
-        with progress.status(f"{spec.name}: starting") as status:
+        with progress.status(stage_text(spec.name)) as status:
 
             def show(now: EngineStatus) -> None:
-                status.update(f"{now.name}: {now.stage or now.state} · {units.duration(now.elapsed_s)}")
+                status.update(stage_text(now.name, now))
 
             try:
                 manager.wait_until_healthy(
@@ -150,7 +152,7 @@ async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> t
             for record in records:
                 store.save_request(record)
         except StoreError as error:
-            progress.print(f"Not stored: {error.message} {error.hint}")
+            _tell_not_stored(error)
         finally:
             store.close()
     return records
@@ -162,9 +164,14 @@ def _open_store(settings: Settings, plan: TurnPlan) -> Store | None:
         store.open()
         store.save_turn(plan, describe_machine())
     except StoreError as error:
-        progress.print(f"Not stored: {error.message} {error.hint}")
+        _tell_not_stored(error)
         return None
     return store
+
+
+def _tell_not_stored(error: StoreError) -> None:
+    text = _("Not stored: {message} {hint}", message=error.message, hint=error.hint)
+    progress.print(text, markup=False)
 
 
 class _Printer:
@@ -188,7 +195,7 @@ class _Printer:
                 output.out(update.record.text, end="")
             output.print()
             if error := update.record.error:
-                output.print(f"[red]{error.message}[/red]\n{error.hint}")
+                output.print(error_text(error))
 
     def _head(self, request_id: str) -> None:
         if request_id not in self._headed:
@@ -212,7 +219,7 @@ def _result(record: RequestRecord) -> dict[str, Any]:
 
 
 def _table(records: Sequence[RequestRecord]) -> Table:
-    table = Table("lane", "TTFT", "decode", "E2E", "tokens in", "tokens out", "finish")
+    table = Table(_("Lane"), "TTFT", _("Decode"), "E2E", _("Tokens in"), _("Tokens out"), _("Finish reason"))
     for record in records:
         table.add_row(
             record.lane.name,

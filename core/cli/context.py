@@ -9,19 +9,23 @@ from core.config import LaneRegistry, load_lanes
 from core.config.lanes import url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import InputError
-from core.i18n import N_
+from core.i18n import N_, _
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
-LaneNames = Annotated[list[str] | None, typer.Option("--lane", help="A lane by its name; repeat for more.")]
+AsJson = Annotated[bool, typer.Option("--json", help=_("Print one JSON document."))]
+LaneNames = Annotated[
+    list[str] | None, typer.Option("--lane", help=_("Name of a lane. Repeat for more lanes."))
+]
 EndpointUrls = Annotated[
     list[str] | None,
-    typer.Option("--endpoint", help="Base URL of an OpenAI-compatible server; repeat for more."),
+    typer.Option("--endpoint", help=_("Base URL of an OpenAI-compatible server. Repeat for more endpoints.")),
 ]
 EndpointModels = Annotated[
-    list[str] | None, typer.Option("--model", help="The model's id at each --endpoint, in the same order.")
+    list[str] | None,
+    typer.Option("--model", help=_("Model ID at each --endpoint, in the same order.")),
 ]
-EndpointDialect = Annotated[Dialect, typer.Option("--dialect", help="What the endpoints speak.")]
+EndpointDialect = Annotated[Dialect, typer.Option("--dialect", help=_("Dialect of the endpoints."))]
 
 
 def load() -> tuple[Settings, LaneRegistry]:

@@ -1,7 +1,5 @@
 """`doctor`: what this machine has, which lanes can run on it, and what to do about the others."""
 
-from typing import Annotated
-
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -10,23 +8,23 @@ from rich.table import Table
 from core.cli import context
 from core.codec import encode_plain
 from core.doctor import Diagnosis, Status, examine
-from core.i18n import _
+from core.i18n import N_, _
 
 output = Console(highlight=False)
 progress = Console(stderr=True)
 
 _MARKS = {
-    Status.OK: "[green]ok[/]",
-    Status.INFO: "[blue]info[/]",
-    Status.WARN: "[yellow]warn[/]",
-    Status.FAIL: "[bold red]fail[/]",
+    Status.OK: N_("[green]ok[/]"),
+    Status.INFO: N_("[blue]info[/]"),
+    Status.WARN: N_("[yellow]warning[/]"),
+    Status.FAIL: N_("[bold red]error[/]"),
 }
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help=_("Print one JSON document."))] = False,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Examine Python, driver, GPU, engines and lanes. Exit code 1 if something must be repaired."""
+    """Examine the machine and print a finding per line."""
     settings, registry = context.load()
     with progress.status(_("Importing the engines in child processes")):
         diagnosis = examine(settings, registry)
@@ -61,5 +59,5 @@ def _table(diagnosis: Diagnosis) -> Table:
         if finding.remedy:
             detail += f"\n→ {_(finding.remedy)}"
         # Hints name tables such as [models.NAME], which rich would take for its own markup.
-        table.add_row(_MARKS[finding.status], escape(_(finding.what)), escape(detail))
+        table.add_row(_(_MARKS[finding.status]), escape(_(finding.what)), escape(detail))
     return table

@@ -4,23 +4,25 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from core import units
 from core.cli import context
+from core.cli.output import stage_text
 from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
 from core.engines.log.file import tail
 from core.engines.manager import EngineManager, EngineStatus
-from core.engines.registry import EngineState
+from core.engines.registry import STATE_NAMES, EngineState
 from core.errors import EngineError, InputError
+from core.i18n import N_, _
 from core.telemetry.nvml import Nvml
 
-app = typer.Typer(help="Start, stop and look at the engines of the lanes.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 console = Console()
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Name = Annotated[str, typer.Argument(help="The lane's name.")]
+Name = Annotated[str, typer.Argument(help=_("Name of the lane."))]
 
 
 def _manager() -> EngineManager:
@@ -29,43 +31,37 @@ def _manager() -> EngineManager:
     return EngineManager(settings, local, persistent=True, gpu=Nvml())
 
 
-@app.command("list")
-def list_engines(as_json: AsJson = False) -> None:
-    """All engines with state, process, address and uptime."""
+@app.command("list", help=_("List all engines with state, process, address, and uptime."))
+def list_engines(as_json: context.AsJson = False) -> None:
     statuses = _manager().statuses()
     if as_json:
         typer.echo(encode_plain([_facts(status) for status in statuses]))
         return
-    table = Table("lane", "engine", "state", "pid", "address", "since", "version")
+    table = Table(_("Lane"), _("Engine"), _("State"), _("PID"), _("Address"), _("Uptime"), _("Version"))
     for status in statuses:
         table.add_row(
             status.name,
             status.lane.kind,
-            status.state,
+            _(STATE_NAMES[status.state]),
             str(status.pid or units.UNKNOWN),
             status.url or units.UNKNOWN,
             units.duration(status.elapsed_s),
             status.version or units.UNKNOWN,
         )
         if status.error:
-            table.add_row("", "", status.error.message, "", status.error.hint, "", "")
+            table.add_row("", "", escape(_(status.error.message)), "", escape(_(status.error.hint)), "", "")
     console.print(table)
 
 
-@app.command()
-def start(name: Name, as_json: AsJson = False) -> None:
-    """Start a lane's engine and wait until it is healthy. It runs on until `engines stop`."""
+@app.command(help=_("Start a lane's engine, and wait until it is ready. It runs until `engines stop`."))
+def start(name: Name, as_json: context.AsJson = False) -> None:
     manager = _manager()
     timeout_s = manager.status(name).lane.settings.start_timeout_s
     try:
         manager.ensure(name)
-        with console.status(f"{name}: starting") as spinner:
+        with console.status(stage_text(name)) as spinner:
             status = manager.wait_until_healthy(
-                name,
-                timeout_s,
-                on_progress=lambda now: spinner.update(
-                    f"{name}: {now.stage or now.state} · {units.duration(now.elapsed_s)}"
-                ),
+                name, timeout_s, on_progress=lambda now: spinner.update(stage_text(name, now))
             )
     except KeyboardInterrupt:
         manager.stop(name, force=True)
@@ -78,19 +74,20 @@ def start(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(encode_plain(_facts(status)))
     else:
-        console.print(f"{name} answers at {status.url}")
+        console.print(_("{lane} is ready at {url}", lane=name, url=status.url))
 
 
-@app.command()
+@app.command(help=_("Stop a lane's engine. Refuses to stop an engine that is answering, unless forced."))
 def stop(
-    name: Annotated[str | None, typer.Argument(help="The lane's name.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All engines.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also while a request runs.")] = False,
-    as_json: AsJson = False,
+    name: Annotated[str | None, typer.Argument(help=_("Name of the lane."))] = None,
+    every: Annotated[bool, typer.Option("--all", help=_("Stop all engines."))] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help=_("Stop the engine even while it answers a request."))
+    ] = False,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Stop a lane's engine; refused while a request runs there, unless forced."""
     if (name is None) != every:
-        raise InputError("Which engine?", hint="Name one lane, or say --all.")
+        raise InputError(N_("No engine is named."), hint=N_("Name one lane, or use --all."))
     manager = _manager()
     names = [name] if name is not None else [status.name for status in manager.statuses() if _runs(status)]
     outcomes = []
@@ -98,7 +95,7 @@ def stop(
         error = _stop(manager, lane, force=force)
         outcomes.append(_outcome(lane, error))
         if not as_json:
-            _tell(f"{lane} stopped", error)
+            _tell(_("{lane} stopped", lane=lane), error)
     if as_json:
         typer.echo(encode_plain(outcomes))
     if any(outcome["error"] for outcome in outcomes):
@@ -127,16 +124,15 @@ def _tell(done: str, error: ErrorInfo | None) -> None:
     if error is None:
         console.print(done)
     else:
-        typer.echo(f"{error.message}\n{error.hint}".rstrip(), err=True)
+        typer.echo(f"{_(error.message)}\n{_(error.hint)}".rstrip(), err=True)
 
 
-@app.command()
+@app.command(help=_("Show the end of an engine's log."))
 def logs(
     name: Name,
-    lines: Annotated[int, typer.Option(min=1, help="How many of the last lines.")] = 40,
-    as_json: AsJson = False,
+    lines: Annotated[int, typer.Option(min=1, help=_("Number of lines."))] = 40,
+    as_json: context.AsJson = False,
 ) -> None:
-    """The end of an engine's log."""
     manager = _manager()
     manager.status(name)  # raises for a name that is no lane's
     file = manager.log_file(name)

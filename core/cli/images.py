@@ -7,6 +7,7 @@ from typing import Any
 from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.specs import LaneSpec
 from core.errors import InputError
+from core.i18n import N_, _
 from core.images.sanitise import Limits, sanitise
 from core.images.store import ImageStore
 from core.models.vision.context import image_cost
@@ -22,7 +23,8 @@ def taken_in(settings: Settings, files: Sequence[Path]) -> tuple[StoredImage, ..
     """
     if len(files) > MAX_IMAGES:
         raise InputError(
-            f"{len(files)} images are too many", hint=f"A question may have {MAX_IMAGES} of them."
+            N_("Too many images ({n}).", n=len(files)),
+            hint=N_("Choose at most {most} images per question.", most=MAX_IMAGES),
         )
     return kept(settings, files)
 
@@ -55,7 +57,14 @@ def lines(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[str]
     for image in images:
         told.append(f"{image.name}: {image.width_px} × {image.height_px} px")
         told += [
-            f"  {lane.name}: {count(cost.tokens)} tokens at {cost.width_px} × {cost.height_px} px"
+            "  "
+            + _(
+                "{lane}: {tokens} tokens at {width} × {height} px",
+                lane=lane.name,
+                tokens=count(cost.tokens),
+                width=cost.width_px,
+                height=cost.height_px,
+            )
             for lane in lanes
             if (cost := image_cost(lane, image))
         ]
@@ -69,5 +78,6 @@ def _read(file: Path) -> bytes:
             return stream.read(Limits().max_bytes + 1)
     except OSError as exc:
         raise InputError(
-            f"{file} can't be read: {exc.strerror}", hint="Check the path and its permissions."
+            N_("{file} can't be read: {reason}", file=file, reason=exc.strerror),
+            hint=N_("Check the path and its permissions."),
         ) from exc

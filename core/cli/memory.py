@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from core import units
 from core.cli import context
+from core.cli.output import error_text
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
-from core.i18n import _
+from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_cache import kv_bytes_per_token
@@ -24,33 +26,31 @@ from core.memory_sweep.results import SweepRun, load
 from core.models.checkpoint import read_checkpoint
 from core.telemetry.nvml import Nvml
 
-app = typer.Typer(help="Where the GPU memory of an LMDeploy engine goes.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 output = Console(highlight=False)
 
 _POLL_S = 0.2
 
 
-@app.callback()
-def memory() -> None:
-    """Where the GPU memory of an LMDeploy engine goes."""
-
-
-@app.command("predict")
+@app.command(
+    "predict",
+    help=_("Predict weights, KV cache, tokens that fit, total, and headroom of a TurboMind engine."),
+)
 def predict_memory(
-    model: Annotated[str, typer.Argument(help="A model of lanes.toml, a folder, or a downloaded hub id.")],
-    ratio: Annotated[float, typer.Option(help="KV ratio (cache_max_entry_count), between 0 and 1.")],
-    kv_bits: Annotated[int, typer.Option(help="Bits of the KV cache: 16, 8 or 4.")] = 16,
-    awq: Annotated[bool, typer.Option("--awq", help="As if the weights were quantised (W4A16).")] = False,
+    model: Annotated[str, typer.Argument(help=_("Model from lanes.toml, a folder, or a downloaded hub ID."))],
+    ratio: Annotated[float, typer.Option(help=_("KV cache ratio (cache_max_entry_count), between 0 and 1."))],
+    kv_bits: Annotated[int, typer.Option(help=_("Bits of the KV cache: 16, 8, or 4."))] = 16,
+    awq: Annotated[bool, typer.Option("--awq", help=_("Predict for quantised weights (W4A16)."))] = False,
     gpu_gib: Annotated[
-        float | None, typer.Option(help="Free memory of the GPU in GiB; without it the GPU here.")
+        float | None,
+        typer.Option(help=_("Free memory of the GPU in GiB. Default: the GPU of this machine.")),
     ] = None,
-    context_tokens: Annotated[int, typer.Option("--context", help="Tokens of a sequence.")] = 4096,
-    batch: Annotated[int, typer.Option(help="Requests at once (max_batch_size).")] = 64,
-    tp: Annotated[int, typer.Option(help="GPUs that the engine spans.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    context_tokens: Annotated[int, typer.Option("--context", help=_("Tokens per sequence."))] = 4096,
+    batch: Annotated[int, typer.Option(help=_("Concurrent requests (max_batch_size)."))] = 64,
+    tp: Annotated[int, typer.Option(help=_("Number of GPUs that the engine uses."))] = 1,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Weights, KV cache, tokens that fit, total and headroom of a TurboMind engine."""
-    _, registry = context.load()
+    registry = context.load()[1]
     facts = read_checkpoint(_checkpoint(registry, model))
     sizes = checkpoint_sizes(facts, awq=awq)
     settings = MemorySettings(
@@ -68,23 +68,29 @@ def predict_memory(
         output.print(_table(prediction, per_token, settings))
 
 
-@app.command("sweep")
+@app.command(
+    "sweep",
+    help=_(
+        "Start an engine with several KV cache settings, and compare the prediction with the measurement.\n\n"
+        "Runs as a job that continues if this command is killed. Ctrl-C cancels it."
+    ),
+)
 def sweep_memory(
-    model: Annotated[str, typer.Argument(help="A model of lanes.toml.")],
+    model: Annotated[str, typer.Argument(help=_("Model from lanes.toml."))],
     ratio: Annotated[
         list[float] | None,
-        typer.Option(help="A KV ratio; may be repeated. Default 0.8, 0.6, 0.4, 0.2, 0.05."),
+        typer.Option(help=_("KV cache ratio. Repeat for more. Default: 0.8, 0.6, 0.4, 0.2, 0.05.")),
     ] = None,
-    kv_bits: Annotated[list[int] | None, typer.Option(help="16, 8 or 4; may be repeated.")] = None,
-    awq: Annotated[bool, typer.Option("--awq", help="The model's W4A16 form.")] = False,
-    both: Annotated[bool, typer.Option("--both", help="16-bit weights, then the W4A16 form.")] = False,
-    gpu: Annotated[int, typer.Option(help="Index of the GPU.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    kv_bits: Annotated[
+        list[int] | None, typer.Option(help=_("Bits of the KV cache: 16, 8, or 4. Repeat for more."))
+    ] = None,
+    awq: Annotated[bool, typer.Option("--awq", help=_("Use the model's W4A16 weights."))] = False,
+    both: Annotated[
+        bool, typer.Option("--both", help=_("Use the 16-bit weights, then the W4A16 weights."))
+    ] = False,
+    gpu: Annotated[int, typer.Option(help=_("Index of the GPU."))] = 0,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Start an engine at several KV ratios and formats; prediction against measurement.
-
-    A job that goes on measuring if this command is killed; Ctrl-C cancels it.
-    """
     settings, registry = context.load()
     forms = (False, True) if both else (awq,)
     points = grid(ratio or DEFAULT_RATIOS, kv_bits or (16,), forms)
@@ -96,16 +102,16 @@ def sweep_memory(
     elif run:
         output.print(_sweep_table(run))
     if status.record.error and not as_json:
-        output.print(f"{status.record.error.message}\n{status.record.error.hint}")
+        output.print(error_text(status.record.error))
     if status.state is not JobState.DONE or not run or any(point.error for point in run.points):
         raise typer.Exit(1)
 
 
 def _follow(jobs: Jobs, job_id: str) -> JobStatus:
     """Wait for the job's end; Ctrl-C cancels it and goes on waiting for that."""
-    with Console(stderr=True).status("waiting") as spinner:
+    with Console(stderr=True).status(_("Waiting")) as spinner:
         while not (status := jobs.status(job_id)).state.ended:
-            spinner.update(status.record.stage or "waiting")
+            spinner.update(_(status.record.stage) or _("Waiting"))
             try:
                 time.sleep(_POLL_S)
             except KeyboardInterrupt:
@@ -127,13 +133,23 @@ def _errors(run: SweepRun) -> list[dict[str, object]]:
 
 
 def _sweep_table(run: SweepRun) -> Table:
-    title = f"{run.plan.model.name} on {run.gpu_name}"
+    title = _("{model} on {gpu}", model=run.plan.model.name, gpu=run.gpu_name)
+    error = _("Error")
     table = Table(
-        "ratio", "KV predicted", "by its log", "", "tokens", "", "total predicted", "NVML", "", title=title
+        _("Point"),
+        _("KV cache (predicted)"),
+        _("KV cache (log)"),
+        error,
+        _("Tokens"),
+        error,
+        _("Total (predicted)"),
+        _("Memory (NVML)"),
+        error,
+        title=title,
     )
     for result in run.points:
         if result.error:
-            table.add_row(result.point.label, result.error.message)
+            table.add_row(result.point.label, escape(_(result.error.message)))
             continue
         table.add_row(
             result.point.label,
@@ -162,7 +178,8 @@ def _free_bytes(gpu_gib: float | None) -> int:
     free = [gpu.free_bytes for gpu in Nvml().devices() if gpu.free_bytes is not None]
     if not free:
         raise InputError(
-            "There is no NVIDIA GPU here to predict for", hint="Name the size of one: --gpu-gib 24"
+            N_("This machine has no NVIDIA GPU to predict for."),
+            hint=N_("Enter the size of a GPU: --gpu-gib 24"),
         )
     return max(free)
 
@@ -183,22 +200,29 @@ def _document(prediction: MemoryPrediction, per_token: int) -> dict[str, object]
 
 
 def _table(prediction: MemoryPrediction, per_token: int, settings: MemorySettings) -> Table:
-    table = Table("part", "size", "from")
+    table = Table(_("Part"), _("Size"), _("Source"))
     for part in prediction.parts:
         table.add_row(_(part.name), units.gib(part.size_bytes), _(part.source))
     table.add_section()
-    table.add_row("total", units.gib(prediction.total_bytes), f"of {units.gib(prediction.free_before_bytes)}")
+    free = _("{size} were free", size=units.gib(prediction.free_before_bytes))
+    table.add_row(_("total"), units.gib(prediction.total_bytes), free)
     headroom = prediction.headroom_bytes
     if prediction.fits:
-        table.add_row("headroom", units.gib(headroom), "")
+        table.add_row(_("headroom"), units.gib(headroom), "")
     else:
-        table.add_row("[bold red]missing[/]", units.gib(-headroom), "the engine will run out of memory")
+        table.add_row(
+            f"[bold red]{_('missing')}[/]", units.gib(-headroom), _("the engine will run out of memory")
+        )
     table.add_section()
-    table.add_row("KV cache for a token", f"{units.count(per_token)} bytes", f"{settings.kv_bits} bits")
-    table.add_row("tokens that fit", units.count(prediction.pool.tokens), "all sequences together")
     table.add_row(
-        f"sequences of {units.count(settings.session_len)} tokens",
+        _("KV cache per token"),
+        _("{n} bytes", n=units.count(per_token)),
+        _("{bits}-bit", bits=settings.kv_bits),
+    )
+    table.add_row(_("tokens that fit"), units.count(prediction.pool.tokens), _("in all sequences together"))
+    table.add_row(
+        _("Sequences of {n} tokens", n=units.count(settings.session_len)),
         units.count(prediction.sequences),
-        "at once",
+        _("concurrent"),
     )
     return table

@@ -10,9 +10,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from core import units
+from core.cli import context
 from core.codec import encode_plain
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
+from core.i18n import _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
 from core.models import catalogue
@@ -24,20 +26,17 @@ from core.models.internlm2 import convert as internlm2
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
-app = typer.Typer(help="The checkpoints on disk, and how they come to be there.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 console = Console(stderr=True)
 
 
-@app.command("list")
-def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-) -> None:
-    """The models in the models folder with their forms and sizes."""
+@app.command("list", help=_("List the models in the models folder with their weights and sizes."))
+def list_models(as_json: context.AsJson = False) -> None:
     models = catalogue.list_models(load_settings())
     if as_json:
         typer.echo(encode_plain([_facts(model) for model in models]))
         return
-    table = Table("model", "form", "size", "path")
+    table = Table(_("Model"), _("Weights"), _("Size"), _("Path"))
     for model in models:
         for form in model.forms:
             table.add_row(model.name, form.weights, units.gib(form.size_bytes), str(form.path))
@@ -60,13 +59,16 @@ def _facts(model: catalogue.StoredModel) -> dict[str, Any]:
     }
 
 
-@app.command("demo")
+@app.command(
+    "demo",
+    help=_("Prepare the demo models: SmolLM2-135M-Instruct (with a GPU, also as W4A16) and the demo LLaVA."),
+)
 def prepare_demo(
     vision: Annotated[
-        bool, typer.Option(help="The demo vision model as well: a small LLaVA that knows drawn scenes.")
+        bool,
+        typer.Option(help=_("Also prepare the demo vision model, a small LLaVA for drawn scenes.")),
     ] = True,
 ) -> None:
-    """Prepare the demo models once: SmolLM2-135M-Instruct (on a GPU also as W4A16) and the demo LLaVA."""
     settings = load_settings()
     if not demo_text.is_prepared(settings):
         _prepare(demo_text.prepare, settings)
@@ -74,13 +76,13 @@ def prepare_demo(
         _prepare_vision(settings)
     if Nvml().devices():
         _quantise_demo(settings)
-    console.print(f"Demo weights: {settings.models_dir}")
+    console.print(_("Demo weights: {path}", path=settings.models_dir))
 
 
 def _prepare(prepare: Callable[[Settings, Report], ModelSpec], settings: Settings) -> None:
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
-        task = progress.add_task("Preparing the demo weights")
-        prepare(settings, lambda line: progress.update(task, description=line))
+        task = progress.add_task(_("Preparing the demo weights"))
+        prepare(settings, lambda line: progress.update(task, description=_(line)))
 
 
 def _prepare_vision(settings: Settings) -> None:
@@ -88,7 +90,8 @@ def _prepare_vision(settings: Settings) -> None:
     try:
         _prepare(demo_vision.prepare, settings)
     except ModelError as exc:
-        console.print(f"The demo vision model is not ready: {exc.message}. {exc.hint}")
+        text = _("The demo vision model is not ready. {message} {hint}", message=exc.message, hint=exc.hint)
+        console.print(text, markup=False)
 
 
 def _quantise_demo(settings: Settings) -> None:
@@ -97,24 +100,27 @@ def _quantise_demo(settings: Settings) -> None:
         return
     jobs = Jobs(settings)
     with Progress(console=console) as progress:
-        task = progress.add_task("W4A16 of the demo weights", total=1.0)
+        task = progress.add_task(_("Quantising the demo weights to W4A16"), total=1.0)
         while not (status := jobs.wait(job_id, timeout_s=0.5)).state.ended:
             progress.update(task, completed=status.record.progress or 0.0)
         progress.update(task, completed=1.0)
     if status.state is not JobState.DONE:
         error = status.record.error
-        console.print(f"The awq lane has no weights yet: {error.message if error else status.state}")
+        reason = error.message if error else _("the job was cancelled")
+        console.print(_("The awq lane has no weights yet: {reason}", reason=reason), markup=False)
 
 
-@app.command("internlm2")
+@app.command(
+    "internlm2",
+    help=_("Convert an InternLM2 checkpoint to Llama, which every engine loads without remote code."),
+)
 def convert_internlm2(
-    source: Annotated[Path, typer.Argument(help="Folder of an InternLM2 checkpoint.")],
-    name: Annotated[str | None, typer.Option(help="The result's name; default is SOURCE-llama.")] = None,
+    source: Annotated[Path, typer.Argument(help=_("Folder of an InternLM2 checkpoint."))],
+    name: Annotated[str | None, typer.Option(help=_("Name of the result. Default: SOURCE-llama."))] = None,
 ) -> None:
-    """Convert an InternLM2 checkpoint to a Llama one, which every engine loads without remote code."""
     with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
-        task = progress.add_task("Converting")
+        task = progress.add_task(_("Converting"))
         model = internlm2.convert(
-            load_settings(), source, name=name, report=lambda line: progress.update(task, description=line)
+            load_settings(), source, name=name, report=lambda line: progress.update(task, description=_(line))
         )
     typer.echo(model.checkpoint)

@@ -1,8 +1,26 @@
-"""Files that a command writes where it is told to."""
+"""What commands have in common: errors on the terminal, and files that they write where they are told to."""
 
 from pathlib import Path
 
-from core.errors import InputError
+from rich.text import Text
+
+from core import units
+from core.domain.turns import ErrorInfo
+from core.engines.log.stages import STARTING
+from core.engines.status import EngineStatus
+from core.errors import InputError, LMDynoError
+from core.i18n import N_, _
+
+
+def error_text(error: LMDynoError | ErrorInfo, style: str = "red") -> Text:
+    """Message and hint for the terminal; what stands in brackets is no markup."""
+    return Text.assemble((_(error.message), style), "\n" if error.hint else "", _(error.hint))
+
+
+def stage_text(name: str, status: EngineStatus | None = None) -> str:
+    """`hf: Loading weights, 40% · 12 s`, for an engine that is starting."""
+    stage = _("{lane}: {stage}", lane=name, stage=(status.stage if status else None) or STARTING)
+    return f"{stage} · {units.duration(status.elapsed_s)}" if status else stage
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -11,5 +29,6 @@ def write_file(path: Path, content: bytes) -> None:
         path.expanduser().write_bytes(content)
     except OSError as exc:
         raise InputError(
-            f"{path} can't be written: {exc.strerror}", hint="Name a file in a folder that you can write to."
+            N_("Can't write {path}: {reason}", path=path, reason=exc.strerror),
+            hint=N_("Choose a file in a folder that you can write to."),
         ) from exc

@@ -10,9 +10,11 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from core import units
 from core.cli import context
+from core.cli.output import error_text
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
+from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq.job import check
@@ -27,29 +29,42 @@ DEFAULTS = AwqOptions()
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(help="A model of the lanes file, or a checkpoint's folder.")],
+    model: Annotated[str, typer.Argument(help=_("Model from lanes.toml, or the folder of a checkpoint."))],
     calibration: Annotated[
         str,
         typer.Option(
-            help=f"{OWN_ANSWERS} (the model answers built-in prompts); {PYTHON_DOCS} (ships with Python); "
-            f"a text or JSONL file; none; or a set from the hub: {', '.join(NAMED_SETS)}."
+            help=_(
+                "{own_answers} (the model answers built-in prompts), {python_docs} (comes with Python), "
+                "none, a "
+                "text or JSONL file, or a dataset from the hub: {datasets}.",
+                own_answers=OWN_ANSWERS,
+                python_docs=PYTHON_DOCS,
+                datasets=", ".join(NAMED_SETS),
+            )
         ),
     ] = DEFAULTS.calibration,
-    samples: Annotated[int, typer.Option(help="Calibration sequences.")] = DEFAULTS.samples,
-    seqlen: Annotated[int, typer.Option(help="Tokens in each.")] = DEFAULTS.seqlen,
+    samples: Annotated[int, typer.Option(help=_("Number of calibration samples."))] = DEFAULTS.samples,
+    seqlen: Annotated[int, typer.Option(help=_("Tokens per sample."))] = DEFAULTS.seqlen,
     search_scale: Annotated[
-        bool, typer.Option("--search-scale", help="Try 20 scales a layer: better, and many times slower.")
+        bool,
+        typer.Option(
+            "--search-scale",
+            help=_("Try 20 scales per layer. Gives better results but takes many times longer."),
+        ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(help="Sequences at once.")] = DEFAULTS.batch_size,
-    dtype: Annotated[str, typer.Option(help="float16 or bfloat16.")] = DEFAULTS.dtype,
-    device: Annotated[str, typer.Option(help="cuda, cuda:N or cpu.")] = DEFAULTS.device,
-    out: Annotated[Path | None, typer.Option(help="Folder of the result; default NAME-awq.")] = None,
+    batch_size: Annotated[int, typer.Option(help=_("Samples per batch."))] = DEFAULTS.batch_size,
+    dtype: Annotated[str, typer.Option(help=_("float16 or bfloat16."))] = DEFAULTS.dtype,
+    device: Annotated[str, typer.Option(help=_("cuda, cuda:N, or cpu."))] = DEFAULTS.device,
+    out: Annotated[
+        Path | None, typer.Option(help=_("Output folder. Default: NAME-awq in the models folder."))
+    ] = None,
     python: Annotated[
-        str, typer.Option(help="Interpreter with lmdeploy.", show_default="this one")
+        str,
+        typer.Option(help=_("Python interpreter with lmdeploy."), show_default=_("this interpreter")),
     ] = DEFAULTS.python,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Quantise a model to W4A16 (AWQ) with LMDeploy, for a lane of the kind awq."""
+    """Quantise a model to W4A16 in a background job, and watch it."""
     settings, registry = context.load()
     options = AwqOptions(
         calibration=calibration,
@@ -63,11 +78,11 @@ def quantize(
         python=python,
     )
     spec = _model(registry, model)
-    with console.status("checking"):
+    with console.status(_("Checking requirements")):
         findings = check(settings, spec, options)
     for finding in findings:
         if not finding.blocking:
-            console.print(f"[yellow]{finding.problem.message}[/yellow] {finding.problem.hint}")
+            console.print(error_text(finding.problem, "yellow"))
     jobs = Jobs(settings)
     status = _watch(jobs, start_quantizing(settings, spec, options))
     _tell(jobs, status, as_json=as_json)
@@ -97,19 +112,24 @@ def _watch(jobs: Jobs, job_id: str) -> JobStatus:
             while not (status := jobs.status(job_id)).state.ended:
                 record = status.record
                 bar.update(
-                    task, completed=record.progress or 0, description=record.stage, time=_times(status)
+                    task,
+                    completed=record.progress or 0,
+                    description=_(record.stage),
+                    time=_times(status),
                 )
                 time.sleep(_LOOK_S)
         except KeyboardInterrupt:
-            bar.update(task, description="cancelling")
+            bar.update(task, description=_("Cancelling"))
             jobs.cancel(job_id)
             status = jobs.wait(job_id, _CANCEL_S)
     return status
 
 
 def _times(status: JobStatus) -> str:
-    left = "" if status.expected_s is None else f", about {units.duration(status.expected_s)} left"
-    return f"{units.duration(status.elapsed_s)}{left}"
+    elapsed = units.duration(status.elapsed_s)
+    if status.expected_s is None:
+        return elapsed
+    return f"{elapsed} · {_('about {time} left', time=units.duration(status.expected_s))}"
 
 
 def _tell(jobs: Jobs, status: JobStatus, *, as_json: bool) -> None:
@@ -119,9 +139,15 @@ def _tell(jobs: Jobs, status: JobStatus, *, as_json: bool) -> None:
         typer.echo(encode_plain({**facts, "result": record.result, "error": record.error}))
     elif record.result:
         before, after = (units.gib(record.result[key]) for key in ("source_bytes", "result_bytes"))
-        typer.echo(f"{record.result['path']}: {before} → {after} in {units.duration(status.elapsed_s)}")
+        sizes = _(
+            "{source} → {result} in {time}",
+            source=before,
+            result=after,
+            time=units.duration(status.elapsed_s),
+        )
+        typer.echo(f"{record.result['path']}: {sizes}")
     elif record.error:
-        console.print(f"[red]{record.error.message}[/red]\n{record.error.hint}", highlight=False)
+        console.print(error_text(record.error), highlight=False)
         console.print(jobs.log_tail(status.id, 15), markup=False, highlight=False, style="dim")
     else:
-        console.print("Cancelled; nothing was kept.")
+        console.print(_("Cancelled. Nothing was kept."))

@@ -27,7 +27,7 @@ from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import TurnRecord
 from core.errors import InputError, StoreError
-from core.i18n import N_
+from core.i18n import N_, _
 from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
 from core.store.bench_runs import BenchRuns
@@ -35,11 +35,10 @@ from core.store.history import History
 from core.store.quality_runs import QualityRuns
 from core.store.turns import Store
 
-app = typer.Typer(help="List, show, compare, export and import what was measured.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 console = Console(highlight=False)
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-RunId = Annotated[str, typer.Argument(help="The run's id, as `runs list` shows it.")]
+RunId = Annotated[str, typer.Argument(help=_("ID of the run, as `runs list` shows it."))]
 
 
 class Format(StrEnum):
@@ -49,46 +48,46 @@ class Format(StrEnum):
     HTML = "html"
 
 
-@app.command("list")
+@app.command("list", help=_("List turns and runs, newest first."))
 def list_runs(
-    kind: Annotated[RunKind | None, typer.Option(help="Only turns of the chat, or only load tests.")] = None,
-    lane: Annotated[str | None, typer.Option(help="Only with this lane.")] = None,
-    model: Annotated[str | None, typer.Option(help="Only with this model.")] = None,
-    tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
-    text: Annotated[str, typer.Option(help="Only with this in prompt, title or note.")] = "",
-    limit: Annotated[int, typer.Option(help="How many, newest first.")] = 20,
-    as_json: AsJson = False,
+    kind: Annotated[RunKind | None, typer.Option(help=_("Only entries of this kind."))] = None,
+    lane: Annotated[str | None, typer.Option(help=_("Only entries with this lane."))] = None,
+    model: Annotated[str | None, typer.Option(help=_("Only entries with this model."))] = None,
+    tag: Annotated[str | None, typer.Option(help=_("Only entries with this tag."))] = None,
+    text: Annotated[str, typer.Option(help=_("Only entries with this text in prompt, title, or note."))] = "",
+    limit: Annotated[int, typer.Option(help=_("Maximum number of entries."))] = 20,
+    as_json: context.AsJson = False,
 ) -> None:
-    """The newest runs."""
-    settings, _ = context.load()
+    settings = context.load()[0]
     wanted = HistoryFilter(kind=kind, lane=lane, model=model, tag=tag, text=text)
     with closing(History(settings.database_url)) as history:
         entries = history.entries(wanted, limit=limit)
     if as_json:
         typer.echo(encode_plain(entries))
         return
-    table = Table("id", "kind", "when (UTC)", "lanes", "state", "title", "tag")
+    table = Table(_("ID"), _("Kind"), _("Date (UTC)"), _("Lanes"), _("State"), _("Title"), _("Tag"))
     for entry in entries:
         table.add_row(
             entry.id,
             entry.kind,
             f"{entry.created_at:%Y-%m-%d %H:%M}",
             ", ".join(entry.lanes),
-            entry.state,
+            _(entry.state),
             entry.title[:60],
             entry.tag,
         )
     console.print(table)
 
 
-@app.command()
+@app.command(help=_("Show the results of a run."))
 def show(
     run: RunId,
-    definition: Annotated[Tool, typer.Option(help="Whose definitions the latencies follow.")] = Tool.LMDYNO,
-    as_json: AsJson = False,
+    definition: Annotated[
+        Tool, typer.Option(help=_("The tool whose metric definitions are used."))
+    ] = Tool.LMDYNO,
+    as_json: context.AsJson = False,
 ) -> None:
-    """One run with its figures."""
-    settings, _ = context.load()
+    settings = context.load()[0]
     if quality_runs.show(settings, run, as_json=as_json):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
@@ -100,24 +99,30 @@ def show(
     if as_json:
         typer.echo(to_json(result, record, raw=False))
         return
-    state = f"{result.run.state}{', imported' if result.run.imported else ''}"
-    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}")
-    console.print(result_table(points_table(result), with_images(result.plan.workload)))
+    state = _(result.run.state)
+    if result.run.imported:
+        state += f" · {_('imported')}"
+    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}", markup=False)
+    console.print(result_table(points_table(result), _(with_images(result.plan.workload))))
     if (queueing := queueing_table(result)) is not None:
         console.print(result_table(queueing))
     print_remarks(console, result)
 
 
-@app.command()
+@app.command(help=_("Compare runs side by side, with percentage differences from a baseline."))
 def compare(
-    run: Annotated[list[str], typer.Argument(help="The ids of two to six load tests.")],
-    baseline: Annotated[str | None, typer.Option(help="Held against this one; default is the first.")] = None,
-    as_json: AsJson = False,
+    run: Annotated[list[str], typer.Argument(help=_("IDs of two to six runs."))],
+    baseline: Annotated[
+        str | None, typer.Option(help=_("The run to compare with. Default: the first one."))
+    ] = None,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Load tests side by side, with differences to a baseline in per cent."""
-    settings, _ = context.load()
+    settings = context.load()[0]
     if baseline is not None and baseline not in run:
-        raise InputError(f"{baseline} is none of the runs", hint="The baseline is one of those compared.")
+        raise InputError(
+            N_("The baseline {id} isn't one of the runs.", id=baseline),
+            hint=N_("Choose one of the runs that you compare."),
+        )
     if quality_runs.compare_runs(settings, list(dict.fromkeys(run)), as_json=as_json):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
@@ -128,25 +133,32 @@ def compare(
         typer.echo(encode_plain(comparison_json(comparison)))
         return
     for warning in comparison.warnings:
-        console.print(warning, style="yellow")
+        console.print(_(warning), style="yellow", markup=False)
     console.print(comparison_table(comparison))
     if comparison.settings or comparison.environment:
         console.print(difference_table(comparison))
 
 
-@app.command()
+@app.command(
+    help=_(
+        "Export a run: JSON that can be imported, CSV or Parquet with one row per request, or an HTML report."
+    )
+)
 def export(
     run: RunId,
-    out: Annotated[Path | None, typer.Option(help="The file; without it, stdout.")] = None,
+    out: Annotated[Path | None, typer.Option(help=_("Output file. Default: stdout."))] = None,
     to: Annotated[
-        Format | None, typer.Option("--format", help="Default: by the file's ending, else json.")
+        Format | None,
+        typer.Option("--format", help=_("Output format. Default: by the file's extension, else json.")),
     ] = None,
 ) -> None:
-    """A load test as a file: JSON to import again, CSV and Parquet with a row a request, HTML with charts."""
-    settings, _ = context.load()
+    settings = context.load()[0]
     chosen = to or _format_of(out)
     if chosen is Format.PARQUET and out is None and sys.stdout.isatty():
-        raise InputError("Parquet is nothing for a terminal", hint="Name a file: --out run.parquet")
+        raise InputError(
+            N_("Parquet is binary and can't be printed to a terminal."),
+            hint=N_("Name a file: --out run.parquet"),
+        )
     if quality_runs.export(settings, run, out, chosen):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
@@ -158,18 +170,20 @@ def export(
         sys.stdout.buffer.write(content)
 
 
-@app.command("import")
+@app.command("import", help=_("Import a run that was measured on another machine."))
 def import_run(
     file: Annotated[
-        Path, typer.Argument(help="A JSON file written by `runs export` or `bench --raw --json`.")
+        Path, typer.Argument(help=_("JSON file written by `runs export` or `bench --raw --json`."))
     ],
 ) -> None:
-    """Take in a run that was measured elsewhere."""
-    settings, _ = context.load()
+    settings = context.load()[0]
     try:
         opened = file.expanduser().open("rb")
     except OSError as exc:
-        raise InputError(f"{file} can't be read: {exc.strerror}", hint="Name an exported run.") from exc
+        raise InputError(
+            N_("{file} can't be read: {reason}", file=file, reason=exc.strerror),
+            hint=N_("Check the path and its permissions."),
+        ) from exc
     with (
         opened,
         closing(BenchRuns(settings.database_url)) as bench_runs,
@@ -185,14 +199,16 @@ def import_run(
                 code="run-exists",
             )
         history.annotate(imported.kind, run.id, note=run.note, tag=run.tag)
-    console.print(f"Imported {run.id}: {run.title}", markup=False)
+    console.print(_("Imported {id}: {title}", id=run.id, title=run.title), markup=False)
 
 
 def _turn(database_url: str, run_id: str) -> TurnRecord:
     with closing(Store(database_url)) as store:
         turn = store.turn(run_id)
     if turn is None:
-        raise InputError(f"There is no run {run_id}", hint="`lmdyno runs list` names them.")
+        raise InputError(
+            N_("There is no run {id}.", id=run_id), hint=N_("To list all runs, run `lmdyno runs list`.")
+        )
     return turn
 
 
@@ -201,7 +217,7 @@ def _show_turn(turn: TurnRecord, *, as_json: bool) -> None:
         typer.echo(encode_plain(turn))
         return
     console.print(turn.prompt, markup=False)
-    table = Table("lane", "TTFT", "decode", "E2E", "tokens out", "finish")
+    table = Table(_("Lane"), "TTFT", _("Decode"), "E2E", _("Tokens out"), _("Finish reason"))
     for request in turn.requests:
         table.add_row(
             request.lane.name,

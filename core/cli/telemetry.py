@@ -7,11 +7,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from core import units
+from core.cli import context
 from core.codec import encode_plain
 from core.engines.registry import Registry
+from core.i18n import _
 from core.settings import load_settings
 from core.telemetry.gpus import GpuReading
 from core.telemetry.nvml import Nvml
@@ -25,10 +28,10 @@ _REDRAW_S = 0.5
 
 
 def telemetry(
-    seconds: Annotated[float, typer.Option(help="How long to sample.", min=0.2, max=900)] = 5.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    seconds: Annotated[float, typer.Option(help=_("Seconds to sample."), min=0.2, max=900)] = 5.0,
+    as_json: context.AsJson = False,
 ) -> None:
-    """Sample memory, power and load of GPUs and engines; at the end what the whole time brought."""
+    """Sample GPUs and engines for some seconds, and summarise."""
     registry = Registry(load_settings())
     nvml = Nvml()
     sampler = Sampler(nvml, lambda: _running(registry))
@@ -68,22 +71,24 @@ def _show(sampler: Sampler, seconds: float) -> None:
 
 
 def _now(sample: Sample) -> Table:
-    table = Table("", "memory", "load", "power", "temperature", "clock")
+    table = Table("", _("Memory"), _("Load"), _("Power"), _("Temperature"), _("Clock"))
     for gpu in sample.gpus:
         table.add_row(*_gpu_row(gpu))
     for engine in sample.engines:
         table.add_row(*_engine_row(engine))
     if not sample.engines:
-        table.add_row("no engine runs")
+        table.add_row(_("No engine is running."))
     if sample.problem:
-        table.caption = f"{sample.problem.message}. {sample.problem.hint}"
+        table.caption = escape(
+            _("{message} {hint}", message=sample.problem.message, hint=sample.problem.hint)
+        )
     return table
 
 
 def _gpu_row(gpu: GpuReading) -> tuple[str, ...]:
     return (
         f"GPU {gpu.index} {gpu.name}",
-        f"{units.gib(gpu.used_bytes)} of {units.gib(gpu.total_bytes)}",
+        _("{part} of {total}", part=units.gib(gpu.used_bytes), total=units.gib(gpu.total_bytes)),
         _text(gpu.utilisation_ratio, lambda ratio: f"{ratio:.0%}"),
         _text(gpu.power_w, lambda watts: f"{watts:.0f} W"),
         _text(gpu.temperature_c, lambda celsius: f"{celsius:.0f} °C"),
@@ -93,37 +98,53 @@ def _gpu_row(gpu: GpuReading) -> tuple[str, ...]:
 
 def _engine_row(engine: EngineReading) -> tuple[str, ...]:
     parts = [
-        f"{units.gib(share.used_bytes)} on GPU {share.gpu} ({share.source or share.reason})"
+        f"{_('{size} on GPU {index}', size=units.gib(share.used_bytes), index=share.gpu)} "
+        f"({_(share.source or share.reason or units.UNKNOWN)})"
         for share in engine.gpu_memory
     ]
-    memory = ", ".join([*parts, f"{units.gib(engine.resident_bytes)} of host memory"])
-    return (f"engine {engine.name}", memory, _text(engine.cpu_ratio, _cores), "", "", "")
+    memory = ", ".join([*parts, _("{size} resident", size=units.gib(engine.resident_bytes))])
+    return (_("engine {name}", name=engine.name), memory, _text(engine.cpu_ratio, _cores), "", "", "")
 
 
 def _summary(window: WindowStats) -> Table:
-    title = f"{units.duration(window.duration_s)}, {window.samples} samples"
-    table = Table("", "peak memory", "mean load", "mean power", "energy", "idle power", title=title)
+    title = _("{time}, {n} samples", time=units.duration(window.duration_s), n=window.samples)
+    table = Table(
+        "",
+        _("Peak memory"),
+        _("Mean load"),
+        _("Mean power"),
+        _("Energy"),
+        _("Idle power"),
+        title=title,
+    )
     for gpu in window.gpus:
         table.add_row(
             f"GPU {gpu.index} {gpu.name}",
             units.gib(gpu.peak_used_bytes),
             _text(gpu.mean_utilisation_ratio, lambda ratio: f"{ratio:.0%}"),
             _text(gpu.mean_power_w, lambda watts: f"{watts:.0f} W"),
-            _text(gpu.energy_j, lambda joules: f"{joules:.0f} J") if not gpu.energy_gap else gpu.energy_gap,
+            _text(gpu.energy_j, lambda joules: f"{joules:.0f} J")
+            if not gpu.energy_gap
+            else _(gpu.energy_gap),
             _text(gpu.idle_power_w, lambda watts: f"{watts:.0f} W"),
         )
     if not window.engines:
-        table.add_row("no engine runs")
+        table.add_row(_("No engine is running."))
     for engine in window.engines:
         peak = engine.peak_resident_bytes if engine.peak_gpu_bytes is None else engine.peak_gpu_bytes
         table.add_row(
-            f"engine {engine.name}", units.gib(peak), _text(engine.mean_cpu_ratio, _cores), "", "", ""
+            _("engine {name}", name=engine.name),
+            units.gib(peak),
+            _text(engine.mean_cpu_ratio, _cores),
+            "",
+            "",
+            "",
         )
     return table
 
 
 def _cores(ratio: float) -> str:
-    return f"{ratio:.2f} cores"
+    return _("{n} cores", n=f"{ratio:.2f}")
 
 
 def _text(value: float | None, write: Callable[[float], str]) -> str:

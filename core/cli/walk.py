@@ -25,16 +25,17 @@ console = Console(highlight=False)
 
 def walk(
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A model of the lanes file; the demo model by default.")
+        str | None,
+        typer.Option(metavar="NAME", help=_("Model from lanes.toml. Default: the demo model.")),
     ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report as HTML.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_("Write the result as JSON."))
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_("Write a report as HTML."))
+    ] = None,
 ) -> None:
-    """Take the tutorial's steps on this machine, each with its figures and its time.
-
-    Transformers, TurboMind, KV cache ratios, W4A16 quantisation, the API server, the Python pipeline, and
-    image questions. Steps that can't run here are skipped with the reason. Exit code 1: a step failed.
-    """
+    """Run the tutorial's steps and print each one's results and time."""
     settings, _registry = context.load()
     with console.status("") as status:
         run = take_walk(settings, model, new_id(), lambda stage, _share: status.update(_(stage)), _print_step)

@@ -165,7 +165,7 @@ class LaneFacts:
     served_model: str | None = None
     weight_bytes: int | None = None
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
-    prompts: str = ""
+    prompts: Text = ""
     """How its prompts were made and their length counted, in words."""
     image_tokens: float | None = None
     """What an image takes of a prompt, computed from the checkpoint's files: a mean of the plan's images.

@@ -12,9 +12,11 @@ from dataclasses import replace
 
 from core.domain.specs import Endpoint, LaneSpec
 from core.engines.leases import lease
+from core.engines.log.stages import STARTING
 from core.engines.manager import EngineManager
 from core.engines.registry import Registry
 from core.engines.resolve import find_endpoint
+from core.i18n import N_
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.processes import ProcessId, this_process
@@ -66,7 +68,7 @@ class Engines:
     async def _endpoint(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint:
         while (endpoint := await asyncio.to_thread(find_endpoint, self._settings, lane)) is None:
             stage = self._manager.status(lane.name).stage if self._manager else None
-            on_stage(f"{lane.name}: {stage or 'starting'}")
+            on_stage(N_("{lane}: {stage}", lane=lane.name, stage=stage or STARTING))
             await asyncio.sleep(_POLL_S)
         return endpoint
 

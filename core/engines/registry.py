@@ -18,7 +18,7 @@ from core.codec import decode, encode
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError
-from core.i18n import Text
+from core.i18n import N_, Text
 from core.locks import lock_path, locked
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
@@ -32,6 +32,15 @@ class EngineState(StrEnum):
     STOPPING = "stopping"
     STOPPED = "stopped"
     FAILED = "failed"
+
+
+STATE_NAMES = {
+    EngineState.STARTING: N_("starting"),
+    EngineState.HEALTHY: N_("ready"),
+    EngineState.STOPPING: N_("stopping"),
+    EngineState.STOPPED: N_("stopped"),
+    EngineState.FAILED: N_("failed"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

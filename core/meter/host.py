@@ -11,6 +11,7 @@ import time
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, TurnPlan, TurnRecord
 from core.errors import InputError, LMDynoError
+from core.i18n import N_
 from core.meter.feeds import Feed
 from core.meter.protocol import Command, Reply, Update, Verb
 from core.meter.recorder import Recorder
@@ -166,5 +167,5 @@ class Meter:
 
 def unknown_turn() -> InputError:
     return InputError(
-        "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
+        N_("The meter doesn't know this turn."), hint=N_("Read it from the database."), code="unknown-turn"
     )

@@ -22,6 +22,7 @@ from core.access.identity import Person
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.errors import EngineCrashed, EngineTimeout, InputError
+from core.i18n import N_
 from core.meter.protocol import METER_DIED, Command, Hello, Reply, Update, Verb
 from core.settings import PROJECT_ROOT, Settings
 
@@ -88,7 +89,7 @@ class MeterLink:
             with contextlib.suppress(_Lost):
                 self._ask(process, Verb.START, plan=plan)
                 return
-        raise _unavailable("it ends at once")
+        raise _unavailable(N_("it exits immediately"))
 
     def follow(
         self, turn_id: str, request_id: str, *, tick_s: float = 0.1
@@ -270,14 +271,14 @@ class MeterLink:
 
 def _unknown_turn() -> InputError:
     return InputError(
-        "The meter does not know this turn", hint="Read it from the store.", code="unknown-turn"
+        N_("The meter doesn't know this turn."), hint=N_("Read it from the database."), code="unknown-turn"
     )
 
 
 def _unavailable(reason: str) -> EngineCrashed:
     return EngineCrashed(
-        f"The meter's process can't be started: {reason}",
-        hint="The dashboard's log says more.",
+        N_("Can't start the meter's process: {reason}", reason=reason),
+        hint=N_("See the dashboard's log for details."),
         code="meter-unavailable",
     )
 
@@ -333,8 +334,8 @@ def _lines(connection: socket.socket) -> Iterator[bytes | None]:
 def _reply(line: bytes | None) -> Reply:
     if line is None:
         raise EngineTimeout(
-            "The meter's process does not answer",
-            hint="Restart the dashboard if this stays so.",
+            N_("The meter's process doesn't respond."),
+            hint=N_("If it stays like this, restart the dashboard."),
             code="meter-hangs",
         )
     reply = decode(Reply, line)

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from core.access.identity import Person
 from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.i18n import N_
 from core.settings import Settings
 
 METER_DIED = ErrorInfo(
     code="meter-died",
-    message="The meter ended in mid-answer",
-    hint="What arrived is kept. Ask again; if it happens again, the dashboard's log says why.",
+    message=N_("The meter's process ended in the middle of the answer."),
+    hint=N_("The text so far is kept. Ask again. If it happens again, see the dashboard's log."),
 )
 
 

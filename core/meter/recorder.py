@@ -22,6 +22,7 @@ from core.domain.turns import (
     TurnRecord,
 )
 from core.errors import StoreError
+from core.i18n import N_
 from core.meter.protocol import METER_DIED
 
 log = logging.getLogger(__name__)
@@ -165,8 +166,8 @@ def _problem(error: Exception) -> ErrorInfo:
         return ErrorInfo.of(error)
     return ErrorInfo(
         code="store",
-        message="The store failed in a way that it should not",
-        hint="The chat goes on; the log has the details.",
+        message=N_("The database failed unexpectedly."),
+        hint=N_("You can keep chatting. See the dashboard's log for details."),
     )
 
 

@@ -18,6 +18,7 @@ from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
+from core.i18n import N_
 from core.meter.devices import DeviceQueue, Ticket, devices_of
 from core.meter.protocol import Update
 from core.meter.request import Request
@@ -158,8 +159,8 @@ class Turn:
         endpoint = await self._resolve(request)
         if endpoint is None:
             raise EngineBusy(
-                f"The engine of {lane.name} is being started again",
-                hint="Ask again when it is healthy.",
+                N_("The engine of {lane} is restarting.", lane=lane.name),
+                hint=N_("Ask again when it is ready."),
                 code="engine-restarting",
             )
         request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
@@ -275,7 +276,7 @@ def _is_being_cancelled() -> bool:
 
 def _internal_error() -> LMDynoError:
     return EngineError(
-        "The meter met an error of its own",
-        hint="Its log has the details; the other lanes go on.",
+        N_("The meter failed unexpectedly."),
+        hint=N_("See the dashboard's log for details. The other lanes continue."),
         code="internal",
     )

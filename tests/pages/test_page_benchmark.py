@@ -215,7 +215,7 @@ class TestForm:
     def test_without_a_lane_nothing_can_start(self, open_page):
         app = open_page()
         app.pills(key="bench_lanes").set_value([]).run()
-        assert "No lane was chosen" in app.error[0].value
+        assert "No lane is selected" in app.error[0].value
 
     def test_a_prompt_file_is_kept_or_refused(self, open_page, bench):
         app = open_page()
@@ -434,7 +434,7 @@ class TestResult:
         assert "theory" in limit
         # 3,350 GB/s over 10 GB are 335 tokens a second at best, against 50 measured.
         assert json.loads(limit)["data"][0]["text"] == ["15%"]
-        assert "by the data sheet" in texts(app)
+        assert "from the data sheet" in texts(app)
         assert "Energy per output token" in "".join(self.charts(app, "Resources"))
 
     def test_the_definition_switch_changes_the_figures_and_says_how(self, app):

@@ -5,6 +5,7 @@ from pathlib import PurePath
 
 from core.bench.planning.plan import PromptKind
 from core.errors import InputError
+from core.i18n import N_
 
 _KINDS = {".jsonl": PromptKind.JSONL, ".json": PromptKind.SHAREGPT}
 
@@ -16,7 +17,10 @@ def parse_numbers(name: str, text: str) -> tuple[float, ...]:
     except ValueError:
         values = (math.nan,)
     if not all(map(math.isfinite, values)):
-        raise InputError(f"{name} {text} is no list of numbers", hint="Write 1,4,16.")
+        raise InputError(
+            N_("{name} must be a list of numbers, not “{text}”.", name=name, text=text),
+            hint=N_("Enter a list such as 1,4,16."),
+        )
     return values
 
 
@@ -24,7 +28,10 @@ def parse_whole_numbers(name: str, text: str) -> tuple[int, ...]:
     """`1, 4, 16` as whole numbers."""
     values = parse_numbers(name, text)
     if any(value % 1 for value in values):
-        raise InputError(f"{name} {text} has fractions", hint="Write 1,4,16.")
+        raise InputError(
+            N_("{name} must be a list of whole numbers, not “{text}”.", name=name, text=text),
+            hint=N_("Enter a list such as 1,4,16."),
+        )
     return tuple(int(value) for value in values)
 
 

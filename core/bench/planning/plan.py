@@ -14,7 +14,8 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import new_id, utc_now
 from core.errors import InputError
-from core.units import gib
+from core.i18n import N_
+from core.units import count, gib
 
 MAX_CONCURRENCY = 1024
 MAX_RATE_REQ_PER_S = 10_000
@@ -68,10 +69,12 @@ class Workload:
     def __post_init__(self) -> None:
         _whole("prompt_tokens", self.prompt_tokens, 1, 1_000_000)
         if (self.prompts in FILE_KINDS) != (self.path is not None):
+            kinds = ", ".join(sorted(FILE_KINDS))
             raise InputError(
-                f"Prompts of the kind {self.prompts} "
-                + ("need a file" if self.path is None else "come without a file"),
-                hint=f"A file goes with: {', '.join(sorted(FILE_KINDS))}.",
+                N_("Prompts of kind {kind} need a file.", kind=str(self.prompts))
+                if self.path is None
+                else N_("Prompts of kind {kind} don't use a file.", kind=str(self.prompts)),
+                hint=N_("Kinds that need a file: {kinds}.", kinds=kinds),
             )
         self.sampling()
         self._check_images()
@@ -79,13 +82,13 @@ class Workload:
     def _check_images(self) -> None:
         if len(self.images) > MAX_WORKLOAD_IMAGES:
             raise InputError(
-                f"{len(self.images)} images are too many",
-                hint=f"A benchmark takes up to {MAX_WORKLOAD_IMAGES}, and sends them in turn.",
+                N_("Too many images ({n}).", n=len(self.images)),
+                hint=N_("Choose at most {most}. They are sent in rotation.", most=MAX_WORKLOAD_IMAGES),
             )
         if (size_bytes := sum(image.size_bytes for image in self.images)) > MAX_IMAGE_BYTES:
             raise InputError(
-                f"The images are {gib(size_bytes)} together",
-                hint=f"Choose fewer or smaller ones, up to {gib(MAX_IMAGE_BYTES)}.",
+                N_("The images are too large in total ({size}).", size=gib(size_bytes)),
+                hint=N_("Choose fewer or smaller images, up to {limit}.", limit=gib(MAX_IMAGE_BYTES)),
             )
 
     def sampling(self) -> Sampling:
@@ -127,11 +130,24 @@ class Load:
             for rate in self.rates_req_per_s:
                 if not 0 < rate <= MAX_RATE_REQ_PER_S:
                     raise InputError(
-                        f"The rate is {rate:g} requests a second",
-                        hint=f"Choose one above 0 and up to {MAX_RATE_REQ_PER_S:,}.",
+                        N_("A rate can't be {rate} requests per second.", rate=f"{rate:g}"),
+                        hint=N_(
+                            "Choose a rate greater than 0 and at most {most}.", most=count(MAX_RATE_REQ_PER_S)
+                        ),
                     )
         else:
             _whole("max_concurrency", self.max_concurrency, 2, MAX_CONCURRENCY)
+
+    @property
+    def label(self) -> str:
+        """Such as `c = 1, 4` (concurrency), `c = 1 … 64` (a sweep) or `2, 4.5 req/s`."""
+        match self.kind:
+            case LoadKind.CLOSED:
+                return f"c = {', '.join(map(str, self.concurrencies))}"
+            case LoadKind.OPEN:
+                return f"{', '.join(f'{rate:g}' for rate in self.rates_req_per_s)} req/s"
+            case LoadKind.SWEEP:
+                return f"c = 1 … {self.max_concurrency}"
 
     @property
     def levels(self) -> tuple[LoadLevel, ...]:
@@ -169,9 +185,11 @@ class Limits:
     def __post_init__(self) -> None:
         given = (self.ttft_s, self.tpot_s, self.e2e_s)
         if all(limit is None for limit in given):
-            raise InputError("Goodput has no limit", hint="Give at least one of ttft, tpot and e2e.")
+            raise InputError(N_("Goodput has no limit."), hint=N_("Set at least one of ttft, tpot, and e2e."))
         if any(limit is not None and not limit > 0 for limit in given):
-            raise InputError("A limit of goodput is not above 0", hint="Limits are seconds, such as 0.5.")
+            raise InputError(
+                N_("A goodput limit must be greater than 0."), hint=N_("Set limits in seconds, such as 0.5.")
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,8 +219,8 @@ class BenchPlan:
         names = [lane.name for lane in self.lanes]
         if not names or len(set(names)) != len(names):
             raise InputError(
-                "A lane is named twice" if names else "No lane was chosen",
-                hint="A benchmark takes one or more different lanes.",
+                N_("A lane is selected twice.") if names else N_("No lane is selected."),
+                hint=N_("Select one or more different lanes."),
             )
         self._check_length()
         self._check_bytes_under_way()
@@ -210,32 +228,40 @@ class BenchPlan:
         _whole("repeats", self.repeats, 1, 100)
         if self.isolation is not Isolation.ISOLATED and len(names) < 2:
             raise InputError(
-                f"One lane alone can't be measured {self.isolation}", hint="Choose two lanes or more."
+                N_("Isolation “{isolation}” needs at least two lanes.", isolation=str(self.isolation)),
+                hint=N_("Select two or more lanes."),
             )
         if not _TITLE.fullmatch(self.title):
-            raise InputError("The title is too long", hint="It is one line of up to 120 characters.")
+            raise InputError(N_("The title is too long."), hint=N_("Use one line of up to 120 characters."))
 
     @property
     def label(self) -> str:
-        """The title, or what stands for it."""
-        images = " with images" if self.workload.images else ""
-        return self.title or f"{self.load.kind} load{images}, {', '.join(lane.name for lane in self.lanes)}"
+        """The title, or lanes and load in any language, such as `hf, awq · c = 1, 4` or `hf · 2 req/s`."""
+        return self.title or f"{', '.join(lane.name for lane in self.lanes)} · {self.load.label}"
 
     def _check_length(self) -> None:
         if (self.requests is None) == (self.seconds is None):
             raise InputError(
-                "A point is as long as its requests or its seconds", hint="Give exactly one of the two."
+                N_("A point needs either a number of requests or a number of seconds."),
+                hint=N_("Set exactly one of the two."),
             )
         if self.seconds is not None and not 0 < self.seconds <= MAX_SECONDS:
-            raise InputError(f"seconds is {self.seconds:g}", hint="Choose a value above 0 and up to a day.")
+            raise InputError(
+                N_("{key} is {value}.", key="seconds", value=f"{self.seconds:g}"),
+                hint=N_("Choose a value greater than 0 and at most one day."),
+            )
         if self.requests is None:
             return
         _whole("requests", self.requests, 1, MAX_REQUESTS)
         most = max(self.load.concurrencies)
         if self.load.kind is LoadKind.CLOSED and self.requests < most:
             raise InputError(
-                f"{self.requests} requests never are {most} at once",
-                hint=f"Send at least {most} requests at each point, better {4 * most}.",
+                N_("{n} requests per point can't reach concurrency {most}.", n=self.requests, most=most),
+                hint=N_(
+                    "Send at least {least} requests per point, preferably {better}.",
+                    least=most,
+                    better=4 * most,
+                ),
             )
 
     def _check_bytes_under_way(self) -> None:
@@ -243,8 +269,15 @@ class BenchPlan:
         most = max(level.concurrency or 1 for level in self.load.levels)
         if largest * most > MAX_BYTES_UNDER_WAY:
             raise InputError(
-                f"{most:,} requests with an image of {gib(largest)} each are too much at once",
-                hint=f"Choose a lower concurrency or smaller images: up to {gib(MAX_BYTES_UNDER_WAY)}.",
+                N_(
+                    "{n} concurrent requests with an image of {size} each are too much.",
+                    n=count(most),
+                    size=gib(largest),
+                ),
+                hint=N_(
+                    "Choose a lower concurrency or smaller images, up to {limit} in total.",
+                    limit=gib(MAX_BYTES_UNDER_WAY),
+                ),
             )
 
     def requests_at(self, level: LoadLevel) -> int | None:
@@ -256,12 +289,21 @@ class BenchPlan:
 
 def _whole(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise InputError(f"{name} is {value}", hint=f"Choose a value from {low:,} to {high:,}.")
+        raise InputError(
+            N_("{key} is {value}.", key=name, value=count(value)),
+            hint=N_("Choose a value from {low} to {high}.", low=count(low), high=count(high)),
+        )
 
 
 def _levels(name: str, values: tuple[float, ...]) -> None:
     if not values or len(set(values)) != len(values):
         raise InputError(
-            f"The {name} are {', '.join(f'{value:g}' for value in values) or 'missing'}",
-            hint="Name one or more different ones.",
+            N_(
+                "{key} has a value twice: {values}.",
+                key=name,
+                values=", ".join(f"{value:g}" for value in values),
+            )
+            if values
+            else N_("{key} has no value.", key=name),
+            hint=N_("Enter one or more different values."),
         )

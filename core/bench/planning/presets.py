@@ -9,6 +9,7 @@ from core.bench.planning.estimate import Speed, estimated_s, request_s
 from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, Workload
 from core.domain.specs import LaneSpec
 from core.errors import InputError
+from core.i18n import N_
 
 LIMIT_PRESETS: Mapping[str, Limits] = {
     "chat": Limits(ttft_s=0.2, tpot_s=0.05),
@@ -112,8 +113,11 @@ def parse_limits(text: str) -> Limits:
             seconds = -1.0
         if name.strip() not in ("ttft", "tpot", "e2e") or not separator or not 0 < seconds < math.inf:
             raise InputError(
-                f"{part!r} is no limit of goodput",
-                hint=f"Write ttft=0.5,tpot=0.03,e2e=10 in seconds, or one of: {', '.join(LIMIT_PRESETS)}.",
+                N_("“{text}” is not a goodput limit.", text=part),
+                hint=N_(
+                    "Write limits in seconds, such as ttft=0.5,tpot=0.03,e2e=10, or use a preset: {names}.",
+                    names=", ".join(LIMIT_PRESETS),
+                ),
             )
         values[f"{name.strip()}_s"] = seconds
     return Limits(**values)

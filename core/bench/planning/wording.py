@@ -17,7 +17,7 @@ from core.bench.planning.plan import (
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
 from core.domain.turns import RequestPlan
-from core.i18n import _, ngettext
+from core.i18n import N_plural, Text, _, ngettext
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
         PlanFact(_("Lanes"), ", ".join(lane.name for lane in plan.lanes)),
         PlanFact(_("Other lanes"), isolation_text(plan)) if len(plan.lanes) > 1 else None,
         PlanFact(_("Prompts"), _prompts(plan.workload)),
-        PlanFact(_("Images"), with_images(plan.workload)) if plan.workload.images else None,
+        PlanFact(_("Images"), _(with_images(plan.workload))) if plan.workload.images else None,
         PlanFact(_("Answers"), _answers(plan.workload)),
         PlanFact(_("Load"), _load(plan)),
         PlanFact(_("Each point"), _extent(plan)),
@@ -44,12 +44,12 @@ def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
     return tuple(fact for fact in facts if fact is not None)
 
 
-def with_images(workload: Workload) -> str:
+def with_images(workload: Workload) -> Text:
     """What goes with the text of each request, for titles and captions; "" without images."""
     number = len(workload.images)
     if not number:
         return ""
-    return ngettext("an image with each request", "one of {n} images with each request", number)
+    return N_plural("an image with each request", "one of {n} images with each request", number)
 
 
 def isolation_text(plan: BenchPlan) -> str:

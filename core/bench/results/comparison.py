@@ -137,7 +137,8 @@ def compare(
     """
     if not 2 <= len(runs) <= MAX_RUNS:
         raise InputError(
-            f"{len(runs)} runs can't be compared", hint=f"Choose two to {MAX_RUNS} different runs."
+            N_("Can't compare {n} runs.", n=len(runs)),
+            hint=N_("Choose two to {most} different runs.", most=MAX_RUNS),
         )
     plans = [_plan_facts(run) for run in runs]
     return Comparison(

@@ -29,6 +29,7 @@ from core.errors import (
     InputError,
     LMDynoError,
 )
+from core.i18n import N_, Message
 from core.locks import lock_path, locked, try_lock, unlock
 from core.meter.devices import measure_lock
 from core.settings import PROJECT_ROOT, Settings
@@ -128,16 +129,16 @@ def _gpu(gpus: Gpus, index: int) -> GpuFacts:
     devices = gpus.devices()
     if not devices:
         raise InputError(
-            "Memory bandwidth is measured on an NVIDIA GPU, and there is none here",
-            hint="If there is one, `lmdyno doctor` tells what its driver lacks.",
+            N_("Measuring memory bandwidth needs an NVIDIA GPU, but this machine has none."),
+            hint=N_("If this machine has a GPU, run `lmdyno doctor` to check its driver."),
             code="no-gpu",
         )
     for gpu in devices:
         if gpu.index == index:
             return gpu
     raise InputError(
-        f"There is no GPU {index}",
-        hint=f"There are: {', '.join(str(gpu.index) for gpu in devices)}.",
+        N_("There is no GPU {index}.", index=index),
+        hint=N_("Available: {names}.", names=", ".join(str(gpu.index) for gpu in devices)),
         code="no-gpu",
     )
 
@@ -148,9 +149,9 @@ def _alone_on(settings: Settings, gpu: GpuFacts) -> Iterator[None]:
     held: list[int] = []
     try:
         for path, doing in (
-            (measure_lock(settings.locks_dir, f"cuda:{gpu.index}"), "another measurement runs on it"),
+            (measure_lock(settings.locks_dir, f"cuda:{gpu.index}"), N_("another measurement is using it")),
             *(
-                (load_lock(settings.locks_dir, name), "an engine is loading there")
+                (load_lock(settings.locks_dir, name), N_("an engine is loading"))
                 for name in Place((gpu,)).lock_names
             ),
         ):
@@ -167,12 +168,14 @@ def _alone_on(settings: Settings, gpu: GpuFacts) -> Iterator[None]:
 def _require_idle(gpus: Gpus, gpu: GpuFacts) -> None:
     used = next((each.utilisation_ratio for each in gpus.readings() if each.index == gpu.index), None)
     if used is not None and used > _BUSY_RATIO:
-        raise _busy(gpu.index, f"it is working {used:.0%} of the time")
+        raise _busy(gpu.index, N_("its utilisation is {share}", share=f"{used:.0%}"))
 
 
-def _busy(index: int, doing: str) -> EngineBusy:
+def _busy(index: int, reason: Message) -> EngineBusy:
     return EngineBusy(
-        f"GPU {index} is busy: {doing}", hint="Measure again when nothing runs on it.", code="gpu-busy"
+        N_("GPU {index} is in use: {reason}.", index=index, reason=reason),
+        hint=N_("Measure again when the GPU is idle."),
+        code="gpu-busy",
     )
 
 
@@ -182,9 +185,16 @@ def _buffer_bytes(gpu: GpuFacts) -> int:
     size = min(MAX_BUFFER_BYTES, int((gpu.free_bytes - _CONTEXT_BYTES) * _FREE_SHARE))
     if size < MIN_BUFFER_BYTES:
         raise EngineOutOfMemory(
-            f"GPU {gpu.index} has {gib(gpu.free_bytes)} free, too little for a copy that its caches "
-            "don't shorten",
-            hint=f"Stop an engine: {gib(MIN_BUFFER_BYTES / _FREE_SHARE + _CONTEXT_BYTES)} must be free.",
+            N_(
+                "GPU {index} has only {free} free, which is too little for a copy that doesn't fit in its "
+                "caches.",
+                index=gpu.index,
+                free=gib(gpu.free_bytes),
+            ),
+            hint=N_(
+                "Stop an engine. {needed} must be free.",
+                needed=gib(MIN_BUFFER_BYTES / _FREE_SHARE + _CONTEXT_BYTES),
+            ),
             code="gpu-full",
         )
     return size
@@ -207,12 +217,12 @@ async def _copy(python: str, gpu: GpuFacts, buffer_bytes: int) -> dict[str, Any]
             stderr=asyncio.subprocess.PIPE,
         )
     except OSError as exc:
-        raise EngineNotInstalled(f"{python} can't be started: {exc.strerror}") from exc
+        raise EngineNotInstalled(N_("Can't run {path}: {reason}", path=python, reason=exc.strerror)) from exc
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             said, complaints = await worker.communicate()
     except TimeoutError:
-        raise _failed(f"it took longer than {_TIMEOUT_S:.0f} s") from None
+        raise _failed(N_("it took longer than {time}", time=f"{_TIMEOUT_S:.0f} s")) from None
     finally:
         if worker.returncode is None:
             worker.kill()
@@ -234,18 +244,20 @@ def _understood(said: bytes, complaints: bytes, python: str) -> dict[str, Any]:
 def _refused(code: str, reason: str, python: str) -> LMDynoError:
     if code == "gpu-full":
         return EngineOutOfMemory(
-            f"The GPU's memory did not hold the buffers: {reason}", hint="Stop an engine.", code=code
+            N_("The GPU's memory is too small for the buffers: {reason}", reason=reason),
+            hint=N_("Stop an engine."),
+            code=code,
         )
     return EngineNotInstalled(
-        f"{python} has no torch that reaches the GPU: {reason}",
-        hint="`lmdyno doctor` tells what is missing.",
+        N_("torch in {path} can't use the GPU: {reason}", path=python, reason=reason),
+        hint=N_("Run `lmdyno doctor` to find out what is missing."),
     )
 
 
 def _failed(reason: str) -> EngineError:
     return EngineError(
-        f"The copy that measures the memory bandwidth failed: {reason}",
-        hint="`lmdyno doctor` examines driver and torch.",
+        N_("Measuring the memory bandwidth failed: {reason}", reason=reason),
+        hint=N_("Run `lmdyno doctor` to check the driver and torch."),
         code="bandwidth-failed",
     )
 

@@ -7,6 +7,7 @@ from core.bench.results.result import BenchResult
 from core.bench.roofline.bandwidth import Bandwidth
 from core.bench.roofline.roofline import Roofline, roofline
 from core.domain.bench import BenchPass, LaneFacts
+from core.i18n import N_, Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +29,9 @@ class BandwidthUtilisation:
         return self.limit.share(self.decode_tok_per_s)
 
     @property
-    def bandwidth_source(self) -> str:
+    def bandwidth_source(self) -> Message:
         """Where the limit's bandwidth is from, in words."""
-        return "measured by a copy" if self.measured else "by the data sheet"
+        return N_("measured with a copy") if self.measured else N_("from the data sheet")
 
 
 def utilisations(

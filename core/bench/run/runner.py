@@ -172,7 +172,7 @@ class Runner:
         await self._take_devices()
         for lane in wanted:
             if lane.name not in self._prompts and not self._error(lane.name):
-                self._report(f"{lane.name}: making prompts", None)
+                self._report(N_("{lane}: preparing prompts", lane=lane.name), None)
                 await self._attempt(lane, self._make_prompts(lane))
         self._save_run()
         return not any(self._error(name) for name in group)
@@ -213,7 +213,10 @@ class Runner:
         self._leave_devices()
         names = ", ".join(sorted(devices))
         self._ticket = self._devices.join(
-            devices, lambda _place: self._report(f"waiting for {names}: another measurement runs", None)
+            devices,
+            lambda _place: self._report(
+                N_("Waiting for {device}: another measurement is running", device=names), None
+            ),
         )
         await self._devices.admission(self._ticket)
 
@@ -230,7 +233,7 @@ class Runner:
             self._sending,
         )
         title = _title(step, self._plan.repeats)
-        self._report(f"{title}: warm-up", self._progress(0.0, left_s))
+        self._report(N_("{point}: warm-up", point=title), self._progress(0.0, left_s))
         width = step.level.concurrency or self._plan.warmup
         await load.warm_up(self._plan.warmup, width)
         await asyncio.to_thread(self._recorder.ready.wait, _STORE_S)
@@ -301,8 +304,13 @@ class Runner:
         try:
             while not work.done():
                 await asyncio.wait((work,), timeout=_REPORT_S)
-                told = f"{title}: {load.finished:,} requests, {units.tok_per_s(_tok_per_s(load))}"
-                self._report(told, self._progress(load.done_ratio * cost_s, left_s))
+                stage = N_(
+                    "{point}: {n} requests, {speed}",
+                    point=title,
+                    n=units.count(load.finished),
+                    speed=units.tok_per_s(_tok_per_s(load)),
+                )
+                self._report(stage, self._progress(load.done_ratio * cost_s, left_s))
         finally:
             if not work.done():
                 work.cancel()
@@ -348,5 +356,7 @@ def _tok_per_s(load: PassLoad) -> float | None:
 
 def _internal_error() -> LMDynoError:
     return EngineError(
-        "The benchmark met an error of its own", hint="Its log has the details.", code="internal"
+        N_("The benchmark failed unexpectedly."),
+        hint=N_("See its log for details."),
+        code="internal",
     )

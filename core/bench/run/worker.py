@@ -13,6 +13,7 @@ from core.bench.run.process import conduct
 from core.codec import decode
 from core.domain.bench import RunState
 from core.errors import EngineError, LMDynoError
+from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.settings import load_settings
 
@@ -21,7 +22,9 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     logs.configure()
     done = conduct(load_settings(), decode(BenchPlan, arguments["plan"]), report)
     if done.state is RunState.STOPPED:
-        raise LMDynoError("The benchmark was stopped", hint="What was measured is kept.", code="stopped")
+        raise LMDynoError(
+            N_("The benchmark was stopped."), hint=N_("The results so far are kept."), code="stopped"
+        )
     if done.error is not None:
         raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)
     return {"run_id": done.id, "state": done.state}

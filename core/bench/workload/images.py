@@ -17,6 +17,7 @@ from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError
+from core.i18n import N_
 from core.images.store import data_url
 from core.images.variants import Variants
 from core.models.vision.context import image_cost, not_sendable
@@ -62,7 +63,7 @@ class ImagePrompts:
     def __init__(self, prompts: Prompts, images: RequestImages) -> None:
         self._prompts = prompts
         self._images = images
-        self.label = f"{prompts.label}; {images.label}"
+        self.label = N_("{prompts}; {images}", prompts=prompts.label, images=images.label)
         self.body_bytes = images.largest_bytes * 4 // 3
         """Of the largest request, nearly."""
 

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from core import i18n
 from core.bench.planning.parsing import prompt_kind
 from core.bench.planning.plan import PromptKind, Workload
 from core.domain.conversation import Message, Role
 from core.domain.examples import EXAMPLES
 from core.errors import InputError
 from core.files import keep_upload, upload_path
+from core.i18n import N_, N_plural, Text
 from core.settings import Settings
 
 _COMMON = """
@@ -43,7 +45,7 @@ class Prompts(Protocol):
     """The prompts of one lane. Making one must be quick: it happens while others are being measured."""
 
     @property
-    def label(self) -> str:
+    def label(self) -> Text:
         """How they were made and their length counted, in words."""
 
     def messages(self, number: int) -> tuple[Message, ...]:
@@ -53,7 +55,7 @@ class Prompts(Protocol):
 class SyntheticPrompts:
     """Words drawn at random: a beginning that is unique to run and number, then one of a few bodies."""
 
-    def __init__(self, words: Sequence[str], length: int, *, label: str, seed: int, run_id: str) -> None:
+    def __init__(self, words: Sequence[str], length: int, *, label: Text, seed: int, run_id: str) -> None:
         """`length` counts words."""
         self.label = label
         self._words = words
@@ -72,7 +74,9 @@ class ListedPrompts:
     """Given prompts in their order, from the start again after the last."""
 
     def __init__(self, prompts: Sequence[tuple[Message, ...]], name: str) -> None:
-        self.label = f"{len(prompts)} prompts of {name}, in their order"
+        self.label: Text = N_plural(
+            "{n} prompt from {source}", "{n} prompts from {source}, in order", len(prompts), source=name
+        )
         self._prompts = prompts
 
     def messages(self, number: int) -> tuple[Message, ...]:
@@ -85,13 +89,13 @@ def listed_prompts(workload: Workload) -> ListedPrompts | None:
     Raises InputError: `prompt-file` for one that is missing, too large, empty, or of another form.
     """
     if workload.prompts is PromptKind.EXAMPLES:
-        return ListedPrompts([_asked(text) for text in EXAMPLES.values()], "the examples")
+        return ListedPrompts([_asked(text) for text in EXAMPLES.values()], N_("the examples"))
     if workload.path is None:
         return None
     path = Path(workload.path).expanduser()
     prompts = list(_READERS[workload.prompts](path, _read(path)))
     if not prompts:
-        raise _unusable(path, "it holds no prompt")
+        raise _unusable(path, N_("it has no prompts"))
     return ListedPrompts(prompts, path.name)
 
 
@@ -110,12 +114,12 @@ def words_for(tokens: int, short: tuple[int, int | None], long: tuple[int, int |
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise _unusable(path, "it is larger than 1 GiB")
+            raise _unusable(path, N_("it is larger than {limit}", limit="1 GiB"))
         return path.read_text("utf-8-sig")
     except OSError as exc:
-        raise _unusable(path, f"it can't be read: {exc.strerror}") from exc
+        raise _unusable(path, N_("it can't be read ({reason})", reason=exc.strerror)) from exc
     except UnicodeDecodeError as exc:
-        raise _unusable(path, "it is not UTF-8 text") from exc
+        raise _unusable(path, N_("it is not UTF-8 text")) from exc
 
 
 def _from_text(_path: Path, text: str) -> Iterable[tuple[Message, ...]]:
@@ -130,7 +134,8 @@ def _from_jsonl(path: Path, text: str) -> Iterable[tuple[Message, ...]]:
             yield _from_document(json.loads(line))
         except (ValueError, LookupError, TypeError) as exc:
             raise _unusable(
-                path, f"line {number} is neither a text nor an object with prompt, text or messages"
+                path,
+                N_("line {line} is neither text nor an object with prompt, text, or messages", line=number),
             ) from exc
 
 
@@ -152,7 +157,7 @@ def _from_sharegpt(path: Path, text: str) -> Iterable[tuple[Message, ...]]:
             if first := next(asked, ""):
                 yield _asked(_text(first))
     except (ValueError, LookupError, TypeError) as exc:
-        raise _unusable(path, "it is not a JSON list of objects with conversations") from exc
+        raise _unusable(path, N_("it is not a JSON list of objects with conversations")) from exc
 
 
 _READERS: dict[PromptKind, Callable[[Path, str], Iterable[tuple[Message, ...]]]] = {
@@ -172,10 +177,10 @@ def _text(value: object) -> str:
     return value
 
 
-def _unusable(path: Path, why: str) -> InputError:
+def _unusable(path: Path, reason: str) -> InputError:
     return InputError(
-        f"The prompts of {path} can't be used: {why}",
-        hint="Give a text file with a prompt a line, JSONL, or ShareGPT-style JSON.",
+        N_("Can't use the prompts in {path}: {reason}.", path=path, reason=reason),
+        hint=N_("Use a text file with one prompt per line, JSONL, or ShareGPT-style JSON."),
         code="prompt-file",
     )
 
@@ -195,5 +200,8 @@ def keep_prompt_file(settings: Settings, name: str, data: bytes) -> Workload:
         if is_new:
             path.unlink()
         # The person knows the file by its own name, not by where it was to be kept.
-        raise InputError(error.message.replace(str(path), name), hint=error.hint, code=error.code) from error
+        message = error.message
+        if isinstance(message, i18n.Message):
+            message = message.filled(path=name)
+        raise InputError(message, hint=error.hint, code=error.code) from error
     return workload

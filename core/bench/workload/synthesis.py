@@ -16,6 +16,7 @@ from core.chat_api.client import Session, Timeouts, send
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError, LMDynoError
+from core.i18n import N_, Text
 from core.models.checkpoint import checkpoint_folder
 
 _PROBE_WORDS = (8, 136)
@@ -38,18 +39,27 @@ class PromptMaker:
             return self._listed
         tokens = self._plan.workload.prompt_tokens
         if words := await self._own_words(lane):
-            return self._synthetic(words, tokens, f"{tokens} tokens by the lane's own tokenizer")
+            label = N_("{n} tokens by the lane's tokenizer, each with a different start", n=tokens)
+            return self._synthetic(words, tokens, label)
         if length := await self._calibrated(endpoint, tokens):
-            label = f"{length} words, which are {tokens} tokens as the server counts them"
+            label = N_(
+                "{words} words ({n} tokens as counted by the server), each with a different start",
+                words=length,
+                n=tokens,
+            )
             return self._synthetic(COMMON_WORDS, length, label)
-        label = f"{tokens} words: no tokenizer is here, and the server does not count"
+        label = N_(
+            "{words} words, each with a different start (no tokenizer is available, and the server doesn't "
+            "count tokens)",
+            words=tokens,
+        )
         return self._synthetic(COMMON_WORDS, tokens, label)
 
-    def _synthetic(self, words: Sequence[str], length: int, label: str) -> SyntheticPrompts:
+    def _synthetic(self, words: Sequence[str], length: int, label: Text) -> SyntheticPrompts:
         return SyntheticPrompts(
             words,
             length,
-            label=f"{label}; each begins differently",
+            label=label,
             seed=self._plan.seed,
             run_id=self._plan.id,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from core.errors import InputError
+from core.i18n import N_
 
 _CANDIDATES = 6000
 
@@ -23,8 +24,8 @@ class LaneTokenizer:
         # tokenizers raises a plain Exception for every kind of unreadable file.
         except Exception as exc:
             raise InputError(
-                f"{file} can't be read as a tokenizer: {exc}",
-                hint="A checkpoint with a fast tokenizer has this file.",
+                N_("Can't read the tokenizer {path}: {reason}", path=file, reason=exc),
+                hint=N_("Checkpoints with a fast tokenizer have this file."),
                 code="no-tokenizer",
             ) from exc
 

@@ -51,49 +51,55 @@ def quality(
     model: context.EndpointModels = None,
     dialect: context.EndpointDialect = Dialect.GENERIC,
     reference: Annotated[
-        str | None, typer.Option(help="The lane to compare with; default is the first.")
+        str | None, typer.Option(help=_("The lane to compare with. Default: the first one."))
     ] = None,
     kv: Annotated[
         list[int] | None,
-        typer.Option(help="Add each LMDeploy lane with its KV cache in 8 or 4 bits; repeat for both."),
+        typer.Option(help=_("Add each LMDeploy lane with an 8-bit or 4-bit KV cache. Repeat for both.")),
     ] = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(
-            help="A set: english, chinese, scenes (images), none, or a CSV or JSONL file; repeat for more."
+            help=_(
+                "Task set: english, chinese, scenes (images), none, or a CSV or JSONL file. Repeat for more sets."
+            )
         ),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="How many prompts to compare answers to.")] = len(PROMPTS),
-    answer_tokens: Annotated[int, typer.Option(help="Longest answer to a prompt, in tokens.")] = 48,
+    prompts: Annotated[
+        int, typer.Option(help=_("Number of prompts whose answers are compared."))
+    ] = len(PROMPTS),
+    answer_tokens: Annotated[int, typer.Option(help=_("Maximum answer length in tokens."))] = 48,
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="A text to score: own-answers, python-docs, none, or a text file; repeat for more."
+            help=_("Text to score: own-answers, python-docs, none, or a text file. Repeat for more texts.")
         ),
     ] = None,
-    text_tokens: Annotated[int, typer.Option(help="Tokens to score of each text, at most.")] = 4096,
+    text_tokens: Annotated[
+        int, typer.Option(help=_("Maximum number of tokens scored per text."))
+    ] = 4096,
     logits: Annotated[
-        bool, typer.Option(help="Compare logits too: loads each LMDeploy engine a second time.")
+        bool, typer.Option(help=_("Also compare logits. Loads each LMDeploy engine a second time."))
     ] = True,
     lm_eval: Annotated[
         str | None,
         typer.Option(
-            "--lm-eval", help="Tasks of lm-evaluation-harness, separated by commas, if it is installed."
+            "--lm-eval",
+            help=_("Tasks of lm-evaluation-harness, separated by commas, if it is installed."),
         ),
     ] = None,
     lm_eval_limit: Annotated[
-        int | None, typer.Option("--lm-eval-limit", help="Questions of each of them; default is all.")
+        int | None,
+        typer.Option("--lm-eval-limit", help=_("Maximum number of questions per task. Default: all.")),
     ] = None,
-    title: Annotated[str, typer.Option(help="What the run is called.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    title: Annotated[str, typer.Option(help=_("Title of the run."))] = "",
+    as_json: context.AsJson = False,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the document, with every answer, to a file.")
+        Path | None,
+        typer.Option(metavar="FILE", help=_("Write the result with every answer as JSON.")),
     ] = None,
 ) -> None:
-    """Compare what lanes answer, and how likely they find the same texts, with a reference lane.
-
-    Ctrl-C stops and keeps what was found out. Exit code 1: a lane could not take part.
-    """
+    """Compare lanes in this process and store the run."""
     settings, registry = context.load()
     lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
     named = reference or lanes[0].name

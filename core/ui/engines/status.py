@@ -7,19 +7,19 @@ from core.access.guard import Action, may
 from core.domain.specs import LaneSpec
 from core.engines.log.stages import STARTING
 from core.engines.manager import EngineStatus
-from core.engines.registry import EngineState
-from core.i18n import N_, _
+from core.engines.registry import STATE_NAMES, EngineState
+from core.i18n import _
 from core.ui.engines import actions as engine_actions
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, prose, show_error
 
 REFRESH_S = 1.0
 _BADGES = {
-    EngineState.STARTING: ("orange", "hourglass_top", N_("starting")),
-    EngineState.HEALTHY: ("green", "check", N_("ready")),
-    EngineState.STOPPING: ("gray", "hourglass_bottom", N_("stopping")),
-    EngineState.STOPPED: ("gray", "power_settings_new", N_("stopped")),
-    EngineState.FAILED: ("red", "error", N_("failed")),
+    EngineState.STARTING: ("orange", "hourglass_top"),
+    EngineState.HEALTHY: ("green", "check"),
+    EngineState.STOPPING: ("gray", "hourglass_bottom"),
+    EngineState.STOPPED: ("gray", "power_settings_new"),
+    EngineState.FAILED: ("red", "error"),
 }
 
 
@@ -55,8 +55,8 @@ def _badge(lane: LaneSpec) -> str:
 
 
 def state_badge(state: EngineState) -> str:
-    color, icon, word = _BADGES[state]
-    return f":{color}-badge[:material/{icon}: {_(word)}]"
+    color, icon = _BADGES[state]
+    return f":{color}-badge[:material/{icon}: {_(STATE_NAMES[state])}]"
 
 
 def show_log(name: str) -> None:

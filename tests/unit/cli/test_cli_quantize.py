@@ -139,4 +139,4 @@ def test_ctrl_c_cancels_the_job(
 
     assert jobs.cancelled
     assert code == 1
-    assert "nothing was kept" in capsys.readouterr().err
+    assert "Nothing was kept" in capsys.readouterr().err

@@ -253,7 +253,7 @@ def test_a_lanes_speed_is_held_against_what_was_measured_on_its_gpu():
     assert utilisation.decode_tok_per_s == pytest.approx(100)
     assert (utilisation.limit.decode_tok_per_s, utilisation.measured) == (2000, kept)
     assert utilisation.share == pytest.approx(0.05)
-    assert "at 5% of what memory bandwidth allows (theory: 2000 tok/s" in utilisation_text(utilisation)
+    assert "at 5% of what memory bandwidth allows (limit: 2000 tok/s" in utilisation_text(utilisation)
     (by_sheet,) = utilisations(results(record), record.passes, lambda _name: None)
     assert (by_sheet.limit.decode_tok_per_s, by_sheet.measured) == (3350, None)
 

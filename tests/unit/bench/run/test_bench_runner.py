@@ -427,7 +427,7 @@ def test_a_run_waits_for_another_measurement_on_its_device(bench, server, tmp_pa
         ticket = other.join(devices_of(Endpoint(url="", model="", dialect="generic", device="cuda:0")), print)
         await other.admission(ticket)
         run = asyncio.create_task(bench._run(a_plan(lane, workload=QUICK, requests=1)))
-        while not any("waiting for cuda:0" in stage for stage, _ in bench.told):
+        while not any("Waiting for cuda:0" in stage for stage, _ in bench.told):
             await asyncio.sleep(0.02)
         assert not bench.store.requests
         other.release(ticket)
@@ -461,6 +461,6 @@ def test_a_store_that_recovers_loses_nothing(bench, server):
 def test_a_new_run_names_its_lanes_and_version():
     run = new_run(a_plan(A, HF), None)
     assert run.state is RunState.RUNNING
-    assert run.title == "closed load, a, hf"
+    assert run.title == "a, hf · c = 1"
     assert [facts.lane for facts in run.lanes] == [A, HF]
     assert run.lmdyno.count(".") == 2

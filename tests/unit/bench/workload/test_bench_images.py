@@ -109,7 +109,7 @@ def test_the_image_goes_to_what_the_user_said_last():
     prompts = ImagePrompts(ListedPrompts([said], "a.jsonl"), request_images(with_images(CAT.image)))
     assert [message.images for message in prompts.messages(3)] == [(), (), (), (CAT.image,)]
     assert [type(message["content"]) for message in sent(prompts, 3)] == [str, str, str, list]
-    assert prompts.label == "1 prompts of a.jsonl, in their order; an image with each request"
+    assert prompts.label == "1 prompt from a.jsonl; an image with each request"
 
 
 def test_a_body_is_made_ahead_in_order_and_no_further_than_planned():
@@ -207,7 +207,7 @@ def test_64_streams_of_a_megabyte_are_fine():
 
 def test_a_plan_with_images_is_said_so():
     plan = a_plan(A, workload=with_images())
-    assert plan.label == "closed load with images, a"
+    assert plan.label == "a · c = 1"
     assert ("Images", "one of 2 images with each request") in [(f.label, f.text) for f in described(plan)]
     assert "image" not in " ".join(advice(plan, gpu=True))
     repeated = a_plan(A, workload=with_images(vary=False))

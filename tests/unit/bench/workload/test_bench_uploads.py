@@ -27,16 +27,16 @@ def kept(settings):
 def test_a_file_is_kept_for_the_run(settings, name, data, kind):
     workload = keep_prompt_file(settings, name, data)
     assert workload.prompts is kind
-    assert listed_prompts(workload).label == f"2 prompts of {name}, in their order"
+    assert listed_prompts(workload).label == f"2 prompts from {name}, in order"
     assert keep_prompt_file(settings, name, data) == workload
     assert len(kept(settings)) == 1
 
 
 def test_a_file_without_prompts_is_refused_by_its_own_name(settings):
-    with pytest.raises(InputError, match=r"prompts of broken\.jsonl can't be used: line 1") as caught:
+    with pytest.raises(InputError, match=r"Can't use the prompts in broken\.jsonl: line 1") as caught:
         keep_prompt_file(settings, "broken.jsonl", b"{}\n")
     assert caught.value.code == "prompt-file"
-    with pytest.raises(InputError, match="holds no prompt"):
+    with pytest.raises(InputError, match="has no prompts"):
         keep_prompt_file(settings, "empty.txt", b"\n")
     assert kept(settings) == []
 
@@ -52,9 +52,9 @@ def test_numbers_as_people_write_them():
     assert parse_numbers("The rate", "0.5, 1,2") == (0.5, 1, 2)
     assert parse_whole_numbers("Concurrency", "1, 4, 16") == (1, 4, 16)
     for text in ("", "1,,2", "many"):
-        with pytest.raises(InputError, match="is no list of numbers"):
+        with pytest.raises(InputError, match="must be a list of numbers"):
             parse_whole_numbers("Concurrency", text)
-    with pytest.raises(InputError, match=r"1\.5 has fractions"):
+    with pytest.raises(InputError, match=r"must be a list of whole numbers, not “1\.5”"):
         parse_whole_numbers("Concurrency", "1.5")
 
 

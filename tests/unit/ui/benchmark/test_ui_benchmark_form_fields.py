@@ -91,11 +91,11 @@ def test_a_file_goes_with_the_other_fields_of_the_workload():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"concurrencies": "1, x"}, "is no list of numbers"),
+        ({"concurrencies": "1, x"}, "must be a list of numbers"),
         ({"concurrencies": "0"}, "concurrency is 0"),
-        ({"concurrencies": "64"}, "never are 64 at once"),
-        ({"load": LoadKind.OPEN, "rates": "-1"}, "The rate is -1"),
-        ({"limits": OWN_LIMITS, "own_limits": "soon"}, "is no limit of goodput"),
+        ({"concurrencies": "64"}, "can't reach concurrency 64"),
+        ({"load": LoadKind.OPEN, "rates": "-1"}, "can't be -1 requests per second"),
+        ({"limits": OWN_LIMITS, "own_limits": "soon"}, "is not a goodput limit"),
         ({"prompts": Prompts.FILE}, "No prompt file is chosen"),
     ],
 )
@@ -105,5 +105,5 @@ def test_a_mistake_is_an_input_error(changes, said):
 
 
 def test_without_a_lane_there_is_no_plan():
-    with pytest.raises(InputError, match="No lane was chosen"):
+    with pytest.raises(InputError, match="No lane is selected"):
         plan_of(FIELDS, (), None)
