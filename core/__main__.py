@@ -79,8 +79,10 @@ COMMANDS = {
         "core.cli.walk:walk",
         N_(
             "Run the tutorial's steps on this machine, each with its results and time.\n\n"
-            "Transformers, TurboMind, KV cache ratios, W4A16 quantisation, the API server, the Python pipeline, "
-            "and image questions. Steps that can't run on this machine are skipped with the reason. Exit code 1: "
+            "Transformers, TurboMind, KV cache ratios, W4A16 quantisation, the API server, the Python "
+            "pipeline, "
+            "and image questions. Steps that can't run on this machine are skipped with the reason. Exit "
+            "code 1: "
             "a step failed."
         ),
     ),

@@ -28,12 +28,8 @@ def walk(
         str | None,
         typer.Option(metavar="NAME", help=_("Model from lanes.toml. Default: the demo model.")),
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=_("Write the result as JSON."))
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=_("Write a report as HTML."))
-    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help=_("Write the result as JSON."))] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help=_("Write a report as HTML."))] = None,
 ) -> None:
     """Run the tutorial's steps and print each one's results and time."""
     settings, _registry = context.load()

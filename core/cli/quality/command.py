@@ -61,13 +61,14 @@ def quality(
         list[str] | None,
         typer.Option(
             help=_(
-                "Task set: english, chinese, scenes (images), none, or a CSV or JSONL file. Repeat for more sets."
+                "Task set: english, chinese, scenes (images), none, or a CSV or JSONL file. Repeat for "
+                "more sets."
             )
         ),
     ] = None,
-    prompts: Annotated[
-        int, typer.Option(help=_("Number of prompts whose answers are compared."))
-    ] = len(PROMPTS),
+    prompts: Annotated[int, typer.Option(help=_("Number of prompts whose answers are compared."))] = len(
+        PROMPTS
+    ),
     answer_tokens: Annotated[int, typer.Option(help=_("Maximum answer length in tokens."))] = 48,
     text: Annotated[
         list[str] | None,
@@ -75,9 +76,7 @@ def quality(
             help=_("Text to score: own-answers, python-docs, none, or a text file. Repeat for more texts.")
         ),
     ] = None,
-    text_tokens: Annotated[
-        int, typer.Option(help=_("Maximum number of tokens scored per text."))
-    ] = 4096,
+    text_tokens: Annotated[int, typer.Option(help=_("Maximum number of tokens scored per text."))] = 4096,
     logits: Annotated[
         bool, typer.Option(help=_("Also compare logits. Loads each LMDeploy engine a second time."))
     ] = True,

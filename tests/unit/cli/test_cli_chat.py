@@ -138,7 +138,7 @@ def test_a_bad_image_ends_it_before_anything_is_sent(run, server, tmp_path, red,
 def test_more_images_than_a_turn_takes(run, server, red):
     code, _, err = run("What?", *remote(server), *["--image", red] * 9)
     assert code == 2
-    assert "9 images" in err
+    assert "Too many images (9)" in err
 
 
 @pytest.mark.parametrize("url", ["foo", "ftp://lab/v1", "http://me:hush@lab/v1"])
