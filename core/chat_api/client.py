@@ -112,6 +112,7 @@ async def send(
     adaptation = session.adaptation(endpoint)
     plain = body or encoded(endpoint, messages, sampling)
     lost: LMDynoError | None = None
+    has_left = False
     try:
         for _ in range(_MOST_REFUSED_FIELDS + 1):
             data = adaptation.applied(plain)
@@ -124,8 +125,14 @@ async def send(
             answer.unsent()
     except (aiohttp.ClientError, OSError) as exc:
         lost = _lost(exc, endpoint, answer)
+        has_left = isinstance(exc, TimeoutError)
+    except asyncio.CancelledError:
+        has_left = True
+        raise
     finally:
         answer.end()
+        if (has_left or answer.is_too_large) and answer.sent_at and not answer.complete:
+            session.left(endpoint)
     for note in adaptation.notes():
         answer.note(note)
     if error := problem(answer, endpoint, lost):

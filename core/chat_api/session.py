@@ -48,8 +48,9 @@ class Attempt:
 class Session:
     """What requests are sent with; one a process. Belongs to one event loop."""
 
-    def __init__(self, *, reuse: bool) -> None:
+    def __init__(self, *, reuse: bool, on_left: Callable[[Endpoint], None] | None = None) -> None:
         self._reuse = reuse
+        self._on_left = on_left
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._proxies: dict[tuple[str, str], str | None] = {}
@@ -68,6 +69,11 @@ class Session:
         for client in (self._pooled, self._fresh):
             if client is not None:
                 await client.close()
+
+    def left(self, endpoint: Endpoint) -> None:
+        """A request was left before its answer ended: the server may go on with it."""
+        if self._on_left:
+            self._on_left(endpoint)
 
     def adaptation(self, endpoint: Endpoint) -> Adaptation:
         """What the endpoint was found not to take."""
@@ -128,14 +134,17 @@ class Session:
         return self._proxies[key]
 
 
-def open_session(*, reuse: bool = False) -> Session:
+def open_session(*, reuse: bool = False, on_left: Callable[[Endpoint], None] | None = None) -> Session:
     """The session to send with; enter it inside the event loop.
+
+    `on_left` is told each endpoint at which a request was left before its answer ended; it must return at
+    once.
 
     `reuse` keeps a connection for a request that follows within a second, as the requests of a load test do:
     a server that is asked by 64 streams at once then has no 64 connections to take as well. Otherwise each
     request has a connection of its own. Setting one up is part of no metric.
     """
-    return Session(reuse=reuse)
+    return Session(reuse=reuse, on_left=on_left)
 
 
 def proxy_for(scheme: str, host: str) -> str | None:

@@ -22,6 +22,7 @@ from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, StoreError
 from core.i18n import _
 from core.images.store import ImageStore
@@ -145,6 +146,7 @@ async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> t
         on_update=printer.show,
         cancel=cancel,
         devices=DeviceQueue(settings.locks_dir),
+        stopped=StoppedRequests(settings),
         image_url=ImageStore(settings.images_dir).data_url,
     )
     if store:

@@ -197,3 +197,11 @@ class Endpoint:
     """The local device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""
     request: RequestOptions = field(default_factory=RequestOptions)
     patience: Patience = field(default_factory=Patience)
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """The local devices that it keeps busy: `cuda:0,1` is two; none for a remote server."""
+        if self.device is None:
+            return frozenset()
+        kind, _, indices = self.device.partition(":")
+        return frozenset(f"{kind}:{index.strip()}" if index else kind for index in indices.split(","))

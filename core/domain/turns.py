@@ -55,6 +55,8 @@ class Phase(StrEnum):
     """Waits for other requests on its device, or for its place in the turn."""
     STARTING = "starting"
     """Waits for its engine to become healthy."""
+    SETTLING = "settling"
+    """Waits until an engine on its devices has finished a request that was stopped."""
     SENT = "sent"
     """Sent, no text yet."""
     STREAMING = "streaming"

@@ -28,6 +28,7 @@ from core.engines.resolve import error_of, observed, same_engine
 from core.engines.startup import Startup, Surroundings
 from core.engines.status import EngineStatus
 from core.engines.supervisor import TERM_GRACE_S, Target
+from core.engines.unfinished import StoppedRequests
 from core.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
 from core.i18n import N_
 from core.settings import Settings
@@ -91,7 +92,8 @@ class EngineManager:
             grace_s=grace_s,
             port=port,
         )
-        self._monitor = Monitor(self._registry, rows, self._me)
+        self._stopped = StoppedRequests(settings)
+        self._monitor = Monitor(self._registry, rows, self._me, self._stopped)
 
     def configure(self, lanes: Sequence[LaneSpec]) -> None:
         """Take these lanes instead. What runs stays until it is ensured with other settings."""
@@ -199,6 +201,7 @@ class EngineManager:
             self._lanes.get(name, entry.lane),
             silent_s=self._monitor.silent_s(entry),
             in_use=in_use(self._settings, name),
+            stopped_s=self._stopped.since_s(entry.endpoint.url) if entry.endpoint else None,
             owned=entry.owner == self._me,
         )
 

@@ -18,22 +18,31 @@ from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail, shorten
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
+from core.engines.unfinished import StoppedRequests
 from core.telemetry.processes import ProcessId
 
 log = logging.getLogger(__name__)
 
 _DEATH_INTERVAL_S = 0.25
 _HEALTH_INTERVAL_S = 10.0
+_STOPPED_INTERVAL_S = 0.5
 _HEALTH_TIMEOUT_S = 5.0
 _LOG_LIMIT_BYTES = 64 * 2**20
 _ORPHAN_GRACE_S = 1.0
 
 
 class Monitor:
-    """Two threads over the engines in the registry, from the first `start` until `stop`. Thread-safe."""
+    """Three threads over the engines in the registry, from the first `start` until `stop`. Thread-safe."""
 
-    def __init__(self, registry: Registry, rows: Mapping[EngineKind, LaunchRow], me: ProcessId) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        rows: Mapping[EngineKind, LaunchRow],
+        me: ProcessId,
+        stopped: StoppedRequests,
+    ) -> None:
         self._registry = registry
+        self._stopped_requests = stopped
         self._rows = rows
         self._me = me
         self._started = threading.Lock()
@@ -47,6 +56,7 @@ class Monitor:
         if self._started.acquire(blocking=False):
             self._repeat("engines-deaths", _DEATH_INTERVAL_S, self._look_for_deaths)
             self._repeat("engines-health", _HEALTH_INTERVAL_S, self._ask_for_health)
+            self._repeat("engines-stopped-requests", _STOPPED_INTERVAL_S, self._look_at_stopped_requests)
 
     def stop(self) -> None:
         """End for good; an engine that dies from now on is noticed by whoever looks at it."""
@@ -85,6 +95,11 @@ class Monitor:
             engines[entry.name] = current.to(EngineState.FAILED, error=ErrorInfo.of(error)).without_process()
         log.warning("engine died lane=%s code=%s", entry.name, error.code)
         supervisor.end([Target(process, entry.start_id)], grace_s=_ORPHAN_GRACE_S)
+
+    def _look_at_stopped_requests(self) -> None:
+        """Forget stopped requests once their engines are idle, so that all who look see it."""
+        for entry in self._registry.read().values():
+            self._stopped_requests.is_finishing(entry)
 
     def _ask_for_health(self) -> None:
         for entry in self._registry.read().values():

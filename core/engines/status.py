@@ -14,6 +14,8 @@ from core.i18n import N_, Text
 from core.units import duration
 
 _TAIL_BYTES = 8192
+_FINISHING_S = 1.5
+"""Most engines are idle by then; only what takes longer is worth telling."""
 _SILENT_S = 25.0
 """From here on a healthy engine is said not to answer."""
 
@@ -39,6 +41,9 @@ class EngineStatus:
     """Of this start; "" while it has no log yet."""
     error: ErrorInfo | None
     in_use: bool
+    finishing_s: float | None
+    """For how long a healthy engine has been computing for a stopped request that nobody waits for; None if
+    it doesn't."""
     owned: bool
     """Whether this process ends it when it ends itself."""
 
@@ -61,15 +66,28 @@ def without_engine(lane: LaneSpec, since: datetime) -> EngineStatus:
         last_log_line="",
         error=None,
         in_use=False,
+        finishing_s=None,
         owned=False,
     )
 
 
 def of_engine(
-    entry: EngineEntry, lane: LaneSpec, *, silent_s: float, in_use: bool, owned: bool
+    entry: EngineEntry,
+    lane: LaneSpec,
+    *,
+    silent_s: float,
+    in_use: bool,
+    stopped_s: float | None,
+    owned: bool,
 ) -> EngineStatus:
-    """An engine by its entry and its log; `silent_s` is how long it has not answered a health check."""
+    """An engine by its entry and its log.
+
+    `silent_s` is how long it has not answered a health check, `stopped_s` how long ago a request was stopped
+    that it may still be computing.
+    """
     now = observed(entry)
+    is_quiet = now.state is EngineState.HEALTHY and not in_use
+    finishing_s = stopped_s if is_quiet and stopped_s is not None and stopped_s > _FINISHING_S else None
     # Until a start has its process, the file holds the log of the start before.
     waits = now.state is EngineState.STARTING and entry.process is None
     log_text = "" if waits else read_tail(Path(entry.log_file), _TAIL_BYTES)
@@ -86,10 +104,11 @@ def of_engine(
         url=endpoint.url if endpoint else None,
         version=endpoint.version if endpoint else None,
         device=endpoint.device if endpoint else None,
-        stage=_stage(now, lane, log_text, silent_s),
+        stage=_stage(now, lane, log_text, silent_s, finishing_s),
         last_log_line=lines[-1] if lines else "",
         error=now.error,
         in_use=in_use and now.state is EngineState.HEALTHY,
+        finishing_s=finishing_s,
         owned=owned,
     )
 
@@ -98,13 +117,17 @@ def _since_s(since: datetime) -> float:
     return max(0.0, (utc_now() - since).total_seconds())
 
 
-def _stage(entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float) -> Text | None:
+def _stage(
+    entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float, finishing_s: float | None
+) -> Text | None:
     if entry.state is EngineState.STARTING:
         return entry.stage or last_stage(log_text) or STARTING
     if entry.state is EngineState.STOPPING:
         return N_("Stopping")
     if entry.state is not EngineState.HEALTHY:
         return None
+    if finishing_s is not None:
+        return N_("Finishing a stopped request for {time}", time=duration(finishing_s))
     if silent_s > _SILENT_S:
         return N_("Not responding for {time}", time=duration(silent_s))
     if not same_engine(entry.lane, lane):

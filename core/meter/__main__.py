@@ -8,6 +8,7 @@ from core.domain.images import StoredImage
 from core.domain.turns import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.meter import process
 from core.meter.recorder import RunStore
 from core.meter.usage import SampledUsage
@@ -44,6 +45,7 @@ def main() -> None:
         image_url=image_url,
         open_store=open_store,
         describe_machine=describe_machine,
+        stopped=StoppedRequests(settings),
         usage=SampledUsage(settings),
     )
 

@@ -9,18 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.domain.specs import Endpoint
 from core.locks import lock_path, try_lock, unlock
 
 _POLL_S = 0.05
-
-
-def devices_of(endpoint: Endpoint) -> frozenset[str]:
-    """The local devices that an endpoint keeps busy: `cuda:0,1` is two; none for a remote server."""
-    if endpoint.device is None:
-        return frozenset()
-    kind, _, indices = endpoint.device.partition(":")
-    return frozenset(f"{kind}:{index.strip()}" if index else kind for index in indices.split(","))
 
 
 def measure_lock(locks_dir: Path, device: str) -> Path:

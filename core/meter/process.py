@@ -20,6 +20,7 @@ from core.codec import decode
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Machine
+from core.engines.unfinished import StoppedRequests
 from core.meter.devices import DeviceQueue
 from core.meter.host import Meter
 from core.meter.protocol import Hello
@@ -49,6 +50,7 @@ def run(
     image_url: Callable[[StoredImage], str] | None = None,
     open_store: Callable[[], RunStore],
     describe_machine: Callable[[], Machine | None],
+    stopped: StoppedRequests | None = None,
     usage: SampledUsage | None = None,
 ) -> None:
     """Serve the owner until it closes the meter or is gone."""
@@ -62,13 +64,14 @@ def run(
 
     @asynccontextmanager
     async def surroundings() -> AsyncIterator[Surroundings]:
-        async with open_session() as session:
+        async with open_session(on_left=stopped.note if stopped else None) as session:
             yield Surroundings(
                 session=session,
                 resolve=resolve,
                 lease=lease,
                 image_url=image_url,
                 devices=DeviceQueue(hello.settings.locks_dir),
+                stopped=stopped,
                 usage=usage,
             )
 

@@ -11,6 +11,7 @@ from core.chat_api.answer import Answer
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
+from core.engines.unfinished import Unfinished
 from core.errors import LMDynoError
 from core.i18n import N_, Text
 from core.meter.protocol import Update
@@ -56,6 +57,7 @@ class Request:
         self._window: UsageWindow | None = None
         self._finish_reason: FinishReason | None = None
         self._stopped_by: Person | None = None
+        self._said: list[Text] = []
         self._timer: asyncio.TimerHandle | None = None
         self._told_at = 0.0
 
@@ -69,6 +71,18 @@ class Request:
             return
         self._phase, self._place = phase, place
         self._on_update(Update(request_id=self.plan.id, phase=phase, place=place))
+
+    def settles(self, _found: Unfinished) -> None:
+        """It waits for an engine that still computes for a stopped request."""
+        self.enter(Phase.SETTLING)
+
+    @property
+    def has_settled(self) -> bool:
+        return self._phase is Phase.SETTLING
+
+    def note(self, *texts: Text) -> None:
+        """Keep what a reader of the record must know."""
+        self._said.extend(texts)
 
     def begin(self) -> tuple[Endpoint, Answer]:
         """Where to send, and the answer to fill; the request must have its endpoint."""
@@ -140,6 +154,7 @@ class Request:
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
             notes=(
+                *self._said,
                 *dialects.notes(endpoint.dialect, self._sampling, endpoint.request),
                 *self._notes(answer),
             ),

@@ -17,11 +17,13 @@ from core.chat_api.servers import with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
+from core.engines.unfinished import StoppedRequests
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.i18n import N_
-from core.meter.devices import DeviceQueue, Ticket, devices_of
+from core.meter.devices import DeviceQueue, Ticket
 from core.meter.protocol import Update
 from core.meter.request import Request
+from core.meter.settling import settled
 from core.meter.usage import UsageMeter
 from core.models.vision.context import not_sendable
 
@@ -44,6 +46,8 @@ class Surroundings:
     """An image's bytes as a data URL; called in threads; raises StoreError. None for turns without any."""
     devices: DeviceQueue | None = None
     """None measures without regard for other turns."""
+    stopped: StoppedRequests | None = None
+    """Engines that still compute for stopped requests are waited for; None looks for none."""
     usage: UsageMeter | None = None
     """Keeps what the machine did meanwhile with each record; None keeps nothing."""
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -101,17 +105,18 @@ class Turn:
                 # Its engine may need a device that another turn measures on: hold none while waiting.
                 self._leave_devices()
                 endpoint = await self._attempt(request, self._healthy)
-            if endpoint and await self._take_devices(devices_of(endpoint), (request,)):
+            if endpoint and await self._take_devices(endpoint.devices, (request,)):
                 await self._prepare_and_send((request,))
 
     async def _together(self) -> None:
         found = await asyncio.gather(*(self._attempt(r, self._healthy) for r in self.requests))
-        devices = frozenset().union(*(devices_of(endpoint) for endpoint in found if endpoint))
+        devices = frozenset().union(*(endpoint.devices for endpoint in found if endpoint))
         if await self._take_devices(devices, self.requests):
             await self._prepare_and_send(self.requests)
 
     async def _prepare_and_send(self, requests: Iterable[Request]) -> None:
         """Send only when all are prepared, so that requests of one turn start at the same moment."""
+        await asyncio.gather(*(self._attempt(request, self._settle) for request in requests))
         await asyncio.gather(*(self._attempt(request, self._prepare) for request in requests))
         await asyncio.gather(*(self._attempt(request, self._send) for request in requests))
 
@@ -151,6 +156,16 @@ class Turn:
             await asyncio.sleep(_RESOLVE_POLL_S)
         request.enter(Phase.QUEUED)
         return endpoint
+
+    async def _settle(self, request: Request) -> None:
+        """Wait until nothing on the request's devices computes for a stopped request, or note that it may."""
+        endpoint = await self._resolve(request) if self._around.stopped else None
+        if endpoint is None or self._around.stopped is None:
+            return
+        patience_s = self._around.timeouts.of(endpoint).first_token_s
+        request.note(*await settled(self._around.stopped, endpoint, patience_s, request.settles))
+        if request.has_settled:
+            await self._healthy(request)  # somebody may have restarted the engine instead of waiting
 
     async def _prepare(self, request: Request) -> None:
         lane = request.plan.lane
@@ -236,6 +251,7 @@ async def run_turn(
     cancel: asyncio.Event,
     timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     devices: DeviceQueue | None = None,
+    stopped: StoppedRequests | None = None,
     image_url: Callable[[StoredImage], str] | None = None,
     usage: UsageMeter | None = None,
 ) -> tuple[RequestRecord, ...]:
@@ -244,13 +260,14 @@ async def run_turn(
     `on_update` is called in this event loop and must return at once. Setting `cancel` ends every request
     that still runs, with what arrived kept.
     """
-    async with open_session() as session:
+    async with open_session(on_left=stopped.note if stopped else None) as session:
         around = Surroundings(
             session=session,
             resolve=resolve,
             lease=lease,
             image_url=image_url,
             devices=devices,
+            stopped=stopped,
             usage=usage,
             timeouts=timeouts,
         )

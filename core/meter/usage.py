@@ -10,7 +10,6 @@ from typing import Protocol
 from core.domain.specs import Endpoint
 from core.domain.turns import UsageWindow
 from core.engines.watch import EngineWatch
-from core.meter.devices import devices_of
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
@@ -53,4 +52,4 @@ class SampledUsage:
 
 
 def _gpus_of(endpoint: Endpoint) -> tuple[int, ...]:
-    return tuple(int(name.split(":")[1]) for name in sorted(devices_of(endpoint)) if name.startswith("cuda:"))
+    return tuple(int(name.split(":")[1]) for name in sorted(endpoint.devices) if name.startswith("cuda:"))

@@ -6,11 +6,15 @@ created, and every function that ends one checks both. All functions are thread-
 
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+_WORKING_CORES = 0.08
+"""CPU time by wall time from which a process is at work: more than the clock's ticks alone make."""
 _CLOCK_STEP_S = 2.0
 """Creation times count from the boot time, which moves a little when the clock is set."""
 
@@ -65,6 +69,44 @@ def tree(pid: int) -> tuple[int, ...]:
         return (pid, *(child.pid for child in process.children(recursive=True)))
     except psutil.Error:
         return ()
+
+
+def is_computing(pid: int, *, look_s: float = 0.25) -> bool:
+    """Whether the process or one of its descendants is at work; looks for up to twice `look_s`.
+
+    A server that only waits takes less than a hundredth of a core. On a machine where others take nearly all
+    of it, a thread that wants to run shows what the little CPU time doesn't.
+    """
+    for _ in range(2):
+        used_s, ready = _cpu_s(pid), _has_ready_thread(pid)
+        time.sleep(look_s)
+        if _cpu_s(pid) - used_s > _WORKING_CORES * look_s or (ready and _has_ready_thread(pid)):
+            return True
+    return False
+
+
+def _cpu_s(pid: int) -> float:
+    total_s = 0.0
+    for each in tree(pid):
+        try:
+            times = psutil.Process(each).cpu_times()
+        except psutil.Error:
+            continue
+        total_s += times.user + times.system
+    return total_s
+
+
+def _has_ready_thread(pid: int) -> bool:
+    """Whether a thread of the tree runs or waits for a core; False where the system doesn't tell."""
+    for each in tree(pid):
+        for path in Path(f"/proc/{each}/task").glob("*/stat"):
+            try:
+                state = path.read_text().rpartition(")")[2].split()[0]
+            except (OSError, IndexError):
+                continue
+            if state == "R":
+                return True
+    return False
 
 
 def resident_bytes(pids: Iterable[int]) -> int | None:

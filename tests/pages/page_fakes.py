@@ -166,6 +166,8 @@ class FakeManager:
         self.stopped = []
         self.lanes = BOOK.lanes
         self.in_use: set[str] = set()
+        self.finishing: dict[str, float] = {}
+        """Engines that compute for a stopped request, since how many seconds."""
         self.refusal: EngineError | None = None
         """What `stop` and `restart` raise."""
         self.stages: dict[str, str] = {}
@@ -205,6 +207,7 @@ class FakeManager:
             last_log_line="Loading shard 1 of 2" if state is EngineState.STARTING else "",
             error=self.errors.get(name),
             in_use=name in self.in_use,
+            finishing_s=self.finishing.get(name),
             owned=True,
         )
 

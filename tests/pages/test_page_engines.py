@@ -235,6 +235,15 @@ class TestCards:
         assert engines.manager.stopped == ["hf"]
         assert engines.manager.restarted == ["fast"]
 
+    def test_an_engine_that_finishes_a_stopped_request_can_be_restarted_now(self, open_page, engines):
+        engines.manager.finishing["hf"] = 42.0
+        app = open_page()
+        assert any("finishing a stopped request" in each.value for each in app.markdown)
+        button = app.button(key="engine_restart_hf")
+        assert button.label == "Restart now"
+        button.click().run()
+        assert engines.manager.restarted == ["hf"]
+
     def test_what_is_in_use_cannot_be_stopped(self, open_page, engines):
         engines.manager.in_use = {"hf"}
         app = open_page()

@@ -18,6 +18,7 @@ from core.bench.workload.images import RequestImages, check_sendable
 from core.chat_api.client import open_session
 from core.domain.bench import BenchRun
 from core.engines.borrowed import Engines
+from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.settings import Settings
@@ -76,7 +77,8 @@ async def _run(
             telemetry = PassTelemetry(settings, local)
             held.callback(telemetry.close)
             telemetry.start()
-        async with open_session(reuse=True) as session:
+        stopped = StoppedRequests(settings)
+        async with open_session(reuse=True, on_left=stopped.note) as session:
             runner = Runner(
                 plan,
                 run,
@@ -87,6 +89,7 @@ async def _run(
                 recorder=recorder,
                 report=report,
                 images=images,
+                stopped=stopped,
             )
             return await runner.run(stop)
 

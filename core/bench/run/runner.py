@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -33,9 +33,11 @@ from core.codec import encode
 from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
+from core.engines.unfinished import StoppedRequests, Unfinished
 from core.errors import EngineError, LMDynoError
-from core.i18n import N_, Message
-from core.meter.devices import DeviceQueue, Ticket, devices_of
+from core.i18n import N_, Message, Text
+from core.meter.devices import DeviceQueue, Ticket
+from core.meter.settling import settled
 
 log = logging.getLogger(__name__)
 
@@ -95,9 +97,11 @@ class Runner:
         recorder: Recorder,
         report: Report,
         images: RequestImages | None = None,
+        stopped: StoppedRequests | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
-        """`images`: those of the plan. Raises InputError for a prompt file that can't be used."""
+        """`images`: those of the plan; `stopped`: engines that still compute for stopped requests are waited
+        for. Raises InputError for a prompt file that can't be used."""
         self._plan = plan
         self._run = run
         self._session = session
@@ -107,6 +111,7 @@ class Runner:
         self._recorder = recorder
         self._report = report
         self._images = images
+        self._stopped = stopped
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
         self._queues = QueueReader(session)
@@ -207,7 +212,7 @@ class Runner:
 
     async def _take_devices(self) -> None:
         """Wait until no other measurement runs on the devices of the lanes, and keep it so."""
-        devices = frozenset().union(*(devices_of(endpoint) for endpoint in self._endpoints.values()))
+        devices = frozenset().union(*(endpoint.devices for endpoint in self._endpoints.values()))
         if not devices or (self._ticket and self._ticket.devices >= devices):
             return
         self._leave_devices()
@@ -233,6 +238,7 @@ class Runner:
             self._sending,
         )
         title = _title(step, self._plan.repeats)
+        await self._settle(step, title, left_s)
         self._report(N_("{point}: warm-up", point=title), self._progress(0.0, left_s))
         width = step.level.concurrency or self._plan.warmup
         await load.warm_up(self._plan.warmup, width)
@@ -255,7 +261,10 @@ class Runner:
         try:
             await self._watched(load, self._drive(load, step), title, costs[step], left_s)
         finally:
-            self._keep_notes(load)
+            for name, notes in load.notes.items():
+                endpoint = self._endpoints[name]
+                said = dialect_notes(endpoint.dialect, self._sending.sampling, endpoint.request)
+                self._keep_notes(name, (*said, *notes))
             end_ns = load.end_ns or time.perf_counter_ns()
             each = replace(each, start_ns=load.start_ns or each.start_ns, end_ns=end_ns)
             self._recorder.save_pass(each)
@@ -265,13 +274,26 @@ class Runner:
         self._recorder.save_pass(replace(each, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
 
-    def _keep_notes(self, load: PassLoad) -> None:
-        for name, notes in load.notes.items():
-            facts = self._facts[name]
-            said = dialect_notes(
-                self._endpoints[name].dialect, self._sending.sampling, self._endpoints[name].request
+    async def _settle(self, step: Step, title: str, left_s: float) -> None:
+        """Wait until nothing computes for a stopped request where the pass will be measured."""
+
+        def on_wait(_found: Unfinished) -> None:
+            self._report(
+                N_("{point}: waiting until a stopped request is finished", point=title),
+                self._progress(0.0, left_s),
             )
-            self._facts[name] = replace(facts, notes=tuple(dict.fromkeys((*facts.notes, *said, *notes))))
+
+        if self._stopped is None:
+            return
+        for name in step.group:
+            endpoint = self._endpoints[name]
+            patience_s = self._timeouts.of(endpoint).first_token_s
+            self._keep_notes(name, await settled(self._stopped, endpoint, patience_s, on_wait))
+
+    def _keep_notes(self, name: str, notes: Iterable[Text]) -> None:
+        """Each once, in order."""
+        facts = self._facts[name]
+        self._facts[name] = replace(facts, notes=tuple(dict.fromkeys((*facts.notes, *notes))))
 
     def _lane_load(self, name: str, step: Step) -> LaneLoad:
         # The same numbers for every lane that is measured alone at this level and repeat.

@@ -1,4 +1,4 @@
-"""Hands over to `transformers serve`, with two mends for GGUF files.
+"""Hands over to `transformers serve`, with two mends for GGUF files and one for requests that are stopped.
 
 Run as a script by the engine's own Python, so it imports nothing of LMDyno.
 
@@ -8,9 +8,14 @@ does not have (seen in 5.23: `TypeError: 'NoneType' object is not subscriptable`
 For most architectures it also parses the whole header again for the tokenizer, for the config each time
 it is asked for and for the weights, and builds the table of tensor names again for each module of the model
 (seen in 5.23: two thirds of the CPU time of loading a small model).
+
+When a client goes away, it notices at the next token. During the prefill of a long prompt that may be
+minutes later, with the next request waiting (seen in 5.23).
 """
 
+import ctypes
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from copy import deepcopy
@@ -58,6 +63,76 @@ def read_gguf_files_once() -> None:
     reading.load_gguf_checkpoint = load_gguf_checkpoint
 
 
+class Interruption:
+    """Ends the generation of one streamer within the operation that runs, by an exception in its thread.
+
+    It costs nothing while nobody stops a request, unlike a hook in the model's layers.
+    """
+
+    def __init__(self, exception: type[Exception]) -> None:
+        self._exception = exception
+        self._lock = threading.Lock()
+        self._streamer: object = None
+        self._thread_id = 0
+
+    def begins(self, streamer: object) -> None:
+        """The calling thread generates for the streamer from now on."""
+        with self._lock:
+            self._streamer, self._thread_id = streamer, threading.get_ident()
+
+    def interrupt(self, streamer: object) -> None:
+        """Raise the exception in the thread that generates for the streamer; nothing if none does."""
+        with self._lock:
+            if self._streamer is streamer:
+                self._streamer = None
+                self._raise_in_thread(self._exception)
+
+    def ends(self) -> None:
+        """The calling thread generates no more: an exception that it has not seen yet is taken back."""
+        while True:
+            try:
+                with self._lock:
+                    self._streamer = None
+                    self._thread_id = threading.get_ident()
+                    self._raise_in_thread(None)
+                return
+            except self._exception:
+                continue
+
+    def _raise_in_thread(self, exception: type[Exception] | None) -> None:
+        raised = ctypes.py_object(exception) if exception else None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread_id), raised)
+
+
+def stop_within_prefill() -> None:
+    from transformers.cli.serving import utils
+
+    interruption = Interruption(utils._GenerationCancelled)
+    put, cancel, submit = utils.DirectStreamer.put, utils.DirectStreamer.cancel, utils.GenerateManager.submit
+
+    def put_interruptibly(self: Any, value: Any) -> None:  # noqa: ANN401 - transformers' own
+        if self._first:  # the prompt's tokens come before its prefill
+            interruption.begins(self)
+        put(self, value)
+
+    def cancel_at_once(self: Any) -> None:  # noqa: ANN401 - transformers' own
+        cancel(self)
+        interruption.interrupt(self)
+
+    def submit_interruptibly(self: Any, work: Callable[..., Any], *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        def run() -> Any:  # noqa: ANN401
+            try:
+                return work(*arguments, **options)
+            finally:
+                interruption.ends()
+
+        return submit(self, run)
+
+    utils.DirectStreamer.put = put_interruptibly
+    utils.DirectStreamer.cancel = cancel_at_once
+    utils.GenerateManager.submit = submit_interruptibly
+
+
 def main() -> None:
     from transformers.cli.transformers import main as transformers_main
 
@@ -65,6 +140,8 @@ def main() -> None:
     if any(argument.endswith(".gguf") for argument in sys.argv):
         with suppress(ImportError):  # it only saves time
             read_gguf_files_once()
+    with suppress(ImportError, AttributeError):  # another version: stopping takes effect at the next token
+        stop_within_prefill()
     sys.argv = ["transformers", "serve", *sys.argv[1:]]
     transformers_main()
 

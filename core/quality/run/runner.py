@@ -32,7 +32,7 @@ from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
 from core.engines.borrowed import Engines
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
-from core.meter.devices import DeviceQueue, devices_of
+from core.meter.devices import DeviceQueue
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs
 from core.quality.plan import QualityPlan, TextKind, windows
@@ -319,7 +319,7 @@ class Runner:
         if not texts:
             return ()
         self._tell(N_("{lane}: loading the weights to score", lane=lane.name), 1 - _SCORING_SHARE)
-        ticket = self._devices.join(devices_of(endpoint), lambda _place: None)
+        ticket = self._devices.join(endpoint.devices, lambda _place: None)
         try:
             await self._devices.admission(ticket)
             return await by_forward_pass(

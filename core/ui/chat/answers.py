@@ -229,6 +229,8 @@ class _StatusLine:
                 )
             case Phase.STARTING:
                 return starting_text(self._request)
+            case Phase.SETTLING:
+                return f":shimmer[Waits until a stopped request is finished] · {units.duration(elapsed_s)}"
             case Phase.SENT:
                 return f":shimmer[Sent, waiting for the first token] · {units.duration(elapsed_s)}"
             case _:

@@ -14,7 +14,7 @@ from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.settings_form import settings_form
-from core.ui.engines.status import REFRESH_S, show_stage, show_unfit, state_badge
+from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
 
@@ -36,7 +36,8 @@ def show_engines() -> None:
 
 def _show_card(status: EngineStatus) -> None:
     busy = f" :violet-badge[{_('in use')}]" if status.in_use else ""
-    st.markdown(f"{lane_label(status.name)} {state_badge(status.state)}{busy}")
+    badge = state_badge(status.state) if status.finishing_s is None else finishing_badge()
+    st.markdown(f"{lane_label(status.name)} {badge}{busy}")
     st.caption(describe_lane(status.lane))
     if status.state is EngineState.STARTING:
         show_stage(status)
@@ -101,10 +102,14 @@ def _show_buttons(status: EngineStatus) -> None:
             args=(status.name,),
         )
         st.button(
-            _("Restart"),
+            _("Restart") if status.finishing_s is None else _("Restart now"),
             icon=":material/restart_alt:",
             key=f"engine_restart_{status.name}",
             disabled=status.in_use,
+            help=None
+            if status.finishing_s is None
+            else _("The engine computes for a request that was stopped. The next request waits for it."),
+            type="secondary" if status.finishing_s is None else "primary",
             on_click=engine_actions.restart,
             args=(status.name,),
         )

@@ -51,12 +51,19 @@ def _badge(lane: LaneSpec) -> str:
     if not lane.is_local:
         return f":blue-badge[:material/cloud: {_('endpoint')}]"
     status = resources.manager().status(lane.name)
+    if status.finishing_s is not None:
+        return finishing_badge()
     return state_badge(status.state) + (f" · {_('in use')}" if status.in_use else "")
 
 
 def state_badge(state: EngineState) -> str:
     color, icon = _BADGES[state]
     return f":{color}-badge[:material/{icon}: {_(STATE_NAMES[state])}]"
+
+
+def finishing_badge() -> str:
+    """For an engine that still computes for a request that was stopped."""
+    return f":orange-badge[:material/hourglass_bottom: {_('finishing a stopped request')}]"
 
 
 def show_log(name: str) -> None:

@@ -69,6 +69,7 @@ class Bench:
         self.locks_dir = tmp_path / "locks"
         self.told = []
         self.stop_when = lambda bench: False
+        self.stopped = None
 
     def run(self, plan):
         return asyncio.run(self._run(plan))
@@ -83,7 +84,7 @@ class Bench:
 
         recorder = Recorder(lambda: self.store, new_run(plan, None))
         recorder.start()
-        async with open_session() as session:
+        async with open_session(on_left=self.stopped.note if self.stopped else None) as session:
             self.devices = self.devices or DeviceQueue(self.locks_dir)
             try:
                 await Runner(
@@ -96,6 +97,7 @@ class Bench:
                     recorder=recorder,
                     report=report,
                     timeouts=self.timeouts,
+                    stopped=self.stopped,
                 ).run(stop)
             finally:
                 recorder.close()

@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from core.meter.devices import DeviceQueue, devices_of
+from core.meter.devices import DeviceQueue
 from tests.unit.meter.meter_samples import endpoint
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -11,9 +11,9 @@ CPU = frozenset({"cpu"})
 
 
 def on(device):
-    return devices_of(
+    return (
         endpoint("http://host/v1", "m", device=device) if device else endpoint("http://h/v1", "m")
-    )
+    ).devices
 
 
 def test_devices_of_an_endpoint():

@@ -1,4 +1,4 @@
-"""Nothing but a number: answers may end by a tool call or a content filter, servers have more dialects."""
+"""Nothing but a number: more ways in which answers end, more dialects of servers, more phases of requests."""
 
 revision = "0011"
 down_revision = "0010"

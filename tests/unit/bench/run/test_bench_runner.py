@@ -19,10 +19,10 @@ from core.bench.run import queue_counters
 from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
 from core.domain.bench import EngineQueue, EngineUse, RunState
-from core.domain.specs import Endpoint
 from core.domain.turns import FinishReason
+from core.engines.unfinished import Unfinished
 from core.errors import StoreError
-from core.meter.devices import DeviceQueue, devices_of
+from core.meter.devices import DeviceQueue
 from core.reports.run_json import point_json
 from tests.expected_figures import Answer, figures_of, spread
 from tests.timed_http import Stream, Whole
@@ -424,7 +424,7 @@ def test_a_run_waits_for_another_measurement_on_its_device(bench, server, tmp_pa
 
     async def scenario():
         other = DeviceQueue(bench.locks_dir)
-        ticket = other.join(devices_of(Endpoint(url="", model="", dialect="generic", device="cuda:0")), print)
+        ticket = other.join(frozenset({"cuda:0"}), print)
         await other.admission(ticket)
         run = asyncio.create_task(bench._run(a_plan(lane, workload=QUICK, requests=1)))
         while not any("Waiting for cuda:0" in stage for stage, _ in bench.told):
@@ -464,3 +464,59 @@ def test_a_new_run_names_its_lanes_and_version():
     assert run.title == "a, hf · c = 1"
     assert [facts.lane for facts in run.lanes] == [A, HF]
     assert run.lmdyno.count(".") == 2
+
+
+class Notes:
+    """Stands in for the notes of stopped requests: busy for the first looks."""
+
+    def __init__(self, *said):
+        self.said = list(said)
+
+    def note(self, endpoint):
+        pass
+
+    def before(self, endpoint):
+        return self.said.pop(0) if len(self.said) > 1 else self.said[0]
+
+
+def test_a_pass_waits_for_an_engine_that_finishes_a_stopped_request(bench, server):
+    busy = Unfinished(lanes=("a",))
+    bench.stopped = Notes(busy, busy, Unfinished())
+    lane = remote("a", server.url, chunks=3)
+    record = bench.run(a_plan(lane, workload=QUICK, requests=2, warmup=0))
+    assert sum("waiting until a stopped request is finished" in stage for stage, _ in bench.told) == 2
+    assert bench.stopped.said == [Unfinished()]
+    assert all(request.ok for request in record.requests)
+
+
+def test_a_server_that_may_still_be_busy_is_told_with_the_results(bench, server):
+    bench.stopped = Notes(Unfinished(server_is_silent=True))
+    lane = remote("a", server.url, chunks=3)
+    (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=2, warmup=0))).points
+    assert any("stopped shortly before" in note for note in point.notes)
+
+
+def test_what_answers_lack_is_told_with_the_results(bench, server):
+    lane = remote("a", server.url, chunks=3, usage="none", finish_reason=None)
+    (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=2, warmup=0))).points
+    told = " ".join(point.notes)
+    assert "2 of 2 answers ended without a reason" in told
+    assert "counted no tokens for 2 of 2" in told
+
+
+def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
+    from core.bench.run import load
+
+    sent = []
+    send = load.send
+
+    async def surprising(*arguments, **more):
+        sent.append(1)
+        if len(sent) == 2:
+            raise ValueError("a bug")
+        await send(*arguments, **more)
+
+    monkeypatch.setattr(load, "send", surprising)
+    lane = remote("a", server.url, chunks=3)
+    (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=4, warmup=0))).points
+    assert (point.requests.ok, point.requests.by_code) == (3, {"internal": 1})

@@ -1,4 +1,5 @@
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -57,3 +58,110 @@ def test_parsed_header_is_let_go_with_the_weights(libraries):
     load("a.gguf", return_tensors=True)
     load("a.gguf", return_tensors=True)
     assert libraries.seen.opened == ["a.gguf", "a.gguf"]
+
+
+class Stopped(Exception):
+    """What the engine's generation is ended with."""
+
+
+def test_a_stopped_generation_ends_within_the_operation_that_runs():
+    interruption = serve_transformers.Interruption(Stopped)
+    streamer, begun, ended = object(), threading.Event(), []
+
+    def generate():
+        interruption.begins(streamer)
+        begun.set()
+        try:
+            while True:
+                sum(range(1000))
+        except Stopped:
+            ended.append("stopped")
+        finally:
+            interruption.ends()
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    begun.wait(10)
+    interruption.interrupt(object())  # another one's, which has ended or not begun
+    interruption.interrupt(streamer)
+    thread.join(10)
+    assert ended == ["stopped"]
+
+
+def test_what_comes_too_late_hits_nobody():
+    interruption = serve_transformers.Interruption(Stopped)
+    streamer = object()
+    interruption.begins(streamer)
+    interruption.ends()
+    interruption.interrupt(streamer)
+    assert [sum(range(1000)) for _ in range(1000)]
+
+
+def test_an_exception_on_its_way_is_taken_back_at_the_end():
+    interruption = serve_transformers.Interruption(Stopped)
+    streamer, at_end, goes_on = object(), threading.Event(), threading.Event()
+    after = []
+
+    def generate():
+        interruption.begins(streamer)
+        try:
+            at_end.set()
+            goes_on.wait(10)
+        except Stopped:
+            after.append("seen")
+        interruption.ends()
+        after.append(sum(range(100_000)))
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    at_end.wait(10)
+    interruption.interrupt(streamer)
+    goes_on.set()
+    thread.join(10)
+    assert after[-1] == sum(range(100_000))
+
+
+def test_transformers_serve_is_stopped_by_its_own_cancelling(monkeypatch):
+    """The patched classes of its serving code, with a generation that never puts a token out."""
+
+    class Streamer:
+        def __init__(self):
+            self._first = True
+            self.cancelled = False
+
+        def put(self, value):
+            self._first = False
+
+        def cancel(self):
+            self.cancelled = True
+
+    class Manager:
+        def submit(self, work, *arguments, **options):
+            return work(*arguments, **options)
+
+    utils = ModuleType("utils")
+    utils._GenerationCancelled, utils.DirectStreamer, utils.GenerateManager = Stopped, Streamer, Manager
+    names = ("transformers", "transformers.cli", "transformers.cli.serving")
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    sys.modules["transformers.cli.serving"].utils = utils
+    serve_transformers.stop_within_prefill()
+
+    streamer, begun, ended = Streamer(), threading.Event(), []
+
+    def generate():
+        try:
+            streamer.put("the prompt")
+            begun.set()
+            while True:
+                sum(range(1000))
+        except Stopped:
+            ended.append("stopped")
+
+    thread = threading.Thread(target=Manager().submit, args=(generate,))
+    thread.start()
+    begun.wait(10)
+    streamer.cancel()
+    thread.join(10)
+    assert streamer.cancelled
+    assert ended == ["stopped"]
