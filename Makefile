@@ -1,4 +1,4 @@
-# make run      the dashboard on http://localhost:8501 (PORT=… to change)
+# make run      the dashboard on http://localhost:8501 (PORT=… to change); it prepares the demo models itself
 # make test     set-up for the tests, checks, then every test that needs no GPU
 # make check    formatting, lint and types
 # make unit     the unit tests alone
@@ -19,7 +19,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test check unit messages demo browser lock clean
 
-run: .venv/run.stamp demo
+run: .venv/run.stamp
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
 test: check demo browser

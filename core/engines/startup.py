@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from core.domain.specs import Endpoint, EngineKind
@@ -13,15 +13,18 @@ from core.engines import supervisor
 from core.engines.devices import Devices
 from core.engines.launch.checks import need_of, version_of
 from core.engines.launch.placement import Place
-from core.engines.launch.table import HOST, Command, LaunchRow
+from core.engines.launch.table import HOST, Command, LaunchRow, is_local_path
 from core.engines.launch.warm_up import warm_up
 from core.engines.log import diagnose
 from core.engines.log.causes import PORT_TAKEN
 from core.engines.log.file import log_path, read_tail
+from core.engines.log.stages import STARTING
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.start_order import StartOrder
 from core.engines.supervisor import Target
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
 from core.i18n import N_, Text
+from core.models.making import job_that_makes
 from core.models.vision.model import is_vision
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
@@ -30,6 +33,7 @@ from core.units import duration
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.2
+_WEIGHTS_POLL_S = 0.25
 _HEALTH_TIMEOUT_S = 2.0
 _PORT_ATTEMPTS = 3
 _WARM_UP_TIMEOUT_S = 120.0
@@ -49,6 +53,7 @@ class Surroundings:
     devices: Devices
     grace_s: float
     """Seconds between SIGTERM and SIGKILL."""
+    order: StartOrder = field(default_factory=StartOrder)
     port: int | None = None
     """Where the engine listens; None takes a free port."""
 
@@ -63,6 +68,7 @@ class Startup:
         self._lane = entry.lane
         self._row = around.rows[entry.lane.kind]
         self._previous = previous
+        self._place_in_order = around.order.join()
 
     def run(self) -> None:
         """Ends with the entry HEALTHY or FAILED, or as somebody else has changed it meanwhile."""
@@ -76,6 +82,7 @@ class Startup:
             log.warning("engine failed lane=%s code=%s", self._lane.name, error.code)
             self._fail(error)
         finally:
+            self._around.order.stand_aside(self._place_in_order)
             # Only an error that is LMDyno's own mistake leaves the entry as it was.
             if (current := self._mine()) is not None:
                 self._end(current.process, current.start_id)
@@ -92,10 +99,13 @@ class Startup:
             self._end(self._previous.process, self._previous.start_id)
         self._stage(N_("Checking model and packages"))
         version = version_of(self._lane, self._row)
+        self._await_weights()
         need = need_of(self._lane, self._row)
+        self._around.order.wait(self._place_in_order, self._require_wanted)
         with self._around.devices.reserved(
             self._lane, need, needs_gpu=self._row.needs_gpu, while_waiting=self._wait
         ) as place:
+            self._around.order.stand_aside(self._place_in_order)
             before = self._around.devices.free_bytes(place)
             command, port = self._spawn_until_it_answers(place)
             endpoint = Endpoint(
@@ -114,6 +124,26 @@ class Startup:
                 endpoint=endpoint,
                 gpu_bytes=None if before is None or after is None else max(0, before - after),
             )
+
+    def _await_weights(self) -> None:
+        """While a job makes the lane's weights, wait for it; raises EngineLoadFailed if it fails."""
+        form = self._lane.model.path(self._lane.weights) if self._lane.model else None
+        path = Path(form).expanduser() if form and is_local_path(form) else None
+        if path is None or path.exists():
+            return
+        order, place = self._around.order, self._place_in_order
+        order.stand_aside(place)
+        while not path.exists() and (job := job_that_makes(self._around.settings, path)) is not None:
+            if job.state.ended:
+                if job.record.error is not None:
+                    error = job.record.error
+                    raise EngineLoadFailed(error.message, hint=error.hint, code=error.code)
+                break
+            self._wait(N_("Waiting for the weights: {stage}", stage=job.record.stage or STARTING))
+            time.sleep(_WEIGHTS_POLL_S)
+        order.return_to(place)
+        # Engines that waited for the same job get back into order.
+        time.sleep(2 * _WEIGHTS_POLL_S)
 
     def _with_note(self, version: str) -> str:
         unpacked = diagnose.unpacked_gguf(read_tail(self._log_file))
@@ -223,6 +253,7 @@ class Startup:
 
     def _wait(self, words: Text) -> None:
         self._require_wanted()
+        self._around.order.stand_aside(self._place_in_order)
         self._stage(words)
 
     def _stage(self, words: Text) -> None:

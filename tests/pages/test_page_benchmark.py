@@ -99,7 +99,7 @@ def real(world, monkeypatch, tmp_path):
     registry = lambda: LaneRegistry(models=(), lanes=bench.lanes, source=None)  # noqa: E731
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=bench.settings, gpu=False))
     monkeypatch.setattr(resources, "lanes", registry)
-    monkeypatch.setattr(resources, "autostarted", lambda lanes, *, gpu: lanes[:2])
+    monkeypatch.setattr(resources, "autostarted", lambda settings, lanes, *, gpu: lanes[:2])
     monkeypatch.setattr(resources, "bench_runs", lambda: bench.runs)
     monkeypatch.setattr(resources, "history", lambda: bench.history)
     monkeypatch.setattr(resources, "run_records", lambda: bench.records)

@@ -22,7 +22,7 @@ from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.models.demo import vision_job as demo_vision_job
+from core.models.demo import job as demo_job
 from core.settings import Settings
 from core.ui.chat import demo_vision
 from core.ui.chat.conversation_page import VISION
@@ -316,7 +316,7 @@ def unprepared(vision, monkeypatch):
     vision.lanes = (LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=model), ALSO)
     things = SimpleNamespace(prepared=False, started=[])
     monkeypatch.setattr(demo_vision.demo_vision, "is_prepared", lambda settings: things.prepared)
-    monkeypatch.setattr(demo_vision.demo_vision_job, "start", things.started.append)
+    monkeypatch.setattr(demo_vision.demo_job, "start", things.started.append)
     return things
 
 
@@ -332,7 +332,7 @@ def test_the_demo_model_is_prepared_on_request(open_page, vision, unprepared):
 
 def test_preparing_shows_how_far_it_is_and_what_went_wrong(open_page, vision, unprepared):
     spec = JobSpec(
-        kind=demo_vision_job.JOB_KIND, title="Demo vision model", worker="none", arguments={}, python="none"
+        kind=demo_job.JOB_KIND, title="Demo vision model", worker="none", arguments={}, python="none"
     )
     folder = JobFolder(vision.settings.home / "jobs" / spec.id)
     folder.create(spec)

