@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from core.errors import ConfigError, InputError, LMDynoError
+from core.files import keep_to_oneself
 from core.i18n import (
     N_,
     Language,
@@ -121,6 +122,7 @@ def build(names: Iterable[str]) -> typer.Typer:
 def main() -> None:
     # Commands say what matters themselves; without a handler Python would print warnings a second time.
     logging.getLogger("core").addHandler(logging.NullHandler())
+    keep_to_oneself()
     language, words = asked_language(sys.argv[1:])
     set_process_language(language or environment_language(os.environ))
     named = [word for word in words[:1] if word in COMMANDS]

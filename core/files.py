@@ -1,12 +1,45 @@
 """Files for their owner alone: folders of mode 700, files of mode 600, whatever the umask is."""
 
 import hashlib
+import logging
 import os
 import re
+import stat
 from pathlib import Path
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_CHARS = 80
+_OWNER_ALONE = 0o077
+_USUAL_UMASK = "LMDYNO_USUAL_UMASK"
+
+log = logging.getLogger(__name__)
+
+
+def keep_to_oneself() -> None:
+    """From now on, what this process and its children create is for their owner alone."""
+    before = os.umask(_OWNER_ALONE)
+    os.environ.setdefault(_USUAL_UMASK, f"{before:o}")
+
+
+def usual_umask() -> int:
+    """The umask before `keep_to_oneself`: for engines, and for files that somebody asked for elsewhere."""
+    return int(os.environ.get(_USUAL_UMASK, "22"), 8)
+
+
+def close_to_others(home: Path) -> None:
+    """Take a home folder, and what earlier versions left open in it, from everybody but the owner.
+
+    Links are not followed. What belongs to somebody else stays as it is, with a warning.
+    """
+    private_folder(home)
+    for folder, _names, files in os.walk(home):
+        for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118 - thousands
+            mode = os.lstat(path).st_mode
+            if mode & _OWNER_ALONE and not stat.S_ISLNK(mode):
+                try:
+                    os.chmod(path, stat.S_IMODE(mode) & ~_OWNER_ALONE)  # noqa: PTH101
+                except PermissionError:
+                    log.warning("open to others path=%s", path)
 
 
 def private_folder(folder: Path) -> Path:

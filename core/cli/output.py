@@ -9,6 +9,7 @@ from core.domain.turns import ErrorInfo
 from core.engines.log.stages import STARTING
 from core.engines.status import EngineStatus
 from core.errors import InputError, LMDynoError
+from core.files import usual_umask
 from core.i18n import N_, _
 
 
@@ -25,8 +26,12 @@ def stage_text(name: str, status: EngineStatus | None = None) -> str:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a whole file; raises InputError where that can't be done."""
+    path = path.expanduser()
+    is_new = not path.exists()
     try:
-        path.expanduser().write_bytes(content)
+        path.write_bytes(content)
+        if is_new:  # asked for by a person, so as open as their other files
+            path.chmod(0o666 & ~usual_umask())
     except OSError as exc:
         raise InputError(
             N_("Can't write {path}: {reason}", path=path, reason=exc.strerror),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from core.engines.log.file import open_log
 from core.errors import EngineNotInstalled
+from core.files import usual_umask
 from core.i18n import N_
 from core.telemetry import processes
 from core.telemetry.processes import ProcessId
@@ -57,6 +58,7 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], *, start_id: str,
             env={**_clean_environment(), **environment, MARK: start_id},
             cwd=log_file.parent,
             start_new_session=True,
+            umask=usual_umask(),  # what an engine downloads is shared with other programs
         )
     except OSError as exc:
         raise EngineNotInstalled(

@@ -9,12 +9,14 @@ from core.domain.turns import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests
+from core.files import keep_to_oneself
 from core.meter import process
 from core.meter.recorder import RunStore
 from core.meter.usage import SampledUsage
 
 
 def main() -> None:
+    keep_to_oneself()
     hello = process.read_hello()
     settings = hello.settings
     logs.configure()

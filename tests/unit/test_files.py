@@ -1,9 +1,12 @@
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from core.files import keep_upload, private_folder, write_private
+from core.files import close_to_others, keep_upload, private_folder, write_private
+from core.settings import PROJECT_ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +41,42 @@ def test_the_name_of_an_upload_never_leads_out_of_the_folder(tmp_path, name):
     assert path.resolve().parent.parent == (tmp_path / "kept").resolve()
     assert path.read_bytes() == b"data"
     assert keep_upload(tmp_path / "kept", name, b"data", nameless="upload.txt") == path
+
+
+def test_what_earlier_versions_left_open_is_closed(tmp_path):
+    home, outside = tmp_path / "home", tmp_path / "weights"
+    (home / "jobs").mkdir(parents=True, mode=0o777)
+    (home / "jobs" / "log").touch(mode=0o644)
+    outside.touch(mode=0o644)
+    (home / "link").symlink_to(outside)
+    close_to_others(home)
+    assert [mode(path) for path in (home, home / "jobs", home / "jobs" / "log")] == [0o700, 0o700, 0o600]
+    assert mode(outside) == 0o644
+
+
+def test_a_home_that_is_not_there_yet_is_made_closed(tmp_path):
+    close_to_others(tmp_path / "new" / "home")
+    assert mode(tmp_path / "new" / "home") == 0o700
+
+
+def test_the_command_line_leaves_nothing_open_but_what_was_asked_for(tmp_path):
+    home, out = tmp_path / "home", tmp_path / "turns.json"
+    program = (
+        "import os, sys; os.umask(0o022); sys.argv = ['lmdyno', 'runs', 'list'];"
+        "from pathlib import Path;"
+        "from core.__main__ import main; from core.cli.output import write_file\n"
+        "try:\n    main()\nfinally:\n    write_file(Path(sys.argv[0] and os.environ['OUT']), b'{}')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "LMDYNO_HOME": str(home), "OUT": str(out)},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    found = [home, *home.rglob("*")]
+    assert any(path.name == "lmdyno.db" for path in found)
+    assert {mode(path) for path in found if path.is_dir()} == {0o700}
+    assert {mode(path) for path in found if path.is_file()} == {0o600}
+    assert mode(out) == 0o644

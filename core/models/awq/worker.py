@@ -7,6 +7,7 @@ becomes the model's AWQ folder in one step.
 import contextlib
 import hashlib
 import io
+import os
 import sys
 import time
 import traceback
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError, LMDynoError
+from core.files import usual_umask
 from core.jobs.worker import Report, run
 from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
 from core.models.awq.failures import explain
@@ -51,6 +53,8 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     source, scratch, target = (Path(arguments[name]) for name in ("source", "scratch", "target"))
     started_at, began = datetime.now(UTC), time.monotonic()
     before = read_checkpoint(source)
+    if scratch.parent.stat().st_mode & 0o077:
+        os.umask(usual_umask())  # the result goes where others can read
     scratch.mkdir(parents=True)
     report("loading lmdeploy")
     try:

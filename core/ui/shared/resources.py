@@ -22,6 +22,7 @@ from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
 from core.errors import InputError
+from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
 from core.meter.link import MeterLink
 from core.meter.turn_index import TurnIndex
@@ -93,7 +94,9 @@ class Resources:
 def resources() -> Resources:
     """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
     logs.configure()
+    keep_to_oneself()
     settings = load_settings()
+    close_to_others(settings.home)
     nvml = Nvml()
     gpu = bool(nvml.devices())
     registry = load_lanes(settings, gpu=gpu)
