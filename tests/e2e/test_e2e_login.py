@@ -1,0 +1,223 @@
+"""The whole way through a real OpenID provider: login, roles, privacy, logout, and logins that have ended."""
+
+import json
+import time
+from contextlib import ExitStack
+
+import oidc_provider_mock
+import pytest
+from e2e_dashboard import Chat, Dashboard, settle
+from oidc_provider_mock import User
+from playwright.sync_api import expect
+from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
+
+COOKIE_SECRET = "a-secret-for-the-tests-only-0123456789"
+SECRETS = """
+[auth]
+redirect_uri = "{url}/oauth2callback"
+cookie_secret = "{cookie_secret}"
+client_id = "lmdyno"
+client_secret = "not-a-secret"
+server_metadata_url = "http://localhost:{provider}/.well-known/openid-configuration"
+
+[access]
+operators = ["ada@example.com"]
+viewers = ["@example.org", {{ claim = "groups", value = "lab" }}]
+"""
+PEOPLE = (
+    User(sub="ada", claims={"email": "ada@example.com", "name": "Ada"}),
+    User(sub="bob", claims={"email": "bob@example.org", "name": "Bob"}),
+    User(sub="eve", claims={"email": "eve@elsewhere.example", "name": "Eve", "groups": ["lab"]}),
+    User(sub="stranger", claims={"email": "stranger@anywhere.example", "name": "Stranger"}),
+    User(sub="liar", claims={"email": "ada@example.com", "email_verified": False, "name": "Liar"}),
+)
+
+
+@pytest.fixture(scope="module")
+def dashboard(tmp_path_factory, lanes):
+    home = tmp_path_factory.mktemp("home")
+    (home / "lanes.toml").write_text(lanes, "utf-8")
+    secrets = home / "secrets.toml"
+    environ = {
+        "LMDYNO_HOME": str(home),
+        "LMDYNO_LANES": str(home / "lanes.toml"),
+        "STREAMLIT_SECRETS_FILES": str(secrets),
+    }
+    running = Dashboard(home, environ)
+    with oidc_provider_mock.run_server_in_thread(user_claims=PEOPLE) as provider:
+        secrets.write_text(
+            SECRETS.format(url=running.url, provider=provider.server_port, cookie_secret=COOKIE_SECRET)
+        )
+        running.start()
+        try:
+            yield running
+        finally:
+            running.end()
+
+
+@pytest.fixture
+def browse(browser, dashboard):
+    """browse() → a browser of its own, on the dashboard; nothing leaves this machine."""
+    with ExitStack() as stack:
+
+        def open_browser():
+            context = browser.new_context(viewport={"width": 1400, "height": 900})
+            stack.callback(context.close)
+            context.set_default_timeout(30_000)
+            context.route(
+                lambda url: not url.startswith(("http://localhost", "http://127.0.0.1")),
+                lambda route: route.abort(),
+            )
+            expect.set_options(timeout=30_000)
+            return context.new_page()
+
+        yield open_browser
+
+
+def log_in(page, who, url):
+    """From wherever the address leads to, through the provider, and back."""
+    page.goto(url)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name=who, exact=True).click()
+    page.wait_for_url(f"{url.split('/', 3)[0]}//{url.split('/', 3)[2]}/**")
+
+
+def account(page, name, role):
+    return page.get_by_test_id("stSidebar").get_by_text(f"{name} · {role}")
+
+
+def test_an_operator_logs_in_and_comes_to_the_wanted_page(dashboard, browse):
+    page = browse()
+    log_in(page, "ada", f"{dashboard.url}/engines?from=a-link")
+    expect(account(page, "Ada", "Operator")).to_be_visible()
+    page.wait_for_url(f"{dashboard.url}/engines?from=a-link")
+    page.get_by_role("tab", name="Endpoints").click()
+    expect(page.get_by_label("Base URL")).to_be_visible()
+    page.get_by_role("tab", name="Audit log").click()
+    expect(page.get_by_role("tabpanel").get_by_test_id("stDataFrame")).to_be_visible()
+    page.goto(dashboard.url)  # wanted once, not for ever
+    expect(account(page, "Ada", "Operator")).to_be_visible()
+    settle(page)
+    assert page.url.rstrip("/") == dashboard.url
+
+
+@pytest.mark.parametrize("who", ["stranger", "liar"])
+def test_who_is_not_listed_gets_no_further(dashboard, browse, who):
+    page = browse()
+    log_in(page, who, f"{dashboard.url}/history")
+    expect(page.get_by_text("has no access to this dashboard")).to_be_visible()
+    for path in ("", "history", "engines"):
+        page.goto(f"{dashboard.url}/{path}")
+        expect(page.get_by_text("has no access to this dashboard")).to_be_visible()
+        settle(page)
+        expect(page.get_by_text("quick")).to_have_count(0)
+        expect(page.get_by_test_id("stChatInputTextArea")).to_have_count(0)
+
+
+def test_a_viewer_is_offered_nothing_for_operators(dashboard, browse):
+    page = browse()
+    log_in(page, "eve", f"{dashboard.url}/benchmark")
+    expect(account(page, "Eve", "Viewer")).to_be_visible()
+    expect(page.get_by_text("Only operators can do this")).to_be_visible()
+    expect(page.get_by_role("button", name="Start")).to_have_count(0)
+    page.goto(f"{dashboard.url}/engines")
+    expect(page.get_by_role("tab", name="Endpoints")).to_be_visible()
+    settle(page)
+    expect(page.get_by_role("tab", name="Audit log")).to_have_count(0)
+
+
+def test_what_is_asked_is_private_but_for_a_link_and_says_who_stopped_it(dashboard, browse):
+    bob, eve, ada = browse(), browse(), browse()
+    log_in(bob, "bob", dashboard.url)
+    chat = Chat(bob, dashboard)
+    pick(bob, "steady")
+    chat.ask("A question of Bob's")
+    expect(chat.answer("steady")).to_contain_text("word3")
+    bob.wait_for_url("**/?conversation=*")
+    link = bob.url
+
+    log_in(eve, "eve", dashboard.url)
+    settle(eve)
+    eve.get_by_text("Recent conversations").click()
+    settle(eve)
+    expect(eve.get_by_text("A question of Bob's")).to_have_count(0)
+    eve.goto(link)
+    expect(eve.get_by_text("A question of Bob's").first).to_be_visible()
+    expect(Chat(eve, dashboard).stop).to_have_count(0)
+
+    log_in(ada, "ada", link)
+    expect(ada.get_by_text("A question of Bob's").first).to_be_visible()
+    Chat(ada, dashboard).stop.click()
+    expect(bob.get_by_text("stopped by Ada").first).to_be_visible()
+    expect(ada.get_by_text("stopped by you").first).to_be_visible()
+
+
+def test_after_the_logout_neither_another_tab_nor_the_old_cookies_open_anything(dashboard, browse):
+    page = browse()
+    log_in(page, "bob", dashboard.url)
+    expect(account(page, "Bob", "Viewer")).to_be_visible()
+    cookies = page.context.cookies()
+    other = page.context.new_page()
+    other.goto(dashboard.url)
+    expect(account(other, "Bob", "Viewer")).to_be_visible()
+    settle(other)
+
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_role("button", name="End session").click()
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+
+    Chat(other, dashboard).input.fill("Still there?")
+    Chat(other, dashboard).input.press("Enter")
+    expect(other.get_by_text("Your login has ended")).to_be_visible()
+    expect(other.get_by_test_id("stChatInputTextArea")).to_have_count(0)
+
+    thief = browse()
+    thief.context.add_cookies(cookies)
+    thief.goto(dashboard.url)
+    expect(thief.get_by_text("Your login has ended")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("age_h", "secret", "text"),
+    [
+        (1, COOKIE_SECRET, "Ada · Operator"),
+        (13, COOKIE_SECRET, "Your login has ended"),
+        (1, "another secret", "Log in to"),
+    ],
+)
+def test_a_login_is_good_for_twelve_hours_and_can_not_be_forged(dashboard, browse, age_h, secret, text):
+    claims = {
+        "sub": "ada",
+        "email": "ada@example.com",
+        "name": "Ada",
+        "iat": int(time.time()) - age_h * 3600,
+        "origin": dashboard.url,
+        "is_logged_in": True,
+        "provider": "default",
+    }
+    value = create_signed_value(secret, "_streamlit_user", json.dumps(claims)).decode()
+    page = browse()
+    page.context.add_cookies([{"name": "_streamlit_user", "value": value, "url": dashboard.url}])
+    page.goto(dashboard.url)
+    expect(page.get_by_text(text).first).to_be_visible()
+
+
+def test_everything_in_the_home_folder_is_its_owners_alone(dashboard):
+    open_to_others = [
+        str(path)
+        for path in (dashboard.home, *dashboard.home.rglob("*"))
+        if not path.is_symlink() and path.lstat().st_mode & 0o077
+    ]
+    assert open_to_others == []
+    assert (dashboard.home / "lmdyno.db").exists()
+
+
+def pick(page, lane):
+    """Only that lane is asked."""
+    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
+    for name in ("quick", "steady", "hanging", "broken"):
+        pill = page.get_by_test_id("stSidebar").get_by_role("button", name=f"■ {name}")
+        if (pill.get_attribute("aria-pressed") == "true") != (name == lane):
+            pill.click()
+            expect(pill).to_have_attribute("aria-pressed", str(name == lane).lower())
+    settle(page)
