@@ -41,7 +41,7 @@ class Flag:
 
 
 def before(
-    requests: Sequence[RequestPlan | RequestRecord], *, images: Mapping[str, str] | None = None
+    requests: Sequence[RequestPlan | RequestRecord], *, images: Mapping[str, Text] | None = None
 ) -> tuple[Flag, ...]:
     """Differences that are known before anything is sent: models, settings and messages.
 

@@ -19,9 +19,11 @@ from typing import Any
 
 from core import units
 from core.errors import ModelError
+from core.i18n import N_, Text
+from core.models.child_stages import stage_of
 from core.settings import PROJECT_ROOT, Settings
 
-Report = Callable[[str], None]
+Report = Callable[[Text], None]
 """Takes one line for people about what is being done now."""
 
 PROVENANCE_FILE = "provenance.json"
@@ -43,7 +45,7 @@ def exclusive(settings: Settings, name: str, report: Report) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report(f"Another process is making {name}; waiting for it")
+            report(N_("Waiting for another process that is preparing {model}", model=name))
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -68,14 +70,20 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def require_space(folder: Path, needed_bytes: int, what: str) -> None:
+def require_space(folder: Path, needed_bytes: int, what: Text) -> None:
     """Raises ModelError if the disk that `folder` is or will be on has less than `needed_bytes` free."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
     if free_bytes < needed_bytes:
         raise ModelError(
-            f"{what} needs {units.gib(needed_bytes)} of disk in {folder}, {units.gib(free_bytes)} are free",
-            hint="Free some space, or let LMDYNO_HOME name a folder on another disk.",
+            N_(
+                "{model} needs {needed} of disk space in {folder}, but only {free} are free.",
+                model=what,
+                needed=units.gib(needed_bytes),
+                folder=folder,
+                free=units.gib(free_bytes),
+            ),
+            hint=N_("Free some space, or set LMDYNO_HOME to a folder on another disk."),
             code="disk-full",
         )
 
@@ -102,7 +110,7 @@ def run_child(module: str, arguments: Sequence[str], log_file: Path, report: Rep
             try:
                 assert child.stdout is not None  # for the type checker: PIPE makes one
                 for line in child.stdout:
-                    report(line.rstrip())
+                    report(stage_of(line))
             except BaseException:
                 child.terminate()
                 raise
@@ -115,13 +123,13 @@ def _failure(status: int, log_file: Path) -> ModelError:
     last = next((line.strip() for line in reversed(lines) if line.strip()), "")
     if status < 0:
         return ModelError(
-            f"The conversion was ended by signal {-status}",
-            hint=f"Signal 9 is most often too little memory. Log: {log_file}",
+            N_("The conversion was ended by signal {signal}.", signal=-status),
+            hint=N_("Signal 9 usually means that memory ran out. Log: {path}", path=log_file),
             code="conversion-failed",
         )
     return ModelError(
-        f"The conversion failed: {last or f'exit code {status}'}",
-        hint=f"Log: {log_file}",
+        N_("The conversion failed: {reason}", reason=last or N_("exit code {code}", code=status)),
+        hint=N_("Log: {path}", path=log_file),
         code="conversion-failed",
     )
 

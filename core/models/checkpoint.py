@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
+from core.i18n import N_, Message
 
 _MAX_HEADER_BYTES = 100 * 2**20
 _PACKED_4_BIT = ".qweight"
@@ -89,8 +90,8 @@ def checkpoint_folder(checkpoint: str) -> Path:
     if commit and snapshot.is_dir():
         return snapshot
     raise InputError(
-        f"The checkpoint {checkpoint} is not on this machine",
-        hint="Check the path; a hub id is downloaded with `hf download ID --local-dir FOLDER`.",
+        N_("The checkpoint {name} is not on this machine.", name=checkpoint),
+        hint=N_("Check the path. To download a hub ID, run `hf download ID --local-dir FOLDER`."),
         code="model-not-here",
     )
 
@@ -151,8 +152,8 @@ def read_safetensors_header(file: Path) -> dict[str, Any]:
             raise ValueError("the file is shorter than its header says")
     except (OSError, struct.error, ValueError, KeyError, TypeError) as exc:
         raise InputError(
-            f"{file.name} in {file.parent} can't be read: {exc}",
-            hint="Download or convert the checkpoint again.",
+            N_("{file} can't be read: {reason}", file=file, reason=exc),
+            hint=N_("Download or convert the checkpoint again."),
             code="model-incomplete",
         ) from exc
     return dict(header)
@@ -164,7 +165,7 @@ def _weights(folder: Path) -> tuple[int, int | None]:
     if not files:
         old = [*folder.glob("pytorch_model*.bin")]
         if not old:
-            raise _incomplete(folder, "there are no weights in it")
+            raise _incomplete(folder, N_("it has no weights"))
         return sum(file.stat().st_size for file in old), None
     weight_bytes = parameters = 0
     for file in files:
@@ -189,7 +190,9 @@ def _safetensors_files(folder: Path) -> list[Path]:
     names = sorted(set(_mapping(read_json(index).get("weight_map")).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise _incomplete(folder, f"{len(missing)} of {len(names)} weight files are missing")
+        raise _incomplete(
+            folder, N_("{n} of {total} weight files are missing", n=len(missing), total=len(names))
+        )
     return [folder / name for name in names]
 
 
@@ -211,8 +214,8 @@ def _size(config: Mapping[str, Any], name: str, folder: Path) -> int:
     if isinstance(value, int) and value > 0:
         return value
     raise InputError(
-        f"config.json in {folder} names no {name}",
-        hint="Only decoder language models in the Hugging Face layout can be used.",
+        N_("config.json in {path} has no {key}.", path=folder, key=name),
+        hint=N_("Use a decoder-only language model in the Hugging Face format."),
         code="model-unreadable",
     )
 
@@ -223,8 +226,8 @@ def read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as exc:
         raise InputError(
-            f"{file.name} in {file.parent} can't be read: {exc}",
-            hint="A checkpoint is a folder in the Hugging Face layout with a config.json.",
+            N_("{file} can't be read: {reason}", file=file, reason=exc),
+            hint=N_("A checkpoint is a folder in the Hugging Face format with a config.json."),
             code="model-unreadable",
         ) from exc
     return dict(_mapping(content))
@@ -238,10 +241,10 @@ def _first(config: Mapping[str, Any], *names: str) -> Any:  # noqa: ANN401 - JSO
     return next((config[name] for name in names if config.get(name) is not None), None)
 
 
-def _incomplete(folder: Path, why: str) -> InputError:
+def _incomplete(folder: Path, reason: Message) -> InputError:
     return InputError(
-        f"The checkpoint in {folder} is incomplete: {why}",
-        hint="Download or convert it again.",
+        N_("The checkpoint in {path} is incomplete: {reason}.", path=folder, reason=reason),
+        hint=N_("Download or convert it again."),
         code="model-incomplete",
     )
 

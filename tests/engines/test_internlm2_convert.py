@@ -217,10 +217,10 @@ def test_converting_is_done_once_by_a_child_process(settings, source):
 def test_a_taken_name_is_refused(settings, source):
     tiny.write(source)
     (settings.models_dir / "mine").mkdir(parents=True)
-    with pytest.raises(InputError, match="there already") as caught:
+    with pytest.raises(InputError, match="already exists") as caught:
         internlm2.convert(settings, source, name="mine", report=lambda line: None)
     assert caught.value.code == "name-taken"
-    with pytest.raises(InputError, match="no name for a model"):
+    with pytest.raises(InputError, match="not a valid model name"):
         internlm2.convert(settings, source, name="../mine", report=lambda line: None)
 
 
@@ -239,7 +239,7 @@ def test_a_failing_child_leaves_nothing(settings, source, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"model_type": "llama"}, "not-internlm2", "holds no InternLM2"),
+        ({"model_type": "llama"}, "not-internlm2", "is not an InternLM2"),
         ({"bias": True}, "internlm2-variant", "biases"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, "internlm2-variant", '"yarn"'),
     ],

@@ -126,7 +126,7 @@ def test_only_lanes_that_may_see_are_offered_and_the_others_say_why(open_page, v
     app = open_page()
     assert ["blind" in option for option in app.pills(key="vision_lanes").options] == [False, False]
     assert app.pills(key="vision_lanes").value == ["sees", "also"]
-    assert "The lanes file says that this endpoint takes no images" in texts(app)
+    assert "The lanes file says that this endpoint can't see images" in texts(app)
     assert vision.meter.plans == []
 
 

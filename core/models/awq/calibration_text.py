@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import units
 from core.errors import InputError
+from core.i18n import N_
 
 MAX_BYTES = 64 * 2**20
 """A calibration looks at some hundred thousand tokens; tokenising a corpus for that would take minutes."""
@@ -45,17 +47,25 @@ def read_text(file: Path) -> CalibrationText:
     """
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise _unreadable(f"{file} is larger than 64 MiB", "A part of it is enough.")
+            raise _unreadable(
+                N_("{file} is larger than {limit}.", file=file, limit="64 MiB"),
+                N_("Use only a part of it."),
+            )
         content = file.read_bytes()
         text = content.decode("utf-8")
     except OSError as exc:
-        raise _unreadable(f"{file} can't be read: {exc.strerror}", "Check the path.") from exc
+        raise _unreadable(
+            N_("{file} can't be read: {reason}", file=file, reason=exc.strerror),
+            N_("Check the path and its permissions."),
+        ) from exc
     except UnicodeDecodeError as exc:
-        raise _unreadable(f"{file} is not UTF-8 text", "Convert it to UTF-8.") from exc
+        raise _unreadable(
+            N_("{file} is not a UTF-8 text file.", file=file), N_("Save the file as UTF-8.")
+        ) from exc
     documents: tuple[str | Conversation, ...] = (text,)
     if file.suffix == ".jsonl":
         lines = enumerate(text.splitlines(), start=1)
-        documents = tuple(_document(line, f"{file}, line {n}") for n, line in lines if line.strip())
+        documents = tuple(_document(line, file, number) for number, line in lines if line.strip())
     return CalibrationText(file.name, hashlib.sha256(content).hexdigest(), documents)
 
 
@@ -67,29 +77,43 @@ def sample_starts(tokens: int, samples: int, seqlen: int) -> range:
     there = tokens // seqlen
     if there < samples:
         raise InputError(
-            f"The calibration text has {tokens:,} tokens: {there} samples of {seqlen:,}, not {samples}",
-            hint=f"Choose at most {there} samples, shorter ones, or a longer text."
+            N_(
+                "The calibration text has only {tokens} tokens, which is enough for {n} samples of "
+                "{length} tokens "
+                "instead of {samples}.",
+                tokens=units.count(tokens),
+                n=there,
+                length=units.count(seqlen),
+                samples=samples,
+            ),
+            hint=N_("Choose at most {n} samples, shorter samples, or a longer text.", n=there)
             if there
-            else "Choose shorter samples or a longer text.",
+            else N_("Choose shorter samples or a longer text."),
             code="calibration-too-short",
         )
     stride = tokens // samples
     return range(0, stride * samples, stride)
 
 
-def _document(line: str, place: str) -> str | Conversation:
-    hint = 'Each line is {"text": "…"} or {"messages": [{"role": "user", "content": "…"}, …]}.'
+def _document(line: str, file: Path, number: int) -> str | Conversation:
+    hint = N_(
+        "Write each line as {text} or {messages}.",
+        text='{"text": "…"}',
+        messages='{"messages": [{"role": "user", "content": "…"}, …]}',
+    )
     try:
         entry = json.loads(line)
     except ValueError as exc:
-        raise _unreadable(f"{place} is not JSON: {exc}", hint) from exc
+        raise _unreadable(
+            N_("{file}, line {line}: not valid JSON: {reason}", file=file, line=number, reason=exc), hint
+        ) from exc
     if isinstance(entry, dict):
         text, messages = entry.get("text"), entry.get("messages")
         if isinstance(text, str):
             return text
         if isinstance(messages, list) and all(_is_message(message) for message in messages):
             return messages
-    raise _unreadable(f"{place} has neither a text nor messages", hint)
+    raise _unreadable(N_("{file}, line {line}: neither text nor messages.", file=file, line=number), hint)
 
 
 def _is_message(value: object) -> bool:

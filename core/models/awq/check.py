@@ -14,6 +14,7 @@ from core import units
 from core.codec import decode
 from core.domain.specs import ModelSpec
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
+from core.i18n import N_
 from core.models.awq.calibration_prompts import ANSWER_TOKENS, PROMPT_TOKENS
 from core.models.awq.options import GROUP_SIZE, OWN_ANSWERS, AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
@@ -73,28 +74,32 @@ def ask_stack(python: str) -> QuantiserStack:
         )
     except OSError as exc:
         raise InputError(
-            f"{python} can't be started: {exc.strerror}",
-            hint="Name a Python interpreter with lmdeploy.",
+            N_("Can't run {path}: {reason}", path=python, reason=exc.strerror),
+            hint=N_("Choose a Python interpreter with lmdeploy."),
             code="no-python",
         ) from exc
     except subprocess.TimeoutExpired as exc:
         raise EngineError(
-            f"Importing lmdeploy in {python} took longer than {_TIMEOUT_S:.0f} s",
-            hint="The machine is very busy; try again.",
+            N_(
+                "Importing lmdeploy in {path} took longer than {time}.",
+                path=python,
+                time=f"{_TIMEOUT_S:.0f} s",
+            ),
+            hint=N_("The machine is very busy. Try again."),
             code="lmdeploy-broken",
         ) from exc
     if done.returncode != 0:
         last_line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise EngineError(
-            f"lmdeploy can't be imported in {python}: {last_line}",
-            hint="Run `lmdyno doctor`; the installed versions may not fit together.",
+            N_("Can't import lmdeploy in {path}: {reason}", path=python, reason=last_line),
+            hint=N_("Run `lmdyno doctor`. The installed versions may be incompatible."),
             code="lmdeploy-broken",
         )
     stack = decode(QuantiserStack, done.stdout.strip().splitlines()[-1])
     if stack.lmdeploy is None:
         raise EngineNotInstalled(
-            f"{python} has no package {stack.missing}",
-            hint='Run `pip install "lmdeploy[lite]"` there, or name another interpreter.',
+            N_("The environment of {path} lacks the package {package}.", path=python, package=stack.missing),
+            hint=N_('Run `pip install "lmdeploy[lite]"` in it, or choose another interpreter.'),
         )
     return stack
 
@@ -141,8 +146,8 @@ def choose_gpu(options: AwqOptions, gpus: Sequence[GpuFacts]) -> GpuFacts | None
         return None
     if not gpus:
         raise InputError(
-            "There is no NVIDIA GPU here",
-            hint="Quantise on a machine with one. The CPU (`--device cpu`) works too, slowly.",
+            N_("This machine has no NVIDIA GPU."),
+            hint=N_("Quantise on a machine with a GPU. The CPU (`--device cpu`) also works, but slowly."),
             code="no-gpu",
         )
     if ":" not in options.device:
@@ -152,8 +157,8 @@ def choose_gpu(options: AwqOptions, gpus: Sequence[GpuFacts]) -> GpuFacts | None
         if gpu.index == index:
             return gpu
     raise InputError(
-        f"There is no GPU {index}",
-        hint=f"There are: {', '.join(f'{gpu.index} ({gpu.name})' for gpu in gpus)}.",
+        N_("There is no GPU {index}.", index=index),
+        hint=N_("Available: {names}.", names=", ".join(f"{gpu.index} ({gpu.name})" for gpu in gpus)),
         code="no-gpu",
     )
 
@@ -162,16 +167,20 @@ def _about_sizes(facts: CheckpointFacts) -> Iterator[Finding]:
     if facts.quantization:
         yield _blocking(
             InputError(
-                f"The checkpoint is quantised already ({facts.quantization})",
-                hint="Start from the plain 16-bit checkpoint.",
+                N_("The checkpoint is already quantised ({method}).", method=facts.quantization),
+                hint=N_("Start from the 16-bit checkpoint."),
                 code="already-quantised",
             )
         )
     if odd := [width for width in facts.linear_in_features if width % GROUP_SIZE]:
         yield _blocking(
             InputError(
-                f"Linear layers are {', '.join(map(str, odd))} wide, no multiple of {GROUP_SIZE}",
-                hint="TurboMind takes AWQ in groups of 128 weights only; this model doesn't fit.",
+                N_(
+                    "The widths of some linear layers ({widths}) are not multiples of {size}.",
+                    widths=", ".join(map(str, odd)),
+                    size=GROUP_SIZE,
+                ),
+                hint=N_("TurboMind supports AWQ only in groups of 128 weights, so this model can't be used."),
                 code="sizes-not-divisible",
             )
         )
@@ -182,16 +191,19 @@ def _about_text(options: AwqOptions) -> Iterator[Finding]:
     if file is not None and not file.is_file():
         yield _blocking(
             InputError(
-                f"There is no calibration file {file}",
-                hint=f"Use a text or JSONL file, {OWN_ANSWERS}, python-docs, none, or a set such as c4.",
+                N_("The calibration file {file} doesn't exist.", file=file),
+                hint=N_(
+                    "Use a text or JSONL file, {own_answers}, python-docs, none, or a dataset such as c4.",
+                    own_answers=OWN_ANSWERS,
+                ),
                 code="calibration-unreadable",
             )
         )
     if options.source is CalibrationSource.NAMED_SET:
         yield _warning(
             InputError(
-                f"{options.calibration} is downloaded from the Hugging Face hub",
-                hint="Without a network use a file of your own, `python-docs`, or no data.",
+                N_("{dataset} will be downloaded from the Hugging Face hub.", dataset=options.calibration),
+                hint=N_("Without a network, use a custom file, `python-docs`, or no data."),
                 code="needs-network",
             )
         )
@@ -201,8 +213,8 @@ def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Ite
     if target.exists():
         yield _blocking(
             InputError(
-                f"{target} exists already",
-                hint="Remove it, or choose another folder for the result.",
+                N_("{path} already exists.", path=target),
+                hint=N_("Remove it, or choose another output folder."),
                 code="result-exists",
             )
         )
@@ -210,8 +222,8 @@ def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Ite
     if not any(name.lower() in target.name.lower() for name in names):
         yield _warning(
             InputError(
-                f"The folder's name {target.name} doesn't contain the model's",
-                hint="LMDeploy may pick a chat template by the path; keep the model's name in it.",
+                N_("The folder name {name} doesn't contain the model's name.", name=target.name),
+                hint=N_("LMDeploy may choose the chat template by the path. Keep the model's name in it."),
                 code="name-without-model",
             )
         )
@@ -220,8 +232,12 @@ def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Ite
     if free_bytes < needed_bytes * 1.1:
         yield _blocking(
             EngineError(
-                f"The result needs about {units.gib(needed_bytes)}; {units.gib(free_bytes)} are free there",
-                hint="Free disk space, or choose another folder for the result.",
+                N_(
+                    "The result needs about {needed} of disk space, but only {free} are free.",
+                    needed=units.gib(needed_bytes),
+                    free=units.gib(free_bytes),
+                ),
+                hint=N_("Free disk space, or choose another output folder."),
                 code="disk-full",
             )
         )
@@ -231,9 +247,12 @@ def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[Gp
     host = _host_memory()
     if host is not None and (needed_bytes := _host_bytes(facts)) > host.available_bytes:
         error = EngineOutOfMemory(
-            f"The model is loaded into main memory, about {units.gib(needed_bytes)};"
-            f" {units.gib(host.available_bytes)} are available",
-            hint="Stop engines on this machine, or quantise on one with more memory.",
+            N_(
+                "Loading the model needs about {needed} of memory, but only {free} are available.",
+                needed=units.gib(needed_bytes),
+                free=units.gib(host.available_bytes),
+            ),
+            hint=N_("Stop engines on this machine, or quantise on a machine with more memory."),
             code="host-out-of-memory",
         )
         yield Finding(error, blocking=needed_bytes > host.total_bytes)
@@ -246,16 +265,20 @@ def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[Gp
         if options.source is not CalibrationSource.NONE:
             yield _warning(
                 InputError(
-                    "On the CPU calibrating takes many times longer than on a GPU",
-                    hint="Without data (`none`) it takes a minute or so there.",
+                    N_("Calibrating on a CPU takes many times longer than on a GPU."),
+                    hint=N_("Without data (`none`), quantising takes about a minute."),
                     code="cpu-is-slow",
                 )
             )
     elif gpu.free_bytes is not None and (needed_bytes := _gpu_bytes(facts, options)) > gpu.free_bytes:
         error = EngineOutOfMemory(
-            f"Quantising needs about {units.gib(needed_bytes)} on GPU {gpu.index};"
-            f" {units.gib(gpu.free_bytes)} are free",
-            hint="Stop engines on that GPU, or choose fewer or shorter samples.",
+            N_(
+                "Quantising needs about {needed} on GPU {index}, but only {free} are free.",
+                needed=units.gib(needed_bytes),
+                index=gpu.index,
+                free=units.gib(gpu.free_bytes),
+            ),
+            hint=N_("Stop engines on that GPU, or choose fewer or shorter samples."),
         )
         yield Finding(error, blocking=gpu.total_bytes is not None and needed_bytes > gpu.total_bytes)
 
@@ -265,40 +288,58 @@ def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: Quantise
     if name not in stack.quantisable:
         yield _blocking(
             InputError(
-                f"{lmdeploy} can't quantise {name}",
-                hint=f"It can: {', '.join(sorted({*stack.quantisable} & {*stack.servable}))}.",
+                N_("{lmdeploy} can't quantise {architecture}.", lmdeploy=lmdeploy, architecture=name),
+                hint=N_(
+                    "Supported: {names}.", names=", ".join(sorted({*stack.quantisable} & {*stack.servable}))
+                ),
                 code="architecture-not-quantisable",
             )
         )
     elif name not in stack.servable:
         yield _blocking(
             InputError(
-                f"{lmdeploy} can quantise {name}, but its TurboMind engine can't serve it",
-                hint=f"Both work with: {', '.join(sorted({*stack.quantisable} & {*stack.servable}))}.",
+                N_(
+                    "{lmdeploy} can quantise {architecture}, but its TurboMind engine can't serve it.",
+                    lmdeploy=lmdeploy,
+                    architecture=name,
+                ),
+                hint=N_(
+                    "Supported: {names}.", names=", ".join(sorted({*stack.quantisable} & {*stack.servable}))
+                ),
                 code="architecture-not-servable",
             )
         )
     elif name not in stack.calibratable and options.source is not CalibrationSource.NONE:
         yield _blocking(
             InputError(
-                f"{lmdeploy} quantises {name} only without calibration data",
-                hint="Choose the calibration `none`.",
+                N_(
+                    "{lmdeploy} quantises {architecture} only without calibration data.",
+                    lmdeploy=lmdeploy,
+                    architecture=name,
+                ),
+                hint=N_("Set the calibration to `none`."),
                 code="architecture-not-calibratable",
             )
         )
     if stack.turbomind_problem and options.device != "cpu":
         yield _warning(
             EngineError(
-                f"The result can't be served here, since TurboMind doesn't load: {stack.turbomind_problem}",
-                hint="Run `lmdyno doctor`.",
+                N_(
+                    "This machine can't serve the result because TurboMind doesn't load: {reason}",
+                    reason=stack.turbomind_problem,
+                ),
+                hint=N_("Run `lmdyno doctor`."),
                 code="turbomind-not-available",
             )
         )
     if options.source is CalibrationSource.NAMED_SET and not stack.has_datasets:
         yield _blocking(
             InputError(
-                "LMDeploy's named calibration sets need the package datasets",
-                hint=f'Run `pip install "lmdeploy[lite]"` for {options.python}, or calibrate with a file.',
+                N_("LMDeploy's named calibration datasets need the package datasets."),
+                hint=N_(
+                    'Run `pip install "lmdeploy[lite]"` for {python}, or calibrate with a file.',
+                    python=options.python,
+                ),
                 code="datasets-missing",
             )
         )

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
+from core.i18n import N_, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +15,8 @@ class _Failure:
     pattern: str
     kind: type[LMDynoError]
     code: str
-    message: str
-    hint: str
+    message: Message
+    hint: Message
 
 
 _FAILURES = (
@@ -23,22 +24,25 @@ _FAILURES = (
         r"OutOfMemoryError|CUDA out of memory|CUDA error: out of memory",
         EngineOutOfMemory,
         "engine-out-of-memory",
-        "The GPU's memory did not suffice",
-        "Stop other engines, or choose fewer samples, shorter ones, or a batch size of 1.",
+        N_("The GPU ran out of memory."),
+        N_("Stop other engines, or choose fewer or shorter samples, or a batch size of 1."),
     ),
     _Failure(
         r"^MemoryError|DefaultCPUAllocator: can't allocate|Cannot allocate memory",
         EngineOutOfMemory,
         "host-out-of-memory",
-        "The machine's memory did not suffice: the whole model is held there",
-        "Free memory, or quantise on a machine with more.",
+        N_("The machine ran out of memory. Quantising keeps the whole model in memory."),
+        N_("Free memory, or quantise on a machine with more memory."),
     ),
     _Failure(
         r"No module named 'datasets'|requires the .?datasets",
         EngineNotInstalled,
         "datasets-missing",
-        "LMDeploy's named calibration sets need the package datasets",
-        'Run `pip install "lmdeploy[lite]"` in the engine\'s Python, or calibrate with a file of your own.',
+        N_("LMDeploy's named calibration datasets need the package datasets."),
+        N_(
+            'Run `pip install "lmdeploy[lite]"` in the engine\'s environment, or calibrate with a custom '
+            "file."
+        ),
     ),
     _Failure(
         r"LocalEntryNotFoundError|OfflineModeIsEnabled|ConnectionError|ConnectTimeout|Couldn't reach"
@@ -46,72 +50,72 @@ _FAILURES = (
         r"|Cannot reach|client has been closed|doesn't exist on the Hub",
         InputError,
         "calibration-unreachable",
-        "The named calibration set could not be downloaded from the Hugging Face hub",
-        "Check the network, or calibrate with a file of your own, with `python-docs`, or without data.",
+        N_("Can't download the calibration dataset from the Hugging Face hub."),
+        N_("Check the network, or calibrate with a custom file, with `python-docs`, or without data."),
     ),
     _Failure(
         r"No module named '(?P<what>lmdeploy|torch|transformers|accelerate)'",
         EngineNotInstalled,
         "engine-not-installed",
-        "The engine's Python has no package {what}",
-        'Run `pip install "lmdeploy[lite]"` there.',
+        N_("The engine's Python environment lacks the package {what}."),
+        N_('Run `pip install "lmdeploy[lite]"` in it.'),
     ),
     _Failure(
         r"assert torch\.isnan\(|probability tensor contains|history\)\s+raise Exception",
         EngineError,
         "not-a-number",
-        "The activations or weights overflowed to NaN",
-        "Quantise in bfloat16, or without data; some models can't be quantised in float16.",
+        N_("The activations or weights overflowed to NaN."),
+        N_("Quantise in bfloat16, or without data. Some models can't be quantised in float16."),
     ),
     _Failure(
         r"assert org_w_shape\[-1\] % w_group_size|assert self\.in_features % self\.group_size"
         r"|assert out_features %",
         InputError,
         "sizes-not-divisible",
-        "A linear layer's width is no multiple of the group size 128",
-        "This model can't be quantised to W4A16.",
+        N_("The width of a linear layer is not a multiple of the group size, 128."),
+        N_("This model can't be quantised to W4A16."),
     ),
     _Failure(
         r"quantification and calibration of (?P<what>\w+) are not supported|KeyError: '(?P<key>\w+For\w+)'",
         InputError,
         "architecture-not-quantisable",
-        "LMDeploy can't quantise {what}",
-        "Its list is LAYER_TYPE_MAP in lmdeploy/lite/apis/calibrate.py.",
+        N_("LMDeploy can't quantise {what}."),
+        N_("For the supported architectures, see LAYER_TYPE_MAP in lmdeploy/lite/apis/calibrate.py."),
     ),
     _Failure(
         r"NVIDIA driver on your system is too old",
         EngineError,
         "driver-too-old",
-        "The NVIDIA driver is older than the installed torch needs",
-        "Update the driver, or install a torch built for an older CUDA.",
+        N_("The NVIDIA driver is too old for the installed torch."),
+        N_("Update the driver, or install a torch build for an older CUDA version."),
     ),
     _Failure(
         r"Found no NVIDIA driver|no CUDA-capable device|CUDA unknown error|No CUDA GPUs are available",
         EngineError,
         "no-gpu",
-        "torch finds no NVIDIA GPU",
-        "Run `lmdyno doctor`; `--device cpu` works without one, slowly.",
+        N_("torch finds no NVIDIA GPU."),
+        N_("Run `lmdyno doctor`. `--device cpu` works without a GPU, but slowly."),
     ),
     _Failure(
         r"does not supports? bf16|does not support bfloat16",
         InputError,
         "no-bfloat16",
-        "This GPU has no bfloat16",
-        "Choose float16.",
+        N_("This GPU doesn't support bfloat16."),
+        N_("Choose float16."),
     ),
     _Failure(
         r"No space left on device|Disk quota exceeded",
         EngineError,
         "disk-full",
-        "The disk is full",
-        "Free space beside the models folder, or choose another folder for the result.",
+        N_("The disk is full."),
+        N_("Free space in the models folder, or choose another output folder."),
     ),
     _Failure(
         r"trust_remote_code=True|contains custom code which must be executed",
         InputError,
         "needs-remote-code",
-        "The checkpoint brings its own code, which LMDyno does not run",
-        "InternLM2 checkpoints can be converted: `lmdyno models internlm2`.",
+        N_("The checkpoint comes with its own code, which LMDyno doesn't run."),
+        N_("To convert InternLM2 checkpoints, run `lmdyno models internlm2`."),
     ),
 )
 
@@ -122,5 +126,5 @@ def explain(traceback: str) -> LMDynoError | None:
         if found := re.search(failure.pattern, traceback, re.MULTILINE):
             groups = found.groupdict()
             what = groups.get("what") or groups.get("key") or ""
-            return failure.kind(failure.message.format(what=what), hint=failure.hint, code=failure.code)
+            return failure.kind(failure.message.filled(what=what), hint=failure.hint, code=failure.code)
     return None

@@ -9,6 +9,7 @@ from core.config.models import awq_dir, demo_model
 from core.domain.specs import ModelSpec
 from core.domain.turns import new_id
 from core.errors import InputError
+from core.i18n import N_
 from core.jobs.records import JobSpec, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq.check import Finding, check_awq, choose_gpu
@@ -39,10 +40,10 @@ def check(
     """
     gpus = Nvml().devices() if gpus is None else gpus
     findings = check_awq(model, options, awq_folder(settings, model, options), gpus)
-    if running := _running(settings, awq_folder(settings, model, options)):
+    if _running(settings, awq_folder(settings, model, options)):
         busy = InputError(
-            f"A job that writes this result is {running.state}",
-            hint="Wait for it, or cancel it.",
+            N_("Another job is already writing this result."),
+            hint=N_("Wait for it to finish, or cancel it."),
             code="already-running",
         )
         return (*findings, Finding(busy, blocking=True))
@@ -108,7 +109,7 @@ def _job(settings: Settings, model: ModelSpec, options: AwqOptions, gpu: GpuFact
     return JobSpec(
         id=job_id,
         kind=JOB_KIND,
-        title=f"W4A16 of {model.name}",
+        title=N_("W4A16 of {model}", model=model.name),
         worker="core.models.awq.worker",
         arguments={
             "model": model.name,

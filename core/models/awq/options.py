@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from core.errors import InputError
+from core.i18n import N_
+from core.units import count
 
 GROUP_SIZE = 128
 """Weights that share one scale: the only size that TurboMind takes for AWQ (`turbomind/converter.py`)."""
@@ -74,12 +76,19 @@ class AwqOptions:
         _within("seqlen", self.seqlen, 16, 131_072)
         _within("batch_size", self.batch_size, 1, 256)
         if self.dtype not in ("float16", "bfloat16"):
-            raise InputError(f"dtype is {self.dtype}", hint="Choose float16 or bfloat16.")
+            raise InputError(
+                N_("{key} is {value}.", key="dtype", value=self.dtype),
+                hint=N_("Choose float16 or bfloat16."),
+            )
         if not _DEVICE.fullmatch(self.device):
-            raise InputError(f"device is {self.device}", hint="Choose cuda, cuda:N or cpu.")
+            raise InputError(
+                N_("{key} is {value}.", key="device", value=self.device),
+                hint=N_("Choose cuda, cuda:N, or cpu."),
+            )
         if self.device == "cpu" and self.dtype == "bfloat16":
             raise InputError(
-                "LMDeploy loads bfloat16 only with a GPU that has it", hint="Choose float16 on the CPU."
+                N_("LMDeploy loads bfloat16 only with a GPU that supports it."),
+                hint=N_("Choose float16 on the CPU."),
             )
 
     @property
@@ -101,4 +110,7 @@ class AwqOptions:
 
 def _within(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise InputError(f"{name} is {value}", hint=f"Choose a value from {low:,} to {high:,}.")
+        raise InputError(
+            N_("{key} is {value}.", key=name, value=count(value)),
+            hint=N_("Choose a value from {low} to {high}.", low=count(low), high=count(high)),
+        )

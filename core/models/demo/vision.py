@@ -13,6 +13,7 @@ from pathlib import Path
 from core.config import DEMO_NAME, VISION_DEMO_NAME, demo_vision_model
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
+from core.i18n import N_
 from core.models.build import (
     PROVENANCE_FILE,
     Report,
@@ -62,7 +63,7 @@ def prepare(settings: Settings, report: Report) -> ModelSpec:
 
 def _make(settings: Settings, report: Report) -> None:
     began_s = time.time()
-    require_space(settings.models_dir, NEEDED_BYTES, "The demo vision model")
+    require_space(settings.models_dir, NEEDED_BYTES, N_("The demo vision model"))
     with staging(settings.models_dir / VISION_DEMO_NAME) as folder:
         run_child(
             "core.models.demo.vision_assemble",
@@ -83,15 +84,17 @@ def _make(settings: Settings, report: Report) -> None:
             packages=("torch", "safetensors"),
             began_s=began_s,
         )
-    report(f"{VISION_DEMO_NAME} is ready")
+    report(N_("{model} is ready", model=VISION_DEMO_NAME))
 
 
 def _require_shipped() -> None:
     if not _shipped_files():
         raise ModelError(
-            f"The trained part of the demo vision model is missing: there is nothing in {SHIPPED_DIR}",
-            hint="It comes with the repository: get the folder back from there, or train it anew with "
-            "tools/train_scenes_llava.py.",
+            N_("The trained part of the demo vision model is missing from {path}.", path=SHIPPED_DIR),
+            hint=N_(
+                "It is part of the repository. Restore the folder from there, or train it again with "
+                "tools/train_scenes_llava.py."
+            ),
             code="shipped-files-missing",
         )
 

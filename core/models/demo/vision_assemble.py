@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
+from core.i18n import N_
+from core.models.child_stages import say
 from core.models.demo.vision_files import write_files
 
 FORMAT = 1
@@ -31,16 +33,16 @@ def assemble(shipped_dir: Path, text_dir: Path, folder: Path) -> None:
     architecture = json.loads((shipped_dir / "architecture.json").read_text("utf-8"))
     if architecture["format"] != FORMAT:
         sys.exit(f"{shipped_dir} is of format {architecture['format']}; this version knows {FORMAT}")
-    _say("Reading the trained part and the demo weights")
+    say(N_("Reading the trained part and the demo weights"))
     shipped = _shipped(shipped_dir)
     text = load_file(text_dir / "model.safetensors")
-    _say("Merging the adapter into the demo weights")
+    say(N_("Merging the adapter into the demo weights"))
     weights = {
         **_under("vision_tower.", shipped),
         **padded_projector(_under("multi_modal_projector.", shipped), text["model.norm.weight"].shape[0]),
         **{f"language_model.{name}": tensor for name, tensor in merged(text, shipped).items()},
     }
-    _say("Writing the checkpoint")
+    say(N_("Writing the checkpoint"))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_files(architecture, text_dir, folder)
 
@@ -95,11 +97,6 @@ def _stored(tensor: Array, name: str) -> Array:
     if not np.isfinite(stored).all():
         sys.exit(f"{name} has values that float16 can't hold")
     return stored
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

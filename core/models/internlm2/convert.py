@@ -17,6 +17,7 @@ from core.config import awq_dir
 from core.config.models import MODEL_NAME
 from core.domain.specs import ModelSpec
 from core.errors import InputError
+from core.i18n import N_, Message
 from core.models.build import (
     Report,
     exclusive,
@@ -66,20 +67,27 @@ def plan(source: Path) -> Plan:
     """
     if not is_internlm2(source):
         raise InputError(
-            f"{source} holds no InternLM2 checkpoint",
-            hint='Its config.json must say "model_type": "internlm2"; InternLM3 needs no conversion.',
+            N_("{path} is not an InternLM2 checkpoint.", path=source),
+            hint=N_('Its config.json must contain "model_type": "internlm2". InternLM3 needs no conversion.'),
             code="not-internlm2",
         )
     config = json.loads((source / "config.json").read_text("utf-8"))
     if config.get("bias"):
-        raise _variant("its attention has biases", "Only checkpoints with bias = false can be converted.")
+        raise _variant(
+            N_("its attention has biases"), N_("Only checkpoints with bias = false can be converted.")
+        )
     if rope_type(config) not in ROPE_TYPES:
-        raise _variant(f'its RoPE scaling is "{rope_type(config)}"', f"Known are: {', '.join(ROPE_TYPES)}.")
+        raise _variant(
+            N_('its RoPE scaling is "{kind}"', kind=rope_type(config)),
+            N_("Supported: {names}.", names=", ".join(ROPE_TYPES)),
+        )
     shards = _shards(source)
     for file in (*shards, source / "tokenizer.model"):
         if not file.is_file():
             raise InputError(
-                f"{source} lacks {file.name}", hint="Download the whole checkpoint.", code="model-incomplete"
+                N_("{file} is missing from {path}.", file=file.name, path=source),
+                hint=N_("Download the whole checkpoint."),
+                code="model-incomplete",
             )
     return Plan(source=source, config=config, shards=shards)
 
@@ -105,7 +113,10 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
     found = plan(source)
     name = name or f"{source.name}-llama"
     if not MODEL_NAME.fullmatch(name):
-        raise InputError(f'"{name}" is no name for a model', hint="Use letters, digits, dots and hyphens.")
+        raise InputError(
+            N_("{key} is not a valid model name.", key=f'"{name}"'),
+            hint=N_("Use letters, digits, dots, hyphens, and underscores."),
+        )
     folder = settings.models_dir / name
     origin = {"checkpoint": source.name, "config_sha256": _sha256(source / "config.json")}
     spec = ModelSpec(name=name, checkpoint=str(folder), awq=str(awq_dir(settings, name)))
@@ -129,7 +140,7 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
                 packages=("torch", "transformers", "safetensors", "sentencepiece", "tokenizers"),
                 began_s=began_s,
             )
-    report(f"{name} is ready")
+    report(N_("{model} is ready", model=name))
     return spec
 
 
@@ -149,8 +160,8 @@ def _require_same_origin(folder: Path, origin: dict[str, str]) -> None:
     note = read_provenance_note(folder)
     if note is None or note.get("source") != origin:
         raise InputError(
-            f"{folder} is there already, made from something else",
-            hint="Choose another name, or remove that folder.",
+            N_("{path} already exists and was made from something else.", path=folder),
+            hint=N_("Choose another name, or remove that folder."),
             code="name-taken",
         )
 
@@ -159,7 +170,9 @@ def _sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _variant(what: str, hint: str) -> InputError:
+def _variant(reason: Message, hint: Message) -> InputError:
     return InputError(
-        f"This InternLM2 checkpoint can't become a Llama one: {what}", hint=hint, code="internlm2-variant"
+        N_("This InternLM2 checkpoint can't be converted to Llama: {reason}.", reason=reason),
+        hint=hint,
+        code="internlm2-variant",
     )

@@ -21,6 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from core.i18n import N_
+from core.models.child_stages import say
 from core.models.internlm2.convert import Plan, plan, rope_type
 from core.models.internlm2.tokenizer import build_tokenizer
 
@@ -42,7 +44,7 @@ _LAYER_NAMES = {
 def convert(source: Path, folder: Path) -> None:
     """Write config, weights, tokenizer and generation config of the Llama form of `source`."""
     found = plan(source)
-    _say("Rebuilding the tokenizer")
+    say(N_("Rebuilding the tokenizer"))
     tokenizer = build_tokenizer(source)
     config = llama_config(found.config, tokenizer, source)
     config.save_pretrained(folder)
@@ -107,7 +109,7 @@ def convert_weights(found: Plan, config: LlamaConfig, folder: Path) -> None:
     total_bytes = 0
     count = len(found.shards)
     for number, shard in enumerate(found.shards, start=1):
-        _say(f"Converting shard {number} of {count}")
+        say(N_("Converting shard {number} of {count}", number=number, count=count))
         file = f"model-{number:05}-of-{count:05}.safetensors" if count > 1 else "model.safetensors"
         tensors = {
             name: tensor.contiguous()
@@ -169,11 +171,6 @@ def _read(shard: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _json(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from core import units
 from core.domain.conversation import Message
 from core.domain.images import StoredImage
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, RequestRecord
 from core.errors import InputError
+from core.i18n import N_, Text
 from core.models.vision.model import ImageCost, lane_vision, refusal
 
 
@@ -41,17 +43,19 @@ def image_costs(lane: LaneSpec, images: Iterable[StoredImage]) -> list[ImageCost
     return known if len(known) == len(costs) else None
 
 
-def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, str]:
+def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, Text]:
     """What each lane's model is given of the last message's images, by lane, where it is known.
 
     Such as `576 tokens at 336 × 336 px`; for `core.domain.fairness.before`.
     """
-    seen = {}
+    seen: dict[str, Text] = {}
     for request in requests:
         images = request.messages[-1].images if request.messages else ()
         if costs := image_costs(request.lane, images):
             sizes = ", ".join(dict.fromkeys(f"{cost.width_px} × {cost.height_px}" for cost in costs))
-            seen[request.lane.name] = f"{sum(cost.tokens for cost in costs):,} tokens at {sizes} px"
+            seen[request.lane.name] = N_(
+                "{n} tokens at {sizes} px", n=units.count(sum(cost.tokens for cost in costs)), sizes=sizes
+            )
     return seen
 
 
@@ -95,12 +99,18 @@ def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
     use = context_use(lane, messages)
     if use.left_tokens is None or use.left_tokens > 0:
         return None
-    hint = "Send fewer or smaller images, or begin a new conversation"
-    if lane.kind is not EngineKind.TRANSFORMERS:
-        hint += ", or raise session_len"
+    if lane.kind is EngineKind.TRANSFORMERS:
+        hint = N_("Send fewer or smaller images, or start a new conversation.")
+    else:
+        hint = N_("Send fewer or smaller images, start a new conversation, or raise session_len.")
     return ErrorInfo(
         "images-too-large",
-        f"The images take {use.image_tokens:,} tokens; {lane.name} has a context of "
-        f"{use.context_tokens:,}, text and answer included",
-        f"{hint}.",
+        N_(
+            "The images take {n} tokens, but {lane} has a context of {context} tokens for images, text, and "
+            "answer.",
+            n=units.count(use.image_tokens),
+            lane=lane.name,
+            context=units.count(use.context_tokens),
+        ),
+        hint,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import InputError
+from core.i18n import N_, Message
 from core.models.checkpoint import checkpoint_folder, read_json, text_config
 from core.models.vision.cost import FixedSize, ImageCost, NativeResolution, Preprocessing, Tiles
 
@@ -53,7 +54,7 @@ _ENGINE_NAMES = {
     EngineKind.TRANSFORMERS: "transformers",
     EngineKind.TURBOMIND: "TurboMind",
     EngineKind.AWQ: "TurboMind",
-    EngineKind.PYTORCH: "LMDeploy's PyTorch engine",
+    EngineKind.PYTORCH: N_("LMDeploy's PyTorch engine"),
 }
 
 
@@ -96,13 +97,13 @@ def refusal(lane: LaneSpec) -> ErrorInfo | None:
     if lane.model is None:
         return None
     if lane.weights is Weights.GGUF:
-        return _text_only(f"The GGUF form of {lane.model.name} that the lane loads has no vision part")
+        return _text_only(N_("The GGUF weights of {model} have no vision part.", model=lane.model.name))
     try:
         vision = _vision_of(lane.model.path(lane.weights) or lane.model.checkpoint)
     except InputError:
         return None
     if vision is None:
-        return _text_only(f"{lane.model.name} is a text-only model: it takes no images")
+        return _text_only(N_("{model} is a text-only model.", model=lane.model.name))
     return _unless_served(lane, vision)
 
 
@@ -131,26 +132,34 @@ def _unless_served(lane: LaneSpec, vision: VisionModel) -> ErrorInfo | None:
         return None
     others = [f'"{kind}"' for kind in EngineKind if kind in vision.served_by and kind is not EngineKind.AWQ]
     if others:
-        hint = f"Set the lane's engine to {' or '.join(others)}."
+        hint = N_("Use another engine for the lane: {engines}.", engines=", ".join(others))
     else:
-        hint = "Use a form of the model that transformers knows, such as one of the llava-hf checkpoints."
+        hint = N_(
+            "Use a version of the model that transformers supports, such as one of the llava-hf checkpoints."
+        )
     return ErrorInfo(
-        "engine-without-vision", f"{_ENGINE_NAMES[lane.kind]} does not serve {vision.architecture}", hint
+        "engine-without-vision",
+        N_(
+            "{engine} doesn't support {architecture}.",
+            engine=_ENGINE_NAMES[lane.kind],
+            architecture=vision.architecture,
+        ),
+        hint,
     )
 
 
-def _text_only(message: str) -> ErrorInfo:
+def _text_only(message: Message) -> ErrorInfo:
     return ErrorInfo(
         "text-only",
         message,
-        "Choose a lane with a vision model, or ask without images.",
+        N_("Choose a lane with a vision model, or ask without images."),
     )
 
 
 _TEXT_ONLY_ENDPOINT = ErrorInfo(
     "text-only",
-    "The lanes file says that this endpoint takes no images",
-    "Choose another lane, or remove `vision = false` from it if that is wrong.",
+    N_("The lanes file says that this endpoint can't see images."),
+    N_("Choose another lane. If this is wrong, remove `vision = false` from the lane."),
 )
 
 _FILES = (

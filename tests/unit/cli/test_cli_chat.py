@@ -113,7 +113,7 @@ def test_what_the_model_sees_is_told_before_it_is_asked(run, red, monkeypatch):
     code, out, err = run("What?", "--lane", "llava-tm", "--image", red)
     assert code == 1
     assert err.splitlines()[:2] == ["red.png: 60 × 40 px", "  llava-tm: 576 tokens at 336 × 336 px"]
-    assert "does not serve" in out
+    assert "doesn't support" in out
 
 
 @pytest.mark.parametrize(

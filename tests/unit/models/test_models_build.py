@@ -79,7 +79,7 @@ def test_the_lock_lets_one_in_at_a_time(settings):
     assert sorted(inside) == ["a", "b", "c"]
     assert met == []
     assert len(waiting) == 2
-    assert "waiting" in waiting[0]
+    assert "Waiting" in waiting[0]
 
 
 def test_too_little_space_is_said_with_both_sizes(tmp_path):

@@ -124,7 +124,7 @@ def test_what_a_config_says_about_attention_and_experts(
 
 
 def test_a_folder_without_the_named_sizes_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="names no hidden_size") as caught:
+    with pytest.raises(InputError, match="has no hidden_size") as caught:
         read_checkpoint(checkpoint(tmp_path, hidden_size=None))
     assert caught.value.code == "model-unreadable"
 

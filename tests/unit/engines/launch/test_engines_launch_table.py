@@ -108,7 +108,7 @@ class TestVision:
 
     def test_llava_on_turbomind_is_refused_before_anything_is_started(self, tmp_path):
         lane = self.lane(tmp_path / "llava", EngineKind.TURBOMIND)
-        with pytest.raises(EngineLoadFailed, match="TurboMind does not serve Llava") as caught:
+        with pytest.raises(EngineLoadFailed, match="TurboMind doesn't support Llava") as caught:
             checks.need_of(lane, row())
         assert caught.value.code == "engine-without-vision"
         assert '"pytorch"' in caught.value.hint

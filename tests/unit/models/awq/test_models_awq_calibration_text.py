@@ -37,11 +37,11 @@ def test_the_digest_follows_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff\xfe", "not UTF-8"),
-        (b'{"text": "a"}\nno json', "line 2 is not JSON"),
-        (b'{"title": "a"}', "line 1 has neither a text nor messages"),
-        (b'{"messages": ["a"]}', "line 1 has neither"),
-        (b"[1]", "line 1 has neither"),
+        (b"\xff\xfe", "not a UTF-8"),
+        (b'{"text": "a"}\nno json', "line 2: not valid JSON"),
+        (b'{"title": "a"}', "line 1: neither text nor messages"),
+        (b'{"messages": ["a"]}', "line 1: neither"),
+        (b"[1]", "line 1: neither"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, content: bytes, said: str) -> None:
@@ -86,7 +86,8 @@ def test_samples_are_spread_without_overlap(tokens: int, samples: int, seqlen: i
 
 
 @pytest.mark.parametrize(
-    ("tokens", "said"), [(95, "9 samples of 10, not 10"), (3, "0 samples of 10, not 10")]
+    ("tokens", "said"),
+    [(95, "9 samples of 10 tokens instead of 10"), (3, "0 samples of 10 tokens instead of 10")],
 )
 def test_too_little_text_says_how_much_it_gives(tokens: int, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:

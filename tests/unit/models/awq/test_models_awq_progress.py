@@ -35,8 +35,8 @@ def test_progress_never_goes_back_and_ends_before_the_result_is_saved(
 def test_without_data_packing_is_all_there_is() -> None:
     seen = told(PACKING, calibrates=False, search_scale=False, on_gpu=True)
 
-    assert seen[0] == ("packing: layer 1 of 3", pytest.approx(0.02))
-    assert seen[-1] == ("packing: layer 3 of 3", pytest.approx(0.02 + 0.95 * 2 / 3))
+    assert seen[0] == ("Packing: layer 1 of 3", pytest.approx(0.02))
+    assert seen[-1] == ("Packing: layer 3 of 3", pytest.approx(0.02 + 0.95 * 2 / 3))
 
 
 def test_other_lines_say_nothing() -> None:

