@@ -122,7 +122,9 @@ def test_a_failed_conversion_leaves_nothing(settings, converted, monkeypatch):
 
 
 def test_a_file_that_is_not_there_is_a_wrong_setting(settings, converted, tmp_path):
-    with pytest.raises(ConfigError, match=r"LMDYNO_DEMO_GGUF names .*no\.gguf, which can't be read: No such file"):
+    with pytest.raises(
+        ConfigError, match=r"LMDYNO_DEMO_GGUF names .*no\.gguf, which can't be read: No such file"
+    ):
         demo_text.prepare(replace(settings, demo_gguf=tmp_path / "no.gguf"), lambda line: None)
 
 
