@@ -1,3 +1,4 @@
+import tomllib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from core.access.identity import NOBODY, Role, Visibility
 from core.access.policy import AccessPolicy
 from core.errors import ConfigError
+from core.settings import PROJECT_ROOT
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 ADA = {"sub": "1", "iss": "https://id", "email": "Ada@Example.com", "name": "Ada", "iat": NOW.timestamp()}
@@ -25,6 +27,17 @@ def role(claims, **changes):
 @pytest.mark.parametrize("table", [None, {}, {"operators": [], "viewers": []}])
 def test_nobody_gets_in_by_default(table):
     assert AccessPolicy.read(table).identify(ADA, NOW).role is None
+
+
+def test_the_example_file_lets_nobody_in():
+    written = (PROJECT_ROOT / ".streamlit" / "secrets.toml.example").read_text("utf-8")
+    lines = [line.removeprefix("# ") for line in written.splitlines()]
+    settings = [line for line in lines if line.startswith("[") or " = " in line.partition("#")[0]]
+    table = tomllib.loads("\n".join(settings))["access"]
+    assert set(table) == {"operators", "viewers", "visibility", "session_hours"}
+    policy = AccessPolicy.read(table)
+    assert policy == AccessPolicy()
+    assert policy.identify(ADA, NOW).role is None
 
 
 @pytest.mark.parametrize(
@@ -111,5 +124,5 @@ def test_each_login_has_a_name_of_its_own():
     ],
 )
 def test_a_mistake_is_told_by_its_key(table, key):
-    with pytest.raises(ConfigError, match=f"wrong at {key}$"):
+    with pytest.raises(ConfigError, match=rf"wrong at {key}\.?$"):
         AccessPolicy.read(table)
