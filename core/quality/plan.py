@@ -1,5 +1,6 @@
 """What a quality run asks: prompts, tasks and texts, of the same lanes, always greedily."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -38,6 +39,7 @@ class TextSource:
     content: str = ""
 
 
+_TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 OWN_ANSWERS = TextSource(name="own answers", kind=TextKind.OWN_ANSWERS)
 PYTHON_DOCS = TextSource(name="Python documentation", kind=TextKind.PYTHON_DOCS)
 
@@ -97,6 +99,13 @@ class QualityPlan:
                 N_("There are no own answers without prompts"),
                 hint=N_("Choose prompts too, or another text."),
             )
+        for task in self.external_tasks:
+            # The program would take a path too, and run the code that a file there names.
+            if not _TASK_NAME.fullmatch(task):
+                raise InputError(
+                    N_("{task} is not the name of a task", task=task[:80]),
+                    hint=N_("Allowed: letters, digits, hyphens and underscores, such as gsm8k."),
+                )
         if not 8 <= self.window_tokens <= self.text_tokens:
             raise InputError(
                 N_("The length of a window is {tokens} tokens", tokens=self.window_tokens),

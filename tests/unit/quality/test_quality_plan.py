@@ -78,3 +78,10 @@ def test_a_text_file_is_kept_in_the_plan():
 def test_files_that_are_no_text_are_refused(content):
     with pytest.raises(InputError):
         text_file("notes.txt", content)
+
+
+@pytest.mark.parametrize("task", ["/tmp/evil.yaml", "../x", "a.yaml", "--help", "*", "", "x" * 101])
+def test_a_task_of_the_other_program_is_a_name_never_a_path(task):
+    assert samples.plan(external_tasks=("gsm8k", "mmlu_pro-law"))
+    with pytest.raises(InputError, match="is not the name of a task"):
+        samples.plan(external_tasks=("gsm8k", task))
