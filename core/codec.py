@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from core.errors import InputError
-from core.i18n import Message
+from core.i18n import N_, Message
 
 T = TypeVar("T")
 
@@ -50,7 +50,13 @@ def decode(kind: type[T], data: bytes | str, *, otherwise: str | None = None) ->
     except ValidationError as exc:
         first = exc.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise InputError(f"{otherwise or kind.__name__}: {place}: {first['msg']}", code="bad-record") from exc
+        message = N_(
+            "{record}: {place}: {problem}",
+            record=otherwise or kind.__name__,
+            place=place,
+            problem=first["msg"],
+        )
+        raise InputError(message, code="bad-record") from exc
 
 
 def json_schema(kind: type[Any]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class ExportedFile:
         try:
             json.loads(kept, parse_int=self._whole, parse_float=self._finite, parse_constant=self._finite)
         except (ValueError, RecursionError) as exc:
-            raise self._bad(f"the document: {str(exc)[:120]}") from exc
+            raise self._bad(str(exc)[:120], in_document=True) from exc
         return bytes(kept)
 
     def entries(self) -> Iterator[bytes]:
@@ -77,7 +77,7 @@ class ExportedFile:
             if path.depth:
                 raise ValueError("it ends too early")
         except ValueError as exc:
-            raise self._bad(f"the document: {exc}") from exc
+            raise self._bad(str(exc), in_document=True) from exc
         yield False, window.take()
 
     def _entry(self, window: "_Window") -> bytes | None:
@@ -107,10 +107,12 @@ class ExportedFile:
             raise self._bad("a number is out of range")
         return number
 
-    def _bad(self, problem: str) -> InputError:
+    def _bad(self, problem: str, *, in_document: bool = False) -> InputError:
         return InputError(
-            f"{self._what}: {problem}",
-            hint=N_("Take the JSON file that an export or `lmdyno runs export` wrote."),
+            N_("{record}: {place}: {problem}", record=self._what, place=N_("the document"), problem=problem)
+            if in_document
+            else N_("{file}: {problem}", file=self._what, problem=problem),
+            hint=N_("Use a JSON file that was exported here or with `lmdyno runs export`."),
             code="bad-record",
         )
 

@@ -113,6 +113,6 @@ def _require(holds: bool, place: str, problem: str) -> None:
     if not holds:
         raise InputError(
             N_("The file can't be imported: {place} {problem}", place=place, problem=problem),
-            hint=N_("Take the JSON file that an export or `lmdyno runs export` wrote."),
+            hint=N_("Use a JSON file that was exported here or with `lmdyno runs export`."),
             code="bad-record",
         )

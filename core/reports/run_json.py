@@ -29,13 +29,14 @@ from core.domain.bench import (
 )
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
+from core.i18n import N_
 from core.reports.exported_file import ExportedFile
 from core.reports.import_checks import check_head, check_passes, checked_requests
 
 SCHEMA_VERSION = 2
 
 T = TypeVar("T")
-_NOT_EXPORTED = "The file is no exported load test"
+_NOT_EXPORTED = N_("The file is not an exported run")
 _RENAMED_KEYS = (
     (b"pictures", b"images"),
     (b"pictures_per_request", b"images_per_request"),
@@ -202,15 +203,20 @@ def read_run(file: BinaryIO) -> ExportedRun:
     version = _read(_Version, head).schema_version
     if version > SCHEMA_VERSION:
         raise InputError(
-            f"The run was exported by a newer LMDyno (schema {version}, this one knows {SCHEMA_VERSION})",
-            hint="Update LMDyno.",
+            N_(
+                "A newer version of LMDyno exported this run (schema {version}, this version supports "
+                "{known}).",
+                version=version,
+                known=SCHEMA_VERSION,
+            ),
+            hint=N_("Update LMDyno."),
             code="newer-schema",
         )
     document = _read(Document, _renamed(head) if version < 2 else head)
     if document.raw is None:
         raise InputError(
-            "The file holds figures, but not the timestamps they were computed from",
-            hint="Export with `lmdyno runs export`, or measure with `bench --raw --json FILE`.",
+            N_("The file contains results, but not the timestamps they were computed from."),
+            hint=N_("Export with `lmdyno runs export`, or measure with `lmdyno bench --raw --json FILE`."),
             code="no-raw-facts",
         )
     run = _run_of(document)
@@ -267,7 +273,7 @@ def _read(kind: type[T], data: bytes) -> T:
     except InputError as error:
         raise InputError(
             error.message,
-            hint="Take the JSON file that an export or `lmdyno runs export` wrote.",
+            hint=N_("Use a JSON file that was exported here or with `lmdyno runs export`."),
             code=error.code,
         ) from error
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from core.codec import decode
 from core.domain.sessions import Session, SessionRecord, SessionState, Verdict
 from core.errors import InputError
-from core.i18n import N_
+from core.i18n import N_, Text
 
 SCHEMA_VERSION = 1
 _ID = re.compile(r"[0-9a-z]{6,40}")
@@ -36,12 +36,12 @@ def read_session(data: bytes, *, owner: str | None = None) -> SessionRecord:
     return replace(record, session=session)
 
 
-def _problem(record: SessionRecord) -> str | None:
+def _problem(record: SessionRecord) -> Text | None:
     session = record.session
     lanes, prompts = range(len(session.plan.lanes)), range(len(session.plan.prompts.prompts))
     people = {person.id for person in record.participants}
     checks = (
-        (_ID.fullmatch(session.id), "the id"),
+        (_ID.fullmatch(session.id), N_("the id")),
         (
             all(
                 item.prompt in prompts
@@ -51,20 +51,20 @@ def _problem(record: SessionRecord) -> str | None:
                 )
                 for item in session.items
             ),
-            "an item",
+            N_("an item"),
         ),
         (
             all(a.prompt in prompts and a.lane in lanes and a.sample in (0, 1) for a in record.answers),
-            "an answer",
+            N_("an answer"),
         ),
         (
             len(people) == len({p.seat for p in record.participants}) == len(record.participants)
             and all(person.session_id == session.id and person.seat >= 0 for person in record.participants),
-            "a participant",
+            N_("a participant"),
         ),
         (
             len({(vote.participant_id, vote.item) for vote in record.votes}) == len(record.votes),
-            "two votes of one person on one item",
+            N_("two votes of one person on one item"),
         ),
         (
             all(
@@ -74,9 +74,9 @@ def _problem(record: SessionRecord) -> str | None:
                 and sorted(vote.shown) == list(range(len(session.items[vote.item].candidates)))
                 for vote in record.votes
             ),
-            "a vote",
+            N_("a vote"),
         ),
-        (all(_fits(session, j.item, j.verdict, j.order) for j in record.judgements), "a judgement"),
+        (all(_fits(session, j.item, j.verdict, j.order) for j in record.judgements), N_("a judgement")),
     )
     return next((what for fine, what in checks if not fine), None)
 

@@ -193,7 +193,7 @@ async def _run(
         try:
             answer: dict[str, Any] = json.loads(result_file.read_bytes())
         except (OSError, ValueError) as exc:
-            raise _failed(f"its process ended with code {process.returncode}") from exc
+            raise _failed(N_("its process ended with exit code {code}", code=process.returncode)) from exc
     if answer.get("error") == "out-of-memory":
         raise EngineOutOfMemory(
             N_("The weights did not fit into memory beside what runs there"),

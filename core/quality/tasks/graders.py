@@ -26,6 +26,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from core.errors import InputError
+from core.i18n import N_
 from core.quality.tasks.code_form import same_code
 from core.quality.tasks.task import Grader, TaskItem
 from core.quality.tasks.wording import holds_any, normalised, numbers
@@ -63,8 +64,8 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         Draft202012Validator.check_schema(schema)
     except SchemaError as exc:
         raise InputError(
-            f"The JSON schema is not valid: {exc.message}",
-            hint="Write a schema of JSON Schema draft 2020-12.",
+            N_("The JSON schema is not valid: {reason}", reason=exc.message),
+            hint=N_("Write a schema that follows JSON Schema draft 2020-12."),
             code="task-set",
         ) from exc
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.codec import decode, encode
 from core.errors import InputError
+from core.i18n import N_, Text
 from core.quality.tasks.task import Grader, TaskItem
 
 _FOLDER = Path(__file__).parent / "data"
@@ -42,19 +43,21 @@ def read_set(name: str, content: bytes) -> tuple[TaskItem, ...]:
     other one `contains`.
     """
     if len(content) > MOST_BYTES:
-        raise _unusable(f"{name} is larger than 8 MiB")
+        raise _unusable(N_("{file} is larger than {limit}.", file=name, limit="8 MiB"))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise _unusable(f"{name} is not UTF-8 text") from exc
+        raise _unusable(N_("{file} is not a UTF-8 text file.", file=name)) from exc
     reader = _READERS.get(Path(name).suffix.lower())
     if reader is None:
-        raise _unusable(f"{name} is neither a CSV nor a JSONL file")
+        raise _unusable(N_("{file} is not a CSV or JSONL file.", file=name))
     items = tuple(_item(name, number, fields) for number, fields in reader(name, text))
     if not 1 <= len(items) <= MOST_ITEMS:
-        raise _unusable(f"{name} has {len(items)} items; a set has 1 to {MOST_ITEMS}")
+        raise _unusable(
+            N_("{file} has {n} items. A set needs 1 to {most}.", file=name, n=len(items), most=MOST_ITEMS)
+        )
     if len({item.id for item in items}) < len(items):
-        raise _unusable(f"{name} has two items with the same id")
+        raise _unusable(N_("{file} has two items with the same ID.", file=name))
     return items
 
 
@@ -65,16 +68,16 @@ def _jsonl(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             fields = json.loads(line)
         except ValueError as exc:
-            raise _unusable(f"{name}, line {number}: it is not JSON") from exc
+            raise _unusable(N_("{file}, line {line}: not valid JSON.", file=name, line=number)) from exc
         if not isinstance(fields, dict):
-            raise _unusable(f"{name}, line {number}: it is not an object")
+            raise _unusable(N_("{file}, line {line}: not a JSON object.", file=name, line=number))
         yield number, fields
 
 
 def _csv(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text))
     if "prompt" not in (reader.fieldnames or ()):
-        raise _unusable(f"{name} has no column named prompt")
+        raise _unusable(N_("{file} has no column named prompt.", file=name))
     for row in reader:
         fields: dict[str, Any] = {key: value for key, value in row.items() if key and value}
         for key in ("answers", "choices"):
@@ -85,7 +88,9 @@ def _csv(name: str, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 try:
                     fields[key] = convert(fields[key])
                 except ValueError as exc:
-                    raise _unusable(f"{name}, line {reader.line_num}: {key} can't be read") from exc
+                    raise _unusable(
+                        N_("{file}, line {line}: can't read {key}.", file=name, line=reader.line_num, key=key)
+                    ) from exc
         yield reader.line_num, fields
 
 
@@ -112,14 +117,26 @@ def _item(name: str, number: int, fields: dict[str, Any]) -> TaskItem:
             check_schema(item.json_schema)
     except InputError as error:
         raise InputError(
-            f"{name}, line {number}: {error.message.removeprefix('TaskItem: ')}",
-            hint=error.hint or f"A line is such as {JSONL_EXAMPLE}",
+            N_(
+                "{file}, line {line}: {problem}",
+                file=name,
+                line=number,
+                problem=_without_class(error.message),
+            ),
+            hint=error.hint or N_("An example line: {example}", example=JSONL_EXAMPLE),
             code="task-set",
         ) from error
     return item
 
 
-def _unusable(message: str) -> InputError:
+def _without_class(message: Text) -> Text:
+    """The message of a record that can't be decoded begins with our class's name."""
+    return message.removeprefix("TaskItem: ") if message.startswith("TaskItem: ") else message
+
+
+def _unusable(message: Text) -> InputError:
     return InputError(
-        message, hint=f"Give a JSONL file with lines such as {JSONL_EXAMPLE}, or a CSV file.", code="task-set"
+        message,
+        hint=N_("Use a CSV file, or a JSONL file with lines such as {example}", example=JSONL_EXAMPLE),
+        code="task-set",
     )

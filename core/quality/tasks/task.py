@@ -6,6 +6,7 @@ from typing import Any
 
 from core.domain.images import StoredImage
 from core.errors import InputError
+from core.i18n import N_, Text
 
 MOST_TOKENS = 1024
 _LETTERS = "ABCDEFGH"
@@ -45,7 +46,9 @@ class TaskItem:
 
     def __post_init__(self) -> None:
         if problem := self._problem():
-            raise InputError(f"Task {self.id or '?'}: {problem}", hint=_HINT, code="task-set")
+            raise InputError(
+                N_("Task {id}: {problem}.", id=self.id or "?", problem=problem), hint=_HINT, code="task-set"
+            )
 
     @property
     def text(self) -> str:
@@ -56,27 +59,31 @@ class TaskItem:
         ending = "只回答选项字母。" if self.language == "zh" else "Answer with the letter only."
         return "\n".join((self.prompt, *lines, ending))
 
-    def _problem(self) -> str | None:
+    def _problem(self) -> Text | None:
         if not self.id or not self.prompt.strip():
-            return "it needs an id and a prompt"
+            return N_("it needs an ID and a prompt")
         if not 1 <= self.max_tokens <= MOST_TOKENS:
-            return f"max_tokens is {self.max_tokens}; it can be 1 to {MOST_TOKENS}"
+            return N_(
+                "max_tokens is {value}, but must be from 1 to {most}", value=self.max_tokens, most=MOST_TOKENS
+            )
         if not self.answers and self.grader is not Grader.JSON_SCHEMA:
-            return "it has no expected answers"
+            return N_("it has no expected answers")
         if self.grader is Grader.CHOICE:
             letters = _LETTERS[: len(self.choices)]
             if not 2 <= len(self.choices) <= len(_LETTERS) or not set(self.answers) <= set(letters):
-                return "a choice needs 2 to 8 choices, and the letters of the right ones as answers"
+                return N_(
+                    "the choice grader needs 2 to 8 choices, and the letters of the correct ones as answers"
+                )
         if self.grader is Grader.JSON_SCHEMA and self.json_schema is None:
-            return "it needs a json_schema"
+            return N_("it needs a json_schema")
         if self.grader is Grader.NUMBER and not all(_is_number(answer) for answer in self.answers):
-            return "its expected answers are not all numbers"
+            return N_("its expected answers are not all numbers")
         return None
 
 
-_HINT = (
-    'An item is such as {"id": "1", "prompt": "What is 6 × 7?", "grader": "number", "answers": ["42"]}. '
-    "The graders are choice, number, exact, contains, json-schema and code."
+_HINT = N_(
+    "An example item: {example}. Graders: choice, number, exact, contains, json-schema, code.",
+    example='{"id": "1", "prompt": "What is 6 × 7?", "grader": "number", "answers": ["42"]}',
 )
 
 

@@ -36,13 +36,13 @@ _STATE_BADGES = {
     RunState.FAILED: N_(":red-badge[failed]"),
 }
 _TABS: Mapping[str, Callable[[View], None]] = {
-    ":material/timer: Latency": bench_tabs.show_latency,
-    ":material/speed: Throughput": bench_tabs.show_throughput,
-    ":material/stacked_line_chart: Gaps": bench_tabs.show_gaps,
-    ":material/view_timeline: Timeline": bench_tabs.show_timeline,
-    ":material/compare_arrows: Lanes": bench_tabs.show_comparison,
-    ":material/memory: Resources": bench_tabs.show_resources,
-    ":material/error: Failures": bench_tabs.show_failures,
+    N_(":material/timer: Latency"): bench_tabs.show_latency,
+    N_(":material/speed: Throughput"): bench_tabs.show_throughput,
+    N_(":material/stacked_line_chart: Gaps"): bench_tabs.show_gaps,
+    N_(":material/view_timeline: Timeline"): bench_tabs.show_timeline,
+    N_(":material/compare_arrows: Lanes"): bench_tabs.show_comparison,
+    N_(":material/memory: Resources"): bench_tabs.show_resources,
+    N_(":material/error: Failures"): bench_tabs.show_failures,
 }
 
 
@@ -66,7 +66,7 @@ def show_results(record: BenchRecord, *, key: str) -> None:
     _show_verdict(said)
     show_points(view.result)
     _show_notes(view.result, said)
-    tabs = st.tabs(list(_TABS), on_change="rerun", key=f"{key}_tab")
+    tabs = st.tabs([_(tab) for tab in _TABS], on_change="rerun", key=f"{key}_tab")
     for tab, show in zip(tabs, _TABS.values(), strict=True):
         if tab.open:
             with tab:

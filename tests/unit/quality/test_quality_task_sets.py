@@ -65,11 +65,11 @@ def test_a_csv_file_may_hold_choices_schemas_and_limits():
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("own.txt", b"x", "neither"),
+        ("own.txt", b"x", "not a CSV or JSONL"),
         ("own.jsonl", b"\xff", "UTF-8"),
         ("own.jsonl", b"", "0 items"),
-        ("own.jsonl", b"[]", "line 1: it is not an object"),
-        ("own.jsonl", b"{", "line 1: it is not JSON"),
+        ("own.jsonl", b"[]", "line 1: not a JSON object"),
+        ("own.jsonl", b"{", "line 1: not valid JSON"),
         ("own.jsonl", b'\n{"prompt": "?"}', "line 2"),
         ("own.jsonl", b'{"prompt": "?", "answers": ["a"], "grader": "magic"}', "grader"),
         ("own.csv", b"question,answers\na,b\n", "prompt"),
@@ -92,5 +92,5 @@ def test_the_drawn_scenes_are_tasks_with_an_image(tmp_path):
 
 def test_two_items_with_one_id_are_refused():
     line = json.dumps({"id": "1", "prompt": "?", "answers": ["a"]})
-    with pytest.raises(InputError, match="same id"):
+    with pytest.raises(InputError, match="same ID"):
         read_set("own.jsonl", f"{line}\n{line}".encode())

@@ -68,10 +68,10 @@ def test_a_file_without_timestamps_is_refused():
 @pytest.mark.parametrize(
     ("data", "code", "message"),
     [
-        (b"{}", "bad-record", "The file is no exported load test: schema_version: "),
-        (b"nothing", "bad-record", "The file is no exported load test: the document: "),
-        (b'{"schema_version": 99, "future": true}', "newer-schema", "The run was exported by a newer"),
-        (b'{"schema_version": 1}', "bad-record", "The file is no exported load test: id: "),
+        (b"{}", "bad-record", "The file is not an exported run: schema_version: "),
+        (b"nothing", "bad-record", "The file is not an exported run: the document: "),
+        (b'{"schema_version": 99, "future": true}', "newer-schema", "A newer version of LMDyno exported"),
+        (b'{"schema_version": 1}', "bad-record", "The file is not an exported run: id: "),
     ],
 )
 def test_a_file_that_is_no_run_is_refused(data, code, message):
