@@ -52,6 +52,8 @@ class JobSpec:
     """Interpreter of the worker; it may belong to another environment than LMDyno's."""
     env: dict[str, str] = field(default_factory=dict)
     """Set in the worker's environment, over that of the job's starter."""
+    owner: str | None = None
+    """Who started it (`core.access`); None where there are no accounts."""
     scratch: tuple[str, ...] = ()
     """Folders for half-written results: deleted when the job ends, however it ends."""
     id: str = field(default_factory=new_id)

@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 
-from core.access.guard import Action, authorise, for_workers
+from core.access.guard import Action, authorise, for_workers, may_see
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import InputError, LMDynoError
 from core.i18n import N_
@@ -44,7 +44,7 @@ class Jobs:
         Raises AccessDenied, and LMDynoError (`job-not-started`) if it doesn't.
         """
         identity = authorise(Action.START_JOB, f"{spec.kind}: {spec.title}")
-        spec = replace(spec, env={**spec.env, **for_workers(identity)})
+        spec = replace(spec, owner=identity.owner, env={**spec.env, **for_workers(identity)})
         folder = JobFolder(self._dir / spec.id)
         folder.create(spec)
         with folder.log_file.open("ab") as output:
@@ -76,7 +76,10 @@ class Jobs:
         return JobStatus(folder.spec(), _settled(folder))
 
     def statuses(self, kind: str | None = None) -> tuple[JobStatus, ...]:
-        """All jobs, newest first, those of earlier dashboards too; of one kind, if that is named."""
+        """All jobs, newest first, those of earlier dashboards too; of one kind, if that is named.
+
+        Everybody sees what runs or waits; of what has ended, what whoever acts may see in lists.
+        """
         found = []
         for path in self._dir.glob("*/spec.json"):
             try:
@@ -84,7 +87,8 @@ class Jobs:
             except InputError as exc:
                 log.warning("job folder skipped path=%s reason=%s", path.parent, exc.message)
                 continue
-            if kind is None or status.spec.kind == kind:
+            is_listed = not status.state.ended or may_see(status.spec.owner, by_link=False)
+            if is_listed and kind in (None, status.spec.kind):
                 found.append(status)
         return tuple(sorted(found, key=lambda status: status.spec.created_at, reverse=True))
 

@@ -48,7 +48,9 @@ def job_badge(state: JobState) -> str:
 
 
 def show_job_log(status: JobStatus) -> None:
-    """The end of the job's log, read when it is opened."""
+    """The end of the job's log, read when it is opened; for operators, since it can hold prompts."""
+    if not may(Action.CANCEL_JOB):
+        return
     with st.expander(
         _("Log"), icon=":material/article:", on_change="rerun", key=f"job_log_{status.id}"
     ) as log:

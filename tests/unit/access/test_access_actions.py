@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from core.access.guard import acting_as
-from core.access.identity import NOBODY, Identity, Role
+from core.access.identity import NOBODY, Identity, Role, Visibility
 from core.chat_api.probe import probe
 from core.config import load_lanes
 from core.config.changes import changes_file, forget_lane, save_lane
@@ -104,9 +104,28 @@ def test_requests_to_anywhere(identity):
         probe("http://127.0.0.1:9/v1")
 
 
+def test_jobs_of_others_that_have_ended_are_not_listed(settings):
+    specs = [
+        JobSpec(kind="test", title=state, worker="none", arguments={}, python="none", owner=owner)
+        for owner in (ADA.id, BOB.id, None)
+        for state in JobState
+    ]
+    for spec in specs:
+        folder = JobFolder(settings.home / "jobs" / spec.id)
+        folder.create(spec)
+        folder.write(JobRecord(state=JobState(spec.title), runner=this_process()))
+    assert len(Jobs(settings).statuses()) == len(specs)
+    with acting_as(replace(BOB, sees=Visibility.LINK)):
+        found = Jobs(settings).statuses()
+    others = {status.state for status in found if status.spec.owner != BOB.id}
+    assert others == {JobState.QUEUED, JobState.RUNNING}
+    assert len([status for status in found if status.spec.owner == BOB.id]) == len(JobState)
+
+
 def test_a_worker_acts_for_whoever_started_it(settings):
     spec = JobSpec(kind="test", title="a test", worker="no.such.worker", arguments={}, python="/no/python")
     with acting_as(ADA):
         job = Jobs(settings).start(spec)
     kept = JobFolder(settings.home / "jobs" / job).spec()
+    assert kept.owner == ADA.id
     assert json.loads(kept.env["LMDYNO_ACTING_FOR"]) == ["ada@example.com", "Ada"]
