@@ -129,7 +129,9 @@ def main() -> None:
     try:
         build(named or COMMANDS)()
     except LMDynoError as error:
-        typer.echo(f"{_(error.message)}\n{_(error.hint)}".rstrip(), err=True)
+        from core.cli.terminal import printable
+
+        typer.echo(printable(f"{_(error.message)}\n{_(error.hint)}".rstrip()), err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError) else 1)
 
 

@@ -3,17 +3,17 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from core.bench.roofline.bandwidth import Bandwidth, measure_bandwidth
 from core.bench.roofline.roofline import bandwidth_of
 from core.cli import context
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.i18n import _
 from core.settings import load_settings
 
-output = Console(highlight=False)
-progress = Console(stderr=True)
+output = terminal()
+progress = terminal(stderr=True)
 
 
 def bandwidth(
@@ -26,7 +26,7 @@ def bandwidth(
     if as_json:
         typer.echo(encode_plain(found))
     else:
-        output.print("\n".join(_lines(found)), markup=False)
+        output.print("\n".join(_lines(found)))
 
 
 def _lines(found: Bandwidth) -> list[str]:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core import units
 from core.bench.planning.estimate import estimated_s
@@ -27,8 +26,8 @@ from core.bench.planning.presets import Preset, parse_limits, preset_plan
 from core.bench.run.process import conduct
 from core.cli import context
 from core.cli.images import kept
+from core.cli.terminal import progress_text, terminal
 from core.domain.bench import BenchRun, RunState
-from core.domain.specs import Dialect
 from core.errors import InputError
 from core.i18n import N_, _
 from core.settings import Settings
@@ -38,14 +37,15 @@ _DRAWN_PER_S = 2
 """Drawing happens in the measuring process, so there is little of it."""
 _OPEN_LOAD_S = 10.0
 
-progress = Console(stderr=True)
+progress = terminal(stderr=True)
 
 
 def bench(
     lane: context.LaneNames = None,
     endpoint: context.EndpointUrls = None,
     model: context.EndpointModels = None,
-    dialect: context.EndpointDialect = Dialect.GENERIC,
+    api_key: context.EndpointKeys = None,
+    dialect: context.EndpointDialect = None,
     preset: Annotated[
         Preset | None, typer.Option(help=_("Use a preset plan instead of the options below."))
     ] = None,
@@ -130,7 +130,8 @@ def bench(
 ) -> None:
     """Load-test lanes or endpoints in this process and store the run."""
     settings, registry = context.load()
-    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
+    endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
+    lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     if preset is not None:
         plan = preset_plan(preset, lanes)
     else:
@@ -222,7 +223,7 @@ def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
     if progress.is_terminal:
         estimate = _("About {time}, plus engine start-up", time=units.duration(estimated_s(plan)))
         progress.print(estimate, style="dim")
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (progress_text(), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress, transient=True, refresh_per_second=_DRAWN_PER_S) as bar:
         task = bar.add_task("", total=1.0)
 

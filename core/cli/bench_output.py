@@ -4,8 +4,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from rich.console import Console
-
 from core.bench.planning.wording import with_images
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
@@ -13,12 +11,13 @@ from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import utilisations
 from core.cli.bench_tables import print_remarks, result_table, utilisation_text
 from core.cli.output import write_file
+from core.cli.terminal import terminal
 from core.i18n import _
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.bench_runs import BenchRuns
 
-console = Console(highlight=False)
+console = terminal()
 
 
 def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: Path | None) -> int:
@@ -35,7 +34,7 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
             console.print(result_table(queueing))
         print_remarks(console, result)
         for utilisation in utilisations(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
-            console.print(utilisation_text(utilisation), markup=False)
+            console.print(utilisation_text(utilisation))
         console.print(_("Stored as {run}", run=run_id), style="dim")
         if json is not None:
             write_file(Path(json), document)

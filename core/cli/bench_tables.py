@@ -96,10 +96,10 @@ def difference_table(comparison: Comparison) -> Table:
     return table
 
 
-def _changed(figure: str, value: float | None, change_ratio: float | None) -> str:
-    text = figure_text(figure, value)
+def _changed(figure: str, value: float | None, change_ratio: float | None) -> Text:
+    text = Text(figure_text(figure, value))
     if change_ratio is None:
         return text
     better = (change_ratio > 0) == (figure in MORE_IS_BETTER)
     colour = "green" if better else "red"
-    return f"{text} [{colour}]{change_ratio:+.1%}[/{colour}]"
+    return text.append(" ").append(f"{change_ratio:+.1%}", colour)

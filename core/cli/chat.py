@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from core import units
 from core.cli import context, images
 from core.cli.output import error_text, stage_text
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.sampling import Sampling
-from core.domain.specs import Dialect, LaneSpec
+from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn
-from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan, new_id
+from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
 from core.engines.resolve import find_endpoint
@@ -35,8 +35,10 @@ from core.store.turns import Store
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 
-progress = Console(stderr=True)
-output = Console(highlight=False)
+STOPPED_EXIT_CODE = 130
+
+progress = terminal(stderr=True)
+output = terminal()
 
 
 def chat(
@@ -44,7 +46,8 @@ def chat(
     lane: context.LaneNames = None,
     endpoint: context.EndpointUrls = None,
     model: context.EndpointModels = None,
-    dialect: context.EndpointDialect = Dialect.GENERIC,
+    api_key: context.EndpointKeys = None,
+    dialect: context.EndpointDialect = None,
     image: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help=_("Image to ask about. Repeat for more images.")),
@@ -67,7 +70,8 @@ def chat(
 ) -> None:
     """Ask several lanes the same question and print each answer with its measured latency."""
     settings, registry = context.load()
-    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
+    endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
+    lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     shown = images.taken_in(settings, image or [])
     chosen = ChatSettings(
         lanes=lanes,
@@ -83,7 +87,7 @@ def chat(
     )
     plan = plan_turn(prompt, chosen, conversation_id=new_id(), turns=(), images=shown)
     if shown and not as_json:
-        progress.print("\n".join(images.lines(shown, lanes)), markup=False)
+        progress.print("\n".join(images.lines(shown, lanes)))
     records = _ask(settings, plan, quiet=as_json)
     if as_json:
         typer.echo(
@@ -98,6 +102,8 @@ def chat(
         )
     else:
         output.print(_table(records))
+    if any(record.finish_reason is FinishReason.CANCELLED for record in records):
+        raise typer.Exit(STOPPED_EXIT_CODE)
     if any(record.error for record in records):
         raise typer.Exit(1)
 
@@ -173,7 +179,7 @@ def _open_store(settings: Settings, plan: TurnPlan) -> Store | None:
 
 def _tell_not_stored(error: StoreError) -> None:
     text = _("Not stored: {message} {hint}", message=error.message, hint=error.hint)
-    progress.print(text, markup=False)
+    progress.print(text)
 
 
 class _Printer:
@@ -184,20 +190,32 @@ class _Printer:
         self._live = plan.mode is Mode.ONE_AFTER_ANOTHER or len(plan.requests) == 1
         self._quiet = quiet
         self._headed: set[str] = set()
+        self._thinking = False
+        """The last text was reasoning."""
 
     def show(self, update: Update) -> None:
         if self._quiet:
             return
-        if self._live and update.content:
+        if self._live and (update.content or update.reasoning):
             self._head(update.request_id)
-            output.out(update.content, end="")
+            self._text(update.reasoning, update.content)
         if update.phase is Phase.DONE and update.record:
             self._head(update.request_id)
             if not self._live:
-                output.out(update.record.text, end="")
+                self._text(update.record.reasoning, update.record.text)
             output.print()
             if error := update.record.error:
                 output.print(error_text(error))
+            for note in update.record.notes:
+                output.print(_(note), style="dim")
+
+    def _text(self, reasoning: str, content: str) -> None:
+        if reasoning:
+            output.out(reasoning, style="dim", end="")
+            self._thinking = True
+        if content:
+            output.out(f"\n\n{content}" if self._thinking else content, end="")
+            self._thinking = False
 
     def _head(self, request_id: str) -> None:
         if request_id not in self._headed:
@@ -209,13 +227,17 @@ def _result(record: RequestRecord) -> dict[str, Any]:
     return {
         "lane": record.lane.name,
         "text": record.text,
+        "reasoning": record.reasoning,
         "finish_reason": record.finish_reason,
         "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
         "output_tokens": record.output_tokens,
         "ttft_s": record.ttft_s,
+        "reasoning_ttft_s": record.timing.reasoning_ttft_s if record.timing else None,
         "tpot_s": record.tpot_s,
         "e2e_s": record.e2e_s,
         "decode_tok_per_s": record.decode_tok_per_s,
+        "notes": record.notes,
         "error": record.error,
     }
 

@@ -1,14 +1,17 @@
 """What every command starts from: settings, and the lanes it is to use."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from core.chat_api.probe import probe
 from core.config import LaneRegistry, load_lanes
-from core.config.lanes import url_problem
+from core.config.endpoints import url_problem
+from core.config.keys import api_key, bind_for_process
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
-from core.errors import InputError
+from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
@@ -25,7 +28,22 @@ EndpointModels = Annotated[
     list[str] | None,
     typer.Option("--model", help=_("Model ID at each --endpoint, in the same order.")),
 ]
-EndpointDialect = Annotated[Dialect, typer.Option("--dialect", help=_("Dialect of the endpoints."))]
+EndpointKeys = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--api-key",
+        metavar="NAME",
+        help=_(
+            "Environment variable (LMDYNO_KEY_…) that holds the endpoints' API key. Give one for all "
+            "endpoints, "
+            "or one for each."
+        ),
+    ),
+]
+EndpointDialect = Annotated[
+    Dialect | None,
+    typer.Option("--dialect", help=_("Dialect of the endpoints. Default: what each server says it is.")),
+]
 
 
 def load() -> tuple[Settings, LaneRegistry]:
@@ -34,14 +52,27 @@ def load() -> tuple[Settings, LaneRegistry]:
     return settings, load_lanes(settings, gpu=bool(Nvml().devices()))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointChoice:
+    """Servers that a command line names instead of lanes."""
+
+    urls: Sequence[str] | None
+    models: Sequence[str] | None = None
+    keys: Sequence[str] | None = None
+    """Names of API keys: one for all servers, or one for each."""
+    dialect: Dialect | None = None
+    """Of all of them; None asks each what it is."""
+
+
 def chosen_lanes(
-    registry: LaneRegistry, names: Sequence[str], urls: Sequence[str], models: Sequence[str], dialect: Dialect
+    settings: Settings, registry: LaneRegistry, names: Sequence[str] | None, endpoints: EndpointChoice
 ) -> tuple[LaneSpec, ...]:
     """Lanes of the lanes file, then one for each endpoint.
 
-    Raises InputError for no lane at all, a URL that is none, and models that don't match the endpoints;
-    ConfigError for a name that is not in the lanes file.
+    Raises InputError for no lane at all, a URL that is none, and models or keys that don't match the
+    endpoints; ConfigError for a name that is not in the lanes file, and for a key that there is not.
     """
+    urls = [url.strip() for url in endpoints.urls or ()]
     if not names and not urls:
         raise InputError(
             N_("No lane is given."),
@@ -50,6 +81,7 @@ def chosen_lanes(
                 names=", ".join(spec.name for spec in registry.lanes),
             ),
         )
+    models, keys = endpoints.models or (), endpoints.keys or ()
     if models and len(models) != len(urls):
         raise InputError(
             N_(
@@ -59,18 +91,64 @@ def chosen_lanes(
             ),
             hint=N_("Give one --model for each --endpoint."),
         )
+    if len(keys) > 1 and len(keys) != len(urls):
+        raise InputError(
+            N_(
+                "The number of API keys ({keys}) differs from the number of endpoints ({endpoints}).",
+                keys=len(keys),
+                endpoints=len(urls),
+            ),
+            hint=N_("Give one --api-key for all endpoints, or one for each."),
+        )
     for number, url in enumerate(urls, start=1):
         if problem := url_problem(url):
             message, hint = problem
             raise InputError(message.filled(key=f"--endpoint {number}"), hint=hint)
-    remote = (
-        LaneSpec(
-            name=f"endpoint-{number}",
-            kind=EngineKind.ENDPOINT,
-            endpoint=EndpointSpec(
-                url=url.rstrip("/"), model=models[number - 1] if models else None, dialect=dialect
-            ),
+    remote = [
+        _endpoint_lane(
+            settings,
+            number,
+            url,
+            model=models[number - 1] if models else None,
+            key_name=(keys[number - 1] if len(keys) > 1 else keys[0]) if keys else None,
+            dialect=endpoints.dialect,
         )
         for number, url in enumerate(urls, start=1)
+    ]
+    return (*(registry.lane(name) for name in dict.fromkeys(names or ())), *remote)
+
+
+def _endpoint_lane(
+    settings: Settings,
+    number: int,
+    url: str,
+    *,
+    model: str | None,
+    key_name: str | None,
+    dialect: Dialect | None,
+) -> LaneSpec:
+    key = None
+    if key_name is not None:
+        bind_for_process(key_name, url)
+        try:
+            key = api_key(settings, key_name, url)
+        except ConfigError as error:
+            message = N_("--api-key {name}: {problem}", name=key_name, problem=error.message)
+            raise ConfigError(message, hint=error.hint, code=error.code) from None
+    return LaneSpec(
+        name=f"endpoint-{number}",
+        kind=EngineKind.ENDPOINT,
+        endpoint=EndpointSpec(
+            url=url.rstrip("/"),
+            model=model,
+            dialect=dialect or _recognised(url, key),
+            api_key_name=key_name,
+        ),
     )
-    return (*(registry.lane(name) for name in dict.fromkeys(names)), *remote)
+
+
+def _recognised(url: str, key: str | None) -> Dialect:
+    try:
+        return probe(url, key).dialect
+    except LMDynoError:
+        return Dialect.GENERIC  # what is wrong shows in the requests

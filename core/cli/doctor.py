@@ -1,23 +1,23 @@
 """`doctor`: what this machine has, which lanes can run on it, and what to do about the others."""
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from core.cli import context
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.doctor import Diagnosis, Status, examine
 from core.i18n import N_, _
 
-output = Console(highlight=False)
-progress = Console(stderr=True)
+output = terminal()
+progress = terminal(stderr=True)
 
 _MARKS = {
-    Status.OK: N_("[green]ok[/]"),
-    Status.INFO: N_("[blue]info[/]"),
-    Status.WARN: N_("[yellow]warning[/]"),
-    Status.FAIL: N_("[bold red]error[/]"),
+    Status.OK: (N_("ok"), "green"),
+    Status.INFO: (N_("info"), "blue"),
+    Status.WARN: (N_("warning"), "yellow"),
+    Status.FAIL: (N_("error"), "bold red"),
 }
 
 
@@ -58,6 +58,6 @@ def _table(diagnosis: Diagnosis) -> Table:
         detail = _(finding.detail)
         if finding.remedy:
             detail += f"\n→ {_(finding.remedy)}"
-        # Hints name tables such as [models.NAME], which rich would take for its own markup.
-        table.add_row(_(_MARKS[finding.status]), escape(_(finding.what)), escape(detail))
+        mark, style = _MARKS[finding.status]
+        table.add_row(Text(_(mark), style), _(finding.what), detail)
     return table

@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from core import units
 from core.cli import context
 from core.cli.output import stage_text
+from core.cli.terminal import printable, terminal
 from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
 from core.engines.log.file import tail
@@ -20,7 +19,7 @@ from core.i18n import N_, _
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)
-console = Console()
+console = terminal()
 
 Name = Annotated[str, typer.Argument(help=_("Name of the lane."))]
 
@@ -49,7 +48,7 @@ def list_engines(as_json: context.AsJson = False) -> None:
             status.version or units.UNKNOWN,
         )
         if status.error:
-            table.add_row("", "", escape(_(status.error.message)), "", escape(_(status.error.hint)), "", "")
+            table.add_row("", "", _(status.error.message), "", _(status.error.hint), "", "")
     console.print(table)
 
 
@@ -124,7 +123,7 @@ def _tell(done: str, error: ErrorInfo | None) -> None:
     if error is None:
         console.print(done)
     else:
-        typer.echo(f"{_(error.message)}\n{_(error.hint)}".rstrip(), err=True)
+        typer.echo(printable(f"{_(error.message)}\n{_(error.hint)}".rstrip()), err=True)
 
 
 @app.command(help=_("Show the end of an engine's log."))
@@ -140,7 +139,7 @@ def logs(
     if as_json:
         typer.echo(encode_plain({"lane": name, "log_file": str(file), "lines": last}))
     else:
-        typer.echo("\n".join(last))
+        typer.echo(printable("\n".join(last)))
 
 
 def _outcome(lane: str, error: ErrorInfo | None) -> dict[str, Any]:

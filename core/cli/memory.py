@@ -4,13 +4,13 @@ import time
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from core import units
 from core.cli import context
 from core.cli.output import error_text
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
@@ -27,7 +27,7 @@ from core.models.checkpoint import read_checkpoint
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)
-output = Console(highlight=False)
+output = terminal()
 
 _POLL_S = 0.2
 
@@ -109,7 +109,7 @@ def sweep_memory(
 
 def _follow(jobs: Jobs, job_id: str) -> JobStatus:
     """Wait for the job's end; Ctrl-C cancels it and goes on waiting for that."""
-    with Console(stderr=True).status(_("Waiting")) as spinner:
+    with terminal(stderr=True).status(_("Waiting")) as spinner:
         while not (status := jobs.status(job_id)).state.ended:
             spinner.update(_(status.record.stage) or _("Waiting"))
             try:
@@ -149,7 +149,7 @@ def _sweep_table(run: SweepRun) -> Table:
     )
     for result in run.points:
         if result.error:
-            table.add_row(result.point.label, escape(_(result.error.message)))
+            table.add_row(result.point.label, _(result.error.message))
             continue
         table.add_row(
             result.point.label,
@@ -211,7 +211,7 @@ def _table(prediction: MemoryPrediction, per_token: int, settings: MemorySetting
         table.add_row(_("headroom"), units.gib(headroom), "")
     else:
         table.add_row(
-            f"[bold red]{_('missing')}[/]", units.gib(-headroom), _("the engine will run out of memory")
+            Text(_("missing"), "bold red"), units.gib(-headroom), _("the engine will run out of memory")
         )
     table.add_section()
     table.add_row(

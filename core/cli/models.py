@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TimeElapsedColumn
 from rich.table import Table
 
 from core import units
 from core.cli import context
+from core.cli.terminal import progress_text, terminal
 from core.codec import encode_plain
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
@@ -27,7 +27,7 @@ from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)
-console = Console(stderr=True)
+console = terminal(stderr=True)
 
 
 @app.command("list", help=_("List the models in the models folder with their weights and sizes."))
@@ -40,7 +40,7 @@ def list_models(as_json: context.AsJson = False) -> None:
     for model in models:
         for form in model.forms:
             table.add_row(model.name, form.weights, units.gib(form.size_bytes), str(form.path))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _facts(model: catalogue.StoredModel) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def prepare_demo(
 
 
 def _prepare(prepare: Callable[[Settings, Report], ModelSpec], settings: Settings) -> None:
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+    with Progress(SpinnerColumn(), progress_text(), TimeElapsedColumn()) as progress:
         task = progress.add_task(_("Preparing the demo weights"))
         prepare(settings, lambda line: progress.update(task, description=_(line)))
 
@@ -91,7 +91,7 @@ def _prepare_vision(settings: Settings) -> None:
         _prepare(demo_vision.prepare, settings)
     except ModelError as exc:
         text = _("The demo vision model is not ready. {message} {hint}", message=exc.message, hint=exc.hint)
-        console.print(text, markup=False)
+        console.print(text)
 
 
 def _quantise_demo(settings: Settings) -> None:
@@ -107,7 +107,7 @@ def _quantise_demo(settings: Settings) -> None:
     if status.state is not JobState.DONE:
         error = status.record.error
         reason = error.message if error else _("the job was cancelled")
-        console.print(_("The awq lane has no weights yet: {reason}", reason=reason), markup=False)
+        console.print(_("The awq lane has no weights yet: {reason}", reason=reason))
 
 
 @app.command(
@@ -118,7 +118,7 @@ def convert_internlm2(
     source: Annotated[Path, typer.Argument(help=_("Folder of an InternLM2 checkpoint."))],
     name: Annotated[str | None, typer.Option(help=_("Name of the result. Default: SOURCE-llama."))] = None,
 ) -> None:
-    with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as progress:
+    with Progress(SpinnerColumn(), progress_text(), TimeElapsedColumn()) as progress:
         task = progress.add_task(_("Converting"))
         model = internlm2.convert(
             load_settings(), source, name=name, report=lambda line: progress.update(task, description=_(line))

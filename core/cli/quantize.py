@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn
 
 from core import units
 from core.cli import context
 from core.cli.output import error_text
+from core.cli.terminal import progress_text, terminal
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
@@ -24,7 +24,7 @@ from core.models.awq.options import NAMED_SETS, OWN_ANSWERS, PYTHON_DOCS, AwqOpt
 _LOOK_S = 0.25
 _CANCEL_S = 30.0
 
-console = Console(stderr=True)
+console = terminal(stderr=True)
 DEFAULTS = AwqOptions()
 
 
@@ -101,10 +101,10 @@ def _model(registry: LaneRegistry, name: str) -> ModelSpec:
 def _watch(jobs: Jobs, job_id: str) -> JobStatus:
     """Show the job's progress until it ends; Ctrl-C cancels it."""
     columns = (
-        TextColumn("{task.description}"),
+        progress_text(),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[time]}"),
+        progress_text("{task.fields[time]}"),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=1.0, time="")
@@ -148,6 +148,6 @@ def _tell(jobs: Jobs, status: JobStatus, *, as_json: bool) -> None:
         typer.echo(f"{record.result['path']}: {sizes}")
     elif record.error:
         console.print(error_text(record.error), highlight=False)
-        console.print(jobs.log_tail(status.id, 15), markup=False, highlight=False, style="dim")
+        console.print(jobs.log_tail(status.id, 15), style="dim")
     else:
         console.print(_("Cancelled. Nothing was kept."))

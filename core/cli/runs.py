@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from core import units
@@ -22,6 +21,7 @@ from core.cli import context
 from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
 from core.cli.quality import runs as quality_runs
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
@@ -36,7 +36,7 @@ from core.store.quality_runs import QualityRuns
 from core.store.turns import Store
 
 app = typer.Typer(no_args_is_help=True)
-console = Console(highlight=False)
+console = terminal()
 
 RunId = Annotated[str, typer.Argument(help=_("ID of the run, as `runs list` shows it."))]
 
@@ -102,7 +102,7 @@ def show(
     state = _(result.run.state)
     if result.run.imported:
         state += f" · {_('imported')}"
-    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}", markup=False)
+    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {state}")
     console.print(result_table(points_table(result), _(with_images(result.plan.workload))))
     if (queueing := queueing_table(result)) is not None:
         console.print(result_table(queueing))
@@ -133,7 +133,7 @@ def compare(
         typer.echo(encode_plain(comparison_json(comparison)))
         return
     for warning in comparison.warnings:
-        console.print(_(warning), style="yellow", markup=False)
+        console.print(_(warning), style="yellow")
     console.print(comparison_table(comparison))
     if comparison.settings or comparison.environment:
         console.print(difference_table(comparison))
@@ -199,7 +199,7 @@ def import_run(
                 code="run-exists",
             )
         history.annotate(imported.kind, run.id, note=run.note, tag=run.tag)
-    console.print(_("Imported {id}: {title}", id=run.id, title=run.title), markup=False)
+    console.print(_("Imported {id}: {title}", id=run.id, title=run.title))
 
 
 def _turn(database_url: str, run_id: str) -> TurnRecord:
@@ -216,7 +216,7 @@ def _show_turn(turn: TurnRecord, *, as_json: bool) -> None:
     if as_json:
         typer.echo(encode_plain(turn))
         return
-    console.print(turn.prompt, markup=False)
+    console.print(turn.prompt)
     table = Table(_("Lane"), "TTFT", _("Decode"), "E2E", _("Tokens out"), _("Finish reason"))
     for request in turn.requests:
         table.add_row(

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 
 from core import units
 from core.cli import context
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.engines.registry import Registry
 from core.i18n import _
@@ -22,7 +21,7 @@ from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineProcess, EngineReading, Sample
 from core.telemetry.window import WindowStats
 
-output = Console(highlight=False)
+output = terminal()
 
 _REDRAW_S = 0.5
 
@@ -79,9 +78,7 @@ def _now(sample: Sample) -> Table:
     if not sample.engines:
         table.add_row(_("No engine is running."))
     if sample.problem:
-        table.caption = escape(
-            _("{message} {hint}", message=sample.problem.message, hint=sample.problem.hint)
-        )
+        table.caption = _("{message} {hint}", message=sample.problem.message, hint=sample.problem.hint)
     return table
 
 

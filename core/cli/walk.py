@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from core import units
 from core.cli import context
 from core.cli.output import write_file
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.turns import new_id
 from core.i18n import _
@@ -20,7 +20,7 @@ from core.walk.results import WalkRun
 from core.walk.runner import summary
 from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
-console = Console(highlight=False)
+console = terminal()
 
 
 def walk(

@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 
 from core.access.guard import Action, authorise
+from core.config.endpoints import endpoint_table, patience_table
 from core.config.lanes import read_lanes
 from core.config.models import read_models
 from core.config.toml_source import TomlSource
@@ -41,7 +42,7 @@ def save_lane(settings: Settings, lane: LaneSpec) -> None:
     authorise(Action.CHANGE_LANE, lane.name)
     if lane.is_local:
         _require_from_file(lane, _file_lanes(settings).get(lane.name))
-    table = _endpoint_table(lane) if lane.endpoint else _engine_table(lane)
+    table = endpoint_table(lane) if lane.endpoint else _engine_table(lane)
     checked = TomlSource("The lane", {"lanes": {lane.name: table}}, {})
     read_lanes(checked, [lane.model] if lane.model else [], settings.home)
     _write(settings, {**_tables(settings), lane.name: table})
@@ -149,17 +150,4 @@ def _engine_table(lane: LaneSpec) -> dict[str, Any]:
     for name, value in asdict(lane.settings).items():
         if name in SETTINGS_OF[lane.kind] - FILE_ONLY_SETTINGS and value != defaults[name]:
             table[name] = list(value) if isinstance(value, tuple) else value
-    return table
-
-
-def _endpoint_table(lane: LaneSpec) -> dict[str, Any]:
-    assert lane.endpoint is not None
-    table = {
-        "engine": str(lane.kind),
-        "url": lane.endpoint.url,
-        "dialect": str(lane.endpoint.dialect),
-        "model": lane.endpoint.model,
-        "api_key": lane.endpoint.api_key_name,
-        "vision": lane.endpoint.vision,
-    }
-    return {key: value for key, value in table.items() if value is not None}
+    return table | patience_table(lane.patience)

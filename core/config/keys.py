@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from core.config.lanes import KEY_NAME
+from core.config.endpoints import KEY_NAME
 from core.config.toml_source import TomlSource
 from core.errors import ConfigError
 from core.i18n import N_
@@ -35,7 +35,7 @@ def api_key(settings: Settings, name: str, url: str) -> str:
     not for this host (`key-not-for-host`). The name is not repeated, since somebody may have typed the key.
     """
     table = _tables(settings).get(name, {})
-    value = table.get("key") or (os.environ.get(name, "").strip() if _is_variable(name) else "")
+    value = (table.get("key") or (os.environ.get(name, "") if _is_variable(name) else "")).strip()
     if not value:
         raise _missing(name)
     bound = [
@@ -56,11 +56,17 @@ def api_key(settings: Settings, name: str, url: str) -> str:
         )
     if not value.isprintable():
         raise ConfigError(
-            "The key has a line break or another control character in it",
-            hint="Set it again, on one line.",
+            N_("The key has a line break or another control character in it."),
+            hint=N_("Set the key again, on one line."),
             code="key-unusable",
         )
     return str(value)
+
+
+def bind_for_process(name: str, url: str) -> None:
+    """The key may go to the host of the URL, in this process: whoever started it named both."""
+    variable = f"{name}{HOSTS_SUFFIX}"
+    os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), url)))
 
 
 def _tables(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
@@ -124,8 +130,15 @@ def _of_lanes_file(settings: Settings, name: str) -> Iterable[str]:
     return [
         table["url"]
         for table in (lanes.values() if isinstance(lanes, dict) else ())
-        if isinstance(table, dict) and table.get("api_key") == name and isinstance(table.get("url"), str)
+        if isinstance(table, dict) and _names_key(table, name) and isinstance(table.get("url"), str)
     ]
+
+
+def _names_key(table: Mapping[str, Any], name: str) -> bool:
+    """Whether a lane's table sends the key, as its API key or in a header."""
+    headers = table.get("headers")
+    values = headers.values() if isinstance(headers, dict) else ()
+    return table.get("api_key") == name or any(value == f"${name}" for value in values)
 
 
 def _covers(entry: str, url: str) -> bool:

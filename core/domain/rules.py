@@ -82,6 +82,7 @@ def _is_device_list(given: object) -> bool:
     )
 
 
+TIMEOUT = Rule(_is_timeout, N_("Allowed: a number of seconds from 1 to 86400."))
 _FLAG = Rule(lambda given: isinstance(given, bool), N_("Allowed: true or false."))
 
 _RULES: Mapping[str, Rule] = {
@@ -92,7 +93,7 @@ _RULES: Mapping[str, Rule] = {
         N_("Allowed: the path of a Python interpreter, in quotes."),
     ),
     "trust_remote_code": _FLAG,
-    "start_timeout_s": Rule(_is_timeout, N_("Allowed: a number of seconds from 1 to 86400.")),
+    "start_timeout_s": TIMEOUT,
     "continuous_batching": _FLAG,
     "session_len": _whole(1, 10_000_000),
     "max_batch_size": _whole(1, 4096),

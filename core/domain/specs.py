@@ -162,7 +162,6 @@ class EndpointSpec:
     vision: bool | None = None
     """Whether its model takes images; None if nobody said, in which case the server is asked."""
     request: RequestOptions = field(default_factory=RequestOptions)
-    patience: Patience = field(default_factory=Patience)
     tokenizer: str | None = None
     """A folder with a tokenizer.json of the same model, to count tokens where the server sends no usage."""
 
@@ -177,6 +176,7 @@ class LaneSpec:
     weights: Weights = Weights.CHECKPOINT
     settings: EngineSettings = field(default_factory=EngineSettings)
     endpoint: EndpointSpec | None = None
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def is_local(self) -> bool:
@@ -195,7 +195,8 @@ class Endpoint:
     """What runs there, such as `transformers 5.23.0, torch 2.12.1`."""
     device: str | None = None
     """The local device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""
-    request: RequestOptions = field(default_factory=RequestOptions)
+    request: RequestOptions = field(default_factory=RequestOptions, repr=False)
+    """Its headers may hold keys."""
     patience: Patience = field(default_factory=Patience)
 
     @property

@@ -41,7 +41,7 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     if now.state is EngineState.STARTING:
         return None
     if now.state is EngineState.HEALTHY:
-        return now.endpoint
+        return replace(now.endpoint, patience=lane.patience) if now.endpoint else None
     if now.error is not None:
         raise error_of(now.error)
     raise _not_running(lane.name)
@@ -82,12 +82,25 @@ def _launched(lane: LaneSpec) -> tuple[object, ...]:
 def _remote(settings: Settings, lane: LaneSpec) -> Endpoint:
     spec = lane.endpoint
     assert spec is not None
-    try:
-        key = api_key(settings, spec.api_key_name, spec.url) if spec.api_key_name else None
-    except ConfigError as error:
-        message = f"{lane.name} ({spec.api_key_name}): {error.message}"
-        raise ConfigError(message, hint=error.hint, code=error.code) from None
-    return Endpoint(url=spec.url.rstrip("/"), model=spec.model or "", dialect=spec.dialect, api_key=key)
+
+    def key_of(name: str) -> str:
+        try:
+            return api_key(settings, name, spec.url)
+        except ConfigError as error:
+            message = N_("{lane} ({key}): {problem}", lane=lane.name, key=name, problem=error.message)
+            raise ConfigError(message, hint=error.hint, code=error.code) from None
+
+    headers = tuple(
+        (name, key_of(value[1:]) if value.startswith("$") else value) for name, value in spec.request.headers
+    )
+    return Endpoint(
+        url=spec.url.rstrip("/"),
+        model=spec.model or "",
+        dialect=spec.dialect,
+        api_key=key_of(spec.api_key_name) if spec.api_key_name else None,
+        request=replace(spec.request, headers=headers),
+        patience=lane.patience,
+    )
 
 
 def _not_running(name: str) -> EngineError:

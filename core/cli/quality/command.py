@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core.cli import context
 from core.cli.output import write_file
 from core.cli.quality.tables import lane_table, lines
+from core.cli.terminal import progress_text, terminal
 from core.domain.bench import RunState
 from core.domain.quality import QualityRun
-from core.domain.specs import SETTINGS_OF, Dialect, LaneSpec
+from core.domain.specs import SETTINGS_OF, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
 from core.images.store import ImageStore
@@ -41,15 +41,16 @@ from core.store.quality_runs import QualityRuns
 STOPPED_EXIT_CODE = 130
 NONE = "none"
 
-console = Console(highlight=False)
-progress = Console(stderr=True)
+console = terminal()
+progress = terminal(stderr=True)
 
 
 def quality(
     lane: context.LaneNames = None,
     endpoint: context.EndpointUrls = None,
     model: context.EndpointModels = None,
-    dialect: context.EndpointDialect = Dialect.GENERIC,
+    api_key: context.EndpointKeys = None,
+    dialect: context.EndpointDialect = None,
     reference: Annotated[
         str | None, typer.Option(help=_("The lane to compare with. Default: the first one."))
     ] = None,
@@ -100,7 +101,8 @@ def quality(
 ) -> None:
     """Compare lanes in this process and store the run."""
     settings, registry = context.load()
-    lanes = context.chosen_lanes(registry, lane or [], endpoint or [], model or [], dialect)
+    endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
+    lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     named = reference or lanes[0].name
     if all(each.name != named for each in lanes):
         lanes = (registry.lane(named), *lanes)
@@ -129,7 +131,7 @@ def quality(
     else:
         console.print(lane_table(result))
         for line in lines(result):
-            console.print(line, markup=False)
+            console.print(line)
         console.print(_("Stored as {run}", run=run.id), style="dim")
     if out is not None:
         write_file(out, to_json(result, record, raw=True))
@@ -195,7 +197,7 @@ def _content(name: str) -> bytes:
 
 
 def _conduct(settings: Settings, plan: QualityPlan) -> QualityRun:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    columns = (progress_text(), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress, transient=True, refresh_per_second=2) as bar:
         task = bar.add_task("", total=1.0)
 

@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from core import units
 from core.cli.output import write_file
 from core.cli.quality.tables import lane_table, lines
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.quality import QualityRecord
 from core.errors import InputError
@@ -22,7 +22,7 @@ from core.reports.quality_json import to_json
 from core.settings import Settings
 from core.store.quality_runs import QualityRuns
 
-console = Console(highlight=False)
+console = terminal()
 
 
 def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:
@@ -36,7 +36,7 @@ def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:
     console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {result.run.state}")
     console.print(lane_table(result))
     for line in lines(result):
-        console.print(line, markup=False)
+        console.print(line)
     return True
 
 

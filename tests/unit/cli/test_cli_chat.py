@@ -151,3 +151,86 @@ def test_an_endpoint_that_is_no_url_is_wrong_usage(run, url):
 
 def test_no_lane_at_all_is_wrong_usage(run):
     assert run("Hi")[0] == 2
+
+
+HOSTILE = "[/INST] [red]x[/red] :smile: \x1b[31mred\x1b[0m \x07"
+
+
+def test_foreign_text_is_printed_as_it_is_and_commands_no_terminal(run):
+    with running() as server:
+        code, out, _ = run(
+            HOSTILE, "--endpoint", server.url, "--model", json.dumps({"text": HOSTILE, "chunks": 3})
+        )
+    assert code == 0
+    assert "[/INST] [red]x[/red] :smile:" in out
+    assert "\x1b" not in out
+    assert "\x07" not in out
+
+
+def test_a_servers_words_are_no_markup(run):
+    with running() as server:
+        failing = json.dumps({"status": 500, "error": "no [/INST] \x1b[31m here"})
+        code, out, _ = run("Hi", "--endpoint", server.url, "--model", failing)
+    assert code == 1
+    assert "no [/INST]" in out
+    assert "\x1b" not in out
+
+
+def test_notes_and_reasoning_reach_the_terminal_and_the_document(run):
+    scenario = json.dumps({"text": "hm so yes", "reasoning_chunks": 2, "usage": "none"})
+    with running() as server:
+        arguments = ("Hi", "--endpoint", server.url, "--model", scenario)
+        _, out, _ = run(*arguments)
+        _, document, _ = run(*arguments, "--json")
+    assert "hm so" in out
+    assert "no token counts" in out
+    (lane,) = json.loads(document)["lanes"]
+    assert (lane["reasoning"], lane["text"]) == ("hm so ", "yes")
+    assert lane["reasoning_ttft_s"] is not None
+    assert any("no token counts" in note for note in lane["notes"])
+
+
+def test_a_stopped_chat_exits_with_130(run, monkeypatch):
+    from core.cli import chat
+
+    async def stopped(*arguments, **more):
+        more["cancel"].set()
+        return await run_turn(*arguments, **more)
+
+    run_turn = chat.run_turn
+    monkeypatch.setattr(chat, "run_turn", stopped)
+    with running() as server:
+        code, _, _ = run("Hi", "--endpoint", server.url, "--model", json.dumps({"hang": True}))
+    assert code == 130
+
+
+def test_a_key_goes_with_the_endpoint_that_it_is_given_for(run, monkeypatch):
+    monkeypatch.setenv("LMDYNO_KEY_LAB", " sk-right\n")
+    scenario = json.dumps({"text": "yes", "api_key": "sk-right"})
+    with running() as server:
+        arguments = ("Hi", "--endpoint", f" {server.url} ", "--model", scenario)
+        assert run(*arguments)[0] == 1
+        code, out, _ = run(*arguments, "--api-key", "LMDYNO_KEY_LAB")
+        assert code == 0
+        assert "sk-right" not in out
+        code, _, err = run(*arguments, "--api-key", "PATH")
+        assert code == 2
+        assert "LMDYNO_KEY_" in err
+
+
+def test_keys_that_do_not_match_the_endpoints(run):
+    code, _, err = run(
+        "Hi", "--endpoint", "http://a/v1", "--api-key", "LMDYNO_KEY_A", "--api-key", "LMDYNO_KEY_B"
+    )
+    assert code == 2
+    assert "API keys (2)" in err
+
+
+def test_a_hostile_prompt_makes_no_later_list_fail(run, monkeypatch, capsys):
+    with running() as server:
+        run(HOSTILE, "--endpoint", server.url, "--model", MODEL)
+    monkeypatch.setattr(sys, "argv", ["core", "runs", "list"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 0
+    assert "[/INST]" in capsys.readouterr().out

@@ -153,7 +153,7 @@ class TestResolve:
 
 class TestStatus:
     def tell(self, entry, silent_s=0.0):
-        return of_engine(entry, entry.lane, silent_s=silent_s, in_use=True, owned=True)
+        return of_engine(entry, entry.lane, silent_s=silent_s, in_use=True, stopped_s=None, owned=True)
 
     def test_healthy_engine_that_does_not_answer_says_so_and_stays_healthy(self, settings, tmp_path):
         entry = entry_for(lane_in(tmp_path), settings)

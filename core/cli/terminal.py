@@ -1,0 +1,62 @@
+"""The terminal: what is written to it is text, never markup and never a command to the terminal.
+
+Prompts, titles, paths and servers' words may hold `[/INST]`, `:smile:` or escape sequences. So nothing that
+is printed as a plain string is interpreted; a style is given with `rich.text.Text` or `style=`.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import TextColumn
+from rich.segment import Segment
+from rich.status import Status
+from rich.text import Text
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters made visible, tabs and line ends apart: none reaches the terminal."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n").encode("utf-8", "replace").decode()
+    return _CONTROL.sub(_visible, text)
+
+
+def terminal(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error for progress and remarks."""
+    return _Terminal(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def progress_text(template: str = "{task.description}") -> TextColumn:
+    """A column of a progress bar."""
+    return TextColumn(template, markup=False)
+
+
+class _Terminal(Console):
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's own
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+    def status(self, status: RenderableType, **options: Any) -> Status:  # noqa: ANN401 - rich's own
+        return _Status(_as_text(status), console=self, **options)
+
+
+class _Status(Status):
+    def update(self, status: RenderableType | None = None, **options: Any) -> None:  # noqa: ANN401 - rich's own
+        super().update(None if status is None else _as_text(status), **options)
+
+
+def _as_text(content: RenderableType) -> RenderableType:
+    return Text(printable(content)) if isinstance(content, str) else content
+
+
+def _visible(control: re.Match[str]) -> str:
+    """Unicode's picture of a control character; U+FFFD for those that have none."""
+    code = ord(control[0])
+    return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
