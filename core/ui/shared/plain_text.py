@@ -11,8 +11,10 @@ import re
 _MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
 _LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)]))", re.M)
 _INDENT = re.compile(r"(?<=\n)[ \t]+")
-_NAMED = re.compile(r":(?=[\w+-]+:)", re.A)
+_NAMED = re.compile(r":(?=material/|[\w+-]+:)", re.A)
 """The colon before an emoji's or icon's name."""
+_BEFORE_LINK = re.compile(r"!\Z")
+"""With a link behind it, a mark like this makes an image."""
 _ARROW = re.compile(r"(?<!\S)(?:<->|->|<-|--|>=|<=|~=)(?!\S)")
 _WWW = re.compile(r"\b(www)\.", re.I)
 _SPLIT = "\0"
@@ -31,7 +33,7 @@ def plain_text(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    text = _MARKS.sub(r"\\\g<0>", text)
+    text = _BEFORE_LINK.sub(r"\!", _MARKS.sub(r"\\\g<0>", text))
     text = _LINE_START.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
     # With a backslash inside, no address is seen before all backslashes are resolved: it is then found whole.
     return _WWW.sub(r"\1\\.", text)

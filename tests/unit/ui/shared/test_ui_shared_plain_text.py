@@ -20,6 +20,8 @@ from core.ui.shared.plain_text import plain_text
         ("a -> b <- c <-> d", r"a :color[\-]\> b :color[\<]\- c \<:color[\-]\> d"),
         ("x >= 1 -- y<=2 ~= z", r"x :color[\>]\= 1 :color[\-]\- y\<=2 :color[\~]\= z"),
         ("http://h/a_b www.h me@h", r"http\://h/a\_b www\.h me@h"),
+        (":material/home:", r":color[\:]material/home\:"),
+        ("a! b!", r"a! b\!"),
         ("a\0b", "a\ufffdb"),
     ],
 )  # fmt: skip
