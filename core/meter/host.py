@@ -141,8 +141,11 @@ class Meter:
             case Verb.TURN:
                 turn = self._turns.get(command.turn_id)
                 return Reply(turn=turn.record() if turn else None)
-            case Verb.STORE_PROBLEM:
-                return Reply(store_problem=self._recorder.problem)
+            case Verb.CONVERSATION:
+                return self._conversation(command.conversation_id)
+            case Verb.SAVE:
+                if command.record:
+                    self._recorder.save_request(command.record)
             case Verb.CLOSE:
                 await self.finish(0)
         return Reply()
@@ -156,6 +159,19 @@ class Meter:
         for turn_id in ended[: max(0, len(self._turns) - _KEPT_TURNS + 1)]:
             del self._turns[turn_id]
         self._turns[plan.id] = RunningTurn(plan, self._around, self._recorder)
+
+    def _conversation(self, conversation_id: str) -> Reply:
+        turns = [turn for turn in self._turns.values() if turn.plan.conversation_id == conversation_id]
+        problem = self._recorder.problem
+        return Reply(
+            turns=tuple(
+                turn.record()
+                for turn in turns
+                if problem or not turn.done or not self._recorder.has_saved(turn.plan)
+            ),
+            last_turn_id=turns[-1].plan.id if turns else None,
+            store_problem=problem,
+        )
 
     def _feed(self, command: Command) -> Feed:
         turn = self._turns.get(command.turn_id)

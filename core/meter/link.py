@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from core.access.guard import Action, authorise, may_see
-from core.access.identity import Person
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.errors import EngineCrashed, EngineTimeout, InputError
@@ -29,6 +29,7 @@ from core.settings import PROJECT_ROOT, Settings
 log = logging.getLogger(__name__)
 
 _REMEMBERED_TURNS = 200
+_REMEMBERED_REQUESTS = 1_000
 _REPLY_S = 30.0
 _CLOSE_S = 30.0
 _END_S = 5.0
@@ -53,6 +54,20 @@ class _Process:
         return self.popen.poll() is None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What the meter holds of a conversation."""
+
+    turns: tuple[TurnRecord, ...] = ()
+    """Those that the store doesn't have as they are: running, not written yet, or not to be written."""
+    lost: tuple[RequestRecord, ...] = ()
+    """Requests of meters that died, as they were shown last."""
+    last_turn_id: str | None = None
+    """The turn that was started last, in whichever browser session."""
+    store_problem: ErrorInfo | None = None
+    """Why turns can't be stored now; None while they can."""
+
+
 class _Lost(Exception):
     """The meter's process is gone."""
 
@@ -68,6 +83,8 @@ class MeterLink:
         self._process: _Process | None = None
         self._plans: deque[TurnPlan] = deque(maxlen=_REMEMBERED_TURNS)
         self._lost: deque[TurnPlan] = deque(maxlen=_REMEMBERED_TURNS)
+        self._ended: dict[str, RequestRecord] = {}
+        """Requests of lost turns as followers saw them last, by id."""
 
     def prepare(self) -> None:
         """Start the process now, so that the first turn finds it ready; returns at once.
@@ -112,6 +129,7 @@ class MeterLink:
             if self._process:
                 self._running()  # a new one mends what the dead one left open in the store
             record = self._lost_record(turn_id, request_id, "".join(content), "".join(reasoning))
+            self._ask_if_alive(Verb.SAVE, record=record)  # the store has the text of half a second before
             yield Update(request_id=request_id, phase=Phase.DONE, record=record)
 
     def cancel(self, turn_id: str, request_id: str | None = None) -> None:
@@ -121,7 +139,7 @@ class MeterLink:
 
         Returns when a turn has ended, so that a page drawn afterwards shows it so, at the latest after 0.3 s.
         """
-        turn = self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
+        turn = self.turn(turn_id)
         if turn is None or turn.done:
             return
         identity = authorise(Action.STOP_ANSWER, turn_id, owner=turn.owner)
@@ -135,9 +153,23 @@ class MeterLink:
         turn = self._ask_if_alive(Verb.TURN, turn_id=turn_id).turn
         return turn if turn and may_see(turn.owner, by_link=True) else None
 
-    def store_problem(self) -> ErrorInfo | None:
-        """Why turns can't be stored now; None while they can."""
-        return self._ask_if_alive(Verb.STORE_PROBLEM).store_problem
+    def conversation(self, conversation_id: str) -> Held:
+        """What is held of a conversation beyond what the store has, and whoever acts may see."""
+        reply = self._ask_if_alive(Verb.CONVERSATION, conversation_id=conversation_id)
+        with self._starting:
+            lost = {
+                plan.id
+                for plan in self._lost
+                if plan.conversation_id == conversation_id and may_see(plan.owner, by_link=True)
+            }
+            ended = tuple(record for record in self._ended.values() if record.turn_id in lost)
+        seen = all(may_see(turn.owner, by_link=True) for turn in reply.turns)
+        return Held(
+            turns=reply.turns if seen else (),
+            lost=ended,
+            last_turn_id=reply.last_turn_id,
+            store_problem=reply.store_problem,
+        )
 
     def close(self) -> None:
         """Cancel running turns, record them, and end the process."""
@@ -201,15 +233,13 @@ class MeterLink:
         log.info("meter started pid=%s", popen.pid)
         return _Process(popen, folder, token)
 
-    def _ask_if_alive(
-        self, verb: Verb, *, turn_id: str = "", request_id: str | None = None, by: Person | None = None
-    ) -> Reply:
+    def _ask_if_alive(self, verb: Verb, **fields: Any) -> Reply:  # noqa: ANN401 - those of a Command
         """The reply; an empty one if no process was ever needed, or if it died."""
         if self._process is None:
             return Reply()
         # A dead one is replaced here and not by the next turn, since the new one mends the store.
         with contextlib.suppress(_Lost):
-            return self._ask(self._running(), verb, turn_id=turn_id, request_id=request_id, by=by)
+            return self._ask(self._running(), verb, **fields)
         return Reply()
 
     def _ask(
@@ -217,15 +247,10 @@ class MeterLink:
         process: _Process,
         verb: Verb,
         *,
-        plan: TurnPlan | None = None,
-        turn_id: str = "",
-        request_id: str | None = None,
-        by: Person | None = None,
         timeout_s: float = _REPLY_S,
+        **fields: Any,  # noqa: ANN401 - those of a Command
     ) -> Reply:
-        command = Command(
-            token=process.token, verb=verb, plan=plan, turn_id=turn_id, request_id=request_id, by=by
-        )
+        command = Command(token=process.token, verb=verb, **fields)
         with _connection(process, command) as connection:
             connection.settimeout(timeout_s)
             return _reply(next(_lines(connection)))
@@ -265,8 +290,22 @@ class MeterLink:
         for plan in plans:
             for request in plan.requests:
                 if (plan.id, request.id) == (turn_id, request_id):
-                    return _died(plan, request, content, reasoning)
+                    return self._longest(_died(plan, request, content, reasoning))
         raise _unknown_turn()
+
+    def _longest(self, record: RequestRecord) -> RequestRecord:
+        """Of what followers saw of a lost request the most; remembered for those that come later."""
+        with self._starting:
+            known = self._ended.get(record.id)
+            if known is None or _length(known) < _length(record):
+                self._ended[record.id] = record
+            while len(self._ended) > _REMEMBERED_REQUESTS:
+                del self._ended[next(iter(self._ended))]
+            return self._ended[record.id]
+
+
+def _length(record: RequestRecord) -> int:
+    return len(record.text) + len(record.reasoning)
 
 
 def _unknown_turn() -> InputError:

@@ -42,7 +42,8 @@ class Verb(StrEnum):
     FOLLOW = "follow"
     CANCEL = "cancel"
     TURN = "turn"
-    STORE_PROBLEM = "store-problem"
+    CONVERSATION = "conversation"
+    SAVE = "save"
     CLOSE = "close"
 
 
@@ -55,8 +56,11 @@ class Command:
     plan: TurnPlan | None = None
     turn_id: str = ""
     request_id: str | None = None
+    conversation_id: str = ""
     by: Person | None = None
     """Who cancels."""
+    record: RequestRecord | None = None
+    """What to save: a request of a meter that died, as it was shown last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,10 @@ class Reply:
     """The process's answer to a command; `error` if it could not be done."""
 
     turn: TurnRecord | None = None
+    turns: tuple[TurnRecord, ...] = ()
+    """Of a conversation those that the store doesn't have as they are."""
+    last_turn_id: str | None = None
+    """The turn of the conversation that was started last."""
     store_problem: ErrorInfo | None = None
     error: ErrorInfo | None = None
 

@@ -87,6 +87,12 @@ class Recorder:
             self._records[record.id] = record
             self._changed.notify()
 
+    def has_saved(self, plan: TurnPlan) -> bool:
+        """Whether nothing of the turn waits to be written."""
+        with self._changed:
+            waiting = {waiting.id for waiting in self._plans}
+            return plan.id not in waiting and not any(r.id in self._records for r in plan.requests)
+
     def close(self, timeout_s: float) -> None:
         """Write what waits, with one more try if the store has a problem, and end the thread."""
         with self._changed:

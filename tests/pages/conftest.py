@@ -5,7 +5,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.access.identity import Identity, Role, Visibility
-from core.meter.turn_index import TurnIndex
 from core.settings import PROJECT_ROOT
 from core.ui.shared import resources, shell, visitor
 from core.ui.shared.visitor import Standing, Visitor
@@ -27,8 +26,6 @@ def world(monkeypatch):
     monkeypatch.setattr(resources, "meter", lambda: things.meter)
     monkeypatch.setattr(resources, "store", lambda: things.store)
     monkeypatch.setattr(resources, "unfit", lambda lane: things.unfit.get(lane.name))
-    index = TurnIndex()
-    monkeypatch.setattr(resources, "started", lambda: index)
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
     return things
 

@@ -19,7 +19,8 @@ from core.domain.turns import (
 )
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
-from core.errors import EngineError, StoreError
+from core.errors import EngineError, InputError, StoreError
+from core.meter.link import Held
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
 
@@ -127,6 +128,8 @@ class FakeMeter:
         self._turns[turn.id] = turn
 
     def follow(self, turn_id, request_id, *, tick_s=0.1):
+        if turn_id not in self._turns:
+            raise InputError("The meter doesn't know this turn.", code="unknown-turn")
         request = next(r for r in self._turns[turn_id].requests if r.id == request_id)
         lane = request.lane.name
         if self.unreachable:
@@ -152,11 +155,13 @@ class FakeMeter:
     def cancel(self, turn_id, request_id=None):
         self.cancelled.append(turn_id)
 
-    def turn(self, turn_id):
-        return self._turns.get(turn_id)
-
-    def store_problem(self):
-        return self.problem
+    def conversation(self, conversation_id):
+        turns = [turn for turn in self._turns.values() if turn.conversation_id == conversation_id]
+        return Held(
+            turns=tuple(turns),
+            last_turn_id=turns[-1].id if turns else None,
+            store_problem=self.problem,
+        )
 
 
 class FakeManager:

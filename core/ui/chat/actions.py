@@ -1,4 +1,4 @@
-"""What a room's buttons do. All are widget callbacks: Streamlit runs each of them exactly once a click.
+"""The buttons of a conversation page. All are widget callbacks, which Streamlit runs once per click.
 
 Starting and stopping a turn are acts upon the meter. Drawing never starts or stops anything.
 """
@@ -9,9 +9,10 @@ from threading import Lock
 import streamlit as st
 
 from core.domain.images import StoredImage
-from core.domain.turn_planning import plan_turn, planned_record
+from core.domain.turn_planning import plan_turn
 from core.domain.turns import ErrorInfo, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError
+from core.i18n import _
 from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
@@ -28,7 +29,7 @@ has ended."""
 
 
 def submit(page: ConversationPage) -> None:
-    """Send what the prompt holds together with the tray; images without a question go into the tray.
+    """Send what the prompt holds with the attachments; images without a question become attachments.
 
     What can't be sent is put back into the prompt.
     """
@@ -65,9 +66,8 @@ def send(
     with _sending:
         conversation = conversations.load(chat)
         if conversation.running:
-            st.toast(
-                "Answers are still coming. Wait for them, or stop them with Esc.", icon=":material/info:"
-            )
+            text = _("Lanes are still answering. Wait, or press Esc to stop them.")
+            st.toast(text, icon=":material/info:")
             return False
         try:
             plan = plan_turn(
@@ -84,8 +84,6 @@ def send(
         except LMDynoError as error:
             chat.problems = (ErrorInfo.of(error),)
             return False
-        chat.turns[plan.id] = planned_record(plan)
-        resources.started().add(plan.conversation_id, plan.id)
     chat_session.show_address(chat.conversation_id)
     return True
 

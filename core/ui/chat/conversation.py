@@ -1,22 +1,29 @@
-"""A conversation as it stands now: from the store, from the meter, and from this session's memory.
+"""A conversation as it stands now: from the meter, and from the store.
 
-The meter knows running turns best, the store what is finished; the session stands in for a store that can't
-be used. Reading changes nothing that is stored.
+The meter owns what runs and what is not stored yet, the store what is finished. Reading changes nothing that
+is stored.
 """
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic, sleep
 
 from core.domain.turn_planning import merge_turns
-from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, new_id
-from core.errors import AccessDenied, StoreError
+from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord
+from core.errors import AccessDenied, InputError, StoreError
+from core.i18n import N_
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
+from core.ui.chat import session as chat_session
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.session import ChatState
 from core.ui.shared import resources
 
+UNKNOWN = ErrorInfo(
+    "unknown-conversation",
+    N_("There is no conversation at this address"),
+    N_("It was deleted, or it belongs to another machine. What you ask here begins a new conversation."),
+)
 POLL_S = 1.0
 TICK_S = 0.05
 
@@ -27,6 +34,8 @@ class Conversation:
     """Oldest first, without those that were replaced."""
     problem: ErrorInfo | None = None
     """Why the store could not be read or written."""
+    last_turn_id: str | None = None
+    """The turn that the meter started last."""
 
     @property
     def running(self) -> tuple[TurnRecord, ...]:
@@ -34,26 +43,34 @@ class Conversation:
 
 
 def load(chat: ChatState) -> Conversation:
-    problem = resources.meter().store_problem()
+    # The meter first: what it no longer holds, the store has by then.
+    held = resources.meter().conversation(chat.conversation_id)
+    problem = held.store_problem
     try:
         stored = resources.store().conversation(chat.conversation_id)
     except StoreError as error:
         stored, problem = (), ErrorInfo.of(error)
     except AccessDenied as error:
-        # Nothing may be added to it either: what is asked here begins a conversation of its own.
-        chat.conversation_id = new_id()
-        stored, problem = (), ErrorInfo.of(error)
-    known = {turn.id: turn for turn in (*chat.turns.values(), *stored)}
-    unfinished = [turn.id for turn in known.values() if not turn.done]
-    unstored = [turn_id for turn_id in resources.started().of(chat.conversation_id) if turn_id not in known]
-    live = [resources.meter().turn(turn_id) for turn_id in (*unfinished, *unstored)]
-    turns = merge_turns(tuple(chat.turns.values()), stored, [turn for turn in live if turn])
-    chat.turns = {turn.id: turn for turn in turns if turn.id in chat.turns or not turn.done}
-    return Conversation(turns, problem)
+        # Nothing may be added to it either.
+        chat_session.close(chat, ErrorInfo.of(error))
+        return Conversation((), problem)
+    turns = tuple(_with_lost(turn, held.lost) for turn in merge_turns(stored, held.turns))
+    if not turns and problem is None and chat.conversation_id == chat.address:
+        chat_session.close(chat, UNKNOWN)
+    return Conversation(turns, problem, held.last_turn_id)
+
+
+def _with_lost(turn: TurnRecord, lost: Sequence[RequestRecord]) -> TurnRecord:
+    """The turn with what was shown of requests whose meter died, until the store has it."""
+    by_id = {record.id: record for record in lost}
+    requests = tuple(
+        record if record.phase is Phase.DONE else by_id.get(record.id, record) for record in turn.requests
+    )
+    return replace(turn, requests=requests)
 
 
 def recent(page: ConversationPage, limit: int = 12) -> tuple[ConversationSummary, ...]:
-    """The room's latest conversations; none if the store can't be read (`load` says why)."""
+    """The page's latest conversations; none if the store can't be read (`load` says why)."""
     try:
         return resources.store().conversations(limit, with_images=page.takes_images)
     except StoreError:
@@ -65,10 +82,11 @@ def updates(request: RequestRecord) -> Generator[Update | None, None, None]:
 
     From the meter if it has the turn; otherwise another process runs it, and the store is read every second.
     """
-    meter = resources.meter()
-    if meter.turn(request.turn_id):
-        yield from meter.follow(request.turn_id, request.id, tick_s=TICK_S)
-    else:
+    try:
+        yield from resources.meter().follow(request.turn_id, request.id, tick_s=TICK_S)
+    except InputError as error:
+        if error.code != "unknown-turn":
+            raise
         yield from _polled(request)
 
 
@@ -100,3 +118,8 @@ def _stored_records(request: RequestRecord) -> Iterator[RequestRecord | None]:
         while monotonic() < next_read:
             sleep(TICK_S)
             yield None
+
+
+def has_news(chat: ChatState, last_turn_id: str | None) -> bool:
+    """Whether another turn was started since, in whichever browser tab."""
+    return resources.meter().conversation(chat.conversation_id).last_turn_id != last_turn_id

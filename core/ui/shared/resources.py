@@ -25,7 +25,6 @@ from core.errors import InputError
 from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
 from core.meter.link import MeterLink
-from core.meter.turn_index import TurnIndex
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made
 from core.models.vision.model import is_vision
@@ -64,7 +63,6 @@ class Resources:
     sessions: Sessions
     votes: Votes
     run_records: RunRecords
-    started: TurnIndex
     watch: EngineWatch
     sampler: Sampler
 
@@ -118,7 +116,6 @@ def resources() -> Resources:
         sessions=Sessions(settings.database_url),
         votes=Votes(settings.database_url),
         run_records=RunRecords(bench_runs),
-        started=TurnIndex(),
         watch=watch,
         sampler=Sampler(nvml, watch),
     )
@@ -222,7 +219,3 @@ def watch() -> EngineWatch:
 
 def sampler() -> Sampler:
     return resources().sampler
-
-
-def started() -> TurnIndex:
-    return resources().started

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_a_turn_is_followed_and_recorded(link, server, settings):
     assert text_of(updates) == record.text == "one two 你好"
     assert record.timing.ttft_s is not None
     assert link.turn(plan.id).requests == (record,)
-    assert link.store_problem() is None
+    assert link.conversation("c").store_problem is None
     link.close()
     assert Store(settings.database_url).turn(plan.id).requests == (record,)
 
@@ -191,7 +192,9 @@ def test_what_is_written_while_text_arrives_survives_a_kill(link, server, settin
     assert follower_ends[0].record.error.code == "meter-died"
     assert follower_ends[0].record.text.startswith("word0 ")
     assert followed(link, plan, 1)[-1].record.error.code == "meter-died"
-    wait_for(lambda: store.turn(plan.id).done)
+    shown = follower_ends[0].record
+    assert link.conversation(plan.conversation_id).lost[0] == shown
+    wait_for(lambda: store.turn(plan.id).done and store.turn(plan.id).requests[0].text == shown.text)
     stored = store.turn(plan.id).requests
     assert [record.error.code for record in stored] == ["meter-died"] * 2
     assert stored[0].text.startswith("word0 ")
@@ -202,12 +205,28 @@ def test_what_is_written_while_text_arrives_survives_a_kill(link, server, settin
     assert followed(link, again)[-1].record.finish_reason is FinishReason.STOP
 
 
+def test_a_conversation_is_held_until_the_store_has_it(link, server, settings):
+    plan = plan_for(server, {"chunks": 4, "interval_s": 0.03})
+    other = replace(plan_for(server, {"chunks": 1}), conversation_id="another")
+    for started in (other, plan):
+        link.start(started)
+    held = link.conversation(plan.conversation_id)
+    assert [turn.id for turn in held.turns] == [plan.id]
+    assert not held.turns[0].done
+    assert held.last_turn_id == plan.id
+    followed(link, plan)
+    wait_for(lambda: not link.conversation(plan.conversation_id).turns)
+    assert Store(settings.database_url).turn(plan.id).done
+    assert link.conversation(plan.conversation_id).last_turn_id == plan.id
+    assert link.conversation("unknown").last_turn_id is None
+
+
 def test_a_dead_meter_never_blocks_a_command(link, server):
     plan = plan_for(server, SLOW)
     link.start(plan)
     os.kill(pid_of(link), signal.SIGKILL)
     wait_for(lambda: link.turn(plan.id) is None)
-    assert link.store_problem() is None
+    assert link.conversation("c").store_problem is None
     link.cancel(plan.id)
 
 
@@ -263,9 +282,10 @@ def test_a_store_that_fails_is_told_and_disturbs_nothing(server, settings):
         plan = plan_for(server, {"chunks": 5, "interval_s": 0.02})
         link.start(plan)
         assert followed(link, plan)[-1].record.finish_reason is FinishReason.STOP
-        wait_for(lambda: link.store_problem())
-        assert link.store_problem().code == "store-full"
-        assert link.store_problem().hint == "Make room."
+        wait_for(lambda: link.conversation("c").store_problem)
+        assert [turn.id for turn in link.conversation(plan.conversation_id).turns] == [plan.id]
+        assert link.conversation("c").store_problem.code == "store-full"
+        assert link.conversation("c").store_problem.hint == "Make room."
 
 
 def test_a_prepared_process_is_the_one_that_runs_the_turn(link, server):
