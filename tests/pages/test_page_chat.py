@@ -1,7 +1,10 @@
+import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
+from streamlit.runtime.context import StreamlitCookies
 
 from core.access.identity import Person
 from core.domain.conversation import Role
@@ -23,7 +26,7 @@ from core.ui.chat import session as chat_session
 
 def texts(app) -> str:
     """All text on the page, for looking something up in it."""
-    kinds = (app.markdown, app.caption, app.error, app.code)
+    kinds = (app.markdown, app.caption, app.error, app.warning, app.code)
     return "\n".join(element.value for kind in kinds for element in kind)
 
 
@@ -107,8 +110,8 @@ def test_controls_reach_the_plan(app, world):
 def test_changing_a_widget_generates_nothing(app, world):
     ask(app)
     app.slider(key="chat_temperature").set_value(1.0).run()
-    app.pills(key="chat_lanes").set_value(["hf"]).run()
     app.selectbox(key="chat_baseline").set_value("hf-q4").run()
+    app.pills(key="chat_lanes").set_value(["hf"]).run()
     assert len(world.meter.plans) == 1
     assert world.meter.cancelled == []
 
@@ -136,7 +139,7 @@ def test_regenerate_replaces_the_last_turn_and_leaves_it_out_of_the_history(app,
 def test_an_edited_prompt_replaces_the_last_turn(app, world):
     ask(app, "First?")
     app.text_area(key=f"edited_prompt_{world.meter.plans[0].id}").set_value("Better?")
-    button(app, "Send instead").click().run()
+    button(app, "Replace and send").click().run()
     assert world.meter.plans[1].prompt == "Better?"
     assert world.meter.plans[1].replaces == world.meter.plans[0].id
     assert "First?" not in texts(app)
@@ -154,13 +157,145 @@ def test_figures_mode_and_the_fastest_stand_with_the_answers(app, world):
     metrics = [(metric.label.split(" ")[0], metric.value) for metric in app.metric]
     assert ("TTFT", "50.0 ms") in metrics
     assert ("Decode", "100 tok/s") in metrics
-    assert "34 tokens in · 3 out · ended by itself" in texts(app)
+    assert "34 tokens in · 3 out · finished" in texts(app)
     assert "**One after another** · greedy" in texts(app)
     assert "**1.00×** the decode speed of hf" in texts(app)
     assert "Not comparable with GPU figures" in texts(app)
     marked = [metric for metric in app.metric if "trophy" in metric.label]
     assert [metric.help.startswith("**The fastest") for metric in marked] == [True, True]
     assert len(app.get("plotly_chart")) == 2
+
+
+def test_the_baseline_is_one_of_the_picked_lanes(app, world):
+    app.pills(key="chat_lanes").set_value(["hf-q4", "remote"]).run()
+    assert app.selectbox(key="chat_baseline").options == ["hf-q4", "remote"]
+    assert app.selectbox(key="chat_baseline").value == "hf-q4"
+    ask(app)
+    assert "the decode speed of hf-q4" in texts(app)
+
+
+def test_a_turn_without_the_baseline_lane_is_compared_with_its_first_lane(new_app, world):
+    stored_turn(world)
+    app = new_app(conversation="c1").run()
+    app.pills(key="chat_lanes").set_value(["remote"]).run()
+    assert "the decode speed of hf" in texts(app)
+
+
+def test_one_lane_alone_has_no_chart(app, world):
+    app.pills(key="chat_lanes").set_value(["hf"]).run()
+    ask(app)
+    assert "Answer of hf here." in texts(app)
+    assert len(app.get("plotly_chart")) == 0
+
+
+def test_a_chart_needs_the_figure_of_two_lanes(app, world):
+    world.meter.answers = {"hf": "a b c", "hf-q4": "one", "remote": "one"}
+    ask(app)
+    assert len(app.get("plotly_chart")) == 1  # the others have no decode speed
+
+
+def test_equal_answers_have_a_badge_and_others_say_where_they_part(app, world):
+    world.meter.answers = {"hf": "The capital is Paris.", "hf-q4": "The capital is Paris."}
+    world.meter.answers["remote"] = "The capital is Rome."
+    app.pills(key="chat_lanes").set_value(["hf", "hf-q4"]).run()
+    ask(app)
+    assert "Identical answers" in texts(app)
+    assert "Compare answers" not in labels(app)
+    app.pills(key="chat_lanes").set_value(["hf", "hf-q4", "remote"]).run()
+    ask(app)
+    told = "hf\\-q4 is identical to hf · remote parts from hf after 3 words"
+    assert told.replace("\\", "") in texts(app).replace("\\", "")
+    button(app, "Compare answers").click().run()
+    marked = [m.value for m in app.markdown if ":orange-background[" in m.value]
+    assert any(":orange-background[Paris.]" in text for text in marked)
+
+
+def test_a_long_prompt_is_folded(app, world):
+    ask(app, "word " * 2_000 + "the end")
+    assert "the end" not in texts(app)
+    fold = next(e for e in app.expander if e.label == "The whole prompt (10,007 characters)")
+    app.session_state[f"whole_prompt_{world.meter.plans[0].id}"] = True
+    app.run()
+    assert fold is not None
+    assert "the end" in texts(app)
+
+
+def test_long_answers_are_cut_and_expanded_on_request(app, world):
+    world.meter.answers = {"hf": "a line\n\n" * 40, "hf-q4": "short", "remote": "short"}
+    ask(app)
+    button(app, "Expand answers").click().run()
+    button(app, "Fold answers").click().run()
+    assert "Expand answers" in labels(app)
+    ask(app, "Another?")
+    assert labels(app).count("Expand answers") == 2
+
+
+def test_short_answers_need_no_expanding(app, world):
+    ask(app)
+    assert "Expand answers" not in labels(app)
+
+
+def test_an_address_without_a_conversation_says_so_and_a_prompt_begins_one(new_app, world):
+    app = new_app(conversation="deadbeef").run()
+    assert "There is no conversation at this address" in texts(app)
+    assert "unknown-conversation" in texts(app)
+    app.run()
+    assert "There is no conversation at this address" in texts(app)
+    ask(app)
+    assert "There is no conversation at this address" not in texts(app)
+    assert world.meter.plans[0].conversation_id != "deadbeef"
+    assert app.query_params["conversation"] == world.meter.plans[0].conversation_id
+
+
+def test_what_is_asked_in_another_tab_is_noticed(app, new_app, world):
+    ask(app)
+    conversation = app.query_params["conversation"]
+    other = new_app(conversation=conversation).run()
+    ask(other, "From the other tab?")
+    app.run()  # as the clock of the page does
+    assert "From the other tab?" in texts(app)
+
+
+@pytest.fixture
+def browser_cookies(monkeypatch):
+    """The browser's cookies; the page's own scripts are read back with `told`."""
+    cookies = {}
+    monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", StreamlitCookies(cookies))
+
+    def keep(app):
+        (script,) = [e.proto.body for e in app.get("html") if "lmdyno_chat=" in e.proto.body]
+        name, value = re.search(r"(lmdyno_chat)=([^;]*);", script).groups()
+        cookies[name] = value
+        monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", StreamlitCookies(cookies))
+
+    return SimpleNamespace(keep=keep, values=cookies)
+
+
+def test_a_new_session_has_the_settings_that_the_browser_remembers(new_app, world, browser_cookies):
+    app = new_app().run()
+    app.number_input(key="chat_max_tokens").set_value(48).run()
+    app.pills(key="chat_lanes").set_value(["hf-q4", "remote"]).run()
+    app.segmented_control(key="chat_mode").set_value(Mode.TOGETHER).run()
+    app.text_area(key="chat_system_prompt").set_value("说中文").run()
+    browser_cookies.keep(app)
+    again = new_app().run()
+    assert again.number_input(key="chat_max_tokens").value == 48
+    assert again.pills(key="chat_lanes").value == ["hf-q4", "remote"]
+    assert again.segmented_control(key="chat_mode").value == Mode.TOGETHER
+    assert again.text_area(key="chat_system_prompt").value == "说中文"
+    assert again.selectbox(key="chat_baseline").value == "hf-q4"
+
+
+@pytest.mark.parametrize("value", ["%%%", "bm90IGpzb24=", "eyJsYW5lcyI6IDF9"])
+def test_a_cookie_that_makes_no_sense_is_left_alone(new_app, world, browser_cookies, value):
+    browser_cookies.values["lmdyno_chat"] = value
+    app = new_app().run()
+    assert not app.exception
+    assert app.number_input(key="chat_max_tokens").value == Sampling().max_tokens
+
+
+def test_settings_that_nobody_changed_are_not_remembered(app):
+    assert not [e for e in app.get("html") if "lmdyno_chat=" in e.proto.body]
 
 
 def test_an_answer_longer_than_asked_is_flagged(app, world):
@@ -190,9 +325,9 @@ def test_the_error_of_one_lane_stands_in_its_column_only(app, world):
 @pytest.mark.parametrize(
     ("update", "shown"),
     [
-        (Update(request_id="", phase=Phase.QUEUED, place=2), "Busy – place 2 in the queue"),
+        (Update(request_id="", phase=Phase.QUEUED, place=2), "Queued, position 2"),
         (Update(request_id="", phase=Phase.STARTING), "Loading shard 1 of 2"),
-        (Update(request_id="", phase=Phase.SENT), "waiting for the first token"),
+        (Update(request_id="", phase=Phase.SENT), "Waiting for the first token"),
     ],
 )
 def test_a_lane_says_what_it_waits_for(app, world, monkeypatch, update, shown):
@@ -363,7 +498,7 @@ def test_a_prompt_is_not_taken_while_a_turn_runs_and_its_text_is_given_back(new_
     ask(app, "Too early")
     assert world.meter.plans == []
     assert app.chat_input[0].proto.value == "Too early"
-    assert "Answers are still coming" in app.toast[0].value
+    assert "Lanes are still answering" in app.toast[0].value
 
 
 def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, monkeypatch):

@@ -14,9 +14,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
-from core.domain.turns import Phase, RequestRecord, TurnRecord
+from core.domain.turns import FinishReason, Phase, RequestRecord, TurnRecord
 from core.engines.registry import EngineState
 from core.errors import LMDynoError
+from core.i18n import _
 from core.meter.protocol import Update
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
@@ -25,15 +26,21 @@ from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import show_log
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
+from core.ui.shared.slots import Slots
 from core.ui.text.live_text import LiveText, show_text
 
-ANSWER_HEIGHT_PX = 300
+ANSWER_HEIGHT_PX = 360
+"""Of an answer that comes, and of a long one that is not expanded."""
 MIN_LANE_WIDTH_PX = 210
 ONE_ROW_LANES = 4
-SHORT_TEXT_CHARS = 500
-STATUS_INTERVAL_S = 0.5
-YIELD_S = 0.02
+_WIDTH_CHARS = 150
+"""Characters in a line as wide as the page."""
+_BOX_LINES = 13
+_STATUS_INTERVAL_S = 0.5
+_YIELD_S = 0.02
 """How soon a click is noticed while nothing is drawn."""
+_PARTS = ("status", "reasoning", "text", "end")
+"""The places in an answer's box, the same while it comes and afterwards."""
 
 
 @dataclass(slots=True)
@@ -46,15 +53,16 @@ class RunningLane:
     """Set when nothing more will be drawn, for whatever reason."""
 
 
-def show_lanes(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[RunningLane]:
-    """Draw the turn's answers; returns the lanes that still run."""
+def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> list[RunningLane]:
+    """Draw the turn's answers; returns the lanes that still run.
+
+    Answers that fit their boxes are shown whole, in boxes of equal height. Longer ones are cut at one height
+    and shown from their beginning, unless they are expanded.
+    """
     compare = standings(turn.requests, baseline)
-    compact = not latest and all(len(request.text) < SHORT_TEXT_CHARS for request in turn.requests)
-    height = None if compact else ANSWER_HEIGHT_PX
+    height = ANSWER_HEIGHT_PX if is_long(turn) and not expanded else None
     running: list[RunningLane] = []
-    lanes = len(turn.requests)
-    columns = lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
-    grid = st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX)
+    grid = st.grid(_columns(turn), min_column_width=MIN_LANE_WIDTH_PX)
     for request in turn.requests:
         with grid.cell():
             _show_head(request)
@@ -67,18 +75,32 @@ def show_lanes(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[
     return running
 
 
+def is_long(turn: TurnRecord) -> bool:
+    """Whether an answer of the turn is longer than its box, as far as can be told without the browser."""
+    line_chars = _WIDTH_CHARS // _columns(turn)
+    return any(
+        sum(1 + len(line) // line_chars for line in request.text.splitlines()) > _BOX_LINES
+        for request in turn.requests
+    )
+
+
+def _columns(turn: TurnRecord) -> int:
+    lanes = len(turn.requests)
+    return lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
+
+
 def _show_head(request: RequestRecord) -> None:
     st.markdown(f"{lane_label(request.lane.name)}  \n:small[:gray[{describe_lane(request.lane)}]]")
 
 
 def wait_until_done(running: list[RunningLane]) -> bool:
-    """Keep the script run alive while lanes stream: a click ends it within `YIELD_S`.
+    """Keep the script run alive while lanes stream: a click ends it within `_YIELD_S`.
 
     False if a lane could not be followed to its end.
     """
     while not all(lane.ended.is_set() for lane in running):
         chat_session.tick()
-        sleep(YIELD_S)
+        sleep(_YIELD_S)
     # A superseded run must end as such here, however its lanes ended: one that ends well would clear the
     # clicks that belong to the run after it.
     chat_session.tick()
@@ -104,46 +126,48 @@ def _stream(
     request: RequestRecord, box: DeltaGenerator, updates: Generator[Update | None, None, None]
 ) -> RequestRecord:
     """Draw what comes until the request is done; returns its record."""
-    with box:
-        status = _StatusLine(request)
-        reasoning_place = st.container()
+    with box, Slots(*_PARTS) as slots:
+        with slots.fill("status"):
+            status = _StatusLine(request)
+        reasoning_place = slots.fill("reasoning")
         reasoning: LiveText | None = None
-        text = LiveText(opened_s=chat_session.opened_s())
-    with closing(updates):
-        for update in updates:
-            chat_session.tick()
-            if update:
-                status.update(update)
-                if update.reasoning and reasoning is None:
-                    with reasoning_place, _reasoning_expander():
-                        reasoning = LiveText(opened_s=chat_session.opened_s())
-                if reasoning:
-                    reasoning.append(update.reasoning)
-                text.append(update.content)
-            final = update is not None and update.record is not None
-            for part in (reasoning, text):
-                if part:
-                    part.draw(final=final)
-            status.draw()
-            if update and update.record:
-                status.clear()
-                with box:
-                    _show_end(update.record)
-                return update.record
+        with slots.fill("text"):
+            text = LiveText(opened_s=chat_session.opened_s())
+        with closing(updates):
+            for update in updates:
+                chat_session.tick()
+                if update:
+                    status.update(update)
+                    if update.reasoning and reasoning is None:
+                        with reasoning_place, _reasoning_expander():
+                            reasoning = LiveText(opened_s=chat_session.opened_s())
+                    if reasoning:
+                        reasoning.append(update.reasoning)
+                    text.append(update.content)
+                final = update is not None and update.record is not None
+                for part in (reasoning, text):
+                    if part:
+                        part.draw(final=final)
+                status.draw()
+                if update and update.record:
+                    status.clear()
+                    with slots.fill("end"):
+                        _show_end(update.record)
+                    return update.record
     raise RuntimeError(f"the updates of request {request.id} ended before it was done")
 
 
 def _show_finished(record: RequestRecord, standing: Standing | None, *, height: int | None) -> None:
     """Every part in the place that it had in `_follow`, whose fragment is a container of its own."""
-    with st.container():
-        with _answer_box(record, height, running=False):
-            st.empty()  # where the status line was
-            with st.container():
-                if record.reasoning:
-                    with _reasoning_expander():
-                        show_text(record.reasoning, key=f"reasoning_{record.id}")
-            show_text(record.text, key=f"text_{record.id}")
-            _show_end(record)
+    with st.container(height="stretch"):
+        with _answer_box(record, height, running=False), Slots(*_PARTS) as slots:
+            if record.reasoning:
+                with slots.fill("reasoning"), _reasoning_expander():
+                    show_text(record.reasoning, key=f"reasoning_{record.id}")
+            with slots.fill("text"):
+                show_text(record.text, key=f"text_{record.id}")
+            with slots.fill("end"):
+                _show_end(record)
         with st.container():
             show_figures(record, standing)
             if record.error and record.lane.is_local:
@@ -153,11 +177,11 @@ def _show_finished(record: RequestRecord, standing: Standing | None, *, height: 
 def _answer_box(request: RequestRecord, height: int | None, *, running: bool) -> DeltaGenerator:
     key = f"answer_{request.lane.name}_{request.id}"
     # Not while it is read again: a finished text would jump to its end.
-    return st.container(height=height or "content", border=True, autoscroll=running, key=key)
+    return st.container(height=height or "stretch", border=True, autoscroll=running, key=key)
 
 
 def _reasoning_expander() -> DeltaGenerator:
-    return st.expander("Reasoning", type="compact", icon=":material/psychology:")
+    return st.expander(_("Reasoning"), type="compact", icon=":material/psychology:")
 
 
 def _show_end(record: RequestRecord) -> None:
@@ -165,7 +189,15 @@ def _show_end(record: RequestRecord) -> None:
     if record.error:
         show_error(record.error)
     elif not record.text and not record.reasoning:
-        st.caption("No text: the lane ended without an answer.")
+        st.caption(_without_text(record))
+
+
+def _without_text(record: RequestRecord) -> str:
+    if record.finish_reason is not FinishReason.CANCELLED:
+        return _("The lane ended without any text.")
+    if record.timing is None:
+        return _("Not sent: stopped before its turn.")
+    return _("Stopped before the first token.")
 
 
 def _offer_restart(record: RequestRecord) -> None:
@@ -175,7 +207,7 @@ def _offer_restart(record: RequestRecord) -> None:
     if name in known and resources.manager().status(name).state is EngineState.FAILED:
         show_log(name)
         st.button(
-            "Start the engine again",
+            _("Start the engine again"),
             icon=":material/restart_alt:",
             key=f"restart_{record.id}",
             on_click=engine_actions.restart,
@@ -206,7 +238,7 @@ class _StatusLine:
         now_s = monotonic()
         if now_s < self._due_s:
             return
-        self._due_s = now_s + STATUS_INTERVAL_S
+        self._due_s = now_s + _STATUS_INTERVAL_S
         if (text := self._text(now_s - self._since_s)) != self._shown:
             self._shown = text
             if text:
@@ -221,18 +253,15 @@ class _StatusLine:
     def _text(self, elapsed_s: float) -> str:
         match self._phase:
             case Phase.QUEUED:
-                place = f"place {self._place}" if self._place else "its turn comes"
-                return (
-                    f":shimmer[Busy – {place} in the queue]"
-                    if self._place
-                    else f":shimmer[Waits until {place}]"
-                )
+                if self._place:
+                    return _shimmering(_("Queued, position {place}", place=self._place))
+                return _shimmering(_("Waiting for its turn"))
             case Phase.STARTING:
                 return starting_text(self._request)
             case Phase.SETTLING:
                 return f":shimmer[Waits until a stopped request is finished] · {units.duration(elapsed_s)}"
             case Phase.SENT:
-                return f":shimmer[Sent, waiting for the first token] · {units.duration(elapsed_s)}"
+                return _shimmering(_("Waiting for the first token"), elapsed_s)
             case _:
                 return ""
 
@@ -240,7 +269,14 @@ class _StatusLine:
 def starting_text(request: RequestRecord) -> str:
     """What the engine's start-up is doing, as its manager knows it."""
     if not request.lane.is_local:
-        return ":shimmer[Connecting]"
+        return _shimmering(_("Connecting"))
     status = resources.manager().status(request.lane.name)
-    head = f":shimmer[{escape(status.stage or 'Starting the engine')}] · {units.duration(status.elapsed_s)}"
+    stage = _(status.stage) if status.stage else _("Starting the engine")
+    head = _shimmering(stage, status.elapsed_s)
     return f"{head}\n\n:small[:gray[{escape(status.last_log_line)}]]" if status.last_log_line else head
+
+
+def _shimmering(text: str, elapsed_s: float | None = None) -> str:
+    """A text that shows that something goes on, and for how long already."""
+    shimmer = f":shimmer[{escape(text)}]"
+    return shimmer if elapsed_s is None else f"{shimmer} · {units.duration(elapsed_s)}"

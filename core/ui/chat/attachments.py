@@ -6,6 +6,7 @@ from typing import Protocol
 from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError
+from core.i18n import N_
 from core.images.sanitise import sanitise
 from core.ui.chat import session as chat_session
 from core.ui.chat.conversation_page import ConversationPage
@@ -21,7 +22,7 @@ class File(Protocol):
 
 
 def add_files(page: ConversationPage, files: Iterable[File]) -> None:
-    """Take files into the tray; one that can't be used becomes a problem, the others stay."""
+    """Attach files; one that can't be used becomes a problem, the others stay."""
     for file in files:
         _add(page, file.getvalue(), file.name)
 
@@ -46,8 +47,8 @@ def _add(page: ConversationPage, data: bytes, name: str) -> None:
     try:
         if len(chat.attachments) >= MAX_IMAGES:
             raise InputError(
-                f"{name} is one image too many: there are {MAX_IMAGES} already",
-                hint="Remove one first; a question takes no more.",
+                N_("{name} is one image too many: a question takes {most}", name=name, most=MAX_IMAGES),
+                hint=N_("Remove another image first."),
                 code="too-many-images",
             )
         image = resources.image_store().put(sanitise(data, name=name))

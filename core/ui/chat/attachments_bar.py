@@ -1,4 +1,4 @@
-"""The tray above the prompt: thumbnails of the chosen images, and the ways to add more."""
+"""The attachments above the prompt: thumbnails of the chosen images, and the ways to add more."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,13 @@ from core.domain.images import MAX_IMAGES, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import history
 from core.domain.turns import TurnRecord
-from core.images.gallery import GalleryImage, gallery
+from core.i18n import N_, _
+from core.images.gallery import GalleryImage, GalleryKind, gallery
 from core.ui.chat import attachments
 from core.ui.chat import session as chat_session
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared.components import escape, lane_label, show_error
-from core.ui.shared.image_text import counted, preview
+from core.ui.shared.image_text import preview
 from core.ui.shared.image_views import facts, show_image
 
 _ATTACHMENT_PX = 96
@@ -23,13 +24,15 @@ _ATTACHMENT_PX = 96
 _COLUMNS = 6
 _MIN_WIDTH_PX = 110
 _SECTIONS = {
-    "scene": "**Drawn scenes** · what the demo model knows",
-    "photo": "**Photographs** · for your own models: the demo model knows drawn scenes only",
+    GalleryKind.SCENE: N_("**Drawn scenes**, which the demo model understands"),
+    GalleryKind.PHOTO: N_(
+        "**Photographs**, for your own models: the demo model understands only drawn scenes"
+    ),
 }
 
 
 def show_images(page: ConversationPage) -> None:
-    """The thumbnails of the tray, also while answers come."""
+    """The thumbnails of the attachments, also while answers come."""
     chosen = chat_session.chat(page).attachments
     if not chosen:
         st.empty()
@@ -39,7 +42,7 @@ def show_images(page: ConversationPage) -> None:
             with st.container(width=_ATTACHMENT_PX, gap="xsmall"):
                 show_image(image)
                 st.button(
-                    "Remove",
+                    _("Remove"),
                     icon=":material/close:",
                     type="tertiary",
                     key=page.key(f"remove_{image.sha256}"),
@@ -47,7 +50,7 @@ def show_images(page: ConversationPage) -> None:
                     on_click=attachments.remove,
                     args=(page, image),
                 )
-        for _ in range(len(chosen), MAX_IMAGES):
+        for _place in range(len(chosen), MAX_IMAGES):
             st.empty()
 
 
@@ -56,14 +59,14 @@ def show_ways_to_add(page: ConversationPage, lanes: Sequence[LaneSpec], turns: S
     chosen = chat_session.chat(page).attachments
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         full = len(chosen) >= MAX_IMAGES
-        for label, icon, open_dialog in (
-            ("Gallery", ":material/photo_library:", open_gallery),
-            ("Camera", ":material/photo_camera:", open_camera),
+        for name, label, icon, open_dialog in (
+            ("gallery", _("Gallery"), ":material/photo_library:", open_gallery),
+            ("camera", _("Camera"), ":material/photo_camera:", open_camera),
         ):
             if st.button(
                 label,
                 icon=icon,
-                key=page.key(label.lower()),
+                key=page.key(name),
                 disabled=full,
                 on_click=attachments.forget_problems,
                 args=(page,),
@@ -75,7 +78,7 @@ def show_ways_to_add(page: ConversationPage, lanes: Sequence[LaneSpec], turns: S
 
 def _summary(chosen: tuple[StoredImage, ...], lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> str:
     """How many of how many, and what each picked lane makes of them, where that is known."""
-    parts = [f"{len(chosen)} of {counted(MAX_IMAGES)}"]
+    parts = [_("{n} of {most} images", n=len(chosen), most=MAX_IMAGES)]
     for lane in lanes:
         messages = messages_for("", earlier=history(lane.name, turns), images=chosen)
         if known := preview(lane, messages):
@@ -83,28 +86,37 @@ def _summary(chosen: tuple[StoredImage, ...], lanes: Sequence[LaneSpec], turns: 
     return " · ".join(parts)
 
 
-@st.dialog("Images to ask about", width="large", icon=":material/photo_library:")
 def open_gallery(page: ConversationPage) -> None:
-    """Thumbnails by kind; each click adds one to the tray, and the dialog stays open for more."""
+    """A dialog with thumbnails by kind; each click attaches one, and the dialog stays open for more."""
+    title = _("Images to ask about")
+    st.dialog(title, width="large", icon=":material/photo_library:")(_show_gallery)(page)
+
+
+def _show_gallery(page: ConversationPage) -> None:
     for kind, title in _SECTIONS.items():
         if images := [image for image in gallery() if image.kind == kind]:
-            st.markdown(title)
+            st.markdown(_(title))
             _show_grid(page, images)
     chat = chat_session.chat(page)
     with st.container():
         for problem in chat.problems:
             show_error(problem)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{len(chat.attachments)} of {counted(MAX_IMAGES)} chosen", width="content")
-        if st.button("Done", type="primary", key=page.key("gallery_done")):
+        chosen = _("{n} of {most} images chosen", n=len(chat.attachments), most=MAX_IMAGES)
+        st.caption(chosen, width="content")
+        if st.button(_("Done"), type="primary", key=page.key("gallery_done")):
             st.rerun()
 
 
-@st.dialog("Take an image", icon=":material/photo_camera:")
 def open_camera(page: ConversationPage) -> None:
-    st.caption("No model sees the image before you ask about it.")
-    photo = st.camera_input("Camera", key=page.key("camera_image"), label_visibility="collapsed")
-    if photo and st.button("Use it", type="primary", key=page.key("camera_use")):
+    """A dialog with the browser's camera."""
+    st.dialog(_("Take a picture"), icon=":material/photo_camera:")(_show_camera)(page)
+
+
+def _show_camera(page: ConversationPage) -> None:
+    st.caption(_("No model sees the picture before you ask about it."))
+    photo = st.camera_input(_("Camera"), key=page.key("camera_image"), label_visibility="collapsed")
+    if photo and st.button(_("Use picture"), type="primary", key=page.key("camera_use")):
         attachments.add_data(page, photo.getvalue(), "camera.jpg")
         st.rerun()
 
@@ -115,7 +127,14 @@ def add_from_gallery(page: ConversationPage, image: GalleryImage) -> None:
 
 def origin(image: GalleryImage) -> str:
     """Where an image comes from and how it may be used."""
-    return escape(f"{image.title}. {image.licence}. Source: {image.source}")
+    return escape(
+        _(
+            "{title}. {licence}. Source: {source}",
+            title=_(image.title),
+            licence=image.licence,
+            source=image.source,
+        )
+    )
 
 
 def _show_grid(page: ConversationPage, images: Sequence[GalleryImage]) -> None:
@@ -126,7 +145,7 @@ def _show_grid(page: ConversationPage, images: Sequence[GalleryImage]) -> None:
             st.image(str(image.path), width="stretch", alt=image.title)
             is_chosen = image.path.name in chosen
             st.button(
-                "Added" if is_chosen else "Add",
+                escape(_(image.title)),
                 key=page.key(f"gallery_{image.name}"),
                 icon=":material/check:" if is_chosen else ":material/add:",
                 width="stretch",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core.config import VISION_DEMO_NAME
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES
+from core.i18n import N_, Message
 from core.models.vision.model import is_vision, refusal
 
 
@@ -17,7 +18,7 @@ class ConversationPage:
     """Begins the keys of its widgets and of what the session remembers for it."""
     file: str
     """The page's file, as Streamlit's navigation knows it."""
-    invitation: str
+    invitation: Message
     """Stands in the empty prompt."""
     takes_images: bool
 
@@ -31,7 +32,7 @@ class ConversationPage:
     def picked_at_first(self, lanes: Sequence[LaneSpec]) -> list[str]:
         """Of the offered lanes those that a new session has picked; at least one, if there is any.
 
-        Engines for images are left to the room for images; a server that sees answers text as well.
+        Engines for images are left to the vision page; a server that sees answers text as well.
         """
         offered = self.offered(lanes)
         fitting = [
@@ -42,17 +43,19 @@ class ConversationPage:
         return [lane.name for lane in (fitting or offered)[:MAX_LANES]]
 
 
-CHAT = ConversationPage(name="chat", file="pages/chat.py", invitation="Ask all lanes", takes_images=False)
+CHAT = ConversationPage(
+    name="chat", file="pages/chat.py", invitation=N_("Ask all lanes (press / to write)"), takes_images=False
+)
 VISION = ConversationPage(
     name="vision",
     file="pages/vision.py",
-    invitation="Ask all lanes; paste, drop or attach images here",
+    invitation=N_("Ask all lanes (press / to write); paste, drop, or attach images"),
     takes_images=True,
 )
 
 
 def is_for_images(lane: LaneSpec) -> bool:
-    """Whether the lane is known to see. An endpoint that does not say may see all the same."""
+    """Whether the lane is known to see. An endpoint that does not say so may see too."""
     # The demo model's own files, which `is_vision` reads, are there only once it is prepared.
     is_demo = lane.model is not None and lane.model.name == VISION_DEMO_NAME
     return is_demo or is_vision(lane)

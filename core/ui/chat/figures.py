@@ -10,28 +10,32 @@ from core.access.guard import current_identity
 from core.access.identity import Person
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
-from core.i18n import _
+from core.i18n import N_, _, ngettext
 from core.ui.shared.components import escape
-from core.ui.shared.image_text import counted, given
+from core.ui.shared.image_text import given
+from core.ui.shared.slots import Slots
 from core.ui.text.folding import PAGE_CHARS, show_plain
 
-TTFT_HELP = "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
-IMAGES_HELP = "Preparing the images is part of it: not to be compared with text alone."
-DECODE_HELP = (
-    "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
-    "chunk). n = 1 request; – where the engine gave no token count or fewer than two chunks."
+TTFT_HELP = N_(
+    "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
 )
-E2E_HELP = (
-    "**End-to-end latency**: from sending the request to the last chunk with text. Depends on the answer's "
-    "length. n = 1 request."
+TTFT_IMAGES_HELP = N_(
+    "**Time to first token**: from sending the request to the first chunk with text. n = 1 request. It "
+    "includes preparing the images, so don't compare it with requests that have text only."
+)
+DECODE_HELP = N_(
+    "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
+    "chunk). n = 1 request. Shown as – if the engine gave no token count or fewer than two chunks."
+)
+E2E_HELP = N_(
+    "**End-to-end latency**: from sending the request to the last chunk with text. It depends on the "
+    "answer's length. n = 1 request."
 )
 FINISH_NAMES = {
-    FinishReason.STOP: "ended by itself",
-    FinishReason.LENGTH: "reached the token limit",
-    FinishReason.TOOL_CALLS: "called a tool",
-    FinishReason.CONTENT_FILTER: "cut by the server's content filter",
-    FinishReason.CANCELLED: "stopped by you",
-    FinishReason.ERROR: "failed",
+    FinishReason.STOP: N_("finished"),
+    FinishReason.LENGTH: N_("reached the token limit"),
+    FinishReason.CANCELLED: N_("stopped by you"),
+    FinishReason.ERROR: N_("failed"),
 }
 
 
@@ -47,7 +51,13 @@ class Standing:
 
 
 def standings(records: Sequence[RequestRecord], baseline: str | None) -> dict[str, Standing]:
-    """By request id. Failed lanes have no standing; the fastest is one of at least two with the figure."""
+    """By request id. Failed lanes have no standing; the fastest is one of at least two with the figure.
+
+    Where the baseline lane was not asked, the first lane takes its place.
+    """
+    names = [record.lane.name for record in records]
+    if baseline not in names:
+        baseline = names[0] if names else None
     records = [record for record in records if record.finish_reason is not FinishReason.ERROR]
     first = _best(records, lambda record: record.ttft_s, min)
     decode = _best(records, lambda record: record.decode_tok_per_s, max)
@@ -78,41 +88,58 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
     """TTFT, decode speed and E2E as cards; tokens, finish reason and notes below."""
     standing = standing or Standing()
     with st.container(horizontal=True, gap="small"):
+        images = record.image_count
         _card(
-            _ttft_label(record.image_count),
+            ngettext("TTFT with {n} image", "TTFT with {n} images", images) if images else "TTFT",
             units.milliseconds(record.ttft_s),
-            f"{TTFT_HELP} {IMAGES_HELP}" if record.image_count else TTFT_HELP,
+            _(TTFT_IMAGES_HELP if images else TTFT_HELP),
             best=standing.first_token_fastest,
         )
         _card(
-            "Decode",
+            _("Decode"),
             units.tok_per_s(record.decode_tok_per_s),
-            DECODE_HELP,
+            _(DECODE_HELP),
             best=standing.decode_fastest,
         )
-        _card("E2E", units.milliseconds(record.e2e_s), E2E_HELP)
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(summary(record, standing), width="content")
-        if record.text:
-            _copy_control(record.text, key=f"copy_{record.id}")
-        usage_control(record)
-    if record.image_count:
-        st.caption(f":material/image: {given(record)}")
-    for note in record.notes:
-        st.caption(f":orange[:material/info:] {escape(note)}")
+        _card("E2E", units.milliseconds(record.e2e_s), _(E2E_HELP))
+    with Slots("summary", "controls", "images", "notes") as slots:
+        with slots.fill("summary"):
+            st.caption(summary(record, standing))
+        with slots.fill("controls"), st.container(horizontal=True, gap="small"):
+            if record.text:
+                _copy_control(record.text, key=f"copy_{record.id}")
+            usage_control(record)
+        if record.image_count:
+            with slots.fill("images"):
+                st.caption(f":material/image: {given(record)}")
+        if record.notes:
+            with slots.fill("notes"):
+                for note in record.notes:
+                    st.caption(f":orange[:material/info:] {escape(_(note))}")
 
 
 def summary(record: RequestRecord, standing: Standing) -> str:
-    """`34 tokens in · 128 out · ended by itself · 1.84× hf`, in Markdown."""
-    tokens_in = f"{units.count(record.prompt_tokens)} tokens in"
-    if record.cached_tokens:
-        tokens_in += f" ({units.count(record.cached_tokens)} cached)"
-    parts = [tokens_in, f"{units.count(record.output_tokens)} out"]
+    """`34 tokens in · 128 out · finished · 1.84× the decode speed of hf`, in Markdown."""
+    parts = []
+    if record.prompt_tokens is None and record.output_tokens is None:
+        parts.append(_("token counts unknown"))
+    else:
+        tokens_in, tokens_out = units.count(record.prompt_tokens), units.count(record.output_tokens)
+        if record.cached_tokens:
+            cached = units.count(record.cached_tokens)
+            parts.append(_("{count} tokens in ({cached} cached)", count=tokens_in, cached=cached))
+        else:
+            parts.append(_("{count} tokens in", count=tokens_in))
+        parts.append(_("{count} out", count=tokens_out))
     if record.finish_reason:
-        parts.append(_stopped(record.stopped_by) or FINISH_NAMES[record.finish_reason])
+        parts.append(_stopped(record.stopped_by) or _(FINISH_NAMES[record.finish_reason]))
     if standing.speed_ratio is not None and standing.baseline:
         parts.append(
-            f"**{units.ratio(standing.speed_ratio)}** the decode speed of {escape(standing.baseline)}"
+            _(
+                "**{ratio}** the decode speed of {lane}",
+                ratio=units.ratio(standing.speed_ratio),
+                lane=escape(standing.baseline),
+            )
         )
     return " · ".join(parts)
 
@@ -139,14 +166,10 @@ def _copy_control(text: str, *, key: str) -> None:
         st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
 
 
-def _ttft_label(images: int) -> str:
-    return f"TTFT with {counted(images)}" if images else "TTFT"
-
-
 def _card(label: str, value: str, help_text: str, *, best: bool = False) -> None:
     if best:
         label = f"{label} :green-badge[:material/trophy:]"
-        help_text = f"**The fastest of this turn.**\n\n{help_text}"
+        help_text = f"**{_('The fastest of this turn.')}**\n\n{help_text}"
     st.metric(label, value, help=help_text, width="content")
 
 
@@ -167,37 +190,43 @@ def usage_control(record: RequestRecord) -> None:
     if record.window is None:
         return
     with st.popover(
-        "Memory and energy",
+        _("Memory and energy"),
         icon=":material/memory:",
         type="tertiary",
         key=f"usage_{record.id}",
-        help="Sampled ten times a second while the request ran. n = 1 request.",
+        help=_("Sampled ten times per second while the request ran. n = 1 request."),
     ):
         _show(record, record.window)
 
 
 def _show(record: RequestRecord, window: UsageWindow) -> None:
     if window.shared:
-        st.caption(f":orange-badge[shared] with {escape(', '.join(window.others))}: not this lane's alone.")
+        others = escape(", ".join(window.others))
+        shared = _("shared with {lanes}: not this lane's use alone", lanes=others)
+        st.caption(f":orange-badge[{shared}]")
     above_idle = window.idle_power_w is not None and st.toggle(
-        "Without idle power",
+        _("Without idle power"),
         key=f"idle_{record.id}",
-        help=f"Takes off what the GPUs drew just before: {units.watts(window.idle_power_w)}.",
+        help=_(
+            "Subtracts what the GPUs drew just before the request: {power}.",
+            power=units.watts(window.idle_power_w),
+        ),
     )
     energy_j = window.energy_above_idle_j if above_idle else window.energy_j
     per_token = record.energy_above_idle_j_per_token if above_idle else record.energy_j_per_token
     rows = {
-        "Energy": units.joules(energy_j),
-        "Energy for an output token": units.joules(per_token),
-        "Mean power": units.watts(window.mean_power_w),
-        "Idle power": units.watts(window.idle_power_w),
-        "Peak GPU memory, this engine": units.gib(window.peak_gpu_bytes),
-        "Peak GPU memory, all": units.gib(window.peak_used_bytes),
-        "Peak resident memory": units.gib(window.peak_resident_bytes),
-        "CPU cores at work": units.UNKNOWN
+        _("Energy"): units.joules(energy_j),
+        _("Energy per output token"): units.joules(per_token),
+        _("Mean power"): units.watts(window.mean_power_w),
+        _("Idle power"): units.watts(window.idle_power_w),
+        _("Peak GPU memory, this engine"): units.gib(window.peak_gpu_bytes),
+        _("Peak GPU memory, all engines"): units.gib(window.peak_used_bytes),
+        _("Peak resident memory"): units.gib(window.peak_resident_bytes),
+        _("CPU cores in use"): units.UNKNOWN
         if window.mean_cpu_ratio is None
         else f"{window.mean_cpu_ratio:.1f}",
     }
-    st.markdown("  \n".join(f"{name}: **{value}**" for name, value in rows.items()))
+    lines = [_("{name}: **{value}**", name=name, value=value) for name, value in rows.items()]
+    st.markdown("  \n".join(lines))
     if window.energy_gap:
-        st.caption(f"No energy: {escape(window.energy_gap)}")
+        st.caption(_("Energy unknown: {reason}", reason=escape(_(window.energy_gap))))

@@ -1,23 +1,24 @@
-"""What one browser session remembers of its conversations, one for each room.
+"""What one browser session remembers of its conversations, one for each conversation page.
 
 The conversation's id stands in the address as well (`?conversation=…`), so that a reload or a link finds it
-again. What was said is in the store; the session's own turns bridge the time until they are there, and stand
-in for a store that can't be used. Of images only what describes them is kept here, never their bytes.
+again. What was said is with the meter and in the store. Of images only what describes them is kept here,
+never their bytes.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from time import monotonic, sleep
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.domain.images import StoredImage
-from core.domain.turns import ErrorInfo, RequestRecord, TurnRecord, new_id
+from core.domain.turns import ErrorInfo, new_id
 from core.ui.chat.conversation_page import ConversationPage
 
 CONVERSATION = "conversation"
 _OPENED = "chat_opened_s"
+_EXPANDED = "expanded_turns"
 _FLUSH_S = 0.05
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
@@ -25,21 +26,23 @@ _FLUSH_S = 0.05
 @dataclass(slots=True)
 class ChatState:
     conversation_id: str = field(default_factory=new_id)
-    turns: dict[str, TurnRecord] = field(default_factory=dict)
-    """Turns of this conversation that this session started or followed, as last seen."""
+    address: str | None = None
+    """The id in the address that this conversation was opened by, whether or not there is such a one."""
     attachments: tuple[StoredImage, ...] = ()
     """Images chosen for the next prompt."""
     problems: tuple[ErrorInfo, ...] = ()
     """Why the last prompt was not sent, or images were not taken."""
+    closed: ErrorInfo | None = None
+    """Why the address led to no conversation; what is asked now begins one."""
 
 
 def chat(page: ConversationPage) -> ChatState:
-    """The session's conversation in this room; one named in the address wins."""
+    """The session's conversation on this page; one named in the address wins."""
     opened_s()
     named = st.query_params.get(CONVERSATION)
     state: ChatState | None = st.session_state.get(page.key("state"))
-    if state is None or (named and named != state.conversation_id):
-        state = ChatState(conversation_id=named) if named else ChatState()
+    if state is None or (named and named not in (state.conversation_id, state.address)):
+        state = ChatState(conversation_id=named, address=named) if named else ChatState()
         st.session_state[page.key("state")] = state
     return state
 
@@ -60,19 +63,15 @@ def new_conversation(page: ConversationPage) -> None:
     st.query_params.pop(CONVERSATION, None)
 
 
+def close(state: ChatState, reason: ErrorInfo) -> None:
+    """Begin another conversation in the place of one that can't be opened."""
+    state.conversation_id, state.closed = new_id(), reason
+
+
 def show_address(conversation_id: str) -> None:
     """Put the conversation into the browser's address, so that a reload comes back to it."""
     if st.query_params.get(CONVERSATION) != conversation_id:
         st.query_params[CONVERSATION] = conversation_id
-
-
-def keep(page: ConversationPage, requests: Iterable[RequestRecord]) -> None:
-    """Remember finished requests of this conversation, in case the store can't."""
-    by_id = {request.id: request for request in requests}
-    turns = chat(page).turns
-    for turn in turns.values():
-        now = tuple(by_id.get(request.id, request) for request in turn.requests)
-        turns[turn.id] = replace(turn, requests=now)
 
 
 def places_of(page: ConversationPage, turn_ids: Sequence[str]) -> list[DeltaGenerator]:
@@ -92,6 +91,12 @@ def places_of(page: ConversationPage, turn_ids: Sequence[str]) -> list[DeltaGene
     if any(is_other):
         sleep(_FLUSH_S)
     return [slot.container() if other else slot for slot, other in zip(slots, is_other, strict=True)]
+
+
+def expanded() -> set[str]:
+    """The turns whose long answers this session shows in full, by their ids."""
+    turns: set[str] = st.session_state.setdefault(_EXPANDED, set())
+    return turns
 
 
 def tick() -> None:

@@ -1,6 +1,7 @@
-"""A room's sidebar: which lanes, in which mode, with what sampling. Changing them generates nothing."""
+"""The sidebar of a conversation page: lanes, mode and sampling. Changing them generates nothing."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
@@ -8,29 +9,22 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES, ChatSettings
 from core.domain.turns import Mode, TurnRecord
+from core.i18n import N_, _
 from core.ui.chat.conversation_page import ConversationPage
+from core.ui.chat.remembered import Remembered, note_change, recall, remember
 from core.ui.shared.components import lane_label
 
-MODE_NAMES = {Mode.ONE_AFTER_ANOTHER: "One after another", Mode.TOGETHER: "Together"}
+MODE_NAMES = {Mode.ONE_AFTER_ANOTHER: N_("One after another"), Mode.TOGETHER: N_("Together")}
 
 
 def read(page: ConversationPage, lanes: Sequence[LaneSpec]) -> ChatSettings:
     """What the controls say now, also inside a callback; raises InputError for impossible sampling."""
-    state, key = st.session_state, page.key
     return ChatSettings(
         lanes=picked_lanes(page, lanes),
-        mode=Mode(state[key("mode")]),
-        baseline=state[key("baseline")],
-        system_prompt=state[key("system_prompt")],
-        sampling=Sampling(
-            temperature=state[key("temperature")],
-            top_p=state[key("top_p")],
-            top_k=state[key("top_k")],
-            repetition_penalty=state[key("repetition_penalty")],
-            seed=state[key("seed")],
-            max_tokens=state[key("max_tokens")],
-            fixed_length=state[key("fixed_length")],
-        ),
+        mode=Mode(st.session_state[page.key("mode")]),
+        baseline=baseline(page),
+        system_prompt=st.session_state[page.key("system_prompt")],
+        sampling=_sampling(page),
     )
 
 
@@ -51,120 +45,150 @@ def baseline(page: ConversationPage) -> str:
 
 
 def prepare(page: ConversationPage, lanes: Sequence[LaneSpec], last_turn: TurnRecord | None) -> None:
-    """Start values of a new session: those of the conversation that it came back to, else the defaults.
+    """Start values of a session: those of the conversation that it came back to, else the browser's own.
 
-    `lanes` are the room's, at least one.
+    `lanes` are those of the page, at least one.
     """
-    sampling = last_turn.sampling if last_turn else Sampling()
     names = [lane.name for lane in lanes]
-    at_first = page.picked_at_first(lanes)
-    start = {
-        "lanes": [request.lane.name for request in last_turn.requests] if last_turn else at_first,
-        "mode": last_turn.mode if last_turn else Mode.ONE_AFTER_ANOTHER,
-        "baseline": at_first[0],
-        "system_prompt": last_turn.system_prompt if last_turn else "",
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "repetition_penalty": sampling.repetition_penalty,
-        "seed": sampling.seed,
-        "max_tokens": sampling.max_tokens,
-        "fixed_length": sampling.fixed_length,
-    }
-    for what, value in start.items():
-        st.session_state.setdefault(page.key(what), value)
+    if page.key("lanes") not in st.session_state:
+        _start(page, lanes, last_turn)
     # The lanes file may have changed since the session began.
     st.session_state[page.key("lanes")] = [name for name in picked(page) if name in names]
-    if baseline(page) not in names:
-        st.session_state[page.key("baseline")] = names[0]
+    among = picked(page) or names
+    if st.session_state.get(page.key("baseline")) not in among:
+        st.session_state[page.key("baseline")] = next(name for name in names if name in among)
 
 
 def show(page: ConversationPage, lanes: Sequence[LaneSpec]) -> None:
     names = [lane.name for lane in lanes]
     st.pills(
-        "Lanes",
+        _("Lanes"),
         names,
         selection_mode="multi",
         format_func=lane_label,
-        key=page.key("lanes"),
-        help=f"1 to {MAX_LANES} columns. Each keeps its own history.",
-        persist_state="session",
+        help=_("1 to {most} columns. Each lane keeps its own history.", most=MAX_LANES),
+        **_kept(page, "lanes"),
     )
     st.segmented_control(
-        "Run",
+        _("Run"),
         list(Mode),
-        format_func=MODE_NAMES.__getitem__,
+        format_func=lambda mode: _(MODE_NAMES[mode]),
         required=True,
-        key=page.key("mode"),
-        help="Lanes on one machine slow each other down: one after another gives each lane's own speed, "
-        "together shows them in competition.",
-        persist_state="session",
+        help=_(
+            "Lanes on one machine slow each other down. One after another gives each lane's own speed; "
+            "together shows them in competition."
+        ),
+        **_kept(page, "mode"),
     )
     st.selectbox(
-        "Baseline lane",
-        names,
-        key=page.key("baseline"),
-        help="The speed of the other lanes is given as a multiple of this lane's.",
-        persist_state="session",
+        _("Baseline lane"),
+        [name for name in names if name in picked(page)] or names,
+        help=_("The speed of the other lanes is given as a multiple of this lane's speed."),
+        **_kept(page, "baseline"),
     )
-    st.text_area(
-        "System prompt",
-        key=page.key("system_prompt"),
-        height=80,
-        placeholder="None",
-        persist_state="session",
-    )
-    with st.expander("Sampling", icon=":material/tune:"):
+    st.text_area(_("System prompt"), height=80, placeholder=_("None"), **_kept(page, "system_prompt"))
+    with st.expander(_("Sampling"), icon=":material/tune:"):
         _show_sampling(page)
+    remember(
+        page,
+        Remembered(
+            lanes=tuple(picked(page)),
+            mode=Mode(st.session_state[page.key("mode")]),
+            baseline=baseline(page),
+            system_prompt=st.session_state[page.key("system_prompt")],
+            sampling=_sampling(page),
+        ),
+    )
+
+
+def _start(page: ConversationPage, lanes: Sequence[LaneSpec], last_turn: TurnRecord | None) -> None:
+    at_first = page.picked_at_first(lanes)
+    kept = Remembered(
+        lanes=tuple(at_first),
+        mode=Mode.ONE_AFTER_ANOTHER,
+        baseline=at_first[0],
+        system_prompt="",
+        sampling=Sampling(),
+    )
+    if last_turn:
+        kept = Remembered(
+            lanes=tuple(request.lane.name for request in last_turn.requests),
+            mode=last_turn.mode,
+            baseline=at_first[0],
+            system_prompt=last_turn.system_prompt,
+            sampling=last_turn.sampling,
+        )
+    elif recalled := recall(page):
+        known = {lane.name for lane in lanes}
+        kept = recalled if known & set(recalled.lanes) else kept
+    sampling = kept.sampling
+    values = {
+        "lanes": list(kept.lanes),
+        "mode": kept.mode,
+        "baseline": kept.baseline,
+        "system_prompt": kept.system_prompt,
+        "temperature": float(sampling.temperature),
+        "top_p": float(sampling.top_p),
+        "top_k": sampling.top_k,
+        "repetition_penalty": float(sampling.repetition_penalty),
+        "seed": sampling.seed,
+        "max_tokens": sampling.max_tokens,
+        "fixed_length": sampling.fixed_length,
+    }
+    for what, value in values.items():
+        st.session_state.setdefault(page.key(what), value)
+
+
+def _sampling(page: ConversationPage) -> Sampling:
+    state, key = st.session_state, page.key
+    return Sampling(
+        temperature=state[key("temperature")],
+        top_p=state[key("top_p")],
+        top_k=state[key("top_k")],
+        repetition_penalty=state[key("repetition_penalty")],
+        seed=state[key("seed")],
+        max_tokens=state[key("max_tokens")],
+        fixed_length=state[key("fixed_length")],
+    )
+
+
+def _kept(page: ConversationPage, what: str) -> dict[str, Any]:
+    """What all of these widgets have in common."""
+    return {
+        "key": page.key(what),
+        "persist_state": "session",
+        "on_change": note_change,
+        "args": (page,),
+    }
 
 
 def _show_sampling(page: ConversationPage) -> None:
     st.number_input(
-        "Max tokens",
+        _("Max tokens"),
         min_value=1,
         max_value=131_072,
         step=64,
-        key=page.key("max_tokens"),
-        persist_state="session",
-        help="The answer ends here at the latest.",
+        help=_("Maximum length of an answer."),
+        **_kept(page, "max_tokens"),
     )
     st.toggle(
-        "Fixed length",
-        key=page.key("fixed_length"),
-        persist_state="session",
-        help="Exactly so many tokens, past any end: lanes then do the same amount of work.",
+        _("Fixed length"),
+        help=_(
+            "Generate exactly this many tokens, ignoring end-of-sequence, so that all lanes do equal work."
+        ),
+        **_kept(page, "fixed_length"),
     )
     st.slider(
-        "Temperature",
+        _("Temperature"),
         0.0,
         2.0,
         step=0.05,
-        key=page.key("temperature"),
-        persist_state="session",
-        help="0 is greedy: always the most likely token; top-p, top-k and seed then have no effect.",
+        help=_("0 is greedy: always the most likely token. Top-p, top-k, and seed then have no effect."),
+        **_kept(page, "temperature"),
     )
-    st.slider("Top-p", 0.01, 1.0, step=0.01, key=page.key("top_p"), persist_state="session")
+    st.slider("Top-p", 0.01, 1.0, step=0.01, **_kept(page, "top_p"))
     st.number_input(
-        "Top-k",
-        min_value=0,
-        max_value=1000,
-        key=page.key("top_k"),
-        persist_state="session",
-        help="0 keeps all tokens.",
+        "Top-k", min_value=0, max_value=1000, help=_("0 keeps all tokens."), **_kept(page, "top_k")
     )
-    st.slider(
-        "Repetition penalty",
-        0.5,
-        2.0,
-        step=0.05,
-        key=page.key("repetition_penalty"),
-        persist_state="session",
-    )
-    st.number_input(
-        "Seed",
-        min_value=0,
-        value=None,
-        key=page.key("seed"),
-        persist_state="session",
-        placeholder="Random",
-    )
+    st.slider(_("Repetition penalty"), 0.5, 2.0, step=0.05, **_kept(page, "repetition_penalty"))
+    st.number_input(_("Seed"), min_value=0, value=None, placeholder=_("Random"), **_kept(page, "seed"))

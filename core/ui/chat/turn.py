@@ -1,67 +1,81 @@
 """A turn on the page: the prompt, how it was run, the answers, and what they show when all are done."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core import units
-from core.charts.turn import decode_speed_chart, first_token_chart
+from core.charts.turn import LaneFigures, decode_speed_chart, first_token_chart
 from core.domain import fairness
 from core.domain.turns import TurnRecord
 from core.i18n import _
 from core.image_quiz.plan import QuizPlan
 from core.models.vision.context import as_seen
 from core.ui.chat import actions as chat_actions
-from core.ui.chat.answers import RunningLane, show_lanes
+from core.ui.chat import session as chat_session
+from core.ui.chat.answers import RunningLane, is_long, show_lanes
+from core.ui.chat.comparison import show_agreement
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.settings import MODE_NAMES
 from core.ui.shared.components import color_of, escape
 from core.ui.shared.image_views import show_images
+from core.ui.shared.slots import Slots
 from core.ui.text.live_text import show_text
 
 CHART_WIDTH_PX = 300
+LONG_PROMPT_CHARS = 1_500
+LONG_PROMPT_LINES = 15
 
 
 def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[RunningLane]:
-    """Draw a turn; returns its lanes that still run.
-
-    Every part has its fixed place: what a place is not used for is emptied, or else the browser would go on
-    showing what the run before had there, until this run ends.
-    """
+    """Draw a turn; returns its lanes that still run."""
+    is_expanded = turn.id in chat_session.expanded()
     with st.chat_message("user"):
         show_images(turn.images)
-        show_text(turn.prompt, key=f"prompt_{turn.id}")
-    st.caption(describe(turn))
-    running = show_lanes(turn, baseline=baseline, latest=latest)
-    if not turn.done:
-        st.empty()
-        return running
-    with st.container():
-        if latest:
-            _show_chart(turn, baseline)
-        else:
-            st.empty()
-        _show_caveats(turn)
+        _show_prompt(turn)
+    with Slots("head", "lanes", "agreement", "charts", "caveats") as slots:
+        with slots.fill("head"):
+            _show_head(turn, is_expanded=is_expanded)
+        with slots.fill("lanes"):
+            running = show_lanes(turn, baseline=baseline, expanded=is_expanded)
+        if turn.done and len(turn.requests) > 1:
+            with slots.fill("agreement"):
+                show_agreement(turn, baseline)
+        if turn.done and latest:
+            with slots.fill("charts"):
+                _show_charts(turn, baseline)
+        if turn.done:
+            with slots.fill("caveats"):
+                _show_caveats(turn)
     return running
 
 
 def describe(turn: TurnRecord | QuizPlan) -> str:
     """How the turn was run: `One after another · greedy · at most 512 tokens`."""
     sampling = turn.sampling
-    parts = [f"**{MODE_NAMES[turn.mode]}**"]
+    parts = [f"**{_(MODE_NAMES[turn.mode])}**"]
     if sampling.greedy:
-        parts.append("greedy")
+        parts.append(_("greedy"))
     else:
         parts.append(
-            f"temperature {sampling.temperature:g}, top-p {sampling.top_p:g}, top-k {sampling.top_k}"
+            _(
+                "temperature {temperature}, top-p {top_p}, top-k {top_k}",
+                temperature=f"{sampling.temperature:g}",
+                top_p=f"{sampling.top_p:g}",
+                top_k=sampling.top_k,
+            )
         )
     if sampling.repetition_penalty != 1:
-        parts.append(f"repetition penalty {sampling.repetition_penalty:g}")
+        parts.append(_("repetition penalty {value}", value=f"{sampling.repetition_penalty:g}"))
     if sampling.seed is not None:
-        parts.append(f"seed {sampling.seed}")
-    limit = "exactly" if sampling.fixed_length else "at most"
-    parts.append(f"{limit} {units.count(sampling.max_tokens)} tokens")
+        parts.append(_("seed {seed}", seed=sampling.seed))
+    limit = units.count(sampling.max_tokens)
+    parts.append(
+        _("exactly {n} tokens", n=limit) if sampling.fixed_length else _("at most {n} tokens", n=limit)
+    )
     if turn.system_prompt:
-        parts.append("with a system prompt")
+        parts.append(_("with a system prompt"))
     return " · ".join(parts)
 
 
@@ -69,49 +83,94 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
     """Regenerate and edit, for the last turn of a conversation; both keep the old record in the store."""
     with st.container(horizontal=True):
         st.button(
-            "Regenerate",
+            _("Regenerate"),
             icon=":material/refresh:",
             shortcut="Alt+G",
             on_click=chat_actions.regenerate,
             args=(page, turn),
-            help="Ask the same again, with the settings of the moment",
+            help=_("Ask again with the current settings"),
         )
-        edit = st.popover("Edit prompt", icon=":material/edit:", key=f"edit_{turn.id}")
+        edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
-            st.text_area("Prompt", value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
+            st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
             st.form_submit_button(
-                "Send instead", type="primary", on_click=chat_actions.send_edited, args=(page, turn)
+                _("Replace and send"), type="primary", on_click=chat_actions.send_edited, args=(page, turn)
             )
 
 
-def _show_chart(turn: TurnRecord, baseline: str | None) -> None:
-    compare = standings(turn.requests, baseline)
-    figures = [
-        lane_figures(record, compare[record.id])
-        for record in turn.requests
-        if record.id in compare and record.ttft_s is not None
-    ]
-    if not figures:
-        st.empty()
+def _show_prompt(turn: TurnRecord) -> None:
+    """The prompt; of a long one the beginning, with the rest behind a button."""
+    prompt = turn.prompt
+    lines = prompt.splitlines(keepends=True)
+    if len(prompt) <= LONG_PROMPT_CHARS and len(lines) <= LONG_PROMPT_LINES:
+        show_text(prompt, key=f"prompt_{turn.id}")
         return
+    beginning = "".join(lines[:LONG_PROMPT_LINES])[:LONG_PROMPT_CHARS].rstrip()
+    show_text(f"{beginning} …", key=f"prompt_{turn.id}")
+    label = _("The whole prompt ({count} characters)", count=units.count(len(prompt)))
+    with st.expander(label, type="compact", on_change="rerun", key=f"whole_prompt_{turn.id}") as whole:
+        if whole.open:
+            show_text(prompt, key=f"whole_{turn.id}")
+
+
+def _show_head(turn: TurnRecord, *, is_expanded: bool) -> None:
+    """How the turn was run, and a button for answers that are cut at the height of their boxes."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption(describe(turn), width="content")
+        if turn.done and is_long(turn):
+            st.button(
+                _("Fold answers") if is_expanded else _("Expand answers"),
+                icon=":material/unfold_less:" if is_expanded else ":material/unfold_more:",
+                type="tertiary",
+                key=f"expand_{turn.id}",
+                on_click=_toggle,
+                args=(turn.id,),
+                help=_("Expanded answers scroll together with the page."),
+            )
+
+
+def _toggle(turn_id: str) -> None:
+    chat_session.expanded().symmetric_difference_update({turn_id})
+
+
+def _show_charts(turn: TurnRecord, baseline: str | None) -> None:
+    """First token and decode speed, each if at least two lanes have the figure."""
+    compare = standings(turn.requests, baseline)
+    figures = [lane_figures(record, compare[record.id]) for record in turn.requests if record.id in compare]
     colors = {lane.lane: color_of(lane.lane) for lane in figures}
-    first = ", ".join(f"{lane.lane} {units.milliseconds(lane.ttft_s)}" for lane in figures)
-    decode = ", ".join(f"{lane.lane} {units.tok_per_s(lane.decode_tok_per_s)}" for lane in figures)
+    first = [lane for lane in figures if lane.ttft_s is not None]
+    decode = [lane for lane in figures if lane.decode_tok_per_s is not None]
+    with Slots("charts") as slots:
+        if max(len(first), len(decode)) < 2:
+            return
+        with slots.fill("charts"), st.grid(2, min_column_width=CHART_WIDTH_PX):
+            if len(first) > 1:
+                _show_first_token(turn, first, colors)
+            if len(decode) > 1:
+                _show_decode(turn, decode, colors)
+
+
+def _show_first_token(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: dict[str, str]) -> None:
     with_images = any(record.image_count for record in turn.requests)
-    quiet = {"displayModeBar": False}
-    with st.grid(2, min_column_width=CHART_WIDTH_PX):
-        st.plotly_chart(
-            first_token_chart(figures, colors, with_images=with_images),
-            key=f"first_token_{turn.id}",
-            config=quiet,
-            alt=f"Time to first token{' with images' if with_images else ''} by lane: {first}",
-        )
-        st.plotly_chart(
-            decode_speed_chart(figures, colors),
-            key=f"decode_speed_{turn.id}",
-            config=quiet,
-            alt=f"Decode speed by lane: {decode}",
-        )
+    values = ", ".join(f"{lane.lane} {units.milliseconds(lane.ttft_s)}" for lane in lanes)
+    st.plotly_chart(
+        first_token_chart(lanes, colors, with_images=with_images),
+        key=f"first_token_{turn.id}",
+        config={"displayModeBar": False},
+        alt=_("Time to first token with images by lane: {values}", values=values)
+        if with_images
+        else _("Time to first token by lane: {values}", values=values),
+    )
+
+
+def _show_decode(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: dict[str, str]) -> None:
+    values = ", ".join(f"{lane.lane} {units.tok_per_s(lane.decode_tok_per_s)}" for lane in lanes)
+    st.plotly_chart(
+        decode_speed_chart(lanes, colors),
+        key=f"decode_speed_{turn.id}",
+        config={"displayModeBar": False},
+        alt=_("Decode speed by lane: {values}", values=values),
+    )
 
 
 def _show_caveats(turn: TurnRecord) -> None:
@@ -119,11 +178,18 @@ def _show_caveats(turn: TurnRecord) -> None:
     images = as_seen(turn.requests) if turn.images else None
     flags = [flag for flag in fairness.before(turn.requests, images=images) if not flag.intended]
     flags += fairness.after(turn)
-    if differences := [flag.text for flag in flags if flag.compares]:
-        text = _("Differs between lanes: {differences}", differences=escape("; ".join(differences)))
-        st.caption(f":orange[:material/balance:] {text}")
-    if deviations := [flag.text for flag in flags if not flag.compares]:
-        text = _("Not as requested: {deviations}", deviations=escape("; ".join(deviations)))
-        st.caption(f":orange[:material/rule:] {text}")
-    if any(record.device == "cpu" and record.timing for record in turn.requests):
-        st.caption(f":material/info: {_('Measured on a CPU. Not comparable with GPU figures.')}")
+    differences = "; ".join(flag.text for flag in flags if flag.compares)
+    deviations = "; ".join(flag.text for flag in flags if not flag.compares)
+    with Slots("differences", "deviations", "cpu") as slots:
+        if differences:
+            with slots.fill("differences"):
+                text = _("Differs between lanes: {differences}", differences=escape(differences))
+                st.caption(f":orange[:material/balance:] {text}")
+        if deviations:
+            with slots.fill("deviations"):
+                text = _("Not as requested: {deviations}", deviations=escape(deviations))
+                st.caption(f":orange[:material/rule:] {text}")
+        if any(record.device == "cpu" and record.timing for record in turn.requests):
+            with slots.fill("cpu"):
+                text = _("Measured on a CPU. Not comparable with GPU figures.")
+                st.caption(f":material/info: {text}")

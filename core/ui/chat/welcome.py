@@ -1,8 +1,9 @@
-"""A conversation that has not begun: engines that are not ready yet, and prompts to begin with."""
+"""A conversation without any turn: the state of its engines, and prompts to start with."""
 
 import streamlit as st
 
 from core.domain.examples import EXAMPLES
+from core.i18n import _
 from core.images.gallery import GalleryImage, gallery
 from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session
@@ -21,19 +22,19 @@ _SCENE_PX = 180
 def show_welcome(page: ConversationPage) -> None:
     # As a message, so that the browser has loaded what it needs for messages before the first answer comes.
     with st.chat_message("assistant", avatar=":material/speed:"):
-        st.subheader("One prompt, every engine", anchor=False)
-        st.markdown("Ask something below, or begin with an example.")
+        st.subheader(_("One prompt, every engine"), anchor=False)
+        st.markdown(_("Ask something below, or start with an example."))
     with st.container(horizontal=True):
         for label, prompt in EXAMPLES.items():
-            st.button(label, help=prompt, on_click=chat_actions.ask, args=(page, prompt))
+            st.button(_(label), help=_(prompt), on_click=chat_actions.ask, args=(page, _(prompt)))
     show_cards(chat_controls.picked(page))
 
 
 def show_vision_welcome(page: ConversationPage) -> None:
     # As a message, so that the browser has loaded what it needs for messages before the first answer comes.
     with st.chat_message("assistant", avatar=":material/imagesmode:"):
-        st.subheader("One image, every engine", anchor=False)
-        st.markdown("Add images below and ask about them, or begin with a drawn scene.")
+        st.subheader(_("One image, every engine"), anchor=False)
+        st.markdown(_("Add images below and ask about them, or start with a drawn scene."))
     if needs_preparing(chat_controls.picked_lanes(page, resources.lanes().lanes)):
         show_preparing()
     else:

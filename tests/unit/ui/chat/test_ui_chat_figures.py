@@ -49,12 +49,12 @@ def test_a_failed_lane_is_not_compared():
 
 def test_the_summary_names_tokens_end_and_ratio():
     text = summary(record("awq"), Standing(baseline="hf", speed_ratio=1.836))
-    assert text == ("1,234 tokens in · 5 out · ended by itself · **1.84×** the decode speed of hf")
+    assert text == ("1,234 tokens in · 5 out · finished · **1.84×** the decode speed of hf")
 
 
-def test_unknown_counts_are_dashes():
+def test_unknown_counts_are_said_to_be():
     bare = replace(record("hf"), timing=None, prompt_tokens=None, finish_reason=None)
-    assert summary(bare, Standing()) == "– tokens in · – out"
+    assert summary(bare, Standing()) == "token counts unknown"
 
 
 def test_cached_prompt_tokens_are_said():

@@ -40,11 +40,11 @@ def without_window():
 def test_energy_with_idle_power_beside_it_and_subtracted_only_on_request():
     app = AppTest.from_function(script).run()
     assert "Energy: **75 J**" in app.markdown[0].value
-    assert "Energy for an output token: **0.75 J**" in app.markdown[0].value
+    assert "Energy per output token: **0.75 J**" in app.markdown[0].value
     assert "Idle power: **100 W**" in app.markdown[0].value
     app.toggle[0].set_value(True).run()
     assert "Energy: **25 J**" in app.markdown[0].value
-    assert "Energy for an output token: **0.25 J**" in app.markdown[0].value
+    assert "Energy per output token: **0.25 J**" in app.markdown[0].value
 
 
 def test_a_shared_window_says_with_whom():
