@@ -10,11 +10,17 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from getpass import getuser
 from importlib import import_module
 from typing import Annotated, NamedTuple
 
 import typer
 
+from core.access import guard
+from core.access.guard import AuditEntry
+from core.access.identity import LOCAL, Identity
 from core.errors import ConfigError, InputError, LMDynoError
 from core.files import keep_to_oneself
 from core.i18n import (
@@ -123,6 +129,8 @@ def main() -> None:
     # Commands say what matters themselves; without a handler Python would print warnings a second time.
     logging.getLogger("core").addHandler(logging.NullHandler())
     keep_to_oneself()
+    guard.find_identity_with(_whoever_types)
+    guard.record_with(_record)
     language, words = asked_language(sys.argv[1:])
     set_process_language(language or environment_language(os.environ))
     named = [word for word in words[:1] if word in COMMANDS]
@@ -133,6 +141,23 @@ def main() -> None:
 
         typer.echo(printable(f"{_(error.message)}\n{_(error.hint)}".rstrip()), err=True)
         sys.exit(2 if isinstance(error, ConfigError | InputError) else 1)
+
+
+def _whoever_types() -> Identity:
+    """The owner of the machine, by the name that the audit log shows."""
+    try:
+        return replace(LOCAL, name=f"{getuser()}, command line")
+    except (KeyError, OSError):  # a user without a name, as in many containers
+        return LOCAL
+
+
+def _record(entry: AuditEntry) -> None:
+    # Only a command that changes something needs the store for this.
+    from core.settings import load_settings
+    from core.store.audit import AuditLog
+
+    with closing(AuditLog(load_settings().database_url)) as audit:
+        audit.record(entry)
 
 
 def asked_language(words: Sequence[str]) -> tuple[Language | None, Sequence[str]]:

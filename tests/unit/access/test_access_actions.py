@@ -1,11 +1,14 @@
 """Every way in the core to change something asks the guard."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
-from core.access.guard import acting_as
+from core.access.guard import Action, acting_as
 from core.access.identity import NOBODY, Identity, Role, Visibility
 from core.chat_api.probe import probe
 from core.config import load_lanes
@@ -17,7 +20,8 @@ from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import AccessDenied
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.jobs.registry import Jobs
-from core.settings import load_settings
+from core.settings import PROJECT_ROOT, load_settings
+from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
 
 BOB = Identity(id="bob@example.com", name="Bob", role=Role.VIEWER, login="b")
@@ -120,6 +124,31 @@ def test_jobs_of_others_that_have_ended_are_not_listed(settings):
     others = {status.state for status in found if status.spec.owner != BOB.id}
     assert others == {JobState.QUEUED, JobState.RUNNING}
     assert len([status for status in found if status.spec.owner == BOB.id]) == len(JobState)
+
+
+def test_the_command_line_is_in_the_audit_log_too(settings):
+    database_url = f"sqlite:///{settings.home / 'lmdyno.db'}"
+    environ = {
+        **os.environ,
+        "LMDYNO_HOME": str(settings.home),
+        "LMDYNO_DATABASE_URL": database_url,
+        "USER": "ada",
+        "LOGNAME": "ada",
+    }
+    for command in (["engines", "stop", "hf"], ["engines", "list"]):
+        subprocess.run(
+            [sys.executable, "-m", "core", *command],
+            cwd=PROJECT_ROOT,
+            env=environ,
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+    log = AuditLog(database_url)
+    assert [(entry.name, entry.action, entry.target) for entry in log.entries()] == [
+        ("ada, command line", Action.STOP_ENGINE, "hf")
+    ]
+    log.close()
 
 
 def test_a_worker_acts_for_whoever_started_it(settings):
