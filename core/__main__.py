@@ -72,6 +72,12 @@ COMMANDS = {
         ),
     ),
     "runs": Command("core.cli.runs:app", N_("List, show, compare, export, and import turns and runs.")),
+    "sessions": Command(
+        "core.cli.sessions:app",
+        N_(
+            "List, show, export, and import evaluation sessions; generate their answers; let a model judge."
+        ),
+    ),
     "doctor": Command(
         "core.cli.doctor:doctor",
         N_("Check Python, driver, GPU, engines, and lanes. Exit code 1: something needs to be repaired."),
