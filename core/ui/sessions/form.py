@@ -31,7 +31,7 @@ _TOKENS = 384
 
 def show() -> None:
     st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=address.go_to_list)
-    st.markdown(f"### {_('New session')}")
+    st.markdown(f"### {_('New session')}", anchors=False)
     title = st.text_input(_("Title"), key="new_title", max_chars=120, persist_state="session")
     purpose = st.text_area(
         _("Purpose"),

@@ -32,7 +32,7 @@ def show() -> None:
 
 def _show_session(session: Session) -> None:
     st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=address.go_to_list)
-    st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}")
+    st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}", anchors=False)
     if session.plan.purpose:
         st.text(session.plan.purpose)
     names = [_("Answers"), _("Invite and watch"), _("Results"), _("Files")]

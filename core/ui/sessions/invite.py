@@ -111,7 +111,7 @@ def _show_people() -> None:
     given: dict[str, int] = {}
     for vote in resources.votes().votes(session.id):
         given[vote.participant_id] = given.get(vote.participant_id, 0) + 1
-    st.markdown(f"##### {_('Participants')} ({len(people)})")
+    st.markdown(f"##### {_('Participants')} ({len(people)})", anchors=False)
     if not people:
         st.caption(_("Nobody is here yet. This list refreshes itself."))
     for person in people:

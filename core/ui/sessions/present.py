@@ -15,7 +15,7 @@ REFRESH_S = 2.0
 
 
 def show(session: Session) -> None:
-    st.markdown(f"# {escape(session.plan.title)}")
+    st.markdown(f"# {escape(session.plan.title)}", anchors=False)
     _show_live()
     with st.container(horizontal_alignment="right"):
         st.button(
@@ -44,7 +44,7 @@ def _show_live() -> None:
         session.state is SessionState.OPEN and not session.plan.results_hidden
     ):
         results, _votes = current_results(session)
-        st.markdown(f"## {escape(telling.headline(session, results.standings))}")
+        st.markdown(f"## {escape(telling.headline(session, results.standings))}", anchors=False)
         if session.state is SessionState.CLOSED:
             _show_counts(results.participants, results.votes)
         if results.votes:
@@ -54,5 +54,5 @@ def _show_live() -> None:
 def _show_counts(people: int, votes: int) -> None:
     told = ngettext("{n} person", "{n} people", people)
     cast = ngettext("{n} vote", "{n} votes", votes)
-    st.markdown(f"## {told}")
-    st.markdown(f"## {cast}")
+    st.markdown(f"## {told}", anchors=False)
+    st.markdown(f"## {cast}", anchors=False)

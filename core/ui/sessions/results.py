@@ -62,7 +62,7 @@ _TRADE_OFFS = {
 def show_results(session: Session, *, for_voters: bool = False) -> None:
     """Everything that the votes say so far."""
     results, votes = current_results(session)
-    st.markdown(f"#### {escape(telling.headline(session, results.standings))}")
+    st.markdown(f"#### {escape(telling.headline(session, results.standings))}", anchors=False)
     people = ngettext("{n} person", "{n} people", results.participants)
     cast = ngettext("{n} vote", "{n} votes", results.votes)
     parts = [people, cast, _("{n} skipped", n=results.skipped)]
@@ -136,7 +136,7 @@ def show_strengths(session: Session, standings: Standings, *, key: str, large: b
 
 def _show_trade_off(session: Session, results: SessionResults) -> None:
     figures = current_figures(session)
-    st.markdown(f"##### {_('Quality beside what was measured')}")
+    st.markdown(f"##### {_('Quality beside what was measured')}", anchors=False)
     chosen = st.segmented_control(
         _("Figure"),
         list(_TRADE_OFFS),
@@ -184,13 +184,13 @@ def _show_details(session: Session, results: SessionResults, labels: list[str]) 
     if results.languages:
         sections.append((_("By language"), telling.groups_table(results.languages, labels, _("Language"))))
     for title, table in sections:
-        st.markdown(f"##### {title}")
+        st.markdown(f"##### {title}", anchors=False)
         st.table(table, border="horizontal", hide_index=True)
-    st.markdown(f"##### {_('How far to trust this')}")
+    st.markdown(f"##### {_('How far to trust this')}", anchors=False)
     for line in telling.checks(session, results):
         st.markdown(f"- {escape(line)}")
     if any(results.reasons):
-        st.markdown(f"##### {_('Why answers were preferred')}")
+        st.markdown(f"##### {_('Why answers were preferred')}", anchors=False)
         st.table(
             {
                 _("Reason"): [_(name) for name in REASON_NAMES.values()],
@@ -207,7 +207,7 @@ def _show_details(session: Session, results: SessionResults, labels: list[str]) 
 def _show_judges(session: Session, votes: Sequence[Vote], labels: list[str]) -> None:
     judgements = resources.sessions().judgements(session.id)
     for result in judge_results(session, judgements, votes):
-        st.markdown(f"##### {_('Judged by {judge}', judge=escape(result.judge))}")
+        st.markdown(f"##### {_('Judged by {judge}', judge=escape(result.judge))}", anchors=False)
         st.caption(_("A model's judgements, apart from the people's votes."))
         st.table(telling.standings_table(result.standings, labels), border="horizontal", hide_index=True)
         for line in telling.judge_lines(session, result):

@@ -34,7 +34,7 @@ def _show() -> None:
         st.title(_("There is no such session"), anchor=False)
         st.markdown(_("The link is incomplete, or the session was deleted. Ask whoever sent it to you."))
         return
-    st.markdown(f"##### {escape(session.plan.title)}")
+    st.markdown(f"##### {escape(session.plan.title)}", anchors=False)
     person = voter.current_participant(session)
     if session.state is SessionState.DRAFT:
         _show_waiting()
