@@ -11,6 +11,7 @@ from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.jobs.records import JobStatus
 from core.sessions.figures import has_failed
+from core.sessions.giveaways import giveaways
 from core.sessions.items import build_ballot, usable_texts
 from core.sessions.prompts import set_label
 from core.sessions.run.answering import missing_answers
@@ -24,6 +25,7 @@ from core.ui.shared.job_panel import show_job, show_job_log
 from core.ui.text.live_text import show_text
 
 REFRESH_S = 2.0
+_GIVEAWAYS_SHOWN = 10
 
 
 def show(session: Session) -> None:
@@ -39,6 +41,7 @@ def show(session: Session) -> None:
     answers = resources.sessions().answers(session.id)
     _show_lanes(session, answers)
     if session.state is SessionState.DRAFT:
+        _show_giveaways(session, answers)
         _show_next(session, answers)
     _show_answers(session, answers)
 
@@ -89,6 +92,27 @@ def _show_lanes(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
         )
         if place in failed and (error := failed[place].record.error):
             show_error(error)
+
+
+def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
+    found = giveaways(session.plan, answers)
+    if not found:
+        return
+    told = ngettext(
+        "{n} answer names a lane or a model, which tells voters whose it is.",
+        "{n} answers name a lane or a model, which tells voters whose they are.",
+        len(found),
+    )
+    places = "\n".join(
+        _(
+            "- prompt {number}, {lane}: “{word}”",
+            number=each.prompt + 1,
+            lane=escape(session.plan.lanes[each.lane].name),
+            word=escape(each.word),
+        )
+        for each in found[:_GIVEAWAYS_SHOWN]
+    )
+    st.warning(f"{told}\n\n{places}", icon=":material/visibility:")
 
 
 def _show_next(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
