@@ -34,7 +34,7 @@ from core.settings import Settings
 from core.store.sessions.sessions import Sessions
 
 app = typer.Typer(
-    help=_("List, show, export, and import evaluation sessions; make their answers; have a model judge."),
+    help=_("List, show, export, and import evaluation sessions; generate their answers; let a model judge."),
     no_args_is_help=True,
 )
 console = Console(highlight=False)
@@ -157,7 +157,7 @@ def schema() -> None:
     typer.echo(session_schema())
 
 
-@app.command(help=_("Make the answers of a session that are missing; Ctrl+C leaves the job running."))
+@app.command(help=_("Generate the missing answers of a session; Ctrl+C leaves the job running."))
 def answers(session: SessionId) -> None:
     settings, _lanes = context.load()
     with closing(Sessions(settings.database_url)) as store:
@@ -166,11 +166,11 @@ def answers(session: SessionId) -> None:
         _follow(settings, job)
         missing = len(missing_answers(found.plan, store.answers(session)))
     if missing:
-        typer.echo(_("{n} answers are missing; run the command again to ask for them.", n=missing), err=True)
+        typer.echo(_("{n} answers are missing. Run the command again to ask for them.", n=missing), err=True)
         raise typer.Exit(1)
 
 
-@app.command(help=_("Have a lane judge a session's pairs, each in both orders."))
+@app.command(help=_("Let a lane judge a session's pairs, each in both orders."))
 def judge(
     session: SessionId,
     lane: Annotated[str, typer.Option(help=_("The lane that judges."))],

@@ -231,7 +231,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
     if results.deploy:
         told.append(
             _(
-                "Knowing speed, memory and energy, {share} of the second votes changed their mind.",
+                "With speed, memory, and energy known, {share} of the second votes differ from the first.",
                 share=share_text(results.deploy.changed),
             )
         )

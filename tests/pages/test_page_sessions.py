@@ -174,7 +174,7 @@ class TestVoting:
         code = room.votes.participants(session.id)[0].code
         again = voter(session)
         again.text_input(key="join_code").set_value(code.upper())
-        click(again, "Go on")
+        click(again, "Continue")
         assert again.query_params["seat"] == code
         reloaded = voter(session, seat=code)
         click(reloaded, "Tie")
@@ -187,7 +187,7 @@ class TestVoting:
         app = join(voter(session), "ada")
         assert 'called "ada" already' in texts(app)
         app.text_input(key="join_code").set_value("wrong")
-        assert "Nobody in this session" in texts(click(app, "Go on"))
+        assert "Nobody in this session" in texts(click(app, "Continue"))
 
     def test_only_who_is_invited(self, room, voter):
         session = keep(room, plan(*LANES, prompts=10, invited=("Ada L.",)))
@@ -244,7 +244,7 @@ class TestVoting:
 
     def test_a_draft_makes_people_wait(self, room, voter):
         session = keep(room, state=SessionState.DRAFT)
-        assert "has not begun" in texts(voter(session))
+        assert "has not started" in texts(voter(session))
 
     def test_a_vote_after_the_end_is_refused_and_said(self, room, voter):
         session = keep(room)
@@ -252,7 +252,7 @@ class TestVoting:
         room.sessions.close_voting(session.id)
         click(app, "A is better")
         assert room.votes.votes(session.id) == ()
-        assert "takes no votes now" in app.toast[0].value
+        assert "is not taking votes" in app.toast[0].value
 
 
 class TestHosting:
@@ -263,7 +263,7 @@ class TestHosting:
         app = click(host(), "New session")
         app.text_input(key="new_title").set_value("Which one?")
         app.pills(key="new_lanes").set_value(["hf", "remote"])
-        click(app, "Make the answers")
+        click(app, "Generate answers")
         (summary,) = room.sessions.summaries()
         session = room.sessions.session(summary.id)
         assert [lane.name for lane in session.plan.lanes] == ["hf", "remote"]
@@ -273,10 +273,10 @@ class TestHosting:
         assert "Which one?" in texts(app)
 
     def test_what_is_missing_is_said(self, room, host):
-        app = click(click(host(), "New session"), "Make the answers")
+        app = click(click(host(), "New session"), "Generate answers")
         assert "no title" in texts(app)
         app.text_input(key="new_title").set_value("Which one?")
-        click(app, "Make the answers")
+        click(app, "Generate answers")
         assert "0 lanes are chosen" in texts(app)
         assert room.sessions.summaries() == ()
 
@@ -286,7 +286,7 @@ class TestHosting:
         app.pills(key="new_lanes").set_value(["hf", "remote"])
         app.selectbox(key="new_prompts_english").set_value("pasted").run()
         app.text_area(key="set_lines").set_value("Why?\n为什么？").run()
-        click(app, "Make the answers")
+        click(app, "Generate answers")
         (kept,) = room.sessions.prompt_sets()
         assert [(prompt.text, prompt.language) for prompt in kept.prompts] == [
             ("Why?", ""),
@@ -384,5 +384,5 @@ class TestHosting:
         app = host(id=session.id)
         app.session_state[f"session_tabs_{session.id}_closed"] = "Files"
         app.run()
-        click(app, "Delete for good")
+        click(app, "Delete permanently")
         assert room.sessions.summaries() == ()

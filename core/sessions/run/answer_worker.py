@@ -25,8 +25,8 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         report(N_("getting ready"), None)
         if not make_answers(settings, store, session, report, report):
             raise LMDynoError(
-                N_("Making the answers was stopped."),
-                hint=N_("What was answered is kept. Resume to make the rest."),
+                N_("Generating the answers was stopped."),
+                hint=N_("The answers so far are kept. Resume to generate the rest."),
                 code="stopped",
             )
         return {"missing": len(missing_answers(session.plan, store.answers(session.id)))}

@@ -19,7 +19,7 @@ JUDGING_KIND = "session-judging"
 
 
 def start_answers(settings: Settings, session: Session) -> str:
-    """Make the answers that are missing, in a process of its own; returns the job's id.
+    """Generate answers that are missing, in a process of its own; returns the job's id.
 
     Raises InputError while that is being done already, and for a lane that can't be sent one of the images.
     """
@@ -47,7 +47,7 @@ def _start(
     current = job_of(settings, session.id, kind)
     if current and not current.state.ended:
         raise InputError(
-            N_("This runs already for the session."),
+            N_("This is already running for the session."),
             hint=N_("Wait for its end, or stop it."),
             code="already-running",
         )

@@ -236,7 +236,7 @@ class Sessions(Access):
         except KeyError as exc:
             raise StoreError(
                 N_("An answer of the session is missing."),
-                hint=N_("Make the answers again."),
+                hint=N_("Generate the answers again."),
                 code="no-such-answer",
             ) from exc
 

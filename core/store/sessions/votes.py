@@ -61,7 +61,7 @@ class Votes(Access):
             elif _is_taken(connection, session_id, name):
                 raise InputError(
                     N_('Somebody in this session is called "{name}" already.', name=name),
-                    hint=N_("Choose another name. If it is you, go on with your code."),
+                    hint=N_("Choose another name. If it is you, continue with your code."),
                     code="name-taken",
                 )
             last = connection.scalar(select(func.max(session_participants.c.seat)).where(own))
@@ -158,7 +158,7 @@ def _require_open(connection: Connection, session_id: str, *, lock: bool = False
     state = connection.scalar(wanted.with_for_update() if lock else wanted)
     if state is not SessionState.OPEN:
         raise InputError(
-            N_("This session takes no votes now."),
+            N_("This session is not taking votes."),
             hint=N_("It is not open yet, or it was closed."),
             code="session-not-open",
         )

@@ -88,7 +88,7 @@ def show_undo(person: Participant, *, disabled: bool = False) -> None:
         on_click=_undo,
         args=(person,),
         disabled=disabled,
-        help=_("Takes back your last vote"),
+        help=_("Take back your last vote"),
     )
 
 
@@ -136,7 +136,7 @@ def _show_controls(session: Session, person: Participant, assigned: Assigned, *,
                 key=_comment_key(serial),
                 max_chars=2000,
                 on_change="ignore",
-                help=_("Is stored with your vote. Press Ctrl+Enter before you vote."),
+                help=_("Stored with your vote. Press Ctrl+Enter before you vote."),
             )
         show_undo(person, disabled=serial == 0)
     st.caption(
@@ -201,7 +201,7 @@ def _show_rank_buttons(session: Session, person: Participant, assigned: Assigned
             args=(session, person, assigned, verdict, (), serial),
         )
     if ranked:
-        st.button(_("Begin again"), shortcut="E", key=f"ballot_again_{serial}", on_click=ranked.clear)
+        st.button(_("Start over"), shortcut="E", key=f"ballot_again_{serial}", on_click=ranked.clear)
 
 
 def _rank(session: Session, person: Participant, assigned: Assigned, place: int, serial: int) -> None:

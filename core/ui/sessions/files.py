@@ -89,9 +89,9 @@ def _report(record: SessionRecord) -> bytes:
 
 def _show_delete(session: Session) -> None:
     with st.popover(_("Delete"), icon=":material/delete:"):
-        st.markdown(_("Deletes the session with all its answers and votes, for good."))
+        st.markdown(_("Delete the session with all its answers and votes. This can not be undone."))
         st.button(
-            _("Delete for good"),
+            _("Delete permanently"),
             type="primary",
             on_click=_delete,
             args=(session,),

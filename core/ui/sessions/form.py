@@ -44,7 +44,7 @@ def show() -> None:
     prompts = prompt_picker.show(with_images=bool(lanes) and all(is_vision(lane) for lane in lanes))
     sampling, system_prompt = _show_sampling()
     voting = _show_voting()
-    if not st.button(_("Make the answers"), type="primary", icon=":material/play_arrow:"):
+    if not st.button(_("Generate answers"), type="primary", icon=":material/play_arrow:"):
         return
     try:
         authorise(Action.START_JOB, title)
@@ -95,7 +95,12 @@ def _show_sampling() -> tuple[Sampling, str]:
     with st.expander(_("Sampling"), icon=":material/tune:"):
         with st.grid(3, min_column_width=200):
             tokens = st.number_input(
-                _("Max tokens"), 16, 8192, _TOKENS, step=64, help=_("Longer answers take longer to read.")
+                _("Max tokens"),
+                16,
+                8192,
+                _TOKENS,
+                step=64,
+                help=_("Longer answers take participants longer to read."),
             )
             temperature = st.slider(
                 _("Temperature"),
@@ -146,7 +151,9 @@ def _show_voting() -> dict[str, Any]:
                 30,
                 10,
                 format="%d %%",
-                help=_("Two answers of one lane, or the same answer twice. They tell the noise of the room."),
+                help=_(
+                    "Two answers of one lane, or the same answer twice. They show how much of the votes is noise."
+                ),
             )
             deploy = st.number_input(
                 _("Second votes"),
@@ -154,7 +161,7 @@ def _show_voting() -> dict[str, Any]:
                 50,
                 5,
                 help=_(
-                    "So many items are shown again after the blind votes, with lanes, speed, memory and "
+                    "Number of items shown again after the blind votes, with lanes, speed, memory, and "
                     "energy: which would you deploy?"
                 ),
             )
@@ -167,7 +174,7 @@ def _show_voting() -> dict[str, Any]:
             _("Only for"),
             height=80,
             placeholder=_("Everybody with the link"),
-            help=_("A name, an e-mail address or a domain such as @example.com in each line."),
+            help=_("One name, e-mail address, or domain such as @example.com per line."),
         )
     return {
         "mode": mode,

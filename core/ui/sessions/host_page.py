@@ -62,6 +62,6 @@ def _show_live_results() -> None:
     if session is None:
         return
     if not session.items:
-        st.info(_("There are no results before voting has begun."), icon=":material/how_to_vote:")
+        st.info(_("There are no results before voting starts."), icon=":material/how_to_vote:")
         return
     show_results(session)

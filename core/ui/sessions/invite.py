@@ -22,9 +22,7 @@ _BASE = "session_base_address"
 
 def show(session: Session) -> None:
     if session.state is SessionState.DRAFT:
-        st.info(
-            _("People can come in when voting is open. Open it beside the answers."), icon=":material/lock:"
-        )
+        st.info(_("People can join once voting is open. Open it on the Answers tab."), icon=":material/lock:")
         return
     link, picture = st.columns([2, 1], vertical_alignment="center")
     with link:
@@ -69,7 +67,7 @@ def _show_base() -> None:
         )
     if host in _HERE_ONLY:
         st.warning(
-            _("This link works on this machine only. Say above under which address others reach it."),
+            _("This link works on this machine only. Enter the address under which others reach it."),
             icon=":material/lan:",
         )
 
@@ -83,7 +81,7 @@ def _show_buttons(session: Session) -> None:
                 on_click=_close,
                 args=(session,),
                 disabled=not may(Action.START_JOB),
-                help=_("No more votes are taken, and everybody who took part may see the results."),
+                help=_("Stop taking votes and show the results to everybody who took part."),
             )
         else:
             st.button(
@@ -98,7 +96,7 @@ def _show_buttons(session: Session) -> None:
             icon=":material/present_to_all:",
             on_click=address.set_presenting,
             args=(True,),
-            help=_("A screen for the room: the code, how far everybody is, and the results."),
+            help=_("Show a screen for the room: QR code, progress, and results."),
         )
 
 
@@ -113,7 +111,7 @@ def _show_people() -> None:
         given[vote.participant_id] = given.get(vote.participant_id, 0) + 1
     st.markdown(f"##### {_('Participants')} ({len(people)})", anchors=False)
     if not people:
-        st.caption(_("Nobody is here yet. This list refreshes itself."))
+        st.caption(_("Nobody has joined yet. This list refreshes automatically."))
     for person in people:
         total = len(assigned_items(session.id, session.plan, session.items, person.seat))
         done = given.get(person.id, 0)

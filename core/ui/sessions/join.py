@@ -34,9 +34,9 @@ def show(session: Session) -> None:
         name = st.text_input(_("Your name or a nickname"), max_chars=LONGEST_NAME, key=_NAME)
         if st.form_submit_button(_("Take part"), type="primary", icon=":material/how_to_vote:"):
             _take_part(session, name, None)
-    with st.expander(_("I have begun on another device"), icon=":material/devices:"), st.form("resume"):
+    with st.expander(_("I started on another device"), icon=":material/devices:"), st.form("resume"):
         code = st.text_input(_("Your code"), key=_CODE, help=_("It is shown beside your votes."))
-        if st.form_submit_button(_("Go on")):
+        if st.form_submit_button(_("Continue")):
             _resume(session, code)
 
 

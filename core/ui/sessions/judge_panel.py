@@ -30,7 +30,7 @@ def show_judge(session: Session) -> None:
     pairs = sum(item.control is None and len(item.candidates) == 2 for item in session.items)
     if not pairs:
         return
-    with st.expander(_("Have a model judge"), icon=":material/gavel:"):
+    with st.expander(_("Let a model judge"), icon=":material/gavel:"):
         st.markdown(
             _(
                 "A lane judges the same pairs, each in both orders. Its judgements are reported apart and "

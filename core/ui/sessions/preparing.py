@@ -127,7 +127,7 @@ def _show_next(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
                 on_click=_resume,
                 args=(session,),
                 disabled=not may(Action.START_JOB),
-                help=_("Asks for what is missing or failed."),
+                help=_("Ask again for answers that are missing or failed."),
             )
         st.button(
             _("Open voting"),

@@ -19,7 +19,7 @@ def show(session: Session) -> None:
     _show_live()
     with st.container(horizontal_alignment="right"):
         st.button(
-            _("Leave the presentation"),
+            _("Exit presentation"),
             icon=":material/close_fullscreen:",
             type="tertiary",
             shortcut="Esc",

@@ -65,7 +65,7 @@ def _chosen(chosen: str, saved: Mapping[str, PromptSet]) -> PromptSet | None:
         return saved[chosen]
     name = st.text_input(_("Name of the set"), value=_("My prompts"), max_chars=60, key=f"set_name_{chosen}")
     if chosen == _PASTED:
-        text = st.text_area(_("A prompt in each line"), height=160, key="set_lines", persist_state="session")
+        text = st.text_area(_("One prompt per line"), height=160, key="set_lines", persist_state="session")
         prompts: Sequence[SessionPrompt] = pasted_prompts(text)
     else:
         files = st.file_uploader(
@@ -75,7 +75,7 @@ def _chosen(chosen: str, saved: Mapping[str, PromptSet]) -> PromptSet | None:
             key="set_files",
             help=_(
                 "CSV: a head line with prompt and, if wanted, category, language and image. JSONL: objects "
-                "with the same keys. Text: a prompt in each line."
+                "with the same keys. Text: one prompt per line."
             ),
         )
         prompts = _uploaded({file.name: file.getvalue() for file in files}) if files else ()

@@ -54,7 +54,7 @@ def _show_waiting() -> None:
     if session is None or session.state is not SessionState.DRAFT:
         st.rerun()
     st.info(
-        _("The session has not begun. This page goes on by itself when it does."),
+        _("The session has not started. This page continues automatically when it does."),
         icon=":material/hourglass_top:",
     )
 
