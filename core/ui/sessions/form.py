@@ -152,7 +152,8 @@ def _show_voting() -> dict[str, Any]:
                 10,
                 format="%d %%",
                 help=_(
-                    "Two answers of one lane, or the same answer twice. They show how much of the votes is noise."
+                    "Two answers of one lane, or the same answer twice. They show how much of the votes is "
+                    "noise."
                 ),
             )
             deploy = st.number_input(
