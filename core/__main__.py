@@ -74,9 +74,7 @@ COMMANDS = {
     "runs": Command("core.cli.runs:app", N_("List, show, compare, export, and import turns and runs.")),
     "sessions": Command(
         "core.cli.sessions:app",
-        N_(
-            "List, show, export, and import evaluation sessions; generate their answers; let a model judge."
-        ),
+        N_("List, show, export, and import evaluation sessions; generate their answers; let a model judge."),
     ),
     "doctor": Command(
         "core.cli.doctor:doctor",

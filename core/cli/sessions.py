@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from core.access.guard import Action, authorise
 from core.charts.colors import lane_color
 from core.cli import context
 from core.cli.output import write_file
+from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.sessions import SessionRecord
 from core.errors import InputError
@@ -33,15 +33,11 @@ from core.sessions.wording import STATE_NAMES
 from core.settings import Settings
 from core.store.sessions.sessions import Sessions
 
-app = typer.Typer(
-    help=_("List, show, export, and import evaluation sessions; generate their answers; let a model judge."),
-    no_args_is_help=True,
-)
-console = Console(highlight=False)
+app = typer.Typer(no_args_is_help=True)
+console = terminal()
 
 _POLL_S = 2.0
 
-AsJson = Annotated[bool, typer.Option("--json", help=_("One JSON document on stdout."))]
 SessionId = Annotated[str, typer.Argument(help=_("The session's ID, as `sessions list` shows it."))]
 
 
@@ -56,7 +52,7 @@ class Format(StrEnum):
 
 
 @app.command("list", help=_("List the sessions, newest first."))
-def list_sessions(as_json: AsJson = False) -> None:
+def list_sessions(as_json: context.AsJson = False) -> None:
     settings, _lanes = context.load()
     with closing(Sessions(settings.database_url)) as store:
         summaries = store.summaries()
@@ -77,7 +73,7 @@ def list_sessions(as_json: AsJson = False) -> None:
 
 
 @app.command(help=_("Show the results of a session."))
-def show(session: SessionId, as_json: AsJson = False) -> None:
+def show(session: SessionId, as_json: context.AsJson = False) -> None:
     record = _record(session)
     results = compute_results(record.session, record.votes)
     judges = judge_results(record.session, record.judgements, record.votes)

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.access.guard import Action, authorise
-from core.domain.sessions import Display, Participant, Session, SessionPrompt, Verdict, Vote, VotingMode
+from core.domain.sessions import Display, Participant, Session, SessionPrompt, Verdict, Vote
 from core.errors import LMDynoError
 from core.i18n import _
 from core.sessions.assignment import Assigned
@@ -38,8 +38,9 @@ def show(session: Session, person: Participant, assigned: Assigned, *, done: int
     show_prompt(session.plan.prompts.prompts[item.prompt])
     texts = texts_of(session, assigned)
     boxes = answer_boxes(len(texts), serial=done)
+    _show_remarks(person, serial=done)
     with st.bottom:
-        _show_controls(session, person, assigned, serial=done)
+        _show_buttons(session, person, assigned, serial=done)
     if session.plan.display is Display.REPLAYED:
         _replay(boxes, texts, session.plan.replay_chars_per_s, elapsed_s)
     else:
@@ -83,7 +84,6 @@ def answer_boxes(number: int, *, serial: int) -> list[DeltaGenerator]:
 def show_undo(person: Participant, *, disabled: bool = False) -> None:
     st.button(
         _("Undo"),
-        icon=":material/undo:",
         shortcut="6",
         on_click=_undo,
         args=(person,),
@@ -113,13 +113,19 @@ def _replay(
             sleep(_TICK_S)
 
 
-def _show_controls(session: Session, person: Participant, assigned: Assigned, *, serial: int) -> None:
+def _show_buttons(session: Session, person: Participant, assigned: Assigned, *, serial: int) -> None:
+    """What a thumb needs, and no more: it covers part of a phone's screen."""
     with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
-        if session.plan.mode is VotingMode.PAIRWISE or len(assigned.shown) == 2:
+        if len(assigned.shown) == 2:
             _show_pair_buttons(session, person, assigned, serial)
         else:
             _show_rank_buttons(session, person, assigned, serial)
-    with st.container(horizontal=True, horizontal_alignment="center", vertical_alignment="center"):
+        show_undo(person, disabled=serial == 0)
+
+
+def _show_remarks(person: Participant, *, serial: int) -> None:
+    """Reasons and a comment for the vote to come, and who votes."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
         st.pills(
             _("Why? (optional)"),
             list(REASON_NAMES),
@@ -128,7 +134,7 @@ def _show_controls(session: Session, person: Participant, assigned: Assigned, *,
             key=_reasons_key(serial),
             on_change="ignore",
             width="content",
-            label_visibility="collapsed",
+            wrap=True,
         )
         with st.popover(_("Comment"), icon=":material/comment:", key=f"ballot_comment_box_{serial}"):
             st.text_area(
@@ -138,31 +144,27 @@ def _show_controls(session: Session, person: Participant, assigned: Assigned, *,
                 on_change="ignore",
                 help=_("Stored with your vote. Press Ctrl+Enter before you vote."),
             )
-        show_undo(person, disabled=serial == 0)
     st.caption(
         _(
-            "Keys: 1 to 6, in the order of the buttons. You vote as {name}. Your code for another device: "
-            "{code}",
+            "You vote as {name}. To continue on another device, enter your code there: {code}",
             name=escape(person.name),
             code=person.code,
-        ),
-        text_alignment="center",
+        )
     )
 
 
 def _show_pair_buttons(session: Session, person: Participant, assigned: Assigned, serial: int) -> None:
     left, right = assigned.shown
     choices = (
-        (_("A is better"), ":material/arrow_back:", Verdict.PREFERRED, (left, right)),
-        (_("Tie"), ":material/drag_handle:", Verdict.TIE, ()),
-        (_("B is better"), ":material/arrow_forward:", Verdict.PREFERRED, (right, left)),
-        (_("Both bad"), ":material/thumbs_up_down:", Verdict.ALL_BAD, ()),
-        (_("Skip"), ":material/skip_next:", Verdict.SKIPPED, ()),
+        (_("A is better"), Verdict.PREFERRED, (left, right)),
+        (_("Tie"), Verdict.TIE, ()),
+        (_("B is better"), Verdict.PREFERRED, (right, left)),
+        (_("Both bad"), Verdict.ALL_BAD, ()),
+        (_("Skip"), Verdict.SKIPPED, ()),
     )
-    for number, (label, icon, verdict, order) in enumerate(choices, start=1):
+    for number, (label, verdict, order) in enumerate(choices, start=1):
         st.button(
             label,
-            icon=icon,
             key=f"ballot_{number}_{serial}",
             type="primary" if verdict is Verdict.PREFERRED else "secondary",
             shortcut=str(number),
@@ -187,14 +189,13 @@ def _show_rank_buttons(session: Session, person: Participant, assigned: Assigned
             args=(session, person, assigned, place, serial),
         )
     rest = (
-        (_("All alike"), ":material/drag_handle:", Verdict.TIE, "Q"),
-        (_("All bad"), ":material/thumbs_up_down:", Verdict.ALL_BAD, "W"),
-        (_("Skip"), ":material/skip_next:", Verdict.SKIPPED, "5"),
+        (_("All alike"), Verdict.TIE, "Q"),
+        (_("All bad"), Verdict.ALL_BAD, "W"),
+        (_("Skip"), Verdict.SKIPPED, "5"),
     )
-    for label, icon, verdict, key in rest:
+    for label, verdict, key in rest:
         st.button(
             label,
-            icon=icon,
             key=f"ballot_{verdict}_{serial}",
             shortcut=key,
             on_click=_vote,
