@@ -50,7 +50,7 @@ COMMANDS = {
         ),
     ),
     "bench": Command(
-        "core.cli.bench:bench",
+        "core.cli.bench.command:bench",
         N_(
             "Load-test lanes or endpoints, and measure latency and throughput.\n\n"
             "Ctrl-C stops the run and keeps the results so far. Exit code 1: a request failed."

@@ -18,7 +18,7 @@ from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
 from core.cli import context
-from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
+from core.cli.bench.tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
 from core.cli.quality import runs as quality_runs
 from core.cli.terminal import terminal

@@ -7,8 +7,8 @@ import pytest
 import typer
 from PIL import Image
 
-from core.cli import bench as command
 from core.cli import runs
+from core.cli.bench import command
 from core.config import LaneRegistry
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError

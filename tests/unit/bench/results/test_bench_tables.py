@@ -13,7 +13,7 @@ from core.bench.results.tables import (
     repeats_table,
     resources_table,
 )
-from core.cli.bench_tables import result_table
+from core.cli.bench.tables import result_table
 from core.reports.run_html import report_html
 from core.ui.benchmark.result_tables import markdown
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing

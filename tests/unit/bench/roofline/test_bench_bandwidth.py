@@ -17,7 +17,7 @@ from core.bench.roofline.bandwidth import (
     measured_bandwidths,
 )
 from core.bench.roofline.utilisation import utilisations
-from core.cli.bench_tables import utilisation_text
+from core.cli.bench.tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
 from core.locks import lock_path, try_lock, unlock

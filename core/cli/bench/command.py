@@ -153,7 +153,7 @@ def bench(
         plan = _with_images(settings, plan, image, vary=not same_images)
     run = _measure(settings, plan)
     # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
-    from core.cli.bench_output import tell
+    from core.cli.bench.output import tell
 
     failed = tell(settings, run.id, json=json, raw=raw, html=html)
     if run.state is RunState.STOPPED:

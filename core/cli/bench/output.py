@@ -9,7 +9,7 @@ from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
 from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import utilisations
-from core.cli.bench_tables import print_remarks, result_table, utilisation_text
+from core.cli.bench.tables import print_remarks, result_table, utilisation_text
 from core.cli.output import write_file
 from core.cli.terminal import terminal
 from core.i18n import _
