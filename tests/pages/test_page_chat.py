@@ -166,6 +166,41 @@ def test_figures_mode_and_the_fastest_stand_with_the_answers(app, world):
     assert len(app.get("plotly_chart")) == 2
 
 
+def test_versions_of_an_answer_can_be_looked_at_again(app, world):
+    world.meter.answers = {"hf": "the first answer"}
+    ask(app)
+    assert len(app.get("pagination")) == 0
+    world.meter.answers = {"hf": "the second answer"}
+    button(app, "Regenerate").click().run()
+    assert len(app.get("pagination")) == 1
+    assert "the second answer" in texts(app)
+    assert "the first answer" not in texts(app)
+    app.session_state[f"version_{world.meter.plans[-1].id}"] = 1
+    app.run()
+    assert "the first answer" in texts(app)
+    assert "the second answer" not in texts(app)
+
+
+def test_a_prompt_is_repeated_one_run_after_another_and_the_spread_is_shown(app, world):
+    ask(app)
+    app.number_input(key=f"repeats_{world.meter.plans[0].id}").set_value(3)
+    next(b for b in app.button if b.label == "Start").click().run()
+    assert len(world.meter.plans) == 4
+    assert [plan.replaces for plan in world.meter.plans[1:]] == [plan.id for plan in world.meter.plans[:3]]
+    assert "Median and range over 4 runs" in texts(app)
+    table = next(table.value for table in app.table if "TTFT" in table.value)
+    assert list(table["TTFT"]) == ["**50.0 ms** (50.0 ms to 50.0 ms, n = 4)"] * 3
+
+
+def test_repeating_ends_when_all_lanes_fail(app, world):
+    ask(app)
+    app.number_input(key=f"repeats_{world.meter.plans[0].id}").set_value(5)
+    for lane in ("hf", "hf-q4", "remote"):
+        world.meter.errors[lane] = ErrorInfo("engine-crashed", "The engine died")
+    next(b for b in app.button if b.label == "Start").click().run()
+    assert len(world.meter.plans) == 2
+
+
 def test_the_baseline_is_one_of_the_picked_lanes(app, world):
     app.pills(key="chat_lanes").set_value(["hf-q4", "remote"]).run()
     assert app.selectbox(key="chat_baseline").options == ["hf-q4", "remote"]

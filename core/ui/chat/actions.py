@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.domain.images import StoredImage
 from core.domain.turn_planning import plan_turn
-from core.domain.turns import ErrorInfo, TurnRecord
+from core.domain.turns import ErrorInfo, FinishReason, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError
 from core.i18n import _
 from core.ui.chat import attachments
@@ -101,6 +101,30 @@ def regenerate(page: ConversationPage, turn: TurnRecord) -> None:
     send(page, turn.prompt, turn.images, replaces=turn.id)
 
 
+def repeat_key(turn: TurnRecord) -> str:
+    return f"repeats_{turn.id}"
+
+
+def repeat(page: ConversationPage, turn: TurnRecord) -> None:
+    """Ask the same several times more, one after another."""
+    times: int = st.session_state[repeat_key(turn)]
+    if send(page, turn.prompt, turn.images, replaces=turn.id):
+        chat_session.chat(page).repeats_left = times - 1
+
+
+def go_on(page: ConversationPage) -> None:
+    """Ask once more if repeats are left; the answers of the last run are there. Not after a failure."""
+    chat = chat_session.chat(page)
+    if chat.repeats_left < 1:
+        return
+    turn = conversations.load(chat).turns[-1]
+    ends = (FinishReason.STOP, FinishReason.LENGTH)
+    if not any(request.finish_reason in ends for request in turn.requests):
+        chat.repeats_left = 0
+    elif send(page, turn.prompt, turn.images, replaces=turn.id):
+        chat.repeats_left -= 1
+
+
 def edited_key(turn: TurnRecord) -> str:
     return f"edited_prompt_{turn.id}"
 
@@ -109,7 +133,8 @@ def send_edited(page: ConversationPage, turn: TurnRecord) -> None:
     send(page, st.session_state[edited_key(turn)], turn.images, replaces=turn.id)
 
 
-def stop(turn_ids: list[str]) -> None:
-    """The explicit act: every lane of these turns ends, its text so far is kept."""
+def stop(page: ConversationPage, turn_ids: list[str]) -> None:
+    """The explicit act: every lane of these turns ends, its text so far is kept; nothing is repeated."""
+    chat_session.chat(page).repeats_left = 0
     for turn_id in turn_ids:
         resources.meter().cancel(turn_id)

@@ -26,6 +26,7 @@ UNKNOWN = ErrorInfo(
 )
 POLL_S = 1.0
 TICK_S = 0.05
+_MOST_VERSIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,21 @@ def _with_lost(turn: TurnRecord, lost: Sequence[RequestRecord]) -> TurnRecord:
         record if record.phase is Phase.DONE else by_id.get(record.id, record) for record in turn.requests
     )
     return replace(turn, requests=requests)
+
+
+def versions(chat: ChatState, turn: TurnRecord) -> list[TurnRecord]:
+    """The turn with those that it replaces, the oldest first, as far as the store has them."""
+    found = [turn]
+    while (earlier_id := found[0].replaces) and len(found) < _MOST_VERSIONS:
+        try:
+            earlier = chat.versions.get(earlier_id) or resources.store().turn(earlier_id)
+        except (AccessDenied, StoreError):
+            break
+        if earlier is None or not earlier.done:
+            break
+        chat.versions[earlier_id] = earlier
+        found.insert(0, earlier)
+    return found
 
 
 def recent(page: ConversationPage, limit: int = 12) -> tuple[ConversationSummary, ...]:

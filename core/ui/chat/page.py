@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from core.access.guard import Action, may
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, TurnRecord
-from core.i18n import _
+from core.i18n import _, ngettext
 from core.ui.chat import actions as chat_actions
 from core.ui.chat import attachments_bar
 from core.ui.chat import conversation as conversations
@@ -103,16 +103,18 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
     stoppable = [turn.id for turn in conversation.running if may(Action.STOP_ANSWER, owner=turn.owner)]
     with Slots("stop", "attachments", "prompt") as slots:
         if stoppable:
-            with slots.fill("stop"):
+            with slots.fill("stop"), st.container(horizontal=True, vertical_alignment="center"):
                 st.button(
                     _("Stop"),
                     icon=":material/stop_circle:",
                     type="primary",
                     shortcut="Esc",
                     on_click=chat_actions.stop,
-                    args=(stoppable,),
+                    args=(page, stoppable),
                     help=_("Ends all lanes; the text so far is kept"),
                 )
+                if left := chat_session.chat(page).repeats_left:
+                    st.caption(ngettext("{n} more run follows", "{n} more runs follow", left))
         if page.takes_images:
             with slots.fill("attachments"):
                 _show_attachments(page, conversation)
@@ -167,6 +169,7 @@ def _show_conversation(page: ConversationPage, conversation: Conversation) -> No
                 with slots.fill("actions"):
                     show_turn_actions(page, turns[-1])
     if conversation.running and wait_until_done(running):
+        chat_actions.go_on(page)
         st.rerun()  # draws the turns from their records, now with chart and comparison
 
 
@@ -185,11 +188,12 @@ def _show_welcome(page: ConversationPage) -> None:
 def _show_turns(page: ConversationPage, turns: Sequence[TurnRecord]) -> list[RunningLane]:
     """Draw the conversation; returns the lanes that still run."""
     running: list[RunningLane] = []
+    chat = chat_session.chat(page)
     places = chat_session.places_of(page, [turn.id for turn in turns])
     for turn, place in zip(turns, places, strict=True):
         with place, st.container(key=f"turn_{turn.id}"):
             running += show_turn(
-                turn,
+                conversations.versions(chat, turn),
                 baseline=chat_controls.baseline(page),
                 latest=turn is turns[-1],
             )

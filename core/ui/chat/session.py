@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.domain.images import StoredImage
-from core.domain.turns import ErrorInfo, new_id
+from core.domain.turns import ErrorInfo, TurnRecord, new_id
 from core.ui.chat.conversation_page import ConversationPage
 
 CONVERSATION = "conversation"
@@ -32,6 +32,10 @@ class ChatState:
     """Images chosen for the next prompt."""
     problems: tuple[ErrorInfo, ...] = ()
     """Why the last prompt was not sent, or images were not taken."""
+    repeats_left: int = 0
+    """How often the last prompt is asked again when its answers are there."""
+    versions: dict[str, TurnRecord] = field(default_factory=dict)
+    """Turns that later ones replaced, as the store has them."""
     closed: ErrorInfo | None = None
     """Why the address led to no conversation; what is asked now begins one."""
 

@@ -1,12 +1,13 @@
 """A turn on the page: the prompt, how it was run, the answers, and what they show when all are done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from core import units
 from core.charts.turn import LaneFigures, decode_speed_chart, first_token_chart
 from core.domain import fairness
+from core.domain.repeats import Spread, comparable, repeats
 from core.domain.turns import TurnRecord
 from core.i18n import _
 from core.image_quiz.plan import QuizPlan
@@ -18,7 +19,7 @@ from core.ui.chat.comparison import show_agreement
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.settings import MODE_NAMES
-from core.ui.shared.components import color_of, escape
+from core.ui.shared.components import color_of, escape, lane_label
 from core.ui.shared.image_views import show_images
 from core.ui.shared.slots import Slots
 from core.ui.text.live_text import show_text
@@ -28,20 +29,28 @@ LONG_PROMPT_CHARS = 1_500
 LONG_PROMPT_LINES = 15
 
 
-def show_turn(turn: TurnRecord, *, baseline: str | None, latest: bool) -> list[RunningLane]:
-    """Draw a turn; returns its lanes that still run."""
+def show_turn(versions: Sequence[TurnRecord], *, baseline: str | None, latest: bool) -> list[RunningLane]:
+    """Draw a turn, or an earlier version of it that somebody chose; returns its lanes that still run.
+
+    The last of the versions is the turn; the others are those that it replaces, the oldest first.
+    """
+    turn = _chosen(versions)
     is_expanded = turn.id in chat_session.expanded()
     with st.chat_message("user"):
         show_images(turn.images)
         _show_prompt(turn)
-    with Slots("head", "lanes", "agreement", "charts", "caveats") as slots:
+    with Slots("head", "lanes", "agreement", "repeats", "charts", "caveats") as slots:
         with slots.fill("head"):
-            _show_head(turn, is_expanded=is_expanded)
+            _show_head(turn, versions, is_expanded=is_expanded)
         with slots.fill("lanes"):
             running = show_lanes(turn, baseline=baseline, expanded=is_expanded)
         if turn.done and len(turn.requests) > 1:
             with slots.fill("agreement"):
                 show_agreement(turn, baseline)
+        runs = comparable(versions) if turn.done else []
+        if len(runs) > 1 and turn is versions[-1]:
+            with slots.fill("repeats"):
+                _show_repeats(runs)
         if turn.done and latest:
             with slots.fill("charts"):
                 _show_charts(turn, baseline)
@@ -80,7 +89,7 @@ def describe(turn: TurnRecord | QuizPlan) -> str:
 
 
 def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
-    """Regenerate and edit, for the last turn of a conversation; both keep the old record in the store."""
+    """Regenerate, repeat and edit, for the last turn; all keep the old record in the store as a version."""
     with st.container(horizontal=True):
         st.button(
             _("Regenerate"),
@@ -90,6 +99,17 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
             args=(page, turn),
             help=_("Ask again with the current settings"),
         )
+        again = st.popover(_("Repeat"), icon=":material/repeat:", key=f"repeat_{turn.id}")
+        with again, st.form(f"repeat_form_{turn.id}", border=False):
+            st.number_input(
+                _("More runs"),
+                min_value=1,
+                max_value=20,
+                value=4,
+                key=chat_actions.repeat_key(turn),
+                help=_("Asked one after another with the current settings. Stops if you leave this page."),
+            )
+            st.form_submit_button(_("Start"), type="primary", on_click=chat_actions.repeat, args=(page, turn))
         edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
             st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
@@ -113,10 +133,52 @@ def _show_prompt(turn: TurnRecord) -> None:
             show_text(prompt, key=f"whole_{turn.id}")
 
 
-def _show_head(turn: TurnRecord, *, is_expanded: bool) -> None:
-    """How the turn was run, and a button for answers that are cut at the height of their boxes."""
+def _version_key(versions: Sequence[TurnRecord]) -> str:
+    return f"version_{versions[-1].id}"
+
+
+def _chosen(versions: Sequence[TurnRecord]) -> TurnRecord:
+    """The last version while it runs."""
+    chosen: int = st.session_state.get(_version_key(versions), len(versions))
+    return versions[chosen - 1] if versions[-1].done else versions[-1]
+
+
+def _show_repeats(runs: Sequence[TurnRecord]) -> None:
+    """The spread over runs of the same prompt in the same way."""
+    lanes = repeats(runs)
+    st.table(
+        {
+            _("Lane"): [lane_label(lane.lane) for lane in lanes],
+            "TTFT": [_spread(lane.ttft_s, units.milliseconds) for lane in lanes],
+            _("Decode"): [_spread(lane.decode_tok_per_s, units.tok_per_s) for lane in lanes],
+            "E2E": [_spread(lane.e2e_s, units.milliseconds) for lane in lanes],
+        },
+        border="horizontal",
+        hide_index=True,
+        width="content",
+    )
+    st.caption(_("Median and range over {n} runs of this prompt with the same settings.", n=len(runs)))
+
+
+def _spread(spread: Spread | None, text: Callable[[float | None], str]) -> str:
+    """`52 ms (48 ms to 61 ms, n = 5)`."""
+    if spread is None:
+        return units.UNKNOWN
+    return _(
+        "**{median}** ({low} to {high}, n = {n})",
+        median=text(spread.median),
+        low=text(spread.low),
+        high=text(spread.high),
+        n=spread.n,
+    )
+
+
+def _show_head(turn: TurnRecord, versions: Sequence[TurnRecord], *, is_expanded: bool) -> None:
+    """How the turn was run, its versions, and a button for answers cut at the height of their boxes."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(describe(turn), width="content")
+        if len(versions) > 1 and versions[-1].done:
+            st.pagination(len(versions), default=len(versions), key=_version_key(versions))
         if turn.done and is_long(turn):
             st.button(
                 _("Fold answers") if is_expanded else _("Expand answers"),

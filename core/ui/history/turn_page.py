@@ -45,7 +45,7 @@ def show_turn_page(turn_id: str) -> None:
     history_entry.show_annotation(entry)
     st.caption(f"{history_entry.moment(turn.created_at)} · {escape(entry.host or units.UNKNOWN)}")
     if turn.done:
-        show_turn(turn, baseline=None, latest=True)
+        show_turn([turn], baseline=None, latest=True)
     else:
         st.info(
             _("Answers are still streaming. To follow them, open the conversation."),
