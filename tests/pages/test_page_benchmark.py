@@ -222,7 +222,7 @@ class TestForm:
         app.segmented_control(key="bench_prompts").set_value(Prompts.FILE).run()
         assert "No prompt file is chosen" in app.error[0].value
         app.file_uploader(key="bench_upload").set_value(("bad.jsonl", b"{}\n", "text/plain")).run()
-        assert "bad.jsonl can't be used" in app.error[0].value.replace("\\", "")
+        assert "Can't use the prompts in bad.jsonl" in app.error[0].value.replace("\\", "")
         app.file_uploader(key="bench_upload").set_value(("good.txt", b"one\ntwo\n", "text/plain")).run()
         assert not app.error
         (plan,) = press_start(app) and bench.started

@@ -7,7 +7,17 @@ from core.bench.planning.plan import PromptKind
 from core.errors import InputError
 from core.i18n import N_
 
-_KINDS = {".jsonl": PromptKind.JSONL, ".json": PromptKind.SHAREGPT}
+_KINDS = {
+    "": PromptKind.TEXT,
+    ".txt": PromptKind.TEXT,
+    ".text": PromptKind.TEXT,
+    ".jsonl": PromptKind.JSONL,
+    ".ndjson": PromptKind.JSONL,
+    ".json": PromptKind.SHAREGPT,
+    ".csv": PromptKind.CSV,
+    ".tsv": PromptKind.CSV,
+}
+PROMPT_ENDINGS = tuple(ending.removeprefix(".") for ending in _KINDS if ending)
 
 
 def parse_numbers(name: str, text: str) -> tuple[float, ...]:
@@ -36,5 +46,12 @@ def parse_whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def prompt_kind(file_name: str) -> PromptKind:
-    """How a prompt file is read, by its ending: JSONL, ShareGPT-style JSON, else text."""
-    return _KINDS.get(PurePath(file_name).suffix.lower(), PromptKind.TEXT)
+    """How a prompt file is read, by its ending. Raises InputError (`prompt-file`) for one that is unknown."""
+    ending = PurePath(file_name).suffix.lower()
+    if ending not in _KINDS:
+        raise InputError(
+            N_("Can't tell from the ending {ending} how to read the prompts.", ending=ending),
+            hint=N_("Known endings: {endings}.", endings=", ".join(filter(None, _KINDS))),
+            code="prompt-file",
+        )
+    return _KINDS[ending]

@@ -41,9 +41,11 @@ class PromptKind(StrEnum):
     """One JSON document a line: a text, or an object with `prompt`, `text` or `messages`."""
     SHAREGPT = "sharegpt"
     """A JSON list of objects with `conversations`; the first thing a human said in each."""
+    CSV = "csv"
+    """A table with a column of prompts."""
 
 
-FILE_KINDS = frozenset({PromptKind.TEXT, PromptKind.JSONL, PromptKind.SHAREGPT})
+FILE_KINDS = frozenset({PromptKind.TEXT, PromptKind.JSONL, PromptKind.SHAREGPT, PromptKind.CSV})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

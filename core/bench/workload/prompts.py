@@ -4,15 +4,15 @@ A prompt is known by its number: the lanes of a comparison get the same prompts,
 two requests of any run begin alike, so that no prefix cache helps. Files and examples are sent as they are.
 """
 
-import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from core import i18n
 from core.bench.planning.parsing import prompt_kind
 from core.bench.planning.plan import PromptKind, Workload
+from core.bench.workload.prompt_files import read_prompts
 from core.domain.conversation import Message, Role
 from core.domain.examples import EXAMPLES
 from core.errors import InputError
@@ -37,8 +37,6 @@ COMMON_WORDS = tuple(_COMMON.split())
 
 _PREFIX_WORDS = 8
 _BODIES = 64
-_MAX_FILE_BYTES = 2**30
-_HUMAN = ("human", "user")
 
 
 class Prompts(Protocol):
@@ -73,10 +71,15 @@ class SyntheticPrompts:
 class ListedPrompts:
     """Given prompts in their order, from the start again after the last."""
 
-    def __init__(self, prompts: Sequence[tuple[Message, ...]], name: str) -> None:
+    def __init__(
+        self, prompts: Sequence[tuple[Message, ...]], name: str, remarks: Sequence[Text] = ()
+    ) -> None:
+        """`remarks` tell what was left out."""
         self.label: Text = N_plural(
             "{n} prompt from {source}", "{n} prompts from {source}, in order", len(prompts), source=name
         )
+        for remark in remarks:
+            self.label = N_("{prompts}; {remark}", prompts=self.label, remark=remark)
         self._prompts = prompts
 
     def messages(self, number: int) -> tuple[Message, ...]:
@@ -93,10 +96,8 @@ def listed_prompts(workload: Workload) -> ListedPrompts | None:
     if workload.path is None:
         return None
     path = Path(workload.path).expanduser()
-    prompts = list(_READERS[workload.prompts](path, _read(path)))
-    if not prompts:
-        raise _unusable(path, N_("it has no prompts"))
-    return ListedPrompts(prompts, path.name)
+    found = read_prompts(workload.prompts, path)
+    return ListedPrompts(found.prompts, path.name, found.remarks())
 
 
 def words_for(tokens: int, short: tuple[int, int | None], long: tuple[int, int | None]) -> int | None:
@@ -111,78 +112,8 @@ def words_for(tokens: int, short: tuple[int, int | None], long: tuple[int, int |
     return max(1, round(tokens / tokens_per_word))
 
 
-def _read(path: Path) -> str:
-    try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise _unusable(path, N_("it is larger than {limit}", limit="1 GiB"))
-        return path.read_text("utf-8-sig")
-    except OSError as exc:
-        raise _unusable(path, N_("it can't be read ({reason})", reason=exc.strerror)) from exc
-    except UnicodeDecodeError as exc:
-        raise _unusable(path, N_("it is not UTF-8 text")) from exc
-
-
-def _from_text(_path: Path, text: str) -> Iterable[tuple[Message, ...]]:
-    return (_asked(line) for line in text.splitlines() if line.strip())
-
-
-def _from_jsonl(path: Path, text: str) -> Iterable[tuple[Message, ...]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield _from_document(json.loads(line))
-        except (ValueError, LookupError, TypeError) as exc:
-            raise _unusable(
-                path,
-                N_("line {line} is neither text nor an object with prompt, text, or messages", line=number),
-            ) from exc
-
-
-def _from_document(document: object) -> tuple[Message, ...]:
-    if isinstance(document, dict):
-        if "messages" in document:
-            return tuple(
-                Message(Role(message["role"]), _text(message["content"])) for message in document["messages"]
-            )
-        return _asked(_text(document["prompt"] if "prompt" in document else document["text"]))
-    return _asked(_text(document))
-
-
-def _from_sharegpt(path: Path, text: str) -> Iterable[tuple[Message, ...]]:
-    try:
-        documents = json.loads(text)
-        for document in documents:
-            asked = (said["value"] for said in document["conversations"] if said["from"] in _HUMAN)
-            if first := next(asked, ""):
-                yield _asked(_text(first))
-    except (ValueError, LookupError, TypeError) as exc:
-        raise _unusable(path, N_("it is not a JSON list of objects with conversations")) from exc
-
-
-_READERS: dict[PromptKind, Callable[[Path, str], Iterable[tuple[Message, ...]]]] = {
-    PromptKind.TEXT: _from_text,
-    PromptKind.JSONL: _from_jsonl,
-    PromptKind.SHAREGPT: _from_sharegpt,
-}
-
-
 def _asked(text: str) -> tuple[Message, ...]:
     return (Message(Role.USER, text),)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise TypeError("text expected")
-    return value
-
-
-def _unusable(path: Path, reason: str) -> InputError:
-    return InputError(
-        N_("Can't use the prompts in {path}: {reason}.", path=path, reason=reason),
-        hint=N_("Use a text file with one prompt per line, JSONL, or ShareGPT-style JSON."),
-        code="prompt-file",
-    )
 
 
 def keep_prompt_file(settings: Settings, name: str, data: bytes) -> Workload:
@@ -191,9 +122,10 @@ def keep_prompt_file(settings: Settings, name: str, data: bytes) -> Workload:
     Raises InputError (`prompt-file`), and keeps nothing, for a file that holds no prompts.
     """
     folder = settings.home / "prompts"
-    is_new = not upload_path(folder, name, data, nameless="prompts.txt").exists()
+    place = upload_path(folder, name, data, nameless="prompts.txt")
+    kind, is_new = prompt_kind(place.name), not place.exists()
     path = keep_upload(folder, name, data, nameless="prompts.txt")
-    workload = Workload(prompts=prompt_kind(path.name), path=str(path))
+    workload = Workload(prompts=kind, path=str(path))
     try:
         listed_prompts(workload)
     except InputError as error:

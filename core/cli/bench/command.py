@@ -53,7 +53,9 @@ def bench(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help=_("Text file, .jsonl, or ShareGPT .json with prompts, or “examples” for built-in prompts.")
+            help=_(
+                "Text file, .jsonl, ShareGPT .json, or .csv with prompts, or “examples” for built-in prompts."
+            )
         ),
     ] = None,
     image: Annotated[

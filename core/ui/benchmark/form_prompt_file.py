@@ -4,6 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.bench.planning.parsing import PROMPT_ENDINGS
 from core.bench.planning.plan import Workload
 from core.bench.workload.prompts import keep_prompt_file
 from core.errors import LMDynoError
@@ -20,13 +21,14 @@ def show() -> None:
     """The upload, and the file that is kept or what is wrong with it."""
     st.file_uploader(
         _("Prompt file"),
-        type=["txt", "jsonl", "json"],
+        type=list(PROMPT_ENDINGS),
         key=_UPLOAD,
         on_change=_take,
         help=_(
             "Text: one prompt per line. JSONL: one text, or one object with `prompt`, `text` or "
             "`messages`, per line. "
-            "JSON: a list in ShareGPT's format. For larger files, use `lmdyno bench --prompts FILE`."
+            "JSON: a list in ShareGPT's format. CSV: a column named `prompt`. For larger files, use "
+            "`lmdyno bench --prompts FILE`."
         ),
     )
     if error := st.session_state.get(_FILE_ERROR):

@@ -36,7 +36,7 @@ def test_a_file_without_prompts_is_refused_by_its_own_name(settings):
     with pytest.raises(InputError, match=r"Can't use the prompts in broken\.jsonl: line 1") as caught:
         keep_prompt_file(settings, "broken.jsonl", b"{}\n")
     assert caught.value.code == "prompt-file"
-    with pytest.raises(InputError, match="has no prompts"):
+    with pytest.raises(InputError, match="contains no prompts"):
         keep_prompt_file(settings, "empty.txt", b"\n")
     assert kept(settings) == []
 
@@ -67,4 +67,4 @@ def test_what_is_not_finite_is_no_number(text):
 def test_the_ending_says_how_a_file_is_read():
     assert prompt_kind("a.jsonl") is PromptKind.JSONL
     assert prompt_kind("a.JSON") is PromptKind.SHAREGPT
-    assert prompt_kind("a.md") is PromptKind.TEXT
+    assert prompt_kind("a.txt") is PromptKind.TEXT
