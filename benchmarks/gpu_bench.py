@@ -37,10 +37,10 @@ from core.bench.results.result import BenchResult, results
 from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import utilisations
 from core.bench.workload.prompts import SyntheticPrompts
-from core.bench.workload.tokens import LaneTokenizer
 from core.config import load_lanes
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
+from core.models.tokenizer import LaneTokenizer
 from core.reports.run_json import from_json, point_json
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml

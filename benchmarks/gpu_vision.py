@@ -26,7 +26,6 @@ from gpu_images import Site
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.workload.prompts import SyntheticPrompts
-from core.bench.workload.tokens import LaneTokenizer
 from core.domain.conversation import Exchange, Message, messages_for
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
@@ -36,6 +35,7 @@ from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.watch import EngineWatch
 from core.models.demo.vision import prepare
+from core.models.tokenizer import LaneTokenizer
 from core.models.vision.context import image_cost
 from core.models.vision.model import refusal
 from core.settings import Settings, load_settings

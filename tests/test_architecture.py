@@ -88,7 +88,7 @@ ENGINE_PROCESSES = {
     "core.models.awq.packing",
     "core.models.awq.probe",
     "core.models.awq.worker",
-    "core.bench.workload.tokens",
+    "core.models.tokenizer",
     "core.bench.roofline.bandwidth_worker",
     "core.walk.pipeline_program",
     "core.quality.run.score_worker",

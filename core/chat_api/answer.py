@@ -83,6 +83,7 @@ class Answer:
         self._has_reasoning = False
         self._strange_events = 0
         self._usage = Usage()
+        self._counted_tokens: int | None = None
         self._taken = 0
 
     @property
@@ -108,13 +109,14 @@ class Answer:
 
     @property
     def output_tokens(self) -> int | None:
-        """By usage; for an answer cut short, by the token ids that came. None where 0 are said to be a
-        text."""
+        """By usage, else by the token ids that came, else as counted here. 0 tokens of a text are unknown."""
         if self._usage.completion_tokens is not None:
             tokens = dialects.output_tokens(self._dialect, self._usage.completion_tokens, self.finish_reason)
             if tokens or not self.has_text:
                 return tokens
-        return sum(self._chunk_tokens) + self._held_tokens if self._names_tokens else None
+        if self._names_tokens:
+            return sum(self._chunk_tokens) + self._held_tokens
+        return self._counted_tokens
 
     def sent(self) -> None:
         """The connection stands and the request is written to it now; further calls change nothing."""
@@ -134,6 +136,11 @@ class Answer:
         """Keep what a reader of the numbers must know; each thing once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def count_with(self, count: Callable[[str], int]) -> None:
+        """Count the text's tokens where the server doesn't; the answer must have ended."""
+        if self.output_tokens is None and self.has_text:
+            self._counted_tokens = count(self.text) + count(self.reasoning)
 
     def add(self, timestamp_ns: int, events: list[Event]) -> None:
         """Take the events of one read that arrived at `timestamp_ns`."""

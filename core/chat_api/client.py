@@ -29,7 +29,7 @@ from core.chat_api.verdict import problem
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.errors import LMDynoError
+from core.errors import InputError, LMDynoError
 from core.i18n import N_
 
 __all__ = [
@@ -137,6 +137,8 @@ async def send(
         answer.note(note)
     if error := problem(answer, endpoint, lost):
         raise error
+    if endpoint.tokenizer and answer.output_tokens is None:
+        await asyncio.to_thread(_count, answer, endpoint.tokenizer)
 
 
 async def post_json(
@@ -289,6 +291,18 @@ def _lost(exc: aiohttp.ClientError | OSError, endpoint: Endpoint, answer: Answer
     if answer is None or answer.sent_at is None:
         return connect_timeout(endpoint)
     return stalled(endpoint) if answer.has_text else no_first_token(endpoint)
+
+
+def _count(answer: Answer, tokenizer_folder: str) -> None:
+    # A library comes along that only this needs.
+    from core.models.tokenizer import tokenizer_in
+
+    try:
+        answer.count_with(tokenizer_in(tokenizer_folder).count)
+    except InputError as error:
+        answer.note(N_("Tokens aren't counted: {problem}", problem=error.message))
+        return
+    answer.note(N_("Tokens are counted with the lane's tokenizer, since the server sends no counts."))
 
 
 def _wanted(endpoint: Endpoint) -> tuple[str, ...]:

@@ -198,6 +198,8 @@ class Endpoint:
     request: RequestOptions = field(default_factory=RequestOptions, repr=False)
     """Its headers may hold keys."""
     patience: Patience = field(default_factory=Patience)
+    tokenizer: str | None = None
+    """A folder with the model's tokenizer.json, for a server that sends no usage."""
 
     @property
     def devices(self) -> frozenset[str]:

@@ -100,6 +100,7 @@ def _remote(settings: Settings, lane: LaneSpec) -> Endpoint:
         api_key=key_of(spec.api_key_name) if spec.api_key_name else None,
         request=replace(spec.request, headers=headers),
         patience=lane.patience,
+        tokenizer=spec.tokenizer,
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from core.bench.planning.plan import BenchPlan
 from core.bench.workload.prompts import COMMON_WORDS, Prompts, SyntheticPrompts, listed_prompts, words_for
-from core.bench.workload.tokens import LaneTokenizer
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts, send
 from core.domain.sampling import Sampling
@@ -18,8 +17,10 @@ from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, Text
 from core.models.checkpoint import checkpoint_folder
+from core.models.tokenizer import LaneTokenizer
 
 _PROBE_WORDS = (8, 136)
+_RETRY_S = 0.5
 
 
 class PromptMaker:
@@ -41,7 +42,8 @@ class PromptMaker:
         if words := await self._own_words(lane):
             label = N_("{n} tokens by the lane's tokenizer, each with a different start", n=tokens)
             return self._synthetic(words, tokens, label)
-        if length := await self._calibrated(endpoint, tokens):
+        length, problem = await self._calibrated(endpoint, tokens)
+        if length:
             label = N_(
                 "{words} words ({n} tokens as counted by the server), each with a different start",
                 words=length,
@@ -49,9 +51,9 @@ class PromptMaker:
             )
             return self._synthetic(COMMON_WORDS, length, label)
         label = N_(
-            "{words} words, each with a different start (no tokenizer is available, and the server doesn't "
-            "count tokens)",
+            "{words} words, each with a different start (no tokenizer is available, and {problem})",
             words=tokens,
+            problem=problem or N_("the server doesn't count tokens"),
         )
         return self._synthetic(COMMON_WORDS, tokens, label)
 
@@ -66,23 +68,30 @@ class PromptMaker:
 
     async def _own_words(self, lane: LaneSpec) -> tuple[str, ...]:
         """Words of the lane's tokenizer that are one token each; none if it is not on this machine."""
-        if lane.model is None:
+        named = lane.endpoint.tokenizer if lane.endpoint else None
+        if lane.model is None and named is None:
             return ()
         try:
-            folder = checkpoint_folder(lane.model.checkpoint)
+            folder = checkpoint_folder(lane.model.checkpoint) if lane.model else Path(named or "")
             if folder not in self._words:
                 self._words[folder] = await asyncio.to_thread(_plain_words, folder)
         except InputError:
             return ()
         return self._words[folder]
 
-    async def _calibrated(self, endpoint: Endpoint, tokens: int) -> int | None:
-        """How many common words make as many tokens by the server's count; None if that can't be told."""
-        try:
-            short, long = [(words, await self._counted(endpoint, words)) for words in _PROBE_WORDS]
-        except LMDynoError:
-            return None  # what is wrong shows in the measured requests
-        return words_for(tokens, short, long)
+    async def _calibrated(self, endpoint: Endpoint, tokens: int) -> tuple[int | None, Text | None]:
+        """How many common words make as many tokens by the server's count; None if that can't be told, and
+        why if the requests failed."""
+        problem: Text | None = None
+        for wait_s in (0.0, _RETRY_S):
+            await asyncio.sleep(wait_s)
+            try:
+                short, long = [(words, await self._counted(endpoint, words)) for words in _PROBE_WORDS]
+            except LMDynoError as error:
+                problem = N_("counting by the server failed: {problem}", problem=error.message)
+            else:
+                return words_for(tokens, short, long), None
+        return None, problem
 
     async def _counted(self, endpoint: Endpoint, words: int) -> int | None:
         prompt = SyntheticPrompts(

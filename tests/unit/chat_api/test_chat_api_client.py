@@ -19,15 +19,16 @@ PATIENT = Timeouts()
 HASTY = Timeouts(connect_s=0.5, first_token_s=0.3, stall_s=0.3, trailer_s=0.3)
 
 
-def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=None, device=None, **scenario):
-    """The answer to one request, and the error that ended it."""
+def ask(url, dialect=Dialect.GENERIC, sampling=GREEDY, timeouts=PATIENT, key=None, **scenario):
+    """The answer to one request, and the error that ended it; `device` and `tokenizer` are the endpoint's."""
+    there = {name: scenario.pop(name, None) for name in ("device", "tokenizer")}
     answer = Answer(dialect)
 
     async def main():
         async with open_session() as session:
             await send(
                 session,
-                endpoint(url, model(dialect=dialect, **scenario), dialect, api_key=key, device=device),
+                endpoint(url, model(dialect=dialect, **scenario), dialect, api_key=key, **there),
                 MESSAGES,
                 sampling,
                 answer,
@@ -304,3 +305,31 @@ def test_connections_are_reused_only_when_asked_and_while_fresh(monkeypatch, reu
 
     asyncio.run(main())
     assert len(made) == connections
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path):
+    """A tokenizer whose words are tokens."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"[UNK]": 0, "one": 1, "two": 2, "three": 3}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return str(tmp_path)
+
+
+def test_a_lanes_tokenizer_counts_where_the_server_does_not(server, tokenizer_folder):
+    answer, error = ask(server.url, tokenizer=tokenizer_folder, text="one two three", usage="none")
+    assert error is None
+    assert answer.output_tokens == 3
+    assert any("lane's tokenizer" in note for note in answer.notes)
+    counted, _ = ask(server.url, tokenizer=tokenizer_folder, chunks=5)
+    assert counted.output_tokens == 5
+    assert counted.notes == []
+
+
+def test_a_tokenizer_that_is_missing_fails_no_answer(server, tmp_path):
+    answer, error = ask(server.url, tokenizer=str(tmp_path / "none"), text="one two", usage="none")
+    assert error is None
+    assert answer.output_tokens is None
+    assert any("Tokens aren't counted" in note for note in answer.notes)

@@ -520,3 +520,22 @@ def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
     lane = remote("a", server.url, chunks=3)
     (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=4, warmup=0))).points
     assert (point.requests.ok, point.requests.by_code) == (3, {"internal": 1})
+
+
+def test_a_calibration_that_fails_is_tried_again_and_then_told(bench, server, monkeypatch):
+    from core.bench.workload import synthesis
+
+    monkeypatch.setattr(synthesis, "_RETRY_S", 0.01)
+    busy, fine = {"status": 503, "error": "full"}, {"chunks": 3}
+    lanes = [
+        remote("once", server.url, busy, *[fine] * 9),
+        remote("always", server.url, busy, busy, *[fine] * 9),
+        remote("uncounted", server.url, chunks=3, usage="none"),
+    ]
+    workload = QUICK
+    record = bench.run(a_plan(*lanes, workload=workload, requests=2, warmup=0))
+    said = {facts.lane.name: str(facts.prompts) for facts in record.run.lanes}
+    assert "failed" not in said["once"]
+    assert "counting by the server failed" in said["always"]
+    assert "full" in said["always"]
+    assert "doesn't count tokens" in said["uncounted"]

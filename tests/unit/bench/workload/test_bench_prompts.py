@@ -4,9 +4,9 @@ import pytest
 
 from core.bench.planning.plan import PromptKind, Workload
 from core.bench.workload.prompts import COMMON_WORDS, SyntheticPrompts, listed_prompts, words_for
-from core.bench.workload.tokens import LaneTokenizer
 from core.domain.conversation import Message, Role
 from core.errors import InputError
+from core.models.tokenizer import LaneTokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
 

@@ -1,8 +1,9 @@
-"""A lane's own tokenizer, to count tokens before anything is sent.
+"""A lane's own tokenizer, to count tokens before anything is sent, or where a server doesn't count.
 
-Imports `tokenizers`, and so belongs to the process that runs the benchmark; the dashboard never loads it.
+Imports `tokenizers`, and so belongs to the processes that measure; the dashboard never loads it.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -11,6 +12,12 @@ from core.errors import InputError
 from core.i18n import N_
 
 _CANDIDATES = 6000
+
+
+@lru_cache(maxsize=8)
+def tokenizer_in(folder: str) -> "LaneTokenizer":
+    """The tokenizer of a folder, read once. Raises InputError (`no-tokenizer`)."""
+    return LaneTokenizer(Path(folder))
 
 
 class LaneTokenizer:
