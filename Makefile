@@ -10,8 +10,10 @@ JOBS ?= logical
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
-# Test processes: as many as there are cores, JOBS=… to change. Each takes neighbouring tests.
+# Test processes: as many as there are cores, JOBS=… to change.
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
+# Engines one after another in one process, browser tests beside them: files stay whole.
+GROUPED := --numprocesses 2 --dist loadgroup
 
 # uv leaves it to Python to compile what is imported. Where that is forbidden, every engine that a test starts would
 # compile torch and transformers anew.
@@ -24,7 +26,7 @@ run: .venv/run.stamp
 
 test: check demo browser
 	$(PYTEST) $(PARALLEL) --ignore tests/e2e --ignore tests/engines --ignore tests/gpu
-	$(PYTEST) tests/engines tests/e2e
+	$(PYTEST) $(GROUPED) tests/engines tests/e2e
 
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .

@@ -1,6 +1,28 @@
-"""Order of the whole suite."""
+"""Order of the whole suite, and what every AppTest would do again."""
+
+import sys
+from functools import cache
+
+import pytest
 
 
 def pytest_collection_modifyitems(items):
     """Browser tests last: Playwright's event loop stays in the process, where no other can run then."""
     items.sort(key=lambda item: "tests/e2e/" in item.path.as_posix())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def components_of_installed_packages():
+    """Looked for once: each AppTest reads the metadata of all installed packages in its first run."""
+    if "streamlit" not in sys.modules:
+        yield
+        return
+    from streamlit.components.v2 import manifest_scanner
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            manifest_scanner,
+            "scan_component_manifests",
+            cache(manifest_scanner.scan_component_manifests),
+        )
+        yield
