@@ -25,7 +25,7 @@ class Dashboard:
         self.home = home
         self.log = home / "dashboard.log"
         self._environ = environ
-        self._port = _free_port()
+        self._port = free_port()
 
     @property
     def url(self) -> str:
@@ -49,7 +49,7 @@ class Dashboard:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        _wait_until_healthy(self)
+        wait_until_healthy(self.url, self.process, self.log)
 
     def end(self, signal_number: int = signal.SIGTERM) -> int:
         """Ask it to end, wait until it has; the exit status."""
@@ -144,19 +144,19 @@ class Chat:
             self.page.wait_for_timeout(50)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait_until_healthy(dashboard: Dashboard) -> None:
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = monotonic() + START_S
-    while monotonic() < deadline and dashboard.process.poll() is None:
+    while monotonic() < deadline and process.poll() is None:
         try:
-            with urllib.request.urlopen(f"{dashboard.url}/_stcore/health", timeout=2) as answer:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2) as answer:
                 if answer.status == 200:
                     return
         except OSError:
             sleep(0.1)
-    raise RuntimeError(f"the dashboard did not start:\n{dashboard.log.read_text()}")
+    raise RuntimeError(f"the dashboard did not start:\n{log.read_text()}")

@@ -62,7 +62,7 @@ class Vision:
 
     @property
     def attachments(self):
-        return self.page.locator(".st-key-vision_tray").get_by_role("img")
+        return self.page.locator(".st-key-vision_attachments").get_by_role("img")
 
     @property
     def thumbnails(self):
@@ -206,8 +206,11 @@ def test_gallery_and_remove_fill_and_empty_the_tray(vision):
     page = vision.open().page
     page.get_by_role("button", name="Gallery").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Add", exact=True).first.click()
-    expect(dialog.get_by_role("button", name="Added")).to_have_count(1)
+    images = dialog.locator("[class*='st-key-vision_gallery_']").get_by_role("button")
+    names = images.all_inner_texts()
+    assert len(set(names)) == len(names) > 1
+    images.first.click()
+    expect(dialog.get_by_role("button", disabled=True)).to_have_count(1)
     dialog.get_by_role("button", name="Done").click()
     expect(dialog).to_have_count(0)
     expect(vision.attachments).to_have_count(1)

@@ -257,7 +257,7 @@ def test_a_lane_that_became_text_only_is_refused_before_sending(open_page, visio
     attach(app, cat_png=png())
     ask(app)
     assert vision.meter.plans == []
-    assert "takes no images" in app.error[0].value
+    assert "can't see images" in app.error[0].value
 
 
 def test_an_image_whose_file_is_gone_leaves_the_rest_usable(open_page, vision):

@@ -1,0 +1,143 @@
+"""What models write, drawn in a real browser: nothing is fetched, and nothing is changed."""
+
+import json
+import os
+import subprocess
+import sys
+from itertools import product
+from urllib.parse import urlsplit
+
+import pytest
+from e2e_dashboard import free_port, wait_until_healthy
+from playwright.sync_api import expect
+
+from core.settings import PROJECT_ROOT
+
+STREAMLIT = [sys.executable, "-m", "streamlit", "run"]
+FOREIGN = "leak.invalid"
+URL = f"http://{FOREIGN}/NUMBER.png"
+FETCHES = [
+    "![x](URL)", "![x](<URL>)", '![x](URL "t")', "![](URL)", "![x][r]\n\n[r]: URL", "![r]\n\n[r]: URL",
+    "![x](//HOST/NUMBER.png)", r"\![x](URL)", r"\\![x](URL)", r"!\[x](URL)", "&#33;[x](URL)", "!&#91;x](URL)",
+    "[![x](URL)](URL)", "<img src='URL'>", "<img src=URL onerror=alert(1)>", "<svg><image href='URL'/></svg>",
+    "<video src='URL' autoplay></video>", "<iframe src='URL'></iframe>", "<object data='URL'></object>",
+    "<link rel=stylesheet href='URL'>", "<style>@import 'URL'</style>", "<input type=image src='URL'>",
+    "<p style='background:url(URL)'>x</p>", ":color[x]{foreground=\"url(URL)\"}", ":img[x]{src=\"URL\"}",
+    "::img{src=\"URL\"}", "$\\includegraphics{URL}$", "$\\htmlStyle{background:url(URL)}{x}$",
+    "```mermaid\nflowchart TD\n  A@{ img: \"URL\", label: \"x\" }\n```",
+    "```mermaid\nflowchart TD\n  A[\"<img src='URL'/>\"]\n```",
+]  # fmt: skip
+AROUND = [
+    "X", "`` X `", "\\`` X``", "\\` X`", "` X \\`", "  `q\nX`", "````x X ```", "```` X\n```\nX", "~~~ X\nX",
+    "> X", "- > X", "1. a\n\n   X", "    a\n\nX", "| a |\n|---|\n| X |", "# X", "**X**", "*a ~~X~~*",
+    "[X](#)", "$a X b$", "\\(a X\\)", "\\[\nX\n\\]", "$$\nX", "<!-- X -->", "<div>\nX\n</div>", ":red[X]",
+    ":::tip\nX\n:::", "a\u2028X", "a\rX", "\ufeffX", "\0X", "\u200bX", "x\\\nX", "[^1]: X", "- [ ] X",
+]  # fmt: skip
+AS_WRITTEN = [
+    ":red[x] and :blue-badge[y]",
+    "a <- b, c -> d, e <-> f, g -- h",
+    "1 <= 2 and 3 >= 2, 4 ~= 4",
+    ":smile: :+1: :streamlit: :material/home: :material_home:",
+    "at 10:30:45 and a:b:c[d]",
+    "--",
+    "http://h/a_b_c and www.h_i.org/a_b, me_too@h.org",
+    "<b>bold?</b> &amp; <br>",
+    "5 * 3 * 2 = $30 or $40",
+    "![x](http://h/y.png)",
+    "[^1] x^2^ H~2~O ==x==",
+    "a | b",
+]
+"""Plain words that must come out character by character, where Markdown has no meaning for them."""
+
+
+@pytest.fixture(scope="module")
+def texts():
+    spellings = [around.replace("X", fetch) for fetch, around in product(FETCHES, AROUND)]
+    spellings = [
+        text.replace("URL", URL).replace("HOST", FOREIGN).replace("NUMBER", str(number))
+        for number, text in enumerate(spellings)
+    ]
+    third = -(-len(spellings) // 3)
+    batches = {str(n): spellings[n * third : (n + 1) * third] for n in range(3)}
+    return batches | {"control": [FETCHES[0].replace("URL", URL)], "plain": AS_WRITTEN}
+
+
+@pytest.fixture(scope="module")
+def page_url(tmp_path_factory, texts):
+    folder = tmp_path_factory.mktemp("texts")
+    (folder / "texts.json").write_text(json.dumps(texts), "utf-8")
+    port = free_port()
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "streamlit",
+                "run",
+                "tests/e2e/markdown_page.py",
+                "--server.port",
+                str(port),
+            ],
+            cwd=PROJECT_ROOT,
+            env={
+                **os.environ,
+                "SHOWN_TEXTS": str(folder / "texts.json"),
+                "PYTHONPATH": str(PROJECT_ROOT),
+                "LMDYNO_HOME": str(folder),
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", process, folder / "log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
+def foreign(browser):
+    """Opens a batch in a tab of its own; returns the tab and what it asked of foreign hosts."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    asked: list[str] = []
+
+    def look(route):
+        if urlsplit(route.request.url).hostname == "127.0.0.1" or route.request.url.startswith("data:"):
+            route.continue_()
+        else:
+            asked.append(route.request.url)
+            route.abort()
+
+    context.route("**/*", look)
+
+    def open_batch(url):
+        page = context.new_page()
+        page.goto(url)
+        expect(page.get_by_text("The end.", exact=True)).to_be_visible(timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        return page, asked
+
+    yield open_batch
+    context.close()
+
+
+def test_the_browser_would_fetch_an_image_of_unguarded_markdown(foreign, page_url):
+    _, asked = foreign(f"{page_url}/?batch=control&as=is")
+    assert [urlsplit(url).hostname for url in asked] == [FOREIGN]
+
+
+@pytest.mark.parametrize("batch", ["0", "1", "2"])
+def test_no_spelling_makes_the_browser_fetch_anything_foreign(foreign, page_url, texts, batch):
+    page, asked = foreign(f"{page_url}/?batch={batch}")
+    assert len(texts[batch]) > 300
+    assert asked == []
+    assert page.locator("iframe, object, embed, video, audio, svg image").count() == 0
+
+
+def test_text_is_shown_as_it_was_written(foreign, page_url):
+    page, _ = foreign(f"{page_url}/?batch=plain")
+    for number, text in enumerate(AS_WRITTEN):
+        shown = page.locator(f".st-key-text_{number}")
+        expected = text.replace("&amp;", "&")  # an entity means the same everywhere
+        expect(shown).to_have_text(expected, use_inner_text=True)
