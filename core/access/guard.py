@@ -129,11 +129,11 @@ def authorise(action: Action, target: str = "", *, owner: str | None = None) -> 
         return identity
     if identity.role is None:
         raise AccessDenied(
-            N_("Your login has ended"), hint=N_("Load the page again to log in."), code="logged-out"
+            N_("Your login has expired."), hint=N_("Reload the page to log in."), code="logged-out"
         )
     raise AccessDenied(
-        N_("Your role does not allow that"),
-        hint=N_("It is for operators. Ask one, or whoever runs this dashboard."),
+        N_("Your role doesn't allow this."),
+        hint=N_("Only operators can do this. Ask one, or ask whoever runs this dashboard."),
     )
 
 

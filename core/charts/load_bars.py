@@ -110,7 +110,7 @@ def utilisation_chart(utilisations: Sequence[BandwidthUtilisation], colors: Colo
         _("Model bandwidth utilisation"),
         _("decode speed as a share of bandwidth ÷ weights"),
         "",
-        _("theory: each token reads all weights once; KV cache and arithmetic left out"),
+        _("theory: each token reads all weights once; KV cache and arithmetic are ignored"),
     )
 
 

@@ -178,7 +178,7 @@ def prefix_chart(curves: Sequence[PrefixCurve], colors: Mapping[str, str]) -> go
     figure.update_xaxes(title=_("Tokens"), rangemode="tozero", fixedrange=True)
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", fixedrange=True)
     figure.update_layout(
-        title=_("Answers that still equal the reference's"),
+        title=_("Answers still identical to the reference"),
         height=360,
         margin={"l": 0, "r": 24, "t": 48, "b": 0},
         legend={"orientation": "h", "y": -0.25},

@@ -62,7 +62,7 @@ def differences(result: QualityResult) -> Iterator[Differences]:
     if rows:
         yield Differences(
             key="tasks",
-            title=N_("Right answers: difference to {lane}", lane=reference),
+            title=N_("Correct answers: difference from {lane}", lane=reference),
             rows=rows,
             noise=None,
             is_share=True,

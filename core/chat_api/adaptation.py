@@ -68,7 +68,7 @@ class Adaptation:
             for name in self.left_out
         ]
         if self.length_name:
-            notes.append(N_("The server takes {field} instead of max_tokens.", field=self.length_name))
+            notes.append(N_("The server uses {field} instead of max_tokens.", field=self.length_name))
         return notes
 
 

@@ -243,7 +243,7 @@ class Answer:
 
     def _add_strange(self, beginning: str) -> None:
         if self.complete:
-            self.note(N_("After its end the stream held something that is no chat event."))
+            self.note(N_("The stream contained unexpected data after its end."))
             return
         self.strange = self.strange or beginning
         self._strange_events += 1
@@ -259,7 +259,7 @@ class Answer:
 
     def _fail(self, error: ServerError) -> None:
         if self.complete:
-            self.note(N_("After its end the stream reported an error: {words}", words=error.words))
+            self.note(N_("The stream reported an error after its end: {words}", words=error.words))
             return
         self.error = error
         self.over = True

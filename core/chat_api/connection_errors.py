@@ -41,7 +41,7 @@ def connection_failure(error: aiohttp.ClientError | OSError, endpoint: Endpoint)
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError() | aiohttp.ClientSSLError():
             return EngineError(
                 N_("No TLS connection to {url}: {words}", url=url, words=one_line(str(error), 200)),
-                hint=N_("If the server speaks plain HTTP, begin the URL with http://."),
+                hint=N_("If the server uses plain HTTP, start the URL with http://."),
                 code="tls-handshake",
             )
         case aiohttp.ClientProxyConnectionError() | aiohttp.ClientHttpProxyError():
@@ -79,7 +79,7 @@ def connection_failure(error: aiohttp.ClientError | OSError, endpoint: Endpoint)
 def connect_timeout(endpoint: Endpoint) -> LMDynoError:
     """The error for a connection that did not come about in time."""
     return EngineTimeout(
-        N_("No connection to {url} in time.", url=address(endpoint)),
+        N_("Connecting to {url} timed out.", url=address(endpoint)),
         hint=N_("Check the address, and whether this machine can reach it."),
         code="connect-timeout",
     )
@@ -87,17 +87,17 @@ def connect_timeout(endpoint: Endpoint) -> LMDynoError:
 
 def stalled(endpoint: Endpoint) -> LMDynoError:
     return EngineTimeout(
-        N_("Nothing more came in the middle of the answer."),
-        hint=N_("What arrived is kept. You can raise the lane's stall_timeout_s.")
+        N_("The answer stalled: no more data arrived."),
+        hint=N_("The text so far is kept. You can raise the lane's stall_timeout_s.")
         if endpoint.device is None
-        else N_("What arrived is kept. See the engine's log, or restart it."),
+        else N_("The text so far is kept. See the engine's log, or restart the engine."),
         code="stall-timeout",
     )
 
 
 def no_first_token(endpoint: Endpoint) -> LMDynoError:
     return EngineTimeout(
-        N_("No first token came in time."),
+        N_("The first token didn't arrive in time."),
         hint=N_("The server may be busy with other requests. You can raise the lane's first_token_timeout_s.")
         if endpoint.device is None
         else N_(
@@ -114,12 +114,12 @@ def broken_off(endpoint: Endpoint) -> LMDynoError:
     crash."""
     if endpoint.device is not None:
         return EngineCrashed(
-            N_("The engine broke off the answer."),
-            hint=N_("What arrived is kept. See the engine's log for details."),
+            N_("The engine aborted the answer."),
+            hint=N_("The text so far is kept. See the engine's log for details."),
         )
     return EngineError(
         N_("The connection to {url} ended before the answer did.", url=address(endpoint)),
-        hint=N_("What arrived is kept. The server, or a proxy before it, closed the connection."),
+        hint=N_("The text so far is kept. The server or a proxy closed the connection."),
         code="connection-lost",
     )
 
@@ -148,8 +148,8 @@ def compressed(endpoint: Endpoint, encoding: str) -> LMDynoError:
 
 def too_much(endpoint: Endpoint) -> LMDynoError:
     return EngineError(
-        N_("{url} sent more than an answer can hold.", url=address(endpoint)),
-        hint=N_("What arrived until then is kept. Check what answers at this address."),
+        N_("{url} sent more data than an answer can have.", url=address(endpoint)),
+        hint=N_("The text so far is kept. Check what answers at this address."),
         code="answer-too-large",
     )
 
@@ -169,7 +169,7 @@ def not_a_stream(endpoint: Endpoint, body: bytes) -> LMDynoError:
         if says_plain_http_on_tls(page_text(body)):
             return expects_tls(endpoint)
         return EngineError(
-            N_("{url} answers with a web page: {words}", url=url, words=one_line(page_text(body), 200)),
+            N_("{url} returns a web page: {words}", url=url, words=one_line(page_text(body), 200)),
             hint=N_("It may be a sign-in page. Check the URL, and whether the server needs a key."),
             code="endpoint-web-page",
         )

@@ -77,9 +77,11 @@ def notes(dialect: Dialect, sampling: Sampling, options: RequestOptions = NO_OPT
     """What a reader of the numbers must know about this translation."""
     found: list[Text] = []
     if options.leave_out:
-        found.append(N_("Not sent, by the lane's settings: {fields}.", fields=", ".join(options.leave_out)))
+        found.append(
+            N_("Not sent because of the lane's settings: {fields}.", fields=", ".join(options.leave_out))
+        )
     if options.extra_body:
-        found.append(N_("Sent besides, by the lane's settings: {fields}.", fields=options.extra_body))
+        found.append(N_("Also sent because of the lane's settings: {fields}.", fields=options.extra_body))
     if dialect is not Dialect.GENERIC:
         return tuple(found)
     extra = [name for name in _generic(sampling) if name in _NOT_IN_OPENAI and name not in options.leave_out]

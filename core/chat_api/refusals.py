@@ -102,8 +102,8 @@ def address(endpoint: Endpoint) -> str:
 
 def expects_tls(endpoint: Endpoint) -> LMDynoError:
     return EngineError(
-        N_("{url} expects TLS, but the URL begins with http://.", url=address(endpoint)),
-        hint=N_("Begin the URL with https://."),
+        N_("{url} expects TLS, but the URL starts with http://.", url=address(endpoint)),
+        hint=N_("Start the URL with https://."),
         code="tls-expected",
     )
 
@@ -182,7 +182,7 @@ def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
     if _names_template(words):
         return EngineError(
             N_("The model's chat template can't render this conversation: {words}", words=said),
-            hint=N_("Leave out the system prompt, or use a model with a chat template that supports it."),
+            hint=N_("Remove the system prompt, or use a model with a chat template that supports it."),
             code="chat-template",
         )
     if _names_model(words) and error.status in (None, 400, 404, 422):
@@ -225,7 +225,7 @@ def _busy(error: ServerError) -> LMDynoError:
         hint = N_("The server asks to wait for {time}.", time=units.duration(error.retry_after_s))
     else:
         hint = N_("Try again in a moment, or send fewer requests at once.")
-    return EngineBusy(N_("The server takes no request now: {words}", words=_said(error)), hint=hint)
+    return EngineBusy(N_("The server doesn't accept requests now: {words}", words=_said(error)), hint=hint)
 
 
 def _prompt_alone_is_too_long(words: str) -> bool:

@@ -68,7 +68,7 @@ async def with_model(
     if not listing.models:
         raise EngineError(
             N_("The server lists no models."),
-            hint=N_("Name the model in the lane's endpoint."),
+            hint=N_("Set the model in the lane's endpoint."),
             code="model-not-found",
         )
     return replace(endpoint, model=listing.models[0])

@@ -40,7 +40,7 @@ def problem(answer: Answer, endpoint: Endpoint, lost: LMDynoError | None = None)
 
 def _given_up(word: str, endpoint: Endpoint) -> LMDynoError:
     return EngineError(
-        N_("The engine gave up the answer: {word}", word=word),
+        N_("The engine aborted the answer: {word}", word=word),
         hint=see_log(endpoint),
         code="engine-gave-up",
     )

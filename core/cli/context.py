@@ -89,7 +89,7 @@ def chosen_lanes(
                 models=len(models),
                 endpoints=len(urls),
             ),
-            hint=N_("Give one --model for each --endpoint."),
+            hint=N_("Use one --model for each --endpoint."),
         )
     if len(keys) > 1 and len(keys) != len(urls):
         raise InputError(

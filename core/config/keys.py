@@ -45,7 +45,7 @@ def api_key(settings: Settings, name: str, url: str) -> str:
     ]
     if not any(_covers(entry.strip(), url) for entry in bound):
         raise ConfigError(
-            N_("The API key is not allowed for {host}.", host=urlsplit(url).netloc),
+            N_("The API key isn't allowed for {host}.", host=urlsplit(url).netloc),
             hint=N_(
                 "A key is sent only to the hosts it is bound to. Add the host to `hosts` in the key's [keys] "
                 "table in .streamlit/secrets.toml, list it in the variable NAME{suffix} (NAME is the key's "

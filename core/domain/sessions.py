@@ -117,15 +117,15 @@ class SessionPlan:
     def __post_init__(self) -> None:
         if not self.title.strip():
             raise InputError(
-                N_("The session has no title."), hint=N_("Give it one that says what it compares.")
+                N_("The session has no title."), hint=N_("Enter a title that says what it compares.")
             )
         if not LEAST_LANES <= len(self.lanes) <= MOST_LANES:
             raise InputError(
-                N_plural("{n} lane is chosen.", "{n} lanes are chosen.", len(self.lanes)),
+                N_plural("{n} lane is selected.", "{n} lanes are selected.", len(self.lanes)),
                 hint=N_("Choose {least} to {most} lanes.", least=LEAST_LANES, most=MOST_LANES),
             )
         if len({lane.name for lane in self.lanes}) < len(self.lanes):
-            raise InputError(N_("A lane is chosen twice."), hint=N_("Choose different lanes."))
+            raise InputError(N_("A lane is selected twice."), hint=N_("Choose different lanes."))
         if not 1 <= len(self.prompts.prompts) <= MOST_PROMPTS:
             raise InputError(
                 N_plural("The set has {n} prompt.", "The set has {n} prompts.", len(self.prompts.prompts)),

@@ -59,8 +59,8 @@ def plan_turn(
     identity = current_identity()
     if turns and turns[0].owner != identity.owner and not identity.is_operator:
         raise AccessDenied(
-            N_("This conversation is somebody else's"),
-            hint=N_("You can read it. To ask something, begin a new conversation."),
+            N_("This conversation belongs to somebody else."),
+            hint=N_("You can read it. To ask something, start a new conversation."),
         )
     earlier = turns_before(turns, replaces)
     return TurnPlan(

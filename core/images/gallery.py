@@ -111,7 +111,7 @@ def _question(source: TomlSource, place: KeyPath, entry: object) -> ExpectedAnsw
     answers = _typed(source, (*place, "answers"), table.get("answers"), list)
     if not answers:
         raise source.error(
-            (*place, "answers"), _EMPTY, N_("Give at least one answer that counts as correct.")
+            (*place, "answers"), _EMPTY, N_("Enter at least one answer that counts as correct.")
         )
     words = tuple(_text(source, (*place, "answers"), answer) for answer in answers)
     return ExpectedAnswer(question=question, answers=words)

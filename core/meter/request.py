@@ -166,7 +166,7 @@ class Request:
         if self._finish_reason not in (None, *_ENDED_BY_SERVER) or not self.done:
             return notes
         if answer.calls_tool:
-            notes.append(N_("The model called a tool. LMDyno gives it no result."))
+            notes.append(N_("The model called a tool, which LMDyno doesn't provide."))
         elif not answer.has_text:
             notes.append(N_("The answer has no text."))
         elif self._finish_reason is None:

@@ -59,16 +59,16 @@ def figures(lane: LaneQuality) -> Mapping[str, float | None]:
 
 
 _ASPECTS: Mapping[Text, Callable[[QualityResult], object]] = {
-    N_("The runs have different tasks"): lambda run: run.plan.tasks,
-    N_("The runs have different prompts"): lambda run: (run.plan.prompts, run.plan.answer_tokens),
-    N_("The runs have different texts"): lambda run: (
+    N_("The runs have different tasks."): lambda run: run.plan.tasks,
+    N_("The runs have different prompts."): lambda run: (run.plan.prompts, run.plan.answer_tokens),
+    N_("The runs have different texts."): lambda run: (
         run.plan.texts,
         run.plan.text_tokens,
         run.plan.window_tokens,
     ),
-    N_("The runs have different references"): lambda run: run.plan.reference,
-    N_("The runs were made on different machines"): lambda run: run.run.machine and run.run.machine.host,
-    N_("The runs were made by different versions of LMDyno"): lambda run: run.run.lmdyno,
+    N_("The runs have different reference lanes."): lambda run: run.plan.reference,
+    N_("The runs were made on different machines."): lambda run: run.run.machine and run.run.machine.host,
+    N_("The runs were made by different versions of LMDyno."): lambda run: run.run.lmdyno,
 }
 
 

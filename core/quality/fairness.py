@@ -27,7 +27,7 @@ def _differs(
     known = {lane.name: same(lane) for lane in lanes}
     if all(value is not False for value in known.values()):
         return None
-    words = {True: N_("the reference's"), False: N_("another"), None: N_("not known")}
+    words = {True: N_("the reference's"), False: N_("another"), None: N_("unknown")}
     return Flag(what, {name: words[value] for name, value in known.items()})
 
 
@@ -40,7 +40,7 @@ def _prompts(lanes: Sequence[LaneQuality]) -> Flag | None:
     }
     if not any(by_lane.values()):
         return None
-    return Flag(N_("prompts of another length, left out"), {name: str(n) for name, n in by_lane.items()})
+    return Flag(N_("prompts of another length, excluded"), {name: str(n) for name, n in by_lane.items()})
 
 
 def _failed(lanes: Sequence[LaneQuality]) -> Flag | None:

@@ -23,7 +23,9 @@ def start_quality(settings: Settings, plan: QualityPlan) -> str:
         require_installed()
     if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
         raise InputError(
-            N_("A comparison runs already"), hint=N_("Wait for its end, or stop it."), code="already-running"
+            N_("A comparison is already running."),
+            hint=N_("Wait for it to finish, or stop it."),
+            code="already-running",
         )
     return Jobs(settings).start(
         JobSpec(

@@ -78,17 +78,19 @@ class QualityPlan:
         names = [lane.name for lane in self.lanes]
         if self.reference not in names:
             raise InputError(
-                N_("The reference {lane} is none of the lanes", lane=self.reference or "–"),
+                N_("The reference lane {lane} isn't one of the lanes.", lane=self.reference or "–"),
                 hint=N_("Choose one of the compared lanes as the reference."),
             )
         if len(set(names)) < len(names):
-            raise InputError(N_("Two lanes have the same name"), hint=N_("Rename one of them."))
+            raise InputError(N_("Two lanes have the same name."), hint=N_("Rename one of them."))
         if not (self.prompts or self.tasks or self.texts or self.external_tasks):
-            raise InputError(N_("Nothing is chosen to compare"), hint=N_("Choose prompts, tasks or texts."))
+            raise InputError(
+                N_("Nothing is selected to compare."), hint=N_("Choose prompts, tasks, or texts.")
+            )
         if len(self.prompts) > MOST_PROMPTS or len(self.tasks) > MOST_TASKS:
             raise InputError(
                 N_(
-                    "A run has at most {prompts} prompts and {tasks} tasks",
+                    "A run can have at most {prompts} prompts and {tasks} tasks.",
                     prompts=MOST_PROMPTS,
                     tasks=MOST_TASKS,
                 ),
@@ -96,20 +98,20 @@ class QualityPlan:
             )
         if any(text.kind is TextKind.OWN_ANSWERS for text in self.texts) and not self.prompts:
             raise InputError(
-                N_("There are no own answers without prompts"),
-                hint=N_("Choose prompts too, or another text."),
+                N_("Own answers need prompts."),
+                hint=N_("Also choose prompts, or choose another text."),
             )
         for task in self.external_tasks:
             # The program would take a path too, and run the code that a file there names.
             if not _TASK_NAME.fullmatch(task):
                 raise InputError(
-                    N_("{task} is not the name of a task", task=task[:80]),
+                    N_("{task} is not a valid task name.", task=task[:80]),
                     hint=N_("Allowed: letters, digits, hyphens and underscores, such as gsm8k."),
                 )
         if not 8 <= self.window_tokens <= self.text_tokens:
             raise InputError(
-                N_("The length of a window is {tokens} tokens", tokens=self.window_tokens),
-                hint=N_("Choose at least 8, and no more than the tokens scored of a text."),
+                N_("The window length can't be {tokens} tokens.", tokens=self.window_tokens),
+                hint=N_("Choose at least 8, and at most the number of tokens scored per text."),
             )
 
     @property
@@ -140,12 +142,12 @@ def kv_variants(lane: LaneSpec, bits: Iterable[int]) -> tuple[LaneSpec, ...]:
     chosen = tuple(bits)
     if chosen and lane.kind not in LMDEPLOY_KINDS:
         raise InputError(
-            N_("{lane} has no setting for the KV cache's bits", lane=lane.name),
-            hint=N_("Choose a lane of LMDeploy."),
+            N_("{lane} has no setting for KV cache bits.", lane=lane.name),
+            hint=N_("Choose an LMDeploy lane."),
         )
     if unknown := [number for number in chosen if number not in KV_BITS]:
         raise InputError(
-            N_("A KV cache of {bits} bits is not available", bits=unknown[0]), hint=N_("Choose 8 or 4.")
+            N_("The KV cache can't have {bits} bits.", bits=unknown[0]), hint=N_("Choose 8 or 4.")
         )
     return tuple(
         replace(lane, name=f"{lane.name}-kv{number}", settings=replace(lane.settings, quant_policy=number))
@@ -156,13 +158,15 @@ def kv_variants(lane: LaneSpec, bits: Iterable[int]) -> tuple[LaneSpec, ...]:
 def text_file(name: str, content: bytes) -> TextSource:
     """A file of one's own to score; raises InputError for what is no text."""
     if len(content) > _MOST_FILE_BYTES:
-        raise InputError(N_("{name} is larger than 4 MiB", name=name), hint=N_("A part of it is enough."))
+        raise InputError(N_("{name} is larger than 4 MiB.", name=name), hint=N_("Use only a part of it."))
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise InputError(N_("{name} is not UTF-8 text", name=name), hint=N_("Convert it to UTF-8.")) from exc
+        raise InputError(
+            N_("{name} is not a UTF-8 text file.", name=name), hint=N_("Convert it to UTF-8.")
+        ) from exc
     if not text.strip():
-        raise InputError(N_("{name} is empty", name=name), hint=N_("Choose a file with text in it."))
+        raise InputError(N_("{name} is empty.", name=name), hint=N_("Choose a file with text in it."))
     return TextSource(name=Path(name).name, kind=TextKind.FILE, content=text)
 
 

@@ -67,7 +67,7 @@ def _verdict(result: QualityResult, lane: LaneQuality) -> Verdict:
             lane=lane.name,
             level=Level.FAILED,
             sentence=N_(
-                "{lane} could not take part: {problem}", lane=lane.name, problem=lane.facts.error.message
+                "{lane} couldn't take part: {problem}", lane=lane.name, problem=lane.facts.error.message
             ),
         )
     signs = list(_signs(result, lane))
@@ -81,7 +81,7 @@ def _verdict(result: QualityResult, lane: LaneQuality) -> Verdict:
 
 
 _SENTENCES = {
-    Level.UNKNOWN: N_("Nothing of {lane} could be compared with {reference}."),
+    Level.UNKNOWN: N_("Nothing from {lane} could be compared with {reference}."),
     Level.SAME: N_("{lane} shows no measurable difference from {reference}."),
     Level.WORSE: N_("{lane} is measurably worse than {reference}."),
     Level.BETTER: N_("{lane} is measurably better than {reference}."),
@@ -114,7 +114,7 @@ def _signs(result: QualityResult, lane: LaneQuality) -> Iterator[int]:
 def _own_figures(lane: LaneQuality) -> Iterator[Text]:
     if lane.tasks is not None and lane.tasks.asked:
         yield N_(
-            "{right} of {asked} tasks are right.",
+            "{right} of {asked} tasks are correct.",
             right=lane.tasks.outcomes[Outcome.RIGHT],
             asked=lane.tasks.asked,
         )
@@ -124,8 +124,8 @@ def _reasons(result: QualityResult, lane: LaneQuality) -> Iterator[Text]:
     if lane.tasks is not None and lane.tasks.difference is not None:
         test = lane.tasks.difference
         yield N_(
-            "{right} of {asked} tasks are right; {lost} that {reference} got right are lost and {won} are "
-            "won (p = {p}).",
+            "{right} of {asked} tasks are correct. Compared with {reference}, {lost} are lost and {won} "
+            "are won (p = {p}).",
             right=lane.tasks.outcomes[Outcome.RIGHT],
             asked=lane.tasks.asked,
             reference=result.reference.name,

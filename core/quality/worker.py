@@ -23,7 +23,7 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     done = conduct(load_settings(), decode(QualityPlan, arguments["plan"]), report)
     if done.state is RunState.STOPPED:
         raise LMDynoError(
-            N_("The comparison was stopped"), hint=N_("What was found out is kept."), code="stopped"
+            N_("The comparison was stopped."), hint=N_("The results so far are kept."), code="stopped"
         )
     if done.error is not None:
         raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)

@@ -40,7 +40,7 @@ class ExportedFile:
         self._what = what
         size = file.seek(0, 2)
         if size > MAX_BYTES:
-            raise self._too_large(N_("The file has {size}, too much to import", size=gib(size)))
+            raise self._too_large(N_("The file is too large to import ({size}).", size=gib(size)))
 
     def head(self) -> bytes:
         """The document as JSON, with the long list empty; every number in it is one that fits."""
@@ -49,7 +49,7 @@ class ExportedFile:
             if not is_entry:
                 kept += piece
                 if len(kept) > _MAX_HEAD_BYTES:
-                    raise self._too_large(N_("The file has too much beside its list of requests"))
+                    raise self._too_large(N_("The file has too much data besides its list of requests."))
         try:
             json.loads(kept, parse_int=self._whole, parse_float=self._finite, parse_constant=self._finite)
         except (ValueError, RecursionError) as exc:

@@ -64,8 +64,8 @@ def _lanes(result: QualityResult) -> dict[str, Any]:
     texts = [text.name for text in result.plan.texts]
     head = [
         _("lane"),
-        _("right"),
-        _("95 % interval"),
+        _("correct"),
+        _("95% interval"),
         _("unanswered, cut off, failed"),
         _("same answers"),
         _("same tokens"),
@@ -106,7 +106,7 @@ def _figures(result: QualityResult, colors: Mapping[str, str]) -> list[go.Figure
         trade_off_chart(
             trade_off_points(result, measure, Area.MEMORY),
             colors,
-            quality=measure if measure != RIGHT_ANSWERS else _("Right answers"),
+            quality=measure if measure != RIGHT_ANSWERS else _("Correct answers"),
             size=_(AREA_NAMES[Area.MEMORY]),
             is_share=measure == RIGHT_ANSWERS,
         )

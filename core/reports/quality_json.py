@@ -144,7 +144,8 @@ def read_run(file: BinaryIO) -> QualityRecord:
     if version > SCHEMA_VERSION:
         raise InputError(
             N_(
-                "The run was exported by a newer LMDyno (schema {theirs}, this one knows {ours})",
+                "A newer version of LMDyno exported this run (schema {theirs}, this version supports "
+                "{ours}).",
                 theirs=version,
                 ours=SCHEMA_VERSION,
             ),
@@ -154,7 +155,7 @@ def read_run(file: BinaryIO) -> QualityRecord:
     document = decode(Document, head, otherwise=_NOT_EXPORTED)
     if not document.facts:
         raise InputError(
-            N_("The file holds figures, but not the answers they were computed from"),
+            N_("The file contains results, but not the answers they were computed from."),
             hint=N_("Export the run with `lmdyno runs export`."),
             code="no-raw-facts",
         )

@@ -40,7 +40,7 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
         (_("Standings"), telling.standings_table(results.standings, names)),
         (_("Pairs"), telling.pairs_table(results.standings, names)),
         (_("Who was preferred to whom"), telling.win_matrix(results.standings, names)),
-        (_("What was measured"), telling.figures_table(lane_figures(session, record.answers), names)),
+        (_("Measurements"), telling.figures_table(lane_figures(session, record.answers), names)),
     ]
     if results.categories:
         sections.append((_("By category"), telling.groups_table(results.categories, names, _("Category"))))
@@ -89,6 +89,6 @@ def _chart(names: list[str], standings: Standings, colors: Mapping[str, str]) ->
     ]
     if not bars:
         return Markup()
-    figure: go.Figure = strengths_chart(bars, colors, title=_("Strength in points, with 95 % intervals"))
+    figure: go.Figure = strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals"))
     # plotly escapes what it puts into the script itself.
     return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=False))

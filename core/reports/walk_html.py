@@ -25,7 +25,7 @@ def walk_html(run: WalkRun) -> str:
             "step": _("Step"),
             "state": _("State"),
             "time": _("Time"),
-            "by_hand": _("The same by hand"),
+            "by_hand": _("Do it manually"),
             "answers": _("Answers"),
         },
         steps=[_step(number, step) for number, step in enumerate(run.steps, start=1)],

@@ -26,6 +26,6 @@ def require_invited(plan: SessionPlan, identity: Identity, name: str) -> None:
     if not is_invited(plan, identity, name):
         raise InputError(
             N_("This session is for invited people, and this name is not on its list."),
-            hint=N_("Write it as it is on the invitation, or ask whoever sent you the link."),
+            hint=N_("Enter it as it is on the invitation, or ask whoever sent you the link."),
             code="not-invited",
         )

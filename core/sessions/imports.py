@@ -18,10 +18,10 @@ def read_session(data: bytes, *, owner: str | None = None) -> SessionRecord:
 
     Voting is closed: the link of the other machine doesn't lead here.
     """
-    record = decode(SessionRecord, data, otherwise=N_("This is not a session's JSON"))
+    record = decode(SessionRecord, data, otherwise=N_("This isn't the JSON file of a session."))
     if record.schema_version > SCHEMA_VERSION:
         raise InputError(
-            N_("The session was exported by a newer LMDyno."),
+            N_("A newer version of LMDyno exported this session."),
             hint=N_("Update LMDyno, then import it again."),
             code="newer-schema",
         )

@@ -63,10 +63,10 @@ def prompt_set(name: str, prompts: Iterable[SessionPrompt]) -> PromptSet:
         if not prompt.text.strip() or len(prompt.text) > MOST_CHARS:
             raise InputError(
                 N_("Prompt {number} is empty or too long.", number=number),
-                hint=N_("A prompt has 1 to {most} characters.", most=MOST_CHARS),
+                hint=N_("Prompts must have 1 to {most} characters.", most=MOST_CHARS),
             )
     if not name.strip():
-        raise InputError(N_("The prompt set has no name."), hint=N_("Give it one."))
+        raise InputError(N_("The prompt set has no name."), hint=N_("Enter one."))
     digest = hashlib.blake2b(encode(kept), digest_size=_VERSION_BYTES).hexdigest()
     return PromptSet(name=name.strip(), prompts=kept, version=digest)
 
@@ -89,15 +89,15 @@ def uploaded_prompts(files: Mapping[str, bytes], image_of: ImageOf) -> tuple[Ses
     lists = [name for name in files if PurePath(name).suffix.lower() in (".csv", ".jsonl", ".txt")]
     if len(lists) != 1:
         raise InputError(
-            N_plural("{n} prompt file was given.", "{n} prompt files were given.", len(lists)),
-            hint=N_("Add one CSV, JSONL or text file, and the images that it names."),
+            N_plural("The upload has {n} prompt file.", "The upload has {n} prompt files.", len(lists)),
+            hint=N_("Add one CSV, JSONL, or text file and the images that it names."),
         )
     name = lists[0]
     try:
         text = files[name].decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise InputError(
-            N_("{name} is not UTF-8 text.", name=name), hint=N_("Save it as UTF-8, then add it again.")
+            N_("{name} is not a UTF-8 text file.", name=name), hint=N_("Save it as UTF-8, then add it again.")
         ) from exc
     match PurePath(name).suffix.lower():
         case ".csv":
@@ -126,7 +126,7 @@ def _csv_prompts(name: str, text: str, image_of: ImageOf) -> Iterable[SessionPro
     if "prompt" not in (rows.fieldnames or ()):
         raise InputError(
             N_('{name} has no column "prompt".', name=name),
-            hint=N_("Begin the file with: prompt,category,language"),
+            hint=N_("Start the file with: prompt,category,language"),
         )
     for row in rows:
         if (row.get("prompt") or "").strip():
@@ -148,7 +148,7 @@ def _located(name: str, number: int, read: Callable[[], SessionPrompt]) -> Sessi
     except InputError as error:
         raise InputError(
             N_("{name}, line {number}: {problem}", name=name, number=number, problem=error.message),
-            hint=error.hint or N_("A line is such as {example}", example='{"prompt": "…", "category": "…"}'),
+            hint=error.hint or N_("An example line: {example}", example='{"prompt": "…", "category": "…"}'),
             code=error.code,
         ) from error
 

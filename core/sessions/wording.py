@@ -21,7 +21,7 @@ REASON_NAMES: dict[str, Message] = {
     Reason.CORRECT: N_("More correct"),
     Reason.COMPLETE: N_("More complete"),
     Reason.CLEAR: N_("Clearer"),
-    Reason.INSTRUCTIONS: N_("Does what was asked"),
+    Reason.INSTRUCTIONS: N_("Follows the instructions better"),
     Reason.STYLE: N_("Better style"),
     Reason.SAFE: N_("Safer"),
 }
@@ -33,7 +33,7 @@ STATE_NAMES = {
 MODE_NAMES = {VotingMode.PAIRWISE: N_("Two answers"), VotingMode.RANKING: N_("Up to four in order")}
 DISPLAY_NAMES = {Display.AT_ONCE: N_("At once"), Display.REPLAYED: N_("Replayed at one pace")}
 CONTROL_NAMES = {
-    ControlKind.TWO_SAMPLES: N_("Two answers of one lane"),
+    ControlKind.TWO_SAMPLES: N_("Two answers from one lane"),
     ControlKind.IDENTICAL: N_("The same answer twice"),
 }
 VERDICT_NAMES = {

@@ -29,8 +29,8 @@ from core.store.visibility import by_link, listed
 
 QUALITY_INTERRUPTED = ErrorInfo(
     code="interrupted",
-    message=N_("The program that ran this comparison ended before the comparison did"),
-    hint=N_("What was found out by then is kept. Run it again for the rest."),
+    message=N_("LMDyno exited before this quality run finished."),
+    hint=N_("The results up to that point are kept. For the rest, run it again."),
 )
 
 
@@ -60,8 +60,8 @@ class QualityRuns(Access):
             is_here = connection.scalar(select(quality_runs.c.id).where(quality_runs.c.id == record.run.id))
         if is_here:
             raise StoreError(
-                N_("The comparison {run} is here already", run=record.run.id),
-                hint=N_("Show it with `lmdyno runs show {run}`.", run=record.run.id),
+                N_("Quality run {run} already exists.", run=record.run.id),
+                hint=N_("To see it, run `lmdyno runs show {run}`.", run=record.run.id),
                 code="run-exists",
             )
         self.save(record.run, record.answers)
@@ -77,8 +77,8 @@ class QualityRuns(Access):
             run = _read_run(connection, run_id)
             if run is None:
                 raise StoreError(
-                    N_("There is no comparison {run}", run=run_id),
-                    hint=N_("`lmdyno runs list` shows the runs there are."),
+                    N_("There is no quality run {run}.", run=run_id),
+                    hint=N_("To list all runs, run `lmdyno runs list`."),
                     code="no-such-run",
                 )
             rows = connection.execute(

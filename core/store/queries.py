@@ -51,7 +51,7 @@ def read_conversation(connection: Connection, conversation_id: str) -> tuple[Tur
     found = _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
     if not all(may_see(turn.owner, by_link=True) for turn in found):
         raise AccessDenied(
-            N_("This conversation is private"), hint=N_("Only who began it and operators can open it.")
+            N_("This conversation is private."), hint=N_("Only its owner and operators can open it.")
         )
     return found
 

@@ -82,11 +82,11 @@ async def _run(
     except TimeoutError:
         raise EngineError(
             N_(
-                "{program} did not finish within {seconds} s.",
+                "{program} didn't finish within {seconds} s.",
                 program=program.name,
                 seconds=f"{_TIMEOUT_S:g}",
             ),
-            hint=N_("Run the command by hand to see where it waits."),
+            hint=N_("Run the command manually to see where it waits."),
             code="program-timeout",
         ) from None
     finally:

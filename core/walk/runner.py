@@ -106,7 +106,7 @@ class Walk:
     def _obstacle(self, lane: LaneSpec | None, *, weights: bool = True) -> Text | None:
         """Why the lane can't run here; missing weights don't count where a step makes them (`weights`)."""
         if lane is None:
-            return N_("No lane of this machine does this.") if self._gpu else N_("Needs an NVIDIA GPU.")
+            return N_("No lane on this machine supports this.") if self._gpu else N_("Needs an NVIDIA GPU.")
         problem = can_run(lane, gpu=self._gpu)
         if problem is None or (not weights and problem.code == "weights-missing"):
             return None

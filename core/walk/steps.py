@@ -150,20 +150,20 @@ class Walker:
         notes.by_hand = f"lmdyno quantize {model.name}"
         folder = Path(model.awq).expanduser() if model.awq else None
         if folder is not None and (folder / "config.json").is_file():
-            notes.notes.append(N_("The W4A16 form was there already and is used as it is."))
+            notes.notes.append(N_("The W4A16 weights already existed and are used as they are."))
         else:
             jobs = Jobs(self._settings)
             job_id = await asyncio.to_thread(quantize, self._settings, model, DEMO_OPTIONS)
             status = await asyncio.to_thread(jobs.wait, job_id, _QUANTISE_TIMEOUT_S)
             if status.state is not JobState.DONE:
                 raise EngineError(
-                    N_("The quantisation ended as {state}.", state=status.state),
+                    N_("The quantisation job ended with state {state}.", state=status.state),
                     hint=N_("Run `lmdyno quantize {model}` to see why.", model=model.name),
                     code="quantise-failed",
                 )
         provenance = read_provenance(folder) if folder is not None else None
         if provenance is None:
-            notes.notes.append(N_("LMDyno did not make this form, so its calibration is unknown."))
+            notes.notes.append(N_("LMDyno didn't quantise these weights, so their calibration is unknown."))
             return
         notes.notes.append(N_("Calibrated on: {text}.", text=provenance.calibration))
         for label, value in (
@@ -192,7 +192,9 @@ class Walker:
                 notes.seconds(N_("{lane}: start of the server", lane=lane.name), time.monotonic() - began)
                 endpoint = find_endpoint(self._settings, served)
                 if endpoint is None:
-                    raise EngineError(N_("The server ended before a client came."), code="engine-crashed")
+                    raise EngineError(
+                        N_("The server exited before a client connected."), code="engine-crashed"
+                    )
                 output = await run_client(python_of(lane), endpoint, PROMPTS)
             finally:
                 await asyncio.to_thread(manager.close)
@@ -210,9 +212,9 @@ class Walker:
             else:
                 notes.notes.append(N_("{lane}: the server doesn't list its models.", lane=lane.name))
         if len(lanes) > 1 and len(models) == 1:
-            notes.notes.append(N_("The client saw the same address and model id: it notices nothing."))
+            notes.notes.append(N_("The client saw the same address and model ID, so it notices no change."))
         elif len(lanes) > 1:
-            notes.notes.append(N_("The client would notice: the model ids differ."))
+            notes.notes.append(N_("The client would notice, because the model IDs differ."))
 
     async def pipeline(self, notes: Notes) -> None:
         """LMDeploy's Python pipeline: default, with an engine configuration, and with AWQ weights."""
@@ -286,10 +288,7 @@ class Walker:
         """Where the documentation says how to share the dashboard."""
         notes.by_hand = "docker compose -f deploy/compose.yaml up"
         notes.notes.append(
-            N_(
-                "Sharing, logins and reverse proxies: see the guide “Publish” in the documentation, "
-                "docs/publish.md."
-            )
+            N_("Sharing, logins, and reverse proxies: see the guide “Publish” in docs/publish.md.")
         )
 
     async def _ask(

@@ -19,7 +19,7 @@ STEP_TEXTS: Mapping[StepKind, StepText] = {
     ),
     StepKind.TRANSFORMERS: StepText(
         N_("Chat with transformers"),
-        N_("Starts Hugging Face transformers and asks two prompts, each cold and warm: the baseline."),
+        N_("Starts Hugging Face transformers and sends two prompts, each cold and warm: the baseline."),
     ),
     StepKind.TURBOMIND: StepText(
         N_("Chat with TurboMind"), N_("The same weights and prompts in LMDeploy's TurboMind engine.")
@@ -27,28 +27,29 @@ STEP_TEXTS: Mapping[StepKind, StepText] = {
     StepKind.KV_CACHE: StepText(
         N_("Set the KV cache ratio"),
         N_(
-            "Starts TurboMind with KV cache ratios 0.8, 0.4 and 0.05; compares predicted and measured memory."
+            "Starts TurboMind with KV cache ratios 0.8, 0.4, and 0.05, and compares predicted with "
+            "measured memory."
         ),
     ),
     StepKind.QUANTISE: StepText(
         N_("Quantise to W4A16"),
-        N_("Makes the model's 4-bit AWQ form, or shows how the existing one was made."),
+        N_("Quantises the model to 4-bit AWQ, or shows how the existing weights were made."),
     ),
     StepKind.AWQ: StepText(
-        N_("Chat with AWQ weights"), N_("Asks the same prompts of the 4-bit weights, at KV cache ratio 0.4.")
+        N_("Chat with AWQ weights"), N_("Sends the same prompts to the 4-bit weights, at KV cache ratio 0.4.")
     ),
     StepKind.SERVER: StepText(
         N_("Serve the API"),
         N_(
-            "Runs one client program against the API server with 16-bit, then with AWQ weights at "
-            "the same address."
+            "Runs one client program against the API server, first with 16-bit and then with AWQ weights "
+            "at the same address."
         ),
     ),
     StepKind.PIPELINE: StepText(
         N_("Use the Python pipeline"),
         N_(
-            "Runs `lmdeploy.pipeline` in a process of its own: default, with an engine "
-            "configuration, and with AWQ."
+            "Runs `lmdeploy.pipeline` in its own process: with defaults, with an engine configuration, "
+            "and with AWQ."
         ),
     ),
     StepKind.IMAGE: StepText(

@@ -87,7 +87,7 @@ class SlowServer:
 
 def open_form(page, dashboard) -> None:
     page.goto(f"{dashboard.url}/benchmark")
-    expect(page.get_by_text("Nothing has been measured yet")).to_be_visible()
+    expect(page.get_by_text("There are no results yet")).to_be_visible()
 
 
 def fill(page, label: str, value: str) -> None:

@@ -168,20 +168,20 @@ def test_after_the_logout_neither_another_tab_nor_the_old_cookies_open_anything(
 
     Chat(other, dashboard).input.fill("Still there?")
     Chat(other, dashboard).input.press("Enter")
-    expect(other.get_by_text("Your login has ended")).to_be_visible()
+    expect(other.get_by_text("Your login has expired")).to_be_visible()
     expect(other.get_by_test_id("stChatInputTextArea")).to_have_count(0)
 
     thief = browse()
     thief.context.add_cookies(cookies)
     thief.goto(dashboard.url)
-    expect(thief.get_by_text("Your login has ended")).to_be_visible()
+    expect(thief.get_by_text("Your login has expired")).to_be_visible()
 
 
 @pytest.mark.parametrize(
     ("age_h", "secret", "text"),
     [
         (1, COOKIE_SECRET, "Ada · Operator"),
-        (13, COOKIE_SECRET, "Your login has ended"),
+        (13, COOKIE_SECRET, "Your login has expired"),
         (1, "another secret", "Log in to"),
     ],
 )

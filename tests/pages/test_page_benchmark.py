@@ -316,7 +316,7 @@ class TestWhileItRuns:
         assert (figures["Answered"], figures["Failed"], figures["TPOT, p50"]) == ("3", "1", "10.0 ms")
         assert len(app.get("plotly_chart")) == 1
         assert "**a**" in texts(app)
-        assert "Nothing has been measured yet" not in texts(app)
+        assert "There are no results yet" not in texts(app)
         assert app.button(key="bench_start").label == "Queue after the current run"
 
     def test_stop_asks_the_job_to_end(self, open_page, bench):
@@ -365,7 +365,7 @@ class TestResult:
         return [chart.proto.spec for chart in app.get("plotly_chart")]
 
     def test_nothing_yet_is_an_invitation(self, open_page):
-        assert "Nothing has been measured yet" in texts(open_page())
+        assert "There are no results yet" in texts(open_page())
 
     def test_figures_conditions_and_place(self, app):
         text = texts(app)

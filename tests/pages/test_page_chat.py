@@ -404,7 +404,7 @@ def test_a_conversation_comes_back_by_its_address_with_its_settings(new_app, wor
     assert app.pills(key="chat_lanes").value == ["hf", "hf-q4"]
     assert app.segmented_control(key="chat_mode").value == Mode.TOGETHER
     assert app.number_input(key="chat_max_tokens").value == 64
-    ask(app, "Go on")
+    ask(app, "Continue")
     assert world.meter.plans[0].conversation_id == "c1"
     assert world.meter.plans[0].requests[0].messages[1].content == "Stored answer of hf."
 

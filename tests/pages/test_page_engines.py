@@ -450,7 +450,7 @@ class TestEndpoints:
 
     def test_a_key_goes_to_no_other_host_than_its_own(self, open_page, server):
         app = probed(open_page(ENDPOINTS), server.url, "LMDYNO_KEY_TEST")
-        assert "The API key is not allowed for 127.0.0.1" in app.error[0].value
+        assert "The API key isn't allowed for 127.0.0.1" in app.error[0].value
         assert KEY not in texts(app)
         assert not app.success
 
@@ -748,7 +748,7 @@ class TestAuditLog:
         log.close()
 
     def test_an_empty_one_says_so(self, open_page, audit):
-        assert "Nothing was changed yet" in open_page(AUDIT).info[0].value
+        assert "There are no changes yet" in open_page(AUDIT).info[0].value
 
     def test_the_newest_come_first_and_older_ones_by_page(self, open_page, audit):
         for number in range(51):

@@ -92,18 +92,18 @@ def test_a_plan_that_can_not_be_made_says_why(home, open_page, monkeypatch):
     app = open_page()
     named(app.slider, "Prompts whose answers are compared token by token").set_value(0)
     button(app, "Compare").click().run()
-    assert "no own answers without prompts" in texts(app)
+    assert "Own answers need prompts" in texts(app)
     assert not home.started
 
 
 def test_a_second_run_is_refused_in_words(home, open_page, monkeypatch):
     def busy(*_):
-        raise InputError("A comparison runs already", hint="Wait for its end, or stop it.")
+        raise InputError("A comparison is already running", hint="Wait for it to finish, or stop it.")
 
     monkeypatch.setattr(form, "start_quality", busy)
     app = open_page()
     button(app, "Compare").click().run()
-    assert "A comparison runs already" in texts(app)
+    assert "A comparison is already running" in texts(app)
 
 
 def test_results_show_verdicts_figures_charts_and_answers(home, open_page):
@@ -112,7 +112,7 @@ def test_results_show_verdicts_figures_charts_and_answers(home, open_page):
     shown = texts(app)
     assert "awq is measurably worse than hf." in shown
     assert "turbomind shows no measurable difference from hf." in shown
-    assert "Compared on purpose" in shown
+    assert "Compared intentionally" in shown
     table = app.table[0].value
     assert list(table["Same answers"]) == ["–", "3 of 3", "1 of 3"]
     assert "1.100 (+0.100)" in table.to_string()
@@ -150,7 +150,7 @@ def test_a_run_without_logits_or_texts_shows_what_it_has(home, open_page):
     bare = replace(record.run, lanes=tuple(replace(lane, scores=()) for lane in record.run.lanes))
     home.runs.add(replace(record, run=bare))
     app = open_page()
-    assert "6 of 10 tasks are right" in texts(app)
+    assert "6 of 10 tasks are correct" in texts(app)
     assert "–" in app.table[0].value.to_string()
 
 

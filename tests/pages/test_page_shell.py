@@ -112,7 +112,7 @@ def test_a_login_of_yesterday_has_ended(open_as):
     app = open_as("ada@example.com", age_s=13 * 3600)
     assert is_closed(app)
     assert labels(app) == ["Log in"]
-    assert "Your login has ended" in shown(app)
+    assert "Your login has expired" in shown(app)
 
 
 def test_logging_out_ends_the_login_in_every_tab(open_as, audit):
@@ -123,7 +123,7 @@ def test_logging_out_ends_the_login_in_every_tab(open_as, audit):
     assert [(entry.who, entry.action) for entry in audit.entries] == [("bob@example.com", Action.LOG_OUT)]
     other.run()
     assert is_closed(other)
-    assert "Your login has ended" in shown(other)
+    assert "Your login has expired" in shown(other)
 
 
 def test_an_action_in_a_tab_whose_login_has_ended_does_nothing(open_as, audit, world):

@@ -218,8 +218,8 @@ def _repeated(plan: BenchPlan) -> list[str]:
     if plan.workload.images and not plan.workload.vary_images:
         lines.append(
             _(
-                "The same images are sent repeatedly. An engine may cache what it computed of them: TTFT is "
-                "then that of an image seen before."
+                "The same images are sent repeatedly, and an engine may cache them: TTFT is then that of "
+                "an image seen before."
             )
         )
     return lines

@@ -184,7 +184,7 @@ DEFINITIONS: Mapping[Tool, Definition] = {
         Definition(
             tool=Tool.VLLM,
             title="vLLM bench serve",
-            ttft=N_("send → first event with choices, even one that only names the role"),
+            ttft=N_("send → first event with choices, even one with only the role"),
             itl=N_("each gap between events, not divided by tokens"),
             tpot=N_("(E2E − TTFT) / (output tokens − 1)"),
             e2e=N_("send → last event with choices (here with text: the closing one is not timestamped)"),
@@ -236,7 +236,7 @@ DEFINITIONS: Mapping[Tool, Definition] = {
             title="AIPerf",
             ttft=N_("send → first non-empty chunk, content or reasoning"),
             itl=N_("(E2E − TTFT) / (output tokens − 1), one value per request"),
-            tpot=N_("what AIPerf calls inter-token latency"),
+            tpot=N_("AIPerf's inter-token latency"),
             e2e=N_("send → last chunk with text"),
             tokens=N_("here the server's usage; AIPerf prefers its own tokeniser"),
             throughput=N_("all output tokens / (last chunk − first send)"),

@@ -334,9 +334,7 @@ def _image_notes(facts: LaneFacts, workload: Workload) -> tuple[Text, ...]:
         return share, N_(
             "each image has unique noise in one corner, so that no engine can reuse cached results"
         )
-    return share, N_(
-        "the same images are sent repeatedly: an engine may have cached what it computed of them"
-    )
+    return share, N_("the same images are sent repeatedly, so an engine may have cached them")
 
 
 def _known_sum(counts: Sequence[int | None]) -> int | None:

@@ -51,7 +51,7 @@ def queue_notes(
     if not counted:
         return ()
     if _is_mixed(counted):
-        return (N_("queue time unknown: the engine counted other requests than those of this run"),)
+        return (N_("queue time unknown: the engine also counted requests of others"),)
     places = lane.settings.max_batch_size
     if lane.kind in LMDEPLOY_KINDS and (level.concurrency or 0) > places:
         return (

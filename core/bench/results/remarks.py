@@ -108,7 +108,7 @@ def _interference(interference: Interference) -> str:
 def _left_out(result: BenchResult) -> list[str]:
     return [
         _(
-            "{lane} was left out: {problem} {hint}",
+            "{lane} was excluded: {problem} {hint}",
             lane=facts.lane.name,
             problem=_(facts.error.message),
             hint=_(facts.error.hint),

@@ -155,7 +155,7 @@ def repeats_table(result: BenchResult) -> Table | None:
                 Cell(_(statistics.stability or "")),
             ]
             rows.append(_row(point, cells))
-    head = (_("lane"), _("load"), _("figure"), "n", _("mean"), _("95% interval"), "CV", _("stability"))
+    head = (_("lane"), _("load"), _("metric"), "n", _("mean"), _("95% interval"), "CV", _("stability"))
     return Table(title=_("Across repeats"), head=head, words=3, rows=tuple(rows))
 
 

@@ -262,8 +262,8 @@ class PassLoad:
 
 def _internal_error() -> LMDynoError:
     return EngineError(
-        N_("LMDyno met an error of its own with this request."),
-        hint=N_("The log has the details. The other requests go on."),
+        N_("LMDyno failed unexpectedly with this request."),
+        hint=N_("See the log for details. The other requests continue."),
         code="internal",
     )
 

@@ -154,8 +154,8 @@ def _with_kv_bits(lanes: tuple[LaneSpec, ...], bits: list[int]) -> tuple[LaneSpe
     fitting = [lane for lane in lanes if "quant_policy" in SETTINGS_OF[lane.kind]]
     if not fitting:
         raise InputError(
-            N_("None of the lanes has a setting for the KV cache's bits"),
-            hint=N_("Choose a lane of LMDeploy, such as turbomind."),
+            N_("None of the lanes has a setting for KV cache bits."),
+            hint=N_("Choose an LMDeploy lane, such as turbomind."),
         )
     wanted = [number for number in dict.fromkeys(bits) if number not in KV_BITS] + [
         number for number in KV_BITS if number in bits

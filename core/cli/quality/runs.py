@@ -59,8 +59,8 @@ def compare_runs(settings: Settings, run_ids: Sequence[str], *, as_json: bool) -
         return False
     if len(records) < len(found) or not 2 <= len(records) <= MAX_RUNS:
         raise InputError(
-            N_("Only runs of one kind can be compared, two to {n} of them", n=MAX_RUNS),
-            hint=N_("Name quality runs only, or load tests only."),
+            N_("You can compare two to {n} runs of the same kind.", n=MAX_RUNS),
+            hint=N_("Choose only quality runs, or only benchmark runs."),
         )
     comparison = compare([results(record) for record in records])
     if as_json:
@@ -102,7 +102,7 @@ def _comparison_json(comparison: QualityComparison) -> dict[str, object]:
 
 
 def _comparison_table(comparison: QualityComparison) -> Table:
-    table = Table(_("lane"), _("figure"), *(run.run.title[:30] for run in comparison.runs))
+    table = Table(_("lane"), _("metric"), *(run.run.title[:30] for run in comparison.runs))
     for row in comparison.lanes:
         known = [figures(lane) if lane else {} for lane in row.lanes]
         names = dict.fromkeys(name for each in known for name in each)

@@ -17,8 +17,8 @@ def lane_table(result: QualityResult) -> Table:
     texts = [text.name for text in result.plan.texts]
     table = Table(
         _("lane"),
-        _("right"),
-        _("95 % interval"),
+        _("correct"),
+        _("95% interval"),
         _("same answers"),
         _("same tokens"),
         *(_("{text}, nats", text=name) for name in texts),
@@ -47,7 +47,7 @@ def lines(result: QualityResult) -> Iterator[str]:
         if lane.facts.external_error is not None:
             yield _("{lane}: {problem}", lane=lane.name, problem=_(lane.facts.external_error.message))
     for flag in flags(result):
-        yield _("Differs, {what}", what=flag.text)
+        yield _("Different: {what}", what=flag.text)
 
 
 def _row(lane: LaneQuality, texts: list[str]) -> list[str]:

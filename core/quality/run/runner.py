@@ -378,7 +378,7 @@ def _usage(records: Sequence[RequestRecord]) -> dict[str, object]:
 
 def _not_offered(dialect: Dialect) -> EngineError:
     return EngineError(
-        N_("Servers of the dialect {dialect} tell no likelihoods", dialect=dialect.value),
+        N_("Servers with the dialect {dialect} don't return likelihoods.", dialect=dialect.value),
         hint=N_("Compare answers and tasks, or run the model on this machine."),
         code="no-such-endpoint",
     )
@@ -386,5 +386,5 @@ def _not_offered(dialect: Dialect) -> EngineError:
 
 def _internal_error() -> LMDynoError:
     return EngineError(
-        N_("The comparison met an error of its own"), hint=N_("Its log has the details."), code="internal"
+        N_("The comparison failed unexpectedly."), hint=N_("See its log for details."), code="internal"
     )

@@ -61,14 +61,14 @@ def other_tokenizer(reference: TokenizerFacts, lane: TokenizerFacts) -> LMDynoEr
     ):
         if one is not None and other is not None and one != other:
             return EngineError(
-                N_("Its tokenizer differs from the reference's"),
+                N_("Its tokenizer differs from the reference lane's"),
                 hint=N_("Perplexities compare only lanes with the same tokenizer."),
                 code="tokenizer-differs",
             )
     if reference.probe_sha256 is None or lane.probe_sha256 is None:
         return EngineError(
-            N_("Its tokenizer is not known"),
-            hint=N_("The server reveals no token ids."),
+            N_("Its tokenizer is unknown"),
+            hint=N_("The server doesn't return token IDs."),
             code="no-token-ids",
         )
     return None
@@ -196,7 +196,7 @@ async def _run(
             raise _failed(N_("its process ended with exit code {code}", code=process.returncode)) from exc
     if answer.get("error") == "out-of-memory":
         raise EngineOutOfMemory(
-            N_("The weights did not fit into memory beside what runs there"),
+            N_("The weights don't fit into the memory left by other programs."),
             hint=N_("Stop other engines and run the comparison again."),
             code="scoring-out-of-memory",
         )
@@ -218,7 +218,7 @@ async def _follow(process: asyncio.subprocess.Process, on_progress: Progress) ->
 
 def _failed(reason: str) -> EngineError:
     return EngineError(
-        N_("The texts could not be scored: {reason}", reason=reason),
-        hint=N_("The job's log tells more."),
+        N_("Can't score the texts: {reason}", reason=reason),
+        hint=N_("See the job's log for details."),
         code="scoring-failed",
     )

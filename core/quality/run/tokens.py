@@ -131,7 +131,7 @@ class ServedTokenizer:
 
 def _no_ids(reason: str) -> EngineError:
     return EngineError(
-        N_("The lane's token ids are not known: {reason}", reason=reason),
-        hint=N_("Texts are compared on the same token ids; without them only answers are compared."),
+        N_("The lane's token IDs are unknown: {reason}", reason=reason),
+        hint=N_("Texts are compared by token IDs. Without them, only answers are compared."),
         code="no-token-ids",
     )

@@ -38,7 +38,7 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         if tasks and not ask_lanes(settings, [part], report):
             raise LMDynoError(
                 N_("Judging was stopped."),
-                hint=N_("What was judged is kept. Start it again for the rest."),
+                hint=N_("The judgements so far are kept. For the rest, start it again."),
                 code="stopped",
             )
     return {"judged": len(tasks)}

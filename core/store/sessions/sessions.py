@@ -101,7 +101,7 @@ class Sessions(Access):
         with self._writing() as connection:
             if connection.scalar(select(sessions.c.id).where(sessions.c.id == session.id)):
                 raise StoreError(
-                    N_("This session is here already."),
+                    N_("This session already exists."),
                     hint=N_("Delete it first to import it again."),
                     code="session-exists",
                 )

@@ -147,9 +147,8 @@ def _show_workload() -> None:
         format_func=_named(_PROMPT_NAMES),
         required=True,
         help=_(
-            "Synthetic prompts have a fixed number of the lane's own tokens. No two begin alike, so "
-            "that no prefix "
-            "cache helps."
+            "Synthetic prompts have a fixed number of the lane's tokens. Each starts differently, so "
+            "prefix caching doesn't help."
         ),
         **field("prompts"),
     )
@@ -250,7 +249,7 @@ def _show_more() -> None:
             _("Seed"),
             min_value=0,
             max_value=2**31,
-            help=_("Seeds prompts, random arrivals and bootstrap resampling."),
+            help=_("Seeds prompts, random arrivals, and bootstrap resampling."),
             **field("seed"),
         )
         st.selectbox(

@@ -147,7 +147,7 @@ def _workload(fields: PlanFields, file: Workload | None) -> Workload:
     if file is None:
         raise InputError(
             N_("No prompt file is chosen."),
-            hint=N_("Upload a text, JSONL or ShareGPT-style JSON file, or choose other prompts."),
+            hint=N_("Upload a text, JSONL, or ShareGPT-style JSON file, or choose other prompts."),
         )
     return replace(workload, prompts=file.prompts, path=file.path)
 

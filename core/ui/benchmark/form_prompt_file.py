@@ -25,10 +25,9 @@ def show() -> None:
         key=_UPLOAD,
         on_change=_take,
         help=_(
-            "Text: one prompt per line. JSONL: one text, or one object with `prompt`, `text` or "
-            "`messages`, per line. "
-            "JSON: a list in ShareGPT's format. CSV: a column named `prompt`. For larger files, use "
-            "`lmdyno bench --prompts FILE`."
+            "Text: one prompt per line. JSONL: one text or one object with `prompt`, `text`, or "
+            "`messages` per line. JSON: a list in ShareGPT format. CSV: a column named `prompt`. For larger "
+            "files, use `lmdyno bench --prompts FILE`."
         ),
     )
     if error := st.session_state.get(_FILE_ERROR):

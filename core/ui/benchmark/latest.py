@@ -60,10 +60,7 @@ def _show_nothing(*, is_running: bool) -> None:
     if is_running:
         return
     st.info(
-        _(
-            "Nothing has been measured yet. Start the quick look above; its result appears here in "
-            "about a minute."
-        ),
+        _("There are no results yet. Start the quick look above. Its result appears here in about a minute."),
         icon=":material/speed:",
     )
 

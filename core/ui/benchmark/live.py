@@ -96,12 +96,12 @@ def _show_figures(status: JobStatus) -> None:
             (
                 _("TTFT, p50"),
                 units.milliseconds(progress.ttft_s),
-                _("Of the answered requests of this pass."),
+                _("Answered requests of this pass."),
             ),
             (
                 _("TPOT, p50"),
                 units.milliseconds(progress.tpot_s),
-                _("Of the answered requests of this pass."),
+                _("Answered requests of this pass."),
             ),
             (
                 _("System speed"),

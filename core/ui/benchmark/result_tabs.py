@@ -56,7 +56,7 @@ def show_latency(view: View) -> None:
                 figure,
                 name.lower(),
                 _(
-                    "{metric}, {meaning}, against the load; figures are in the table",
+                    "{metric}, {meaning}, against the load; values in the table",
                     metric=name,
                     meaning=_(title),
                 ),
@@ -69,14 +69,12 @@ def show_throughput(view: View) -> None:
         view.show(
             pareto_chart(view.result, view.colors),
             "pareto",
-            _("System throughput against the decode speed of one request; figures are in the table"),
+            _("System throughput against the decode speed of one request; values in the table"),
         )
         for name, (title, _unit, value) in THROUGHPUTS.items():
             if any(value(point) is not None for point in view.result.points):
                 figure = throughput_chart(view.result, name, view.colors, log=view.log)
-                view.show(
-                    figure, name, _("{figure} against the load; figures are in the table", figure=_(title))
-                )
+                view.show(figure, name, _("{figure} against the load; values in the table", figure=_(title)))
     if view.result.plan.limits is None:
         st.caption(_("Set latency limits under More settings to see goodput."))
 
@@ -197,13 +195,13 @@ def show_resources(view: View) -> None:
             view.show(
                 memory_chart(view.result, view.colors),
                 "memory",
-                _("Peak memory by engine; figures are under All figures"),
+                _("Peak memory by engine; values under All values"),
             )
         if any(point.energy_j_per_token is not None for point in points):
             view.show(
                 energy_chart(view.result, view.colors),
                 "energy",
-                _("Energy per output token; figures are under All figures"),
+                _("Energy per output token; values under All values"),
             )
     if not has_memory:
         st.caption(

@@ -53,7 +53,7 @@ def show_results(record: BenchRecord, *, key: str) -> None:
     """
     _show_head(record)
     try:
-        with st.spinner(_("Computing the figures")):
+        with st.spinner(_("Computing results")):
             result = resources.run_records().result(record)
     except InputError as error:  # a plan of a later version
         show_error(error)
@@ -72,7 +72,7 @@ def show_results(record: BenchRecord, *, key: str) -> None:
             with tab:
                 show(view)
     with st.expander(
-        _("All figures"), icon=":material/table:", on_change="rerun", key=f"{key}_all"
+        _("All values"), icon=":material/table:", on_change="rerun", key=f"{key}_all"
     ) as figures:
         if figures.open:
             show_all_figures(view.result)
@@ -101,7 +101,7 @@ def _show_head(record: BenchRecord) -> None:
         show_error(run.error)
     for lane in run.lanes:
         if lane.error and lane.error != run.error:
-            st.markdown(_("{lane} was left out:", lane=escape(lane.lane.name)))
+            st.markdown(_("{lane} was excluded:", lane=escape(lane.lane.name)))
             show_error(lane.error)
 
 

@@ -34,7 +34,7 @@ _ACTIONS = {
     Action.START_JOB: N_("Start a job"),
     Action.CANCEL_JOB: N_("Cancel a job"),
     Action.IMPORT: N_("Import"),
-    Action.PURGE: N_("Remove for good"),
+    Action.PURGE: N_("Delete permanently"),
     Action.READ_AUDIT: N_("Read the audit log"),
 }
 
@@ -44,7 +44,7 @@ def show_audit() -> None:
     try:
         count = resources.audit().count()
         if not count:
-            st.info(_("Nothing was changed yet."), icon=":material/shield_person:")
+            st.info(_("There are no changes yet."), icon=":material/shield_person:")
             return
         page = _show_bar(count)
         entries = resources.audit().entries(limit=_PAGE_SIZE, offset=(page - 1) * _PAGE_SIZE)
@@ -65,11 +65,11 @@ def show_audit() -> None:
         hide_index=True,
         height="content",
         column_config={
-            "at": st.column_config.DatetimeColumn(_("When"), format="YYYY-MM-DD HH:mm:ss"),
+            "at": st.column_config.DatetimeColumn(_("Date"), format="YYYY-MM-DD HH:mm:ss"),
             "name": _("Who"),
             "who": _("Account"),
             "action": _("Action"),
-            "target": _("What"),
+            "target": _("Target"),
             "allowed": _("Result"),
         },
         alt=_("Actions, newest first"),

@@ -108,7 +108,7 @@ def _show_buttons(status: EngineStatus) -> None:
             disabled=status.in_use,
             help=None
             if status.finishing_s is None
-            else _("The engine computes for a request that was stopped. The next request waits for it."),
+            else _("The engine is still working on a stopped request. The next request waits for it."),
             type="secondary" if status.finishing_s is None else "primary",
             on_click=engine_actions.restart,
             args=(status.name,),

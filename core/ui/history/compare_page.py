@@ -238,7 +238,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
         key="history_changes",
         config=_tools("changes"),
         alt=_(
-            "Change of {figure} from the baseline; figures in the table below", figure=_(FIGURE_NAMES[figure])
+            "Change of {figure} from the baseline; values in the table below", figure=_(FIGURE_NAMES[figure])
         ),
     )
     st.markdown(history_comparison_rows.figure_table(comparison, figure))
@@ -250,7 +250,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
         )
     )
     with st.expander(
-        _("All figures"), icon=":material/table:", on_change="rerun", key="history_all_figures"
+        _("All values"), icon=":material/table:", on_change="rerun", key="history_all_figures"
     ) as every:
         if every.open:
             for name in figures:

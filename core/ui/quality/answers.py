@@ -14,7 +14,7 @@ from core.ui.shared.components import escape, lane_label
 
 _PAGE = 6
 _BADGES = {
-    Outcome.RIGHT: ("green", ":material/check:", N_("right")),
+    Outcome.RIGHT: ("green", ":material/check:", N_("correct")),
     Outcome.WRONG: ("red", ":material/close:", N_("wrong")),
     Outcome.UNANSWERED: ("orange", ":material/question_mark:", N_("unanswered")),
     Outcome.CUT_OFF: ("orange", ":material/content_cut:", N_("cut off")),

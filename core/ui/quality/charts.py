@@ -41,7 +41,7 @@ def show_charts(result: QualityResult) -> None:
             format_func=lambda area: _(AREA_NAMES[area]),
             required=True,
             key=f"area_{run_id}",
-            help=_("Memory is what the engine holds, with the KV cache that it reserves."),
+            help=_("Memory includes the KV cache that the engine reserves."),
         )
         st.plotly_chart(
             trade_off_chart(
@@ -53,7 +53,7 @@ def show_charts(result: QualityResult) -> None:
             ),
             key=f"trade_off_{run_id}",
             config=_QUIET,
-            alt=_("Quality against decode speed by lane; the table above has the figures"),
+            alt=_("Quality against decode speed by lane; values in the table above"),
         )
     with st.grid(2, min_column_width=320):
         for chart in differences(result):
@@ -62,16 +62,16 @@ def show_charts(result: QualityResult) -> None:
                 difference_chart(chart.rows, colors, title=title, noise=chart.noise, is_share=chart.is_share),
                 key=f"difference_{run_id}_{chart.key}",
                 config=_QUIET,
-                alt=_("{title}; the table above has the figures", title=title),
+                alt=_("{title}; values in the table above", title=title),
             )
         if curves := prefix_curves(result):
             st.plotly_chart(
                 prefix_chart(curves, colors),
                 key=f"prefix_{run_id}",
                 config=_QUIET,
-                alt=_("Share of answers that still equal the reference's, by their length in tokens"),
+                alt=_("Share of answers still identical to the reference, by length in tokens"),
             )
 
 
 def measure_name(measure: str) -> str:
-    return measure if measure != RIGHT_ANSWERS else _("Right answers")
+    return measure if measure != RIGHT_ANSWERS else _("Correct answers")

@@ -88,7 +88,9 @@ def _show_lanes(lanes: Sequence[LaneSpec]) -> tuple[tuple[LaneSpec, ...], str] |
         _("Reference"),
         names,
         key="quality_reference",
-        help=_("The lane that the others are compared with, best the one closest to the original weights."),
+        help=_(
+            "The lane that the others are compared with, preferably the one closest to the original weights."
+        ),
     )
     chosen = [by_name[name] for name in names]
     fitting = [lane for lane in chosen if lane.kind in LMDEPLOY_KINDS and not lane.settings.quant_policy]
@@ -120,7 +122,7 @@ def _show_fields(*, with_images: bool) -> _Values:
             key="quality_sets",
         )
         own_sets = st.file_uploader(
-            _("Own tasks (CSV or JSONL)"),
+            _("Custom tasks (CSV or JSONL)"),
             type=["csv", "jsonl"],
             accept_multiple_files=True,
             key="quality_own",
@@ -140,7 +142,7 @@ def _show_fields(*, with_images: bool) -> _Values:
             key="quality_texts",
         )
         own_texts = st.file_uploader(
-            _("Own texts (UTF-8)"), accept_multiple_files=True, key="quality_own_texts"
+            _("Custom texts (UTF-8)"), accept_multiple_files=True, key="quality_own_texts"
         )
     with st.expander(_("More settings"), icon=":material/tune:"):
         return _Values(
@@ -149,9 +151,9 @@ def _show_fields(*, with_images: bool) -> _Values:
             prompts=prompts,
             texts=texts,
             own_texts=own_texts,
-            answer_tokens=st.slider(_("Longest answer to a prompt, in tokens"), 8, 512, 48),
+            answer_tokens=st.slider(_("Maximum answer length in tokens"), 8, 512, 48),
             text_tokens=st.select_slider(
-                _("Tokens to score of each text, at most"), _TOKEN_CHOICES, 4096, key="quality_tokens"
+                _("Maximum number of tokens scored per text"), _TOKEN_CHOICES, 4096, key="quality_tokens"
             ),
             logits=st.toggle(
                 _("Compare logits too"),
@@ -159,12 +161,12 @@ def _show_fields(*, with_images: bool) -> _Values:
                 help=_("Adds top-1 agreement and KL divergence. Loads each LMDeploy engine a second time."),
             ),
             repeat_reference=st.toggle(
-                _("Ask the reference twice"),
+                _("Ask the reference lane twice"),
                 value=True,
                 help=_("The difference between its two answers is the numerical noise."),
             ),
             external_tasks=_show_external_tasks(),
-            title=st.text_input(_("Title"), placeholder=_("Made from the lanes' names")),
+            title=st.text_input(_("Title"), placeholder=_("Default: from the lane names")),
         )
 
 
@@ -212,4 +214,4 @@ def _set_label(name: str) -> str:
 
 
 def _text_label(text: TextSource) -> str:
-    return _("The reference's own answers") if text == OWN_ANSWERS else _("Python's documentation")
+    return _("The reference lane's own answers") if text == OWN_ANSWERS else _("Python's documentation")

@@ -22,8 +22,9 @@ def show() -> None:
     """The whole page."""
     st.markdown(
         _(
-            "Compares what the lanes answer with a reference lane: tasks with known answers, agreement token "
-            "by token, and how likely each lane finds the same texts. It goes on when you leave this page."
+            "Compares the lanes' answers with a reference lane: tasks with known answers, token-by-token "
+            "agreement, and how likely each lane finds the same texts. Keeps running if you leave "
+            "this page."
         )
     )
     show_form()

@@ -40,13 +40,13 @@ def show_results(record: QualityRecord, *, drill_down: bool) -> None:
     result = results(record)
     _show_verdicts(result)
     st.table(_table(result), border="horizontal", hide_index=True)
-    st.caption(_("95 % intervals: Wilson's for shares, by bootstrap over sequences for differences in nats."))
+    st.caption(_("95% intervals: Wilson score for shares, bootstrap over sequences for differences in nats."))
     _show_texts(result)
     _show_external(result)
     show_charts(result)
     _show_flags(result)
     if any(lane.facts.device == "cpu" for lane in result.lanes):
-        st.caption(_(":material/info: Speeds were measured on this CPU; they say nothing about a GPU."))
+        st.caption(_(":material/info: Measured on a CPU. Not comparable with GPU figures."))
     if drill_down:
         _show_exports(result, record)
         show_answers(result, record)
@@ -75,8 +75,8 @@ def lane_cells(lane: LaneQuality, texts: Sequence[str]) -> dict[str, str]:
     """A lane's figures by their columns."""
     agreement = lane.agreement
     return {
-        _("Right"): _right(lane),
-        _("95 % interval"): _interval(lane.tasks.interval if lane.tasks else None),
+        _("Correct"): _right(lane),
+        _("95% interval"): _interval(lane.tasks.interval if lane.tasks else None),
         _("Unanswered, cut off, failed"): _not_answered(lane),
         _("Same answers"): _same(agreement),
         _("Same tokens"): units.share(agreement.token_ratio if agreement else None),
@@ -111,8 +111,8 @@ def _show_texts(result: QualityResult) -> None:
         )
         st.caption(
             _(
-                "Top-1 tokens: positions where lane and reference hold the same token for the most likely. "
-                "KL divergence: from the reference's 256 most likely tokens, with all others as one."
+                "Top-1 tokens: positions where lane and reference agree on the most likely token. KL "
+                "divergence: over the reference's 256 most likely tokens, with all others as one."
             )
         )
 
@@ -188,10 +188,10 @@ def _show_flags(result: QualityResult) -> None:
     found = flags(result)
     for flag in found:
         if not flag.intended:
-            st.warning(_("Not equal: {what}", what=escape(flag.text)), icon=":material/balance:")
+            st.warning(_("Differs between lanes: {what}", what=escape(flag.text)), icon=":material/balance:")
     intended = [flag.text for flag in found if flag.intended]
     if intended:
-        st.caption(_("Compared on purpose: {what}", what=escape("; ".join(intended))))
+        st.caption(_("Compared intentionally: {what}", what=escape("; ".join(intended))))
 
 
 def _show_exports(result: QualityResult, record: QualityRecord) -> None:

@@ -24,7 +24,9 @@ def show(
     """The item again, with what was hidden before."""
     item = session.items[assigned.item]
     st.progress(done / total, text=_("{done} of {total} second looks", done=done, total=total))
-    st.markdown(_("Knowing speed, memory and energy, **which would you deploy?** Your first vote stands."))
+    st.markdown(
+        _("Now that you know speed, memory, and energy: **which would you deploy?** Your first vote stands.")
+    )
     show_prompt(session.plan.prompts.prompts[item.prompt])
     figures = _figures(session)
     lanes = [item.candidates[place].lane for place in assigned.shown]

@@ -35,7 +35,7 @@ def _show_session(session: Session) -> None:
     st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}", anchors=False)
     if session.plan.purpose:
         st.text(session.plan.purpose)
-    names = [_("Answers"), _("Invite and watch"), _("Results"), _("Files")]
+    names = [_("Answers"), _("Invite and monitor"), _("Results"), _("Files")]
     default = {SessionState.DRAFT: 0, SessionState.OPEN: 1, SessionState.CLOSED: 2}[session.state]
     tabs = st.tabs(
         names, default=names[default], on_change="rerun", key=f"session_tabs_{session.id}_{session.state}"

@@ -33,9 +33,9 @@ def show_judge(session: Session) -> None:
     with st.expander(_("Let a model judge"), icon=":material/gavel:"):
         st.markdown(
             _(
-                "A lane judges the same pairs, each in both orders. Its judgements are reported apart and "
-                "never mixed into the people's votes. A judge that is one of the compared models favours "
-                "itself."
+                "A lane judges the same pairs, each in both orders. Its judgements are reported "
+                "separately from the participants' votes. A judge that is one of the compared models "
+                "favours its own answers."
             )
         )
         if job:

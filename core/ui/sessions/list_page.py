@@ -20,9 +20,9 @@ MAX_FILE_MB = 200
 def show() -> None:
     st.markdown(
         _(
-            "In a session people compare the answers of several lanes without knowing whose they are. "
-            "Answers are made and measured beforehand; then everybody votes by link. The results say what "
-            "the votes prove and what they leave open."
+            "In a session, people compare the answers of several lanes without knowing which lane wrote "
+            "which answer. Answers are generated and measured in advance, and then everyone votes "
+            "through a link. The results show what the votes prove and what they leave open."
         )
     )
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -41,7 +41,7 @@ def show() -> None:
     if summaries:
         _show_list(summaries)
     else:
-        st.info(_("There are no sessions yet. Make one, or import one."), icon=":material/how_to_vote:")
+        st.info(_("There are no sessions yet. Create or import one."), icon=":material/how_to_vote:")
 
 
 def _show_list(summaries: Sequence[SessionSummary]) -> None:

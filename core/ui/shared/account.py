@@ -29,9 +29,7 @@ def show_door(visitor: Visitor, page: Page) -> None:
                     _("{address} has no access to this dashboard.", address=f"**{escape(visitor.address)}**"),
                     width="content",
                 )
-                st.caption(
-                    _("Ask whoever runs it to list you, or log in with another account."), width="content"
-                )
+                st.caption(_("Ask the operator to add you, or log in with another account."), width="content")
                 st.button(_("Log out"), icon=":material/logout:", on_click=st.logout)
             case Standing.CLOSED:
                 st.markdown(
@@ -40,13 +38,13 @@ def show_door(visitor: Visitor, page: Page) -> None:
                 )
                 st.caption(
                     _(
-                        "Whoever runs it has to add [auth] and [access] to the secrets, or to serve it to "
-                        "this machine only."
+                        "The operator must add [auth] and [access] to the secrets file, or make the "
+                        "dashboard available only on this machine."
                     ),
                     width="content",
                 )
             case Standing.EXPIRED:
-                st.markdown(_("Your login has ended. Log in again to go on."), width="content")
+                st.markdown(_("Your login has expired. To continue, log in again."), width="content")
                 _login_button(page)
             case _:
                 st.markdown(_("Log in to see this dashboard."), width="content")

@@ -27,7 +27,7 @@ def exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
 
     def made() -> T:
         if identity.login and resources.audit().has_ended(identity.login):
-            raise AccessDenied(N_("Your login has ended"), code="logged-out")
+            raise AccessDenied(N_("Your login has expired."), code="logged-out")
         with acting_as(identity):
             authorise(Action.EXPORT, target)
             return make()

@@ -52,14 +52,14 @@ def pages() -> list[Page]:
             title=_("Quality"),
             icon=":material/fact_check:",
             url_path="quality",
-            help=_("Compare lanes' answers with a reference: what does speed cost?"),
+            help=_("Compare the lanes' answers with a reference lane to see what speed costs."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "sessions.py",
             title=_("Sessions"),
             icon=":material/how_to_vote:",
             url_path="sessions",
-            help=_("Have people vote blindly on lanes' answers, with statistics that hold."),
+            help=_("Let people vote blindly on the lanes' answers, with sound statistics."),
         ),
         st.Page(
             PROJECT_ROOT / "pages" / "engines.py",

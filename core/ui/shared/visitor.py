@@ -76,7 +76,7 @@ def _table(name: str) -> object:
         if there := [path for path in st.get_option("secrets.files") if Path(path).is_file()]:
             raise ConfigError(
                 N_("{file} can't be read", file=Path(there[0]).name),
-                hint=N_("It has to be valid TOML. Nobody gets in until it is."),
+                hint=N_("Write valid TOML. Until then, nobody can log in."),
                 code="secrets",
             ) from None
         return None

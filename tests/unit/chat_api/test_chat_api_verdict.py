@@ -111,7 +111,7 @@ def test_oddities_lose_no_answer(stream, said):
 
 
 def test_what_comes_after_the_end_is_a_note():
-    assert "no chat event" in play(text() + STOP + event(b"{broken"))[0].notes[0]
+    assert "unexpected data after its end" in play(text() + STOP + event(b"{broken"))[0].notes[0]
     assert "too late" in play(text() + STOP + event({"error": "too late"}))[0].notes[0]
 
 

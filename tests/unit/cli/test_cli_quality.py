@@ -56,7 +56,7 @@ def test_a_comparison_prints_figures_and_verdicts(run, endpoints, own_set, capsy
     assert run("quality", *endpoints, "--tasks", own_set, "--text", "own-answers") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "endpoint-2 is measurably worse than endpoint-1." in shown
-    assert "1 of 2 tasks are right" in shown
+    assert "1 of 2 tasks are correct" in shown
     assert "Stored as" in shown
 
 
@@ -98,5 +98,5 @@ def test_a_run_is_shown_exported_imported_and_compared(run, settings, tmp_path, 
     assert found["lanes"][2]["runs"][0] == found["lanes"][2]["runs"][1]
     run("runs", "list", "--kind", "quality", "--json")
     assert [entry["id"] for entry in json.loads(capsys.readouterr().out)] == ["q1", "q2"]
-    with pytest.raises(InputError, match="one kind"):
+    with pytest.raises(InputError, match="same kind"):
         run("runs", "compare", "q1", "nothing")

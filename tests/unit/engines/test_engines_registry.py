@@ -143,7 +143,7 @@ class TestResolve:
         with pytest.raises(ConfigError, match=r"far \(LMDYNO_KEY_FAR\): No API key"):
             find_endpoint(settings, lane)
         monkeypatch.setenv("LMDYNO_KEY_FAR", "geheim")
-        with pytest.raises(ConfigError, match="The API key is not allowed for far"):
+        with pytest.raises(ConfigError, match="The API key isn't allowed for far"):
             find_endpoint(settings, lane)
         monkeypatch.setenv("LMDYNO_KEY_FAR_HOSTS", "far")
         endpoint = find_endpoint(settings, lane)

@@ -32,8 +32,8 @@ def test_what_keeps_runs_from_comparing_is_said():
         run=replace(record.run, plan=encode(samples.plan(answer_tokens=64, reference="turbomind")).decode()),
     )
     assert list(compare([results(record), results(other)]).warnings) == [
-        "The runs have different prompts",
-        "The runs have different references",
+        "The runs have different prompts.",
+        "The runs have different reference lanes.",
     ]
 
 

@@ -69,7 +69,7 @@ def test_a_stopped_run_keeps_what_was_answered_and_no_second_one_starts_beside_i
 
 def test_tasks_of_a_program_that_is_missing_are_refused_before_the_start(home, monkeypatch):
     def missing() -> None:
-        raise EngineNotInstalled("lm-evaluation-harness is not installed")
+        raise EngineNotInstalled("lm-evaluation-harness isn't installed")
 
     monkeypatch.setattr(job, "require_installed", missing)
     with pytest.raises(EngineNotInstalled):

@@ -79,5 +79,5 @@ def test_its_failure_is_told_with_the_end_of_its_log(installed):
 
 def test_a_missing_program_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(lm_eval, "find_spec", lambda _name: None)
-    with pytest.raises(EngineNotInstalled, match="not installed"):
+    with pytest.raises(EngineNotInstalled, match="isn't installed"):
         lm_eval.require_installed()

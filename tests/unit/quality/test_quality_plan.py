@@ -34,8 +34,8 @@ def test_the_reference_comes_first_and_answers_twice():
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"reference": "none"}, "none of the lanes"),
-        ({"lanes": ()}, "none of the lanes"),
+        ({"reference": "none"}, "isn't one of the lanes"),
+        ({"lanes": ()}, "isn't one of the lanes"),
         ({"lanes": (samples.HF, samples.HF)}, "same name"),
         ({"prompts": (), "tasks": (), "texts": ()}, "Nothing"),
         ({"prompts": (), "texts": (OWN_ANSWERS,)}, "own answers"),
@@ -83,5 +83,5 @@ def test_files_that_are_no_text_are_refused(content):
 @pytest.mark.parametrize("task", ["/tmp/evil.yaml", "../x", "a.yaml", "--help", "*", "", "x" * 101])
 def test_a_task_of_the_other_program_is_a_name_never_a_path(task):
     assert samples.plan(external_tasks=("gsm8k", "mmlu_pro-law"))
-    with pytest.raises(InputError, match="is not the name of a task"):
+    with pytest.raises(InputError, match="is not a valid task name"):
         samples.plan(external_tasks=("gsm8k", task))

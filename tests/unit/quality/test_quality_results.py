@@ -117,7 +117,7 @@ def test_the_verdict_names_what_is_worse_and_by_how_much(result):
     assert by_lane["awq"].level is Level.WORSE
     assert by_lane["awq"].sentence == "awq is measurably worse than hf."
     reasons = " ".join(by_lane["awq"].reasons)
-    assert "6 of 10 tasks are right" in reasons
+    assert "6 of 10 tasks are correct" in reasons
     assert "+0.100 nats per token" in reasons
     assert "1 of 3 answers are identical" in reasons
     assert "15.00×" in reasons
@@ -145,12 +145,12 @@ def test_a_difference_within_the_noise_is_none():
 def test_an_unknown_likelihood_and_a_failed_lane_say_why():
     record = samples.record()
     hf, turbomind, awq = record.run.lanes
-    error = ErrorInfo("no-such-endpoint", "The server does not offer /get_ppl")
+    error = ErrorInfo("no-such-endpoint", "The server doesn't offer /get_ppl")
     silent = replace(turbomind, scores=(TextScore(text="book.txt", error=error),))
     broken = replace(awq, error=ErrorInfo("engine-crashed", "The engine died"), scores=())
     found = results(replace(record, run=replace(record.run, lanes=(hf, silent, broken))))
     by_lane = {verdict.lane: verdict for verdict in verdicts(found)}
-    assert any("does not offer /get_ppl" in reason for reason in by_lane["turbomind"].reasons)
+    assert any("doesn't offer /get_ppl" in reason for reason in by_lane["turbomind"].reasons)
     assert by_lane["awq"].level is Level.FAILED
     assert "The engine died" in by_lane["awq"].sentence
 

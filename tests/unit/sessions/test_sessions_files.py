@@ -171,7 +171,7 @@ def test_a_file_that_contradicts_itself_is_refused(change):
 
 def test_what_is_no_session_is_refused():
     for data in (b"", b"[]", b"{}", b"\xff\xfe"):
-        with pytest.raises(InputError, match="not a session"):
+        with pytest.raises(InputError, match="isn't the JSON file of a session"):
             read_session(data)
 
 
@@ -191,4 +191,4 @@ def test_the_report_tells_the_results_and_runs_nothing_of_what_it_shows():
 
 def test_the_report_of_a_session_without_votes():
     page = session_html(replace(record(), votes=()), {"alpha": "#111111", "beta": "#222222"})
-    assert "Not decided" in page
+    assert "Undecided" in page

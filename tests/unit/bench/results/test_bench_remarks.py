@@ -71,7 +71,7 @@ def test_failures_and_lanes_left_out_are_warnings():
     lost = LaneFacts(lane=B, error=ErrorInfo("gpu-full", "It does not fit.", "Take less."))
     record = replace(record, run=replace(record.run, lanes=(record.run.lanes[0], lost)))
     warnings = remarks(results(record)).warnings
-    assert "b was left out: It does not fit. Take less." in warnings
+    assert "b was excluded: It does not fit. Take less." in warnings
     assert "a, concurrency 1: 1 request failed with engine-busy." in warnings
 
 
