@@ -25,8 +25,8 @@ Table = dict[str, list[str]]
 """Columns by their heads."""
 
 STRENGTHS_NOTE = N_(
-    "Strength: Bradley–Terry, in points as of Elo ratings, 0 is the mean of the lanes; 100 points more are "
-    "64 % of the votes that prefer one of two. Intervals are at 95 % for all lanes at once, by bootstrap "
+    "Rating: Bradley–Terry in Elo points, where 0 is the mean of all lanes and a difference of 100 points "
+    "means 64% of the votes that prefer one of two. Intervals are simultaneous at 95%, by bootstrap "
     "over prompts."
 )
 
@@ -64,7 +64,7 @@ def ratio_text(ratio: float | None) -> str:
 def rank_text(standing: LaneStanding, standings: Standings) -> str:
     """`1`, `1–2`, or that it is not decided."""
     if not standings.is_ranked(standing.lane):
-        return _("not decided")
+        return _("undecided")
     if standing.rank_low == standing.rank_high:
         return str(standing.rank_low)
     return f"{standing.rank_low}–{standing.rank_high}"
@@ -80,7 +80,7 @@ def headline(session: Session, standings: Standings) -> str:
         return _("{lane} is preferred to all others.", lane=first[0])
     decided = [pair for pair in standings.pairs if pair.better is not None]
     if not decided:
-        return _("Not decided: no lane is better than another beyond doubt.")
+        return _("Undecided: no lane is clearly better than another.")
     last = decided[0]
     worse = last.second if last.better == last.first else last.first
     return ngettext(
@@ -100,8 +100,8 @@ def standings_table(standings: Standings, labels: Sequence[str]) -> Table:
     return {
         _("Rank"): [rank_text(lane, standings) for lane in ordered],
         _("Lane"): [labels[lane.lane] for lane in ordered],
-        _("Strength"): [points_text(lane.points) for lane in ordered],
-        _("95 % interval"): [interval_text(lane.low, lane.high) for lane in ordered],
+        _("Rating"): [points_text(lane.points) for lane in ordered],
+        _("95% interval"): [interval_text(lane.low, lane.high) for lane in ordered],
         _("Score (ties half)"): [ratio_text(lane.score_ratio) for lane in ordered],
         _("Comparisons"): [str(lane.comparisons) for lane in ordered],
     }
@@ -134,9 +134,9 @@ def pairs_table(standings: Standings, labels: Sequence[str]) -> Table:
             _("{first} and {second}", first=labels[p.first], second=labels[p.second]) for p in standings.pairs
         ],
         _("Difference"): [points_text(pair.difference) for pair in standings.pairs],
-        _("95 % interval"): [interval_text(pair.low, pair.high) for pair in standings.pairs],
+        _("95% interval"): [interval_text(pair.low, pair.high) for pair in standings.pairs],
         _("Decided"): [
-            labels[pair.better] if pair.better is not None else _("not decided") for pair in standings.pairs
+            labels[pair.better] if pair.better is not None else _("undecided") for pair in standings.pairs
         ],
         _("Votes still needed"): [further_text(pair, standings) for pair in standings.pairs],
     }
@@ -154,7 +154,7 @@ def further_text(pair: PairStanding, standings: Standings) -> str:
     ):
         return _("at least {n} comparisons for each lane", n=LEAST_COMPARISONS)
     if pair.further_votes is None:
-        return _("no difference in sight")
+        return _("no visible difference")
     return _("about {n}", n=units.count(_rounded(pair.further_votes)))
 
 
@@ -215,16 +215,16 @@ def checks(session: Session, results: SessionResults) -> list[str]:
         if control.chance is not None and control.chance < 0.05:
             told.append(
                 _(
-                    "Something favours first or second samples of a lane (p = {p}): look for a flaw in how "
-                    "the answers were made.",
+                    "First or second samples of a lane are favoured (p = {p}). Look for a flaw in how the "
+                    "answers were generated.",
                     p=f"{control.chance:.3f}",
                 )
             )
     if session.identical_pairs:
         told.append(
             ngettext(
-                "In {n} case two lanes gave the same answer to a prompt; nobody votes on these.",
-                "In {n} cases two lanes gave the same answer to a prompt; nobody votes on these.",
+                "In {n} case, two lanes gave the same answer to a prompt. These aren't voted on.",
+                "In {n} cases, two lanes gave the same answer to a prompt. These aren't voted on.",
                 session.identical_pairs,
             )
         )
@@ -253,7 +253,7 @@ def judge_lines(session: Session, result: JudgeResult) -> list[str]:
             judged=_chance_text(result.first_shown.chance),
         ),
         _(
-            "Agrees with the majority of the people, where both prefer one answer: {share}.",
+            "Agreement with the participants' majority, where both prefer one answer: {share}.",
             share=share_text(result.agreement),
         ),
         headline(session, result.standings),

@@ -94,7 +94,7 @@ def click(app, label):
 
 def join(app, name="Ada"):
     app.text_input(key="join_name").set_value(name)
-    return click(app, "Take part")
+    return click(app, "Join")
 
 
 class TestVoting:
@@ -185,9 +185,9 @@ class TestVoting:
         session = keep(room)
         join(voter(session))
         app = join(voter(session), "ada")
-        assert 'called "ada" already' in texts(app)
+        assert '"ada" is already taken' in texts(app)
         app.text_input(key="join_code").set_value("wrong")
-        assert "Nobody in this session" in texts(click(app, "Continue"))
+        assert "No participant of this session" in texts(click(app, "Continue"))
 
     def test_only_who_is_invited(self, room, voter):
         session = keep(room, plan(*LANES, prompts=10, invited=("Ada L.",)))
@@ -229,7 +229,7 @@ class TestVoting:
         for _vote in range(10):
             click(app, "A is better")
         assert "when the session is closed" in texts(app)
-        assert "Strength" not in texts(app)
+        assert "Rating" not in texts(app)
         room.sessions.close_voting(session.id)
         app.run()
         assert "Voting has ended" in texts(app)
@@ -277,7 +277,7 @@ class TestHosting:
         assert "no title" in texts(app)
         app.text_input(key="new_title").set_value("Which one?")
         click(app, "Generate answers")
-        assert "0 lanes are chosen" in texts(app)
+        assert "0 lanes are selected" in texts(app)
         assert room.sessions.summaries() == ()
 
     def test_pasted_prompts_are_a_set_that_is_kept(self, room, host):
@@ -342,7 +342,7 @@ class TestHosting:
         room.sessions.close_voting(session.id)
         page = host(id=session.id)
         assert "How far to trust this" in texts(page)
-        assert "Not decided" in texts(page)
+        assert "Undecided" in texts(page)
         assert "Left or right" in texts(page)
 
     def test_the_screen_for_the_room_has_no_sidebar_and_no_hidden_results(self, room, host, voter):
@@ -353,7 +353,7 @@ class TestHosting:
         assert "1 person" in texts(app)
         assert "alpha" not in texts(app)
         room.sessions.close_voting(session.id)
-        assert "Not decided" in texts(host(id=session.id, present="1"))
+        assert "Undecided" in texts(host(id=session.id, present="1"))
 
     def test_a_session_that_is_gone(self, host):
         app = host(id="nope")
@@ -377,7 +377,7 @@ class TestHosting:
     def test_a_file_that_is_no_session_is_refused(self, room, host):
         app = host()
         app.file_uploader[0].upload("x.json", b"{}", "application/json")
-        assert "not a session's JSON" in texts(click(app, "Import"))
+        assert "isn't the JSON file of a session" in texts(click(app, "Import"))
 
     def test_deleting(self, room, host):
         session = keep(room, state=SessionState.CLOSED)

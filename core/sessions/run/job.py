@@ -48,7 +48,7 @@ def _start(
     if current and not current.state.ended:
         raise InputError(
             N_("This is already running for the session."),
-            hint=N_("Wait for its end, or stop it."),
+            hint=N_("Wait for it to finish, or stop it."),
             code="already-running",
         )
     return Jobs(settings).start(

@@ -47,7 +47,7 @@ class Votes(Access):
         """
         name = " ".join(name.split())[:LONGEST_NAME]
         if not name:
-            raise InputError(N_("The name is empty."), hint=N_("Write a name or a nickname."))
+            raise InputError(N_("The name is empty."), hint=N_("Enter a name or nickname."))
         with self._writing() as connection:
             _require_open(connection, session_id, lock=True)
             own = session_participants.c.session_id == session_id
@@ -60,7 +60,7 @@ class Votes(Access):
                 name = _free_name(connection, session_id, name)
             elif _is_taken(connection, session_id, name):
                 raise InputError(
-                    N_('Somebody in this session is called "{name}" already.', name=name),
+                    N_('The name "{name}" is already taken in this session.', name=name),
                     hint=N_("Choose another name. If it is you, continue with your code."),
                     code="name-taken",
                 )
@@ -159,7 +159,7 @@ def _require_open(connection: Connection, session_id: str, *, lock: bool = False
     if state is not SessionState.OPEN:
         raise InputError(
             N_("This session is not taking votes."),
-            hint=N_("It is not open yet, or it was closed."),
+            hint=N_("It isn't open yet, or it is closed."),
             code="session-not-open",
         )
 

@@ -189,7 +189,7 @@ def _show_rank_buttons(session: Session, person: Participant, assigned: Assigned
             args=(session, person, assigned, place, serial),
         )
     rest = (
-        (_("All alike"), Verdict.TIE, "Q"),
+        (_("All equal"), Verdict.TIE, "Q"),
         (_("All bad"), Verdict.ALL_BAD, "W"),
         (_("Skip"), Verdict.SKIPPED, "5"),
     )

@@ -29,7 +29,7 @@ def show(session: Session) -> None:
     st.toggle(
         _("With the participants' names"),
         key=_NAMES,
-        help=_("Without, they are numbered. Links and codes are never in a file."),
+        help=_("Without names, participants are numbered. Files never contain links or codes."),
     )
     lanes = telling.lane_names(session)
     pair = st.multiselect(

@@ -82,7 +82,7 @@ def _show_lanes() -> tuple[LaneSpec, ...]:
         format_func=lane_label,
         key="new_lanes",
         help=_(
-            "{least} to {most} lanes. Each answers all prompts by itself, one lane after another.",
+            "{least} to {most} lanes. Each lane answers all prompts, one lane after another.",
             least=LEAST_LANES,
             most=MOST_LANES,
         ),
@@ -109,7 +109,8 @@ def _show_sampling() -> tuple[Sampling, str]:
                 0.7,
                 0.05,
                 help=_(
-                    "0 is greedy: a lane then repeats itself, and no second samples serve as control pairs."
+                    "0 is greedy decoding: a lane then repeats its answers, so second samples can't serve "
+                    "as control pairs."
                 ),
             )
             seed = st.number_input(_("Seed"), 0, None, None, placeholder=_("Random"))
@@ -136,14 +137,17 @@ def _show_voting() -> dict[str, Any]:
                 default=Display.AT_ONCE,
                 required=True,
                 format_func=lambda display: _(DISPLAY_NAMES[display]),
-                help=_("Either way nobody sees how fast a lane was."),
+                help=_("In both modes, nobody sees how fast a lane was."),
             )
             votes = st.number_input(
                 _("Votes per person"),
                 1,
                 500,
                 _VOTES,
-                help=_("30 votes take about half an hour. Everybody gets other prompts and pairs in turn."),
+                help=_(
+                    "30 votes take about half an hour. Participants get different prompts and pairs in "
+                    "rotation."
+                ),
             )
             controls = st.slider(
                 _("Control pairs"),
@@ -174,7 +178,7 @@ def _show_voting() -> dict[str, Any]:
         invited = st.text_area(
             _("Only for"),
             height=80,
-            placeholder=_("Everybody with the link"),
+            placeholder=_("Anyone with the link"),
             help=_("One name, e-mail address, or domain such as @example.com per line."),
         )
     return {

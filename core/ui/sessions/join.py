@@ -23,8 +23,8 @@ def show(session: Session) -> None:
         st.text(session.plan.purpose)
     st.markdown(
         _(
-            "You see answers of different models to the same prompts, without knowing whose they are. Say "
-            "which one is better. Take the time that you need, and trust your own judgement."
+            "You see answers from different models to the same prompts without knowing which model wrote "
+            "which answer. Say which one is better. Take your time, and trust your own judgement."
         )
     )
     if identity.owner is not None:
@@ -32,10 +32,10 @@ def show(session: Session) -> None:
         return
     with st.form("join", border=True, width=420):
         name = st.text_input(_("Your name or a nickname"), max_chars=LONGEST_NAME, key=_NAME)
-        if st.form_submit_button(_("Take part"), type="primary", icon=":material/how_to_vote:"):
+        if st.form_submit_button(_("Join"), type="primary", icon=":material/how_to_vote:"):
             _take_part(session, name, None)
     with st.expander(_("I started on another device"), icon=":material/devices:"), st.form("resume"):
-        code = st.text_input(_("Your code"), key=_CODE, help=_("It is shown beside your votes."))
+        code = st.text_input(_("Your code"), key=_CODE, help=_("It is shown next to your votes."))
         if st.form_submit_button(_("Continue")):
             _resume(session, code)
 
@@ -56,8 +56,8 @@ def _resume(session: Session, code: str) -> None:
     if person is None or person.user is not None:
         show_error(
             InputError(
-                N_("Nobody in this session has this code."),
-                hint=N_("Check it, or take part under a name."),
+                N_("No participant of this session has this code."),
+                hint=N_("Check it, or join with a name."),
                 code="no-such-code",
             )
         )

@@ -138,13 +138,13 @@ def _show_next(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
             disabled=not real or not may(Action.START_JOB),
         )
     if not real:
-        st.caption(_("There is nothing to vote on: no prompt has different answers of two lanes."))
+        st.caption(_("There is nothing to vote on, because no prompt has different answers from two lanes."))
         return
     told = ngettext("{n} item can be voted on.", "{n} items can be voted on.", real)
     if missing:
         told += " " + ngettext(
-            "{n} answer is missing; what it belongs to is left out.",
-            "{n} answers are missing; what they belong to is left out.",
+            "{n} answer is missing. Comparisons that need it are excluded.",
+            "{n} answers are missing. Comparisons that need them are excluded.",
             len(missing),
         )
     st.caption(told)
@@ -154,7 +154,7 @@ def _show_answers(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
     """Any prompt with all its answers, to look over before anybody votes."""
     if not answers:
         return
-    with st.expander(_("Look at the answers"), icon=":material/visibility:"):
+    with st.expander(_("View the answers"), icon=":material/visibility:"):
         prompts = session.plan.prompts.prompts
         place = st.pagination(len(prompts), key=f"look_{session.id}") - 1
         show_images(prompts[place].images)

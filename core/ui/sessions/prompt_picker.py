@@ -37,7 +37,7 @@ def show(*, with_images: bool) -> PromptSet | None:
         **{key: _(name) for key, name in SHIPPED.items()},
         **{key: _(set_label(kept)) for key, kept in saved.items()},
         _PASTED: _("Pasted lines"),
-        _UPLOADED: _("A file: CSV, JSONL or text"),
+        _UPLOADED: _("CSV, JSONL, or text file"),
     }
     default = "vision" if with_images else "english"
     chosen = st.selectbox(
@@ -63,13 +63,13 @@ def _chosen(chosen: str, saved: Mapping[str, PromptSet]) -> PromptSet | None:
         return shipped_set(chosen, _gallery_image)
     if chosen in saved:
         return saved[chosen]
-    name = st.text_input(_("Name of the set"), value=_("My prompts"), max_chars=60, key=f"set_name_{chosen}")
+    name = st.text_input(_("Set name"), value=_("My prompts"), max_chars=60, key=f"set_name_{chosen}")
     if chosen == _PASTED:
         text = st.text_area(_("One prompt per line"), height=160, key="set_lines", persist_state="session")
         prompts: Sequence[SessionPrompt] = pasted_prompts(text)
     else:
         files = st.file_uploader(
-            _("The list and its images"),
+            _("Prompt list and images"),
             type=list(UPLOAD_TYPES),
             accept_multiple_files=True,
             key="set_files",

@@ -117,20 +117,20 @@ def show_strengths(session: Session, standings: Standings, *, key: str, large: b
             high=lane.high,
             text=_("rank {rank}", rank=telling.rank_text(lane, standings))
             if standings.is_ranked(lane.lane)
-            else _("not decided"),
+            else _("undecided"),
         )
         for lane in standings.lanes
         if lane.points is not None
     ]
     if not bars:
-        st.info(_("No vote prefers one answer yet, so there are no strengths."), icon=":material/balance:")
+        st.info(_("No vote prefers an answer yet, so there are no ratings."), icon=":material/balance:")
         return
     colors = {name: color_of(name) for name in names}
     st.plotly_chart(
-        strengths_chart(bars, colors, title=_("Strength in points, with 95 % intervals"), large=large),
+        strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals"), large=large),
         key=key,
         config=_QUIET,
-        alt=_("Strength of each lane; the figures stand in the table below"),
+        alt=_("Rating of each lane; values in the table below"),
     )
 
 
@@ -138,7 +138,7 @@ def _show_trade_off(session: Session, results: SessionResults) -> None:
     figures = current_figures(session)
     st.markdown(f"##### {_('Quality beside what was measured')}", anchors=False)
     chosen = st.segmented_control(
-        _("Figure"),
+        _("Metric"),
         list(_TRADE_OFFS),
         format_func=lambda name: _(_TRADE_OFFS[name].name),
         default="speed",
@@ -158,18 +158,18 @@ def _show_trade_off(session: Session, results: SessionResults) -> None:
                 points,
                 {name: color_of(name) for name in names},
                 x_title=_(trade_off.axis),
-                y_title=_("strength in points"),
+                y_title=_("rating in points"),
                 x_format=trade_off.tick_format,
             ),
             key=f"trade_off_chart_{session.id}_{chosen}",
             config=_QUIET,
             alt=_(
-                "Strength and {figure} of each lane; the figures stand in the tables",
+                "Rating and {figure} of each lane; values in the tables",
                 figure=_(trade_off.name),
             ),
         )
     else:
-        st.caption(_("This was not measured for any lane."))
+        st.caption(_("No lane has this measurement."))
     st.table(telling.figures_table(figures, _labels(session)), border="horizontal", hide_index=True)
 
 
@@ -208,7 +208,7 @@ def _show_judges(session: Session, votes: Sequence[Vote], labels: list[str]) -> 
     judgements = resources.sessions().judgements(session.id)
     for result in judge_results(session, judgements, votes):
         st.markdown(f"##### {_('Judged by {judge}', judge=escape(result.judge))}", anchors=False)
-        st.caption(_("A model's judgements, apart from the people's votes."))
+        st.caption(_("A model's judgements, separate from the participants' votes."))
         st.table(telling.standings_table(result.standings, labels), border="horizontal", hide_index=True)
         for line in telling.judge_lines(session, result):
             st.markdown(f"- {escape(line)}")

@@ -31,7 +31,7 @@ def show() -> None:
 def _show() -> None:
     session = voter.session_in_view()
     if session is None:
-        st.title(_("There is no such session"), anchor=False)
+        st.title(_("There is no such session."), anchor=False)
         st.markdown(_("The link is incomplete, or the session was deleted. Ask whoever sent it to you."))
         return
     st.markdown(f"##### {escape(session.plan.title)}", anchors=False)

@@ -38,7 +38,7 @@ def test_the_reference_comes_first_and_answers_twice():
         ({"lanes": ()}, "isn't one of the lanes"),
         ({"lanes": (samples.HF, samples.HF)}, "same name"),
         ({"prompts": (), "tasks": (), "texts": ()}, "Nothing"),
-        ({"prompts": (), "texts": (OWN_ANSWERS,)}, "own answers"),
+        ({"prompts": (), "texts": (OWN_ANSWERS,)}, "Own answers"),
         ({"prompts": ("?",) * 501}, "at most"),
         ({"window_tokens": 4}, "window"),
         ({"window_tokens": 512, "text_tokens": 100}, "window"),
