@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = ("3.11.0", "3.12.0", "3.13.0")
-ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}
+ENGINE_LIBRARIES = {
+    *("torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"),
+    "openai",  # comes with transformers' and LMDeploy's servers
+}
 """Imported in engines' processes only, which may have an environment of their own."""
 MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 
