@@ -59,7 +59,7 @@ class RunningTurn:
         feed = self.feeds[update.request_id]
         feed.take(update)
         if update.record:
-            feed.unsaved = False
+            feed.saved()
             self._recorder.save_request(update.record)
 
     async def _save_as_it_happens(self) -> None:
@@ -71,8 +71,8 @@ class RunningTurn:
                 beaten_at = time.monotonic()
             for request in self._turn.requests:
                 feed = self.feeds[request.plan.id]
-                if not request.done and (feed.unsaved or beat):
-                    feed.unsaved = False
+                if not request.done and (feed.is_worth_saving or beat):
+                    feed.saved()
                     self._recorder.save_request(request.record())
 
 
