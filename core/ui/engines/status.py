@@ -67,6 +67,9 @@ def finishing_badge() -> str:
 
 
 def show_log(name: str) -> None:
+    """The end of an engine's log; for operators, since it can hold what others asked."""
+    if not may(Action.CHANGE_LANE):
+        return
     with st.expander(_("Engine log"), icon=":material/article:"):
         st.code(resources.manager().log_tail(name) or _("The log is empty."), language=None, height=240)
 
