@@ -39,7 +39,7 @@ from core.meter.turns import run_turn  # noqa: E402
 from core.settings import Settings, load_settings  # noqa: E402
 from core.telemetry.nvml import Nvml  # noqa: E402
 
-QUESTION = "What is the chemical symbol for water?"
+QUESTION = "What is the capital of Japan?"
 LONG_PROMPT = " ".join(
     f"Line {n}: the engine turns, the gauge is read, the value is written down." for n in range(8)
 )

@@ -17,7 +17,7 @@ from core.models.awq.job import read_provenance
 from core.models.awq.options import NAMED_SETS
 from core.models.vision.model import is_vision
 
-PROMPT = "What is the chemical symbol for water?"
+PROMPT = "What is the capital of Japan?"
 IMAGE_PROMPT = "What is in the image?"
 IMAGE_FILE = "image.png"
 PORT = 23333

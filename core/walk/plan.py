@@ -9,7 +9,7 @@ from core.errors import InputError
 from core.i18n import N_
 from core.models.vision.model import is_vision
 
-PROMPTS = ("What is the chemical symbol for water?", "Explain what a GPU is.")
+PROMPTS = ("What is the capital of Japan?", "Explain what a GPU is.")
 """Prompts on which the demo model answers alike in every number format, so lanes can be compared."""
 IMAGE_QUESTIONS = ("How many shapes are there?", "What color is the circle?")
 RATIOS = (0.8, 0.4, 0.05)

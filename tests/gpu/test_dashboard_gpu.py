@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_three_engines_answer_in_the_chat_page():
     app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=560).run()
     assert not app.exception
-    app.chat_input[0].set_value("What is the chemical symbol for water?").run()
+    app.chat_input[0].set_value("What is the capital of Japan?").run()
     assert not app.exception
     assert not app.error, [error.value for error in app.error]
 
@@ -29,8 +29,8 @@ def test_three_engines_answer_in_the_chat_page():
     try:
         assert set(answers) == {"hf", "turbomind", "awq"}
         assert all(request.error is None and request.text for request in turn.requests)
-        assert "H2O" in answers["hf"].text
-        assert "H2O" in answers["turbomind"].text
+        assert "Tokyo" in answers["hf"].text
+        assert "Tokyo" in answers["turbomind"].text
         assert (
             answers["hf"].prompt_tokens == answers["turbomind"].prompt_tokens == answers["awq"].prompt_tokens
         )

@@ -66,7 +66,7 @@ def test_the_lane_by_hand(lanes, name, tmp_path):
         if title.endswith("timed") and "OpenAI" not in title:
             assert re.search(r"\d tok/s", run_program(code, tmp_path)), title
     if "Chat in a terminal" in found:
-        said = run(found["Chat in a terminal"], stdin="What is the chemical symbol for water?\n\nexit\n\n")
+        said = run(found["Chat in a terminal"], stdin="What is the capital of Japan?\n\nexit\n\n")
         assert len(said.split("double enter to end input >>>")[1].strip()) > 3
     with_server(found, tmp_path)
 

@@ -30,7 +30,7 @@ def texts(app) -> str:
     return "\n".join(element.value for kind in kinds for element in kind)
 
 
-def ask(app, prompt="What is the capital of France?"):
+def ask(app, prompt="What is the capital of Japan?"):
     return app.chat_input[0].set_value(prompt).run()
 
 
@@ -59,7 +59,7 @@ def stored_turn(world, *, done=True, conversation_id="c1", prompt="Stored prompt
 
 def test_first_visit_offers_examples_in_english_and_chinese_and_asks_nothing(app, world):
     assert not app.exception
-    assert "Capital of France" in labels(app)
+    assert "Capital of Japan" in labels(app)
     assert any("\u4e00" <= character <= "\u9fff" for label in labels(app) for character in label)
     assert world.meter.plans == []
     assert "Stop" not in labels(app)
@@ -70,7 +70,7 @@ def test_a_prompt_becomes_one_plan_for_all_picked_lanes(app, world):
     ask(app)
     (plan,) = world.meter.plans
     assert [request.lane for request in plan.requests] == list(BOOK.lanes)
-    assert plan.prompt == "What is the capital of France?"
+    assert plan.prompt == "What is the capital of Japan?"
     assert plan.mode is Mode.ONE_AFTER_ANOTHER
     assert plan.sampling == Sampling()
     assert world.manager.ensured == ["hf", "hf-q4"]
@@ -148,7 +148,7 @@ def test_an_edited_prompt_replaces_the_last_turn(app, world):
 def test_an_example_is_asked_at_once(app, world):
     button(app, "自我介绍").click().run()
     assert world.meter.plans[0].prompt == "请用三句话介绍一下你自己。"
-    assert "Capital of France" not in labels(app)
+    assert "Capital of Japan" not in labels(app)
 
 
 def test_figures_mode_and_the_fastest_stand_with_the_answers(app, world):
