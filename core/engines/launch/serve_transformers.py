@@ -23,6 +23,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+_LONG = 1000
+"""Elements of an array from which on it is a vocabulary and no setting."""
+
 # The folder of this script would come before every installed package.
 sys.path[:] = [place for place in sys.path if place != str(Path(__file__).parent)]
 
@@ -133,12 +136,49 @@ def stop_within_prefill() -> None:
     utils.GenerateManager.submit = submit_interruptibly
 
 
+def skip_vocabularies() -> None:
+    """Let gguf's reader keep the length of long arrays and one placeholder for all their elements.
+
+    It would make a NumPy array of each string, and a vocabulary with its merges has a hundred thousand.
+    """
+    import numpy as np
+    from gguf import GGUFReader, GGUFValueType
+
+    read_parts: Callable[..., Any] = GGUFReader._get_field_parts
+
+    def get_field_parts(self: Any, offset: int, raw_type: int) -> Any:  # noqa: ANN401 - gguf's own signature
+        if raw_type != GGUFValueType.ARRAY or self.byte_order != "I":
+            return read_parts(self, offset, raw_type)
+        header = [self._get(offset, np.uint32), self._get(offset + 4, np.uint64)]
+        kind, length = (int(part[0]) for part in header)
+        start = offset + sum(part.nbytes for part in header)
+        if length < _LONG or kind == GGUFValueType.ARRAY:
+            return read_parts(self, offset, raw_type)
+        if kind == GGUFValueType.STRING:
+            end = _end_of_strings(memoryview(self.data), start, length)
+        else:
+            end = start + length * np.dtype(self.gguf_scalar_to_np[GGUFValueType(kind)]).itemsize
+        placeholder = np.zeros(1, np.uint8)
+        types = [GGUFValueType.ARRAY, GGUFValueType(kind)]
+        return end - offset, [*header, placeholder], [len(header)] * length, types
+
+    GGUFReader._get_field_parts = get_field_parts
+
+
+def _end_of_strings(data: memoryview, start: int, length: int) -> int:
+    """Where `length` strings end, each of which follows its own length of eight bytes."""
+    for _ in range(length):
+        start += 8 + int.from_bytes(data[start : start + 8], sys.byteorder)
+    return start
+
+
 def main() -> None:
     from transformers.cli.transformers import main as transformers_main
 
     fill_in_architectures()
     if any(argument.endswith(".gguf") for argument in sys.argv):
         with suppress(ImportError):  # it only saves time
+            skip_vocabularies()
             read_gguf_files_once()
     with suppress(ImportError, AttributeError):  # another version: stopping takes effect at the next token
         stop_within_prefill()
