@@ -18,6 +18,7 @@ _LIMIT_TEXT = {"font_color": _OUT_OF_MEMORY_COLOR, "xanchor": "right", "y": 1, "
 PART_COLORS: dict[str, str] = {
     N_("CUDA context"): "#8b93a3",
     N_("baseline"): "#8b93a3",
+    N_("repacking"): "#a78bd4",
     N_("weights"): "#3b6fe0",
     N_("KV cache"): "#17a589",
     N_("KV reserved"): "#17a589",

@@ -18,12 +18,11 @@ from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_cache import kv_bytes_per_token
-from core.memory.model_sizes import checkpoint_sizes
+from core.memory.model_sizes import checkpoint_sizes, facts_to_predict
 from core.memory.prediction import MemoryPrediction, MemorySettings, predict
 from core.memory_sweep.job import start_sweep
 from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
 from core.memory_sweep.results import SweepRun, load
-from core.models.checkpoint import read_checkpoint
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)
@@ -37,7 +36,15 @@ _POLL_S = 0.2
     help=_("Predict weights, KV cache, tokens that fit, total, and headroom of a TurboMind engine."),
 )
 def predict_memory(
-    model: Annotated[str, typer.Argument(help=_("Model from lanes.toml, a folder, or a downloaded hub ID."))],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=_(
+                "Model from lanes.toml, a folder, a downloaded hub ID, or a config.json; config.json alone "
+                "is enough."
+            )
+        ),
+    ],
     ratio: Annotated[float, typer.Option(help=_("KV cache ratio (cache_max_entry_count), between 0 and 1."))],
     kv_bits: Annotated[int, typer.Option(help=_("Bits of the KV cache: 16, 8, or 4."))] = 16,
     awq: Annotated[bool, typer.Option("--awq", help=_("Predict for quantised weights (W4A16)."))] = False,
@@ -51,8 +58,7 @@ def predict_memory(
     as_json: context.AsJson = False,
 ) -> None:
     registry = context.load()[1]
-    facts = read_checkpoint(_checkpoint(registry, model))
-    sizes = checkpoint_sizes(facts, awq=awq)
+    sizes = checkpoint_sizes(facts_to_predict(_checkpoint(registry, model)), awq=awq)
     settings = MemorySettings(
         cache_max_entry_count=ratio,
         kv_bits=kv_bits,
@@ -63,7 +69,8 @@ def predict_memory(
     prediction = predict(sizes, settings, _free_bytes(gpu_gib))
     per_token = kv_bytes_per_token(sizes.kv, kv_bits=kv_bits, tp=tp)
     if as_json:
-        typer.echo(encode_plain(_document(prediction, per_token)))
+        counted = {"weights_counted_from_config": sizes.counted}
+        typer.echo(encode_plain(_document(prediction, per_token) | counted))
     else:
         output.print(_table(prediction, per_token, settings))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from core.errors import InputError
 from core.i18n import N_
+from core.models.attention import Attention
 
 BLOCK_TOKENS = 64
 """Tokens in a block: LMDeploy's default `cache_block_seq_len`."""
@@ -94,23 +95,15 @@ def kv_pool(shape: KvShape, reserved_bytes: int, *, kv_bits: int = 16, tp: int =
     )
 
 
-def refuse_unless_plain_attention(
-    architecture: str, *, is_mla: bool, is_hybrid: bool, sliding_window: int | None
-) -> None:
+def refuse_unless_plain_attention(architecture: str, attention: Attention) -> None:
     """Raise InputError (`kv-arithmetic-unknown`) for models whose cache is laid out otherwise."""
-    if is_mla:
-        reason = N_("it caches a compressed form of keys and values (MLA)")
-    elif is_hybrid:
-        reason = N_("some of its layers keep a fixed-size state instead of keys and values")
-    elif sliding_window:
-        reason = N_("some of its layers look back only {n} tokens (sliding window)", n=sliding_window)
-    else:
+    if attention.is_plain:
         return
     raise InputError(
         N_(
             "Can't predict the KV cache of {architecture}: {reason}.",
             architecture=architecture,
-            reason=reason,
+            reason=attention.reason or str(attention.kind),
         ),
         hint=N_("Start the engine and measure its memory instead."),
         code="kv-arithmetic-unknown",

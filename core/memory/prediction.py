@@ -23,6 +23,7 @@ _PREFILL_TOKENS = 8192
 """LMDeploy's default `max_prefill_token_num`."""
 _AWQ_BYTES_PER_WEIGHT = (4 + 32 / 128) / 8
 """Four bits, and for each group of 128 weights a 16-bit scale and a 16-bit zero point."""
+_WEIGHTS_COUNTED = N_("parameters counted from config.json")
 _ATTENTION_PARTIALS = 4096
 _GEMM_WORKSPACE_BYTES = 33 * 2**20
 
@@ -38,6 +39,8 @@ class ModelSizes:
     intermediate_size: int
     vocab_size: int
     awq: bool = False
+    counted: bool = False
+    """The weights are counted from config.json, not read from files."""
 
     @property
     def loading_bytes(self) -> int:
@@ -121,7 +124,7 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
     return MemoryPrediction(
         parts=(
             MemoryPart(N_("CUDA context"), CUDA_CONTEXT_BYTES, N_("measured on an H100")),
-            MemoryPart(N_("weights"), weight_bytes, N_("checkpoint")),
+            MemoryPart(N_("weights"), weight_bytes, _WEIGHTS_COUNTED if model.counted else N_("checkpoint")),
             MemoryPart(N_("repacking"), model.loading_bytes // settings.tp, N_("measured on an H100")),
             MemoryPart(N_("KV cache"), pool.reserved_bytes, N_("TurboMind's arithmetic")),
             MemoryPart(N_("buffers"), _buffer_bytes(model, settings), N_("estimate from LMDeploy's sources")),
@@ -155,10 +158,10 @@ def weight_bytes_16_bit(parameters: int) -> int:
     return parameters * _BYTES_16_BIT
 
 
-def weight_bytes_awq(parameters: int, embedding_parameters: int) -> int:
-    """W4A16 weights; embeddings and output head stay in 16 bits."""
-    linear = parameters - embedding_parameters
-    return int(linear * _AWQ_BYTES_PER_WEIGHT) + embedding_parameters * _BYTES_16_BIT
+def weight_bytes_awq(parameters: int, linear_parameters: int) -> int:
+    """W4A16 weights; what isn't a linear layer of the language model stays in 16 bits."""
+    others = parameters - linear_parameters
+    return int(linear_parameters * _AWQ_BYTES_PER_WEIGHT) + others * _BYTES_16_BIT
 
 
 def _free_after_weights(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> int:

@@ -1,26 +1,22 @@
-"""Facts about a checkpoint on disk, from config.json and the headers of its safetensors files.
+"""Facts about a checkpoint, from config.json and the headers of its weight files.
 
-Knows the names under which Hugging Face configs keep their sizes. Loads no weights and needs no torch: a
-safetensors file begins with eight bytes of header length and a JSON header with each tensor's dtype and shape
-(https://huggingface.co/docs/safetensors/index#format).
+Loads no weights and needs no torch. Of a checkpoint that is nothing but a config.json the parameters are
+counted from it, and the facts say so.
 """
 
-import json
-import math
 import os
-import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from core.errors import InputError
-from core.i18n import N_, Message
+from core.i18n import N_
+from core.models.attention import Attention, attention_of
+from core.models.model_config import ModelConfig, read_config, read_json
+from core.models.parameters import count_parameters, experts_of
+from core.models.quantization import Quantization, read_quantization
+from core.models.weight_files import MODEL_INCOMPLETE, WeightFacts, tensor_headers, weight_facts
 
-_MAX_HEADER_BYTES = 100 * 2**20
-_PACKED_4_BIT = ".qweight"
-_VALUES_PER_INT32 = 8
-_NOT_PARAMETERS = (".qzeros", ".scales")
+_BYTES_16_BIT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,23 +37,30 @@ class CheckpointFacts:
     dtype: str | None
     """The dtype the config names, such as `bfloat16`."""
     max_position_embeddings: int | None
-    quantization: str | None
-    """The quantisation method (`awq`, `gptq`, `fp8`, …); None for plain weights."""
-    group_size: int | None
-    """Weights that share a scale; None for plain weights."""
+    quantized: Quantization | None
+    """How the weights are quantised; None for plain ones."""
     weight_bytes: int
-    """The tensors' bytes on disk."""
+    """The tensors' bytes on disk; without files, of the counted parameters in 16 bits."""
     parameters: int | None
     """Weights and biases, counting a packed 4-bit weight as one; None for other files than safetensors."""
-    sliding_window: int | None
-    """Tokens that a layer looks back, where it is limited."""
-    is_mla: bool
-    """Multi-head latent attention: the KV cache holds a compressed form."""
-    is_hybrid: bool
-    """Some layers keep a fixed state (linear attention, Mamba) instead of a KV cache."""
+    linear_parameters: int
+    """Those of the language model's linear layers, which weight-only quantisation shrinks."""
+    counted: bool
+    """The parameters are counted from config.json, because there are no weight files."""
+    attention: Attention
     experts: int | None
     """Experts of a mixture-of-experts layer; None for a dense model."""
     expert_intermediate_size: int | None
+
+    @property
+    def quantization(self) -> str | None:
+        """The quantisation method (`awq`, `gptq`, `fp8`, …); None for plain weights."""
+        return self.quantized.method if self.quantized else None
+
+    @property
+    def group_size(self) -> int | None:
+        """Weights that share a scale; None for plain weights, and where it isn't told."""
+        return self.quantized.group_size if self.quantized else None
 
     @property
     def linear_in_features(self) -> tuple[int, ...]:
@@ -69,7 +72,7 @@ class CheckpointFacts:
 
     @property
     def embedding_parameters(self) -> int:
-        """Token embeddings and output head, which quantisers leave as they are."""
+        """Token embeddings and output head."""
         return self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
 
 
@@ -103,150 +106,86 @@ def read_checkpoint(path: str | Path) -> CheckpointFacts:
     few sizes), `model-incomplete` (weights missing or cut off).
     """
     folder = checkpoint_folder(str(path))
-    config = read_json(folder / "config.json")
-    text = text_config(config)
-    weight_bytes, parameters = _weights(folder)
-    quantization = _mapping(config.get("quantization_config") or text.get("quantization_config") or {})
-    heads = _size(text, "num_attention_heads", folder)
-    hidden_size = _size(text, "hidden_size", folder)
-    return CheckpointFacts(
-        architecture=next(iter(config.get("architectures") or ()), "unknown"),
-        model_type=str(config.get("model_type", "unknown")),
-        layers=_size(text, "num_hidden_layers", folder),
-        hidden_size=hidden_size,
-        heads=heads,
-        kv_heads=text.get("num_key_value_heads") or heads,
-        head_dim=text.get("head_dim") or hidden_size // heads,
-        intermediate_size=_size(text, "intermediate_size", folder),
-        vocab_size=_size(text, "vocab_size", folder),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-        dtype=_first(text, "dtype", "torch_dtype") or _first(config, "dtype", "torch_dtype"),
-        max_position_embeddings=text.get("max_position_embeddings"),
-        quantization=quantization.get("quant_method"),
-        group_size=quantization.get("group_size"),
-        weight_bytes=weight_bytes,
-        parameters=parameters,
-        # Qwen2 names a window that it does not use.
-        sliding_window=text.get("sliding_window") if text.get("use_sliding_window", True) else None,
-        is_mla="kv_lora_rank" in text,
-        is_hybrid=any("attention" not in kind or "linear" in kind for kind in _layer_types(text)),
-        experts=_first(text, "num_local_experts", "num_experts", "n_routed_experts"),
-        expert_intermediate_size=text.get("moe_intermediate_size"),
-    )
+    config = read_config(folder)
+    weights = _read_weights(folder, config)
+    return _facts(config, weights.quantized, weights)
 
 
-def read_safetensors_header(file: Path) -> dict[str, Any]:
-    """Every tensor's entry (`dtype`, `shape`, `data_offsets`) of a safetensors file, without its metadata.
+def read_weights(path: str | Path) -> WeightFacts:
+    """What the weight files hold, whatever config.json says; raises InputError like `read_checkpoint`."""
+    folder = checkpoint_folder(str(path))
+    return _read_weights(folder, read_config(folder))
 
-    Raises InputError (`model-incomplete`) for a file that is no safetensors file or was cut off.
+
+def read_sizes(path: str | Path) -> CheckpointFacts:
+    """Like `read_checkpoint`; a folder with nothing but a config.json, and such a file, will do as well.
+
+    Raises InputError: `model-not-here`, `model-unreadable`, and `model-incomplete` for cut-off files.
     """
+    file = Path(path).expanduser()
+    if file.is_file():
+        return facts_of_config(ModelConfig(read_json(file), str(file)), file.parent)
+    folder = checkpoint_folder(str(path))
     try:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            if length > _MAX_HEADER_BYTES:
-                raise ValueError(f"a header of {length} bytes")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if file.stat().st_size < 8 + length + end:
-            raise ValueError("the file is shorter than its header says")
-    except (OSError, struct.error, ValueError, KeyError, TypeError) as exc:
-        raise InputError(
-            N_("{file} can't be read: {reason}", file=file, reason=exc),
-            hint=N_("Download or convert the checkpoint again."),
-            code="model-incomplete",
-        ) from exc
-    return dict(header)
+        return read_checkpoint(folder)
+    except InputError as error:
+        if error.code != MODEL_INCOMPLETE or any(folder.glob("*.safetensors")):
+            raise
+        return facts_of_config(read_config(folder), folder)
 
 
-def _weights(folder: Path) -> tuple[int, int | None]:
-    """(tensor bytes, parameters) over all weight files."""
-    files = _safetensors_files(folder)
-    if not files:
-        old = [*folder.glob("pytorch_model*.bin")]
-        if not old:
-            raise _incomplete(folder, N_("it has no weights"))
-        return sum(file.stat().st_size for file in old), None
-    weight_bytes = parameters = 0
-    for file in files:
-        for name, entry in read_safetensors_header(file).items():
-            start, end = entry["data_offsets"]
-            weight_bytes += end - start
-            parameters += _parameters(name, entry["shape"])
-    return weight_bytes, parameters
+def facts_of_config(config: ModelConfig, folder: Path | None = None) -> CheckpointFacts:
+    """The facts that a config.json alone gives; `folder` is where files on its quantisation may be.
+
+    Raises InputError (`model-unreadable`).
+    """
+    return _facts(config, read_quantization(folder, config, {}), None)
 
 
-def _parameters(name: str, shape: list[int]) -> int:
-    if name.endswith(_NOT_PARAMETERS):
-        return 0
-    values = math.prod(shape)
-    return values * _VALUES_PER_INT32 if name.endswith(_PACKED_4_BIT) else values
+def _read_weights(folder: Path, config: ModelConfig) -> WeightFacts:
+    tensors = tensor_headers(folder)
+    return weight_facts(folder, tensors, read_quantization(folder, config, tensors))
 
 
-def _safetensors_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return sorted(folder.glob("*.safetensors"))
-    names = sorted(set(_mapping(read_json(index).get("weight_map")).values()))
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise _incomplete(
-            folder, N_("{n} of {total} weight files are missing", n=len(missing), total=len(names))
-        )
-    return [folder / name for name in names]
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of a config.json that describes the language model: a nested one, else the whole."""
-    for name in ("text_config", "llm_config", "language_config"):
-        if inner := _mapping(config.get(name)):
-            return inner
-    return config
-
-
-def _layer_types(text: Mapping[str, Any]) -> list[str]:
-    kinds = text.get("layer_types")
-    return [str(kind) for kind in kinds] if isinstance(kinds, list) else []
-
-
-def _size(config: Mapping[str, Any], name: str, folder: Path) -> int:
-    value = config.get(name)
-    if isinstance(value, int) and value > 0:
-        return value
-    raise InputError(
-        N_("config.json in {path} has no {key}.", path=folder, key=name),
-        hint=N_("Use a decoder-only language model in the Hugging Face format."),
-        code="model-unreadable",
+def _facts(
+    config: ModelConfig, quantized: Quantization | None, weights: WeightFacts | None
+) -> CheckpointFacts:
+    counted = count_parameters(config)
+    linear = weights.linear_parameters if weights else None
+    return CheckpointFacts(
+        architecture=config.architecture,
+        model_type=config.model_type,
+        layers=config.size("num_hidden_layers"),
+        hidden_size=config.size("hidden_size"),
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        intermediate_size=config.size("intermediate_size"),
+        vocab_size=config.size("vocab_size"),
+        tie_word_embeddings=config.tie_word_embeddings,
+        dtype=config.dtype,
+        max_position_embeddings=config.whole("max_position_embeddings"),
+        quantized=quantized,
+        weight_bytes=weights.size_bytes
+        if weights
+        else _counted_bytes(counted.total, counted.linear, quantized),
+        parameters=weights.parameters if weights else counted.total,
+        linear_parameters=counted.linear if linear is None else linear,
+        counted=weights is None,
+        attention=attention_of(config),
+        experts=experts_of(config),
+        expert_intermediate_size=config.whole("moe_intermediate_size"),
     )
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; {} for JSON of another kind. Raises InputError (`model-unreadable`)."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError) as exc:
-        raise InputError(
-            N_("{file} can't be read: {reason}", file=file, reason=exc),
-            hint=N_("A checkpoint is a folder in the Hugging Face format with a config.json."),
-            code="model-unreadable",
-        ) from exc
-    return dict(_mapping(content))
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _first(config: Mapping[str, Any], *names: str) -> Any:  # noqa: ANN401 - JSON
-    return next((config[name] for name in names if config.get(name) is not None), None)
-
-
-def _incomplete(folder: Path, reason: Message) -> InputError:
-    return InputError(
-        N_("The checkpoint in {path} is incomplete: {reason}.", path=folder, reason=reason),
-        hint=N_("Download or convert it again."),
-        code="model-incomplete",
-    )
+def _counted_bytes(total: int, linear: int, quantized: Quantization | None) -> int:
+    """Linear layers with the bits that the config names, and a 16-bit scale and zero point for each group."""
+    bits = 16.0
+    if quantized is not None and quantized.bits:
+        bits = quantized.bits + (32 / quantized.group_size if quantized.group_size else 0)
+    elif quantized is not None and quantized.method == "fp8":
+        bits = 8.0
+    return int(linear * bits / 8) + (total - linear) * _BYTES_16_BIT
 
 
 def _hub_cache() -> Path:

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -36,9 +37,22 @@ def describe_machine(nvml: Nvml | None = None) -> Machine:
             nvml.close()
 
 
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Main memory: all of it, and what programs can still get without swapping."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+def host_memory() -> HostMemory:
+    memory = psutil.virtual_memory()
+    return HostMemory(int(memory.total), int(memory.available))
+
+
 def available_bytes() -> int:
     """Memory that programs can still get without swapping."""
-    return int(psutil.virtual_memory().available)
+    return host_memory().available_bytes
 
 
 def _gpu_text(name: str, total_bytes: int | None) -> str:

@@ -6,6 +6,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
+from core.errors import InputError
 from core.models.demo.gguf_file import GgufFile
 
 VALUES = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
@@ -55,5 +56,5 @@ def test_tensors_come_dequantised_in_their_shape(path):
 def test_another_file_is_refused(tmp_path):
     other = tmp_path / "other.gguf"
     other.write_bytes(b"GGML" + bytes(60))
-    with pytest.raises(ValueError, match="no GGUF file"):
+    with pytest.raises(InputError, match="GGUF file"):
         GgufFile(other)

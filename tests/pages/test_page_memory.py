@@ -1,5 +1,6 @@
 """The memory page over samples that the tests describe."""
 
+import json
 import re
 import time
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from core.telemetry.gpus import Gap, GpuReading
 from core.telemetry.samples import EngineGpuMemory, EngineReading, MemorySource, Sample
 from core.ui.memory import breakdown
 from core.ui.shared import resources
+from tests.unit.models import model_configs as published
 
 GIB = 2**30
 S = 1_000_000_000
@@ -238,6 +240,50 @@ def test_the_explorer_says_when_nothing_fits_and_what_would(open_page):
     assert "The largest KV cache ratio that fits" in texts(app)
     app.selectbox(key="explorer_model").set_value("Qwen2.5-72B").run()
     assert "Changing the KV cache ratio won't help" in texts(app)
+
+
+def test_several_gpus_have_figures_per_gpu(open_page):
+    app = open_page(":material/calculate: KV cache explorer")
+    app.segmented_control(key="explorer_tp").set_value(2).run()
+    assert {"Weights per GPU", "KV cache per GPU", "Total per GPU", "Headroom per GPU"} <= set(
+        metrics_of(app)
+    )
+
+
+def test_what_awq_frees_where_it_does_not_help_or_decides(open_page):
+    app = open_page(":material/calculate: KV cache explorer")
+    app.selectbox(key="explorer_model").set_value("Qwen2.5-72B").run()
+    assert "which isn't enough to fit here" in texts(app)
+    assert "hardly shrinks" not in texts(app)
+    app.selectbox(key="explorer_model").set_value("Qwen2.5-14B").run()
+    assert "The engine fits only with AWQ" in texts(app)
+
+
+def test_a_pasted_config_is_predicted_and_said_to_be_counted(open_page):
+    app = open_page(":material/calculate: KV cache explorer")
+    app.text_area(key="explorer_config").set_value(json.dumps(published.LLAMA_3_1_8B)).run()
+    assert metrics_of(app)["Weights"] == "14.96 GiB"
+    assert "counted from config.json" in texts(app)
+    assert app.selectbox(key="explorer_model").disabled
+    app.text_area(key="explorer_config").set_value("").run()
+    assert metrics_of(app)["Weights"] == "14.41 GiB"
+
+
+@pytest.mark.parametrize(
+    ("pasted", "said"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "is not an object"),
+        ("{}", "has no num_hidden_layers"),
+        (json.dumps(published.QWEN3_NEXT_80B), "fixed-size state"),
+        (json.dumps({**published.LLAMA_3_1_8B, "num_attention_heads": "many"}), "should be a whole number"),
+    ],
+)
+def test_what_is_wrong_with_a_pasted_config_is_told(open_page, pasted, said):
+    app = open_page(":material/calculate: KV cache explorer")
+    app.text_area(key="explorer_config").set_value(pasted).run()
+    assert said in app.error[0].value.replace("\\", "")
+    assert not app.metric
 
 
 def test_a_model_that_is_not_here_is_a_message(open_page):

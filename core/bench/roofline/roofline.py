@@ -6,11 +6,6 @@ Theory, not measurement: it leaves out the KV cache and all arithmetic, and no e
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from core.domain.specs import LaneSpec, Weights
-from core.errors import InputError
-from core.models.checkpoint import read_checkpoint
 
 _GB = 10**9
 
@@ -53,19 +48,6 @@ class Roofline:
     def share(self, decode_tok_per_s: float) -> float:
         """How much of the limit a measured decode speed reaches; 1 would be all of it."""
         return decode_tok_per_s / self.decode_tok_per_s
-
-
-def weight_bytes_of(lane: LaneSpec) -> int | None:
-    """The weights on disk in the form that the lane loads; None for remote ones. Reads file headers."""
-    path = lane.model.path(lane.weights) if lane.model else None
-    if path is None:
-        return None
-    try:
-        if lane.weights is Weights.GGUF:
-            return Path(path).stat().st_size
-        return read_checkpoint(path).weight_bytes
-    except (InputError, OSError):
-        return None
 
 
 def bandwidth_of(gpu_name: str) -> int | None:

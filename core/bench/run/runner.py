@@ -18,7 +18,6 @@ from core import __version__, units
 from core.bench.planning.estimate import estimated_step_s
 from core.bench.planning.passes import Step, SweepProgress, steps
 from core.bench.planning.plan import BenchPlan, Isolation
-from core.bench.roofline.roofline import weight_bytes_of
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending, arrivals
 from core.bench.run.queue_counters import QueueReader, rises
 from core.bench.run.recording import Recorder
@@ -36,6 +35,7 @@ from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.engines.unfinished import StoppedRequests, Unfinished
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Message, Text
+from core.memory.lane_weights import lane_weight_bytes
 from core.meter.devices import DeviceQueue, Ticket
 from core.meter.settling import settled
 
@@ -199,7 +199,7 @@ class Runner:
             engine_version=endpoint.version,
             device=endpoint.device,
             served_model=endpoint.model,
-            weight_bytes=await asyncio.to_thread(weight_bytes_of, lane),
+            weight_bytes=await asyncio.to_thread(lane_weight_bytes, lane),
             image_tokens=image_tokens(lane, self._plan.workload.images),
         )
 

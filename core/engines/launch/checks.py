@@ -8,11 +8,13 @@ from core.engines.launch.table import LaunchRow, is_local_path, model_path, pyth
 from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
-from core.models.checkpoint import CheckpointFacts, read_checkpoint
+from core.memory.lane_weights import lane_weight_bytes
+from core.models.checkpoint import checkpoint_folder, read_weights
 from core.models.internlm2.convert import is_internlm2
+from core.models.lmdeploy_support import lmdeploy_support
+from core.models.model_config import ModelConfig, read_config
+from core.models.quantization import AWQ, Quantization, turbomind_refusal
 from core.models.vision.model import not_served
-
-_TURBOMIND_GROUP = 128
 
 
 def version_of(lane: LaneSpec, row: LaunchRow) -> str:
@@ -52,14 +54,13 @@ def need_of(lane: LaneSpec, row: LaunchRow) -> Need:
         raise EngineLoadFailed(problem.message, hint=problem.hint, code=problem.code)
     _require_no_remote_code(lane, path)
     kv_ratio = None if lane.kind is EngineKind.TRANSFORMERS else lane.settings.cache_max_entry_count
-    weight_bytes = 0
-    if lane.weights is Weights.GGUF:
-        weight_bytes = Path(path).stat().st_size
-    elif is_local_path(path) and (facts := _facts(path)) is not None:
-        _require_fitting_quantisation(lane, facts)
-        weight_bytes = facts.weight_bytes
+    weight_bytes = None
+    if is_local_path(path):
+        if lane.weights is not Weights.GGUF:
+            _require_loadable(lane, path)
+        weight_bytes = lane_weight_bytes(lane)
     return Need(
-        weight_bytes=weight_bytes // lane.settings.tp,
+        weight_bytes=None if weight_bytes is None else weight_bytes // lane.settings.tp,
         overhead_bytes=row.overhead_bytes,
         kv_ratio=kv_ratio,
     )
@@ -120,40 +121,46 @@ def _how_to_get(lane: LaneSpec) -> Message:
     return N_("Correct the path in lanes.toml. To prepare the demo weights, run `lmdyno models demo`.")
 
 
-def _facts(path: str) -> CheckpointFacts | None:
-    """None for a config that names its sizes in a way of its own; the engine may well know it."""
+def _require_loadable(lane: LaneSpec, path: str) -> None:
+    """Whole files, and a model and a quantisation that the lane's engine supports."""
     try:
-        return read_checkpoint(path)
+        weights = read_weights(path)
+        config = read_config(checkpoint_folder(path))
     except InputError as exc:
-        if exc.code == "model-unreadable" and (Path(path) / "config.json").is_file():
-            return None
         raise EngineLoadFailed(exc.message, hint=exc.hint, code=exc.code) from exc
+    if lane.kind in (EngineKind.AWQ, EngineKind.TURBOMIND):
+        _require_turbomind(lane, config)
+        _require_fitting_quantisation(lane, weights.quantized)
 
 
-def _require_fitting_quantisation(lane: LaneSpec, facts: CheckpointFacts) -> None:
-    if lane.kind is EngineKind.AWQ and facts.quantization != "awq":
+def _require_turbomind(lane: LaneSpec, config: ModelConfig) -> None:
+    """By LMDeploy's own table; with any other model it starts its PyTorch engine instead."""
+    support = lmdeploy_support(lane.settings.python)
+    if support is None or config.architecture in support.turbomind or config.architecture == "unknown":
+        return
+    raise EngineLoadFailed(
+        N_(
+            "TurboMind of LMDeploy {version} doesn't support {architecture}.",
+            version=support.version,
+            architecture=config.architecture,
+        ),
+        hint=N_('Set engine = "pytorch" for this lane.')
+        if config.architecture in support.pytorch
+        else N_('Set engine = "transformers" for this lane.'),
+        code="turbomind-unsupported",
+    )
+
+
+def _require_fitting_quantisation(lane: LaneSpec, quantized: Quantization | None) -> None:
+    if lane.kind is EngineKind.AWQ and (quantized is None or quantized.method != AWQ):
         raise EngineLoadFailed(
             N_(
                 "The weights of {lane} aren't quantised with AWQ (they are {quantization}).",
                 lane=lane.name,
-                quantization=facts.quantization or N_("unquantised"),
+                quantization=quantized.method if quantized else N_("unquantised"),
             ),
             hint=_how_to_get(lane),
             code="not-awq",
         )
-    if (
-        lane.kind in (EngineKind.AWQ, EngineKind.TURBOMIND)
-        and facts.quantization in ("awq", "gptq")
-        and facts.group_size not in (None, 0, _TURBOMIND_GROUP)
-    ):
-        raise EngineLoadFailed(
-            N_(
-                "The weights of {lane} are quantised in groups of {size}. TurboMind supports groups of "
-                "{needed}.",
-                lane=lane.name,
-                size=facts.group_size,
-                needed=_TURBOMIND_GROUP,
-            ),
-            hint=N_("Quantise again with `--w-group-size 128`."),
-            code="group-size",
-        )
+    if quantized is not None and (problem := turbomind_refusal(quantized)):
+        raise EngineLoadFailed(problem.message, hint=problem.hint, code=problem.code)

@@ -63,24 +63,25 @@ CPU = Place()
 class Need:
     """What an engine takes on each GPU that it spans."""
 
-    weight_bytes: int
-    """Its share of the weights, as they are on disk; 0 where unknown."""
+    weight_bytes: int | None
+    """Its share of the weights in memory; None where unknown, and then nothing is refused for their size."""
     overhead_bytes: int
     kv_ratio: float | None
     """Share of the memory left after the weights that the KV cache takes; None if it grows as needed."""
 
     def fits(self, free_bytes: int) -> bool:
-        left = free_bytes - self.weight_bytes
+        left = free_bytes - (self.weight_bytes or 0)
         return left - left * (self.kv_ratio or 0) >= self.overhead_bytes
 
     def total_bytes(self, free_bytes: int) -> int:
         """All that it would take of a GPU with that much free."""
-        left = max(0, free_bytes - self.weight_bytes)
-        return self.weight_bytes + int(left * (self.kv_ratio or 0)) + self.overhead_bytes
+        weight_bytes = self.weight_bytes or 0
+        left = max(0, free_bytes - weight_bytes)
+        return weight_bytes + int(left * (self.kv_ratio or 0)) + self.overhead_bytes
 
     def largest_ratio(self, free_bytes: int) -> float | None:
         """The largest KV ratio that would fit, rounded down; None if none that is of use would."""
-        left = free_bytes - self.weight_bytes
+        left = free_bytes - (self.weight_bytes or 0)
         if self.kv_ratio is None or left <= 0:
             return None
         ratio = int((1 - self.overhead_bytes / left) * 100) / 100
@@ -208,7 +209,7 @@ def _refusal(
         message = N_(
             "{lane} doesn't fit on GPU {index}, which has {free} free: weights {weights}, KV cache {kv} at "
             "ratio {ratio}, about {overhead} overhead.",
-            kv=gib(int(max(0, free - need.weight_bytes) * need.kv_ratio)),
+            kv=gib(int(max(0, free - (need.weight_bytes or 0)) * need.kv_ratio)),
             ratio=f"{need.kv_ratio:g}",
             **sizes,
         )

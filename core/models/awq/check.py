@@ -20,6 +20,7 @@ from core.models.awq.options import GROUP_SIZE, OWN_ANSWERS, AwqOptions, Calibra
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
 from core.settings import PROJECT_ROOT
 from core.telemetry.gpus import GpuFacts
+from core.telemetry.machine import host_memory
 
 _TIMEOUT_S = 300.0
 _PROGRAM = "core.models.awq.probe"
@@ -244,8 +245,8 @@ def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Ite
 
 
 def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[GpuFacts]) -> Iterator[Finding]:
-    host = _host_memory()
-    if host is not None and (needed_bytes := _host_bytes(facts)) > host.available_bytes:
+    host = host_memory()
+    if (needed_bytes := _host_bytes(facts)) > host.available_bytes:
         error = EngineOutOfMemory(
             N_(
                 "Loading the model needs about {needed} of memory, but only {free} are available.",
@@ -346,9 +347,9 @@ def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: Quantise
 
 
 def result_bytes(facts: CheckpointFacts) -> int:
-    """Size of the quantised weights: linear layers in 4 bits, embeddings and head as they are."""
-    embeddings = facts.embedding_parameters
-    return round((_parameters(facts) - embeddings) * _BYTES_4_BIT + embeddings * _BYTES_16_BIT)
+    """Size of the quantised weights: the language model's linear layers in 4 bits, the rest as it is."""
+    others = _parameters(facts) - facts.linear_parameters
+    return round(facts.linear_parameters * _BYTES_4_BIT + others * _BYTES_16_BIT)
 
 
 def _host_bytes(facts: CheckpointFacts) -> int:
@@ -357,7 +358,7 @@ def _host_bytes(facts: CheckpointFacts) -> int:
 
 def _gpu_bytes(facts: CheckpointFacts, options: AwqOptions) -> int:
     """One layer, and while calibrating the embeddings and the activations of all samples at once."""
-    layer_bytes = (_parameters(facts) - facts.embedding_parameters) * _BYTES_16_BIT / facts.layers
+    layer_bytes = facts.linear_parameters * _BYTES_16_BIT / facts.layers
     needed_bytes = _CUDA_BYTES + 2 * layer_bytes
     if options.source is not CalibrationSource.NONE:
         tokens = options.samples * options.seqlen
@@ -379,21 +380,6 @@ def _answering_bytes(facts: CheckpointFacts) -> float:
 
 def _parameters(facts: CheckpointFacts) -> int:
     return facts.parameters or facts.weight_bytes // _BYTES_16_BIT
-
-
-@dataclass(frozen=True, slots=True)
-class _HostMemory:
-    total_bytes: int
-    available_bytes: int
-
-
-def _host_memory() -> _HostMemory | None:
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except OSError:
-        return None
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return _HostMemory(kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024)
 
 
 def _existing(folder: Path) -> Path:

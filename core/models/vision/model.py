@@ -13,8 +13,10 @@ from typing import Any
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import InputError
-from core.i18n import N_, Message
-from core.models.checkpoint import checkpoint_folder, read_json, text_config
+from core.i18n import N_, Text
+from core.models.checkpoint import checkpoint_folder
+from core.models.lmdeploy_support import lmdeploy_support
+from core.models.model_config import read_config, read_json
 from core.models.vision.cost import FixedSize, ImageCost, NativeResolution, Preprocessing, Tiles
 
 __all__ = ["ImageCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
@@ -22,39 +24,18 @@ __all__ = ["ImageCost", "VisionModel", "is_vision", "lane_vision", "not_served",
 CHAT_TEMPLATE_FILE = "lmdeploy_chat_template.json"
 """A `ChatTemplateConfig` of LMDeploy that a checkpoint may bring along."""
 
-_TURBOMIND = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ})
-_EVERY_ENGINE = _TURBOMIND | {EngineKind.PYTORCH, EngineKind.TRANSFORMERS}
-_NOT_TURBOMIND = _EVERY_ENGINE - _TURBOMIND
-_ONLY_TRANSFORMERS = frozenset({EngineKind.TRANSFORMERS})
-SERVED_BY: Mapping[str, frozenset[EngineKind]] = {
-    "LlavaForConditionalGeneration": _NOT_TURBOMIND,
-    "LlavaNextForConditionalGeneration": _NOT_TURBOMIND,
-    "Qwen2VLForConditionalGeneration": _EVERY_ENGINE,
-    "Qwen2_5_VLForConditionalGeneration": _EVERY_ENGINE,
-    "Qwen3VLForConditionalGeneration": _NOT_TURBOMIND,
-    "Qwen3VLMoeForConditionalGeneration": _NOT_TURBOMIND,
-    "Qwen3_5ForConditionalGeneration": _EVERY_ENGINE,
-    "InternVLForConditionalGeneration": _EVERY_ENGINE,
-    "Gemma3ForConditionalGeneration": _NOT_TURBOMIND,
-    "Glm4vForConditionalGeneration": _NOT_TURBOMIND,
-    "Llama4ForConditionalGeneration": _NOT_TURBOMIND,
-    # With code of their own in the checkpoint, which `transformers serve` does not take.
-    "InternVLChatModel": _EVERY_ENGINE - _ONLY_TRANSFORMERS,
-    "MiniCPMV": frozenset({EngineKind.PYTORCH}),
-    "Phi3VForCausalLM": frozenset({EngineKind.PYTORCH}),
-    # LLaVA's first form; its llava-hf conversion is what engines take today.
-    "LlavaLlamaForCausalLM": frozenset(),
-    "LlavaMistralForCausalLM": frozenset(),
-}
-"""The engines of each vision architecture: LMDeploy 0.18 (`turbomind/supported_models.py`,
-`pytorch/models/module_map.py`) and transformers 5.23. One that is not listed is left to transformers."""
+_LMDEPLOY_TURBOMIND = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ})
+_NOT_IN_TRANSFORMERS = frozenset(
+    {"InternVLChatModel", "MiniCPMV", "Phi3VForCausalLM", "LlavaLlamaForCausalLM", "LlavaMistralForCausalLM"}
+)
+"""Architectures whose checkpoints bring code of their own, which `transformers serve` doesn't take."""
 
 _LLAVA = "LlavaForConditionalGeneration"
 _ENGINE_NAMES = {
     EngineKind.TRANSFORMERS: "transformers",
     EngineKind.TURBOMIND: "TurboMind",
     EngineKind.AWQ: "TurboMind",
-    EngineKind.PYTORCH: N_("LMDeploy's PyTorch engine"),
+    EngineKind.PYTORCH: "LMDeploy's PyTorch engine",
 }
 
 
@@ -63,13 +44,34 @@ class VisionModel:
     """What a checkpoint's files tell about the images it takes."""
 
     architecture: str
-    served_by: frozenset[EngineKind]
+    has_common_tower: bool = True
+    """False for a LLaVA whose vision tower LMDeploy doesn't build."""
     lmdeploy_chat_template: str | None
     """What LMDeploy's `--chat-template` needs: a file, or a template's name; None to let it find its own."""
     context_tokens: int | None
     """The longest context that the model was made for; None if its config names none."""
     preprocessing: Preprocessing | None = None
     """None for an architecture whose arithmetic is not known here."""
+
+    @property
+    def served_by(self) -> frozenset[EngineKind]:
+        """The engines that serve it, by the tables of the LMDeploy in LMDyno's environment."""
+        return self.engines(None)
+
+    def engines(self, python: str | None) -> frozenset[EngineKind]:
+        """The engines that serve it, where LMDeploy is the one behind that interpreter.
+
+        Without its tables every engine counts, so that LMDeploy itself has the last word.
+        """
+        kinds = set() if self.architecture in _NOT_IN_TRANSFORMERS else {EngineKind.TRANSFORMERS}
+        support = lmdeploy_support(python)
+        if not self.has_common_tower:
+            return frozenset(kinds)
+        if support is None or self.architecture in support.turbomind:
+            kinds |= _LMDEPLOY_TURBOMIND
+        if support is None or self.architecture in support.pytorch:
+            kinds.add(EngineKind.PYTORCH)
+        return frozenset(kinds)
 
     def cost(self, width_px: int, height_px: int) -> ImageCost | None:
         """What an image of that size becomes; None where that is not known."""
@@ -128,32 +130,26 @@ def lane_vision(lane: LaneSpec) -> VisionModel | None:
 
 
 def _unless_served(lane: LaneSpec, vision: VisionModel) -> ErrorInfo | None:
-    if lane.kind in vision.served_by:
+    serving = vision.engines(lane.settings.python)
+    if lane.kind in serving:
         return None
-    others = [f'"{kind}"' for kind in EngineKind if kind in vision.served_by and kind is not EngineKind.AWQ]
+    others = [f'"{kind}"' for kind in EngineKind if kind in serving and kind is not EngineKind.AWQ]
     if others:
         hint = N_("Use another engine for the lane: {engines}.", engines=", ".join(others))
     else:
         hint = N_(
             "Use a version of the model that transformers supports, such as one of the llava-hf checkpoints."
         )
-    return ErrorInfo(
-        "engine-without-vision",
-        N_(
-            "{engine} doesn't support {architecture}.",
-            engine=_ENGINE_NAMES[lane.kind],
-            architecture=vision.architecture,
-        ),
-        hint,
+    message = N_(
+        "{engine} doesn't support {architecture}.",
+        engine=_ENGINE_NAMES[lane.kind],
+        architecture=vision.architecture,
     )
+    return ErrorInfo("engine-without-vision", message, hint)
 
 
-def _text_only(message: Message) -> ErrorInfo:
-    return ErrorInfo(
-        "text-only",
-        message,
-        N_("Choose a lane with a vision model, or ask without images."),
-    )
+def _text_only(message: Text) -> ErrorInfo:
+    return ErrorInfo("text-only", message, N_("Choose a lane with a vision model, or ask without images."))
 
 
 _TEXT_ONLY_ENDPOINT = ErrorInfo(
@@ -188,20 +184,18 @@ def _changed_ns(file: Path) -> int | None:
 
 @lru_cache(maxsize=64)
 def _read(folder: Path, _changed: tuple[int | None, ...]) -> VisionModel | None:
-    config = read_json(folder / "config.json")
-    architecture = next(iter(config.get("architectures") or ()), "unknown")
-    if architecture not in SERVED_BY and not isinstance(config.get("vision_config"), dict):
+    config = read_config(folder)
+    architecture = config.architecture
+    if architecture not in _NOT_IN_TRANSFORMERS and not isinstance(config.values.get("vision_config"), dict):
         return None
-    served_by = SERVED_BY.get(architecture, _ONLY_TRANSFORMERS)
-    tower = _section(config, "vision_config").get("model_type", "clip_vision_model")
-    if architecture == _LLAVA and tower != "clip_vision_model":
-        served_by = _ONLY_TRANSFORMERS  # LMDeploy's LLaVA builds no other tower (`pytorch/models/llava.py`)
+    tower = _section(config.values, "vision_config").get("model_type", "clip_vision_model")
     return VisionModel(
         architecture=architecture,
-        served_by=served_by,
+        # LMDeploy's LLaVA builds no other tower (`pytorch/models/llava.py`).
+        has_common_tower=architecture != _LLAVA or tower == "clip_vision_model",
         lmdeploy_chat_template=_chat_template(folder, architecture),
-        context_tokens=text_config(config).get("max_position_embeddings"),
-        preprocessing=_preprocessing(folder, architecture, config),
+        context_tokens=config.whole("max_position_embeddings"),
+        preprocessing=_preprocessing(folder, architecture, config.values),
     )
 
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from core import __version__
-from core.bench.roofline.roofline import weight_bytes_of
 from core.chat_api.client import Session, Timeouts
 from core.chat_api.servers import with_model
 from core.codec import encode
@@ -32,6 +31,7 @@ from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
 from core.engines.borrowed import Engines
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
+from core.memory.lane_weights import lane_weight_bytes
 from core.meter.devices import DeviceQueue
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs
@@ -157,7 +157,7 @@ class Runner:
                 engine_version=endpoint.version,
                 device=endpoint.device,
                 served_model=endpoint.model,
-                weight_bytes=await asyncio.to_thread(weight_bytes_of, lane),
+                weight_bytes=await asyncio.to_thread(lane_weight_bytes, lane),
             )
             await self._ask(lane)
             await self._identify(lane, endpoint)

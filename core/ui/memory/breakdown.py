@@ -1,21 +1,18 @@
 """The memory page's split: what each running engine's memory is made of, and what remote servers tell."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from core import units
 from core.charts.memory import Bar, parts_chart
 from core.chat_api.probe import ServerMetrics, server_metrics
-from core.domain.specs import EngineKind, LaneSpec, Weights
+from core.domain.specs import EngineKind, LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import _
 from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
-from core.memory.model_sizes import loaded_weight_bytes
-from core.models.checkpoint import read_checkpoint
+from core.memory.lane_weights import lane_weight_bytes
 from core.telemetry.events import EventKind
 from core.telemetry.samples import EngineReading
 from core.ui.shared import resources
@@ -85,15 +82,8 @@ def _free_before_bytes(name: str, reading: EngineReading) -> int | None:
 @st.cache_data(ttl=300, show_spinner=False)
 def _weight_bytes(lane: LaneSpec) -> int | None:
     """The weights as the lane's engine loads them, on each of its GPUs; None if the files can't be read."""
-    path = lane.model.path(lane.weights) if lane.model else None
-    if path is None:
-        return None
-    try:
-        if lane.weights is Weights.GGUF:
-            return Path(path).stat().st_size
-        return loaded_weight_bytes(read_checkpoint(path), lane.kind, lane.settings.dtype) // lane.settings.tp
-    except (LMDynoError, OSError):
-        return None
+    weight_bytes = lane_weight_bytes(lane)
+    return None if weight_bytes is None else weight_bytes // lane.settings.tp
 
 
 def _metrics(lane: LaneSpec) -> ServerMetrics | None:

@@ -10,9 +10,8 @@ from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.memory.gpu_sizes import COMMON_GPUS
 from core.memory.kv_cache import KV_BITS, kv_bytes_per_token
-from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes
 from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, largest_ratio, predict
-from core.models.checkpoint import read_checkpoint
+from core.ui.memory.model_choice import show_model_choice, show_paste, sizes_of_choice
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
@@ -44,7 +43,7 @@ class Choice:
 def show_explorer() -> None:
     choice = _show_controls()
     try:
-        plain, quantised = (sizes_of(choice.model, awq=awq) for awq in (False, True))
+        plain, quantised = (sizes_of_choice(choice.model, awq=awq) for awq in (False, True))
         sizes = quantised if choice.awq else plain
         prediction = predict(sizes, choice.settings, choice.free_bytes)
     except LMDynoError as error:
@@ -54,19 +53,6 @@ def show_explorer() -> None:
     _show_awq(plain, quantised, choice)
     _show_charts(prediction, sizes, choice)
     st.caption(_(_SOURCE))
-
-
-def model_names() -> list[str]:
-    """The models of the lanes, then common ones by their published dimensions."""
-    return [model.name for model in resources.lanes().models] + [model.name for model in COMMON_MODELS]
-
-
-def sizes_of(name: str, *, awq: bool) -> ModelSizes:
-    """Raises InputError for a checkpoint that is not here or whose KV cache can't be predicted."""
-    for model in resources.lanes().models:
-        if model.name == name:
-            return checkpoint_sizes(read_checkpoint(model.checkpoint), awq=awq)
-    return next(model for model in COMMON_MODELS if model.name == name).sizes(awq=awq)
 
 
 def gpu_choices() -> dict[str, int]:
@@ -82,11 +68,8 @@ def gpu_choices() -> dict[str, int]:
 
 def _show_controls() -> Choice:
     gpus = gpu_choices()
-    names = model_names()
     with st.grid(4, min_column_width=200):
-        model = st.selectbox(
-            _("Model"), names, index=_first_common(names), key="explorer_model", persist_state="session"
-        )
+        model = show_model_choice()
         form = st.segmented_control(
             _("Weights"),
             FORMS,
@@ -100,6 +83,7 @@ def _show_controls() -> Choice:
             "GPU", list(gpus), index=_default_gpu(gpus), key="explorer_gpu", persist_state="session"
         )
         settings = _show_settings()
+    show_paste()
     return Choice(model=model, awq=form == FORMS[1], settings=settings, free_bytes=gpus[gpu], gpu=gpu)
 
 
@@ -150,11 +134,6 @@ def _show_settings() -> MemorySettings:
     )
 
 
-def _first_common(names: list[str]) -> int:
-    """A model that certainly can be predicted: one of a lane may not be downloaded yet."""
-    return names.index("InternLM2.5-7B")
-
-
 def _default_gpu(gpus: dict[str, int]) -> int:
     return 0 if len(gpus) > len(COMMON_GPUS) else list(gpus).index(COMMON_GPUS[3].name)
 
@@ -163,9 +142,16 @@ def _show_cards(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice)
     parts = {part.name: part.size_bytes for part in prediction.parts}
     settings = choice.settings
     per_token = kv_bytes_per_token(sizes.kv, kv_bits=settings.kv_bits, tp=settings.tp)
+    headroom = prediction.headroom_bytes
+    labels = _labels(several=settings.tp > 1, fits=prediction.fits)
     with st.container(horizontal=True, gap="small"):
-        st.metric(_("Weights"), units.gib(parts["weights"]), width="content")
-        st.metric(_("KV cache"), units.gib(parts["KV cache"]), width="content")
+        st.metric(
+            labels[0],
+            units.gib(parts["weights"]),
+            help=_("Counted from config.json, without biases and small parts.") if sizes.counted else None,
+            width="content",
+        )
+        st.metric(labels[1], units.gib(parts["KV cache"]), width="content")
         st.metric(
             _("Tokens that fit"),
             units.count(prediction.pool.tokens),
@@ -179,10 +165,13 @@ def _show_cards(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice)
             units.count(prediction.sequences),
             width="content",
         )
-        st.metric(_("Total"), units.gib(prediction.total_bytes), width="content")
-        headroom = prediction.headroom_bytes
-        label = _("Headroom") if prediction.fits else f":red[{_('Missing')}]"
-        st.metric(label, units.gib(abs(headroom)), width="content")
+        st.metric(labels[2], units.gib(prediction.total_bytes), width="content")
+        st.metric(labels[3], units.gib(abs(headroom)), width="content")
+    if sizes.counted:
+        st.caption(
+            ":material/info: "
+            + _("The weights are counted from config.json, because there are no weight files here.")
+        )
     if not prediction.fits:
         st.error(
             _(
@@ -204,6 +193,15 @@ def _show_cards(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice)
         )
 
 
+def _labels(*, several: bool, fits: bool) -> tuple[str, str, str, str]:
+    """Of weights, KV cache, total, and headroom; with tensor parallelism each GPU holds as much."""
+    if several:
+        headroom = _("Headroom per GPU") if fits else f":red[{_('Missing per GPU')}]"
+        return _("Weights per GPU"), _("KV cache per GPU"), _("Total per GPU"), headroom
+    headroom = _("Headroom") if fits else f":red[{_('Missing')}]"
+    return _("Weights"), _("KV cache"), _("Total"), headroom
+
+
 def _advice(sizes: ModelSizes, choice: Choice) -> str:
     ratio = largest_ratio(sizes, choice.settings, choice.free_bytes)
     if ratio is None:
@@ -220,18 +218,26 @@ def _show_awq(plain: ModelSizes, quantised: ModelSizes, choice: Choice) -> None:
     if freed <= 0:
         st.caption(_("This checkpoint is already quantised, so there are no 16-bit weights to compare with."))
         return
-    tokens = [predict(sizes, choice.settings, choice.free_bytes).pool.tokens for sizes in (plain, quantised)]
-    st.info(
-        _(
-            "AWQ frees **{size}** of weights per GPU, which becomes **{n} more tokens** of KV cache at "
-            "the same "
-            "ratio. The total hardly shrinks, because the KV cache takes its share of the memory that is "
-            "left.",
-            size=units.gib(freed),
-            n=units.count(tokens[1] - tokens[0]),
-        ),
-        icon=":material/compress:",
-    )
+    before, after = (predict(sizes, choice.settings, choice.free_bytes) for sizes in (plain, quantised))
+    size = units.gib(freed)
+    if not after.fits:
+        text = _("AWQ frees **{size}** of weights per GPU, which isn't enough to fit here.", size=size)
+    elif not before.fits:
+        text = _(
+            "AWQ frees **{size}** of weights per GPU. The engine fits only with AWQ, with room for **{n} "
+            "tokens** of KV cache.",
+            size=size,
+            n=units.count(after.pool.tokens),
+        )
+    else:
+        text = _(
+            "AWQ frees **{size}** of weights per GPU, which becomes **{n} more tokens** of KV cache at the "
+            "same ratio. The total hardly shrinks, because the KV cache takes its share of the memory that "
+            "is left.",
+            size=size,
+            n=units.count(after.pool.tokens - before.pool.tokens),
+        )
+    st.info(text, icon=":material/compress:")
 
 
 def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice) -> None:

@@ -12,7 +12,8 @@ from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.memory.kv_cache import KV_BITS
 from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, predict_in_order
-from core.ui.memory.explorer import FORMS, gpu_choices, model_names, sizes_of
+from core.ui.memory.explorer import FORMS, gpu_choices
+from core.ui.memory.model_choice import model_names, sizes_of
 from core.ui.shared.components import show_error
 
 _MODEL, _FORM, _RATIO, _BITS = "model", "weights", "ratio", "bits"

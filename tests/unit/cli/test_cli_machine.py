@@ -87,8 +87,21 @@ def test_memory_predict_in_words_and_with_fewer_bits(app, tmp_path):
     assert "34,816 bytes" in result.stdout
 
 
+def test_memory_predict_from_a_config_alone(app, tmp_path):
+    folder = write_checkpoint(tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    arguments = ["--ratio", "0.5", "--gpu-gib", "40"]
+    for path in (folder, folder / "config.json"):
+        result = CliRunner().invoke(app, ["memory", "predict", str(path), *arguments, "--json"])
+        document = json.loads(result.stdout)
+        assert document["weights_counted_from_config"] is True
+        weights = next(part for part in document["parts"] if part["name"] == "weights")
+        assert weights["size_bytes"] == pytest.approx(16.06e9, rel=0.001)
+    assert "counted from" in CliRunner().invoke(app, ["memory", "predict", str(folder), *arguments]).stdout
+
+
 def test_memory_predict_refuses_what_the_arithmetic_does_not_hold_for(app, tmp_path):
-    folder = write_checkpoint(tmp_path / "model", sliding_window=4096)
+    folder = write_checkpoint(tmp_path / "model", sliding_window=1024)
     result = CliRunner().invoke(app, ["memory", "predict", str(folder), "--ratio", "0.5", "--gpu-gib", "24"])
     assert isinstance(result.exception, InputError)
     assert result.exception.code == "kv-arithmetic-unknown"

@@ -11,6 +11,7 @@ from core.memory.kv_cache import (
     kv_pool,
     refuse_unless_plain_attention,
 )
+from core.models.attention import Attention, AttentionKind
 
 GIB = 2**30
 QWEN2_5_7B = KvShape(layers=28, kv_heads=4, head_dim=128)
@@ -68,23 +69,15 @@ def test_no_budget_holds_nothing():
     assert kv_pool(LLAMA_3_8B, -5).reserved_bytes == 0
 
 
-@pytest.mark.parametrize(
-    ("trait", "reason"),
-    [
-        ({"is_mla": True}, "MLA"),
-        ({"is_hybrid": True}, "fixed-size"),
-        ({"sliding_window": 4096}, "4096 tokens"),
-    ],
-)
-def test_models_with_another_cache_are_refused_with_the_reason(trait, reason):
-    traits = {"is_mla": False, "is_hybrid": False, "sliding_window": None} | trait
-    with pytest.raises(InputError, match=reason) as caught:
-        refuse_unless_plain_attention("SomeForCausalLM", **traits)
+def test_models_with_another_cache_are_refused_with_the_reason():
+    latent = Attention(AttentionKind.LATENT, "it caches a compressed form (MLA)")
+    with pytest.raises(InputError, match=r"KV cache of SomeForCausalLM: it caches .*MLA") as caught:
+        refuse_unless_plain_attention("SomeForCausalLM", latent)
     assert caught.value.code == "kv-arithmetic-unknown"
 
 
 def test_a_plain_model_is_not_refused():
-    refuse_unless_plain_attention("LlamaForCausalLM", is_mla=False, is_hybrid=False, sliding_window=None)
+    refuse_unless_plain_attention("LlamaForCausalLM", Attention(AttentionKind.PLAIN))
 
 
 @given(

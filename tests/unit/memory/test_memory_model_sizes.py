@@ -1,10 +1,15 @@
 import pytest
 
-from core.domain.specs import EngineKind
 from core.errors import InputError
+from core.memory import model_sizes
 from core.memory.kv_cache import kv_bytes_per_token
-from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes, loaded_weight_bytes
-from core.models.checkpoint import CheckpointFacts
+from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes
+from core.models.attention import Attention, AttentionKind
+from core.models.checkpoint import CheckpointFacts, facts_of_config
+from core.models.lmdeploy_support import LmdeploySupport
+from core.models.model_config import ModelConfig
+from core.models.quantization import Quantization
+from tests.unit.models import model_configs as published
 
 PUBLISHED_PARAMETERS = {
     "Qwen2.5-0.5B": 0.49e9,
@@ -21,6 +26,13 @@ PUBLISHED_PARAMETERS = {
 }
 
 
+SUPPORT = LmdeploySupport(
+    version="0.18.0",
+    turbomind=frozenset({"LlamaForCausalLM", "InternVLChatModel", "Qwen3_5MoeForConditionalGeneration"}),
+    pytorch=frozenset(),
+)
+
+
 def facts(**changes):
     given = {
         "architecture": "LlamaForCausalLM",
@@ -35,52 +47,70 @@ def facts(**changes):
         "tie_word_embeddings": False,
         "dtype": "float32",
         "max_position_embeddings": 4096,
-        "quantization": None,
-        "group_size": None,
+        "quantized": None,
         "weight_bytes": 4_000_000,
         "parameters": 1_000_000,
-        "sliding_window": None,
-        "is_mla": False,
-        "is_hybrid": False,
+        "linear_parameters": 600_000,
+        "counted": False,
+        "attention": Attention(AttentionKind.PLAIN),
         "experts": None,
         "expert_intermediate_size": None,
     }
     return CheckpointFacts(**{**given, **changes})
 
 
+def sizes(given, *, awq=False):
+    return checkpoint_sizes(given, awq=awq, support=SUPPORT)
+
+
 @pytest.mark.parametrize("model", COMMON_MODELS, ids=lambda model: model.name)
 def test_the_dimensions_give_the_published_size(model):
-    assert model.parameters == pytest.approx(PUBLISHED_PARAMETERS[model.name], rel=0.015)
+    assert model.facts.parameters == pytest.approx(PUBLISHED_PARAMETERS[model.name], rel=0.015)
 
 
 def test_known_bytes_of_a_token():
-    per_token = {m.name: kv_bytes_per_token(m.sizes(awq=False).kv) for m in COMMON_MODELS}
+    per_token = {model.name: kv_bytes_per_token(sizes(model.facts).kv) for model in COMMON_MODELS}
     assert per_token["Qwen2.5-7B"] == 57_344
     assert per_token["Llama-2-7B"] == 524_288
 
 
 def test_awq_shrinks_the_linear_layers_only():
-    model = next(model for model in COMMON_MODELS if model.name == "Llama-2-7B")
-    plain, awq = model.sizes(awq=False).weight_bytes, model.sizes(awq=True).weight_bytes
+    model = next(model.facts for model in COMMON_MODELS if model.name == "Llama-2-7B")
+    plain, awq = sizes(model).weight_bytes, sizes(model, awq=True).weight_bytes
     assert plain == 2 * model.parameters
     assert 2 * model.embedding_parameters < awq < 0.32 * plain
 
 
+def test_awq_of_a_vision_model_leaves_its_tower():
+    internvl = facts_of_config(ModelConfig(published.INTERNVL2_26B, "x"))
+    assert sizes(internvl, awq=True).weight_bytes == pytest.approx(21.9 * 2**30, rel=0.01)
+
+
 def test_turbomind_loads_a_float32_checkpoint_in_16_bits():
-    assert checkpoint_sizes(facts(), awq=False).weight_bytes == 2_000_000
-    assert loaded_weight_bytes(facts(), EngineKind.TURBOMIND, "auto") == 2_000_000
-
-
-def test_transformers_loads_what_the_lane_asks_for():
-    assert loaded_weight_bytes(facts(), EngineKind.TRANSFORMERS, "auto") == 4_000_000
-    assert loaded_weight_bytes(facts(), EngineKind.TRANSFORMERS, "bfloat16") == 2_000_000
+    assert sizes(facts()).weight_bytes == 2_000_000
 
 
 def test_a_quantised_checkpoint_is_loaded_as_it_is():
-    quantised = facts(quantization="awq", weight_bytes=700_000)
-    assert checkpoint_sizes(quantised, awq=False).weight_bytes == 700_000
+    quantised = sizes(facts(quantized=Quantization(method="awq"), weight_bytes=700_000))
+    assert (quantised.weight_bytes, quantised.awq) == (700_000, True)
+
+
+def test_counted_weights_are_said_to_be():
+    assert sizes(facts(counted=True)).counted
+    assert not sizes(facts()).counted
 
 
 def test_a_cache_that_is_laid_out_otherwise_is_refused():
     with pytest.raises(InputError, match="MLA"):
-        checkpoint_sizes(facts(is_mla=True), awq=False)
+        sizes(facts(attention=Attention(AttentionKind.LATENT, "it is MLA")))
+
+
+def test_what_the_installed_turbomind_does_not_serve_is_refused():
+    with pytest.raises(InputError, match=r"LMDeploy 0\.18\.0 doesn't support MistralFor") as caught:
+        sizes(facts(architecture="MistralForCausalLM"))
+    assert caught.value.code == "turbomind-unsupported"
+
+
+def test_without_lmdeploy_plain_models_can_be_predicted(monkeypatch):
+    monkeypatch.setattr(model_sizes, "lmdeploy_support", lambda: None)
+    assert checkpoint_sizes(facts(architecture="MistralForCausalLM"), awq=False).kv.layers == 2

@@ -31,7 +31,7 @@ def internlm2_1_8b(weight_bytes):
 
 
 FP16 = internlm2_1_8b(weight_bytes_16_bit(PARAMETERS))
-AWQ = internlm2_1_8b(weight_bytes_awq(PARAMETERS, EMBEDDINGS))
+AWQ = internlm2_1_8b(weight_bytes_awq(PARAMETERS, PARAMETERS - EMBEDDINGS))
 
 
 def test_weights_of_a_1_8b_model_as_they_are_on_disk():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from core.memory.model_sizes import COMMON_MODELS
+from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes
 from core.memory.prediction import MemorySettings, predict
 
 REPORT = json.loads((Path(__file__).parents[3] / "docs" / "measurements" / "memory.json").read_text("utf-8"))
@@ -22,7 +22,8 @@ POINTS = [
 
 @pytest.mark.parametrize(("name", "point"), POINTS)
 def test_kv_cache_within_2_and_total_within_5_per_cent(name, point):
-    model = next(each for each in COMMON_MODELS if each.name == name).sizes(awq=point["point"]["awq"])
+    facts = next(model.facts for model in COMMON_MODELS if model.name == name)
+    model = checkpoint_sizes(facts, awq=point["point"]["awq"])
     settings = MemorySettings(
         cache_max_entry_count=point["point"]["ratio"], kv_bits=point["point"]["kv_bits"]
     )

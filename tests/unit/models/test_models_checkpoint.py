@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.models.checkpoint import checkpoint_folder, read_checkpoint, read_safetensors_header
+from core.models.attention import AttentionKind
+from core.models.checkpoint import checkpoint_folder, read_checkpoint, read_sizes, read_weights
+from core.models.quantization import Quantization
+from core.models.weight_files import read_safetensors_header
+from tests.unit.models import model_configs as published
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -60,7 +64,8 @@ def test_the_sizes_of_a_llama_checkpoint(tmp_path: Path) -> None:
     assert facts.group_size is None
     assert facts.linear_in_features == (256, 512)
     assert facts.embedding_parameters == 2 * 1000 * 256
-    assert (facts.is_mla, facts.is_hybrid) == (False, False)
+    assert facts.attention.kind is AttentionKind.PLAIN
+    assert not facts.counted
 
 
 def test_awq_weights_count_as_the_values_they_pack(tmp_path: Path) -> None:
@@ -105,27 +110,23 @@ def test_the_text_model_of_a_vision_checkpoint_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "name", "value"),
     [
-        ({"sliding_window": 4096}, "sliding_window", 4096),
-        ({"sliding_window": 4096, "use_sliding_window": False}, "sliding_window", None),
-        ({"kv_lora_rank": 512}, "is_mla", True),
-        ({"layer_types": ["linear_attention", "full_attention"]}, "is_hybrid", True),
-        ({"layer_types": ["sliding_attention", "full_attention"]}, "is_hybrid", False),
-        ({"num_experts": 64}, "experts", 64),
+        ({"num_experts": 64, "moe_intermediate_size": 128}, "experts", 64),
+        ({"num_experts": 64, "moe_intermediate_size": 128}, "expert_intermediate_size", 128),
         ({"num_key_value_heads": None}, "kv_heads", 4),
         ({"torch_dtype": None, "dtype": "bfloat16"}, "dtype", "bfloat16"),
     ],
 )
-def test_what_a_config_says_about_attention_and_experts(
+def test_what_a_config_says_about_heads_and_experts(
     tmp_path: Path, changes: dict[str, object], name: str, value: object
 ) -> None:
     facts = read_checkpoint(checkpoint(tmp_path, **changes))
 
-    assert {field: getattr(facts, field) for field in (name,)} == {name: value}
+    assert getattr(facts, name) == value
 
 
 def test_a_folder_without_the_named_sizes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no hidden_size") as caught:
-        read_checkpoint(checkpoint(tmp_path, hidden_size=None))
+        read_checkpoint(checkpoint(tmp_path, hidden_size=None, model_type="unheard-of"))
     assert caught.value.code == "model-unreadable"
 
 
@@ -165,3 +166,55 @@ def test_a_hub_id_is_found_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc\n")
     assert checkpoint_folder("org/name") == snapshot
+
+
+def test_weights_are_read_without_any_size(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, hidden_size=None, model_type="unheard-of")
+
+    assert read_weights(folder).size_bytes == 414
+    assert read_weights(folder).parameters == 207
+
+
+def test_quantisation_that_only_a_file_beside_tells(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    (folder / "quant_config.json").write_text(json.dumps({"w_bit": 4, "q_group_size": 64, "version": "GEMV"}))
+
+    facts = read_checkpoint(folder)
+
+    assert (facts.quantization, facts.group_size) == ("awq", 64)
+    assert facts.quantized is not None
+    assert facts.quantized.version == "GEMV"
+
+
+class TestConfigAlone:
+    def test_a_folder_and_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(published.LLAMA_3_1_8B))
+
+        for path in (tmp_path, file):
+            facts = read_sizes(path)
+            assert facts.counted
+            assert facts.parameters == pytest.approx(8.03e9, rel=0.001)
+            assert facts.weight_bytes == 2 * facts.parameters
+
+    def test_weight_files_are_preferred(self, tmp_path: Path) -> None:
+        facts = read_sizes(checkpoint(tmp_path))
+        assert (facts.counted, facts.parameters) == (False, 207)
+
+    def test_quantised_weights_count_with_their_bits(self, tmp_path: Path) -> None:
+        quantization = {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}
+        config = {**published.LLAMA_3_1_8B, "quantization_config": quantization}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+
+        facts = read_sizes(tmp_path)
+
+        assert facts.quantized == Quantization(method="awq", bits=4, group_size=128, version="gemm")
+        # 5.73 GB is what the hub's AWQ form of Llama-3.1-8B takes.
+        assert facts.weight_bytes == pytest.approx(5.73e9, rel=0.02)
+
+    def test_broken_files_are_not_passed_over(self, tmp_path: Path) -> None:
+        folder = checkpoint(tmp_path)
+        weights = folder / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1])
+        with pytest.raises(InputError, match="shorter than its header"):
+            read_sizes(folder)

@@ -14,6 +14,7 @@ from core.engines.launch.placement import CPU, Place
 from core.engines.launch.table import LAUNCH_TABLE
 from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled
+from core.models.lmdeploy_support import LmdeploySupport
 from core.models.vision.model import CHAT_TEMPLATE_FILE
 from core.telemetry.gpus import GpuFacts
 from tests.unit.engines.engine_stand_ins import lane_in, row
@@ -148,6 +149,50 @@ class TestChecks:
             checks.need_of(lane, row())
         assert caught.value.code == "not-awq"
 
+    @pytest.mark.parametrize(
+        ("quantization", "said"),
+        [
+            ({"quant_method": "awq", "version": "gemv"}, "layout GEMM"),
+            ({"quant_method": "gptq", "bits": 4, "desc_act": True}, "desc_act"),
+            ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ],
+    )
+    def test_quantisation_that_turbomind_refuses(self, tmp_path, quantization, said):
+        lane = with_config(lane_in(tmp_path, kind=EngineKind.TURBOMIND), quantization_config=quantization)
+        with pytest.raises(EngineLoadFailed, match=said) as caught:
+            checks.need_of(lane, row())
+        assert caught.value.code == "quantization-not-served"
+        assert "lmdyno quantize" in caught.value.hint
+        assert checks.need_of(replace(lane, kind=EngineKind.TRANSFORMERS), row()).weight_bytes == 4
+
+    @pytest.mark.parametrize(
+        ("architecture", "engine"), [("Gemma2ForCausalLM", "pytorch"), ("FalconForCausalLM", "transformers")]
+    )
+    def test_model_that_the_installed_turbomind_does_not_support(
+        self, tmp_path, monkeypatch, architecture, engine
+    ):
+        support = LmdeploySupport(
+            version="0.18.0",
+            turbomind=frozenset({"LlamaForCausalLM"}),
+            pytorch=frozenset({"Gemma2ForCausalLM"}),
+        )
+        monkeypatch.setattr(checks, "lmdeploy_support", lambda python: support)
+        lane = with_config(lane_in(tmp_path, kind=EngineKind.TURBOMIND), architectures=[architecture])
+        with pytest.raises(EngineLoadFailed, match=f"doesn't support {architecture}") as caught:
+            checks.need_of(lane, row())
+        assert f'engine = "{engine}"' in caught.value.hint
+        monkeypatch.setattr(checks, "lmdeploy_support", lambda python: None)
+        assert checks.need_of(lane, row()).weight_bytes == 4
+
+    def test_weights_are_known_where_config_json_tells_no_sizes(self, tmp_path):
+        lane = lane_in(tmp_path)
+        (Path(lane.model.checkpoint) / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+        assert checks.need_of(lane, row()).weight_bytes == 4
+
+    def test_weights_of_a_hub_id_are_unknown_and_not_nothing(self, tmp_path):
+        lane = replace(lane_in(tmp_path), model=ModelSpec(name="far", checkpoint="org/never-downloaded"))
+        assert checks.need_of(lane, row()).weight_bytes is None
+
     def test_path_that_transformers_would_misread(self, tmp_path):
         with pytest.raises(EngineLoadFailed) as caught:
             checks.need_of(lane_in(tmp_path / "a@b"), row())
@@ -169,6 +214,13 @@ class TestChecks:
     def test_missing_package(self, tmp_path):
         with pytest.raises(EngineNotInstalled, match="no-such-engine"):
             checks.version_of(lane_in(tmp_path), replace(row(), packages=("psutil", "no-such-engine")))
+
+
+def with_config(lane, **values):
+    """The lane, its model's config.json changed."""
+    path = Path(lane.model.checkpoint) / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    return lane
 
 
 def quantised(lane, group_size):

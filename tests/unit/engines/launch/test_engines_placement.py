@@ -35,6 +35,11 @@ class TestNeed:
         assert not need.fits(5 * GIB - 1)
         assert need.largest_ratio(5 * GIB) is None
 
+    def test_unknown_weights_refuse_nothing(self):
+        need = Need(weight_bytes=None, overhead_bytes=GIB, kv_ratio=None)
+        assert need.fits(GIB)
+        assert not need.fits(GIB - 1)
+
     def test_largest_ratio_that_fits(self):
         ratio = TURBOMIND.largest_ratio(7 * GIB)
         assert ratio == 0.33
@@ -44,6 +49,11 @@ class TestNeed:
 
 
 class TestChoose:
+    def test_unknown_weights_are_a_dash_in_the_refusal(self, tmp_path):
+        need = Need(weight_bytes=None, overhead_bytes=2 * GIB, kv_ratio=0.4)
+        with pytest.raises(EngineOutOfMemory, match="weights –"):
+            choose(lane(tmp_path), need, [gpu(0, 1)], held={})
+
     def test_most_free_memory_wins(self, tmp_path):
         place = choose(lane(tmp_path), TURBOMIND, [gpu(0, 10), gpu(1, 70), gpu(2, 30)], held={})
         assert place.label == "cuda:1"

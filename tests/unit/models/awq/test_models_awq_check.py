@@ -7,10 +7,12 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import EngineNotInstalled, EngineOutOfMemory, InputError
+from core.models.attention import Attention, AttentionKind
 from core.models.awq import check as awq_check
 from core.models.awq.check import Finding, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
 from core.models.awq.options import AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts
+from core.models.quantization import Quantization
 from core.telemetry.gpus import GpuFacts
 
 GIB = 2**30
@@ -27,13 +29,12 @@ FACTS = CheckpointFacts(
     tie_word_embeddings=False,
     dtype="float16",
     max_position_embeddings=32768,
-    quantization=None,
-    group_size=None,
+    quantized=None,
     weight_bytes=3_778_000_000,
     parameters=1_889_000_000,
-    sliding_window=None,
-    is_mla=False,
-    is_hybrid=False,
+    linear_parameters=1_509_949_440,
+    counted=False,
+    attention=Attention(AttentionKind.PLAIN),
     experts=None,
     expert_intermediate_size=None,
 )
@@ -53,7 +54,7 @@ BIG_HOST = SimpleNamespace(total_bytes=512 * GIB, available_bytes=500 * GIB)
 
 @pytest.fixture(autouse=True)
 def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awq_check, "_host_memory", lambda: BIG_HOST)
+    monkeypatch.setattr(awq_check, "host_memory", lambda: BIG_HOST)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500 * GIB))
 
 
@@ -89,7 +90,7 @@ def test_nothing_stands_in_the_way_of_a_llama(find) -> None:
         ({"hidden_size": 576, "head_dim": 36}, "sizes-not-divisible"),
         ({"intermediate_size": 1000}, "sizes-not-divisible"),
         ({"expert_intermediate_size": 100}, "sizes-not-divisible"),
-        ({"quantization": "awq"}, "already-quantised"),
+        ({"quantized": Quantization(method="awq")}, "already-quantised"),
         ({"architecture": "GPT2LMHeadModel"}, "architecture-not-quantisable"),
         ({"architecture": "MistralForCausalLM"}, "architecture-not-servable"),
         ({"architecture": "Qwen3MoeForCausalLM"}, "architecture-not-calibratable"),
@@ -126,10 +127,10 @@ def test_disk(find, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_host_memory(find, monkeypatch: pytest.MonkeyPatch) -> None:
     busy = SimpleNamespace(total_bytes=16 * GIB, available_bytes=2 * GIB)
-    monkeypatch.setattr(awq_check, "_host_memory", lambda: busy)
+    monkeypatch.setattr(awq_check, "host_memory", lambda: busy)
     assert not find()["host-out-of-memory"].blocking
     small = SimpleNamespace(total_bytes=4 * GIB, available_bytes=2 * GIB)
-    monkeypatch.setattr(awq_check, "_host_memory", lambda: small)
+    monkeypatch.setattr(awq_check, "host_memory", lambda: small)
     finding = find()["host-out-of-memory"]
     assert finding.blocking
     assert isinstance(finding.problem, EngineOutOfMemory)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
-from core.models.vision.model import SERVED_BY, is_vision, not_served, refusal, vision_of
+from core.models.lmdeploy_support import LmdeploySupport
+from core.models.vision import model as vision_model
+from core.models.vision.model import VisionModel, is_vision, not_served, refusal, vision_of
 from tests.vision_checkpoints import (
     INTERNVL,
     INTERNVL_FILES,
@@ -227,23 +228,40 @@ class TestLanes:
         assert not is_vision(endpoint(False))
 
 
-@pytest.mark.skipif(find_spec("lmdeploy") is None, reason="LMDeploy is not installed")
-def test_the_table_says_what_the_installed_lmdeploy_says():
-    """Read from its source, since importing it takes torch along."""
-    home = Path(find_spec("lmdeploy").origin).parent
-    turbomind = (home / "turbomind" / "supported_models.py").read_text("utf-8")
-    pytorch = (home / "pytorch" / "models" / "module_map.py").read_text("utf-8")
-    takes_images = "".join(file.read_text("utf-8") for file in (home / "vl" / "model").glob("*.py"))
-    for architecture, kinds in SERVED_BY.items():
-        assert (EngineKind.TURBOMIND in kinds) == bool(re.search(rf"\b{architecture}=", turbomind))
-        assert (EngineKind.PYTORCH in kinds) == (f"'{architecture}':" in pytorch), architecture
-        if EngineKind.PYTORCH in kinds:
-            assert re.search(rf"'{architecture}'|'LlavaNextFor", takes_images), architecture
+def served_by(architecture):
+    return VisionModel(architecture=architecture, lmdeploy_chat_template=None, context_tokens=None).served_by
+
+
+@pytest.mark.parametrize(
+    "architecture", ["Qwen3_5MoeForConditionalGeneration", "InternS1ForConditionalGeneration"]
+)
+def test_the_installed_lmdeploy_says_what_it_serves(architecture):
+    assert served_by(architecture) == TURBOMIND_TOO
+
+
+def test_checkpoints_with_code_of_their_own_are_not_for_transformers():
+    assert served_by("InternVLChatModel") == TURBOMIND_TOO - {EngineKind.TRANSFORMERS}
+    assert served_by("LlavaLlamaForCausalLM") == set()
+
+
+def test_without_its_tables_lmdeploy_has_the_last_word(monkeypatch):
+    monkeypatch.setattr(vision_model, "lmdeploy_support", lambda python: None)
+    assert served_by("NextYearsModel") == TURBOMIND_TOO
+
+
+def test_a_lane_with_an_lmdeploy_of_its_own_goes_by_that(checkpoint, monkeypatch):
+    own = {
+        "/opt/old/bin/python": LmdeploySupport(version="0.13.0", turbomind=frozenset(), pytorch=frozenset())
+    }
+    monkeypatch.setattr(vision_model, "lmdeploy_support", own.get)
+    spec = lane(checkpoint(QWEN, QWEN_FILES), EngineKind.TURBOMIND)
+    assert not_served(spec) is None
+    old = replace(spec, settings=EngineSettings(python="/opt/old/bin/python"))
+    assert not_served(old).code == "engine-without-vision"
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
-def test_the_table_says_what_the_installed_transformers_says():
+def test_the_installed_transformers_knows_none_of_those_with_their_own_code():
     home = Path(find_spec("transformers").origin).parent
     known = (home / "models" / "auto" / "modeling_auto.py").read_text("utf-8")
-    for architecture, kinds in SERVED_BY.items():
-        assert (EngineKind.TRANSFORMERS in kinds) == (f'"{architecture}"' in known), architecture
+    assert not [name for name in vision_model._NOT_IN_TRANSFORMERS if f'"{name}"' in known]

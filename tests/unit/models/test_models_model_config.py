@@ -1,0 +1,104 @@
+"""What config.json says, what its class fills in, and what is wrong with it."""
+
+import pytest
+
+from core.errors import InputError
+from core.models.model_config import ModelConfig, read_config
+from tests.unit.models import model_configs as published
+
+
+def config(values):
+    return ModelConfig(values, "here")
+
+
+def test_what_llava_leaves_to_the_defaults_of_llama():
+    llava = config(published.LLAVA_1_5_7B)
+
+    sizes = [llava.size(name) for name in ("num_hidden_layers", "hidden_size", "intermediate_size")]
+    assert sizes == [32, 4096, 11_008]
+    assert (llava.heads, llava.kv_heads, llava.head_dim) == (32, 32, 128)
+    assert (llava.size("vocab_size"), llava.whole("max_position_embeddings")) == (32_064, 4096)
+    assert (llava.architecture, llava.model_type, llava.text_type) == (
+        "LlavaForConditionalGeneration",
+        "llava",
+        "llama",
+    )
+
+
+def test_what_gemma_leaves_to_its_own():
+    gemma = config(published.GEMMA_3_4B)
+
+    assert (gemma.heads, gemma.kv_heads, gemma.head_dim) == (8, 4, 256)
+    assert gemma.size("vocab_size") == 262_208
+    assert gemma.tie_word_embeddings
+
+
+def test_a_nested_model_without_a_type_has_the_outer_ones_default():
+    text = {key: value for key, value in published.LLAVA_1_5_7B["text_config"].items() if key != "model_type"}
+    assert config({**published.LLAVA_1_5_7B, "text_config": text}).text_type == "llama"
+
+
+def test_null_is_an_answer():
+    """Mistral's class has a window that its later configs take back."""
+    assert config(published.MISTRAL_7B_V0_3).whole("sliding_window") is None
+    without = {k: v for k, v in published.MISTRAL_7B_V0_3.items() if k != "sliding_window"}
+    assert config(without).whole("sliding_window") == 4096
+
+
+def test_multi_query_attention_has_one_kv_head():
+    assert config(published.FALCON_7B).kv_heads == 1
+    newer = {**published.FALCON_7B, "new_decoder_architecture": True, "num_kv_heads": 8}
+    assert config(newer).kv_heads == 8
+    assert config(published.FALCON_7B).size("intermediate_size") == 4 * 4544
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "expected"),
+    [
+        ({"n_layer": 12}, "num_hidden_layers", 12),
+        ({"num_layers": 28}, "num_hidden_layers", 28),
+        ({"n_embd": 768}, "hidden_size", 768),
+        ({"multi_query_group_num": 2}, "num_key_value_heads", 2),
+        ({"padded_vocab_size": 65024}, "vocab_size", 65024),
+        ({"hidden_size": 4096.0}, "hidden_size", 4096),
+    ],
+)
+def test_other_names_of_the_same_size(values, name, expected):
+    assert config(values).size(name) == expected
+
+
+@pytest.mark.parametrize("value", ["4096", [4096], {"value": 4096}, 4096.5, True, -1])
+def test_an_odd_type_names_the_key_and_the_value(value):
+    with pytest.raises(InputError, match="hidden_size should be a whole number, not") as caught:
+        config({**published.LLAMA_3_1_8B, "hidden_size": value}).size("hidden_size")
+    assert caught.value.code == "model-unreadable"
+
+
+def test_a_missing_size_names_the_key():
+    with pytest.raises(InputError, match=r"config\.json in here has no vocab_size"):
+        config({"model_type": "unheard-of"}).size("vocab_size")
+
+
+@pytest.mark.parametrize("value", [None, [], "LlamaForCausalLM", [None], {}])
+def test_architectures_of_any_type(value):
+    found = config({"architectures": value}).architecture
+    assert found == ("LlamaForCausalLM" if isinstance(value, str) else "unknown")
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path):
+    (tmp_path / "config.json").write_bytes(b'\xef\xbb\xbf{"hidden_size": 64}')
+    assert read_config(tmp_path).size("hidden_size") == 64
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{", b"[" * 100_000, b""])
+def test_a_broken_file_is_told(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.json can't be read") as caught:
+        read_config(tmp_path)
+    assert caught.value.code == "model-unreadable"
+
+
+def test_json_of_another_kind_has_no_sizes(tmp_path):
+    (tmp_path / "config.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match="has no hidden_size"):
+        read_config(tmp_path).size("hidden_size")
