@@ -146,8 +146,8 @@ def test_an_edited_prompt_replaces_the_last_turn(app, world):
 
 
 def test_an_example_is_asked_at_once(app, world):
-    button(app, "自我介绍").click().run()
-    assert world.meter.plans[0].prompt == "请用三句话介绍一下你自己。"
+    button(app, "水的化学式").click().run()
+    assert world.meter.plans[0].prompt == "水的化学式是什么？"
     assert "Capital of Japan" not in labels(app)
 
 

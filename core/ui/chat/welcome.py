@@ -26,7 +26,7 @@ def show_welcome(page: ConversationPage) -> None:
         st.markdown(_("Ask something below, or start with an example."))
     with st.container(horizontal=True):
         for label, prompt in EXAMPLES.items():
-            st.button(_(label), help=_(prompt), on_click=chat_actions.ask, args=(page, _(prompt)))
+            st.button(_(label), help=prompt, on_click=chat_actions.ask, args=(page, prompt))
     show_cards(chat_controls.picked(page))
 
 
