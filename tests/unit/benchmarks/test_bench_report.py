@@ -1,6 +1,7 @@
 """The stored load tests are whole, and the reports are made from them."""
 
 import json
+import lzma
 
 import pytest
 
@@ -8,7 +9,7 @@ from benchmarks import bench_report
 from core.bench.results.result import results
 
 RUNS = bench_report.MEASUREMENTS / "runs"
-STEPS = json.loads((bench_report.MEASUREMENTS / "bench.json").read_text("utf-8"))["steps"]
+STEPS = json.loads(lzma.decompress((bench_report.MEASUREMENTS / "bench.json.xz").read_bytes()))["steps"]
 
 
 @pytest.mark.parametrize(
