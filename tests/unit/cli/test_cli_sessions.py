@@ -87,7 +87,7 @@ def test_an_exported_session_is_imported(session, run, settings, tmp_path):
     file = tmp_path / "session.json"
     run("export", session.id, "--out", str(file), "--names")
     code, said = run("import", str(file))
-    assert (code, "here already" in said) == (1, True)
+    assert (code, "This session already exists." in said) == (1, True)
     with closing(Sessions(settings.database_url)) as store:
         store.delete(session.id)
         assert run("import", str(file)) == (0, f"{session.id}\n")

@@ -82,7 +82,7 @@ def test_jsonl_with_an_image():
         ({}, "0 prompt files"),
         ({"a.csv": b"", "b.txt": b""}, "2 prompt files"),
         ({"a.csv": b"question\nWhy?\n"}, 'no column "prompt"'),
-        ({"a.txt": "für".encode("latin-1")}, "not UTF-8"),
+        ({"a.txt": "für".encode("latin-1")}, "is not a UTF-8 text file"),
         ({"a.jsonl": b'{"prompt": "x"}\n{"text": "y"}'}, "a.jsonl, line 2"),
         ({"a.csv": b"prompt,image\nx,plate.png\n"}, "a.csv, line 2"),
     ],
