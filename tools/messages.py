@@ -5,6 +5,7 @@ starts anew. The files hold no dates and no line numbers, so that they change on
 """
 
 import sys
+import tomllib
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -23,11 +24,17 @@ def collect(root: Path = ROOT) -> Catalog:
     """Every text in the code, without translations."""
     texts = Catalog(project="LMDyno", charset="utf-8")
     # Of f-strings among a text's values; tests see to it that no text is one itself.
-    warnings.filterwarnings("ignore", message="Skipping f-string")
+    warnings.simplefilter("ignore", SyntaxWarning)
     for _file, _line, id, _comments, context in extract_from_dir(
         root, SOURCES, keywords=KEYWORDS, directory_filter=lambda path: not Path(path).name.startswith(".")
     ):
         texts.add(id, context=context)
+    for image in tomllib.loads((root / "assets" / "gallery" / "gallery.toml").read_text("utf-8"))[
+        "images"
+    ].values():
+        for key in ("title", "note"):
+            if key in image:
+                texts.add(image[key])
     return texts
 
 

@@ -180,7 +180,7 @@ def _leave_out(source: TomlSource, path: KeyPath, names: object) -> tuple[str, .
 
 def _table(source: TomlSource, path: KeyPath, value: object) -> Table:
     if not isinstance(value, dict):
-        raise source.error(path, NOT_A_TABLE, N_('Write {{ NAME = "value" }}.'))
+        raise source.error(path, NOT_A_TABLE, N_("Write {example}.", example='{ NAME = "value" }'))
     return value
 
 

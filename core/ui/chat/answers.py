@@ -259,7 +259,7 @@ class _StatusLine:
             case Phase.STARTING:
                 return starting_text(self._request)
             case Phase.SETTLING:
-                return f":shimmer[Waits until a stopped request is finished] · {units.duration(elapsed_s)}"
+                return _shimmering(_("Waiting until a stopped request is finished"), elapsed_s)
             case Phase.SENT:
                 return _shimmering(_("Waiting for the first token"), elapsed_s)
             case _:

@@ -142,7 +142,7 @@ def _show_grid(page: ConversationPage, images: Sequence[GalleryImage]) -> None:
     grid = st.grid(_COLUMNS, min_column_width=_MIN_WIDTH_PX)
     for image in images:
         with grid.cell():
-            st.image(str(image.path), width="stretch", alt=image.title)
+            st.image(str(image.path), width="stretch", alt=_(image.title))
             is_chosen = image.path.name in chosen
             st.button(
                 escape(_(image.title)),

@@ -56,7 +56,7 @@ def _show_scenes(page: ConversationPage) -> None:
     with st.container(horizontal=True):
         for image in scenes[:_SCENES]:
             with st.container(width=_SCENE_PX):
-                st.image(str(image.path), width="stretch", alt=image.title)
+                st.image(str(image.path), width="stretch", alt=_(image.title))
                 st.button(
                     escape(image.questions[0].question),
                     key=page.key(f"begin_{image.name}"),
