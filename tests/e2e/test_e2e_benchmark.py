@@ -100,7 +100,7 @@ def start_run(page, dashboard) -> None:
     open_form(page, dashboard)
     fill(page, "Concurrency", "1")
     fill(page, "Seconds per point", "600")
-    expect(page.get_by_text("Takes about 10 min")).to_be_visible()
+    expect(page.get_by_text("Estimated duration: 10 min")).to_be_visible()
     page.get_by_role("button", name="Start").click()
 
 
@@ -125,13 +125,13 @@ def test_what_is_entered_stays_although_the_server_is_slow(page, dashboard):
     with server.keeping(messages=2):
         fill(page, "Concurrency", "3")
         fill(page, "Seconds per point", "50")
-    expect(page.get_by_text("at concurrency 3, for 50 s each")).to_be_visible()
+    expect(page.get_by_text("Load: concurrency 3 · Each point: 50 s")).to_be_visible()
     expect(page.get_by_label("Concurrency", exact=True)).to_have_value("3")
 
     chat = page.get_by_role("radio", name="Chat")
     with server.keeping(messages=3):  # the click's, and those of the clock that refreshes runs around it
         chat.click()
-    expect(page.get_by_text("at concurrency 1, 2, 4, 8 and 16")).to_be_visible()
+    expect(page.get_by_text("Load: concurrency 1, 2, 4, 8, 16")).to_be_visible()
     with server.keeping(messages=1):
         page.get_by_test_id("stMain").press("r")  # draws the whole page, as it is now, again
     settle(page)

@@ -5,13 +5,12 @@ import streamlit as st
 from core import units
 from core.bench.planning.estimate import estimated_s
 from core.bench.planning.plan import BenchPlan
-from core.bench.planning.wording import advice
+from core.bench.planning.wording import advice, described
 from core.bench.run.job import running_benches, start_bench
 from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.benchmark import form_state as bench_values
 from core.ui.benchmark.form_state import known_speeds
-from core.ui.benchmark.results import show_plan
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
@@ -50,8 +49,8 @@ def _start(plan: BenchPlan) -> None:
 
 def _show_outlook(plan: BenchPlan) -> None:
     speeds = known_speeds(plan.lanes)
-    with st.expander(_("What this run does"), icon=":material/assignment:"):
-        show_plan(plan)
+    facts = (_("{label}: {text}", label=fact.label, text=fact.text) for fact in described(plan))
+    st.caption(escape(" · ".join(facts)))
     duration = units.duration(estimated_s(plan, speeds))
     if len(speeds) == len(plan.lanes):
         st.markdown(

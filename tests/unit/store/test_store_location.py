@@ -15,7 +15,7 @@ def test_a_sqlite_file_is_shown_by_its_path() -> None:
 def test_a_server_is_shown_without_user_and_password() -> None:
     location = parse_location("postgresql://me:s3cret@db.example:5433/runs?password=0ther")
     assert location.file is None
-    assert str(location) == "PostgreSQL database runs at db.example:5433"
+    assert str(location) == "postgresql://db.example:5433/runs"
     assert "s3cret" not in repr(location)
     assert location.without_secrets("s3cret and 0ther") == "*** and ***"
 

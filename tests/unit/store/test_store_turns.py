@@ -33,6 +33,7 @@ def test_a_turn_with_every_field_comes_back_as_it_was(store: Store) -> None:
     assert store.turn(plan.id) == TurnRecord(
         id=plan.id,
         conversation_id=plan.conversation_id,
+        owner=plan.owner,
         created_at=plan.created_at,
         prompt=plan.prompt,
         system_prompt=plan.system_prompt,
