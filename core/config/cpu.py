@@ -20,7 +20,7 @@ _SYSCTL = "hw.optional.arm."
 
 
 def native_dtype(features: frozenset[str]) -> str:
-    """The fastest dtype for a CPU with these features, under the names of Linux or of macOS' sysctl."""
+    """What a CPU with these features computes natively; their names are Linux' or those of macOS' sysctl."""
     if features & _BFLOAT16:
         return "bfloat16"
     return "float16" if features & _FLOAT16 else "float32"
