@@ -36,8 +36,10 @@ def test_a_turn_belongs_to_who_started_it_whatever_its_plan_says(link, plan, set
 
 
 def test_only_its_owner_and_operators_stop_it_and_the_record_says_who(link, plan, settings):  # noqa: F811
-    with acting_as(EVE), pytest.raises(AccessDenied):
+    with acting_as(replace(EVE, sees=Visibility.LINK)), pytest.raises(AccessDenied):
         link.cancel(plan.id)
+    with acting_as(EVE):
+        link.cancel(plan.id)  # as if there were no such turn
     assert not link.turn(plan.id).done
     with acting_as(ADA):
         link.cancel(plan.id)
