@@ -9,8 +9,10 @@ cuts the stretch in two.
 import re
 
 _MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
-_LINE_START = re.compile(r"^(?:([-+=])|(\d{1,9})([.)]))", re.M)
+_LINE_START = re.compile(r"^( {0,3})(?:([-+=])|(\d{1,9})([.)]))", re.M)
 _INDENT = re.compile(r"(?<=\n)[ \t]+")
+_CODE_INDENT = re.compile(r"\A(?: {4,}| *\t)[ \t]*")
+"""What would make the text a code block."""
 _NAMED = re.compile(r":(?=material/|[\w+-]+:)", re.A)
 """The colon before an emoji's or icon's name."""
 _BEFORE_LINK = re.compile(r"!\Z")
@@ -23,7 +25,7 @@ _SPLIT = "\0"
 
 def plain_text(text: str) -> str:
     """Markdown that shows the text as it is, apart from white space at the start of later lines."""
-    text = _INDENT.sub("", text.replace(_SPLIT, "\ufffd"))
+    text = _CODE_INDENT.sub(" ", _INDENT.sub("", text.replace(_SPLIT, "\ufffd")))
     text = _ARROW.sub(lambda match: f"{match[0][:-2]}{_SPLIT}{match[0][-2:]}", text)
     text = _NAMED.sub(f"{_SPLIT}:", text)
     parts = text.split(_SPLIT)
@@ -34,6 +36,11 @@ def plain_text(text: str) -> str:
 
 def _escaped(text: str) -> str:
     text = _BEFORE_LINK.sub(r"\!", _MARKS.sub(r"\\\g<0>", text))
-    text = _LINE_START.sub(lambda match: f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}", text)
+    text = _LINE_START.sub(_start_escaped, text)
     # With a backslash inside, no address is seen before all backslashes are resolved: it is then found whole.
     return _WWW.sub(r"\1\\.", text)
+
+
+def _start_escaped(match: re.Match[str]) -> str:
+    indent, mark, number, after = match.groups()
+    return f"{indent}\\{mark}" if mark else f"{indent}{number}\\{after}"

@@ -43,7 +43,6 @@ def test_a_turn_with_every_field_comes_back_as_it_was(store: Store) -> None:
         machine=MACHINE,
         replaces=plan.replaces,
         images=plan.images,
-        owner=plan.owner,
     )
 
 

@@ -23,6 +23,8 @@ from core.ui.shared.plain_text import plain_text
         (":material/home:", r":color[\:]material/home\:"),
         ("a! b!", r"a! b\!"),
         ("a\0b", "a\ufffdb"),
+        (" + a", r" \+ a"),
+        ("    a", " a"),
     ],
 )  # fmt: skip
 def test_text_is_written_so_that_it_stays_text(text, written):
