@@ -63,7 +63,7 @@ def test_a_comparison_can_be_linked(history, browser, runs):
     history.get_by_role("radio", name="B", exact=True).click()
     expect(history).to_have_url(re.compile(f"baseline={runs[2]}"))
     history.get_by_role("radio", name="TPOT, mean").click()
-    expect(history.get_by_text("+200.0 %").first).to_be_visible()
+    expect(history.get_by_text("+200.0%").first).to_be_visible()
     history.get_by_role("button", name="Link").click()
     link = history.get_by_test_id("stCode").inner_text().strip()
     assert link.endswith(f"/history?compare={runs[0]},{runs[2]}&baseline={runs[2]}")
