@@ -108,7 +108,7 @@ def test_too_little_text_is_told_before_the_weights_are_loaded(
 
     assert status.record.error is not None
     assert status.record.error.code == "calibration-too-short"
-    assert "samples of 16, not 4000" in status.record.error.message
+    assert "samples of 16 tokens instead of 4000" in status.record.error.message
     assert not (settings.models_dir / "tiny-llama-awq").exists()
     assert left_over(settings) == []
 
