@@ -257,7 +257,7 @@ def test_what_would_convert_wrongly_is_refused_before_any_work(source, change, c
 def test_a_missing_file_is_named(source, missing):
     tiny.write(source, shards="two")
     (source / missing).unlink()
-    with pytest.raises(InputError, match=f"lacks {missing}") as caught:
+    with pytest.raises(InputError, match=f"{missing} is missing from") as caught:
         internlm2.plan(source)
     assert caught.value.code == "model-incomplete"
 
