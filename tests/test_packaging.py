@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib import import_module
@@ -119,3 +120,13 @@ def imported_names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+
+
+def test_the_tracked_files_stay_below_36_mib():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a Git checkout")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    sizes = {path: path.stat().st_size for path in paths if path.is_file()}
+    largest = sorted(sizes, key=lambda path: sizes[path], reverse=True)[:5]
+    assert sum(sizes.values()) < 36 * 2**20, [str(path.relative_to(ROOT)) for path in largest]

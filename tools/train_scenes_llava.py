@@ -5,7 +5,7 @@ One H100, nine minutes and sixteen cores; drawing starts with the program, so no
     lmdyno models demo
     python tools/train_scenes_llava.py --text MODELS_DIR/smollm2-135m-instruct --out DIR --minutes 9
 
-DIR gets the trained tensors (`part-*.safetensors`, `architecture.json`), a record of the run with the
+DIR gets the trained tensors (`part-*.safetensors.xz`, `architecture.json`), a record of the run with the
 accuracy on held-out scenes (`training.json`), all answers (`answers.json`) and the model card (`README.md`).
 From the middle of the last stage on it holds the best state so far; all is there before the minutes are over.
 """

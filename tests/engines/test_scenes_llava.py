@@ -67,7 +67,7 @@ def test_both_stages_learn_and_the_best_state_is_written(trainer, tmp_path):
     assert loss() < 0.8 * untrained
     assert trainer.best is not None
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert written == ["architecture.json", "part-1.safetensors"]
+    assert written == ["architecture.json", "part-1.safetensors.xz"]
 
 
 def test_the_frozen_weights_stay_and_the_adapter_changes(trainer):
@@ -98,7 +98,7 @@ def test_a_restored_state_is_what_was_shipped(trainer):
 def test_parts_stay_below_what_can_be_carried(tmp_path, trainer, monkeypatch):
     monkeypatch.setattr(shipping, "PART_BYTES", 100_000)
     shipping.write(shipping.shipped(trainer.model), TINY, tmp_path)
-    sizes = [path.stat().st_size for path in tmp_path.glob("part-*.safetensors")]
+    sizes = [path.stat().st_size for path in tmp_path.glob("part-*.safetensors.xz")]
     assert len(sizes) > 2
     assert max(sizes) < 250_000
 

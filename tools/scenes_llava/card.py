@@ -39,7 +39,7 @@ def write_card(folder: Path) -> None:
     vision, dialogues = stages["vision"], stages["dialogues"]
     text = _TEMPLATE.read_text("utf-8").format(
         **{key: recipe[key] for key in ("layers", "hidden", "image_px", "patch_px", "rank", "seed")},
-        size_mb=sum(path.stat().st_size for path in folder.glob("part-*.safetensors")) / 1e6,
+        size_mb=sum(path.stat().st_size for path in folder.glob("part-*.safetensors.xz")) / 1e6,
         image_tokens=(recipe["image_px"] // recipe["patch_px"]) ** 2,
         wall_min=record["wall_s"] / 60,
         device=record["device"],

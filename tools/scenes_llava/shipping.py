@@ -1,18 +1,19 @@
-"""Writes what is shipped: fp16 safetensors in parts below 15 MiB, under the names that assembling expects."""
+"""Writes what is shipped: fp16 safetensors in parts below 15 MiB, packed with xz."""
 
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from scenes_llava.model import ScenesLlava, vision_config
 from scenes_llava.recipe import Recipe
 
 PART_BYTES = 14 * 2**20
-FORMAT = 1
+FORMAT = 2
 VISION_PREFIX = "vision_tower.vision_model."
 PROJECTOR_PREFIX = "multi_modal_projector."
 
@@ -20,7 +21,8 @@ PROJECTOR_PREFIX = "multi_modal_projector."
 def write(model_state: dict[str, Tensor], recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(_parts(model_state), start=1):
-        save_file(part, folder / f"part-{number}.safetensors", metadata={"format": "pt"})
+        packed = lzma.compress(save(part, metadata={"format": "pt"}), preset=9)
+        (folder / f"part-{number}.safetensors.xz").write_bytes(packed)
     text = json.dumps(architecture(recipe), indent=2)
     (folder / "architecture.json").write_text(text + "\n", "utf-8")
 

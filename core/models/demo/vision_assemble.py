@@ -8,6 +8,7 @@ Standard output is progress, a line each; the exit code is 0 if FOLDER is comple
 """
 
 import json
+import lzma
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save_file
 
 from core.i18n import N_
 from core.models.child_stages import say
 from core.models.demo.vision_files import write_files
 
-FORMAT = 1
+FORMAT = 2
 """Of the shipped files."""
 
 Array = npt.NDArray[Any]
@@ -79,12 +80,12 @@ def padded_projector(projector: Tensors, hidden: int) -> Tensors:
 def _shipped(folder: Path) -> Tensors:
     result: Tensors = {}
     for path in _parts(folder):
-        result |= load_file(path)
+        result |= load(lzma.decompress(path.read_bytes()))
     return result
 
 
 def _parts(folder: Path) -> Iterable[Path]:
-    return sorted(folder.glob("part-*.safetensors"))
+    return sorted(folder.glob("part-*.safetensors.xz"))
 
 
 def _under(prefix: str, tensors: Tensors) -> Tensors:

@@ -24,7 +24,7 @@ def settings(tmp_path):
 def shipped(tmp_path, monkeypatch):
     folder = tmp_path / "shipped"
     folder.mkdir()
-    (folder / "part-1.safetensors").write_bytes(b"weights")
+    (folder / "part-1.safetensors.xz").write_bytes(b"weights")
     (folder / "architecture.json").write_text("{}", "utf-8")
     monkeypatch.setattr(demo_vision, "SHIPPED_DIR", folder)
     return folder
@@ -60,7 +60,7 @@ def test_it_is_made_once_from_what_is_shipped(settings, shipped, assembled):
 def test_other_shipped_weights_make_it_anew(settings, shipped, assembled):
     demo_vision.prepare(settings, lambda line: None)
     time.sleep(0.01)
-    (shipped / "part-1.safetensors").write_bytes(b"Weights")
+    (shipped / "part-1.safetensors.xz").write_bytes(b"Weights")
     assert not demo_vision.is_prepared(settings)
     demo_vision.prepare(settings, lambda line: None)
     assert len(assembled) == 2
@@ -105,9 +105,9 @@ def test_a_tokenizer_without_the_unused_token_is_refused():
 
 
 def test_what_is_shipped_stays_small():
-    parts = sorted(demo_vision.SHIPPED_DIR.glob("part-*.safetensors"))
+    parts = sorted(demo_vision.SHIPPED_DIR.glob("part-*.safetensors.xz"))
     assert parts
-    assert sum(path.stat().st_size for path in parts) <= 40e6
+    assert sum(path.stat().st_size for path in parts) <= 29e6
 
 
 def test_the_measured_accuracy_reaches_what_it_was_made_for():
