@@ -7,9 +7,11 @@
 | `LMDYNO_LANES` | the lanes file | `lanes.toml` beside `streamlit_app.py` |
 | `STREAMLIT_SECRETS_FILES` | Streamlit's secrets: login, keys of endpoints | `.streamlit/secrets.toml` |
 | `LMDYNO_OPEN_TO_ALL` | role of everybody without a login: `viewer`, `operator` | none, but on loopback |
+| `LMDYNO_END_ENGINES_AFTER` | seconds that engines outlive a killed dashboard, or `never` | 60 |
 | `LMDYNO_DEMO_GGUF` | the demo weights' GGUF file, if it is there already | – |
 """
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -35,6 +37,8 @@ class Settings:
     demo_gguf: Path | None = None
     open_to_all: str = ""
     """The role of everybody where there is no login; "" is none but this machine's own visitors."""
+    end_engines_after: str = "60"
+    """As the variable has it; `end_engines_after_s` is what it means."""
     lanes_named: bool = False
     """Somebody named the lanes file, so it has to be there; without it the machine's own lanes will do."""
 
@@ -57,6 +61,23 @@ class Settings:
     @property
     def engines_file(self) -> Path:
         return self.home / "engines.json"
+
+    @property
+    def end_engines_after_s(self) -> float | None:
+        """How long an engine may outlive the process that it belongs to; None is for good.
+
+        Raises ConfigError for what is neither seconds nor "never".
+        """
+        if self.end_engines_after == "never":
+            return None
+        with suppress(ValueError):
+            seconds = float(self.end_engines_after)
+            if math.isfinite(seconds) and seconds > 0:
+                return seconds
+        raise ConfigError(
+            N_('LMDYNO_END_ENGINES_AFTER is "{value}".', value=self.end_engines_after),
+            hint=N_('Set it to a number of seconds, or to "never".'),
+        )
 
     def secrets(self) -> Mapping[str, Any]:
         """What Streamlit's secrets file holds; empty without one. Its values must never be shown or logged.
@@ -86,6 +107,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         secrets_file=Path(secrets_file).expanduser(),
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
         open_to_all=environ.get("LMDYNO_OPEN_TO_ALL", ""),
+        end_engines_after=environ.get("LMDYNO_END_ENGINES_AFTER") or "60",
         lanes_named=bool(environ.get("LMDYNO_LANES")),
     )
 

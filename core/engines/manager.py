@@ -50,8 +50,8 @@ class EngineManager:
     """Starts, watches, adopts and stops the engines of the local lanes. Thread-safe.
 
     Engines belong to the process that started or adopted them and end with its `close`. A process that is
-    killed leaves them running, and the next manager adopts them. A `persistent` manager owns none: its
-    engines run until somebody stops them.
+    killed leaves them running: a manager that uses them adopts them, or the guardian ends them. A
+    `persistent` manager owns none: its engines run until somebody stops them.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class EngineManager:
             grace_s: seconds between SIGTERM and SIGKILL.
             port: where engines listen; None takes a free one for each. A fixed one serves one engine at a
             time.
+
+        Raises ConfigError if the settings say nothing sensible about how long engines outlive LMDyno.
         """
+        _ = settings.end_engines_after_s
         self._settings = settings
         self._lanes = {lane.name: lane for lane in lanes}
         self._me = this_process()
@@ -93,11 +96,22 @@ class EngineManager:
             port=port,
         )
         self._stopped = StoppedRequests(settings)
-        self._monitor = Monitor(self._registry, rows, self._me, self._stopped)
+        self._used: set[str] = set()
+        """Lanes whose engines this process has asked for."""
+        self._adopts_all = False
+        self._monitor = Monitor(settings, self._registry, rows, self._me, self._stopped, self._adopt)
 
     def configure(self, lanes: Sequence[LaneSpec]) -> None:
         """Take these lanes instead. What runs stays until it is ensured with other settings."""
         self._lanes = {lane.name: lane for lane in lanes}
+
+    def adopt_orphans(self) -> None:
+        """From now on, take over the engine of any lane once its owner is gone, as a dashboard does.
+
+        Without it, only engines that were ensured are taken over.
+        """
+        self._adopts_all = True
+        self._monitor.start()
 
     def ensure(self, name: str) -> None:
         """See to it that the lane's engine runs; returns at once, start-up goes on in a thread.
@@ -121,13 +135,13 @@ class EngineManager:
         known = self._registry.get(name)
         if action is not None and (known is None or not _serves(known, lane)):
             authorise(action, name)
+        self._used.add(name)
         self._monitor.start()
         with self._registry.changing() as engines:
             current = engines.get(name)
             if current is not None and _serves(current, lane):
                 if self._may_adopt(current):
-                    engines[name] = current = replace(current, owner=self._owner)
-                    self._thread(f"adopt-{name}", lambda: self._verify(current))
+                    self._make_mine(engines, current)
                 return
             self._require_replaceable(current)
             engines[name] = entry = self._first_entry(lane)
@@ -178,6 +192,7 @@ class EngineManager:
         self._stop(name, force=force)
 
     def _stop(self, name: str, *, force: bool = False) -> None:
+        self._used.discard(name)
         with nullcontext() if force else sole_use(self._settings, name):
             entry = self._registry.get(name)
             if entry is not None and entry.state is not EngineState.STOPPED:
@@ -256,6 +271,21 @@ class EngineManager:
             worker=self._me,
             log_file=str(self.log_file(lane.name)),
         )
+
+    def _adopt(self, entry: EngineEntry) -> None:
+        """Take over an engine that this process uses and whose owner is gone."""
+        lane = self._lanes.get(entry.name)
+        is_used = self._adopts_all or entry.name in self._used
+        if lane is None or not is_used or self._closing.is_set():
+            return
+        with self._registry.changing() as engines:
+            current = engines.get(entry.name)
+            if current is not None and _serves(current, lane) and self._may_adopt(current):
+                self._make_mine(engines, current)
+
+    def _make_mine(self, engines: dict[str, EngineEntry], entry: EngineEntry) -> None:
+        engines[entry.name] = mine = replace(entry, owner=self._owner)
+        self._thread(f"adopt-{entry.name}", lambda: self._verify(mine))
 
     def _may_adopt(self, entry: EngineEntry) -> bool:
         orphaned = entry.owner is not None and not entry.owner.alive

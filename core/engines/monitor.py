@@ -13,12 +13,14 @@ from pathlib import Path
 from core.domain.specs import EngineKind
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
+from core.engines.guardian import is_guarded, see_to_guardian
 from core.engines.launch.table import HOST, LaunchRow
 from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail, shorten
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
 from core.engines.unfinished import StoppedRequests
+from core.settings import Settings
 from core.telemetry.processes import ProcessId
 
 log = logging.getLogger(__name__)
@@ -32,19 +34,24 @@ _ORPHAN_GRACE_S = 1.0
 
 
 class Monitor:
-    """Three threads over the engines in the registry, from the first `start` until `stop`. Thread-safe."""
+    """Four threads over the engines in the registry, from the first `start` until `stop`. Thread-safe."""
 
     def __init__(
         self,
+        settings: Settings,
         registry: Registry,
         rows: Mapping[EngineKind, LaunchRow],
         me: ProcessId,
         stopped: StoppedRequests,
+        on_orphan: Callable[[EngineEntry], None],
     ) -> None:
+        """`on_orphan` is called, again and again, with engines that run and whose owner is gone."""
+        self._settings = settings
         self._registry = registry
         self._stopped_requests = stopped
         self._rows = rows
         self._me = me
+        self._on_orphan = on_orphan
         self._started = threading.Lock()
         """Taken once, by the first start, and never given back."""
         self._stopped = threading.Event()
@@ -56,6 +63,7 @@ class Monitor:
         if self._started.acquire(blocking=False):
             self._repeat("engines-deaths", _DEATH_INTERVAL_S, self._look_for_deaths)
             self._repeat("engines-health", _HEALTH_INTERVAL_S, self._ask_for_health)
+            self._repeat("engines-guarded", _HEALTH_INTERVAL_S, self._see_to_guardian)
             self._repeat("engines-stopped-requests", _STOPPED_INTERVAL_S, self._look_at_stopped_requests)
 
     def stop(self) -> None:
@@ -83,6 +91,8 @@ class Monitor:
                 shorten(Path(entry.log_file), _LOG_LIMIT_BYTES)
                 if not supervisor.alive(entry.process):
                     self._note_death(entry, entry.process)
+            elif entry.owner is not None and not entry.owner.alive:
+                self._on_orphan(entry)
 
     def _note_death(self, entry: EngineEntry, process: ProcessId) -> None:
         error = explain_death(read_tail(Path(entry.log_file)), supervisor.exit_code(process))
@@ -95,6 +105,11 @@ class Monitor:
             engines[entry.name] = current.to(EngineState.FAILED, error=ErrorInfo.of(error)).without_process()
         log.warning("engine died lane=%s code=%s", entry.name, error.code)
         supervisor.end([Target(process, entry.start_id)], grace_s=_ORPHAN_GRACE_S)
+
+    def _see_to_guardian(self) -> None:
+        """The guardian may have been killed too."""
+        if any(is_guarded(entry) for entry in self._registry.read().values()):
+            see_to_guardian(self._settings)
 
     def _look_at_stopped_requests(self) -> None:
         """Forget stopped requests once their engines are idle, so that all who look see it."""

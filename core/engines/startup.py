@@ -11,6 +11,7 @@ from core.domain.specs import Endpoint, EngineKind
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
 from core.engines.devices import Devices
+from core.engines.guardian import see_to_guardian
 from core.engines.launch.checks import need_of, version_of
 from core.engines.launch.placement import Place
 from core.engines.launch.table import HOST, Command, LaunchRow, is_local_path
@@ -94,6 +95,7 @@ class Startup:
                 )
 
     def _start(self) -> None:
+        see_to_guardian(self._around.settings)
         if self._previous is not None:
             self._stage(N_("Stopping the previous engine"))
             self._end(self._previous.process, self._previous.start_id)

@@ -128,6 +128,7 @@ def resources() -> Resources:
         _prepare_demos(settings, registry.lanes)
         for lane in autostarted(settings, registry.lanes, gpu=gpu):
             manager.ensure(lane.name)
+    manager.adopt_orphans()
     log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
     return made
 

@@ -1,6 +1,7 @@
 """Another LMDyno process, for tests: starts the stand-in lane, tells its pid, and waits to be ended.
 
-Arguments: the home folder, then `--persistent` or nothing, then options of the fake engine. It prints a line
+Arguments: the home folder, how long engines outlive it (`LMDYNO_END_ENGINES_AFTER`), then `--persistent` or
+nothing, then options of the fake engine. It prints a line
 when it is about to start the engine, reads a line, starts it, prints `PID OWNED`, and reads another line.
 """
 
@@ -21,13 +22,12 @@ def say(line):
 
 
 def main():
-    folder, *options = sys.argv[1:]
+    folder, end_after, *options = sys.argv[1:]
     persistent = "--persistent" in options
     table = rows(*(option for option in options if option != "--persistent"))
     home = Path(folder)
-    manager = EngineManager(
-        settings_in(home), [lane_in(home)], rows=table, persistent=persistent, grace_s=1.0
-    )
+    settings = settings_in(home, end_engines_after=end_after)
+    manager = EngineManager(settings, [lane_in(home)], rows=table, persistent=persistent, grace_s=1.0)
     say("ready")
     sys.stdin.readline()
     manager.ensure("hf")

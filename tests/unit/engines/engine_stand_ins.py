@@ -14,8 +14,14 @@ from core.settings import Settings
 FAKE_ENGINE = Path(__file__).parents[2] / "engines" / "fake_engine.py"
 
 
-def settings_in(folder: Path) -> Settings:
-    return Settings(home=folder, lanes_file=folder / "lanes.toml", database_url="sqlite://")
+def settings_in(folder: Path, *, end_engines_after: str = "never") -> Settings:
+    """A home whose engines have no guardian unless a test wants one."""
+    return Settings(
+        home=folder,
+        lanes_file=folder / "lanes.toml",
+        database_url="sqlite://",
+        end_engines_after=end_engines_after,
+    )
 
 
 def model_in(folder: Path) -> ModelSpec:

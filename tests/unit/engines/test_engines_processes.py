@@ -1,9 +1,6 @@
 """Engines shared between LMDyno processes: adoption, leftovers, two that start the same engine at once."""
 
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 import pytest
@@ -14,61 +11,6 @@ from core.engines.registry import EngineState, Registry
 from core.engines.resolve import find_endpoint
 from core.errors import EngineBusy, EngineCrashed, EngineError
 from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in, wait_for
-
-OWNER = Path(__file__).parent / "engine_owner.py"
-
-
-class Owner:
-    """An LMDyno process beside this one."""
-
-    def __init__(self, home, *options):
-        self.process = subprocess.Popen(
-            [sys.executable, str(OWNER), str(home), *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.line() == "ready"
-
-    def line(self):
-        return self.process.stdout.readline().strip()
-
-    def go(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-
-    def start(self):
-        """Start the engine; its pid when it is healthy."""
-        self.go()
-        assert self.line() == "started"
-        return int(self.line().split()[0])
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def close(self):
-        """Let it end in good order."""
-        self.go()
-        assert self.process.wait(20) == 0
-
-
-@pytest.fixture
-def beside(tmp_path):
-    """Starts LMDyno processes over the test's home; afterwards they and all engines are ended."""
-    made = []
-
-    def start(*options):
-        made.append(Owner(tmp_path, *options))
-        return made[-1]
-
-    yield start
-    for owner in made:
-        owner.kill()
-        owner.process.stdin.close()
-        owner.process.stdout.close()
-    manager = EngineManager(settings_in(tmp_path), [lane_in(tmp_path)], rows=rows(), grace_s=1.0)
-    manager.stop("hf", force=True)
 
 
 @pytest.fixture
