@@ -1,13 +1,9 @@
 """Quizzes as background jobs; a quiz and its job have the same id."""
 
-import sys
-
 from core.codec import encode
 from core.domain.images import named_images
-from core.errors import InputError
 from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
-from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.settings import Settings
 
@@ -20,22 +16,13 @@ def start_quiz(settings: Settings, plan: QuizPlan) -> str:
     Raises InputError while another one runs, and for a lane that can't be sent one of the images.
     """
     plan.check_sendable()
-    if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
-        raise InputError(
-            N_("A quiz is already running."),
-            hint=N_("Wait for it to finish, or stop it."),
-            code="already-running",
-        )
-    return Jobs(settings).start(
-        JobSpec(
-            id=plan.id,
-            kind=JOB_KIND,
-            title=plan.title,
-            worker="core.image_quiz.worker",
-            arguments={"plan": encode(plan).decode()},
-            python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home)},
-        )
+    return Jobs(settings).start_module(
+        JOB_KIND,
+        "core.image_quiz.worker",
+        {"plan": encode(plan).decode()},
+        title=plan.title,
+        job_id=plan.id,
+        already_running=N_("A quiz is already running."),
     )
 
 

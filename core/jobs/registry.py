@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from core.access.guard import Action, authorise, for_workers, may_see
-from core.domain.turns import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError, LMDynoError
-from core.i18n import N_
+from core.i18n import N_, Text
 from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import send_signal, send_signal_to_group
@@ -35,6 +37,7 @@ class Jobs:
     """The jobs of a home; cheap to make, keeps nothing in memory."""
 
     def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
         self._dir = settings.home / "jobs"
         self._locks_dir = settings.locks_dir
 
@@ -69,6 +72,38 @@ class Jobs:
             time.sleep(_POLL_S)
         log.info("job started id=%s kind=%s device=%s", spec.id, spec.kind, spec.device)
         return spec.id
+
+    def start_module(
+        self,
+        kind: str,
+        worker: str,
+        arguments: Mapping[str, Any],
+        *,
+        title: Text,
+        job_id: str | None = None,
+        device: str | None = None,
+        already_running: Text | None = None,
+        is_same: Callable[[JobSpec], bool] = lambda _spec: True,
+    ) -> str:
+        """Start a worker module of LMDyno, in this Python and for this home; return the job's id.
+
+        `already_running`: the message of the InputError (`already-running`) that is raised while a job of the
+        same kind for which `is_same` holds runs or waits. Otherwise raises as `start` does.
+        """
+        if already_running is not None:
+            self._refuse_second(kind, already_running, is_same)
+        return self.start(
+            JobSpec(
+                id=job_id or new_id(),
+                kind=kind,
+                title=title,
+                worker=worker,
+                arguments=dict(arguments),
+                device=device,
+                python=sys.executable,
+                env={"LMDYNO_HOME": str(self._home)},
+            )
+        )
 
     def status(self, job_id: str) -> JobStatus:
         """Where a job stands now; raises InputError (`no-such-job`)."""
@@ -117,6 +152,10 @@ class Jobs:
         while not (status := self.status(job_id)).state.ended and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         return status
+
+    def _refuse_second(self, kind: str, message: Text, is_same: Callable[[JobSpec], bool]) -> None:
+        if any(not status.state.ended and is_same(status.spec) for status in self.statuses(kind)):
+            raise InputError(message, hint=N_("Wait for it to finish, or stop it."), code="already-running")
 
     def _folder(self, job_id: str) -> JobFolder:
         path = self._dir / job_id

@@ -1,15 +1,12 @@
 """Walks as background jobs; a walk and its job have the same id."""
 
-import sys
 from collections.abc import Callable
 
 from core import __version__
 from core.access.guard import Action, authorise
 from core.config import load_lanes
 from core.domain.turns import new_id
-from core.errors import InputError
 from core.i18n import N_, Text
-from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
@@ -29,23 +26,14 @@ def start_walk(settings: Settings, model: str | None = None) -> str:
     authorise(Action.START_JOB, JOB_KIND)
     gpu = bool(Nvml().devices())
     plan = walk_plan(load_lanes(settings, gpu=gpu), model, gpu=gpu)
-    if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
-        raise InputError(
-            N_("A walk is already running."),
-            hint=N_("Wait for it to finish, or stop it."),
-            code="already-running",
-        )
     walk_id = new_id()
-    return Jobs(settings).start(
-        JobSpec(
-            id=walk_id,
-            kind=JOB_KIND,
-            title=f"Walk with {plan.model.name}",
-            worker="core.walk.worker",
-            arguments={"id": walk_id, "model": plan.model.name},
-            python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home)},
-        )
+    return Jobs(settings).start_module(
+        JOB_KIND,
+        "core.walk.worker",
+        {"id": walk_id, "model": plan.model.name},
+        title=N_("Walk with {model}", model=plan.model.name),
+        job_id=walk_id,
+        already_running=N_("A walk is already running."),
     )
 
 

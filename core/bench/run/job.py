@@ -2,7 +2,6 @@
 
 import logging
 import re
-import sys
 from urllib.parse import urlsplit
 
 from core.bench.planning.plan import BenchPlan
@@ -11,7 +10,7 @@ from core.bench.workload.prompts import listed_prompts
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.errors import InputError
-from core.jobs.records import JobSpec, JobStatus
+from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
 from core.settings import Settings
 
@@ -29,17 +28,13 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
     """
     listed_prompts(plan.workload)
     check_sendable(plan)
-    return Jobs(settings).start(
-        JobSpec(
-            id=plan.id,
-            kind=JOB_KIND,
-            title=plan.label,
-            worker="core.bench.run.worker",
-            arguments={"plan": encode(plan).decode()},
-            device=_device(plan.lanes[0], gpu=gpu),
-            python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home)},
-        )
+    return Jobs(settings).start_module(
+        JOB_KIND,
+        "core.bench.run.worker",
+        {"plan": encode(plan).decode()},
+        title=plan.label,
+        job_id=plan.id,
+        device=_device(plan.lanes[0], gpu=gpu),
     )
 
 

@@ -6,9 +6,7 @@ from typing import Any
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.domain.specs import LaneSpec
-from core.errors import InputError
 from core.i18n import N_
-from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.jobs.worker import Report, run
 from core.models.awq.job import prepare_demo_awq
@@ -22,17 +20,12 @@ JOB_KIND = "demo"
 
 def start(settings: Settings) -> str:
     """Start it in a process of its own and return the job's id. Raises InputError if it goes on already."""
-    if any(not status.state.ended for status in Jobs(settings).statuses(JOB_KIND)):
-        raise InputError(N_("The demo models are already being prepared."), code="already-running")
-    return Jobs(settings).start(
-        JobSpec(
-            kind=JOB_KIND,
-            title=N_("Demo models"),
-            worker="core.models.demo.job",
-            arguments={},
-            python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home)},
-        )
+    return Jobs(settings).start_module(
+        JOB_KIND,
+        "core.models.demo.job",
+        {},
+        title=N_("Demo models"),
+        already_running=N_("The demo models are already being prepared."),
     )
 
 

@@ -1,15 +1,13 @@
 """Making a session's answers, and judging them, as background jobs."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from core.codec import encode
 from core.domain.sessions import Session
 from core.domain.specs import LaneSpec
-from core.errors import InputError
-from core.i18n import N_
-from core.jobs.records import JobSpec, JobStatus
+from core.i18n import N_, Text
+from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
 from core.sessions.run.answering import check_sendable
 from core.settings import Settings
@@ -25,14 +23,14 @@ def start_answers(settings: Settings, session: Session) -> str:
     """
     check_sendable(session.plan)
     title = N_("Answers for {title}", title=session.plan.title)
-    return _start(settings, session, ANSWERS_KIND, str(title), "core.sessions.run.answer_worker", {})
+    return _start(settings, session, ANSWERS_KIND, title, "core.sessions.run.answer_worker", {})
 
 
 def start_judging(settings: Settings, session: Session, judge: LaneSpec, *, most_items: int) -> str:
     """Have a lane judge up to so many items in both orders; returns the job's id."""
     title = N_("{judge} judges {title}", judge=judge.name, title=session.plan.title)
     arguments = {"judge": encode(judge).decode(), "most_items": most_items}
-    return _start(settings, session, JUDGING_KIND, str(title), "core.sessions.run.judge_worker", arguments)
+    return _start(settings, session, JUDGING_KIND, title, "core.sessions.run.judge_worker", arguments)
 
 
 def job_of(settings: Settings, session_id: str, kind: str) -> JobStatus | None:
@@ -42,22 +40,13 @@ def job_of(settings: Settings, session_id: str, kind: str) -> JobStatus | None:
 
 
 def _start(
-    settings: Settings, session: Session, kind: str, title: str, worker: str, arguments: Mapping[str, Any]
+    settings: Settings, session: Session, kind: str, title: Text, worker: str, arguments: Mapping[str, Any]
 ) -> str:
-    current = job_of(settings, session.id, kind)
-    if current and not current.state.ended:
-        raise InputError(
-            N_("This is already running for the session."),
-            hint=N_("Wait for it to finish, or stop it."),
-            code="already-running",
-        )
-    return Jobs(settings).start(
-        JobSpec(
-            kind=kind,
-            title=title,
-            worker=worker,
-            arguments={"session": session.id, **arguments},
-            python=sys.executable,
-            env={"LMDYNO_HOME": str(settings.home)},
-        )
+    return Jobs(settings).start_module(
+        kind,
+        worker,
+        {"session": session.id, **arguments},
+        title=title,
+        already_running=N_("This is already running for the session."),
+        is_same=lambda spec: spec.arguments.get("session") == session.id,
     )
