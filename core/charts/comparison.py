@@ -157,10 +157,10 @@ def _error_bars(changes: Sequence[tuple[float, Interval | None]]) -> dict[str, o
 
 
 def _series(points: Sequence[Point]) -> dict[tuple[str, bool], list[Point]]:
-    found: dict[tuple[str, bool], list[Point]] = {}
+    series: dict[tuple[str, bool], list[Point]] = {}
     for point in sorted(points, key=lambda point: point.level.value):
-        found.setdefault((point.lane, point.is_together), []).append(point)
-    return found
+        series.setdefault((point.lane, point.is_together), []).append(point)
+    return series
 
 
 def _load_title(comparison: Comparison) -> str:

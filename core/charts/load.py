@@ -62,12 +62,18 @@ def latency_chart(
     value, needed = STATISTICS[statistic]
     figure = go.Figure()
     for name, points in _series(result).items():
-        drawn = [(point, found) for point in points if (found := distribution_of(point)) is not None]
+        drawn = [
+            (point, distribution) for point in points if (distribution := distribution_of(point)) is not None
+        ]
         if statistic == "p50":
             _add_whiskers(figure, name, drawn, colors[points[0].lane])
-        opacities = [1.0 if found.n >= needed else _PALE for _point, found in drawn]
+        opacities = [1.0 if distribution.n >= needed else _PALE for _point, distribution in drawn]
         _add_line(
-            figure, name, [(point, value(found)) for point, found in drawn], colors, opacities=opacities
+            figure,
+            name,
+            [(point, value(distribution)) for point, distribution in drawn],
+            colors,
+            opacities=opacities,
         )
     values = {"metric": metric, "meaning": _(title), "statistic": statistic}
     heading = (
@@ -85,7 +91,7 @@ def throughput_chart(result: BenchResult, what: str, colors: Colors, *, log: boo
     title, unit, value = THROUGHPUTS[what]
     figure = go.Figure()
     for name, points in _series(result).items():
-        known = [(point, found) for point in points if (found := value(point)) is not None]
+        known = [(point, height) for point in points if (height := value(point)) is not None]
         _add_line(figure, name, known, colors)
     label_axes(figure, _(title), _load_title(result), _(unit), conditions(result))
     return _against_load(figure, result, log=log)
@@ -159,14 +165,14 @@ def _isolation(result: BenchResult, *, lines: bool) -> str:
 def point_hover(point: Point) -> str:
     """All figures of a point, a line each."""
 
-    def both(found: Distribution | None) -> str:
-        if found is None:
+    def both(distribution: Distribution | None) -> str:
+        if distribution is None:
             return units.UNKNOWN
         return _(
             "{p50} (p95 {p95}, n = {n})",
-            p50=units.milliseconds(found.p50),
-            p95=units.milliseconds(found.p95),
-            n=f"{found.n:,}",
+            p50=units.milliseconds(distribution.p50),
+            p95=units.milliseconds(distribution.p95),
+            n=f"{distribution.n:,}",
         )
 
     lines = [
@@ -212,11 +218,11 @@ def label_axes(figure: go.Figure, title: str, x: str, y: str, subtitle: str) -> 
 
 def _series(result: BenchResult) -> dict[str, list[Point]]:
     """The points of each line, by its name."""
-    found: dict[str, list[Point]] = {}
+    series: dict[str, list[Point]] = {}
     for point in sorted(result.points, key=lambda point: point.level.value):
         name = _("{lane}, together", lane=point.lane) if point.is_together else point.lane
-        found.setdefault(name, []).append(point)
-    return found
+        series.setdefault(name, []).append(point)
+    return series
 
 
 def _is_open(result: BenchResult) -> bool:

@@ -41,13 +41,13 @@ class Differences:
 
 def measures(result: QualityResult) -> tuple[str, ...]:
     """The measures that any lane has a value of: `RIGHT_ANSWERS`, and texts by their names."""
-    found = [RIGHT_ANSWERS] if any(lane.tasks and lane.tasks.asked for lane in result.lanes) else []
-    found += [
+    names = [RIGHT_ANSWERS] if any(lane.tasks and lane.tasks.asked for lane in result.lanes) else []
+    names += [
         text.name
         for text in result.plan.texts
         if any((known := lane.text(text.name)) and known.tokens for lane in result.lanes)
     ]
-    return tuple(found)
+    return tuple(names)
 
 
 def trade_off_points(result: QualityResult, measure: str, area: Area) -> tuple[TradeOffPoint, ...]:

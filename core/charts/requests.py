@@ -34,8 +34,8 @@ def gaps_chart(
     gaps: dict[tuple[str, str], list[float]] = {}
     for request in requests:
         if request.ok and not request.warmup and request.timing:
-            kind, found = _gaps_of(request.timing, definition)
-            gaps.setdefault((request.lane, kind), []).extend(found)
+            kind, lengths = _gaps_of(request.timing, definition)
+            gaps.setdefault((request.lane, kind), []).extend(lengths)
     figure = go.Figure()
     for (lane, kind), values in gaps.items():
         values.sort()
@@ -65,19 +65,19 @@ def gaps_chart(
 
 
 def timeline_chart(
-    each: BenchPass, requests: Sequence[BenchRequest], colors: Colors, *, subtitle: str = ""
+    bench_pass: BenchPass, requests: Sequence[BenchRequest], colors: Colors, *, subtitle: str = ""
 ) -> go.Figure:
     """The requests of one pass as bars from send to end, grey until the first token."""
     figure = go.Figure()
     shown = [
         (request, request.timing)
         for request in requests
-        if request.pass_number == each.number and not request.warmup and request.timing
+        if request.pass_number == bench_pass.number and not request.warmup and request.timing
     ]
-    for lane in each.lanes:
+    for lane in bench_pass.lanes:
         own = [(request, timing) for request, timing in shown if request.lane == lane]
         rows = [f"{lane} {request.number}" for request, _timing in own]
-        sent_s = [(timing.sent_ns - each.start_ns) * 1e-9 for _request, timing in own]
+        sent_s = [(timing.sent_ns - bench_pass.start_ns) * 1e-9 for _request, timing in own]
         ttft_s = [timing.ttft_s or timing.e2e_s or 0.0 for _request, timing in own]
         e2e_s = [timing.e2e_s or 0.0 for _request, timing in own]
         rest_s = [max(0.0, whole - first) for whole, first in zip(e2e_s, ttft_s, strict=True)]

@@ -138,10 +138,10 @@ def lean_jpeg(data: bytes) -> Lean:
 
 def _next_marker(data: bytes, at: int) -> tuple[int, int]:
     """The next marker and the place behind it."""
-    found = _JPEG_MARKER.search(data, at)
-    if not found:
+    match = _JPEG_MARKER.search(data, at)
+    if not match:
         raise damaged(N_("it ends too early"))
-    return found[1][0], found.end()
+    return match[1][0], match.end()
 
 
 def _makes_pixels(marker: int, segment: bytes) -> bool:

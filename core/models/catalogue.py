@@ -56,8 +56,8 @@ def _forms(folder: Path, kind: Weights) -> list[StoredForm]:
     note = read_provenance_note(folder)
     own_files = [path for path in folder.iterdir() if path.is_file()]
     size_bytes = sum(path.stat().st_size for path in own_files)
-    found = [StoredForm(weights=kind, path=folder, size_bytes=size_bytes, provenance=note)]
+    forms = [StoredForm(weights=kind, path=folder, size_bytes=size_bytes, provenance=note)]
     for gguf in sorted(folder.glob("gguf/*.gguf")):
         size_bytes = gguf.stat().st_size
-        found.append(StoredForm(weights=Weights.GGUF, path=gguf, size_bytes=size_bytes, provenance=note))
-    return found
+        forms.append(StoredForm(weights=Weights.GGUF, path=gguf, size_bytes=size_bytes, provenance=note))
+    return forms

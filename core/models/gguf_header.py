@@ -86,12 +86,12 @@ class _Reader:
             raise ValueError(f"version {version}")
         tensors, fields = self._scalar("Q"), self._scalar("Q")
         metadata = {self._string(): self._value(self._scalar("I")) for _ in range(fields)}
-        found = {self._string(): self._tensor() for _ in range(tensors)}
+        described = {self._string(): self._tensor() for _ in range(tensors)}
         alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
         begin = -(-self._at // alignment) * alignment
         placed = {
             name: GgufTensor(tensor.shape, tensor.kind, begin + tensor.offset)
-            for name, tensor in found.items()
+            for name, tensor in described.items()
         }
         return GgufHeader(metadata, placed)
 

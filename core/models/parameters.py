@@ -95,5 +95,5 @@ def _vision(config: ModelConfig) -> int:
 
 
 def _number(values: Mapping[str, Any], *names: str) -> int:
-    found = next((values[name] for name in names if isinstance(values.get(name), int)), 0)
-    return int(found)
+    value = next((values[name] for name in names if isinstance(values.get(name), int)), 0)
+    return int(value)

@@ -45,12 +45,12 @@ class LaneTokenizer:
 
         In a stable order and from all over the alphabet; any of them joined by spaces are as many tokens.
         """
-        found = set()
+        candidates = set()
         for token in self._tokenizer.get_vocab():
             word = token.lstrip("Ġ▁")
             if word != token and word.isascii() and word.isalpha() and word.islower() and len(word) > 1:
-                found.add(word)
-        words = sorted(found)
+                candidates.add(word)
+        words = sorted(candidates)
         words = words[:: max(1, len(words) // _CANDIDATES)]
         alone = self._counts(words)
         inside = self._counts([f"the {word} the" for word in words])

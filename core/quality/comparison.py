@@ -44,7 +44,7 @@ def compare(runs: Sequence[QualityResult]) -> QualityComparison:
 def figures(lane: LaneQuality) -> Mapping[str, float | None]:
     """A lane's figures by the name in JSON."""
     tasks, agreement = lane.tasks, lane.agreement
-    found: dict[str, float | None] = {
+    values: dict[str, float | None] = {
         "right": tasks.outcomes[Outcome.RIGHT] if tasks else None,
         "accuracy_ratio": tasks.accuracy_ratio if tasks else None,
         "identical_answers": agreement.identical if agreement else None,
@@ -53,9 +53,9 @@ def figures(lane: LaneQuality) -> Mapping[str, float | None]:
         "memory_bytes": lane.memory_bytes,
     }
     for text in lane.texts:
-        found[f"nats_per_token.{text.text}"] = text.nats_per_token
-        found[f"difference_nats.{text.text}"] = text.difference.value if text.difference else None
-    return found
+        values[f"nats_per_token.{text.text}"] = text.nats_per_token
+        values[f"difference_nats.{text.text}"] = text.difference.value if text.difference else None
+    return values
 
 
 _ASPECTS: Mapping[Text, Callable[[QualityResult], object]] = {

@@ -11,14 +11,14 @@ from core.quality.results import LaneQuality, QualityResult
 def flags(result: QualityResult) -> tuple[Flag, ...]:
     """Of the lanes' settings first, then what was seen."""
     lanes = result.lanes
-    found = [
+    observed = [
         _differs(N_("tokenizer"), lanes, lambda lane: lane.same_tokenizer),
         _differs(N_("chat template"), lanes, lambda lane: lane.same_template),
         _prompts(lanes),
         _failed(lanes),
     ]
     settings = before([RequestPlan(lane=lane.facts.lane, messages=()) for lane in lanes])
-    return (*settings, *(flag for flag in found if flag))
+    return (*settings, *(flag for flag in observed if flag))
 
 
 def _differs(

@@ -273,7 +273,7 @@ def _tasks(
     if not lane:
         return None
     outcomes = {place: outcome(answer, plan.tasks[place]) for place, answer in lane.items()}
-    counted = {each: list(outcomes.values()).count(each) for each in Outcome}
+    counted = {kind: list(outcomes.values()).count(kind) for kind in Outcome}
     if reference is None:
         return TaskScore(outcomes=counted, differing_prompts=0, difference=None)
     both, differing = _comparable(reference, lane)
@@ -287,14 +287,14 @@ def _tasks(
 
 def _agreement(reference: Mapping[int, QualityAnswer], lane: Mapping[int, QualityAnswer]) -> AgreementScore:
     both, differing = _comparable(reference, lane)
-    found = {}
+    agreements = {}
     for place in both:
         one, other = reference[place], lane[place]
         if not (one.answered and other.answered):
             continue
         if one.token_ids is not None and other.token_ids is not None:
-            found[place] = agreement(one.token_ids, other.token_ids)
-    return AgreementScore(agreements=found, differing_prompts=differing)
+            agreements[place] = agreement(one.token_ids, other.token_ids)
+    return AgreementScore(agreements=agreements, differing_prompts=differing)
 
 
 def _comparable(
@@ -344,8 +344,8 @@ def _text(name: str, facts: QualityLane, reference: QualityLane) -> TextComparis
 def _best(scores: Sequence[TextScore], name: str) -> TextScore | None:
     """A forward pass before what a server tells, and either before an error."""
     order = [ScoringMethod.FORWARD_PASS, ScoringMethod.GET_PPL, ScoringMethod.PROMPT_LOGPROBS, None]
-    found = [score for score in scores if score.text == name]
-    return min(found, key=lambda score: order.index(score.method)) if found else None
+    candidates = [score for score in scores if score.text == name]
+    return min(candidates, key=lambda score: order.index(score.method)) if candidates else None
 
 
 def _difference(score: TextScore, base: TextScore) -> PairedDifference | None:

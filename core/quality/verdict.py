@@ -46,9 +46,9 @@ def verdicts(result: QualityResult) -> tuple[Verdict, ...]:
 def noise_nats(result: QualityResult, text: str) -> float:
     """How far apart lanes with the same weights are on a text; the least that counts as a difference."""
     controls = [
-        abs(found.difference.value)
+        abs(score.difference.value)
         for lane in result.lanes
-        if lane.role is Role.CONTROL and (found := lane.text(text)) and found.difference
+        if lane.role is Role.CONTROL and (score := lane.text(text)) and score.difference
     ]
     return max([NOISE_NATS, *controls])
 

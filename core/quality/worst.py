@@ -50,15 +50,15 @@ def compared_answers(result: QualityResult, record: QualityRecord, lane: str) ->
     """
     reference = _first_answers(record.answers, result.plan.reference)
     answers = _first_answers(record.answers, lane)
-    agreement = next((found.agreement for found in result.lanes if found.name == lane), None)
-    found = []
+    agreement = next((score.agreement for score in result.lanes if score.name == lane), None)
+    compared = []
     for (part, item), answer in answers.items():
         theirs = reference.get((part, item))
         if theirs is None:
             continue
         if part is Prompted.TASK:
             task = result.plan.tasks[item]
-            found.append(
+            compared.append(
                 ComparedAnswer(
                     part=part,
                     item=item,
@@ -72,7 +72,7 @@ def compared_answers(result: QualityResult, record: QualityRecord, lane: str) ->
             )
             continue
         agreed = agreement.agreements.get(item) if agreement else None
-        found.append(
+        compared.append(
             ComparedAnswer(
                 part=part,
                 item=item,
@@ -82,7 +82,7 @@ def compared_answers(result: QualityResult, record: QualityRecord, lane: str) ->
                 parts_at=agreed.parts_at if agreed else None,
             )
         )
-    return tuple(sorted(found, key=_badness))
+    return tuple(sorted(compared, key=_badness))
 
 
 def _badness(answer: ComparedAnswer) -> tuple[object, ...]:

@@ -174,14 +174,14 @@ class _Window:
     def next(self, pattern: re.Pattern[bytes]) -> bytes:
         """The next token; b"" at the end. Raises ValueError for a text without an end."""
         while True:
-            found = pattern.search(self._buffer, self._at)
-            if found and found[0] != b'"':
-                self._at = found.end()
-                return found[0]
-            begins = found.start() if found else len(self._buffer)
+            match = pattern.search(self._buffer, self._at)
+            if match and match[0] != b'"':
+                self._at = match.end()
+                return match[0]
+            begins = match.start() if match else len(self._buffer)
             left = len(self._buffer) - begins
             if not self._read_more():
-                if found:
+                if match:
                     raise ValueError("a text has no end")
                 self._at = len(self._buffer)
                 return b""
@@ -193,8 +193,8 @@ class _Window:
         Call it when everything before was taken.
         """
         while True:
-            found = pattern.match(self._buffer, self._start)
-            self._start = self._at = found.end() if found else self._start
+            match = pattern.match(self._buffer, self._start)
+            self._start = self._at = match.end() if match else self._start
             if self._start < len(self._buffer) or not self._read_more():
                 return self._buffer[self._start : self._start + 1]
 

@@ -102,7 +102,7 @@ def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
 
 
 def _figures(result: QualityResult, colors: Mapping[str, str]) -> list[go.Figure]:
-    found = [
+    figures = [
         trade_off_chart(
             trade_off_points(result, measure, Area.MEMORY),
             colors,
@@ -112,13 +112,13 @@ def _figures(result: QualityResult, colors: Mapping[str, str]) -> list[go.Figure
         )
         for measure in measures(result)
     ]
-    found += [
+    figures += [
         difference_chart(chart.rows, colors, title=_(chart.title), noise=chart.noise, is_share=chart.is_share)
         for chart in differences(result)
     ]
     if curves := prefix_curves(result):
-        found.append(prefix_chart(curves, colors))
-    return found
+        figures.append(prefix_chart(curves, colors))
+    return figures
 
 
 def _answers(result: QualityResult, record: QualityRecord) -> list[dict[str, Any]]:

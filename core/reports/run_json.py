@@ -188,8 +188,8 @@ class ExportedRun:
 
     def requests(self) -> Iterator[BenchRequest]:
         """Raises InputError (`bad-record`) for the first that is wrong."""
-        found = (_read(BenchRequest, item) for item in self._file.entries())
-        return checked_requests(found, self.passes)
+        entries = (_read(BenchRequest, item) for item in self._file.entries())
+        return checked_requests(entries, self.passes)
 
 
 def read_run(file: BinaryIO) -> ExportedRun:
@@ -278,19 +278,19 @@ def _read(kind: type[T], data: bytes) -> T:
         ) from error
 
 
-def _distribution(found: Distribution | None) -> dict[str, Any] | None:
-    if found is None:
+def _distribution(distribution: Distribution | None) -> dict[str, Any] | None:
+    if distribution is None:
         return None
     return {
-        "mean": found.mean,
-        "mean_interval_95": _interval(found.interval),
-        "p50": found.p50,
-        "p90": found.p90,
-        "p95": found.p95,
-        "p99": found.p99,
-        "min": found.low,
-        "max": found.high,
-        "n": found.n,
+        "mean": distribution.mean,
+        "mean_interval_95": _interval(distribution.interval),
+        "p50": distribution.p50,
+        "p90": distribution.p90,
+        "p95": distribution.p95,
+        "p99": distribution.p99,
+        "min": distribution.low,
+        "max": distribution.high,
+        "n": distribution.n,
     }
 
 

@@ -56,18 +56,18 @@ def _rows(record: BenchRecord) -> list[dict[str, Any]]:
     ]
 
 
-def _row(run_id: str, each: BenchPass, request: BenchRequest) -> dict[str, Any]:
+def _row(run_id: str, bench_pass: BenchPass, request: BenchRequest) -> dict[str, Any]:
     timing = request.timing
     return {
         "run_id": run_id,
         "lane": request.lane,
-        "together": " + ".join(each.lanes) if each.together else None,
-        "concurrency": each.level.concurrency,
-        "rate_req_per_s": each.level.rate_req_per_s,
-        "repeat": each.repeat,
+        "together": " + ".join(bench_pass.lanes) if bench_pass.together else None,
+        "concurrency": bench_pass.level.concurrency,
+        "rate_req_per_s": bench_pass.level.rate_req_per_s,
+        "repeat": bench_pass.repeat,
         "request": request.number,
         "warmup": request.warmup,
-        "sent_s": (timing.sent_ns - each.start_ns) * _NS if timing else None,
+        "sent_s": (timing.sent_ns - bench_pass.start_ns) * _NS if timing else None,
         "delay_s": request.delay_s,
         "ttft_s": timing.ttft_s if timing else None,
         "tpot_s": timing.tpot_s if timing else None,

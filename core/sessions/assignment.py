@@ -28,10 +28,10 @@ def assigned_items(
 ) -> tuple[Assigned, ...]:
     """What the participant in this seat votes on, in their order."""
     controls = _controls(items, seat, round(plan.votes_per_person * plan.control_ratio))
-    wanted = max(1, plan.votes_per_person - len(controls))
+    number = max(1, plan.votes_per_person - len(controls))
     source = random.Random(f"{session_id}/{seat}")
     order: list[Assigned] = []
-    for round_of_prompts in _rounds(items, seat, wanted):
+    for round_of_prompts in _rounds(items, seat, number):
         source.shuffle(round_of_prompts)
         order += round_of_prompts
     for control in controls:
@@ -62,15 +62,15 @@ def _rounds(items: Sequence[SessionItem], seat: int, wanted: int) -> list[list[A
     return rounds
 
 
-def _controls(items: Sequence[SessionItem], seat: int, wanted: int) -> list[Assigned]:
+def _controls(items: Sequence[SessionItem], seat: int, count: int) -> list[Assigned]:
     """Control items, of both kinds in turn; neighbours get the same ones."""
     kinds = [[place for place, item in enumerate(items) if item.control is kind] for kind in ControlKind]
     filled = [places for places in kinds if places]
     chosen: list[Assigned] = []
     taken: set[int] = set()
-    for number in range(wanted if filled else 0):
+    for number in range(count if filled else 0):
         places = filled[number % len(filled)]
-        place = places[(number // len(filled) + seat // 2 * wanted) % len(places)]
+        place = places[(number // len(filled) + seat // 2 * count) % len(places)]
         if place not in taken:
             taken.add(place)
             chosen.append(_shown(place, items, number + seat))

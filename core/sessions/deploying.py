@@ -16,5 +16,5 @@ def deploy_items(
         if session.items[assigned.item].control is None
         and votes[assigned.item].verdict is not Verdict.SKIPPED
     ]
-    wanted = min(session.plan.deploy_votes, len(real))
-    return tuple(real[number * len(real) // wanted] for number in range(wanted))
+    count = min(session.plan.deploy_votes, len(real))
+    return tuple(real[number * len(real) // count] for number in range(count))

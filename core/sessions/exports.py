@@ -163,7 +163,7 @@ FORMAT_NAMES = {
 
 def _ratings(record: SessionRecord, first: int, second: int) -> Mapping[int, list[dict[str, Any]]]:
     """By prompt what every vote and every judgement says of the two lanes."""
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    ratings: dict[int, list[dict[str, Any]]] = defaultdict(list)
     given: list[tuple[int, Verdict | None, tuple[int, ...], tuple[int, ...], str]] = [
         (vote.item, vote.verdict, vote.order, vote.shown, vote.comment or ", ".join(vote.reasons))
         for vote in record.votes
@@ -177,14 +177,14 @@ def _ratings(record: SessionRecord, first: int, second: int) -> Mapping[int, lis
         for comparison in comparisons_of(item, verdict, order):
             if {comparison.first, comparison.second} == {first, second}:
                 score = {FIRST: _SCORE, SECOND: -_SCORE}.get(comparison.outcome, 0.0)
-                found[item.prompt].append(
+                ratings[item.prompt].append(
                     {
                         "is_flipped": flipped,
                         "score": score if comparison.first == first else 0.0 - score,
                         "rationale": rationale,
                     }
                 )
-    return found
+    return ratings
 
 
 def _battles(vote: Vote) -> Iterable[tuple[int, int, str]]:

@@ -26,14 +26,14 @@ class Giveaway:
 def giveaways(plan: SessionPlan, answers: Iterable[SessionAnswer]) -> tuple[Giveaway, ...]:
     """The first name in each answer that holds one which its prompt does not; any lane's name counts."""
     words = sorted({word.casefold() for lane in plan.lanes for word in _names(lane)})
-    found = []
+    shown = []
     for answer in answers:
         asked = plan.prompts.prompts[answer.prompt].text.casefold()
-        said = answer.record.text.casefold()
-        word = next((word for word in words if word in said and word not in asked), None)
+        answered = answer.record.text.casefold()
+        word = next((word for word in words if word in answered and word not in asked), None)
         if word is not None:
-            found.append(Giveaway(answer.prompt, answer.lane, word))
-    return tuple(found)
+            shown.append(Giveaway(answer.prompt, answer.lane, word))
+    return tuple(shown)
 
 
 def _names(lane: LaneSpec) -> list[str]:

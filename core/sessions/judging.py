@@ -98,10 +98,10 @@ def judge_turn(session: Session, task: JudgeTask, texts: Sequence[str], judge: L
 
 def read_verdict(text: str, task: JudgeTask) -> tuple[Verdict | None, tuple[int, ...]]:
     """The verdict in a judge's answer, and the order of the item's candidates; None if it has none."""
-    found = _VERDICT.findall(text)
-    if not found:
+    verdicts = _VERDICT.findall(text)
+    if not verdicts:
         return None, ()
-    match found[-1].upper():
+    match verdicts[-1].upper():
         case "A":
             return Verdict.PREFERRED, task.places
         case "B":

@@ -130,14 +130,14 @@ def with_environment(variable: str, value: str) -> tuple[ProcessId, ...]:
 
     It finds the children of a dead process too, in whatever session they are.
     """
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(variable) == value:
-                found.append(ProcessId(process.pid, process.create_time()))
+                processes.append(ProcessId(process.pid, process.create_time()))
         except psutil.Error:
             continue  # gone meanwhile, a zombie, or somebody else's
-    return tuple(found)
+    return tuple(processes)
 
 
 def listens_on(pids: Iterable[int], port: int) -> bool:

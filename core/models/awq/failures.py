@@ -123,8 +123,8 @@ _FAILURES = (
 def explain(traceback: str) -> LMDynoError | None:
     """The error that a traceback stands for; None for one that nobody has seen yet."""
     for failure in _FAILURES:
-        if found := re.search(failure.pattern, traceback, re.MULTILINE):
-            groups = found.groupdict()
+        if match := re.search(failure.pattern, traceback, re.MULTILINE):
+            groups = match.groupdict()
             what = groups.get("what") or groups.get("key") or ""
             return failure.kind(failure.message.filled(what=what), hint=failure.hint, code=failure.code)
     return None

@@ -53,19 +53,19 @@ class PassProgress:
     def take(self, line: str) -> tuple[Text, float] | None:
         """What the line says is being done, and how much of the whole is done; None if it says nothing."""
         done = 0.0
-        for each in self._passes:
-            if found := each.line.search(line):
-                layer = int(found[1])
-                within = min(1.0, (layer + each.counts_on_end) / self._layers)
-                share = self._starts_at + (done + each.share * within) * (_SAVING_AT - self._starts_at)
+        for step in self._passes:
+            if match := step.line.search(line):
+                layer = int(match[1])
+                within = min(1.0, (layer + step.counts_on_end) / self._layers)
+                share = self._starts_at + (done + step.share * within) * (_SAVING_AT - self._starts_at)
                 stage = N_(
                     "{stage}: layer {layer} of {layers}",
-                    stage=each.name,
+                    stage=step.name,
                     layer=min(layer + 1, self._layers),
                     layers=self._layers,
                 )
                 return stage, share
-            done += each.share
+            done += step.share
         return None
 
 

@@ -31,10 +31,10 @@ def start(settings: Settings) -> str:
 
 def is_wanted(settings: Settings, lanes: Iterable[LaneSpec]) -> bool:
     """Whether one of the lanes has a demo model that isn't there yet."""
-    wanted = {lane.model.checkpoint for lane in lanes if lane.model is not None}
+    checkpoints = {lane.model.checkpoint for lane in lanes if lane.model is not None}
     text, vision = (str(settings.models_dir / name) for name in (DEMO_NAME, VISION_DEMO_NAME))
-    return (text in wanted and not demo_text.is_prepared(settings)) or (
-        vision in wanted and not demo_vision.is_prepared(settings)
+    return (text in checkpoints and not demo_text.is_prepared(settings)) or (
+        vision in checkpoints and not demo_vision.is_prepared(settings)
     )
 
 

@@ -110,7 +110,7 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
     """
     began_s = time.time()
     source = checkpoint_folder(str(source)).resolve()
-    found = plan(source)
+    checkpoint = plan(source)
     name = name or f"{source.name}-llama"
     if not MODEL_NAME.fullmatch(name):
         raise InputError(
@@ -124,7 +124,7 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
         if folder.exists():
             _require_same_origin(folder, origin)
             return spec
-        require_space(settings.models_dir, found.weight_bytes + _RESERVE_BYTES, name)
+        require_space(settings.models_dir, checkpoint.weight_bytes + _RESERVE_BYTES, name)
         with staging(folder) as draft:
             run_child(
                 "core.models.internlm2.to_llama",

@@ -43,10 +43,10 @@ _LAYER_NAMES = {
 
 def convert(source: Path, folder: Path) -> None:
     """Write config, weights, tokenizer and generation config of the Llama form of `source`."""
-    found = plan(source)
+    checkpoint = plan(source)
     say(N_("Rebuilding the tokenizer"))
     tokenizer = build_tokenizer(source)
-    config = llama_config(found.config, tokenizer, source)
+    config = llama_config(checkpoint.config, tokenizer, source)
     config.save_pretrained(folder)
     GenerationConfig(
         bos_token_id=config.bos_token_id,
@@ -54,7 +54,7 @@ def convert(source: Path, folder: Path) -> None:
         pad_token_id=config.pad_token_id,
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    convert_weights(found, config, folder)
+    convert_weights(checkpoint, config, folder)
 
 
 def llama_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, source: Path) -> LlamaConfig:
@@ -99,7 +99,7 @@ def _ends(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerFast, source:
     return sorted(ids)
 
 
-def convert_weights(found: Plan, config: LlamaConfig, folder: Path) -> None:
+def convert_weights(checkpoint: Plan, config: LlamaConfig, folder: Path) -> None:
     """Write one Llama shard for each of the source's; at no time more than one is in memory."""
     with torch.device("meta"):
         missing = {name: t.shape for name, t in LlamaForCausalLM(config).state_dict().items()}
@@ -107,8 +107,8 @@ def convert_weights(found: Plan, config: LlamaConfig, folder: Path) -> None:
         missing.pop("lm_head.weight", None)
     weight_map: dict[str, str] = {}
     total_bytes = 0
-    count = len(found.shards)
-    for number, shard in enumerate(found.shards, start=1):
+    count = len(checkpoint.shards)
+    for number, shard in enumerate(checkpoint.shards, start=1):
         say(N_("Converting shard {number} of {count}", number=number, count=count))
         file = f"model-{number:05}-of-{count:05}.safetensors" if count > 1 else "model.safetensors"
         tensors = {

@@ -67,10 +67,12 @@ async def prompt_logprobs(
     answer = await _post(session, endpoint, f"{endpoint.url}/completions", body)
     try:
         rows = answer["choices"][0].get("prompt_logprobs") or answer["prompt_logprobs"]
-        found = tuple(float(row[str(token)]["logprob"]) for row, token in zip(rows[1:], ids[1:], strict=True))
+        logprobs = tuple(
+            float(row[str(token)]["logprob"]) for row, token in zip(rows[1:], ids[1:], strict=True)
+        )
     except (LookupError, TypeError, ValueError) as exc:
         raise _missing("prompt_logprobs") from exc
-    return found[given - 1 :]
+    return logprobs[given - 1 :]
 
 
 async def _mean_nats(session: Session, endpoint: Endpoint, ids: Sequence[int]) -> float:

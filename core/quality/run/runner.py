@@ -221,7 +221,7 @@ class Runner:
         return self._sources[key]
 
     async def _text_ids(self, lane: LaneSpec, source: TokenSource) -> tuple[TextIds, ...]:
-        found = []
+        read_texts = []
         for text in self._plan.texts:
             if text.kind is TextKind.OWN_ANSWERS:
                 sequences = await self._own_answers(lane, source)
@@ -232,8 +232,8 @@ class Runner:
                 (ids,) = (await source.read((content,))).texts
                 stretches = windows(ids, self._plan.window_tokens, self._plan.text_tokens)
                 sequences = tuple(Scored(stretch) for stretch in stretches)
-            found.append(TextIds(name=text.name, sequences=sequences))
-        return tuple(found)
+            read_texts.append(TextIds(name=text.name, sequences=sequences))
+        return tuple(read_texts)
 
     async def _own_answers(self, lane: LaneSpec, source: TokenSource) -> tuple[Scored, ...]:
         """Each of the reference's answers after its prompt, as the chat template puts it."""
@@ -269,11 +269,11 @@ class Runner:
             N_("{lane}: running {program}", lane=lane.name, program=lm_eval.PROGRAM), 1 - _SCORING_SHARE
         )
         try:
-            found = await lm_eval.evaluate(endpoint, tasks, self._plan.external_limit)
+            results = await lm_eval.evaluate(endpoint, tasks, self._plan.external_limit)
         except LMDynoError as error:
             self._change(lane, external_error=ErrorInfo.of(error))
         else:
-            self._change(lane, external=found)
+            self._change(lane, external=results)
 
     # Likelihood
 

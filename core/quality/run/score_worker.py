@@ -47,16 +47,16 @@ def _score(engine: Any, request: dict[str, Any]) -> list[list[dict[str, Any]]]: 
     reference = _Reference(request)
     total = sum(len(text) for text in request["texts"]) or 1
     done = 0
-    found: list[list[dict[str, Any]]] = []
+    scores: list[list[dict[str, Any]]] = []
     for text_number, sequences in enumerate(request["texts"]):
-        found.append([])
+        scores.append([])
         for number, (ids, given) in enumerate(sequences):
-            found[-1].append(reference.add(f"{text_number}/{number}", engine.logits(ids), ids, given))
+            scores[-1].append(reference.add(f"{text_number}/{number}", engine.logits(ids), ids, given))
             done += 1
             sys.stdout.write(f"{PROGRESS}{done / total}\n")
             sys.stdout.flush()
     reference.close()
-    return found
+    return scores
 
 
 class _Reference:
@@ -155,8 +155,8 @@ class _LMDeploy:
 
     def logits(self, ids: list[int]) -> Any:  # noqa: ANN401 - a tensor
         engine = self._pipeline.async_engine
-        found = self._pipeline._run(coro=engine.async_get_logits(input_ids=[ids])).result()
-        return found[0]
+        sequences = self._pipeline._run(coro=engine.async_get_logits(input_ids=[ids])).result()
+        return sequences[0]
 
     def close(self) -> None:
         self._pipeline.close()

@@ -92,7 +92,7 @@ async def over_http(
     method = ScoringMethod.GET_PPL if is_lmdeploy else ScoringMethod.PROMPT_LOGPROBS
     total = sum(len(text.sequences) for text in texts) or 1
     done = 0
-    found: list[TextScore] = []
+    scores: list[TextScore] = []
     for text in texts:
         scored: list[SequenceScore] = []
         try:
@@ -105,10 +105,10 @@ async def over_http(
                 done += 1
                 on_progress(done / total)
         except LMDynoError as error:
-            found.append(TextScore(text=text.name, sha256=text.sha256, error=ErrorInfo.of(error)))
+            scores.append(TextScore(text=text.name, sha256=text.sha256, error=ErrorInfo.of(error)))
             continue
-        found.append(TextScore(text=text.name, sha256=text.sha256, method=method, sequences=tuple(scored)))
-    return tuple(found)
+        scores.append(TextScore(text=text.name, sha256=text.sha256, method=method, sequences=tuple(scored)))
+    return tuple(scores)
 
 
 async def by_forward_pass(

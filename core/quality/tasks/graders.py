@@ -94,11 +94,11 @@ def _letter(text: str) -> str | None:
 
 
 def _number(item: TaskItem, text: str) -> Grade:
-    found = numbers(text)
-    if not found:
+    given = numbers(text)
+    if not given:
         return Grade.UNANSWERED
     allowed = item.tolerance or _TOLERANCE
-    return _right_if(any(abs(found[-1] - number) <= allowed for number in map(float, item.answers)))
+    return _right_if(any(abs(given[-1] - number) <= allowed for number in map(float, item.answers)))
 
 
 def _exact(item: TaskItem, text: str) -> Grade:
@@ -111,8 +111,8 @@ def _contains(item: TaskItem, text: str) -> Grade:
 
 
 def _json_schema(item: TaskItem, text: str) -> Grade:
-    found, value = _json_in(text)
-    if not found:
+    has_json, value = _json_in(text)
+    if not has_json:
         return Grade.UNANSWERED
     try:
         # An empty registry: a schema of somebody else's making must not make this program fetch addresses.

@@ -43,8 +43,8 @@ def go_to_new() -> None:
     st.session_state[_NEW] = True
 
 
-def set_presenting(wanted: bool) -> None:
-    if wanted:
+def set_presenting(presenting: bool) -> None:
+    if presenting:
         st.query_params[_PRESENT] = "1"
     else:
         st.query_params.pop(_PRESENT, None)

@@ -95,13 +95,13 @@ def _show_lanes(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
 
 
 def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
-    found = giveaways(session.plan, answers)
-    if not found:
+    telling = giveaways(session.plan, answers)
+    if not telling:
         return
     told = ngettext(
         "{n} answer names a lane or a model, which tells voters whose it is.",
         "{n} answers name a lane or a model, which tells voters whose they are.",
-        len(found),
+        len(telling),
     )
     places = "\n".join(
         _(
@@ -110,7 +110,7 @@ def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> Non
             lane=escape(session.plan.lanes[each.lane].name),
             word=escape(each.word),
         )
-        for each in found[:_GIVEAWAYS_SHOWN]
+        for each in telling[:_GIVEAWAYS_SHOWN]
     )
     st.warning(f"{told}\n\n{places}", icon=":material/visibility:")
 

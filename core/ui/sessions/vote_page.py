@@ -78,14 +78,16 @@ def _show_after(
     session: Session, person: Participant, order: tuple[Assigned, ...], given: dict[int, Vote]
 ) -> None:
     """The second votes, then thanks, and the results if they are not hidden until the end."""
-    wanted = deploy_items(session, [assigned for assigned in order if assigned.item in given], given)
-    open_ones = [assigned for assigned in wanted if given[assigned.item].deploy is None]
+    second_looks = deploy_items(session, [assigned for assigned in order if assigned.item in given], given)
+    open_ones = [assigned for assigned in second_looks if given[assigned.item].deploy is None]
     if open_ones:
         first = open_ones[0]
-        deploy.show(session, person, first, given[first.item], len(wanted) - len(open_ones), len(wanted))
+        deploy.show(
+            session, person, first, given[first.item], len(second_looks) - len(open_ones), len(second_looks)
+        )
         return
     st.success(_("That was all. Thank you for voting."), icon=":material/check_circle:")
-    if not wanted:
+    if not second_looks:
         ballot.show_undo(person)
     if session.plan.results_hidden:
         st.caption(_("The results are shown here when the session is closed."))
