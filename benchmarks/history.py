@@ -40,8 +40,8 @@ from core.domain.turns import (
     utc_now,
 )
 from core.settings import PROJECT_ROOT
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.runs.bench_runs import BenchRuns
 from core.store.turns import Store
 
 LEVELS = (1, 4, 16)

@@ -39,7 +39,7 @@ from core.quality.results import LaneQuality, QualityResult, results
 from core.quality.run.process import conduct
 from core.quality.tasks.sets import ShippedSet, shipped
 from core.settings import Settings, load_settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 
 ENGINES_AGREE_NATS = 0.002
 METHODS_AGREE_NATS = 0.001

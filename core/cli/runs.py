@@ -30,9 +30,9 @@ from core.errors import InputError, StoreError
 from core.i18n import N_, _
 from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.quality_runs import QualityRuns
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.store.turns import Store
 
 app = typer.Typer(no_args_is_help=True)

@@ -9,8 +9,8 @@ from core.domain.history import RunKind
 from core.domain.quality import QualityRun
 from core.errors import StoreError
 from core.reports import quality_json, run_json
-from core.store.bench_runs import BenchRuns
-from core.store.quality_runs import QualityRuns
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 
 
 @dataclass(frozen=True, slots=True)

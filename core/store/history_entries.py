@@ -26,7 +26,7 @@ from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Phase
-from core.store.bench_runs import is_interrupted
+from core.store.runs.run_rows import is_interrupted
 from core.store.tables import (
     annotations,
     bench_lanes,

@@ -17,7 +17,7 @@ from core.quality.results import results
 from core.quality.run.process import conduct
 from core.quality.verdict import Level, verdicts
 from core.settings import load_settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -25,8 +25,8 @@ from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import Settings
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.runs.bench_runs import BenchRuns
 from core.ui.benchmark import live as bench_live
 from core.ui.benchmark import start as bench_start
 from core.ui.benchmark.form_fields import Extent, Prompts

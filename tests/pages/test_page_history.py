@@ -28,9 +28,9 @@ from core.quality.results import results as quality_results
 from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json
 from core.settings import Settings
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.quality_runs import QualityRuns
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.store.turns import Store
 from core.ui.history import list_page as history_list
 from core.ui.shared import resources

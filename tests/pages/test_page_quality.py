@@ -13,7 +13,7 @@ from core.domain.specs import EngineKind
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, StoreError
 from core.settings import Settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.ui.quality import form
 from core.ui.shared import resources
 from tests.unit.quality import quality_samples as samples

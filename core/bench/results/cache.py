@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class RunSource(Protocol):
-    """The part of `core.store.bench_runs.BenchRuns` that is read."""
+    """The part of `core.store.runs.bench_runs.BenchRuns` that is read."""
 
     def run(self, run_id: str) -> BenchRun | None: ...
     def record(self, run_id: str) -> BenchRecord: ...

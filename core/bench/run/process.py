@@ -41,7 +41,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
 
     def open_store() -> BenchStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
-        from core.store.bench_runs import BenchRuns
+        from core.store.runs.bench_runs import BenchRuns
 
         return BenchRuns(settings.database_url)
 

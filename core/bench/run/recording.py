@@ -23,7 +23,7 @@ _SIGN_OF_LIFE_S = 15.0
 
 
 class BenchStore(Protocol):
-    """The part of `core.store.bench_runs.BenchRuns` that is written to."""
+    """The part of `core.store.runs.bench_runs.BenchRuns` that is written to."""
 
     def save(
         self, run: BenchRun, passes: Sequence[BenchPass] = (), requests: Sequence[BenchRequest] = ()

@@ -15,7 +15,7 @@ from core.cli.terminal import terminal
 from core.i18n import _
 from core.reports.run_json import to_json
 from core.settings import Settings
-from core.store.bench_runs import BenchRuns
+from core.store.runs.bench_runs import BenchRuns
 
 console = terminal()
 

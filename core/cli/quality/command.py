@@ -36,7 +36,7 @@ from core.quality.tasks.sets import ShippedSet, read_set, shipped
 from core.quality.tasks.task import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 
 STOPPED_EXIT_CODE = 130
 NONE = "none"

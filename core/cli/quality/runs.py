@@ -20,7 +20,7 @@ from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figure
 from core.quality.results import results
 from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 
 console = terminal()
 

@@ -14,7 +14,7 @@ from core.meter.usage import SampledUsage
 from core.quality.plan import QualityPlan
 from core.quality.run.runner import Report, Runner, new_run
 from core.settings import Settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.telemetry.machine import describe_machine
 
 _SIGN_OF_LIFE_S = 20.0

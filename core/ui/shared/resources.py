@@ -30,9 +30,9 @@ from core.models.making import is_being_made
 from core.models.vision.model import is_vision
 from core.settings import Settings, load_settings
 from core.store.audit import AuditLog
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
-from core.store.quality_runs import QualityRuns
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.store.sessions.sessions import Sessions
 from core.store.sessions.votes import Votes
 from core.store.turns import Store

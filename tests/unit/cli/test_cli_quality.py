@@ -12,7 +12,7 @@ from core.cli.quality import command
 from core.config import LaneRegistry
 from core.errors import InputError
 from core.settings import Settings
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 from tests.unit.quality import quality_samples as samples
 from tests.unit.quality.toy_server import ToyModel, serving
 

@@ -16,7 +16,7 @@ from core.quality.run.runner import Runner, new_run
 from core.quality.tasks.sets import ShippedSet, shipped
 from core.quality.tasks.task import Grader, TaskItem
 from core.quality.verdict import Level, verdicts
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 from tests.unit.quality.toy_server import ToyModel, lane, serving
 
 BOOK = text_file("book.txt", ("The quick brown fox jumps over the lazy dog. " * 40).encode())

@@ -14,8 +14,8 @@ from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import utc_now
 from core.errors import AccessDenied
 from core.store.audit import AuditLog
-from core.store.bench_runs import BenchRuns
 from core.store.history import History
+from core.store.runs.bench_runs import BenchRuns
 from tests.unit.store.store_samples import a_plan
 
 ADA = Identity(id="ada@example.com", name="Ada", role=Role.OPERATOR, login="a")

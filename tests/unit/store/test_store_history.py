@@ -8,8 +8,8 @@ from core.domain.bench import BenchRequest, LaneFacts, RunState
 from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, utc_now
-from core.store.bench_runs import BenchRuns
 from core.store.history import History, Purged
+from core.store.runs.bench_runs import BenchRuns
 from tests.unit.store.store_samples import HF, IMAGE, MACHINE, REMOTE, a_full_record, a_plan, a_record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

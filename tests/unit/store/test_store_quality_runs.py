@@ -7,7 +7,7 @@ from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
 from core.errors import StoreError
 from core.store.history import History
-from core.store.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QualityRuns
 from tests.unit.quality import quality_samples as samples
 
 

@@ -16,7 +16,7 @@ from core.domain.bench import RunState
 from core.errors import InputError
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.store.bench_runs import BenchRuns
+from core.store.runs.bench_runs import BenchRuns
 from tests.unit.bench.bench_samples import HF, a_plan, remote
 
 QUICK = Workload(prompt_tokens=16, output_tokens=1000)

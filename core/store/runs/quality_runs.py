@@ -1,37 +1,27 @@
 """Quality runs: written while they go on, read back as records."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Row, select
 
-from core.access.guard import Action, authorise, current_identity
-from core.domain.bench import RunState
+from core.access.guard import Action, authorise
 from core.domain.history import RunKind
 from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
-from core.domain.turns import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_
-from core.store import records
-from core.store.access import Access, insert_new, upsert
-from core.store.bench_runs import is_interrupted
-from core.store.tables import (
-    annotations,
-    lanes,
-    machines,
-    quality_answers,
-    quality_lanes,
-    quality_runs,
-)
-from core.store.visibility import by_link, listed
+from core.store.access import Access, upsert
+from core.store.runs.run_rows import RunTables
+from core.store.tables import annotations, quality_answers, quality_lanes, quality_runs
+from core.store.visibility import listed
 
 QUALITY_INTERRUPTED = ErrorInfo(
     code="interrupted",
     message=N_("LMDyno exited before this quality run finished."),
     hint=N_("The results up to that point are kept. For the rest, run it again."),
 )
+_RUNS = RunTables(RunKind.QUALITY, quality_runs, quality_lanes, QUALITY_INTERRUPTED)
 
 
 class QualityRuns(Access):
@@ -45,19 +35,15 @@ class QualityRuns(Access):
 
         Note and tag are not written here (`core.store.history`).
         """
-        now = utc_now()
         with self._writing() as connection:
-            insert_new(connection, machines, records.machine_rows(run.machine))
-            insert_new(connection, lanes, records.lane_rows(facts.lane for facts in run.lanes))
-            upsert(connection, quality_runs, [_run_values(run, now)])
-            upsert(connection, quality_lanes, _lane_values(run))
+            _RUNS.save(connection, run)
             upsert(connection, quality_answers, [_answer_values(run.id, answer) for answer in answers])
 
     def add(self, record: QualityRecord) -> None:
         """Take in a whole run, such as an imported one; raises AccessDenied and StoreError (`run-exists`)."""
         authorise(Action.IMPORT, f"{RunKind.QUALITY} {record.run.id}")
         with self._reading() as connection:
-            is_here = connection.scalar(select(quality_runs.c.id).where(quality_runs.c.id == record.run.id))
+            is_here = _RUNS.is_here(connection, record.run.id)
         if is_here:
             raise StoreError(
                 N_("Quality run {run} already exists.", run=record.run.id),
@@ -69,12 +55,12 @@ class QualityRuns(Access):
     def run(self, run_id: str) -> QualityRun | None:
         """A run without its answers; None if there is none. Cheap."""
         with self._reading() as connection:
-            return _read_run(connection, run_id)
+            return _RUNS.read(connection, run_id, QualityRun)
 
     def record(self, run_id: str) -> QualityRecord:
         """A run with all its facts; raises StoreError (`no-such-run`)."""
         with self._reading() as connection:
-            run = _read_run(connection, run_id)
+            run = _RUNS.read(connection, run_id, QualityRun)
             if run is None:
                 raise StoreError(
                     N_("There is no quality run {run}.", run=run_id),
@@ -106,32 +92,8 @@ class QualityRuns(Access):
                 .order_by(quality_runs.c.created_at.desc())
                 .limit(limit)
             ).all()
-            runs = [_read_run(connection, run_id) for run_id in ids]
+            runs = [_RUNS.read(connection, run_id, QualityRun) for run_id in ids]
         return tuple(run for run in runs if run is not None)
-
-
-def _run_values(run: QualityRun, now: datetime) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "created_at": run.created_at,
-        "updated_at": now,
-        "finished_at": run.finished_at,
-        "state": run.state,
-        "title": run.title,
-        "lmdyno": run.lmdyno,
-        "machine_id": records.digest(run.machine) if run.machine else None,
-        "imported": run.imported,
-        "error": run.error,
-        "plan": run.plan,
-        "owner": current_identity().owner,
-    }
-
-
-def _lane_values(run: QualityRun) -> list[Mapping[str, Any]]:
-    return [
-        {"run_id": run.id, "position": position, "lane_id": records.digest(facts.lane), "facts": facts}
-        for position, facts in enumerate(run.lanes)
-    ]
 
 
 def _answer_values(run_id: str, answer: QualityAnswer) -> dict[str, Any]:
@@ -148,43 +110,6 @@ def _answer_values(run_id: str, answer: QualityAnswer) -> dict[str, Any]:
         "timing": answer.timing,
         "text": answer.text,
     }
-
-
-def _read_run(connection: Connection, run_id: str) -> QualityRun | None:
-    row = connection.execute(
-        select(quality_runs, machines.c.facts, annotations.c.note, annotations.c.tag)
-        .outerjoin(machines, machines.c.id == quality_runs.c.machine_id)
-        .outerjoin(
-            annotations,
-            (annotations.c.kind == RunKind.QUALITY) & (annotations.c.item_id == quality_runs.c.id),
-        )
-        .where(quality_runs.c.id == run_id, by_link(quality_runs.c.owner))
-    ).first()
-    if row is None:
-        return None
-    took_part = connection.scalars(
-        select(quality_lanes.c.facts)
-        .where(quality_lanes.c.run_id == run_id)
-        .order_by(quality_lanes.c.position)
-    ).all()
-    run = QualityRun(
-        id=row.id,
-        created_at=row.created_at,
-        state=row.state,
-        title=row.title,
-        plan=row.plan,
-        lmdyno=row.lmdyno,
-        machine=row.facts,
-        lanes=tuple(took_part),
-        finished_at=row.finished_at,
-        error=row.error,
-        imported=row.imported,
-        note=row.note or "",
-        tag=row.tag or "",
-    )
-    if is_interrupted(row.state, row.updated_at):
-        return replace(run, state=RunState.FAILED, finished_at=row.updated_at, error=QUALITY_INTERRUPTED)
-    return run
 
 
 def _to_answer(row: Row[Any]) -> QualityAnswer:

@@ -1,31 +1,23 @@
 """Load tests: written while they run, read back as records."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
-from core.access.guard import Action, authorise, current_identity
+from core.access.guard import Action, authorise
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
 from core.domain.history import RunKind
 from core.domain.specs import LaneSpec
-from core.domain.turns import ErrorInfo, utc_now
+from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_
 from core.store import records
-from core.store.access import Access, insert_new, upsert
-from core.store.tables import (
-    annotations,
-    bench_lanes,
-    bench_passes,
-    bench_requests,
-    bench_runs,
-    lanes,
-    machines,
-)
+from core.store.access import Access, upsert
+from core.store.runs.run_rows import RunTables
+from core.store.tables import bench_lanes, bench_passes, bench_requests, bench_runs
 from core.store.visibility import by_link
 
 RUN_INTERRUPTED = ErrorInfo(
@@ -35,8 +27,7 @@ RUN_INTERRUPTED = ErrorInfo(
 )
 _RUNS_LOOKED_AT = 5
 _TAKEN_AT_ONCE = 1000
-_SILENT_S = 60.0
-"""A running benchmark saves more often than this (`core.bench.run.recording`)."""
+_RUNS = RunTables(RunKind.BENCH, bench_runs, bench_lanes, RUN_INTERRUPTED)
 
 
 class BenchRuns(Access):
@@ -52,18 +43,17 @@ class BenchRuns(Access):
 
         Note and tag are not written here (`core.store.history`).
         """
-        now = utc_now()
         with self._writing() as connection:
-            insert_new(connection, machines, records.machine_rows(run.machine))
-            insert_new(connection, lanes, records.lane_rows(facts.lane for facts in run.lanes))
-            upsert(connection, bench_runs, [_run_values(run, now)])
-            upsert(connection, bench_lanes, _lane_values(run))
+            _RUNS.save(connection, run)
             upsert(
                 connection,
                 bench_passes,
-                [{"run_id": run.id, "number": each.number, "facts": each} for each in passes],
+                [
+                    {"run_id": run.id, "number": bench_pass.number, "facts": bench_pass}
+                    for bench_pass in passes
+                ],
             )
-            upsert(connection, bench_requests, [_request_values(run.id, each) for each in requests])
+            upsert(connection, bench_requests, [_request_values(run.id, request) for request in requests])
 
     def add(self, record: BenchRecord) -> None:
         """Take in a whole run; see `take_in`."""
@@ -77,7 +67,7 @@ class BenchRuns(Access):
         """
         authorise(Action.IMPORT, f"{RunKind.BENCH} {run.id}")
         with self._reading() as connection:
-            is_here = connection.scalar(select(bench_runs.c.id).where(bench_runs.c.id == run.id))
+            is_here = _RUNS.is_here(connection, run.id)
         if is_here:
             raise StoreError(
                 N_("Benchmark run {id} already exists.", id=run.id),
@@ -100,12 +90,12 @@ class BenchRuns(Access):
     def run(self, run_id: str) -> BenchRun | None:
         """A run without its passes and requests; None if there is none. Cheap."""
         with self._reading() as connection:
-            return _read_run(connection, run_id)
+            return _RUNS.read(connection, run_id, BenchRun)
 
     def record(self, run_id: str) -> BenchRecord:
         """A run with all its facts; raises StoreError (`no-such-run`)."""
         with self._reading() as connection:
-            run = _read_run(connection, run_id)
+            run = _RUNS.read(connection, run_id, BenchRun)
             if run is None:
                 raise StoreError(
                     N_("There is no benchmark run {id}.", id=run_id),
@@ -174,30 +164,6 @@ def _is_visible(connection: Connection, run_id: str) -> bool:
     return connection.scalar(shown) is not None
 
 
-def _run_values(run: BenchRun, now: datetime) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "created_at": run.created_at,
-        "updated_at": now,
-        "finished_at": run.finished_at,
-        "state": run.state,
-        "title": run.title,
-        "lmdyno": run.lmdyno,
-        "machine_id": records.digest(run.machine) if run.machine else None,
-        "imported": run.imported,
-        "error": run.error,
-        "plan": run.plan,
-        "owner": current_identity().owner,
-    }
-
-
-def _lane_values(run: BenchRun) -> list[Mapping[str, Any]]:
-    return [
-        {"run_id": run.id, "position": position, "lane_id": records.digest(facts.lane), "facts": facts}
-        for position, facts in enumerate(run.lanes)
-    ]
-
-
 def _request_values(run_id: str, request: BenchRequest) -> dict[str, Any]:
     return {
         "run_id": run_id,
@@ -214,51 +180,11 @@ def _request_values(run_id: str, request: BenchRequest) -> dict[str, Any]:
     }
 
 
-def _read_run(connection: Connection, run_id: str) -> BenchRun | None:
-    row = connection.execute(
-        select(bench_runs, machines.c.facts, annotations.c.note, annotations.c.tag)
-        .outerjoin(machines, machines.c.id == bench_runs.c.machine_id)
-        .outerjoin(
-            annotations,
-            (annotations.c.kind == RunKind.BENCH) & (annotations.c.item_id == bench_runs.c.id),
-        )
-        .where(bench_runs.c.id == run_id, by_link(bench_runs.c.owner))
-    ).first()
-    if row is None:
-        return None
-    served = connection.scalars(
-        select(bench_lanes.c.facts).where(bench_lanes.c.run_id == run_id).order_by(bench_lanes.c.position)
-    ).all()
-    run = BenchRun(
-        id=row.id,
-        created_at=row.created_at,
-        state=row.state,
-        title=row.title,
-        plan=row.plan,
-        lmdyno=row.lmdyno,
-        machine=row.facts,
-        lanes=tuple(served),
-        finished_at=row.finished_at,
-        error=row.error,
-        imported=row.imported,
-        note=row.note or "",
-        tag=row.tag or "",
-    )
-    if is_interrupted(row.state, row.updated_at):
-        return replace(run, state=RunState.FAILED, finished_at=row.updated_at, error=RUN_INTERRUPTED)
-    return run
-
-
-def is_interrupted(state: RunState, updated_at: datetime) -> bool:
-    """Whether a run that is said to go on has not been heard of for too long."""
-    return state is RunState.RUNNING and utc_now() - updated_at > timedelta(seconds=_SILENT_S)
-
-
 def _read_passes(connection: Connection, run_id: str) -> tuple[BenchPass, ...]:
-    found = connection.scalars(
+    passes = connection.scalars(
         select(bench_passes.c.facts).where(bench_passes.c.run_id == run_id).order_by(bench_passes.c.number)
     )
-    return tuple(found)
+    return tuple(passes)
 
 
 def _read_requests(connection: Connection, run_id: str, *, after: int) -> tuple[BenchRequest, ...]:

@@ -1,0 +1,105 @@
+"""What the rows of a benchmark run and of a quality run have in common."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Table, select
+
+from core.access.guard import current_identity
+from core.domain.bench import BenchRun, LaneFacts, RunState
+from core.domain.history import RunKind
+from core.domain.quality import QualityLane, QualityRun
+from core.domain.turns import ErrorInfo, utc_now
+from core.store import records
+from core.store.access import insert_new, upsert
+from core.store.tables import annotations, lanes, machines
+from core.store.visibility import by_link
+
+Run = TypeVar("Run", BenchRun, QualityRun)
+
+_SILENT_S = 60.0
+"""Whoever measures saves more often than this (`core.bench.run.recording`, `core.quality.run.process`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTables:
+    """Where runs of one kind are kept, and the error of one whose process was lost."""
+
+    kind: RunKind
+    runs: Table
+    lanes: Table
+    interrupted: ErrorInfo
+
+    def save(self, connection: Connection, run: BenchRun | QualityRun) -> None:
+        """Record how a run stands, with its lanes and its machine."""
+        insert_new(connection, machines, records.machine_rows(run.machine))
+        insert_new(connection, lanes, records.lane_rows(facts.lane for facts in run.lanes))
+        upsert(connection, self.runs, [_run_values(run)])
+        upsert(connection, self.lanes, _lane_values(run.id, run.lanes))
+
+    def is_here(self, connection: Connection, run_id: str) -> bool:
+        """Whether there is such a run, visible or not."""
+        return connection.scalar(select(self.runs.c.id).where(self.runs.c.id == run_id)) is not None
+
+    def read(self, connection: Connection, run_id: str, kind: type[Run]) -> Run | None:
+        """A run as it stands; None if there is none that whoever acts may see."""
+        row = connection.execute(
+            select(self.runs, machines.c.facts, annotations.c.note, annotations.c.tag)
+            .outerjoin(machines, machines.c.id == self.runs.c.machine_id)
+            .outerjoin(
+                annotations, (annotations.c.kind == self.kind) & (annotations.c.item_id == self.runs.c.id)
+            )
+            .where(self.runs.c.id == run_id, by_link(self.runs.c.owner))
+        ).first()
+        if row is None:
+            return None
+        lane_facts = connection.scalars(
+            select(self.lanes.c.facts).where(self.lanes.c.run_id == run_id).order_by(self.lanes.c.position)
+        ).all()
+        is_lost = is_interrupted(row.state, row.updated_at)
+        return kind(
+            id=row.id,
+            created_at=row.created_at,
+            state=RunState.FAILED if is_lost else row.state,
+            title=row.title,
+            plan=row.plan,
+            lmdyno=row.lmdyno,
+            machine=row.facts,
+            lanes=tuple(lane_facts),
+            finished_at=row.updated_at if is_lost else row.finished_at,
+            error=self.interrupted if is_lost else row.error,
+            imported=row.imported,
+            note=row.note or "",
+            tag=row.tag or "",
+        )
+
+
+def is_interrupted(state: RunState, updated_at: datetime) -> bool:
+    """Whether a run that is said to be running has not been saved for too long."""
+    return state is RunState.RUNNING and utc_now() - updated_at > timedelta(seconds=_SILENT_S)
+
+
+def _run_values(run: BenchRun | QualityRun) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "created_at": run.created_at,
+        "updated_at": utc_now(),
+        "finished_at": run.finished_at,
+        "state": run.state,
+        "title": run.title,
+        "lmdyno": run.lmdyno,
+        "machine_id": records.digest(run.machine) if run.machine else None,
+        "imported": run.imported,
+        "error": run.error,
+        "plan": run.plan,
+        "owner": current_identity().owner,
+    }
+
+
+def _lane_values(run_id: str, lane_facts: Sequence[LaneFacts | QualityLane]) -> list[Mapping[str, Any]]:
+    return [
+        {"run_id": run_id, "position": position, "lane_id": records.digest(facts.lane), "facts": facts}
+        for position, facts in enumerate(lane_facts)
+    ]
