@@ -13,6 +13,7 @@ from core import units
 from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
+from core.bench.results.tables import LATENCIES
 from core.bench.statistics import P90_MIN_N, P95_MIN_N, P99_MIN_N, Distribution
 from core.i18n import N_, Text, _
 
@@ -45,20 +46,21 @@ THROUGHPUTS: Mapping[str, tuple[Text, Text, Callable[[Point], float | None]]] = 
 }
 """What a lane gets done, with its title, unit and value."""
 
-LATENCIES: Mapping[str, tuple[Text, Callable[[Point], Distribution | None]]] = {
-    "TTFT": (N_("time to first token"), lambda point: point.ttft_s),
-    "TPOT": (N_("time per output token"), lambda point: point.tpot_s),
-    "ITL": (N_("inter-token latency"), lambda point: point.itl_s),
-    "ICL": (N_("inter-chunk latency"), lambda point: point.icl_s),
-    "E2E": (N_("end-to-end latency"), lambda point: point.e2e_s),
+LATENCY_TITLES: Mapping[str, Text] = {
+    "TTFT": N_("time to first token"),
+    "TPOT": N_("time per output token"),
+    "ITL": N_("inter-token latency"),
+    "ICL": N_("inter-chunk latency"),
+    "E2E": N_("end-to-end latency"),
 }
+"""What the abbreviations of `core.bench.results.tables.LATENCIES` stand for."""
 
 
 def latency_chart(
     result: BenchResult, metric: str, colors: Colors, *, statistic: str = "p50", log: bool = False
 ) -> go.Figure:
     """One of `LATENCIES` against the load, a line a lane; with the median, a whisker to p95."""
-    title, distribution_of = LATENCIES[metric]
+    title, distribution_of = LATENCY_TITLES[metric], LATENCIES[metric]
     value, needed = STATISTICS[statistic]
     figure = go.Figure()
     for name, points in _series(result).items():

@@ -22,6 +22,21 @@ _MAX_TOKENS = 10**9
 _MAX_NS = 2**62
 
 
+def check_schema(version: int, known: int) -> None:
+    """Raises InputError (`newer-schema`) for a document of a later version."""
+    if version > known:
+        raise InputError(
+            N_(
+                "A newer version of LMDyno exported this run (schema {version}, this version supports "
+                "{known}).",
+                version=version,
+                known=known,
+            ),
+            hint=N_("Update LMDyno."),
+            code="newer-schema",
+        )
+
+
 def check_head(
     *,
     run_id: str,

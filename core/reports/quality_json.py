@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
 
-from core.bench.statistics import Interval
 from core.codec import decode, encode, encode_plain
 from core.domain.bench import RunState
 from core.domain.quality import QualityAnswer, QualityLane, QualityRecord, QualityRun
@@ -21,9 +20,10 @@ from core.quality.plan import QualityPlan
 from core.quality.results import AgreementScore, LaneQuality, QualityResult, TaskScore, TextComparison
 from core.quality.verdict import verdicts
 from core.reports.exported_file import ExportedFile
-from core.reports.import_checks import check_head, checked_answers
+from core.reports.import_checks import check_head, check_schema, checked_answers
+from core.reports.run_json import interval_json
 
-_NOT_EXPORTED = "The file is no exported quality run"
+_NOT_EXPORTED = N_("The file is not an exported quality run")
 KIND = "quality"
 SCHEMA_VERSION = 1
 
@@ -140,18 +140,7 @@ def read_run(file: BinaryIO) -> QualityRecord:
     """
     exported = ExportedFile(file, [("answers",)], what=_NOT_EXPORTED)
     head = exported.head()
-    version = decode(_Head, head).schema_version
-    if version > SCHEMA_VERSION:
-        raise InputError(
-            N_(
-                "A newer version of LMDyno exported this run (schema {theirs}, this version supports "
-                "{ours}).",
-                theirs=version,
-                ours=SCHEMA_VERSION,
-            ),
-            hint=N_("Update LMDyno."),
-            code="newer-schema",
-        )
+    check_schema(decode(_Head, head).schema_version, SCHEMA_VERSION)
     document = decode(Document, head, otherwise=_NOT_EXPORTED)
     if not document.facts:
         raise InputError(
@@ -200,7 +189,7 @@ def _tasks(score: TaskScore) -> dict[str, Any]:
         "outcomes": {outcome.value: count for outcome, count in score.outcomes.items()},
         "asked": score.asked,
         "accuracy_ratio": score.accuracy_ratio,
-        "interval_95": _interval(score.interval),
+        "interval_95": interval_json(score.interval),
         "differing_prompts": score.differing_prompts,
         "against_reference": None
         if test is None
@@ -210,7 +199,7 @@ def _tasks(score: TaskScore) -> dict[str, Any]:
             "only_lane": test.only_lane,
             "p_value": test.p_value,
             "difference_ratio": test.difference_ratio,
-            "interval_95": _interval(test.interval),
+            "interval_95": interval_json(test.interval),
         },
     }
 
@@ -219,7 +208,7 @@ def _agreement(score: AgreementScore) -> dict[str, Any]:
     return {
         "n": score.n,
         "identical": score.identical,
-        "identical_interval_95": _interval(score.identical_interval),
+        "identical_interval_95": interval_json(score.identical_interval),
         "token_ratio": score.token_ratio,
         "prefix_tokens_mean": score.prefix_tokens,
         "parts_at_p50": score.parts_at_p50,
@@ -236,13 +225,9 @@ def _text(text: TextComparison) -> dict[str, Any]:
         "nats_per_token": text.nats_per_token,
         "perplexity": text.perplexity,
         "difference_nats": difference.value if difference else None,
-        "difference_interval_95": _interval(difference.interval) if difference else None,
+        "difference_interval_95": interval_json(difference.interval) if difference else None,
         "top1_ratio": text.top1_ratio,
         "kl_nats_per_token": text.kl_nats_per_token,
         "methods_gap_nats": text.methods_gap_nats,
         "error": text.error,
     }
-
-
-def _interval(interval: Interval | None) -> tuple[float, float] | None:
-    return (interval.low, interval.high) if interval else None

@@ -10,6 +10,7 @@ from core.bench.results.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results.remarks import remarks
 from core.bench.results.result import BenchResult
 from core.bench.results.tables import (
+    LATENCIES,
     distributions_table,
     few_requests_note,
     points_table,
@@ -18,7 +19,7 @@ from core.bench.results.tables import (
     resources_table,
 )
 from core.charts.colors import lane_color
-from core.charts.load import LATENCIES, THROUGHPUTS, Colors, latency_chart, pareto_chart, throughput_chart
+from core.charts.load import THROUGHPUTS, Colors, latency_chart, pareto_chart, throughput_chart
 from core.charts.load_bars import failures_chart, interference_chart, speed_up_chart
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchRecord
@@ -62,7 +63,7 @@ def _charts(result: BenchResult, record: BenchRecord, colors: Colors) -> list[go
     figures = [
         *(
             latency_chart(result, name, colors)
-            for name, (_title, latency_of) in LATENCIES.items()
+            for name, latency_of in LATENCIES.items()
             if any(latency_of(point) is not None for point in result.points)
         ),
         *(

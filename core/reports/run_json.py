@@ -31,7 +31,7 @@ from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
 from core.reports.exported_file import ExportedFile
-from core.reports.import_checks import check_head, check_passes, checked_requests
+from core.reports.import_checks import check_head, check_passes, check_schema, checked_requests
 
 SCHEMA_VERSION = 2
 
@@ -168,7 +168,7 @@ def point_json(point: Point) -> dict[str, Any]:
             name: {
                 "n": each.n,
                 "mean": each.mean,
-                "interval_95": _interval(each.interval),
+                "interval_95": interval_json(each.interval),
                 "cv_ratio": each.cv_ratio,
                 "band": each.stability,
             }
@@ -201,17 +201,7 @@ def read_run(file: BinaryIO) -> ExportedRun:
     exported = ExportedFile(file, [("raw", "requests")], what=_NOT_EXPORTED)
     head = exported.head()
     version = _read(_Version, head).schema_version
-    if version > SCHEMA_VERSION:
-        raise InputError(
-            N_(
-                "A newer version of LMDyno exported this run (schema {version}, this version supports "
-                "{known}).",
-                version=version,
-                known=SCHEMA_VERSION,
-            ),
-            hint=N_("Update LMDyno."),
-            code="newer-schema",
-        )
+    check_schema(version, SCHEMA_VERSION)
     document = _read(Document, _renamed(head) if version < 2 else head)
     if document.raw is None:
         raise InputError(
@@ -283,7 +273,7 @@ def _distribution(distribution: Distribution | None) -> dict[str, Any] | None:
         return None
     return {
         "mean": distribution.mean,
-        "mean_interval_95": _interval(distribution.interval),
+        "mean_interval_95": interval_json(distribution.interval),
         "p50": distribution.p50,
         "p90": distribution.p90,
         "p95": distribution.p95,
@@ -299,8 +289,9 @@ def _level(level: LoadLevel) -> dict[str, Any]:
 
 
 def _ratio(ratio: Ratio) -> dict[str, Any]:
-    return {"tpot_ratio": ratio.value, "interval_95": _interval(ratio.interval)}
+    return {"tpot_ratio": ratio.value, "interval_95": interval_json(ratio.interval)}
 
 
-def _interval(interval: Interval | None) -> tuple[float, float] | None:
+def interval_json(interval: Interval | None) -> tuple[float, float] | None:
+    """Low and high end; None for unknown."""
     return (interval.low, interval.high) if interval else None

@@ -7,10 +7,11 @@ import streamlit as st
 from core import units
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.result import Interference, SpeedUp
+from core.bench.results.tables import LATENCIES
 from core.bench.roofline.bandwidth import measured_bandwidth
 from core.bench.roofline.utilisation import BandwidthUtilisation, utilisations
 from core.charts.load import (
-    LATENCIES,
+    LATENCY_TITLES,
     THROUGHPUTS,
     isolation_text,
     latency_chart,
@@ -45,13 +46,13 @@ def _level_text(level: LoadLevel, together: bool) -> str:
 
 
 def show_latency(view: View) -> None:
-    known = [name for name, (_title, value) in LATENCIES.items() if any(map(value, view.result.points))]
+    known = [name for name, value in LATENCIES.items() if any(map(value, view.result.points))]
     if "ITL" in known and all(point.itl_s == point.icl_s for point in view.result.points):
         known.remove("ICL")  # every chunk was one token
     with st.grid(2, min_column_width=440):
         for name in known:
             figure = latency_chart(view.result, name, view.colors, statistic=view.statistic, log=view.log)
-            title = LATENCIES[name][0]
+            title = LATENCY_TITLES[name]
             view.show(
                 figure,
                 name.lower(),

@@ -2,8 +2,9 @@ import pytest
 
 from core.bench.planning.plan import Isolation, Load
 from core.bench.results.result import results
+from core.bench.results.tables import LATENCIES
 from core.charts.colors import lane_color
-from core.charts.load import LATENCIES, latency_chart, pareto_chart
+from core.charts.load import latency_chart, pareto_chart
 from core.charts.load_bars import speed_up_chart
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import LoadLevel
