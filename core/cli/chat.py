@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,20 +18,13 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn
 from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnPlan, new_id
-from core.engines.leases import lease
 from core.engines.manager import EngineManager, EngineStatus
-from core.engines.resolve import find_endpoint
-from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, StoreError
 from core.i18n import _
-from core.images.store import ImageStore
-from core.meter.devices import DeviceQueue
+from core.meter.keeping import run_and_keep
 from core.meter.protocol import Update
-from core.meter.turns import run_turn
 from core.models.vision.context import not_sendable
 from core.settings import Settings
-from core.store.turns import Store
-from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 
 STOPPED_EXIT_CODE = 130
@@ -144,37 +136,9 @@ def _start_engines(manager: EngineManager, lanes: Sequence[LaneSpec], *, quiet: 
 async def _measure(settings: Settings, plan: TurnPlan, printer: "_Printer") -> tuple[RequestRecord, ...]:
     cancel = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, cancel.set)
-    store = _open_store(settings, plan)
-    records = await run_turn(
-        plan,
-        resolve=partial(find_endpoint, settings),
-        lease=partial(lease, settings),
-        on_update=printer.show,
-        cancel=cancel,
-        devices=DeviceQueue(settings.locks_dir),
-        stopped=StoppedRequests(settings),
-        image_url=ImageStore(settings.images_dir).data_url,
+    return await run_and_keep(
+        settings, plan, on_update=printer.show, cancel=cancel, on_problem=_tell_not_stored
     )
-    if store:
-        try:
-            for record in records:
-                store.save_request(record)
-        except StoreError as error:
-            _tell_not_stored(error)
-        finally:
-            store.close()
-    return records
-
-
-def _open_store(settings: Settings, plan: TurnPlan) -> Store | None:
-    store = Store(settings.database_url)
-    try:
-        store.open()
-        store.save_turn(plan, describe_machine())
-    except StoreError as error:
-        _tell_not_stored(error)
-        return None
-    return store
 
 
 def _tell_not_stored(error: StoreError) -> None:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from core.config import VISION_DEMO_NAME, LaneRegistry
+from core.config import LaneRegistry
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError
 from core.i18n import N_
-from core.models.vision.model import is_vision
+from core.models.vision.model import is_for_images
 
 PROMPTS = ("What is the capital of Japan?", "Explain what a GPU is.")
 """Prompts on which the demo model answers alike in every number format, so lanes can be compared."""
@@ -48,7 +48,7 @@ def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPl
         turbomind = turbomind or LaneSpec(name="walk-turbomind", kind=EngineKind.TURBOMIND, model=spec)
         awq = awq or LaneSpec(name="walk-awq", kind=EngineKind.AWQ, model=spec, weights=Weights.AWQ)
         awq = replace(awq, settings=replace(awq.settings, cache_max_entry_count=AWQ_RATIO))
-    vision = [lane for lane in local if _sees(lane)]
+    vision = [lane for lane in local if is_for_images(lane)]
     return WalkPlan(
         model=spec,
         transformers=base or LaneSpec(name="walk-hf", kind=EngineKind.TRANSFORMERS, model=spec),
@@ -60,17 +60,12 @@ def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPl
 
 def _first_text_model(lanes: Sequence[LaneSpec]) -> ModelSpec:
     for lane in lanes:
-        if lane.model is not None and lane.weights is Weights.CHECKPOINT and not _sees(lane):
+        if lane.model is not None and lane.weights is Weights.CHECKPOINT and not is_for_images(lane):
             return lane.model
     raise InputError(
         N_("No local lane has a text model."),
         hint=N_("Prepare the demo weights with `lmdyno models demo`, or add a model to lanes.toml."),
     )
-
-
-def _sees(lane: LaneSpec) -> bool:
-    # The demo model's own files, which `is_vision` reads, are there only once it is prepared.
-    return (lane.model is not None and lane.model.name == VISION_DEMO_NAME) or is_vision(lane)
 
 
 def _first(lanes: Sequence[LaneSpec], kind: EngineKind) -> LaneSpec | None:

@@ -5,11 +5,11 @@ raises LMDynoError if it fails; whoever calls it makes that the step's result.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from core.config import LaneRegistry
@@ -21,9 +21,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.engines.borrowed import Engines
-from core.engines.launch.placement import Place
-from core.engines.launch.table import LAUNCH_TABLE, Command, LaunchRow, model_path, python_of
-from core.engines.leases import lease
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, python_of
 from core.engines.manager import EngineManager
 from core.engines.recipes import recipes
 from core.engines.resolve import find_endpoint
@@ -37,12 +35,9 @@ from core.jobs.records import JobState
 from core.jobs.registry import Jobs
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.memory_sweep.runner import Sweeper
-from core.meter.devices import DeviceQueue
-from core.meter.turns import run_turn
+from core.meter.keeping import run_and_keep
 from core.models.awq.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
-from core.store.turns import Store
-from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan
 from core.walk.programs import Call, run_client, run_pipeline
@@ -178,13 +173,13 @@ class Walker:
         lanes = [lane for lane in (self._plan.turbomind, self._plan.awq) if lane is not None]
         lanes = lanes or [lane for lane in (self._plan.transformers,) if lane is not None]
         notes.by_hand = self._recipe(lanes[0], language="bash")
-        port = free_port("127.0.0.1")
+        port, key = free_port("127.0.0.1"), secrets.token_urlsafe(24)
+        # A client that notices nothing needs the same key for both.
+        rows = launch_table(lambda: key)
         models = set()
         for lane in lanes:
             served = replace(lane, name=_SERVER)
-            manager = EngineManager(
-                self._settings, [served], gpu=self._nvml, rows=self._with_one_key(), port=port
-            )
+            manager = EngineManager(self._settings, [served], gpu=self._nvml, rows=rows, port=port)
             try:
                 began = time.monotonic()
                 manager.ensure(_SERVER)
@@ -308,18 +303,7 @@ class Walker:
             images=images,
             requests=(RequestPlan(lane=lane, messages=messages_for(prompt, earlier=earlier, images=images)),),
         )
-        (record,) = await run_turn(
-            plan,
-            resolve=partial(find_endpoint, self._settings),
-            lease=partial(lease, self._settings),
-            on_update=lambda _record: None,
-            cancel=asyncio.Event(),
-            devices=DeviceQueue(self._settings.locks_dir),
-            image_url=ImageStore(self._settings.images_dir).data_url,
-        )
-        with closing(Store(self._settings.database_url)) as store:
-            store.save_turn(plan, describe_machine())
-            store.save_request(record)
+        (record,) = await run_and_keep(self._settings, plan)
         if record.error:
             raise LMDynoError(record.error.message, hint=record.error.hint, code=record.error.code)
         return record
@@ -329,21 +313,6 @@ class Walker:
             return find_endpoint(self._settings, lane) is not None
         except EngineError:
             return False
-
-    def _with_one_key(self) -> dict[EngineKind, LaunchRow]:
-        """Rows whose engines all take the same key, as a client that notices nothing needs."""
-        key = "lmdyno-walk"
-
-        def keyed(row: LaunchRow) -> LaunchRow:
-            def command(lane: LaneSpec, place: Place, port: int) -> Command:
-                made = row.command(lane, place, port)
-                if made.api_key is None:
-                    return made
-                return replace(made, environment={**made.environment, "LMDYNO_ENGINE_KEY": key}, api_key=key)
-
-            return replace(row, command=command)
-
-        return {kind: keyed(row) for kind, row in self._rows.items()}
 
     def _add_calls(self, notes: Notes, lane: str, calls: tuple[Call, ...]) -> None:
         for number, (prompt, call) in enumerate(zip(PROMPTS, calls, strict=True), start=1):

@@ -87,7 +87,11 @@ def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
     return Command(tuple(argv), _environment(lane, place), served_model=model)
 
 
-def _lmdeploy(lane: LaneSpec, place: Place, port: int) -> Command:
+def _new_key() -> str:
+    return secrets.token_urlsafe(24)
+
+
+def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
     argv = [
         *(python_of(lane), str(_SCRIPTS / "serve_lmdeploy.py"), model_path(lane)),
         *("--server-name", HOST, "--server-port", str(port)),
@@ -97,7 +101,6 @@ def _lmdeploy(lane: LaneSpec, place: Place, port: int) -> Command:
         # Without it the model's own sampling defaults would be mixed into every request.
         *("--generation-config", "lmdeploy"),
     ]
-    key = secrets.token_urlsafe(24)
     environment = {
         **_environment(lane, place),
         # LMDeploy's own level stays at WARNING, since at INFO it logs prompts. TurboMind's INFO tells the KV
@@ -129,11 +132,14 @@ def _environment(lane: LaneSpec, place: Place) -> dict[str, str]:
     return environment
 
 
-def _lmdeploy_row(backend: str) -> LaunchRow:
+def _lmdeploy_row(backend: str, make_key: Callable[[], str]) -> LaunchRow:
+    def command(lane: LaneSpec, place: Place, port: int) -> Command:
+        return _lmdeploy(lane, place, port, make_key())
+
     return LaunchRow(
         packages=("lmdeploy", "torch"),
         dialect=Dialect.LMDEPLOY,
-        command=_lmdeploy,
+        command=command,
         needs_gpu=True,
         # Seen on an H100 over weights and KV cache of a 3.5 GiB model: 1.1 to 1.9 GiB; transformers 0.8.
         overhead_bytes=2 * _GIB,
@@ -142,16 +148,21 @@ def _lmdeploy_row(backend: str) -> LaunchRow:
     )
 
 
-LAUNCH_TABLE: Mapping[EngineKind, LaunchRow] = {
-    EngineKind.TRANSFORMERS: LaunchRow(
-        packages=("transformers", "torch"),
-        dialect=Dialect.TRANSFORMERS,
-        command=_transformers,
-        needs_gpu=False,
-        overhead_bytes=1 * _GIB,
-        warms_up=True,
-    ),
-    EngineKind.TURBOMIND: _lmdeploy_row("turbomind"),
-    EngineKind.AWQ: _lmdeploy_row("turbomind"),
-    EngineKind.PYTORCH: _lmdeploy_row("pytorch"),
-}
+def launch_table(make_key: Callable[[], str] = _new_key) -> Mapping[EngineKind, LaunchRow]:
+    """The rows of all kinds; `make_key` gives the API key of each engine that takes one."""
+    return {
+        EngineKind.TRANSFORMERS: LaunchRow(
+            packages=("transformers", "torch"),
+            dialect=Dialect.TRANSFORMERS,
+            command=_transformers,
+            needs_gpu=False,
+            overhead_bytes=1 * _GIB,
+            warms_up=True,
+        ),
+        EngineKind.TURBOMIND: _lmdeploy_row("turbomind", make_key),
+        EngineKind.AWQ: _lmdeploy_row("turbomind", make_key),
+        EngineKind.PYTORCH: _lmdeploy_row("pytorch", make_key),
+    }
+
+
+LAUNCH_TABLE = launch_table()

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from core.config import VISION_DEMO_NAME
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import InputError
@@ -19,7 +20,16 @@ from core.models.lmdeploy_support import lmdeploy_support
 from core.models.model_config import read_config, read_json
 from core.models.vision.cost import FixedSize, ImageCost, NativeResolution, Preprocessing, Tiles
 
-__all__ = ["ImageCost", "VisionModel", "is_vision", "lane_vision", "not_served", "refusal", "vision_of"]
+__all__ = [
+    "ImageCost",
+    "VisionModel",
+    "is_for_images",
+    "is_vision",
+    "lane_vision",
+    "not_served",
+    "refusal",
+    "vision_of",
+]
 
 CHAT_TEMPLATE_FILE = "lmdeploy_chat_template.json"
 """A `ChatTemplateConfig` of LMDeploy that a checkpoint may bring along."""
@@ -120,6 +130,13 @@ def is_vision(lane: LaneSpec) -> bool:
     if lane.endpoint:
         return lane.endpoint.vision is True
     return lane_vision(lane) is not None
+
+
+def is_for_images(lane: LaneSpec) -> bool:
+    """Whether the lane is known to see. An endpoint that does not say so may see too."""
+    # The demo model's own files, which `is_vision` reads, are there only once it is prepared.
+    is_demo = lane.model is not None and lane.model.name == VISION_DEMO_NAME
+    return is_demo or is_vision(lane)
 
 
 def lane_vision(lane: LaneSpec) -> VisionModel | None:

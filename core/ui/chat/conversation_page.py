@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.config import VISION_DEMO_NAME
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES
 from core.i18n import N_, Message
-from core.models.vision.model import is_vision, refusal
+from core.models.vision.model import is_for_images, refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +51,3 @@ VISION = ConversationPage(
     invitation=N_("Ask all lanes (press / to write); paste, drop, or attach images"),
     takes_images=True,
 )
-
-
-def is_for_images(lane: LaneSpec) -> bool:
-    """Whether the lane is known to see. An endpoint that does not say so may see too."""
-    # The demo model's own files, which `is_vision` reads, are there only once it is prepared.
-    is_demo = lane.model is not None and lane.model.name == VISION_DEMO_NAME
-    return is_demo or is_vision(lane)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from core import __main__ as program
 from core.engines.manager import EngineManager
+from core.meter import keeping
 from core.settings import load_settings
 from core.store.turns import Store
 from tests.scripted_server import running
@@ -191,14 +192,12 @@ def test_notes_and_reasoning_reach_the_terminal_and_the_document(run):
 
 
 def test_a_stopped_chat_exits_with_130(run, monkeypatch):
-    from core.cli import chat
-
     async def stopped(*arguments, **more):
         more["cancel"].set()
         return await run_turn(*arguments, **more)
 
-    run_turn = chat.run_turn
-    monkeypatch.setattr(chat, "run_turn", stopped)
+    run_turn = keeping.run_turn
+    monkeypatch.setattr(keeping, "run_turn", stopped)
     with running() as server:
         code, _, _ = run("Hi", "--endpoint", server.url, "--model", json.dumps({"hang": True}))
     assert code == 130

@@ -6,8 +6,6 @@ import pytest
 
 from core.config import load_lanes
 from core.domain.specs import Dialect, Endpoint, EngineKind
-from core.engines.launch.placement import CPU
-from core.engines.launch.table import LAUNCH_TABLE
 from core.errors import ConfigError, EngineError, InputError
 from core.reports.walk_html import walk_html
 from core.settings import load_settings
@@ -15,7 +13,6 @@ from core.walk.plan import AWQ_RATIO, walk_plan
 from core.walk.programs import run_client
 from core.walk.results import Answer, Figure, StepKind, StepState, Unit, WalkRun, latest, load, save
 from core.walk.runner import Walk, summary
-from core.walk.steps import Walker
 from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
 
@@ -126,17 +123,6 @@ def test_a_gpu_walk_adds_the_lanes_that_the_registry_lacks(settings):
     assert plan.vision is None
     with pytest.raises(ConfigError):
         walk_plan(load_lanes(settings, gpu=True), "nobody", gpu=True)
-
-
-def test_both_servers_of_the_api_step_take_the_same_key(settings):
-    plan = walk_plan(load_lanes(settings, gpu=True), None, gpu=True)
-    walker = Walker(settings, load_lanes(settings, gpu=True), plan, nvml=NoGpu(), tell=lambda stage: None)
-    rows = walker._with_one_key()
-    commands = [rows[lane.kind].command(lane, CPU, 9) for lane in (plan.turbomind, plan.awq)]
-    assert len({command.api_key for command in commands}) == 1
-    assert all(command.environment["LMDYNO_ENGINE_KEY"] == command.api_key for command in commands)
-    free = LAUNCH_TABLE[EngineKind.TURBOMIND].command(plan.turbomind, CPU, 9)
-    assert free.api_key not in {command.api_key for command in commands}
 
 
 def test_a_client_that_fails_says_what_it_printed(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from core.domain.specs import EngineKind, ModelSpec, Weights
 from core.engines.launch import checks
 from core.engines.launch.placement import CPU, Place
-from core.engines.launch.table import LAUNCH_TABLE
+from core.engines.launch.table import LAUNCH_TABLE, launch_table
 from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled
 from core.models.lmdeploy_support import LmdeploySupport
@@ -74,6 +74,13 @@ class TestTransformers:
 
 
 class TestLmdeploy:
+    def test_engines_can_share_a_key(self, tmp_path):
+        rows = launch_table(lambda: "shared")
+        lanes = [lane_in(tmp_path, kind=kind) for kind in (EngineKind.TURBOMIND, EngineKind.PYTORCH)]
+        made = [rows[lane.kind].command(lane, GPU, 4711) for lane in lanes]
+        assert [command.api_key for command in made] == ["shared", "shared"]
+        assert all(command.environment["LMDYNO_ENGINE_KEY"] == "shared" for command in made)
+
     def test_key_is_random_and_not_on_the_command_line(self, tmp_path):
         lane = lane_in(tmp_path, kind=EngineKind.TURBOMIND)
         one, other = command(lane, GPU), command(lane, GPU)
