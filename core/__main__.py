@@ -97,6 +97,13 @@ COMMANDS = {
             "a step failed."
         ),
     ),
+    "record": Command(
+        "core.cli.record:record",
+        N_(
+            "Write stored turns, runs, sessions, and a walk to one small file.\n\n"
+            "The recording can be replayed with its original timing on a machine without a GPU."
+        ),
+    ),
     "memory": Command("core.cli.memory:app", N_("Predict and measure the GPU memory of an LMDeploy engine.")),
     "telemetry": Command(
         "core.cli.telemetry:telemetry",

@@ -27,6 +27,7 @@ LAYERS = [
     {"core.quality"},
     {"core.image_quiz"},
     {"core.sessions", "core.walk"},
+    {"core.replay"},
     {"core.charts"},
     {"core.reports"},
     {"core.ui", "core.cli"},

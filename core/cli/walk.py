@@ -14,9 +14,9 @@ from core.cli.output import write_file
 from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.turns import new_id
+from core.domain.walk import WalkRun
 from core.i18n import _
 from core.walk.job import take_walk
-from core.walk.results import WalkRun
 from core.walk.runner import summary
 from core.walk.wording import STATE_NAMES, STEP_TEXTS
 

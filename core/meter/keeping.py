@@ -14,6 +14,7 @@ from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
+from core.meter.usage import UsageMeter
 from core.settings import Settings
 from core.store.turns import Store
 from core.telemetry.machine import describe_machine
@@ -26,6 +27,7 @@ async def run_and_keep(
     on_update: Callable[[Update], None] = lambda _update: None,
     cancel: asyncio.Event | None = None,
     on_problem: Callable[[StoreError], None] | None = None,
+    usage: UsageMeter | None = None,
 ) -> tuple[RequestRecord, ...]:
     """The turn's records, in plan order; failures of lanes are in them.
 
@@ -48,6 +50,7 @@ async def run_and_keep(
             devices=DeviceQueue(settings.locks_dir),
             stopped=StoppedRequests(settings),
             image_url=ImageStore(settings.images_dir).data_url,
+            usage=usage,
         )
         if is_kept:
             _kept(save_records, on_problem)

@@ -1,9 +1,9 @@
 """Write a walk as one HTML file: the tutorial's table, filled in by this machine."""
 
 from core import units
+from core.domain.walk import StepResult, WalkRun
 from core.i18n import _
 from core.reports.page import render
-from core.walk.results import StepResult, WalkRun
 from core.walk.runner import summary
 from core.walk.wording import STATE_NAMES, STEP_TEXTS
 

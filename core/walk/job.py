@@ -6,12 +6,13 @@ from core import __version__
 from core.access.guard import Action, authorise
 from core.config import load_lanes
 from core.domain.turns import new_id
+from core.domain.walk import WalkRun
 from core.i18n import N_, Text
 from core.jobs.registry import Jobs
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.walk.plan import walk_plan
-from core.walk.results import WalkRun, save
+from core.walk.results import save
 from core.walk.runner import Walk
 from core.walk.steps import Walker
 

@@ -20,6 +20,7 @@ from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
+from core.domain.walk import Answer, Figure, Unit
 from core.engines.borrowed import Engines
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, python_of
 from core.engines.manager import EngineManager
@@ -41,7 +42,6 @@ from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan
 from core.walk.programs import Call, run_client, run_pipeline
-from core.walk.results import Answer, Figure, Unit
 
 _SAMPLING = Sampling(temperature=0.0, max_tokens=64)
 _IMAGE = "three-shapes"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.domain.walk import StepKind, StepState
 from core.i18n import N_, Text
-from core.walk.results import StepKind, StepState
 
 
 @dataclass(frozen=True, slots=True)
