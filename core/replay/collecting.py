@@ -15,8 +15,8 @@ from core.errors import InputError, StoreError
 from core.i18n import N_
 from core.replay.recording import Recording
 from core.settings import PROJECT_ROOT, Settings
-from core.store.bench_runs import BenchRuns
-from core.store.quality_runs import QualityRuns
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.store.sessions.sessions import Sessions
 from core.store.turns import Store
 from core.walk import results

@@ -9,7 +9,7 @@ from core.domain.turns import Mode, Phase, RequestPlan, RequestRecord, TurnPlan
 from core.errors import InputError
 from core.replay.collecting import collect, paths_of
 from core.settings import load_settings
-from core.store.bench_runs import BenchRuns
+from core.store.runs.bench_runs import BenchRuns
 from core.store.turns import Store
 from core.walk.results import save
 from tests.unit.replay.recorded import H200, bench, bench_pass, bench_request, lane, request, timing, walk
