@@ -54,6 +54,8 @@ class JobSpec:
     """Set in the worker's environment, over that of the job's starter."""
     owner: str | None = None
     """Who started it (`core.access`); None where there are no accounts."""
+    has_run: bool = False
+    """The job's results are a run of the same id in the store, to be ended with the job."""
     scratch: tuple[str, ...] = ()
     """Folders for half-written results: deleted when the job ends, however it ends."""
     id: str = field(default_factory=new_id)

@@ -21,6 +21,7 @@ from core.access.guard import Action, authorise, for_workers, may_see
 from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, Text
+from core.jobs.aftermath import end_run
 from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import send_signal, send_signal_to_group
@@ -37,7 +38,7 @@ class Jobs:
     """The jobs of a home; cheap to make, keeps nothing in memory."""
 
     def __init__(self, settings: Settings) -> None:
-        self._home = settings.home
+        self._settings = settings
         self._dir = settings.home / "jobs"
         self._locks_dir = settings.locks_dir
 
@@ -82,6 +83,7 @@ class Jobs:
         title: Text,
         job_id: str | None = None,
         device: str | None = None,
+        has_run: bool = False,
         already_running: Text | None = None,
         is_same: Callable[[JobSpec], bool] = lambda _spec: True,
     ) -> str:
@@ -101,14 +103,15 @@ class Jobs:
                 arguments=dict(arguments),
                 device=device,
                 python=sys.executable,
-                env={"LMDYNO_HOME": str(self._home)},
+                env={"LMDYNO_HOME": str(self._settings.home)},
+                has_run=has_run,
             )
         )
 
     def status(self, job_id: str) -> JobStatus:
         """Where a job stands now; raises InputError (`no-such-job`)."""
         folder = self._folder(job_id)
-        return JobStatus(folder.spec(), _settled(folder))
+        return JobStatus(folder.spec(), self._settled(folder))
 
     def statuses(self, kind: str | None = None) -> tuple[JobStatus, ...]:
         """All jobs, newest first, those of earlier dashboards too; of one kind, if that is named.
@@ -137,7 +140,7 @@ class Jobs:
         Raises AccessDenied.
         """
         folder = self._folder(job_id)
-        record = _settled(folder)
+        record = self._settled(folder)
         if record.state.ended:
             return
         spec = folder.spec()
@@ -163,22 +166,24 @@ class Jobs:
             raise InputError(N_("There is no job {id}.", id=job_id), code="no-such-job")
         return JobFolder(path)
 
-
-def _settled(folder: JobFolder) -> JobRecord:
-    """The job's record, made final if its runner is gone without having done so."""
-    record = folder.read()
-    if record.state.ended or _lives(folder, record):
-        return record
-    record = folder.read()  # it may have ended properly between the two looks
-    if record.state.ended:
-        return record
-    if record.worker is not None:
-        send_signal_to_group(record.worker, signal.SIGKILL)
-    for scratch in folder.spec().scratch:
-        shutil.rmtree(scratch, ignore_errors=True)
-    ended = _ended(folder, replace(record, finished_at=utc_now()))
-    folder.write(ended)
-    return ended
+    def _settled(self, folder: JobFolder) -> JobRecord:
+        """The job's record, made final if its runner is gone without having done so."""
+        record = folder.read()
+        if record.state.ended or _lives(folder, record):
+            return record
+        record = folder.read()  # it may have ended properly between the two looks
+        if record.state.ended:
+            return record
+        if record.worker is not None:
+            send_signal_to_group(record.worker, signal.SIGKILL)
+        spec = folder.spec()
+        for scratch in spec.scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+        ended = _ended(folder, replace(record, finished_at=utc_now()))
+        if spec.has_run:
+            end_run(self._settings.database_url, spec.id, ended.error)
+        folder.write(ended)
+        return ended
 
 
 def _lives(folder: JobFolder, record: JobRecord) -> bool:
@@ -198,7 +203,7 @@ def _ended(folder: JobFolder, record: JobRecord) -> JobRecord:
         return replace(record, state=JobState.CANCELLED, stage=CANCELLED)
     error = ErrorInfo(
         code="job-died",
-        message=N_("The job's process ended before it finished."),
-        hint=N_("The machine restarted, or the process was killed. Start the job again."),
+        message=N_("The job's processes were killed, or the machine restarted."),
+        hint=N_("Start the job again."),
     )
     return replace(record, state=JobState.FAILED, error=error)

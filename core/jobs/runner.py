@@ -19,10 +19,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from core.domain.turns import ErrorInfo, utc_now
 from core.i18n import N_, from_json
+from core.jobs.aftermath import end_run_in_process
+from core.jobs.kills import out_of_memory_kills
 from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT
 from core.telemetry.processes import identify, this_process
@@ -44,6 +46,7 @@ class Runner:
         self._record = JobRecord(runner=this_process())
         self._worker: subprocess.Popen[bytes] | None = None
         self._cancelled = False
+        self._kills_before = out_of_memory_kills()
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_cancel)
@@ -56,7 +59,12 @@ class Runner:
         signal.alarm(0)
         for folder in self._spec.scratch:
             shutil.rmtree(folder, ignore_errors=True)
-        self._update(finished_at=utc_now(), **self._ending())
+        ending = self._ending()
+        if self._spec.has_run and self._record.result is None and self._record.error is None:
+            # The worker said nothing, so it can't have ended its run. Before the job counts as ended: whoever
+            # then looks at the run sees how that ended too.
+            end_run_in_process(self._spec.id, ending["error"], {**os.environ, **self._spec.env})
+        self._update(finished_at=utc_now(), **ending)
 
     @contextmanager
     def _device(self) -> Iterator[int | None]:
@@ -135,7 +143,7 @@ class Runner:
             )
         self._update(**message)
 
-    def _ending(self) -> dict[str, object]:
+    def _ending(self) -> dict[str, Any]:
         """The last changes to the record, by what the worker said and how it ended."""
         if self._record.result is not None:
             return {"state": JobState.DONE, "progress": 1.0, "stage": N_("Done")}
@@ -148,13 +156,7 @@ class Runner:
         code = self._worker.returncode if self._worker else None
         last_line = self._folder.log_tail(1)
         if code == -signal.SIGKILL:
-            return ErrorInfo(
-                code="job-killed",
-                message=N_("The system killed the job."),
-                hint=N_(
-                    "The machine probably ran out of memory. Free some memory, or choose smaller settings."
-                ),
-            )
+            return self._killed()
         if code and code < 0:
             message = N_(
                 "The job ended with signal {signal}: {line}",
@@ -166,6 +168,26 @@ class Runner:
                 "The job ended with exit code {code}: {line}", code=code, line=last_line[:_SHOWN_CHARS]
             )
         return ErrorInfo(code="job-crashed", message=message, hint=N_("See the job's log for details."))
+
+    def _killed(self) -> ErrorInfo:
+        kills = out_of_memory_kills()
+        if kills is not None and self._kills_before is not None and kills > self._kills_before:
+            return ErrorInfo(
+                code="job-out-of-memory",
+                message=N_("The system killed the job because memory ran out."),
+                hint=N_("Free some memory, or choose smaller settings."),
+            )
+        if kills is not None:
+            return ErrorInfo(
+                code="job-killed",
+                message=N_("Somebody killed the job (SIGKILL)."),
+                hint=N_("Memory didn't run out. Start the job again."),
+            )
+        return ErrorInfo(
+            code="job-killed",
+            message=N_("The system or somebody killed the job (SIGKILL)."),
+            hint=N_("If memory was short, free some, or choose smaller settings. Then start the job again."),
+        )
 
     def _update(self, **changes: object) -> None:
         self._record = replace(self._record, **changes)  # type: ignore[arg-type]

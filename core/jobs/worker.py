@@ -9,11 +9,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import LMDynoError
-from core.i18n import as_json
+from core.i18n import N_, as_json
 
 
 class Report(Protocol):
@@ -26,24 +27,32 @@ def run(work: Callable[[Mapping[str, Any], Report], Mapping[str, Any]]) -> int:
     """Call `work` with the job's arguments and hand in its result; returns the exit code.
 
     An LMDynoError becomes the job's error. Any other exception is a defect and ends the process with its
-    traceback.
+    traceback. Once the runner was killed, each report raises an LMDynoError (`job-died`).
     """
     folder, fd = sys.argv[1:]
     arguments = json.loads((Path(folder) / "spec.json").read_bytes())["arguments"]
-    with os.fdopen(int(fd), "w", encoding="utf-8") as pipe:
+    pipe = os.fdopen(int(fd), "w", encoding="utf-8")
 
-        def send(**message: object) -> None:
-            pipe.write(f"{json.dumps(message)}\n")
-            # A runner that was killed is noticed here, as a broken pipe, and ends the worker too.
-            pipe.flush()
-
-        def report(stage: str, progress: float | None = None) -> None:
-            send(stage=as_json(stage), progress=progress)
-
+    def send(**message: object) -> None:
         try:
-            result = work(arguments, report)
+            pipe.write(f"{json.dumps(message)}\n")
+            pipe.flush()
+        except BrokenPipeError:
+            raise LMDynoError(
+                N_("The job's processes were killed, or the machine restarted."),
+                hint=N_("Start the job again."),
+                code="job-died",
+            ) from None
+
+    def report(stage: str, progress: float | None = None) -> None:
+        send(stage=as_json(stage), progress=progress)
+
+    # Whoever killed the runner left nobody to tell anything.
+    with suppress(BrokenPipeError), pipe:
+        try:
+            send(result=dict(work(arguments, report)))
         except LMDynoError as exc:
-            send(error={"code": exc.code, "message": as_json(exc.message), "hint": as_json(exc.hint)})
+            with suppress(LMDynoError):
+                send(error={"code": exc.code, "message": as_json(exc.message), "hint": as_json(exc.hint)})
             return 1
-        send(result=dict(result))
     return 0

@@ -24,4 +24,5 @@ def start_quality(settings: Settings, plan: QualityPlan) -> str:
         title=plan.label,
         job_id=plan.id,
         already_running=N_("A comparison is already running."),
+        has_run=True,
     )

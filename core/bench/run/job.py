@@ -35,6 +35,7 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
         title=plan.label,
         job_id=plan.id,
         device=_device(plan.lanes[0], gpu=gpu),
+        has_run=True,
     )
 
 

@@ -87,6 +87,11 @@ class BenchRuns(Access):
             raise
         self.save(run)
 
+    def end_lost(self, run_id: str, error: ErrorInfo | None) -> None:
+        """End a run whose process is gone, if it is said to go on; without an error it was stopped."""
+        with self._writing() as connection:
+            _RUNS.end_lost(connection, run_id, error)
+
     def run(self, run_id: str) -> BenchRun | None:
         """A run without its passes and requests; None if there is none. Cheap."""
         with self._reading() as connection:

@@ -52,6 +52,11 @@ class QualityRuns(Access):
             )
         self.save(record.run, record.answers)
 
+    def end_lost(self, run_id: str, error: ErrorInfo | None) -> None:
+        """End a run whose process is gone, if it is said to go on; without an error it was stopped."""
+        with self._writing() as connection:
+            _RUNS.end_lost(connection, run_id, error)
+
     def run(self, run_id: str) -> QualityRun | None:
         """A run without its answers; None if there is none. Cheap."""
         with self._reading() as connection:

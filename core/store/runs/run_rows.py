@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Table, select, update
 
 from core.access.guard import current_identity
 from core.domain.bench import BenchRun, LaneFacts, RunState
@@ -42,6 +42,16 @@ class RunTables:
     def is_here(self, connection: Connection, run_id: str) -> bool:
         """Whether there is such a run, visible or not."""
         return connection.scalar(select(self.runs.c.id).where(self.runs.c.id == run_id)) is not None
+
+    def end_lost(self, connection: Connection, run_id: str, error: ErrorInfo | None) -> None:
+        """End a run whose process is gone, if it is said to go on; without an error it was stopped."""
+        now = utc_now()
+        state = RunState.STOPPED if error is None else RunState.FAILED
+        connection.execute(
+            update(self.runs)
+            .where(self.runs.c.id == run_id, self.runs.c.state == RunState.RUNNING)
+            .values(state=state, error=error, updated_at=now, finished_at=now)
+        )
 
     def read(self, connection: Connection, run_id: str, kind: type[Run]) -> Run | None:
         """A run as it stands; None if there is none that whoever acts may see."""

@@ -24,6 +24,7 @@ from core.engines.watch import EngineWatch
 from core.errors import InputError
 from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
+from core.jobs.watch import JobsWatch
 from core.meter.link import MeterLink
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made
@@ -65,6 +66,7 @@ class Resources:
     run_records: RunRecords
     watch: EngineWatch
     sampler: Sampler
+    jobs_watch: JobsWatch
 
     def reload_lanes(self) -> None:
         """Read the lanes again, for every session; running engines stay as they are."""
@@ -75,6 +77,7 @@ class Resources:
         """Running turns are recorded as cancelled first, then the engines end."""
         self.meter.close()
         self.sampler.close()
+        self.jobs_watch.close()
         self.manager.close()
         for access in (
             self.store,
@@ -118,9 +121,11 @@ def resources() -> Resources:
         run_records=RunRecords(bench_runs),
         watch=watch,
         sampler=Sampler(nvml, watch),
+        jobs_watch=JobsWatch(settings),
     )
     record_with(made.audit.record)
     made.sampler.start()
+    made.jobs_watch.start()
     made.meter.prepare()
     # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
     atexit.register(made.close)

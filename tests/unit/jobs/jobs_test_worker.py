@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import InputError
+from core.errors import InputError, LMDynoError
 from core.jobs.worker import Report, run
 
 
@@ -30,6 +30,12 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     go_on = arguments.get("until_there")
     while go_on and not Path(go_on).exists():
         time.sleep(0.02)
+    if arguments.get("reports_after"):
+        try:
+            report("after", 0.6)
+        except LMDynoError as error:
+            Path(arguments["words"]).write_text(error.code)
+            raise
     match arguments.get("ends", "well"):
         case "input-error":
             raise InputError("Too little text", hint="Give more.", code="too-little")

@@ -94,12 +94,24 @@ def test_a_defect_names_its_last_line_and_keeps_the_traceback(jobs: Jobs) -> Non
     assert "Traceback" in jobs.log_tail(job_id)
 
 
-def test_a_worker_killed_by_the_system_is_explained(jobs: Jobs) -> None:
+def test_a_killed_worker_is_told_from_one_that_fails(jobs: Jobs) -> None:
     error = jobs.wait(jobs.start(spec(ends="killed")), END_S).record.error
 
     assert error is not None
     assert error.code == "job-killed"
-    assert "memory" in error.hint
+
+
+def test_a_worker_whose_runner_was_killed_ends_at_its_next_report(jobs: Jobs, tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
+    job_id = jobs.start(spec(until_there=str(go_on), reports_after=True, words=str(tmp_path / "words")))
+    record = running(jobs, job_id).record
+    assert record.runner is not None
+    assert record.worker is not None
+    os.kill(record.runner.pid, signal.SIGKILL)
+    until(lambda: not record.runner.alive, "the end of the runner")
+    go_on.touch()
+    until(lambda: not record.worker.alive, "the end of the worker")
+    assert (tmp_path / "words").read_text() == "job-died"
 
 
 def test_a_python_that_is_none_is_told(jobs: Jobs) -> None:

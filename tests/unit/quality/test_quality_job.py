@@ -1,5 +1,7 @@
 """Quality runs as jobs: their own process, toy models as the lanes' servers."""
 
+import os
+import signal
 import time
 from contextlib import closing
 
@@ -65,6 +67,24 @@ def test_a_stopped_run_keeps_what_was_answered_and_no_second_one_starts_beside_i
         record = runs.record(asked.id)
     assert record.run.state is RunState.STOPPED
     assert 1 <= len(record.answers) < 700
+
+
+def test_a_run_whose_worker_was_killed_says_so(home):
+    def slowly(prompt: str) -> str:
+        time.sleep(0.05)
+        return prompt
+
+    with serving(ToyModel(answer=slowly)) as url, closing(QualityRuns(home.database_url)) as runs:
+        asked = plan(url, prompts=PROMPTS * 100, texts=())
+        started = start_quality(home, asked)
+        deadline = time.monotonic() + END_S
+        while not (runs.run(asked.id) and runs.record(asked.id).answers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(Jobs(home).status(started).record.worker.pid, signal.SIGKILL)
+        assert Jobs(home).wait(started, END_S).state is JobState.FAILED
+        record = runs.record(asked.id)
+    assert (record.run.state, record.run.error.code) == (RunState.FAILED, "job-killed")
+    assert record.answers
 
 
 def test_tasks_of_a_program_that_is_missing_are_refused_before_the_start(home, monkeypatch):

@@ -139,3 +139,20 @@ def test_the_first_answers_of_this_very_lane_in_its_newest_run(runs):
     assert [request.number for request in runs.first_requests(HF, limit=2)] == [1, 3]
     assert runs.first_requests(REMOTE) == ()
     assert runs.first_requests(replace(HF, settings=replace(HF.settings, dtype="float32"))) == ()
+
+
+def test_a_lost_run_is_ended_and_one_that_ended_is_left_alone(runs):
+    killed = ErrorInfo("job-killed", "Somebody killed the job", "Start it again")
+    runs.save(RUN)
+    runs.end_lost("r1", killed)
+    run = runs.run("r1")
+    assert (run.state, run.error, run.finished_at is not None) == (RunState.FAILED, killed, True)
+    runs.end_lost("r1", None)
+    assert runs.run("r1") == run
+    runs.end_lost("nobody", killed)
+
+
+def test_a_lost_run_that_was_to_stop_has_stopped(runs):
+    runs.save(RUN)
+    runs.end_lost("r1", None)
+    assert (runs.run("r1").state, runs.run("r1").error) == (RunState.STOPPED, None)

@@ -1,5 +1,7 @@
 """Load tests as jobs: processes of their own, against a scripted server."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -65,6 +67,38 @@ def test_stopping_a_run_keeps_what_it_has(settings, server, runs):
     assert result.run.state is RunState.STOPPED
     assert result.points[0].requests.ok > 1
     assert running_benches(settings) == ()
+
+
+@pytest.mark.parametrize(
+    ("victims", "code"),
+    [(("worker",), "job-killed"), (("runner",), "job-died"), (("runner", "worker"), "job-died")],
+)
+def test_a_run_whose_processes_were_killed_says_so(settings, server, runs, victims, code):
+    lane = remote("a", server.url, chunks=20, interval_s=0.02)
+    plan = a_plan(lane, workload=QUICK, requests=None, seconds=300, warmup=0)
+    start_bench(settings, plan, gpu=False)
+    wait_for(lambda: runs.run(plan.id) is not None and runs.request_count(plan.id) > 1)
+    record = bench_status(settings, plan.id).record
+    for victim in victims:
+        os.kill(getattr(record, victim).pid, signal.SIGKILL)
+    wait_for(lambda: bench_status(settings, plan.id).state is JobState.FAILED)
+    run = runs.run(plan.id)
+    assert (run.state, run.error.code) == (RunState.FAILED, code)
+    assert bench_status(settings, plan.id).record.error.code == code
+    assert run.finished_at is not None
+    assert runs.request_count(plan.id) > 1
+    wait_for(lambda: not record.worker.alive)
+    assert runs.run(plan.id).error.code == code
+
+
+def test_a_run_whose_runner_was_killed_ends_though_nobody_looks(settings, server, runs):
+    lane = remote("a", server.url, chunks=20, interval_s=0.02)
+    plan = a_plan(lane, workload=QUICK, requests=None, seconds=300, warmup=0)
+    start_bench(settings, plan, gpu=False)
+    wait_for(lambda: runs.run(plan.id) is not None and runs.request_count(plan.id) > 1)
+    os.kill(bench_status(settings, plan.id).record.runner.pid, signal.SIGKILL)
+    wait_for(lambda: runs.run(plan.id).state is RunState.FAILED)
+    assert runs.run(plan.id).error.code == "job-died"
 
 
 def test_two_runs_on_one_device_come_one_after_the_other(settings, server, runs):

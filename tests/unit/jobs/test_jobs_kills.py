@@ -1,0 +1,59 @@
+"""Whether memory had run out when a job was killed."""
+
+from dataclasses import replace
+
+import pytest
+
+from core.jobs import runner
+from core.jobs.kills import out_of_memory_kills
+from core.jobs.records import JobFolder, JobSpec
+from core.jobs.runner import Runner
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A machine's files, with a control group that has killed 3 and a machine that has killed 7."""
+    group = tmp_path / "groups" / "user.slice"
+    group.mkdir(parents=True)
+    (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/user.slice\n")
+    (group / "memory.events").write_text("low 0\noom 4\noom_kill 3\noom_group_kill 0\n")
+    (tmp_path / "vmstat").write_text("nr_free_pages 5\noom_kill 7\n")
+    return {
+        "cgroup": tmp_path / "cgroup",
+        "cgroups": tmp_path / "groups",
+        "whole_machine": tmp_path / "vmstat",
+    }
+
+
+def test_the_control_group_counts_its_own(machine):
+    assert out_of_memory_kills(**machine) == 3
+
+
+def test_without_a_control_group_the_machine_counts(machine, tmp_path):
+    assert out_of_memory_kills(**{**machine, "cgroup": tmp_path / "missing"}) == 7
+    (tmp_path / "groups" / "user.slice" / "memory.events").unlink()
+    assert out_of_memory_kills(**machine) == 7
+
+
+def test_a_system_that_does_not_count_is_unknown(tmp_path):
+    missing = tmp_path / "missing"
+    assert out_of_memory_kills(cgroup=missing, cgroups=missing, whole_machine=missing) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "words"),
+    [
+        (3, 4, "job-out-of-memory", "because memory ran out"),
+        (3, 3, "job-killed", "Somebody killed"),
+        (None, None, "job-killed", "The system or somebody"),
+    ],
+)
+def test_a_kill_is_explained_by_the_count(tmp_path, monkeypatch, before, after, code, words):
+    counts = iter([before, after])
+    monkeypatch.setattr(runner, "out_of_memory_kills", lambda: next(counts))
+    folder = JobFolder(tmp_path / "job")
+    spec = JobSpec(kind="test", title="a test", worker="x", arguments={}, python="python")
+    folder.create(replace(spec, id="job"))
+    error = Runner(folder, tmp_path)._killed()
+    assert error.code == code
+    assert words in error.message
