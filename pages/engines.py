@@ -12,6 +12,7 @@ from core.ui.engines.quantise import show_quantisation
 from core.ui.shared import resources, shell
 from core.ui.shared.components import lane_label
 from core.ui.shared.rights import offers
+from core.ui.shared.tabs import show_tabs
 
 shell.require()
 
@@ -23,7 +24,7 @@ labels = [
 ]
 if may(Action.READ_AUDIT):
     labels.append(f":material/shield_person: {_('Audit log')}")
-engines, endpoints, quantisation, machine, *audit = st.tabs(labels, on_change="rerun", key="engines_section")
+engines, endpoints, quantisation, machine, *audit = show_tabs(labels, key="engines_section")
 
 if engines.open:
     with engines:

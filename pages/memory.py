@@ -9,17 +9,17 @@ from core.ui.memory.live import show_live
 from core.ui.memory.several_engines import show_order
 from core.ui.memory.sweep import show_sweep
 from core.ui.shared import shell
+from core.ui.shared.tabs import show_tabs
 
 shell.require()
 
-live, explorer, order, sweep = st.tabs(
+live, explorer, order, sweep = show_tabs(
     [
         f":material/monitoring: {_('Live')}",
         f":material/calculate: {_('KV cache explorer')}",
         f":material/stacks: {_('Several engines')}",
         f":material/tune: {_('Sweep')}",
     ],
-    on_change="rerun",
     key="memory_section",
 )
 

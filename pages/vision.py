@@ -1,18 +1,16 @@
 """Vision: questions about images to several lanes, in conversation or as a quiz with known answers."""
 
-import streamlit as st
-
 from core.i18n import _
 from core.ui.chat import page as chat_page
 from core.ui.chat.conversation_page import VISION
 from core.ui.quiz.page import show_quiz
 from core.ui.shared import shell
+from core.ui.shared.tabs import show_tabs
 
 shell.require()
 
-talk, quiz = st.tabs(
+talk, quiz = show_tabs(
     [f":material/forum: {_('Conversation')}", f":material/quiz: {_('Quiz')}"],
-    on_change="rerun",
     key="vision_section",
 )
 

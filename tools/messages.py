@@ -4,31 +4,31 @@ New texts come in untranslated, texts that the code no longer has go out, and a 
 starts anew. The files hold no dates and no line numbers, so that they change only with the texts.
 """
 
+import ast
 import sys
 import tomllib
-import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 from babel.messages.catalog import Catalog
-from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCALE_DIR = ROOT / "core" / "locale"
-KEYWORDS = {"_": None, "N_": None, "ngettext": (1, 2), "N_plural": (1, 2), "pgettext": ((1, "c"), 2)}
-SOURCES = [("core/**.py", "python"), ("pages/**.py", "python"), ("streamlit_app.py", "python")]
+ARGUMENTS = {"_": 1, "N_": 1, "ngettext": 2, "N_plural": 2, "pgettext": 2}
+"""The functions whose first arguments are texts, and how many of them: two are a singular and a plural, for
+`pgettext` a context and a text."""
+SOURCES = ("core/**/*.py", "pages/*.py", "streamlit_app.py")
 
 
 def collect(root: Path = ROOT) -> Catalog:
     """Every text in the code, without translations."""
     texts = Catalog(project="LMDyno", charset="utf-8")
-    # Of f-strings among a text's values; tests see to it that no text is one itself.
-    warnings.simplefilter("ignore", SyntaxWarning)
-    for _file, _line, id, _comments, context in extract_from_dir(
-        root, SOURCES, keywords=KEYWORDS, directory_filter=lambda path: not Path(path).name.startswith(".")
-    ):
-        texts.add(id, context=context)
+    for source in SOURCES:
+        for path in sorted(root.glob(source)):
+            for name, arguments in calls(path.read_text("utf-8")):
+                add(texts, name, arguments)
     for image in tomllib.loads((root / "assets" / "gallery" / "gallery.toml").read_text("utf-8"))[
         "images"
     ].values():
@@ -36,6 +36,27 @@ def collect(root: Path = ROOT) -> Catalog:
             if key in image:
                 texts.add(image[key])
     return texts
+
+
+def calls(source: str) -> Iterator[tuple[str, list[ast.expr]]]:
+    """The calls that draw a text: the function's name and the arguments that are texts.
+
+    From the syntax tree: of the tokens, Python 3.11 has those within an f-string as one.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ARGUMENTS:
+            yield node.func.id, node.args[: ARGUMENTS[node.func.id]]
+
+
+def add(texts: Catalog, name: str, arguments: list[ast.expr]) -> None:
+    """The text of a call, if it is a literal; other calls draw what was collected where it was made."""
+    literals = [argument.value for argument in arguments if isinstance(argument, ast.Constant)]
+    if len(literals) != ARGUMENTS[name] or not all(literals):
+        return
+    if name == "pgettext":
+        texts.add(literals[1], context=literals[0])
+    else:
+        texts.add(literals[0] if len(literals) == 1 else tuple(literals))
 
 
 def updated(file: Path, texts: Catalog) -> Catalog:

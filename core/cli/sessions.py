@@ -84,6 +84,7 @@ def show(session: SessionId, as_json: context.AsJson = False) -> None:
     names = telling.lane_names(record.session)
     console.print(f"{record.session.plan.title} · {_(STATE_NAMES[record.session.state])}")
     console.print(telling.headline(record.session, results.standings), style="bold")
+    console.print(" · ".join(telling.turnout(results)))
     for columns in (
         telling.standings_table(results.standings, names),
         telling.pairs_table(results.standings, names),

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 
 from core.charts.sessions import StrengthBar, strengths_chart
 from core.domain.sessions import SessionRecord
-from core.i18n import _, current_language, ngettext
+from core.i18n import _, current_language
 from core.sessions import telling
 from core.sessions.analysis.strengths import Standings
 from core.sessions.figures import lane_figures
@@ -54,9 +54,7 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
         headline=telling.headline(session, results.standings),
         facts=[
             f"{session.created_at:%Y-%m-%d %H:%M} UTC",
-            ngettext("{n} person", "{n} people", results.participants),
-            ngettext("{n} vote", "{n} votes", results.votes),
-            _("{n} skipped", n=results.skipped),
+            *telling.turnout(results),
             _(set_label(session.plan.prompts)),
             *([session.machine.host] if session.machine else []),
         ],

@@ -92,6 +92,20 @@ def headline(session: Session, standings: Standings) -> str:
     )
 
 
+def turnout(results: SessionResults) -> list[str]:
+    """How many people voted, how often, and how long a vote took."""
+    facts = [
+        ngettext("{n} person", "{n} people", results.participants),
+        ngettext("{n} vote", "{n} votes", results.votes),
+        _("{n} skipped", n=results.skipped),
+    ]
+    if results.all_bad.count:
+        facts.append(_("all bad: {share}", share=share_text(results.all_bad)))
+    if results.median_s is not None:
+        facts.append(_("median time per vote: {time}", time=units.duration(results.median_s)))
+    return facts
+
+
 def standings_table(standings: Standings, labels: Sequence[str]) -> Table:
     """One row for each lane, the strongest first; `labels` are what lanes are called there."""
     ordered = sorted(

@@ -111,3 +111,27 @@ def test_the_router_settles_the_language(new_app):
     app = new_app(lang="zh").run()
     assert language_of(app) == "zh_CN"
     assert app.sidebar.segmented_control(key=SWITCH).value == "zh_CN"
+
+
+def tabs_and_switch() -> None:
+    """A page with tabs in the language of the session."""
+    from core.i18n import _
+    from core.ui.shared import language
+    from core.ui.shared.tabs import show_tabs
+
+    language.settle()
+    language.show_switch()
+    for tab, title in zip(show_tabs([_("Engines"), _("Endpoints")], key="section"), "ab", strict=True):
+        if tab.open:
+            tab.write(title)
+
+
+def test_the_open_tab_stays_open_when_the_language_changes():
+    app = AppTest.from_function(tabs_and_switch)
+    app.session_state["section"] = "Endpoints"
+    app.run()
+    assert [text.value for text in app.markdown] == ["b"]
+    app.segmented_control(key=SWITCH).set_value(i18n.Language.CHINESE).run()
+    assert [text.value for text in app.markdown] == ["b"]
+    assert [tab.label for tab in app.tabs] == ["引擎", "服务端点"]
+    assert [text.value for text in app.run().markdown] == ["b"]

@@ -1,11 +1,12 @@
 """The catalogues are complete: each text of the code is in them, translated, with the same placeholders."""
 
+import ast
 import re
 from collections import Counter
 from string import Formatter
 
 import pytest
-from babel.messages.catalog import Message
+from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po
 
 from tools import messages
@@ -70,3 +71,65 @@ def test_translations_quote_the_same_code(file):
 @pytest.mark.parametrize("file", FILES)
 def test_translations_have_as_much_bold(file):
     assert _differing(file, lambda text: text.count("**")) == []
+
+
+def _calls():
+    """Each call that draws a text: file and name of the function, and the arguments that are texts."""
+    for source in messages.SOURCES:
+        for path in messages.ROOT.glob(source):
+            for name, arguments in messages.calls(path.read_text("utf-8")):
+                yield f"{path.relative_to(messages.ROOT)}: {name}", arguments
+
+
+def test_no_text_is_put_together_before_it_is_translated():
+    """Neither an f-string nor a sum, of which the catalogue would hold nothing."""
+    assert [
+        (where, ast.unparse(argument))
+        for where, arguments in _calls()
+        for argument in arguments
+        if isinstance(argument, ast.JoinedStr | ast.BinOp)
+        or (
+            isinstance(argument, ast.Call)
+            and isinstance(argument.func, ast.Attribute)
+            and argument.func.attr == "format"
+        )
+    ] == []
+
+
+def test_texts_for_numbers_are_literals_in_both_forms():
+    assert [
+        where
+        for where, arguments in _calls()
+        if where.endswith(("ngettext", "N_plural", "pgettext"))
+        and not all(isinstance(argument, ast.Constant) for argument in arguments)
+    ] == []
+
+
+def test_a_text_inside_an_f_string_is_collected():
+    source = '''title = f"### {_('Held within')} {ngettext('{n} lane', '{n} lanes', n)}"'''
+    texts = Catalog()
+    for name, arguments in messages.calls(source):
+        messages.add(texts, name, arguments)
+    assert [message.id for message in texts if message.id] == ["Held within", ("{n} lane", "{n} lanes")]
+
+
+def test_singular_and_plural_have_the_same_placeholders():
+    """But for the number, which a singular may leave out."""
+    catalogue = messages.collect()
+    assert [
+        message.id
+        for message in catalogue
+        if not isinstance(message.id, str)
+        and set(_placeholders(message.id[0])) | {"n"} != set(_placeholders(message.id[1])) | {"n"}
+    ] == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_plurals_have_as_many_forms_as_the_language(file):
+    with file.open("rb") as stream:
+        catalogue = read_po(stream)
+    assert [
+        message.id
+        for message in catalogue
+        if message.id and not isinstance(message.id, str) and len(message.string) != catalogue.num_plurals
+    ] == []

@@ -20,6 +20,7 @@ from core.ui.benchmark.result_tables import show_all_figures, show_points
 from core.ui.benchmark.result_view import View, show_exports
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
+from core.ui.shared.tabs import show_tabs
 
 _TOOL_NAMES = {
     Tool.LMDYNO: "LMDyno",
@@ -66,7 +67,7 @@ def show_results(record: BenchRecord, *, key: str) -> None:
     _show_verdict(said)
     show_points(view.result)
     _show_notes(view.result, said)
-    tabs = st.tabs([_(tab) for tab in _TABS], on_change="rerun", key=f"{key}_tab")
+    tabs = show_tabs([_(tab) for tab in _TABS], key=f"{key}_tab")
     for tab, show in zip(tabs, _TABS.values(), strict=True):
         if tab.open:
             with tab:

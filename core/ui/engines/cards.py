@@ -17,6 +17,7 @@ from core.ui.engines.settings_form import settings_form
 from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
+from core.ui.shared.tabs import show_tabs
 
 _RUNNING = (EngineState.STARTING, EngineState.HEALTHY, EngineState.STOPPING)
 
@@ -122,7 +123,7 @@ def show_details(lane: LaneSpec) -> None:
     details = {_("Reproduce this lane"): _show_recipes, _("Connect"): _show_connection}
     if lane.is_local and may(Action.CHANGE_LANE):  # a log can hold what others asked
         details = {_("Settings"): _show_settings, **details, _("Log"): _show_log}
-    tabs = st.tabs(list(details), on_change="rerun", key=f"details_{lane.name}")
+    tabs = show_tabs(list(details), key=f"details_{lane.name}")
     for tab, show in zip(tabs, details.values(), strict=True):
         if tab.open:
             with tab:

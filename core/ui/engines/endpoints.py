@@ -86,7 +86,11 @@ def _show_test() -> None:
         show_error(error)
         names = ()
     with st.form("endpoint_test", border=True):
-        url = st.text_input(_("Base URL"), placeholder="http://gpu-host:23333/v1")
+        url = st.text_input(
+            _("Base URL"),
+            placeholder="http://gpu-host:23333/v1",
+            key="endpoint_url",
+        )
         key_name = st.selectbox(
             _("API key"),
             names,
@@ -98,6 +102,7 @@ def _show_test() -> None:
                 "file. "
                 "A key is sent only to the hosts it is bound to. A lane stores only the key's name."
             ),
+            key="endpoint_api_key",
         )
         if st.form_submit_button(_("Test the connection"), icon=":material/network_check:"):
             st.session_state.pop(_REPORT, None)
@@ -123,14 +128,24 @@ def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:
     metrics = _("The server offers `/metrics`.") if report.has_metrics else ""
     st.success(f"{answered} {metrics}", icon=":material/check_circle:")
     with st.form("endpoint_add", border=True):
-        name = st.text_input(_("Lane name"), placeholder="lab")
-        model = st.selectbox(_("Model"), report.models, disabled=not report.models)
+        name = st.text_input(
+            _("Lane name"),
+            placeholder="lab",
+            key="endpoint_lane",
+        )
+        model = st.selectbox(
+            _("Model"),
+            report.models,
+            disabled=not report.models,
+            key="endpoint_model",
+        )
         dialect = st.selectbox(
             _("Dialect"),
             list(Dialect),
             index=list(Dialect).index(report.dialect),
             format_func=lambda dialect: _(_DIALECT_NAMES[dialect]),
             help=_("How the server streams, and which sampling parameters it accepts."),
+            key="endpoint_dialect",
         )
         if st.form_submit_button(_("Add lane"), type="primary", icon=":material/add:"):
             endpoint = EndpointSpec(

@@ -160,19 +160,49 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
         st.info(_("All lanes are endpoints. There is no model to quantise."), icon=":material/cloud:")
         return None, None
     source = st.selectbox(
-        _("Calibration text"), list(_SOURCES), format_func=lambda source: _(_SOURCES[source])
+        _("Calibration text"),
+        list(_SOURCES),
+        format_func=lambda source: _(_SOURCES[source]),
+        key="quantise_source",
     )
     with st.form("quantise", border=True):
-        name = st.selectbox(_("Model"), list(models))
-        file = st.file_uploader(_("Calibration file"), type=["txt", "jsonl"]) if source == _FILE else None
+        name = st.selectbox(
+            _("Model"),
+            list(models),
+            key="quantise_model",
+        )
+        file = (
+            st.file_uploader(
+                _("Calibration file"),
+                type=["txt", "jsonl"],
+                key="quantise_file",
+            )
+            if source == _FILE
+            else None
+        )
         left, right = st.columns(2)
-        samples = left.number_input(_("Samples"), 1, 4096, 32, disabled=source == NO_DATA)
-        seqlen = right.number_input(_("Tokens per sample"), 16, 131_072, 1024, disabled=source == NO_DATA)
+        samples = left.number_input(
+            _("Samples"),
+            1,
+            4096,
+            32,
+            disabled=source == NO_DATA,
+            key="quantise_samples",
+        )
+        seqlen = right.number_input(
+            _("Tokens per sample"),
+            16,
+            131_072,
+            1024,
+            disabled=source == NO_DATA,
+            key="quantise_seqlen",
+        )
         device = st.selectbox(
             _("Run on"),
             _DEVICES,
             index=0 if resources.resources().gpu else 1,
             format_func=lambda device: _(_DEVICES[device]),
+            key="quantise_device",
         )
         search = st.toggle(
             _("Search scales"),
@@ -180,6 +210,7 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
                 "`--search-scale`: tries 20 scales per layer. Gives better results but takes many times "
                 "longer."
             ),
+            key="quantise_search",
         )
         if not st.form_submit_button(_("Quantise"), type="primary", icon=":material/compress:"):
             return None, None

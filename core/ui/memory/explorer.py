@@ -1,5 +1,6 @@
 """The memory page's KV explorer: what a TurboMind engine would take of a GPU, before it is started."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import streamlit as st
@@ -55,15 +56,25 @@ def show_explorer() -> None:
     st.caption(_(_SOURCE))
 
 
-def gpu_choices() -> dict[str, int]:
-    """GPUs to predict for with their free memory: those here as they are now, then common ones, empty."""
+@dataclass(frozen=True, slots=True)
+class GpuChoice:
+    """A GPU to predict for."""
+
+    title: str
+    free_bytes: int
+
+
+def gpu_choices() -> dict[str, GpuChoice]:
+    """GPUs to predict for, by ids: those here as they are now, then common ones, empty."""
     latest = resources.sampler().sample()
     here = {
-        _("GPU {index} (this machine) · {name}", index=gpu.index, name=gpu.name): gpu.free_bytes
+        f"gpu{gpu.index}": GpuChoice(
+            _("GPU {index} (this machine) · {name}", index=gpu.index, name=gpu.name), gpu.free_bytes
+        )
         for gpu in latest.gpus
         if gpu.free_bytes is not None
     }
-    return here | {gpu.name: gpu.free_bytes for gpu in COMMON_GPUS}
+    return here | {gpu.name: GpuChoice(gpu.name, gpu.free_bytes) for gpu in COMMON_GPUS}
 
 
 def _show_controls() -> Choice:
@@ -80,11 +91,22 @@ def _show_controls() -> Choice:
             persist_state="session",
         )
         gpu = st.selectbox(
-            "GPU", list(gpus), index=_default_gpu(gpus), key="explorer_gpu", persist_state="session"
+            "GPU",
+            list(gpus),
+            index=_default_gpu(gpus),
+            format_func=lambda gpu: gpus[gpu].title,
+            key="explorer_gpu",
+            persist_state="session",
         )
         settings = _show_settings()
     show_paste()
-    return Choice(model=model, awq=form == FORMS[1], settings=settings, free_bytes=gpus[gpu], gpu=gpu)
+    return Choice(
+        model=model,
+        awq=form == FORMS[1],
+        settings=settings,
+        free_bytes=gpus[gpu].free_bytes,
+        gpu=gpus[gpu].title,
+    )
 
 
 def _show_settings() -> MemorySettings:
@@ -134,7 +156,7 @@ def _show_settings() -> MemorySettings:
     )
 
 
-def _default_gpu(gpus: dict[str, int]) -> int:
+def _default_gpu(gpus: Mapping[str, GpuChoice]) -> int:
     return 0 if len(gpus) > len(COMMON_GPUS) else list(gpus).index(COMMON_GPUS[3].name)
 
 

@@ -31,17 +31,18 @@ def show_order() -> None:
         )
     )
     gpus = gpu_choices()
-    gpu = st.selectbox("GPU", list(gpus), key="order_gpu")
+    gpu = st.selectbox("GPU", list(gpus), format_func=lambda gpu: gpus[gpu].title, key="order_gpu")
     rows = _show_rows()
     if not rows:
         st.caption(_("Add a row for each engine, in start order."))
         return
+    free_bytes = gpus[gpu].free_bytes
     try:
-        predictions = predict_in_order([_engine(row) for row in rows], gpus[gpu])
+        predictions = predict_in_order([_engine(row) for row in rows], free_bytes)
     except LMDynoError as error:
         show_error(error)
         return
-    _show_result(rows, predictions, gpus[gpu])
+    _show_result(rows, predictions, free_bytes)
 
 
 def _show_rows() -> list[Mapping[str, Any]]:

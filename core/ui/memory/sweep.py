@@ -59,13 +59,34 @@ def _show_form() -> SweepPlan | None:
         return None
     with st.form("sweep", border=True):
         left, right = st.columns(2)
-        name = left.selectbox(_("Model"), list(models))
-        gpu = right.selectbox("GPU", list(gpus), format_func=gpus.__getitem__)
-        ratios = st.pills(
-            _("KV cache ratios"), DEFAULT_RATIOS, selection_mode="multi", default=DEFAULT_RATIOS
+        name = left.selectbox(
+            _("Model"),
+            list(models),
+            key="sweep_model",
         )
-        bits = st.pills(_("KV cache bits"), KV_BITS, selection_mode="multi", default=[16])
-        forms = st.pills(_("Weights"), FORMS, selection_mode="multi", default=[FORMS[0]], format_func=_)
+        gpu = right.selectbox("GPU", list(gpus), format_func=gpus.__getitem__, key="sweep_gpu")
+        ratios = st.pills(
+            _("KV cache ratios"),
+            DEFAULT_RATIOS,
+            selection_mode="multi",
+            default=DEFAULT_RATIOS,
+            key="sweep_ratios",
+        )
+        bits = st.pills(
+            _("KV cache bits"),
+            KV_BITS,
+            selection_mode="multi",
+            default=[16],
+            key="sweep_bits",
+        )
+        forms = st.pills(
+            _("Weights"),
+            FORMS,
+            selection_mode="multi",
+            default=[FORMS[0]],
+            format_func=_,
+            key="sweep_weights",
+        )
         if not st.form_submit_button(_("Start sweep"), type="primary", icon=":material/play_arrow:"):
             return None
     try:

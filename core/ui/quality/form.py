@@ -132,7 +132,11 @@ def _show_fields(*, with_images: bool) -> _Values:
             st.code(CSV_EXAMPLE, language="csv", wrap_lines=True)
     with right:
         prompts = st.slider(
-            _("Prompts whose answers are compared token by token"), 0, len(PROMPTS), len(PROMPTS)
+            _("Prompts whose answers are compared token by token"),
+            0,
+            len(PROMPTS),
+            len(PROMPTS),
+            key="quality_prompts",
         )
         texts = st.multiselect(
             _("Texts whose likelihood is compared"),
@@ -151,7 +155,13 @@ def _show_fields(*, with_images: bool) -> _Values:
             prompts=prompts,
             texts=texts,
             own_texts=own_texts,
-            answer_tokens=st.slider(_("Maximum answer length in tokens"), 8, 512, 48),
+            answer_tokens=st.slider(
+                _("Maximum answer length in tokens"),
+                8,
+                512,
+                48,
+                key="quality_answer_tokens",
+            ),
             text_tokens=st.select_slider(
                 _("Maximum number of tokens scored per text"), _TOKEN_CHOICES, 4096, key="quality_tokens"
             ),
@@ -159,14 +169,20 @@ def _show_fields(*, with_images: bool) -> _Values:
                 _("Compare logits too"),
                 value=True,
                 help=_("Adds top-1 agreement and KL divergence. Loads each LMDeploy engine a second time."),
+                key="quality_logits",
             ),
             repeat_reference=st.toggle(
                 _("Ask the reference lane twice"),
                 value=True,
                 help=_("The difference between its two answers is the numerical noise."),
+                key="quality_twice",
             ),
             external_tasks=_show_external_tasks(),
-            title=st.text_input(_("Title"), placeholder=_("Default: from the lane names")),
+            title=st.text_input(
+                _("Title"),
+                placeholder=_("Default: from the lane names"),
+                key="quality_title",
+            ),
         )
 
 
@@ -178,6 +194,7 @@ def _show_external_tasks() -> str:
         _("Tasks of lm-evaluation-harness"),
         placeholder="gsm8k, ifeval",
         help=_("Separated by commas. Only tasks whose answers are generated work over a chat endpoint."),
+        key="quality_external",
     )
 
 

@@ -65,7 +65,12 @@ def _show_ended(*, without: str | None) -> None:
         if without is None:
             st.info(_("No comparison has been made yet."), icon=":material/fact_check:")
         return
-    chosen = st.selectbox(_("Results"), list(ended), format_func=lambda run_id: _label(ended[run_id]))
+    chosen = st.selectbox(
+        _("Results"),
+        list(ended),
+        format_func=lambda run_id: _label(ended[run_id]),
+        key="quality_results",
+    )
     with st.container(border=True):
         if problem := ended[chosen].error:
             show_error(problem)

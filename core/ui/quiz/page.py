@@ -108,7 +108,17 @@ def _gallery_form(page: ConversationPage, kind: GalleryKind) -> _Questions | Non
                 images=counted(len(images)),
             )
         )
-        number = st.slider(_("Questions"), 1, total, min(total, _QUESTIONS_AT_FIRST)) if total > 1 else 1
+        number = (
+            st.slider(
+                _("Questions"),
+                1,
+                total,
+                min(total, _QUESTIONS_AT_FIRST),
+                key="quiz_number",
+            )
+            if total > 1
+            else 1
+        )
         asked = _ask_button()
     return gallery_questions(resources.image_store(), kind)[:number] if asked else None
 
@@ -116,14 +126,27 @@ def _gallery_form(page: ConversationPage, kind: GalleryKind) -> _Questions | Non
 def _question_form(page: ConversationPage) -> _Questions | None:
     shown = {_(image.title): image for image in gallery()}
     with st.form(page.key("quiz_question"), border=True):
-        question = st.text_input(_("Question"), placeholder=_("How many circles are there?"))
+        question = st.text_input(
+            _("Question"),
+            placeholder=_("How many circles are there?"),
+            key="quiz_question",
+        )
         expected = st.text_input(
             _("Expected answers"),
             placeholder=_("Optional. Without them, answers are collected but not scored"),
             help=_("Separate answers with commas. For every image, any of them counts as correct."),
+            key="quiz_answers",
         )
-        titles = st.multiselect(_("Gallery images"), list(shown))
-        files = st.file_uploader(_("Custom images"), accept_multiple_files=True)
+        titles = st.multiselect(
+            _("Gallery images"),
+            list(shown),
+            key="quiz_gallery",
+        )
+        files = st.file_uploader(
+            _("Custom images"),
+            accept_multiple_files=True,
+            key="quiz_images",
+        )
         if not _ask_button():
             return None
     image_store = resources.image_store()
@@ -142,7 +165,11 @@ def _upload_form(page: ConversationPage) -> _Questions | None:
             _("Upload a JSONL file with one line per question, together with the images that it names:")
         )
         st.code(UPLOAD_EXAMPLE, language="json", wrap_lines=True)
-        files = st.file_uploader(_("Question list and images"), accept_multiple_files=True)
+        files = st.file_uploader(
+            _("Question list and images"),
+            accept_multiple_files=True,
+            key="quiz_files",
+        )
         if not _ask_button():
             return None
     return uploaded_questions(resources.image_store(), {file.name: file.getvalue() for file in files})
@@ -195,6 +222,7 @@ def _show_ended(statuses: Sequence[JobStatus]) -> None:
         format_func=lambda job: (
             f"{_(by_id[job].spec.title)} · {by_id[job].spec.created_at:%Y-%m-%d %H:%M} UTC"
         ),
+        key="quiz_results",
     )
     with st.container(border=True):
         show_job(by_id[chosen], show_detail=_show_all)

@@ -101,6 +101,7 @@ def _show_sampling() -> tuple[Sampling, str]:
                 _TOKENS,
                 step=64,
                 help=_("Longer answers take participants longer to read."),
+                key="new_tokens",
             )
             temperature = st.slider(
                 _("Temperature"),
@@ -112,9 +113,22 @@ def _show_sampling() -> tuple[Sampling, str]:
                     "0 is greedy decoding: a lane then repeats its answers, so second samples can't serve "
                     "as control pairs."
                 ),
+                key="new_temperature",
             )
-            seed = st.number_input(_("Seed"), 0, None, None, placeholder=_("Random"))
-        system = st.text_area(_("System prompt"), height=80, placeholder=_("None"))
+            seed = st.number_input(
+                _("Seed"),
+                0,
+                None,
+                None,
+                placeholder=_("Random"),
+                key="new_seed",
+            )
+        system = st.text_area(
+            _("System prompt"),
+            height=80,
+            placeholder=_("None"),
+            key="new_system",
+        )
     sampling = Sampling(
         temperature=temperature, max_tokens=int(tokens), seed=None if seed is None else int(seed)
     )
@@ -130,6 +144,7 @@ def _show_voting() -> dict[str, Any]:
                 default=VotingMode.PAIRWISE,
                 required=True,
                 format_func=lambda mode: _(MODE_NAMES[mode]),
+                key="new_mode",
             )
             display = st.segmented_control(
                 _("Answers appear"),
@@ -138,6 +153,7 @@ def _show_voting() -> dict[str, Any]:
                 required=True,
                 format_func=lambda display: _(DISPLAY_NAMES[display]),
                 help=_("In both modes, nobody sees how fast a lane was."),
+                key="new_display",
             )
             votes = st.number_input(
                 _("Votes per person"),
@@ -148,6 +164,7 @@ def _show_voting() -> dict[str, Any]:
                     "30 votes take about half an hour. Participants get different prompts and pairs in "
                     "rotation."
                 ),
+                key="new_votes",
             )
             controls = st.slider(
                 _("Control pairs"),
@@ -159,6 +176,7 @@ def _show_voting() -> dict[str, Any]:
                     "Two answers of one lane, or the same answer twice. They show how much of the votes is "
                     "noise."
                 ),
+                key="new_controls",
             )
             deploy = st.number_input(
                 _("Second votes"),
@@ -169,17 +187,20 @@ def _show_voting() -> dict[str, Any]:
                     "Number of items shown again after the blind votes, with lanes, speed, memory, and "
                     "energy: which would you deploy?"
                 ),
+                key="new_second_votes",
             )
             hidden = st.toggle(
                 _("Hide the results until the session is closed"),
                 value=True,
                 help=_("From voters; the host always sees them."),
+                key="new_hidden",
             )
         invited = st.text_area(
             _("Only for"),
             height=80,
             placeholder=_("Anyone with the link"),
             help=_("One name, e-mail address, or domain such as @example.com per line."),
+            key="new_invited",
         )
     return {
         "mode": mode,

@@ -10,6 +10,7 @@ from core.ui.sessions.judge_panel import show_judge
 from core.ui.sessions.results import show_results
 from core.ui.sessions.wording import badge
 from core.ui.shared.components import escape, show_error
+from core.ui.shared.tabs import show_tabs
 
 REFRESH_S = 3.0
 
@@ -36,10 +37,8 @@ def _show_session(session: Session) -> None:
     if session.plan.purpose:
         st.text(session.plan.purpose)
     names = [_("Answers"), _("Invite and monitor"), _("Results"), _("Files")]
-    default = {SessionState.DRAFT: 0, SessionState.OPEN: 1, SessionState.CLOSED: 2}[session.state]
-    tabs = st.tabs(
-        names, default=names[default], on_change="rerun", key=f"session_tabs_{session.id}_{session.state}"
-    )
+    opened = {SessionState.DRAFT: 0, SessionState.OPEN: 1, SessionState.CLOSED: 2}[session.state]
+    tabs = show_tabs(names, opened=opened, key=f"session_tabs_{session.id}_{session.state}")
     answers, people, results, exports = tabs
     if answers.open:
         with answers:

@@ -8,7 +8,7 @@ import streamlit as st
 from core import units
 from core.charts.sessions import StrengthBar, TradeOffPoint, strengths_chart, trade_off_chart
 from core.domain.sessions import Session, Vote
-from core.i18n import N_, Message, _, ngettext
+from core.i18n import N_, Message, _
 from core.sessions import telling
 from core.sessions.analysis.strengths import Standings
 from core.sessions.figures import LaneFigures, lane_figures
@@ -63,12 +63,7 @@ def show_results(session: Session, *, for_voters: bool = False) -> None:
     """Everything that the votes say so far."""
     results, votes = current_results(session)
     st.markdown(f"#### {escape(telling.headline(session, results.standings))}", anchors=False)
-    people = ngettext("{n} person", "{n} people", results.participants)
-    cast = ngettext("{n} vote", "{n} votes", results.votes)
-    parts = [people, cast, _("{n} skipped", n=results.skipped)]
-    if results.all_bad.count:
-        parts.append(_("all bad: {share}", share=telling.share_text(results.all_bad)))
-    st.caption(" · ".join(parts))
+    st.caption(escape(" · ".join(telling.turnout(results))))
     if not results.votes:
         st.info(_("There are no votes yet."), icon=":material/how_to_vote:")
         return

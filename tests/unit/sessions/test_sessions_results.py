@@ -8,6 +8,7 @@ from core.domain.sessions import ControlKind, Verdict, VotingMode
 from core.domain.turns import ErrorInfo, FinishReason
 from core.sessions.figures import lane_figures
 from core.sessions.results import compute_results
+from core.sessions.telling import turnout
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan, votes_for
 
 
@@ -120,3 +121,11 @@ def test_lane_figures_are_medians_of_what_did_not_fail():
 def test_a_lane_without_answers_has_no_figures():
     figures = lane_figures(open_session(plan()), [])[0]
     assert (figures.answers, figures.ttft_s, figures.peak_memory_bytes) == (0, None, None)
+
+
+def test_the_turnout_tells_the_median_time_of_a_vote():
+    session = open_session(plan())
+    first, second, third, *_rest = votes_for(session, best=0)
+    votes = [replace(first, took_s=4.0), replace(second, took_s=20.0), replace(third, took_s=90.0)]
+    assert turnout(compute_results(session, votes))[-1] == "median time per vote: 20 s"
+    assert not any("time per vote" in fact for fact in turnout(compute_results(session, [])))
