@@ -257,7 +257,7 @@ def measure(lanes: int, turns: int, stops: int) -> dict[str, object]:
         page.add_init_script(OBSERVER)
         traffic = Traffic()
         traffic.watch(page)
-        page.goto(dashboard.url)
+        page.goto(f"{dashboard.url}/chat")
         chat = Chat(page, dashboard)
         chat.input.wait_for()
         page.get_by_role("radio", name="Together").click()

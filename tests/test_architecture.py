@@ -43,6 +43,7 @@ UI_LAYERS = [
     {"chat"},
     {"quiz", "quality", "sessions"},
     {"history"},
+    {"overview"},
 ]
 """The same order inside `core/ui`."""
 

@@ -77,6 +77,17 @@ def server_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 2
     return None if text is None else read_metrics(text)
 
 
+def round_trip_s(endpoint: Endpoint, *, timeout_s: float) -> float:
+    """How long a lane's server takes for its list of models; raises EngineError if it gives none."""
+
+    async def ask(session: Session) -> float:
+        started_s = time.perf_counter()
+        await list_models(session, endpoint, timeout_s=timeout_s)
+        return time.perf_counter() - started_s
+
+    return _with_session(ask)
+
+
 def _endpoint(url: str, api_key: str | None, options: RequestOptions) -> Endpoint:
     return Endpoint(url=url.rstrip("/"), model="", dialect=Dialect.GENERIC, api_key=api_key, request=options)
 

@@ -93,7 +93,7 @@ class Chat:
 
     def __init__(self, page: Page, dashboard: Dashboard) -> None:
         self.page = page
-        self.url = dashboard.url
+        self.url = f"{dashboard.url}/chat"
 
     def open(self, *, pick: tuple[str, ...], together: bool = True) -> "Chat":
         """A new conversation with these lanes picked."""

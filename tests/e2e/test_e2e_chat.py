@@ -151,7 +151,7 @@ def test_a_longer_conversation_leaves_nothing_behind_a_shorter_one_that_streams(
 def test_the_attachments_make_way_for_answers_and_show_what_is_added_meanwhile(chat, tmp_path):
     for color in ("red", "blue"):
         Image.new("RGB", (48, 32), color).save(tmp_path / f"{color}.png")
-    page, chat.url = chat.page, f"{chat.url}/vision"
+    page, chat.url = chat.page, chat.url.replace("/chat", "/vision")
     chat.open(pick=("steady",))
     chooser = page.get_by_test_id("stChatInput").locator("input[type=file]")
     sendable = page.get_by_test_id("stChatInputSubmitButton")

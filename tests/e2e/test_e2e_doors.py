@@ -16,8 +16,8 @@ client_id = "lmdyno"
 client_secret = "not-a-secret"
 server_metadata_url = "http://127.0.0.1:9/.well-known/openid-configuration"
 """
-PAGES = ("vision", "engines", "memory", "history")
-"""Pages with a path of their own; the chat is at the root."""
+PAGES = ("chat", "vision", "engines", "memory", "history")
+"""Pages with a path of their own; the overview is at the root."""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_deep_link_to_a_fresh_server_shows_the_frame(fresh, lanes, page, path)
         expect(page).to_have_title(f"{path.capitalize()} · LMDyno")
 
 
-@pytest.mark.parametrize("path", ["", "chat", *PAGES])
+@pytest.mark.parametrize("path", ["", "nowhere", *PAGES])
 def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, path, console_errors):
     (tmp_path / "secrets.toml").write_text(AUTH)
     with fresh(lanes) as dashboard:
@@ -51,7 +51,7 @@ def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, path
         settle(page)
         expect(page.get_by_test_id("stChatInputTextArea")).to_have_count(0)
         expect(page.get_by_text("quick")).to_have_count(0)
-    console_errors.clear()  # Streamlit says that /chat is no page, and runs the router instead
+    console_errors.clear()  # Streamlit says that /nowhere is no page, and runs the router instead
 
 
 def test_a_mistake_in_the_lanes_file_is_one_clear_page(fresh, page):

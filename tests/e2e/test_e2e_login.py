@@ -128,15 +128,15 @@ def test_a_viewer_is_offered_nothing_for_operators(dashboard, browse):
 
 def test_what_is_asked_is_private_but_for_a_link_and_says_who_stopped_it(dashboard, browse):
     bob, eve, ada = browse(), browse(), browse()
-    log_in(bob, "bob", dashboard.url)
+    log_in(bob, "bob", f"{dashboard.url}/chat")
     chat = Chat(bob, dashboard)
     pick(bob, "steady")
     chat.ask("A question of Bob's")
     expect(chat.answer("steady")).to_contain_text("word3")
-    bob.wait_for_url("**/?conversation=*")
+    bob.wait_for_url("**/chat?conversation=*")
     link = bob.url
 
-    log_in(eve, "eve", dashboard.url)
+    log_in(eve, "eve", f"{dashboard.url}/chat")
     settle(eve)
     eve.get_by_text("Recent conversations").click()
     settle(eve)
@@ -154,11 +154,11 @@ def test_what_is_asked_is_private_but_for_a_link_and_says_who_stopped_it(dashboa
 
 def test_after_the_logout_neither_another_tab_nor_the_old_cookies_open_anything(dashboard, browse):
     page = browse()
-    log_in(page, "bob", dashboard.url)
+    log_in(page, "bob", f"{dashboard.url}/chat")
     expect(account(page, "Bob", "Viewer")).to_be_visible()
     cookies = page.context.cookies()
     other = page.context.new_page()
-    other.goto(dashboard.url)
+    other.goto(f"{dashboard.url}/chat")
     expect(account(other, "Bob", "Viewer")).to_be_visible()
     settle(other)
 

@@ -125,7 +125,7 @@ def test_the_samples_can_be_taken_away(memory):
 
 def test_it_goes_on_while_a_chat_streams(memory, browser, dashboard):
     other = browser.new_context().new_page()
-    other.goto(dashboard.url)
+    other.goto(f"{dashboard.url}/chat")
     box = other.get_by_test_id("stChatInputTextArea")
     expect(box).to_be_enabled()
     box.fill("What is Ohm's law?")

@@ -44,12 +44,14 @@ def viewer(monkeypatch):
 
 @pytest.fixture
 def new_app(world):
-    """Opens a browser session; `query` is the address's query."""
+    """Opens a browser session, on the chat unless it is told; `query` is the address's query."""
 
-    def open_app(**query) -> AppTest:
+    def open_app(*, page: str | None = "pages/chat.py", **query) -> AppTest:
         app = AppTest.from_file(str(PROJECT_ROOT / "streamlit_app.py"), default_timeout=30)
         for key, value in query.items():
             app.query_params[key] = value
+        if page:
+            app.switch_page(page)
         return app
 
     return open_app

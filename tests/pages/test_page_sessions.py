@@ -66,7 +66,7 @@ def host(room, new_app):
 @pytest.fixture
 def voter(room, new_app):
     def open_link(session, **query):
-        app = new_app(session=session.link, **query).run()
+        app = new_app(page=None, session=session.link, **query).run()
         assert not app.exception
         return app
 
@@ -99,7 +99,7 @@ def join(app, name="Ada"):
 
 class TestVoting:
     def test_a_link_that_leads_nowhere_says_so(self, room, new_app):
-        app = new_app(session="wrong").run()
+        app = new_app(page=None, session="wrong").run()
         assert "There is no such session" in app.title[0].value
 
     def test_a_name_then_the_first_item(self, room, voter):

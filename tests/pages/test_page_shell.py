@@ -44,10 +44,8 @@ def audit(monkeypatch):
 def open_as(new_app, audit):
     """Opens the dashboard with a login; without an address nobody is logged in."""
 
-    def open_app(email=None, access=ACCESS, age_s=60, page=None, **claims):
-        app = new_app()
-        if page:
-            app.switch_page(page)
+    def open_app(email=None, access=ACCESS, age_s=60, page="pages/chat.py", **claims):
+        app = new_app(page=page)
         app.secrets["auth"] = AUTH
         if access is not None:
             app.secrets["access"] = access
@@ -171,7 +169,7 @@ def test_threads_without_a_session_are_the_dashboards_own(app):
 
 
 def test_a_page_that_is_run_without_the_router_gets_the_frame(new_app):
-    app = new_app().switch_page("pages/chat.py").run()
+    app = new_app(page="pages/chat.py").run()
     assert len(app.chat_input) == 1
     assert any("endpoint" in markdown.value for markdown in app.sidebar.markdown)
 
@@ -201,9 +199,9 @@ def test_a_faulty_lanes_file_is_one_clear_page(new_app, monkeypatch):
     assert len(app.chat_input) == 0
 
 
-@pytest.mark.parametrize("name", ["chat", "vision", "benchmark", "quality", "engines", "memory", "history"])
+@pytest.mark.parametrize(
+    "name", ["overview", "chat", "vision", "benchmark", "quality", "engines", "memory", "history"]
+)
 def test_every_page_has_its_name_as_its_heading(new_app, name):
-    app = new_app()
-    app.switch_page(f"pages/{name}.py")
-    app.run()
+    app = new_app(page=f"pages/{name}.py").run()
     assert [title.value for title in app.title] == [name.capitalize()]

@@ -4,10 +4,9 @@ import streamlit as st
 
 from core.domain.sessions import Session
 from core.ui.shared import resources
-from core.ui.shared.shell import PRESENT
+from core.ui.shared.presenting import PRESENT
 
 _ID = "id"
-_PRESENT = PRESENT
 _NEW = "session_new"
 
 
@@ -15,10 +14,6 @@ def session_in_view() -> Session | None:
     """The session that the address names; None for none. Raises StoreError (`no-such-session`)."""
     session_id = st.query_params.get(_ID)
     return resources.sessions().session(session_id) if session_id else None
-
-
-def presents() -> bool:
-    return st.query_params.get(_PRESENT) == "1"
 
 
 def is_new() -> bool:
@@ -29,22 +24,15 @@ def is_new() -> bool:
 def go_to_session(session_id: str) -> None:
     st.session_state[_NEW] = False
     st.query_params[_ID] = session_id
-    st.query_params.pop(_PRESENT, None)
+    st.query_params.pop(PRESENT, None)
 
 
 def go_to_list() -> None:
     st.session_state[_NEW] = False
-    for name in (_ID, _PRESENT):
+    for name in (_ID, PRESENT):
         st.query_params.pop(name, None)
 
 
 def go_to_new() -> None:
     go_to_list()
     st.session_state[_NEW] = True
-
-
-def set_presenting(presenting: bool) -> None:
-    if presenting:
-        st.query_params[_PRESENT] = "1"
-    else:
-        st.query_params.pop(_PRESENT, None)

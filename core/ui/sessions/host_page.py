@@ -10,6 +10,7 @@ from core.ui.sessions.judge_panel import show_judge
 from core.ui.sessions.results import show_results
 from core.ui.sessions.wording import badge
 from core.ui.shared.components import escape, show_error
+from core.ui.shared.presenting import presents
 from core.ui.shared.tabs import show_tabs
 
 REFRESH_S = 3.0
@@ -20,7 +21,7 @@ def show() -> None:
         if address.is_new():
             form.show()
         elif session := address.session_in_view():
-            if address.presents():
+            if presents():
                 present.show(session)
             else:
                 _show_session(session)

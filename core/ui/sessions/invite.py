@@ -14,6 +14,7 @@ from core.sessions.assignment import assigned_items
 from core.ui.sessions import address, voter
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_toast
+from core.ui.shared.presenting import set_presenting
 
 REFRESH_S = 3.0
 _HERE_ONLY = ("localhost", "127.0.0.1", "::1")
@@ -94,7 +95,7 @@ def _show_buttons(session: Session) -> None:
         st.button(
             _("Present"),
             icon=":material/present_to_all:",
-            on_click=address.set_presenting,
+            on_click=set_presenting,
             args=(True,),
             help=_("Show a screen for the room: QR code, progress, and results."),
         )

@@ -10,6 +10,7 @@ from core.ui.sessions.invite import qr_code, voting_link
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources
 from core.ui.shared.components import escape
+from core.ui.shared.presenting import show_exit_button
 
 REFRESH_S = 2.0
 
@@ -17,15 +18,7 @@ REFRESH_S = 2.0
 def show(session: Session) -> None:
     st.markdown(f"# {escape(session.plan.title)}", anchors=False)
     _show_live()
-    with st.container(horizontal_alignment="right"):
-        st.button(
-            _("Exit presentation"),
-            icon=":material/close_fullscreen:",
-            type="tertiary",
-            shortcut="Esc",
-            on_click=address.set_presenting,
-            args=(False,),
-        )
+    show_exit_button()
 
 
 @st.fragment(run_every=REFRESH_S)

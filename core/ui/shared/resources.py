@@ -15,6 +15,7 @@ from core import logs
 from core.access.guard import acting_as, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
+from core.chat_api.reachability import Reachability
 from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
 from core.domain.specs import LaneSpec
@@ -67,6 +68,7 @@ class Resources:
     watch: EngineWatch
     sampler: Sampler
     jobs_watch: JobsWatch
+    reachability: Reachability
 
     def reload_lanes(self) -> None:
         """Read the lanes again, for every session; running engines stay as they are."""
@@ -76,6 +78,7 @@ class Resources:
     def close(self) -> None:
         """Running turns are recorded as cancelled first, then the engines end."""
         self.meter.close()
+        self.reachability.close()
         self.sampler.close()
         self.jobs_watch.close()
         self.manager.close()
@@ -122,6 +125,7 @@ def resources() -> Resources:
         watch=watch,
         sampler=Sampler(nvml, watch),
         jobs_watch=JobsWatch(settings),
+        reachability=Reachability(),
     )
     record_with(made.audit.record)
     made.sampler.start()
@@ -225,3 +229,7 @@ def watch() -> EngineWatch:
 
 def sampler() -> Sampler:
     return resources().sampler
+
+
+def reachability() -> Reachability:
+    return resources().reachability

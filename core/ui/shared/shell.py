@@ -11,7 +11,7 @@ from core.access import guard
 from core.errors import ConfigError
 from core.i18n import _
 from core.settings import PROJECT_ROOT
-from core.ui.shared import account, resources
+from core.ui.shared import account, presenting, resources
 from core.ui.shared.components import show_error
 from core.ui.shared.visitor import Standing, identity, visitor
 
@@ -19,18 +19,23 @@ ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
 VOTING_LINK = "session"
 """The address's parameter with the secret of a session's voting link; it opens that page alone."""
-PRESENT = "present"
-"""The address's parameter for a screen that a room looks at: `1` leaves out sidebar and navigation."""
 _ENTERED = "shell_entered"
 
 
 def pages() -> list[Page]:
     return [
         st.Page(
+            PROJECT_ROOT / "pages" / "overview.py",
+            title=_("Overview"),
+            icon=":material/dashboard:",
+            default=True,
+            help=_("See how the lanes are and how they compare, and where to begin."),
+        ),
+        st.Page(
             PROJECT_ROOT / "pages" / "chat.py",
             title=_("Chat"),
             icon=":material/forum:",
-            default=True,
+            url_path="chat",
             help=_("Send one prompt to several lanes and compare their answers and latency side by side."),
         ),
         st.Page(
@@ -87,7 +92,7 @@ def pages() -> list[Page]:
 
 def is_bare() -> bool:
     """Whether the page stands alone: behind a voting link, or presented to a room."""
-    return VOTING_LINK in st.query_params or st.query_params.get(PRESENT) == "1"
+    return VOTING_LINK in st.query_params or presenting.presents()
 
 
 def _reachable() -> list[Page]:

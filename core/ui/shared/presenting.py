@@ -1,0 +1,57 @@
+"""Presenting: a page for a screen that a room looks at, without sidebar and navigation.
+
+It stands in the address (`?present=1`), so that it survives a reload and can be opened on the screen itself.
+`?kiosk=1` presents too, and the page changes between views by itself.
+"""
+
+import streamlit as st
+
+from core.i18n import _
+
+PRESENT = "present"
+KIOSK = "kiosk"
+
+
+def presents() -> bool:
+    """Whether the page is presented."""
+    return st.query_params.get(PRESENT) == "1" or is_kiosk()
+
+
+def is_kiosk() -> bool:
+    return st.query_params.get(KIOSK) == "1"
+
+
+def set_presenting(presenting: bool) -> None:
+    st.query_params.pop(KIOSK, None)
+    if presenting:
+        st.query_params[PRESENT] = "1"
+    else:
+        st.query_params.pop(PRESENT, None)
+
+
+def show_present_button() -> None:
+    """The way into the presentation of this page."""
+    st.button(
+        _("Present"),
+        icon=":material/present_to_all:",
+        type="tertiary",
+        key="present_start",
+        shortcut="Alt+P",
+        help=_("Shows this page in large type for a room, without navigation. It refreshes by itself."),
+        on_click=set_presenting,
+        args=(True,),
+    )
+
+
+def show_exit_button() -> None:
+    """The way back to the page."""
+    with st.container(horizontal_alignment="right"):
+        st.button(
+            _("Exit presentation"),
+            icon=":material/close_fullscreen:",
+            type="tertiary",
+            key="present_end",
+            shortcut="Esc",
+            on_click=set_presenting,
+            args=(False,),
+        )

@@ -1,0 +1,152 @@
+"""The start page over stand-ins: introduction, first run, lanes."""
+
+from types import SimpleNamespace
+
+import pytest
+from page_fakes import BOOK
+
+from core.chat_api.reachability import Reach
+from core.domain.turns import ErrorInfo
+from core.engines.registry import EngineState
+from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.settings import Settings
+from core.ui.overview import first_run
+from core.ui.shared import job_panel, resources
+
+
+@pytest.fixture
+def home(world, monkeypatch, tmp_path):
+    world.settings = Settings(
+        home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url=f"sqlite:///{tmp_path / 'lmdyno.db'}"
+    )
+    world.jobs, world.reach = [], Reach(round_trip_s=0.0123)
+    monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=world.settings, gpu=False))
+    monkeypatch.setattr(
+        resources, "reachability", lambda: SimpleNamespace(of=lambda _name, _find: world.reach)
+    )
+    jobs = SimpleNamespace(statuses=lambda _kind=None: tuple(world.jobs), log_tail=lambda _id: "the log")
+    for module in (first_run, job_panel):
+        monkeypatch.setattr(module, "Jobs", lambda _settings: jobs)
+    return world
+
+
+@pytest.fixture
+def open_page(home, new_app):
+    def open_at(**query):
+        app = new_app(page=None, **query).run()
+        assert not app.exception
+        return app
+
+    return open_at
+
+
+def texts(app):
+    kinds = (app.markdown, app.caption, app.error, app.info)
+    return "\n".join(element.value for kind in kinds for element in kind).replace("\\", "")
+
+
+def preparing(state=JobState.RUNNING, **record):
+    spec = JobSpec(kind="demo", title="Demo models", worker="w", arguments={}, python="python")
+    return JobStatus(spec, JobRecord(state=state, **record))
+
+
+class TestIntroduction:
+    def test_it_says_what_the_dashboard_is_and_where_to_go_on(self, open_page):
+        app = open_page()
+        assert "LMDyno runs the same prompts on several LLM inference engines" in texts(app)
+        links = [link.proto.page for link in app.get("page_link")]
+        assert links == ["chat", "benchmark", "quality", "memory"]
+
+    def test_closed_it_is_gone_and_the_browser_remembers(self, open_page):
+        app = open_page()
+        app.button(key="introduction_close").click().run()
+        assert "LMDyno runs the same prompts" not in texts(app)
+        assert any("lmdyno_introduction=closed" in html.proto.body for html in app.get("html"))
+        app.button(key="introduction_open").click().run()
+        assert "LMDyno runs the same prompts" in texts(app)
+        assert any("lmdyno_introduction=open" in html.proto.body for html in app.get("html"))
+
+    def test_a_browser_that_closed_it_does_not_see_it(self, open_page, monkeypatch):
+        kept = {"lmdyno_introduction": "closed"}
+        cookies = SimpleNamespace(to_dict=lambda: kept, get=kept.get)
+        monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", cookies)
+        assert "LMDyno runs the same prompts" not in texts(open_page())
+
+
+class TestFirstRun:
+    def test_weights_that_are_being_prepared_show_how_far_they_are_and_what_works(self, open_page, home):
+        home.jobs = [preparing(stage="Unpacking", progress=0.4)]
+        home.manager.states = {"hf-q4": EngineState.STARTING}
+        app = open_page()
+        assert "Demo models" in texts(app)
+        assert "Ready to use now: **hf**, **remote**, and all pages." in texts(app)
+
+    def test_without_any_lane_it_says_what_can_be_done(self, open_page, home, monkeypatch):
+        home.jobs = [preparing()]
+        home.manager.states = dict.fromkeys(("hf", "hf-q4"), EngineState.STARTING)
+        monkeypatch.setattr(
+            resources, "lanes", lambda: SimpleNamespace(lanes=BOOK.lanes[:2], models=(), source=None)
+        )
+        assert "Lanes start by themselves when their weights are there" in texts(open_page())
+
+    @pytest.mark.parametrize("state", [JobState.DONE, JobState.CANCELLED])
+    def test_afterwards_there_is_nothing_of_it(self, open_page, home, state):
+        home.jobs = [preparing(state)]
+        assert "Demo models" not in texts(open_page())
+
+    def test_a_failure_is_told_while_lanes_lack_their_weights(self, open_page, home, monkeypatch):
+        problem = ErrorInfo("disk-full", "The disk is full.", "Free 2 GB.")
+        home.jobs = [preparing(JobState.FAILED, error=problem)]
+        monkeypatch.setattr(first_run.demo_job, "is_wanted", lambda _settings, _lanes: True)
+        assert "The disk is full." in texts(open_page())
+        monkeypatch.setattr(first_run.demo_job, "is_wanted", lambda _settings, _lanes: False)
+        assert "The disk is full." not in texts(open_page())
+
+
+class TestLanes:
+    def test_each_lane_says_what_it_does(self, open_page, home):
+        home.manager.in_use = {"hf"}
+        home.manager.finishing = {"hf-q4": 12.0}
+        shown = texts(open_page())
+        assert "**hf**  \n:violet-badge[:material/chat_bubble: answering]" in shown
+        assert "**hf-q4**  \n:orange-badge[:material/hourglass_bottom: finishing a stopped request]" in shown
+        assert "**remote**  \n:green-badge[:material/cloud_done: reachable]" in shown
+        assert "Lists its models in 12.3 ms." in shown
+
+    def test_an_idle_one_and_one_that_starts(self, open_page, home):
+        home.manager.states = {"hf-q4": EngineState.STARTING}
+        shown = texts(open_page())
+        assert "**hf**  \n:green-badge[:material/check: idle]" in shown
+        assert ":shimmer[Loading the weights] · 1 min 15 s" in shown
+
+    def test_a_failed_one_says_why_and_starts_again(self, open_page, home):
+        home.manager.states = {"hf": EngineState.FAILED}
+        home.manager.errors = {"hf": ErrorInfo("out-of-memory", "Out of memory.", "Close other programs.")}
+        app = open_page()
+        assert "Out of memory. Close other programs." in texts(app)
+        app.button(key="overview_start_hf").click().run()
+        assert home.manager.restarted == ["hf"]
+
+    def test_a_stopped_one_can_be_started_by_those_who_may(self, open_page, home):
+        home.manager.states = {"hf": EngineState.STOPPED}
+        assert "overview_start_hf" in [button.key for button in open_page().button]
+
+    def test_a_viewer_is_not_offered_to_start_one(self, open_page, home, viewer):
+        home.manager.states = {"hf": EngineState.STOPPED}
+        assert "overview_start_hf" not in [button.key for button in open_page().button]
+
+    def test_one_that_does_not_answer_says_so(self, open_page, home):
+        home.reach = Reach(error=ErrorInfo("unreachable", "Nobody listens there.", ""))
+        shown = texts(open_page())
+        assert ":red-badge[:material/cloud_off: unreachable]" in shown
+        assert "Nobody listens there." in shown
+
+    def test_before_the_first_answer_it_is_connecting(self, open_page, home):
+        home.reach = None
+        assert ":gray-badge[:material/hourglass_top: connecting]" in texts(open_page())
+
+
+def test_a_link_to_a_conversation_from_when_the_chat_was_the_start_page_leads_there(open_page):
+    app = open_page(conversation="c1")
+    assert app.query_params["conversation"] == "c1"
+    assert len(app.chat_input) == 1
