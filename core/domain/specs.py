@@ -200,6 +200,8 @@ class Endpoint:
     patience: Patience = field(default_factory=Patience)
     tokenizer: str | None = None
     """A folder with the model's tokenizer.json, for a server that sends no usage."""
+    log_file: str | None = None
+    """What a local engine writes; None for remote servers."""
 
     @property
     def devices(self) -> frozenset[str]:

@@ -41,7 +41,9 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     if now.state is EngineState.STARTING:
         return None
     if now.state is EngineState.HEALTHY:
-        return replace(now.endpoint, patience=lane.patience) if now.endpoint else None
+        if now.endpoint is None:
+            return None
+        return replace(now.endpoint, patience=lane.patience, log_file=entry.log_file)
     if now.error is not None:
         raise error_of(now.error)
     raise _not_running(lane.name)

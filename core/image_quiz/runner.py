@@ -17,6 +17,7 @@ from core.domain.turns import FinishReason, RequestRecord
 from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
@@ -51,6 +52,7 @@ async def _conduct(
         await _unless(stop, _bring_up(engines, plan, tell))
         tell(N_("Asking the first question"))
         devices = DeviceQueue(settings.locks_dir)
+        stopped = StoppedRequests(settings)
         for place in range(len(plan.questions)):
             if stop.is_set():
                 break
@@ -60,6 +62,7 @@ async def _conduct(
                 lease=partial(lease, settings),
                 image_url=ImageStore(settings.images_dir).data_url,
                 devices=devices,
+                stopped=stopped,
                 on_update=lambda _: None,
                 cancel=stop,
             )

@@ -18,6 +18,7 @@ from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, model_path
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.engines.watch import EngineWatch
 from core.errors import InputError, LMDynoError, TelemetryUnavailable
 from core.i18n import N_
@@ -123,6 +124,7 @@ class Sweeper:
                 lease=partial(lease, self._settings),
                 on_update=lambda _: None,
                 cancel=asyncio.Event(),
+                stopped=StoppedRequests(self._settings, gpus=self._nvml),
             )
             if record.error:
                 raise LMDynoError(record.error.message, hint=record.error.hint, code=record.error.code)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from core.access.identity import Person
-from core.chat_api.client import Session, Timeouts, encoded, open_session, send
+from core.chat_api.client import Session, Timeouts, encoded, open_session
 from core.chat_api.servers import with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
+from core.engines.log.requests import send_explained
 from core.engines.unfinished import StoppedRequests
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.i18n import N_
@@ -194,7 +195,7 @@ class Turn:
 
     async def _send(self, request: Request) -> None:
         endpoint, answer = request.begin()
-        await send(
+        await send_explained(
             self._around.session,
             endpoint,
             request.plan.messages,

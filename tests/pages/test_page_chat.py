@@ -21,6 +21,7 @@ from core.domain.turns import (
 from core.engines.registry import EngineState
 from core.errors import AccessDenied, EngineError, StoreError
 from core.meter.protocol import Update
+from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session
 
 
@@ -534,6 +535,18 @@ def test_a_prompt_is_not_taken_while_a_turn_runs_and_its_text_is_given_back(new_
     assert world.meter.plans == []
     assert app.chat_input[0].proto.value == "Too early"
     assert "Lanes are still answering" in app.toast[0].value
+
+
+def test_a_prompt_that_is_probably_too_long_is_sent_when_it_comes_again(app, world, monkeypatch):
+    monkeypatch.setattr(chat_actions, "exceeded_context", lambda lane, messages: 8192 if lane is HF else None)
+    prompt = "A long text. " * 3_000
+    ask(app, prompt)
+    assert world.meter.plans == []
+    assert app.chat_input[0].proto.value == prompt
+    assert "more than the context of hf (8,192)" in app.warning[0].value
+    ask(app, prompt)
+    assert [plan.prompt for plan in world.meter.plans] == [prompt]
+    assert not any("more than the context" in warning.value for warning in app.warning)
 
 
 def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, monkeypatch):

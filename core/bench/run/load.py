@@ -15,12 +15,13 @@ from core.bench.planning.plan import Arrivals
 from core.bench.workload.bodies import Bodies
 from core.bench.workload.prompts import Prompts
 from core.chat_api.answer import Answer
-from core.chat_api.client import Session, Timeouts, send
+from core.chat_api.client import Session, Timeouts
 from core.domain.bench import BenchRequest
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason
+from core.engines.log.requests import send_explained
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
 
@@ -234,7 +235,7 @@ class PassLoad:
 
         try:
             messages, body = await lane.take_prompt()
-            await send(
+            await send_explained(
                 self._sending.session,
                 lane.endpoint,
                 messages,

@@ -16,6 +16,8 @@ from core.models.model_config import ModelConfig, read_config
 from core.models.quantization import AWQ, Quantization, turbomind_refusal
 from core.models.vision.model import not_served
 
+_NO_4_BIT_HEAD_DIM = 64
+
 
 def version_of(lane: LaneSpec, row: LaunchRow) -> str:
     """What will run, such as `lmdeploy 0.18.0 (turbomind), torch 2.12.1`.
@@ -130,6 +132,7 @@ def _require_loadable(lane: LaneSpec, path: str) -> None:
         raise EngineLoadFailed(exc.message, hint=exc.hint, code=exc.code) from exc
     if lane.kind in (EngineKind.AWQ, EngineKind.TURBOMIND):
         _require_turbomind(lane, config)
+        _require_fitting_kv_cache(lane, config)
         _require_fitting_quantisation(lane, weights.quantized)
 
 
@@ -149,6 +152,20 @@ def _require_turbomind(lane: LaneSpec, config: ModelConfig) -> None:
         else N_('Set engine = "transformers" for this lane.'),
         code="turbomind-unsupported",
     )
+
+
+def _require_fitting_kv_cache(lane: LaneSpec, config: ModelConfig) -> None:
+    """TurboMind 0.18 loads such a model and ends at its first request: "misaligned address"."""
+    if lane.settings.quant_policy == 4 and config.head_dim == _NO_4_BIT_HEAD_DIM:
+        raise EngineLoadFailed(
+            N_(
+                "TurboMind can't keep the KV cache of {model} in 4 bits: the model has a head_dim of {size}.",
+                model=lane.model.name if lane.model else lane.name,
+                size=_NO_4_BIT_HEAD_DIM,
+            ),
+            hint=N_("Set quant_policy to 8 or 0 for this lane."),
+            code="kv-bits-unsupported",
+        )
 
 
 def _require_fitting_quantisation(lane: LaneSpec, quantized: Quantization | None) -> None:

@@ -19,6 +19,7 @@ from core.errors import (
 from core.i18n import N_, Message
 
 PORT_TAKEN = "port-taken"
+CUDA_ERROR = "cuda-error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,25 @@ CAUSES: tuple[Cause, ...] = (
             "LMDeploy's wheels support compute capability 7.0, 7.5, 8.0, 8.6, 8.9, 9.0, 10.0, and 12.0. Use "
             "another engine or a build for this GPU."
         ),
+    ),
+    Cause(
+        r"CUDA (?:runtime |driver )?error:\s*(?P<what>[^\n.]{3,120})"
+        r"|cudaError(?P<what2>IllegalAddress|MisalignedAddress|LaunchFailure|Assert)\b",
+        EngineCrashed,
+        CUDA_ERROR,
+        N_("The engine failed with a CUDA error: {what}"),
+        N_(
+            "Restart the engine. If the error comes again, use another dtype or KV-cache precision "
+            "(quant_policy), or another engine."
+        ),
+    ),
+    Cause(
+        r"chat_template is not set|does not have a chat template"
+        r"|(?:jinja2\.exceptions\.)?TemplateError: ",
+        EngineError,
+        "chat-template",
+        N_("The model's chat template is missing or can't render this conversation."),
+        N_("Remove the system prompt, or use a model with a chat template that supports it."),
     ),
     Cause(
         r"Unsupported group_size=(?P<size>\d+)",

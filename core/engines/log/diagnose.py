@@ -4,7 +4,7 @@ import re
 import signal
 from collections.abc import Sequence
 
-from core.engines.log.causes import CAUSES, FALLBACK, Cause
+from core.engines.log.causes import CAUSES, CUDA_ERROR, FALLBACK, Cause
 from core.engines.log.file import lines_of
 from core.errors import EngineCrashed, EngineError, EngineLoadFailed, EngineOutOfMemory
 from core.i18n import N_, Message
@@ -69,7 +69,7 @@ def explain_death(log: str, exit_code: int | None) -> EngineError:
     """Why an engine that was healthy is gone; only what its last lines say counts."""
     recent = "\n".join(lines_of(log)[-40:])
     cause = recognise(recent)
-    if isinstance(cause, EngineOutOfMemory):
+    if cause and (isinstance(cause, EngineOutOfMemory) or cause.code == CUDA_ERROR):
         return cause
     if (death := _killed(exit_code)) is not None:
         return death

@@ -42,6 +42,16 @@ def read_tail(path: Path, size_bytes: int = _TAIL_BYTES) -> str:
     return _COLOUR.sub("", text)
 
 
+def read_since(path: Path, start: int, size_bytes: int = _TAIL_BYTES) -> str:
+    """What was written since the log had `start` bytes, at most its last `size_bytes`; all that is kept of a
+    log that was shortened meanwhile."""
+    try:
+        written = path.stat().st_size - start
+    except OSError:
+        return ""
+    return read_tail(path, min(written, size_bytes) if written >= 0 else size_bytes)
+
+
 def read_start(path: Path, size_bytes: int = _START_BYTES) -> str:
     """The beginning of the log, where a start-up tells what it did; "" while there is none."""
     try:

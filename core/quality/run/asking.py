@@ -13,6 +13,7 @@ from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.turns import run_turn
@@ -51,6 +52,7 @@ class Asker:
     settings: Settings
     devices: DeviceQueue
     usage: UsageMeter | None
+    stopped: StoppedRequests
     stop: asyncio.Event
 
     async def ask(self, plan: QualityPlan, lane: LaneSpec, asked: Asked) -> RequestRecord:
@@ -71,6 +73,7 @@ class Asker:
             lease=hold,
             image_url=ImageStore(self.settings.images_dir).data_url,
             devices=self.devices,
+            stopped=self.stopped,
             usage=self.usage,
             on_update=lambda _: None,
             cancel=self.stop,

@@ -29,6 +29,7 @@ from core.domain.quality import (
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
 from core.engines.borrowed import Engines
+from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
 from core.memory.lane_weights import lane_weight_bytes
@@ -95,7 +96,13 @@ class Runner:
         self._report = report
         self._stop = stop
         self._devices = DeviceQueue(settings.locks_dir)
-        self._asker = Asker(settings=settings, devices=self._devices, usage=usage, stop=stop)
+        self._asker = Asker(
+            settings=settings,
+            devices=self._devices,
+            usage=usage,
+            stopped=StoppedRequests(settings),
+            stop=stop,
+        )
         self._facts = {facts.lane.name: facts for facts in run.lanes}
         self._answers: dict[tuple[str, Prompted, int, int], QualityAnswer] = {}
         self._sources: dict[tuple[str, ...], TokenSource] = {}

@@ -19,6 +19,7 @@ from core.domain.turns import FinishReason, RequestRecord, TurnPlan
 from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.images.store import ImageStore
@@ -60,13 +61,15 @@ async def _ask_lanes(settings: Settings, parts: Sequence[LanePart], tell: Tell) 
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with closing(SampledUsage(settings)) as usage:
         usage.start()
-        async with open_session() as session:
+        stopped = StoppedRequests(settings)
+        async with open_session(on_left=stopped.note) as session:
             around = Surroundings(
                 session=session,
                 resolve=partial(find_endpoint, settings),
                 lease=partial(lease, settings),
                 image_url=ImageStore(settings.images_dir).data_url,
                 devices=DeviceQueue(settings.locks_dir),
+                stopped=stopped,
                 usage=usage,
             )
             for part in parts:

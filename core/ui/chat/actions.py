@@ -8,11 +8,13 @@ from threading import Lock
 
 import streamlit as st
 
+from core import units
 from core.domain.images import StoredImage
 from core.domain.turn_planning import plan_turn
-from core.domain.turns import ErrorInfo, FinishReason, TurnRecord
+from core.domain.turns import ErrorInfo, FinishReason, TurnPlan, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError
-from core.i18n import _
+from core.i18n import N_, _
+from core.models.prompt_length import estimated_tokens, exceeded_context
 from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
@@ -59,10 +61,11 @@ def send(
 ) -> bool:
     """Start a turn with the settings of the moment, unless one of the conversation still runs.
 
-    A problem is kept for the page to show. Returns whether the turn was started.
+    A problem is kept for the page to show, and so is a warning about a prompt that is probably too long,
+    which is sent when it comes again. Returns whether the turn was started.
     """
     chat = chat_session.chat(page)
-    chat.problems = ()
+    chat.problems, chat.warning = (), None
     with _sending:
         conversation = conversations.load(chat)
         if conversation.running:
@@ -79,6 +82,9 @@ def send(
                 replaces=replaces,
             )
             refuse_misfits(plan)
+            if chat.warned_of != prompt and (warning := _probably_too_long(plan)):
+                chat.warning, chat.warned_of = warning, prompt
+                return False
             start_engines([request.lane.name for request in plan.requests if request.lane.is_local])
             resources.meter().start(plan)
         except LMDynoError as error:
@@ -86,6 +92,28 @@ def send(
             return False
     chat_session.show_address(chat.conversation_id)
     return True
+
+
+def _probably_too_long(plan: TurnPlan) -> ErrorInfo | None:
+    """The lanes whose context the conversation exceeds by its length; None if it fits."""
+    exceeded = {
+        request.lane.name: context
+        for request in plan.requests
+        if (context := exceeded_context(request.lane, request.messages))
+    }
+    if not exceeded:
+        return None
+    longest = max(estimated_tokens(request.messages) for request in plan.requests)
+    lanes = ", ".join(f"{lane} ({units.count(context)})" for lane, context in exceeded.items())
+    return ErrorInfo(
+        "prompt-probably-too-long",
+        N_(
+            "By its length, the conversation has about {tokens} tokens, more than the context of {lanes}.",
+            tokens=units.count(longest),
+            lanes=lanes,
+        ),
+        N_("Shorten the prompt, or send it once more as it is."),
+    )
 
 
 def start_engines(lanes: list[str]) -> None:
@@ -98,6 +126,7 @@ def start_engines(lanes: list[str]) -> None:
 
 
 def regenerate(page: ConversationPage, turn: TurnRecord) -> None:
+    chat_session.chat(page).warned_of = turn.prompt
     send(page, turn.prompt, turn.images, replaces=turn.id)
 
 
@@ -108,6 +137,7 @@ def repeat_key(turn: TurnRecord) -> str:
 def repeat(page: ConversationPage, turn: TurnRecord) -> None:
     """Ask the same several times more, one after another."""
     times: int = st.session_state[repeat_key(turn)]
+    chat_session.chat(page).warned_of = turn.prompt
     if send(page, turn.prompt, turn.images, replaces=turn.id):
         chat_session.chat(page).repeats_left = times - 1
 

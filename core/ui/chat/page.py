@@ -145,7 +145,7 @@ def _show_attachments(page: ConversationPage, conversation: Conversation) -> Non
 
 def _show_conversation(page: ConversationPage, conversation: Conversation) -> None:
     turns = conversation.turns
-    with Slots("closed", "welcome", "turns", "scroll", "problems", "news", "actions") as slots:
+    with Slots("closed", "welcome", "turns", "scroll", "warning", "problems", "news", "actions") as slots:
         if (closed := chat_session.chat(page).closed) and not turns:
             with slots.fill("closed"):
                 show_warning(closed)
@@ -157,6 +157,9 @@ def _show_conversation(page: ConversationPage, conversation: Conversation) -> No
         if turns:
             with slots.fill("scroll"):
                 browser.scroll_to(f"turn_{turns[-1].id}")
+        if warning := chat_session.chat(page).warning:
+            with slots.fill("warning"):
+                show_warning(warning)
         problems = _problems(page, conversation)
         if problems:
             with slots.fill("problems"):

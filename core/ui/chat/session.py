@@ -32,6 +32,10 @@ class ChatState:
     """Images chosen for the next prompt."""
     problems: tuple[ErrorInfo, ...] = ()
     """Why the last prompt was not sent, or images were not taken."""
+    warning: ErrorInfo | None = None
+    """Why the last prompt waits to be sent once more, unchanged."""
+    warned_of: str = ""
+    """The prompt that the warning was about."""
     repeats_left: int = 0
     """How often the last prompt is asked again when its answers are there."""
     versions: dict[str, TurnRecord] = field(default_factory=dict)

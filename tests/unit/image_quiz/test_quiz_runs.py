@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from core.domain.specs import Dialect, Endpoint
+from core.engines.unfinished import StoppedRequests
 from core.errors import InputError
 from core.image_quiz.job import JOB_KIND, start_quiz
 from core.image_quiz.results import load, run_file
@@ -99,6 +101,27 @@ def test_the_wait_for_the_first_answer_is_not_told_as_the_start_of_engines(setti
         time.sleep(0.05)
     Jobs(settings).cancel(started)
     assert Jobs(settings).wait(started, END_S).state is JobState.CANCELLED
+
+
+def test_a_request_that_was_stopped_before_is_known_to_the_quiz(settings, server, image):
+    asked = saying(server, "one", "red")
+    StoppedRequests(settings).note(Endpoint(url=server.url, model="m", dialect=Dialect.GENERIC))
+    quiz = plan(question("Which colour?", "red", image=image), lanes=(asked,))
+    Jobs(settings).wait(start_quiz(settings, quiz), END_S)
+    ((record,),) = [answer.records for answer in load(settings, quiz.id).answers]
+    assert any("stopped shortly before" in note for note in record.notes)
+
+
+def test_a_stopped_quiz_notes_the_request_that_its_server_may_go_on_with(settings, server, image):
+    slow = saying(server, "slow", "red " * 400, interval_s=0.05)
+    started = start_quiz(settings, plan(question("Which colour?", "red", image=image), lanes=(slow,)))
+    known = len(server.seen)
+    deadline = time.monotonic() + END_S
+    while len(server.seen) == known and time.monotonic() < deadline:
+        time.sleep(0.02)
+    Jobs(settings).cancel(started)
+    Jobs(settings).wait(started, END_S)
+    assert StoppedRequests(settings).since_s(server.url) is not None
 
 
 def test_a_quiz_that_is_not_there_is_none_and_a_path_is_no_quiz(settings):

@@ -10,6 +10,7 @@ sys.path[:0] = [str(TESTS / "unit" / "engines"), str(TESTS / "unit" / "telemetry
 
 from core.domain.specs import EngineKind  # noqa: E402
 from core.engines.registry import Registry  # noqa: E402
+from core.engines.unfinished import StoppedRequests, Unfinished  # noqa: E402
 from core.errors import InputError  # noqa: E402
 from core.memory_sweep.plan import LANE, SweepPlan, SweepPoint, grid  # noqa: E402
 from core.memory_sweep.runner import Sweeper  # noqa: E402
@@ -75,6 +76,18 @@ def test_each_point_holds_prediction_and_measurement(sweep):
     assert first.decode_tok_per_s > 0
     assert run.engine_version
     assert [len(seen.points) for seen in sweep.seen] == [1, 2]
+
+
+def test_each_point_waits_for_stopped_requests(sweep, monkeypatch):
+    looked_at = []
+
+    def before(self, endpoint):
+        looked_at.append(endpoint.device)
+        return Unfinished()
+
+    monkeypatch.setattr(StoppedRequests, "before", before)
+    sweep(grid((0.4, 0.2)), row(*SAYS, needs_gpu=True))
+    assert looked_at == ["cuda:0", "cuda:0"]
 
 
 def test_the_engine_is_stopped_after_every_point(sweep):

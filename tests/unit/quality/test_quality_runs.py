@@ -10,6 +10,7 @@ import pytest
 from core.chat_api.client import open_session
 from core.domain.bench import RunState
 from core.domain.specs import Dialect
+from core.engines.unfinished import StoppedRequests, Unfinished
 from core.quality.plan import OWN_ANSWERS, QualityPlan, text_file
 from core.quality.results import Outcome, QualityResult, results
 from core.quality.run.runner import Runner, new_run
@@ -99,6 +100,19 @@ def test_equal_models_show_no_difference_by_any_measure(compare):
         assert text.difference.value == pytest.approx(0, abs=1e-9)
     assert (found.same_tokenizer, found.same_template) == (True, True)
     assert level(result) is Level.SAME
+
+
+def test_every_question_waits_for_stopped_requests(compare, monkeypatch):
+    looked_at = []
+
+    def before(self, endpoint):
+        looked_at.append(endpoint.url)
+        return Unfinished()
+
+    monkeypatch.setattr(StoppedRequests, "before", before)
+    compare(reference=ToyModel(answer=knows), other=ToyModel(answer=knows))
+    assert len(looked_at) == 2 * (len(PROMPTS) + len(TASKS)) + len(PROMPTS)
+    assert len(set(looked_at)) == 2
 
 
 def test_likelihoods_are_those_of_the_scored_tokens(compare):

@@ -8,7 +8,8 @@ import pytest
 
 from core.domain.sampling import Sampling
 from core.domain.sessions import Candidate, Judgement, Session, SessionItem, SessionState, Verdict, Vote
-from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec
+from core.engines.unfinished import StoppedRequests
 from core.errors import InputError
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
@@ -45,6 +46,15 @@ def make(settings, store, session) -> list[str]:
     stages: list[str] = []
     assert make_answers(settings, store, session, stages.append, lambda stage, _: stages.append(stage))
     return stages
+
+
+def test_a_request_that_was_stopped_before_is_noted_with_the_answer(settings, server, store):
+    lanes = [scripted(server, name, {"text": f"I am {name}."}) for name in ("one", "two")]
+    session = draft(store, *lanes, prompts=1)
+    StoppedRequests(settings).note(Endpoint(url=server.url, model="m", dialect=Dialect.GENERIC))
+    make(settings, store, session)
+    for answer in store.answers(session.id):
+        assert any("stopped shortly before" in note for note in answer.record.notes)
 
 
 def test_every_lane_answers_every_prompt_one_lane_after_another(settings, server, store):

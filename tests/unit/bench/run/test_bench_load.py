@@ -36,6 +36,6 @@ def test_streams_that_are_free_together_write_one_request_a_turn_of_the_loop(mon
         pass_by()
         await a_pass(30).run_closed(10)
 
-    monkeypatch.setattr(load, "send", send)
+    monkeypatch.setattr(load, "send_explained", send)
     asyncio.run(run())
     assert len(written_in) == len(set(written_in)) == 30

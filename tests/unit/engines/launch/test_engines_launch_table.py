@@ -149,6 +149,18 @@ class TestChecks:
         assert caught.value.code == "group-size"
         checks.need_of(quantised(lane, group_size=128), row())
 
+    @pytest.mark.parametrize("kind", [EngineKind.TURBOMIND, EngineKind.PYTORCH])
+    def test_kv_cache_of_4_bits_that_turbomind_cannot_keep(self, tmp_path, kind):
+        lane = lane_in(tmp_path, kind=kind, quant_policy=4)
+        if kind is EngineKind.PYTORCH:
+            assert checks.need_of(lane, row()).weight_bytes == 4
+            return
+        with pytest.raises(EngineLoadFailed, match="head_dim of 64") as caught:
+            checks.need_of(lane, row())
+        assert caught.value.code == "kv-bits-unsupported"
+        checks.need_of(with_config(lane, head_dim=128), row())
+        checks.need_of(replace(lane, settings=replace(lane.settings, quant_policy=8)), row())
+
     def test_awq_lane_over_plain_weights(self, tmp_path):
         lane = lane_in(tmp_path, kind=EngineKind.AWQ)
         lane = replace(lane, weights=Weights.AWQ, model=replace(lane.model, awq=lane.model.checkpoint))

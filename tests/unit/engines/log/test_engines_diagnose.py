@@ -16,6 +16,7 @@ from core.engines.log.diagnose import (
 from core.engines.log.stages import last_stage, stage_of
 from core.errors import (
     EngineCrashed,
+    EngineError,
     EngineLoadFailed,
     EngineNotInstalled,
     EngineOutOfMemory,
@@ -64,6 +65,24 @@ TEXTS = [
         EngineOutOfMemory,
         "gpu-out-of-memory",
         "GPU",
+    ),
+    (
+        "[TM][FATAL] kernels/attention.cu(110): CUDA runtime error: misaligned address",
+        EngineCrashed,
+        "cuda-error",
+        "misaligned address",
+    ),
+    (
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+        EngineCrashed,
+        "cuda-error",
+        "an illegal memory access",
+    ),
+    (
+        "jinja2.exceptions.TemplateError: System role not supported",
+        EngineError,
+        "chat-template",
+        "chat template",
     ),
     (
         "RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
