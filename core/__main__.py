@@ -109,6 +109,10 @@ COMMANDS = {
         "core.cli.telemetry:telemetry",
         N_("Sample memory, power, and load of GPUs and engines, and summarise the samples."),
     ),
+    "metrics": Command(
+        "core.cli.metrics:metrics",
+        N_("Print the state of lanes, jobs, store, and meter for Prometheus, or serve it on a port."),
+    ),
 }
 """Only the named command is imported: a load test starts in half the time."""
 

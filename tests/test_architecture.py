@@ -74,7 +74,7 @@ LIBRARY_HOMES = {
     "krippendorff": ("core.sessions.analysis",),
     "jsonschema": ("core.quality.tasks.graders",),
     "referencing": ("core.quality.tasks.graders",),
-    "prometheus_client": ("core.chat_api.prometheus",),
+    "prometheus_client": ("core.chat_api.prometheus", "core.cli.metrics"),
 }
 
 ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}

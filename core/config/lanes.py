@@ -29,7 +29,7 @@ from core.domain.specs import (
 from core.i18n import N_
 
 LANE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_LOCAL_KEYS = frozenset({"engine", "model", "weights"})
+LOCAL_KEYS = frozenset({"engine", "model", "weights"})
 _IS = N_("{key} is {value}.")
 
 Table = Mapping[str, Any]
@@ -75,7 +75,7 @@ def _read_lane(
             )
         raise source.error(here, N_("{key} has no engine."), allowed_values(EngineKind))
     kind = EngineKind(choice(source, (*here, "engine"), table["engine"], EngineKind))
-    allowed = ENDPOINT_KEYS if kind is EngineKind.ENDPOINT else _LOCAL_KEYS | SETTINGS_OF[kind]
+    allowed = ENDPOINT_KEYS if kind is EngineKind.ENDPOINT else LOCAL_KEYS | SETTINGS_OF[kind]
     for key in table:
         if key not in allowed | PATIENCE_KEYS:
             raise unknown_key(source, (*here, key), allowed | PATIENCE_KEYS, kind)

@@ -15,7 +15,7 @@ DEMO_GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 VISION_DEMO_NAME = "scenes-llava"
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_KEYS = ("checkpoint", "gguf", "awq")
+MODEL_KEYS = ("checkpoint", "gguf", "awq")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -64,8 +64,8 @@ def _read_model(source: TomlSource, settings: Settings, name: str, table: object
             here, NOT_A_TABLE, N_('Write [models.{name}] with checkpoint = "…" below it.', name=name)
         )
     for key, value in table.items():
-        if key not in _KEYS:
-            raise source.unknown_key((*here, key), _KEYS, N_("{key} is not a key of a model."))
+        if key not in MODEL_KEYS:
+            raise source.unknown_key((*here, key), MODEL_KEYS, N_("{key} is not a key of a model."))
         if not isinstance(value, str) or not value.strip():
             raise source.error((*here, key), NOT_TEXT, IN_QUOTES)
     if "checkpoint" not in table:

@@ -75,7 +75,9 @@ class EngineSettings:
     python: str | None = None
     """The engine's own Python interpreter, for stacks that can't share one environment."""
     trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint; only for publishers that you trust."""
     start_timeout_s: float = 600.0
+    """Seconds until an engine that is starting counts as failed."""
     continuous_batching: bool = False
     """transformers: serve several requests at once instead of one after another."""
     session_len: int = 4096
@@ -89,6 +91,7 @@ class EngineSettings:
     tp: int = 1
     """LMDeploy: GPUs that one engine spans (tensor parallel size)."""
     enable_prefix_caching: bool = False
+    """LMDeploy: keep the KV cache of prompts' beginnings, for later prompts that begin alike."""
 
 
 _ANY_ENGINE = frozenset({"devices", "dtype", "python", "trust_remote_code", "start_timeout_s"})
@@ -157,8 +160,9 @@ class EndpointSpec:
     model: str | None = None
     """The id the server knows the model by; None takes the first that it lists."""
     dialect: Dialect = Dialect.GENERIC
+    """How the server streams, and which sampling fields it takes."""
     api_key_name: str | None = None
-    """Name of the key (`core.config.keys`); the key itself is stored nowhere."""
+    """Name of the key, such as `LMDYNO_KEY_LAB` (`core.config.keys`); the key itself is stored nowhere."""
     vision: bool | None = None
     """Whether its model takes images; None if nobody said, in which case the server is asked."""
     request: RequestOptions = field(default_factory=RequestOptions)
@@ -172,8 +176,11 @@ class LaneSpec:
 
     name: str
     kind: EngineKind
+    """The engine that answers."""
     model: ModelSpec | None = None
+    """The model that a local engine loads, by its name in the lanes file."""
     weights: Weights = Weights.CHECKPOINT
+    """Which form of the model a local engine loads."""
     settings: EngineSettings = field(default_factory=EngineSettings)
     endpoint: EndpointSpec | None = None
     patience: Patience = field(default_factory=Patience)

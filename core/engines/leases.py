@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.errors import EngineBusy
 from core.i18n import N_
-from core.locks import lock_path, try_lock, unlock
+from core.locks import holders, is_held, lock_path, try_lock, unlock
 from core.settings import Settings
 
 _PATIENCE_S = 0.1
@@ -54,15 +54,15 @@ def sole_use(settings: Settings, lane_name: str) -> Iterator[None]:
 
 def in_use(settings: Settings, lane_name: str) -> bool:
     """Whether a request of any process holds the lane's lease. Cheap."""
-    path = _path(settings, lane_name)
-    if not path.exists():
-        return False
-    # Two processes that look at the same time see each other's lock; a short second look tells.
-    descriptor = try_lock(path, patience_s=0.005)
-    if descriptor is None:
-        return True
-    unlock(descriptor)
-    return False
+    return is_held(_path(settings, lane_name))
+
+
+def lease_count(settings: Settings, lane_name: str) -> int | None:
+    """How often the lane's lease is held, by all processes; None where the system can't tell.
+
+    A request holds it once, and so does a run for its engines; a load test's requests hold none of their own.
+    """
+    return holders(_path(settings, lane_name))
 
 
 def _path(settings: Settings, lane_name: str) -> Path:

@@ -23,6 +23,7 @@ from core.domain.turns import Machine
 from core.engines.unfinished import StoppedRequests
 from core.meter.devices import DeviceQueue
 from core.meter.host import Meter
+from core.meter.presence import present
 from core.meter.protocol import Hello
 from core.meter.recorder import Recorder, RunStore
 from core.meter.turns import Surroundings
@@ -76,7 +77,8 @@ def run(
             )
 
     try:
-        asyncio.run(_serve(hello, surroundings(), recorder))
+        with present(hello.settings):
+            asyncio.run(_serve(hello, surroundings(), recorder))
     finally:
         if usage:
             usage.close()

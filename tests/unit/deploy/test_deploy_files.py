@@ -1,6 +1,8 @@
 """The files in `deploy/` agree with the program, with each other and with SECURITY.md."""
 
 import configparser
+import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import core
+from core.cli.metrics import HomeCollector
 from core.config import load_lanes
 from core.settings import load_settings
 
@@ -127,6 +130,8 @@ def test_the_services_of_compose_reach_each_other():
         ("prometheus", "engine-a"),
         ("prometheus", "engine-b"),
         ("grafana", "prometheus"),
+        ("prometheus", "metrics"),
+        ("metrics", "postgres"),
     ]
     assert not [pair for pair in pairs if not networks[pair[0]] & networks[pair[1]]]
     assert set().union(*networks.values()) == set(compose()["networks"])
@@ -164,13 +169,62 @@ def test_engines_register_at_the_proxy_under_their_own_names():
 
 
 def test_prometheus_scrapes_the_engines():
-    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))["scrape_configs"][
-        0
-    ]
-    assert scraped["metrics_path"] == "/metrics"
-    assert scraped["static_configs"][0]["targets"] == ["engine-a:23333", "engine-b:23333"]
-    source = yaml.safe_load((DEPLOY / "prometheus" / "grafana-datasource.yaml").read_text("utf-8"))
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in scraped}
+    assert targets == {"lmdeploy": ["engine-a:23333", "engine-b:23333"], "lmdyno": ["metrics:9464"]}
+    command = compose()["services"]["metrics"]["command"]
+    assert command[command.index("--port") + 1] == "9464"
+    source = yaml.safe_load((DEPLOY / "grafana" / "datasource.yaml").read_text("utf-8"))
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
+
+
+def test_the_metrics_service_sees_the_processes_and_files_of_the_dashboard():
+    services = compose()["services"]
+    metrics, dashboard = services["metrics"], services["dashboard"]
+    assert metrics["pid"] == "service:dashboard"
+    assert "data:/data" in metrics["volumes"]
+    assert (
+        metrics["environment"]["LMDYNO_DATABASE_URL"].split("@")[1]
+        in (dashboard["environment"]["LMDYNO_DATABASE_URL"])
+    )
+
+
+def board_metrics() -> set[str]:
+    panels = json.loads((DEPLOY / "grafana" / "lmdyno.json").read_text("utf-8"))["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", [])]
+    return {name for query in queries for name in re.findall(r"\b(?:lmdyno_|lmdeploy:)\w+", query)}
+
+
+def test_grafana_finds_the_board_and_its_files():
+    mounts = {
+        volume.split(":")[0]: volume.split(":")[1] for volume in compose()["services"]["grafana"]["volumes"]
+    }
+    provider = yaml.safe_load((DEPLOY / "grafana" / "boards.yaml").read_text("utf-8"))["providers"][0]
+    assert mounts["./grafana/lmdyno.json"].startswith(f"{provider['options']['path']}/")
+    assert not [file for file in mounts if file.startswith("./grafana/") and not (DEPLOY / file).exists()]
+
+
+def test_the_board_shows_metrics_that_lmdyno_publishes(tmp_path):
+    settings = load_settings({"LMDYNO_HOME": str(tmp_path)})
+    published = {
+        sample.name for metric in HomeCollector(settings, gpu=True).collect() for sample in metric.samples
+    }
+    shown = {name for name in board_metrics() if name.startswith("lmdyno_")}
+    assert shown
+    assert shown <= published | {"lmdyno_engine_state_seconds"}
+
+
+def test_the_board_shows_metrics_that_lmdeploy_publishes():
+    package = importlib.util.find_spec("lmdeploy")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("LMDeploy isn't installed")
+    source = Path(package.submodule_search_locations[0], "metrics", "loggers.py").read_text("utf-8")
+    published = set(re.findall(r"name='(lmdeploy:\w+)'", source))
+    shown = {
+        re.sub(r"_(bucket|sum|count)$", "", name) for name in board_metrics() if name.startswith("lmdeploy:")
+    }
+    assert shown
+    assert shown <= published
 
 
 def test_every_variable_of_compose_is_in_the_example():
