@@ -39,9 +39,9 @@ layer don't import each other, apart from those listed in NEIGHBOURS."""
 
 UI_LAYERS = [
     {"shared"},
-    {"text", "engines", "memory", "benchmark"},
+    {"text", "engines", "memory", "benchmark", "walk"},
     {"chat"},
-    {"quiz", "quality", "sessions"},
+    {"quiz", "quality", "sessions", "replay"},
     {"history"},
     {"overview"},
 ]

@@ -86,9 +86,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lane", action="append", help="default: all local lanes for text")
     parser.add_argument("--walk", help="a walk's id, or the file of `lmdyno walk --json`")
     parser.add_argument("--title", default="Demo model on one machine")
-    parser.add_argument("--tokens", type=int, default=160, help="the longest answer of the chat")
+    parser.add_argument("--tokens", type=int, default=128, help="the longest answer of the chat")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--seconds", type=float, default=3.0, help="per lane and concurrency")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per lane and concurrency")
     parser.add_argument("--bench-tokens", type=int, default=32)
     return parser.parse_args()
 

@@ -110,6 +110,14 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
                 help=_("Asked one after another with the current settings. Stops if you leave this page."),
             )
             st.form_submit_button(_("Start"), type="primary", on_click=chat_actions.repeat, args=(page, turn))
+        st.page_link(
+            "pages/history.py",
+            label=_("Replay"),
+            icon=":material/replay:",
+            query_params={"turn": turn.id, "replay": "1"},
+            help=_("Shows this turn again with its original timing."),
+            width="content",
+        )
         edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
             st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn), height=160)

@@ -12,6 +12,8 @@ TURN = "turn"
 QUALITY = "quality"
 COMPARE = "compare"
 BASELINE = "baseline"
+REPLAY = "replay"
+"""With an entry: it opens with its replay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from core.domain.turns import Machine
 from core.i18n import N_, _
 from core.ui.history import actions as history_actions
 from core.ui.history import session as history_state
+from core.ui.history.address import REPLAY
 from core.ui.history.list_page import show_outcome, tag_control
 from core.ui.shared import resources
 from core.ui.shared.components import escape
@@ -99,6 +100,16 @@ def show_entry_actions(entry: HistoryEntry) -> None:
         on_click=history_actions.delete,
         args=((entry,),),
         help=_("You can undo this."),
+    )
+
+
+def wants_replay(entry_id: str) -> bool:
+    """Whether the visitor wants to see how the entry came about instead of its result."""
+    return st.toggle(
+        _("Replay"),
+        value=REPLAY in st.query_params,
+        key=f"history_replay_{entry_id}",
+        help=_("Shows what was recorded with its original timing. Nothing is measured."),
     )
 
 

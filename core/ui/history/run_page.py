@@ -9,6 +9,7 @@ from core.errors import InputError
 from core.i18n import _
 from core.ui.benchmark.results import show_plan, show_results
 from core.ui.history import entry as history_entry
+from core.ui.replay.views import show_load_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 
@@ -26,7 +27,10 @@ def show_run(run_id: str) -> None:
             st.button(_("Refresh"), icon=":material/refresh:", help=_("Load new results."))
         history_entry.show_entry_actions(entry)
     history_entry.show_annotation(entry)
-    show_results(record, key=f"history_{run_id}")
+    if record.run.state is not RunState.RUNNING and history_entry.wants_replay(run_id):
+        show_load_replay(record)
+    else:
+        show_results(record, key=f"history_{run_id}")
     _show_facts(record)
 
 

@@ -11,6 +11,7 @@ from core.ui.chat.conversation_page import CHAT, VISION, ConversationPage
 from core.ui.chat.session import CONVERSATION
 from core.ui.chat.turn import show_turn
 from core.ui.history import entry as history_entry
+from core.ui.replay.views import show_turn_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 from core.ui.shared.rights import exporting
@@ -44,7 +45,9 @@ def show_turn_page(turn_id: str) -> None:
         history_entry.show_entry_actions(entry)
     history_entry.show_annotation(entry)
     st.caption(f"{history_entry.moment(turn.created_at)} · {escape(entry.host or units.UNKNOWN)}")
-    if turn.done:
+    if turn.done and history_entry.wants_replay(turn.id):
+        show_turn_replay(turn)
+    elif turn.done:
         show_turn([turn], baseline=None, latest=True)
     else:
         st.info(

@@ -1,0 +1,87 @@
+"""The replays of stored entries, each with its label."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Protocol, TypeVar
+
+import streamlit as st
+
+from core.domain.bench import BenchRecord
+from core.domain.turns import ErrorInfo, Machine, TurnRecord
+from core.domain.walk import WalkRun
+from core.errors import InputError
+from core.i18n import Text, _
+from core.replay.load import LoadTimeline
+from core.replay.origin import origin
+from core.replay.turns import TurnTimeline
+from core.replay.walk import WalkTimeline
+from core.telemetry.machine import describe_machine
+from core.ui.replay.load_scene import LoadScene
+from core.ui.replay.player import Scene, playback_of, show_player
+from core.ui.replay.turn_scene import TurnScene
+from core.ui.replay.walk_scene import WalkScene
+from core.ui.shared.components import escape, show_error
+
+LONG_S = 30.0
+"""What takes longer begins at a speed at which it takes about as long."""
+_SPEEDS = (1.0, 2.0, 5.0, 10.0, 20.0)
+_TIMELINE = "replay_timeline"
+
+
+class Timeline(Protocol):
+    @property
+    def duration_s(self) -> float: ...
+
+
+T = TypeVar("T", bound=Timeline)
+
+
+def show_turn_replay(turn: TurnRecord) -> None:
+    """The turn in its lanes' columns; says so where nothing can be replayed."""
+    devices = [request.device for request in turn.requests]
+    label = origin(turn.machine, turn.created_at, here=this_machine(), devices=devices)
+    _show(f"turn_{turn.id}", label, lambda: TurnTimeline(turn), lambda timeline: TurnScene(turn, timeline))
+
+
+def show_load_replay(record: BenchRecord) -> None:
+    """The run's passes and what its lanes did; says so where nothing can be replayed."""
+    run = record.run
+    devices = [facts.device for facts in run.lanes]
+    label = origin(run.machine, run.created_at, here=this_machine(), devices=devices)
+    _show(f"run_{run.id}", label, lambda: LoadTimeline(record), LoadScene)
+
+
+def show_walk_replay(run: WalkRun) -> None:
+    """The walk's steps as they were taken."""
+    label = origin(run.machine, run.created_at, here=this_machine())
+    _show(f"walk_{run.id}", label, lambda: WalkTimeline(run), lambda timeline: WalkScene(run, timeline))
+
+
+def opening_speed(duration_s: float) -> float:
+    """The slowest speed at which the replay takes at most `LONG_S`, else the fastest."""
+    return next((speed for speed in _SPEEDS if duration_s / speed <= LONG_S), _SPEEDS[-1])
+
+
+@cache
+def this_machine() -> Machine:
+    """Described once a process."""
+    return describe_machine()
+
+
+def _show(name: str, label: Text, make: Callable[[], T], scene: Callable[[T], Scene]) -> None:
+    try:
+        timeline = _kept(name, make)
+    except InputError as error:
+        show_error(ErrorInfo.of(error))
+        return
+    playback = playback_of(name, timeline.duration_s, opening_speed(timeline.duration_s))
+    show_player(name, playback, escape(_(label)), lambda: scene(timeline))
+
+
+def _kept(name: str, make: Callable[[], T]) -> T:
+    """The session's timeline of that name, kept until another one is replayed: a long one takes its time."""
+    kept: tuple[str, T] | None = st.session_state.get(_TIMELINE)
+    if kept is None or kept[0] != name:
+        kept = (name, make())
+        st.session_state[_TIMELINE] = kept
+    return kept[1]
