@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-GROUP = 128
-STEPS = 15
+from core.models.awq.options import GROUP_SIZE
+from core.models.awq.packing import BITS
+from core.models.awq.rounding import compensated, in_best_ranges
+
 RATIOS = 20
-RANGES = tuple(1 - 0.04 * step for step in range(11))
-DAMPING = 0.01
 CHUNK = 16
 """Sequences that go through a block at once."""
 
@@ -56,7 +56,7 @@ def lmdeploy(source: Path, samples: torch.Tensor, *, device: str, search: bool, 
             calib_seqlen=samples.shape[1],
             work_dir=work,
             device=device,
-            w_group_size=GROUP,
+            w_group_size=GROUP_SIZE,
             search_scale=search,
             dtype="float16",
             batch_size=batch,
@@ -66,14 +66,14 @@ def lmdeploy(source: Path, samples: torch.Tensor, *, device: str, search: bool, 
         layers = collect_target_modules(model, kind)
         maps = awq.FC_FCS_MAP[kind], awq.NORM_FCS_MAP[kind]
         if search:
-            awq.awq_layers(layers, *maps, statistics["absmean"], statistics["ratios"], GROUP, device)
+            awq.awq_layers(layers, *maps, statistics["absmean"], statistics["ratios"], GROUP_SIZE, device)
         else:
-            awq.smooth_layers(layers, *maps, statistics["absmax"], GROUP, device)
+            awq.smooth_layers(layers, *maps, statistics["absmax"], GROUP_SIZE, device)
         with torch.no_grad():
             for layer in layers.values():
                 layer.to(device)
                 for linear in _linears(layer).values():
-                    linear.weight.data = awq.pseudo_quantize_tensor(linear.weight.data, 4, GROUP)
+                    linear.weight.data = awq.pseudo_quantize_tensor(linear.weight.data, BITS, GROUP_SIZE)
     return model.to(device)
 
 
@@ -152,70 +152,20 @@ def _searched(
 
 def _relative(weight: torch.Tensor) -> torch.Tensor:
     """How large each input's weights are beside the largest of their groups, on average."""
-    groups = weight.view(-1, GROUP).abs()
+    groups = weight.view(-1, GROUP_SIZE).abs()
     return (groups / groups.amax(1, keepdim=True).clamp(min=1e-4)).view(weight.shape).mean(0)
 
 
 def _rounded(weight: torch.Tensor, x: torch.Tensor, rounding: str) -> torch.Tensor:
     flat = x.reshape(-1, x.shape[-1])
     if rounding == "compensated":
-        return _compensated(weight, flat.T @ flat / len(flat))
-    groups = weight.view(len(weight), -1, GROUP)
-    if rounding == "nearest":
-        return _on_grid(groups, *_grid(groups, 1.0)).view_as(weight)
-    importance = flat.square().mean(0).view(1, -1, GROUP)
-    return _on_grid(groups, *_best_grid(groups, importance)).view_as(weight)
+        return compensated(weight, flat.T @ flat / len(flat)).weight
+    if rounding == "ranges":
+        return in_best_ranges(weight, flat.square().mean(0)).weight
+    from lmdeploy.lite.quantization.awq import pseudo_quantize_tensor
 
-
-def _grid(groups: torch.Tensor, part: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Step and zero point of each group, over a part of its range."""
-    high, low = groups.amax(-1, keepdim=True) * part, groups.amin(-1, keepdim=True) * part
-    step = (high - low).clamp(min=1e-5) / STEPS
-    return step, (-torch.round(low / step)).clamp(0, STEPS)
-
-
-def _on_grid(groups: torch.Tensor, step: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    return (torch.clamp(torch.round(groups / step) + zero, 0, STEPS) - zero) * step
-
-
-def _best_grid(groups: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    least, step, zero = None, None, None
-    for part in RANGES:
-        one_step, one_zero = _grid(groups, part)
-        error = ((_on_grid(groups, one_step, one_zero) - groups).square() * importance).sum(-1, keepdim=True)
-        if least is None:
-            least, step, zero = error, one_step, one_zero
-            continue
-        better = error < least
-        least = torch.where(better, error, least)
-        step, zero = torch.where(better, one_step, step), torch.where(better, one_zero, zero)
-    return step, zero
-
-
-def _compensated(weight: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
-    """GPTQ with asymmetric groups in the order of the columns."""
-    weight, rounded = weight.clone(), torch.zeros_like(weight)
-    importance = hessian.diag().clone()
-    unused = importance == 0
-    hessian = hessian.clone()
-    hessian[unused, unused] = 1
-    hessian.diagonal().add_(DAMPING * importance[~unused].mean())
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    upper = torch.linalg.cholesky(inverse, upper=True)
-    for start in range(0, weight.shape[1], GROUP):
-        end = start + GROUP
-        group, block = weight[:, start:end].clone(), upper[start:end, start:end]
-        step, zero = _best_grid(group, importance[None, start:end])
-        errors = torch.zeros_like(group)
-        for column in range(GROUP):
-            exact = group[:, column : column + 1]
-            value = _on_grid(exact, step, zero)
-            rounded[:, start + column : start + column + 1] = value
-            error = (exact - value) / block[column, column]
-            group[:, column:] -= error * block[column : column + 1, column:]
-            errors[:, column : column + 1] = error
-        weight[:, end:] -= errors @ upper[start:end, end:]
-    return rounded
+    nearest: torch.Tensor = pseudo_quantize_tensor(weight, BITS, GROUP_SIZE)
+    return nearest
 
 
 def _linears(layer: nn.Module) -> dict[str, nn.Linear]:

@@ -45,7 +45,8 @@ ENGINES_AGREE_NATS = 0.002
 METHODS_AGREE_NATS = 0.001
 AWQ = {
     "awq": AwqOptions(calibration="python-docs", samples=32, seqlen=1024),
-    "awq-better": DEMO_OPTIONS,
+    "awq-better": replace(DEMO_OPTIONS, rounding="nearest", batch_size=64),
+    "awq-compensated": DEMO_OPTIONS,
 }
 NEEDS_S = {"awq": 120.0, "weights": 240.0, "kv": 150.0, "dtypes": 90.0}
 RESERVE_S = 15.0

@@ -53,6 +53,15 @@ def quantize(
         ),
     ] = False,
     batch_size: Annotated[int, typer.Option(help=_("Samples per batch."))] = DEFAULTS.batch_size,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            help=_(
+                "nearest (LMDeploy's), or compensated: chooses the values so that each layer's output "
+                "changes least. Loses less quality. For models with Llama's structure."
+            )
+        ),
+    ] = DEFAULTS.rounding,
     dtype: Annotated[str, typer.Option(help=_("float16 or bfloat16."))] = DEFAULTS.dtype,
     device: Annotated[str, typer.Option(help=_("cuda, cuda:N, or cpu."))] = DEFAULTS.device,
     out: Annotated[
@@ -72,6 +81,7 @@ def quantize(
         seqlen=seqlen,
         search_scale=search_scale,
         batch_size=batch_size,
+        rounding=rounding,
         dtype=dtype,
         device=device,
         out=None if out is None else str(out),

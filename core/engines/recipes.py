@@ -14,7 +14,7 @@ from core.engines.launch.lmdeploy_flags import chat_template, lmdeploy_flags
 from core.errors import InputError
 from core.i18n import N_, Text
 from core.models.awq.job import read_provenance
-from core.models.awq.options import NAMED_SETS
+from core.models.awq.options import NAMED_SETS, Rounding
 from core.models.vision.model import is_vision
 
 PROMPT = "What is the capital of Japan?"
@@ -130,10 +130,12 @@ def _quantise(model: ModelSpec, path: str) -> str:
         return shlex.join([*command, "--calib-samples", "0"])
     amount = ["--samples", str(made.samples), "--seqlen", str(made.seqlen)]
     search = ["--search-scale"] if made.search_scale else []
-    if made.calibration in NAMED_SETS:
+    if made.rounding != Rounding.NEAREST:
+        search += ["--rounding", made.rounding]
+    elif made.calibration in NAMED_SETS:
         flags = [flag.replace("--", "--calib-") for flag in amount]
         return shlex.join([*command, "--calib-dataset", made.calibration, *flags, *search])
-    # LMDeploy has no flag for a text of one's own.
+    # LMDeploy has no flag for a text of one's own, or for another rounding.
     ours = ["lmdyno", "quantize", model.name, "--calibration", made.calibration]
     return shlex.join([*ours, *amount, *search, "--out", path])
 

@@ -26,6 +26,8 @@ class Provenance:
     seqlen: int | None
     search_scale: bool
     batch_size: int
+    rounding: str = "nearest"
+    """`nearest` or `compensated`."""
     dtype: str
     bits: int
     group_size: int

@@ -13,7 +13,7 @@ from core.i18n import N_
 from core.jobs.records import JobSpec, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq.check import Finding, check_awq, choose_gpu
-from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource
+from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource, Rounding
 from core.models.checkpoint import checkpoint_folder
 from core.models.provenance import FILE_NAME, Provenance
 from core.settings import Settings
@@ -21,7 +21,9 @@ from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
 
 JOB_KIND = "quantise"
-DEMO_OPTIONS = AwqOptions(calibration=OWN_ANSWERS, samples=64, seqlen=512, search_scale=True, batch_size=64)
+DEMO_OPTIONS = AwqOptions(
+    calibration=OWN_ANSWERS, samples=64, seqlen=512, search_scale=True, rounding=Rounding.COMPENSATED
+)
 
 
 def awq_folder(settings: Settings, model: ModelSpec, options: AwqOptions) -> Path:

@@ -44,6 +44,13 @@ class CalibrationSource(StrEnum):
     """A text file, or JSONL with `text` or `messages` in each line."""
 
 
+class Rounding(StrEnum):
+    NEAREST = "nearest"
+    """Each weight to the nearest value, by LMDeploy's `auto_awq`."""
+    COMPENSATED = "compensated"
+    """Layer after layer, so that each layer's output changes least (`core.models.awq.compensated`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwqOptions:
     """Options of one quantisation, under LMDeploy's own names; raises InputError for values out of range."""
@@ -60,8 +67,10 @@ class AwqOptions:
     """Sequences that go through a layer at once.
 
     The scale search finds a scale for each batch and uses their mean. A batch of all samples is searched
-    once, for the scale that suits them together.
+    once, for the scale that suits them together. Compensated rounding always takes all together.
     """
+    rounding: str = Rounding.NEAREST
+    """`nearest`, or `compensated`: loses less, needs data and a model of Llama's structure."""
     dtype: str = "float16"
     """What the source is loaded as: `float16`, in which LMDeploy keeps its statistics, or `bfloat16`."""
     device: str = "cuda"
@@ -75,6 +84,16 @@ class AwqOptions:
         _within("samples", self.samples, 1, 4096)
         _within("seqlen", self.seqlen, 16, 131_072)
         _within("batch_size", self.batch_size, 1, 256)
+        if self.rounding not in list(Rounding):
+            raise InputError(
+                N_("{key} is {value}.", key="rounding", value=self.rounding),
+                hint=N_("Choose nearest or compensated."),
+            )
+        if self.rounding == Rounding.COMPENSATED and self.source is CalibrationSource.NONE:
+            raise InputError(
+                N_("Error-compensated rounding needs a calibration text."),
+                hint=N_("Choose a calibration text, or `nearest`."),
+            )
         if self.dtype not in ("float16", "bfloat16"):
             raise InputError(
                 N_("{key} is {value}.", key="dtype", value=self.dtype),

@@ -1,4 +1,4 @@
-"""Quantises one checkpoint with LMDeploy's `auto_awq`, in a child process of the engine's Python.
+"""Quantises one checkpoint to W4A16, in a child process of the engine's Python.
 
 A worker of `core.jobs`: the half-written result stays in the job's scratch folder until it is whole, and then
 becomes the model's AWQ folder in one step.
@@ -24,7 +24,7 @@ from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
 from core.models.awq.failures import explain
-from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource
+from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource, Rounding
 from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
 from core.models.awq.packing import pack_fast
 from core.models.awq.progress import PassProgress
@@ -33,13 +33,14 @@ from core.models.provenance import Provenance
 
 CALIBRATION_FILE = "calibration.jsonl"
 _BITS = 4
+_SAVING_AT = 0.95
 _STATISTICS = ("inputs_stats.pth", "outputs_stats.pth")
 _PACKAGES = ("lmdeploy", "torch", "transformers")
 
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """What `auto_awq` is to calibrate with; `samples` are [1, seqlen] LongTensors, None for a hub's set."""
+    """What to calibrate with; `samples` are [1, seqlen] LongTensors, None for a hub's set."""
 
     name: str
     sha256: str | None
@@ -60,7 +61,10 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     report(N_("Loading lmdeploy"))
     try:
         calibration = _calibration(options, source, report)
-        _auto_awq(options, source, scratch, before, calibration, report)
+        if options.rounding == Rounding.COMPENSATED:
+            _compensated(options, source, scratch, calibration, report)
+        else:
+            _auto_awq(options, source, scratch, before, calibration, report)
     except LMDynoError:
         raise
     except Exception as exc:
@@ -94,14 +98,15 @@ def quantize(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
 def _settings(options: AwqOptions, calibration: _Calibration) -> dict[str, Any]:
     without_data = options.source is CalibrationSource.NONE
     return {
-        "tool": "lmdeploy auto_awq",
+        "tool": "lmdyno" if options.rounding == Rounding.COMPENSATED else "lmdeploy auto_awq",
         "calibration": calibration.name,
         "calibration_sha256": calibration.sha256,
         "calibration_file": None if calibration.text is None else CALIBRATION_FILE,
         "samples": 0 if without_data else options.samples,
         "seqlen": None if without_data else options.seqlen,
         "search_scale": options.search_scale and not without_data,
-        "batch_size": options.batch_size,
+        "batch_size": options.samples if options.rounding == Rounding.COMPENSATED else options.batch_size,
+        "rounding": options.rounding,
         "dtype": options.dtype,
         "bits": _BITS,
         "group_size": GROUP_SIZE,
@@ -162,6 +167,42 @@ def _auto_awq(
             device="cuda" if on_gpu else "cpu",
             dtype=options.dtype,
         )
+
+
+def _compensated(
+    options: AwqOptions, source: Path, scratch: Path, calibration: _Calibration, report: Report
+) -> None:
+    from lmdeploy.lite.apis.calibrate import get_calib_loaders, load_model_and_tokenizer
+
+    from core.models.awq.compensated import quantize_llama, save
+
+    done_before = SHARE if options.source is CalibrationSource.OWN_ANSWERS else 0.0
+
+    def on_layer(done: int, layers: int) -> None:
+        report(
+            N_("Rounding: {done} of {layers} layers", done=done, layers=layers),
+            done_before + (_SAVING_AT - done_before) * done / layers,
+        )
+
+    report(N_("Loading the weights"), done_before)
+    pack_fast()
+    _, _, model, tokenizer, _, _ = load_model_and_tokenizer(
+        str(source), dtype=options.dtype, work_dir=str(scratch)
+    )
+    samples = calibration.samples
+    if samples is None:
+        samples = get_calib_loaders(
+            options.calibration, tokenizer, nsamples=options.samples, seqlen=options.seqlen
+        )
+    quantize_llama(
+        model,
+        samples,
+        device="cpu" if options.device == "cpu" else "cuda",
+        search_scale=options.search_scale,
+        on_layer=on_layer,
+    )
+    report(N_("Saving the weights"), _SAVING_AT)
+    save(model, tokenizer, scratch)
 
 
 def _calibration(options: AwqOptions, source: Path, report: Report) -> _Calibration:

@@ -14,7 +14,7 @@ from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
-from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
+from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions, Rounding
 from core.ui.engines import actions as engine_actions
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
@@ -212,6 +212,15 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
             ),
             key="quantise_search",
         )
+        compensates = st.toggle(
+            _("Error-compensated rounding"),
+            value=False,
+            disabled=source == NO_DATA,
+            help=_(
+                "`--rounding compensated`: chooses the values so that each layer's output changes least. "
+                "Loses less quality. For models with Llama's structure."
+            ),
+        )
         if not st.form_submit_button(_("Quantise"), type="primary", icon=":material/compress:"):
             return None, None
     try:
@@ -220,6 +229,7 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
             samples=samples,
             seqlen=seqlen,
             search_scale=search,
+            rounding=Rounding.COMPENSATED if compensates and source != NO_DATA else Rounding.NEAREST,
             device=device,
         )
     except LMDynoError as error:

@@ -122,6 +122,36 @@ def test_the_note_beside_the_weights_says_how_they_were_made(tmp_path, calibrati
     assert made == command.format(out=tmp_path)
 
 
+def test_another_rounding_than_lmdeploys_is_in_the_command(tmp_path):
+    Provenance(
+        tool="lmdyno",
+        source="/models/m",
+        source_config_sha256="0",
+        calibration="own-answers",
+        calibration_sha256="1",
+        samples=64,
+        seqlen=512,
+        search_scale=True,
+        batch_size=64,
+        rounding="compensated",
+        dtype="float16",
+        bits=4,
+        group_size=128,
+        versions={},
+        device="cpu",
+        started_at="2026-01-01T00:00:00Z",
+        duration_s=1.0,
+        source_bytes=1,
+        result_bytes=1,
+    ).write(tmp_path)
+    lane = replace(AWQ, model=replace(MODEL, awq=str(tmp_path)))
+
+    assert by_title(lane)["How the W4A16 weights were made"].code == (
+        "lmdyno quantize m --calibration own-answers --samples 64 --seqlen 512 --search-scale "
+        f"--rounding compensated --out {tmp_path}"
+    )
+
+
 def test_the_pytorch_lane_never_says_turbomind():
     assert not any("turbomind" in recipe.code.lower() for recipe in recipes(PYTORCH, sampling=Sampling()))
 

@@ -145,3 +145,15 @@ def test_provenance_of_foreign_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "provenance.json").write_text("{}")
     with pytest.raises(InputError):
         read_provenance(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rounding": "stochastic"}, "rounding is stochastic"),
+        ({"rounding": "compensated", "calibration": "none"}, "needs a calibration text"),
+    ],
+)
+def test_a_rounding_that_cannot_be_is_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        AwqOptions(**changes)
