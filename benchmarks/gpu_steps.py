@@ -31,7 +31,8 @@ class Steps:
     Thread-safe.
     """
 
-    def __init__(self, out: Path, limit_s: float) -> None:
+    def __init__(self, out: Path, limit_s: float, *, keep: bool = False) -> None:
+        """`keep`: steps that an earlier call has left in the file stay there until they are made again."""
         self._out = out
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -41,7 +42,7 @@ class Steps:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "versions": _versions(),
             "machine": json.loads(encode(describe_machine())),
-            "steps": {},
+            "steps": json.loads(out.read_text("utf-8"))["steps"] if keep and out.exists() else {},
         }
 
     @property
@@ -55,6 +56,8 @@ class Steps:
             return False
         began = time.monotonic()
         done = True
+        with self._lock:
+            self._report["steps"].pop(name, None)
         try:
             self.put(name, {"result": work()})
         except Exception as error:  # noqa: BLE001  one broken step must not cost the others

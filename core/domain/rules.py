@@ -37,6 +37,8 @@ def rule(kind: EngineKind, setting: str) -> Rule:
 def conflict(settings: EngineSettings) -> tuple[str, Message] | None:
     """Settings that contradict each other: the one to change, and what is allowed; else None."""
     pinned = settings.devices
+    if pinned is not None and settings.replicas > 1 and settings.tp * settings.replicas != len(pinned):
+        return "replicas", N_("Allowed: as many as make {n} devices with tp each.", n=len(pinned))
     if pinned is not None and settings.tp > len(pinned):
         return "tp", N_("Allowed: at most {n}, the number of devices.", n=len(pinned))
     return None
@@ -101,5 +103,6 @@ _RULES: Mapping[str, Rule] = {
     "cache_max_entry_count": Rule(_is_share, N_("Allowed: a number greater than 0 and less than 1.")),
     "quant_policy": one_of(QUANT_POLICIES),
     "tp": _whole(1, 64),
+    "replicas": _whole(1, 64),
     "enable_prefix_caching": _FLAG,
 }

@@ -90,8 +90,15 @@ class EngineSettings:
     """LMDeploy: bits of the KV cache, 8 or 4; 0 keeps the dtype."""
     tp: int = 1
     """LMDeploy: GPUs that one engine spans (tensor parallel size)."""
+    replicas: int = 1
+    """LMDeploy: servers of the same model, each on GPUs of its own, behind LMDeploy's proxy."""
     enable_prefix_caching: bool = False
     """LMDeploy: keep the KV cache of prompts' beginnings, for later prompts that begin alike."""
+
+    @property
+    def gpu_count(self) -> int:
+        """GPUs that the lane takes: those of all its replicas, and no fewer than it is pinned to."""
+        return max(self.tp * self.replicas, len(self.devices or ()), 1)
 
 
 _ANY_ENGINE = frozenset({"devices", "dtype", "python", "trust_remote_code", "start_timeout_s"})
@@ -101,6 +108,7 @@ _LMDEPLOY = _ANY_ENGINE | {
     "cache_max_entry_count",
     "quant_policy",
     "tp",
+    "replicas",
     "enable_prefix_caching",
 }
 

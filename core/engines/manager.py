@@ -24,6 +24,7 @@ from core.engines.log.file import log_path, tail
 from core.engines.log.stages import STARTING
 from core.engines.monitor import Monitor
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.replicas import replica_log
 from core.engines.resolve import error_of, observed, same_engine
 from core.engines.startup import Startup, Surroundings
 from core.engines.status import EngineStatus
@@ -234,9 +235,10 @@ class EngineManager:
         """Where the lane's engine writes its log; there is no such file before its first start."""
         return log_path(self._settings.logs_dir, name)
 
-    def log_tail(self, name: str, lines: int = 40) -> str:
-        """The last lines of the engine's log; "" before its first start."""
-        return "\n".join(tail(self.log_file(name), lines))
+    def log_tail(self, name: str, lines: int = 40, *, replica: int | None = None) -> str:
+        """The last lines of the engine's log, or of one of its replicas'; "" before its first start."""
+        path = self.log_file(name)
+        return "\n".join(tail(path if replica is None else replica_log(path, replica), lines))
 
     def close(self) -> None:
         """End the engines that belong to this process, and start-ups that it has not finished.

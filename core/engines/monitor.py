@@ -18,6 +18,7 @@ from core.engines.launch.table import HOST, LaunchRow
 from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail, shorten
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.replicas import replica_logs
 from core.engines.supervisor import Target
 from core.engines.unfinished import StoppedRequests
 from core.settings import Settings
@@ -88,7 +89,8 @@ class Monitor:
             if entry.state is not EngineState.HEALTHY or entry.process is None:
                 continue
             if self._me in (entry.owner, entry.worker):
-                shorten(Path(entry.log_file), _LOG_LIMIT_BYTES)
+                for log_file in (Path(entry.log_file), *replica_logs(entry)):
+                    shorten(log_file, _LOG_LIMIT_BYTES)
                 if not supervisor.alive(entry.process):
                     self._note_death(entry, entry.process)
             elif entry.owner is not None and not entry.owner.alive:

@@ -69,7 +69,7 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
             "bash",
             _command(["lmdeploy", "chat", path, *lmdeploy_flags(lane)], lane),
         ),
-        Recipe(N_("API server"), "bash", f'{_command(serve, lane)} --api-keys "${KEY_VARIABLE}"'),
+        Recipe(N_("API server"), "bash", _servers(serve, lane)),
         *_clients(lane, f"http://127.0.0.1:{PORT}/v1", name, sampling, KEY_VARIABLE),
         Recipe(N_("Python pipeline, timed"), "python", _pipeline_program(lane, path, sampling)),
         Recipe(N_("The same weights in transformers"), "python", _transformers_program(lane, sampling)),
@@ -115,6 +115,23 @@ def _command(argv: Sequence[str], lane: LaneSpec) -> str:
     devices = lane.settings.devices
     pinned = f"CUDA_VISIBLE_DEVICES={','.join(map(str, devices))} " if devices else ""
     return pinned + shlex.join(argv)
+
+
+def _servers(serve: Sequence[str], lane: LaneSpec) -> str:
+    """The lane's server, or LMDeploy's proxy at its port and the replicas that register there."""
+    settings, key = lane.settings, f' --api-keys "${KEY_VARIABLE}"'
+    if settings.replicas == 1:
+        return _command(serve, lane) + key
+    gpus = settings.devices or tuple(range(settings.gpu_count))
+    at = list(serve).index("--server-port") + 1
+    proxy = ["lmdeploy", "serve", "proxy", "--server-name", "127.0.0.1", "--server-port", str(PORT)]
+    lines = [f"{shlex.join([*proxy, '--disable-cache-status'])}{key} &"]
+    for number in range(settings.replicas):
+        mine = gpus[settings.tp * number : settings.tp * (number + 1)]
+        command = [*serve[:at], str(PORT + 1 + number), *serve[at + 1 :]]
+        command += ["--proxy-url", f"http://127.0.0.1:{PORT}"]
+        lines.append(f"CUDA_VISIBLE_DEVICES={','.join(map(str, mine))} {shlex.join(command)}{key} &")
+    return "\n".join(lines)
 
 
 def _quantise(model: ModelSpec, path: str) -> str:

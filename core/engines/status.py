@@ -9,6 +9,7 @@ from core.domain.turns import ErrorInfo, utc_now
 from core.engines.log.file import lines_of, read_tail
 from core.engines.log.stages import STARTING, last_stage
 from core.engines.registry import EngineEntry, EngineState
+from core.engines.replicas import Replica, replica_logs, replicas_of
 from core.engines.resolve import observed, same_engine
 from core.i18n import N_, Text
 from core.units import duration
@@ -46,6 +47,8 @@ class EngineStatus:
     it doesn't."""
     owned: bool
     """Whether this process ends it when it ends itself."""
+    replicas: tuple[Replica, ...] = ()
+    """The servers behind its address; none for an engine that is one server."""
 
 
 def without_engine(lane: LaneSpec, since: datetime) -> EngineStatus:
@@ -90,9 +93,12 @@ def of_engine(
     finishing_s = stopped_s if is_quiet and stopped_s is not None and stopped_s > _FINISHING_S else None
     # Until a start has its process, the file holds the log of the start before.
     waits = now.state is EngineState.STARTING and entry.process is None
-    log_text = "" if waits else read_tail(Path(entry.log_file), _TAIL_BYTES)
+    # The log of a lane with replicas says little before they are ready; the first one's speaks for all.
+    starting = replica_logs(entry)[:1] if now.state is EngineState.STARTING else ()
+    log_text = "" if waits else read_tail((*starting, Path(entry.log_file))[0], _TAIL_BYTES)
     lines = lines_of(log_text)
     endpoint = now.endpoint if now.state is EngineState.HEALTHY else None
+    replicas = replicas_of(now)
     return EngineStatus(
         name=entry.name,
         lane=lane,
@@ -104,12 +110,13 @@ def of_engine(
         url=endpoint.url if endpoint else None,
         version=endpoint.version if endpoint else None,
         device=endpoint.device if endpoint else None,
-        stage=_stage(now, lane, log_text, silent_s, finishing_s),
+        stage=_stage(now, lane, log_text, silent_s, finishing_s, replicas),
         last_log_line=lines[-1] if lines else "",
         error=now.error,
         in_use=in_use and now.state is EngineState.HEALTHY,
         finishing_s=finishing_s,
         owned=owned,
+        replicas=replicas,
     )
 
 
@@ -118,7 +125,12 @@ def _since_s(since: datetime) -> float:
 
 
 def _stage(
-    entry: EngineEntry, lane: LaneSpec, log_text: str, silent_s: float, finishing_s: float | None
+    entry: EngineEntry,
+    lane: LaneSpec,
+    log_text: str,
+    silent_s: float,
+    finishing_s: float | None,
+    replicas: tuple[Replica, ...],
 ) -> Text | None:
     if entry.state is EngineState.STARTING:
         return entry.stage or last_stage(log_text) or STARTING
@@ -128,6 +140,12 @@ def _stage(
         return None
     if finishing_s is not None:
         return N_("Finishing a stopped request for {time}", time=duration(finishing_s))
+    if ended := sum(replica.state is EngineState.FAILED for replica in replicas):
+        return N_(
+            "{ended} of {all} replicas ended. The others go on. Restart the engine to have all of them.",
+            ended=ended,
+            all=len(replicas),
+        )
     if silent_s > _SILENT_S:
         return N_("Not responding for {time}", time=duration(silent_s))
     if not same_engine(entry.lane, lane):

@@ -19,6 +19,7 @@ from core.domain.turns import (
 )
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
+from core.engines.replicas import Replica
 from core.errors import EngineError, InputError, StoreError
 from core.meter.link import Held
 from core.meter.protocol import Update
@@ -178,6 +179,7 @@ class FakeManager:
         self.stages: dict[str, str] = {}
         self.states: dict[str, EngineState] = {}
         self.errors: dict[str, ErrorInfo] = {}
+        self.replicas: dict[str, tuple[Replica, ...]] = {}
 
     def ensure(self, name):
         self.ensured.append(name)
@@ -214,10 +216,11 @@ class FakeManager:
             in_use=name in self.in_use,
             finishing_s=self.finishing.get(name),
             owned=True,
+            replicas=self.replicas.get(name, ()),
         )
 
     def statuses(self):
         return tuple(self.status(lane.name) for lane in self.lanes if lane.is_local)
 
-    def log_tail(self, name, lines=40):
-        return f"the log of {name}"
+    def log_tail(self, name, lines=40, *, replica=None):
+        return f"the log of {name}" if replica is None else f"the log of replica {replica} of {name}"

@@ -27,6 +27,7 @@ from core.domain.specs import (
 )
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.replicas import Replica
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.models.awq import check as awq_check
@@ -212,6 +213,19 @@ class TestCards:
     def test_a_healthy_engine_with_something_to_say_says_it(self, open_page, engines):
         engines.manager.stages["hf"] = "Runs with its previous settings until you restart it"
         assert "Runs with its previous settings until you restart it" in texts(open_page())
+
+    def test_each_replica_is_shown_with_its_state(self, open_page, engines):
+        one = Replica(
+            number=1, state=EngineState.HEALTHY, since=utc_now(), pid=11, device="cuda:0", exit_code=None
+        )
+        other = replace(one, number=2, state=EngineState.FAILED, pid=None, exit_code=-9)
+        engines.manager.replicas["hf"] = (one, other)
+        lines = [line for line in texts(open_page()).splitlines() if line.startswith("Replica ")]
+        assert len(lines) == 2
+        assert "ready" in lines[0]
+        assert lines[0].endswith("11 on cuda:0")
+        assert "failed" in lines[1]
+        assert lines[1].endswith("exit code -9")
 
     def test_a_failed_engine_gives_reason_and_way_out(self, open_page, engines):
         engines.manager.states["hf"] = EngineState.FAILED

@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -61,7 +61,10 @@ class Telemetry(Protocol):
     async def mark(self) -> None:
         """The pass begins or has ended, now."""
 
-    async def use(self, start_ns: int, end_ns: int) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]: ...
+    async def use(
+        self, lanes: Collection[str], start_ns: int, end_ns: int
+    ) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
+        """The GPUs that these lanes are on, and the run's engines, between two timestamps."""
 
 
 Report = Callable[[str, float | None], None]
@@ -269,7 +272,7 @@ class Runner:
             each = replace(each, start_ns=load.start_ns or each.start_ns, end_ns=end_ns)
             self._recorder.save_pass(each)
         await self._telemetry.mark()
-        gpus, engines = await self._telemetry.use(each.start_ns, end_ns)
+        gpus, engines = await self._telemetry.use(step.group, each.start_ns, end_ns)
         queues = rises(waited, await self._queues.read(endpoints))
         self._recorder.save_pass(replace(each, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))

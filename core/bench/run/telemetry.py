@@ -34,10 +34,12 @@ class PassTelemetry:
         """Take a sample now."""
         await asyncio.to_thread(self._sampler.sample)
 
-    async def use(self, start_ns: int, end_ns: int) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
-        """The GPUs that the lanes' engines are on, and these engines, between two timestamps."""
+    async def use(
+        self, lanes: Collection[str], start_ns: int, end_ns: int
+    ) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
+        """The GPUs that the engines of these lanes are on, and all engines, between two timestamps."""
         stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
-        used = {index for entry in self._entries() for index in entry.gpus}
+        used = {index for entry in self._entries() if entry.name in lanes for index in entry.gpus}
         return _gpu_use(stats, used), _engine_use(stats)
 
     def _entries(self) -> list[EngineEntry]:
@@ -53,7 +55,9 @@ class NoTelemetry:
     async def mark(self) -> None:
         """Nothing is here to be sampled."""
 
-    async def use(self, _start_ns: int, _end_ns: int) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
+    async def use(
+        self, _lanes: Collection[str], _start_ns: int, _end_ns: int
+    ) -> tuple[tuple[GpuUse, ...], tuple[EngineUse, ...]]:
         return (), ()
 
 

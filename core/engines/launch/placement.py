@@ -41,6 +41,11 @@ class Place:
         """`CUDA_VISIBLE_DEVICES`; empty hides all GPUs from an engine on the CPU."""
         return ",".join(gpu.uuid if gpu.is_mig and gpu.uuid else str(gpu.index) for gpu in self.gpus)
 
+    def shares(self, count: int) -> tuple["Place", ...]:
+        """The same GPUs dealt out to so many replicas, an equal number to each."""
+        size = len(self.gpus) // count
+        return tuple(Place(self.gpus[size * number : size * (number + 1)]) for number in range(count))
+
     @property
     def torch_device(self) -> str:
         """The device as the engine sees it, which counts from 0; `auto` spreads over several GPUs."""
@@ -145,7 +150,7 @@ def choose(
     """
     busy = set(loading)
     candidates = _candidates(lane, gpus)
-    count = max(lane.settings.tp, len(lane.settings.devices or ()) or 1)
+    count = lane.settings.gpu_count
     ready = [gpu for gpu in candidates if gpu.index not in busy]
     fitting = sorted(
         (gpu for gpu in ready if gpu.free_bytes is None or need.fits(gpu.free_bytes)),
@@ -163,7 +168,7 @@ def choose(
                 count=count,
                 available=len(candidates),
             ),
-            hint=N_("Lower tp or correct devices in lanes.toml."),
+            hint=N_("Lower tp or replicas, or correct devices in lanes.toml."),
             code="no-gpu",
         )
     raise _refusal(lane, need, candidates, held)

@@ -13,6 +13,7 @@ from pathlib import Path
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
 from core.engines.launch.lmdeploy_flags import lmdeploy_flags
 from core.engines.launch.placement import Place
+from core.engines.log.file import log_path
 
 HOST = "127.0.0.1"
 _SCRIPTS = Path(__file__).parent
@@ -92,15 +93,24 @@ def _new_key() -> str:
 
 
 def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
-    argv = [
-        *(python_of(lane), str(_SCRIPTS / "serve_lmdeploy.py"), model_path(lane)),
-        *("--server-name", HOST, "--server-port", str(port)),
+    server = [
+        model_path(lane),
+        *("--server-name", HOST),
         *("--model-name", lane.name),
         *lmdeploy_flags(lane),
         *("--max-batch-size", str(lane.settings.max_batch_size)),
         # Without it the model's own sampling defaults would be mixed into every request.
         *("--generation-config", "lmdeploy"),
     ]
+    replicas = lane.settings.replicas
+    if replicas == 1:
+        argv = [str(_SCRIPTS / "serve_lmdeploy.py"), *server, "--server-port", str(port)]
+    else:
+        # Each replica takes a port of its own; this one is the proxy's.
+        argv = [str(_SCRIPTS / "serve_replicas.py"), "--port", str(port), "--model", lane.name]
+        argv += ["--name", log_path(Path(), lane.name).stem]
+        argv += [f"--devices={share.visible_devices}" for share in place.shares(replicas)]
+        argv += ["--", *server]
     environment = {
         **_environment(lane, place),
         # LMDeploy's own level stays at WARNING, since at INFO it logs prompts. TurboMind's INFO tells the KV
@@ -109,7 +119,7 @@ def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
         "TM_LOG_COLOR": "0",
         "LMDYNO_ENGINE_KEY": key,
     }
-    return Command(tuple(argv), environment, served_model=lane.name, api_key=key)
+    return Command((python_of(lane), *argv), environment, served_model=lane.name, api_key=key)
 
 
 _SPIN_COUNT = "10000"

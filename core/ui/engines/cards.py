@@ -52,7 +52,18 @@ def _show_card(status: EngineStatus) -> None:
         st.markdown(_facts(status))
     elif status.state is EngineState.STOPPED:
         show_unfit(status.lane)
+    _show_replicas(status)
     _show_buttons(status)
+
+
+def _show_replicas(status: EngineStatus) -> None:
+    """A line for each server behind the lane's address."""
+    for replica in status.replicas:
+        where = _("{pid} on {device}", pid=replica.pid, device=replica.device or units.UNKNOWN)
+        if replica.exit_code is not None:
+            where = _("exit code {code}", code=replica.exit_code)
+        name = _("Replica {number}", number=replica.number)
+        st.markdown(f"{name} {state_badge(replica.state)} · {where}")
 
 
 def _facts(status: EngineStatus) -> str:
@@ -184,4 +195,15 @@ def _show_connection(lane: LaneSpec) -> None:
 
 @st.fragment(run_every=REFRESH_S)
 def _show_log(lane: LaneSpec) -> None:
-    st.code(resources.manager().log_tail(lane.name, 200) or _("The log is empty."), language=None, height=420)
+    replica = None
+    if lane.settings.replicas > 1:
+        replica = st.segmented_control(
+            _("Log of"),
+            [0, *range(1, lane.settings.replicas + 1)],
+            default=0,
+            required=True,
+            format_func=lambda number: _("Replica {number}", number=number) if number else _("proxy"),
+            key=f"log_replica_{lane.name}",
+        )
+    text = resources.manager().log_tail(lane.name, 200, replica=replica or None)
+    st.code(text or _("The log is empty."), language=None, height=420)

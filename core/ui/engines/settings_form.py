@@ -173,6 +173,20 @@ def _tp(lane: LaneSpec, key: str) -> int:
     )
 
 
+def _replicas(lane: LaneSpec, key: str) -> int:
+    return st.number_input(
+        _("Replicas"),
+        1,
+        64,
+        lane.settings.replicas,
+        key=key,
+        help=_(
+            "`replicas`: the number of servers behind LMDeploy's proxy. Each takes as many GPUs as the "
+            "tensor parallel size says."
+        ),
+    )
+
+
 def _prefix_caching(lane: LaneSpec, key: str) -> bool:
     return st.toggle(
         _("Prefix caching"),
@@ -193,6 +207,7 @@ _FIELDS: dict[str, Callable[[LaneSpec, str], object]] = {
     "cache_max_entry_count": _cache_max_entry_count,
     "quant_policy": _quant_policy,
     "tp": _tp,
+    "replicas": _replicas,
     "enable_prefix_caching": _prefix_caching,
     "continuous_batching": _continuous_batching,
     "device": _device,

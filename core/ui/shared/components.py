@@ -61,6 +61,10 @@ def describe_lane(lane: LaneSpec) -> str:
         model = lane.model.name if lane.model else None
         weights = _WEIGHT_NAMES[lane.weights]
         parts = [_(KIND_NAMES[lane.kind]), model, weights and _(weights), lane.settings.dtype]
+        if lane.settings.tp > 1:
+            parts.append(f"tp {lane.settings.tp}")
+        if lane.settings.replicas > 1:
+            parts.append(_("{n} replicas", n=lane.settings.replicas))
     return " · ".join(escape(part) for part in parts if part and part != "auto")
 
 

@@ -200,6 +200,11 @@ ENDPOINTS = {"a": "", "b": "vision = true", "c": "vision = false"}
         (LANE + 'device = "cuda"\n', "line 6: [lanes.tm] device is not a key", "devices"),
         (LANE + "sesion_len = 4096\n", "line 6: [lanes.tm] sesion_len", 'Did you mean "session_len"?'),
         (LANE + 'weights = "awq"\n', 'line 6: [lanes.tm] weights is "awq"', '"checkpoint".'),
+        (
+            LANE + "tp = 2\nreplicas = 2\ndevices = [0, 1]\n",
+            "line 7: [lanes.tm] replicas is 2",
+            "as many as make 2 devices",
+        ),
         (HF + "tp = 2\n", 'tp is not a key of a lane with engine = "transformers"', "continuous_batching"),
         (HF + 'device = "tpu"\n', 'line 6: [lanes.hf] device is "tpu"', '"cpu", "cuda"'),
         (HF + "start_timeout_s = 0\n", "line 6: [lanes.hf] start_timeout_s is 0", "seconds from 1"),

@@ -72,6 +72,19 @@ def test_pinned_devices_are_part_of_the_command():
     assert by_title(TURBOMIND)["API server"].code.startswith("CUDA_VISIBLE_DEVICES=0,1 lmdeploy serve")
 
 
+def test_replicas_register_at_the_proxy_that_listens_at_the_lanes_port():
+    settings = replace(SETTINGS, tp=1, replicas=2, devices=(3, 5))
+    lines = by_title(replace(TURBOMIND, settings=settings))["API server"].code.splitlines()
+    proxy, first, second = (shlex.split(line) for line in lines)
+    assert proxy[:3] == ["lmdeploy", "serve", "proxy"]
+    assert proxy[proxy.index("--server-port") + 1] == "23333"
+    assert [server[0] for server in (first, second)] == ["CUDA_VISIBLE_DEVICES=3", "CUDA_VISIBLE_DEVICES=5"]
+    ports = [server[server.index("--server-port") + 1] for server in (first, second)]
+    assert ports == ["23334", "23335"]
+    assert all(server[server.index("--proxy-url") + 1].endswith(":23333") for server in (first, second))
+    assert all(line.endswith(' --api-keys "$LMDYNO_API_KEY" &') for line in lines)
+
+
 def test_the_awq_lane_names_its_format_and_how_it_was_made():
     found = by_title(AWQ)
     assert "--model-format awq" in found["API server"].code

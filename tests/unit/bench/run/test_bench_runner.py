@@ -350,7 +350,8 @@ class KnownTelemetry:
     async def mark(self):
         self.marks += 1
 
-    async def use(self, start_ns, end_ns):
+    async def use(self, lanes, start_ns, end_ns):
+        assert tuple(lanes) == ("a",)
         assert start_ns < end_ns
         return (), (EngineUse(lane="a", peak_resident_bytes=7),)
 

@@ -89,6 +89,24 @@ class TestLmdeploy:
         assert not any(one.api_key in word for word in one.argv)
         assert one.api_key not in repr(one).replace(repr(one.environment), "")
 
+    def test_replicas_get_equal_shares_of_the_gpus_and_no_port(self, tmp_path):
+        lane = lane_in(tmp_path, kind=EngineKind.TURBOMIND, tp=2, replicas=2)
+        gpus = tuple(GpuFacts(index=n, name="GPU", total_bytes=None, free_bytes=None) for n in range(4))
+        made = command(lane, Place(gpus))
+        assert Path(made.argv[1]).name == "serve_replicas.py"
+        assert option(made.argv, "--port") == "4711"
+        assert [word for word in made.argv if word.startswith("--devices")] == [
+            "--devices=0,1",
+            "--devices=2,3",
+        ]
+        server = made.argv[made.argv.index("--") + 1 :]
+        assert server[0] == lane.model.checkpoint
+        assert option(server, "--tp") == "2"
+        assert "--server-port" not in server
+        assert made.environment["LMDYNO_ENGINE_KEY"] == made.api_key
+        assert not any(made.api_key in word for word in made.argv)
+        assert made.environment["CUDA_VISIBLE_DEVICES"] == "0,1,2,3"
+
 
 class TestVision:
     def lane(self, folder, kind=EngineKind.PYTORCH, config=LLAVA):

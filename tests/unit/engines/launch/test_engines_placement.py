@@ -49,6 +49,19 @@ class TestNeed:
 
 
 class TestChoose:
+    def test_replicas_take_gpus_of_their_own(self, tmp_path):
+        gpus = [gpu(index, 70) for index in range(5)]
+        place = choose(lane(tmp_path, tp=2, replicas=2), TURBOMIND, gpus, held={})
+        assert [share.label for share in place.shares(2)] == ["cuda:0,1", "cuda:2,3"]
+        with pytest.raises(EngineLoadFailed, match="needs 6 GPUs, but only 5"):
+            choose(lane(tmp_path, tp=2, replicas=3), TURBOMIND, gpus, held={})
+
+    def test_two_lanes_that_start_together_get_a_gpu_each(self, tmp_path):
+        gpus = [gpu(0, 79), gpu(1, 79)]
+        first = choose(lane(tmp_path), TURBOMIND, gpus, held={})
+        second = choose(lane(tmp_path), TURBOMIND, gpus, loading=[each.index for each in first.gpus], held={})
+        assert (first.label, second.label) == ("cuda:0", "cuda:1")
+
     def test_unknown_weights_are_a_dash_in_the_refusal(self, tmp_path):
         need = Need(weight_bytes=None, overhead_bytes=2 * GIB, kv_ratio=0.4)
         with pytest.raises(EngineOutOfMemory, match="weights –"):
