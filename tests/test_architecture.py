@@ -81,6 +81,7 @@ ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", 
 ENGINE_PROCESSES = {
     "core.engines.launch.serve_transformers",
     "core.engines.launch.serve_lmdeploy",
+    "core.engines.launch.serve_proxy",
     "core.models.demo.gguf_file",
     "core.models.demo.gguf_to_hf",
     "core.models.demo.vision_assemble",
