@@ -25,7 +25,6 @@ def main() -> None:
     options = parser.parse_args()
     key = os.environ.pop(KEY_VARIABLE)
 
-    from fastapi.responses import JSONResponse
     from lmdeploy.serve.proxy import proxy
     from lmdeploy.serve.utils.server_utils import AuthenticationMiddleware
 
@@ -36,15 +35,15 @@ def main() -> None:
 
     was_complete = False
 
-    def health() -> JSONResponse:
+    def health() -> object:
         nonlocal was_complete
         nodes = len(proxy.node_manager.nodes)
         was_complete = was_complete or nodes >= options.replicas
         status = 200 if was_complete and nodes else 503
-        return JSONResponse({"status": "healthy" if status == 200 else "initializing"}, status)
+        return proxy.JSONResponse({"status": "healthy" if status == 200 else "initializing"}, status)
 
     proxy.node_manager.nodes.clear()
-    proxy.app.add_api_route("/health", health)
+    proxy.app.add_api_route("/health", health, response_model=None)
     proxy.app.add_middleware(key_for_all_but_health)
     proxy.proxy(
         server_name="127.0.0.1", server_port=options.port, disable_cache_status=True, log_level="WARNING"
