@@ -58,6 +58,11 @@ class Reachability:
             self._pool.submit(self._find_out, name, find)
         return reach
 
+    def forget(self, name: str) -> None:
+        """The lane has another server now: what is known is not true of it."""
+        with self._lock:
+            self._known.pop(name, None)
+
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 

@@ -8,7 +8,7 @@ neither written nor believed: the lanes file alone gives it.
 """
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,19 @@ def save_lane(settings: Settings, lane: LaneSpec) -> None:
     """
     authorise(Action.CHANGE_LANE, lane.name)
     if lane.is_local:
-        _require_from_file(lane, _file_lanes(settings).get(lane.name))
+        in_file = {known.name: known for known in file_lanes(settings)}
+        _require_from_file(lane, in_file.get(lane.name))
     table = endpoint_table(lane) if lane.endpoint else _engine_table(lane)
     checked = TomlSource("The lane", {"lanes": {lane.name: table}}, {})
     read_lanes(checked, [lane.model] if lane.model else [], settings.home)
     _write(settings, {**_tables(settings), lane.name: table})
+
+
+def endpoint_lane(settings: Settings, name: str, table: Mapping[str, Any]) -> LaneSpec:
+    """The lane of an endpoint's table, as the lanes file would read it. Raises ConfigError."""
+    source = TomlSource("The lane", {"lanes": {name: dict(table)}}, {})
+    (lane,) = read_lanes(source, [], settings.home)
+    return lane
 
 
 def read_changes(
@@ -80,6 +88,14 @@ def changed_lanes(settings: Settings) -> frozenset[str]:
     return frozenset(_tables(settings))
 
 
+def file_lanes(settings: Settings) -> tuple[LaneSpec, ...]:
+    """The lanes of the lanes file alone; none without such a file. Raises ConfigError."""
+    if not settings.lanes_file.exists():
+        return ()
+    source = TomlSource.read(settings.lanes_file)
+    return read_lanes(source, read_models(source, settings), settings.lanes_file.parent)
+
+
 def _tables(settings: Settings) -> dict[str, Any]:
     path = changes_file(settings)
     return dict(tomllib.loads(path.read_text("utf-8"))["lanes"]) if path.exists() else {}
@@ -93,14 +109,6 @@ def _write(settings: Settings, tables: dict[str, Any]) -> None:
     draft = path.with_suffix(".draft")
     write_private(draft, (_HEADER + tomli_w.dumps({"lanes": tables})).encode())
     draft.replace(path)
-
-
-def _file_lanes(settings: Settings) -> dict[str, LaneSpec]:
-    if not settings.lanes_file.exists():
-        return {}
-    source = TomlSource.read(settings.lanes_file)
-    lanes = read_lanes(source, read_models(source, settings), settings.lanes_file.parent)
-    return {lane.name: lane for lane in lanes}
 
 
 def _require_from_file(lane: LaneSpec, base: LaneSpec | None) -> None:

@@ -24,7 +24,7 @@ _OWN_FIELDS = frozenset({"model", "messages", "stream"})
 """What LMDyno can't do without."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LENGTH_NAMES = ("max_tokens", "max_completion_tokens")
+LENGTH_NAMES = ("max_tokens", "max_completion_tokens")
 _IS = N_("{key} is {value}.")
 
 Table = Mapping[str, Any]
@@ -156,7 +156,7 @@ def _options(source: TomlSource, here: KeyPath, table: Table) -> RequestOptions:
         headers=tuple((name, value.strip()) for name, value in headers.items()),
         extra_body=json.dumps(extra_body, default=str) if extra_body else "",
         max_tokens_name=choice(
-            source, (*here, "max_tokens_name"), table.get("max_tokens_name", _LENGTH_NAMES[0]), _LENGTH_NAMES
+            source, (*here, "max_tokens_name"), table.get("max_tokens_name", LENGTH_NAMES[0]), LENGTH_NAMES
         ),
         leave_out=_leave_out(source, (*here, "leave_out"), table.get("leave_out", [])),
     )

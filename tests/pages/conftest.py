@@ -19,12 +19,17 @@ def world(monkeypatch):
     """The dashboard's resources as stand-ins: `manager`, `meter`, `store`."""
     store = page_fakes.FakeStore()
     things = SimpleNamespace(
-        manager=page_fakes.FakeManager(), meter=page_fakes.FakeMeter(store), store=store, unfit={}
+        manager=page_fakes.FakeManager(),
+        meter=page_fakes.FakeMeter(store),
+        store=store,
+        unfit={},
+        reachability=page_fakes.FakeReachability(),
     )
     monkeypatch.setattr(resources, "resources", _no_real_ones)
     monkeypatch.setattr(resources, "manager", lambda: things.manager)
     monkeypatch.setattr(resources, "meter", lambda: things.meter)
     monkeypatch.setattr(resources, "store", lambda: things.store)
+    monkeypatch.setattr(resources, "reachability", lambda: things.reachability)
     monkeypatch.setattr(resources, "unfit", lambda lane: things.unfit.get(lane.name))
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
     return things

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from core.access.guard import Action, authorise
+from core.chat_api.reachability import Reach
 from core.config import LaneRegistry
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
@@ -102,6 +103,19 @@ class FakeStore:
             for conversation_id, turns in by_id.items()
             if with_images in (None, any(turn.images for turn in turns))
         )
+
+
+class FakeReachability:
+    """What is known of each lane's server: nothing, unless a test says it."""
+
+    def __init__(self):
+        self.known: dict[str, Reach] = {}
+
+    def of(self, name, find):
+        return self.known.get(name)
+
+    def forget(self, name):
+        self.known.pop(name, None)
 
 
 class FakeMeter:

@@ -10,6 +10,7 @@ import pytest
 
 from core.access.guard import Action, AuditEntry
 from core.chat_api.probe import ServerMetrics
+from core.chat_api.reachability import Reach
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
@@ -23,6 +24,8 @@ from core.domain.specs import (
     EngineSettings,
     LaneSpec,
     ModelSpec,
+    Patience,
+    RequestOptions,
     Weights,
 )
 from core.domain.turns import ErrorInfo, utc_now
@@ -414,6 +417,12 @@ def probed(app, url, key_name=None):
     return submit(app, "Test the connection")
 
 
+def edited(app, lane):
+    """The page with the lane's settings open."""
+    app.session_state[endpoint_panel.edit_key(lane)] = True
+    return app.run()
+
+
 class TestEndpoints:
     def test_a_server_is_tested_and_becomes_a_lane(self, open_page, engines, server):
         app = probed(open_page(ENDPOINTS), f" {server.url}/ ")
@@ -428,6 +437,85 @@ class TestEndpoints:
             name="lab", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url=server.url, model="slow")
         )
         assert "**lab**" in texts(app)
+
+    def test_a_server_that_answers_and_one_that_does_not(self, open_page, world):
+        world.reachability.known["remote"] = Reach(round_trip_s=0.012)
+        assert ":material/cloud_done: reachable" in texts(open_page(ENDPOINTS))
+        problem = ErrorInfo("endpoint-unreachable", "http://gpu-host can't be reached.", "Check the host.")
+        world.reachability.known["remote"] = Reach(error=problem)
+        app = open_page(ENDPOINTS)
+        assert ":material/cloud_off: unreachable" in texts(app)
+        assert "can't be reached" in app.error[0].value
+
+    def test_a_removed_endpoint_can_be_brought_back(self, open_page, engines):
+        spec = EndpointSpec(url="http://lab/v1", model="m", dialect=Dialect.VLLM)
+        lab = LaneSpec(name="lab", kind=EngineKind.ENDPOINT, endpoint=spec)
+        keep(engines, lab)
+        app = open_page(ENDPOINTS)
+        app.button(key="forget_lab").click().run()
+        assert "lab was removed." in texts(app)
+        app.button(key="bring_back_lane").click().run()
+        assert not app.exception
+        assert engines.dashboard.registry.lane("lab") == lab
+        assert "bring_back_lane" not in keys(app)
+
+    def test_every_setting_of_an_endpoint_can_be_changed(self, open_page, engines):
+        app = edited(open_page(ENDPOINTS), engines.dashboard.registry.lane("remote"))
+        for name, value in (
+            ("url", "http://gpu-host:9/v1"),
+            ("model", "other"),
+            ("leave_out", "seed, top_p"),
+            ("tokenizer", "/models/tiny"),
+        ):
+            app.text_input(key=f"endpoint_{name}_remote").set_value(value)
+        app.text_area(key="endpoint_headers_remote").set_value("X-Team: lab\nX-Key: $LMDYNO_KEY_TEST")
+        app.text_area(key="endpoint_extra_body_remote").set_value('{"safe_prompt": false}')
+        app.selectbox(key="endpoint_dialect_remote").set_value(Dialect.VLLM)
+        app.selectbox(key="endpoint_max_tokens_name_remote").set_value("max_completion_tokens")
+        app.selectbox(key="endpoint_vision_remote").set_value(True)
+        app.number_input(key="endpoint_first_token_timeout_s_remote").set_value(900.0)
+        submit(app, "Save")
+        assert not app.exception
+        assert not app.error
+        lane = engines.dashboard.registry.lane("remote")
+        assert lane.endpoint == EndpointSpec(
+            url="http://gpu-host:9/v1",
+            model="other",
+            dialect=Dialect.VLLM,
+            api_key_name="LMDYNO_KEY_TEST",
+            vision=True,
+            request=RequestOptions(
+                headers=(("X-Team", "lab"), ("X-Key", "$LMDYNO_KEY_TEST")),
+                extra_body='{"safe_prompt": false}',
+                max_tokens_name="max_completion_tokens",
+                leave_out=("seed", "top_p"),
+            ),
+            tokenizer="/models/tiny",
+        )
+        assert lane.patience == Patience(first_token_s=900.0)
+        assert engines.dashboard.settings.lanes_file.read_text() == LANES
+        app.button(key="forget_remote").click().run()
+        assert "remote is as the lanes file has it." in texts(app)
+        assert engines.dashboard.registry.lane("remote").endpoint.model == "tiny"
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "value", "said"),
+        [
+            ("text_input", "url", "ftp://x", "not a valid URL"),
+            ("text_area", "headers", "no colon here", "is not a header"),
+            ("text_area", "extra_body", "{broken", "not valid JSON"),
+            ("text_area", "extra_body", '{"stream": false}', "set by LMDyno itself"),
+            ("text_input", "leave_out", "messages", "not a list of request fields"),
+        ],
+    )
+    def test_settings_that_do_not_do_are_refused_with_their_reason(
+        self, open_page, engines, kind, name, value, said
+    ):
+        app = edited(open_page(ENDPOINTS), engines.dashboard.registry.lane("remote"))
+        getattr(app, kind)(key=f"endpoint_{name}_remote").set_value(value)
+        submit(app, "Save")
+        assert said in app.error[0].value
+        assert not changes_file(engines.dashboard.settings).exists()
 
     def test_an_added_endpoint_can_be_removed_those_of_the_file_not(self, open_page, engines):
         spec = EndpointSpec(url="http://lab/v1")
@@ -494,7 +582,8 @@ class TestEndpoints:
         app = probed(open_page(ENDPOINTS), "gpu-host")
         assert "“gpu-host” isn't a valid URL" in app.error[0].value
 
-    def test_the_load_of_a_server(self, open_page, engines):
+    def test_the_load_of_a_server(self, open_page, engines, world):
+        world.reachability.known["remote"] = Reach(round_trip_s=0.012)
         assert "No `/metrics`" in texts(open_page(ENDPOINTS))
         engines.metrics = ServerMetrics(kv_used_ratio=0.25, running=3, waiting=None)
         assert "3 running · – waiting · KV cache 25%" in texts(open_page(ENDPOINTS))
@@ -748,6 +837,7 @@ class TestViewer:
         assert "Only operators can do this" in app.info[0].value
         assert not app.text_input
         assert "forget_lab" not in keys(app)
+        assert not app.get("popover")
 
     def test_no_audit_log(self, viewer, open_page):
         assert not [tab.label for tab in open_page().tabs if "Audit" in tab.label]

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+import streamlit as st
+
 from core.config.changes import forget_lane, save_lane
 from core.domain.specs import EngineSettings, LaneSpec
 from core.engines.registry import EngineState
 from core.errors import LMDynoError
 from core.ui.shared import resources
 from core.ui.shared.components import show_toast
+
+_REMOVED = "removed_lane"
 
 
 def start(name: str) -> None:
@@ -40,6 +44,7 @@ def keep_lane(lane: LaneSpec) -> None:
     made = resources.resources()
     save_lane(made.settings, lane)
     made.reload_lanes()
+    resources.reachability().forget(lane.name)
 
 
 def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
@@ -50,15 +55,29 @@ def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
         restart(lane.name)
 
 
-def forget(name: str) -> None:
-    """Undo what the dashboard kept of a lane."""
-    _try(lambda: _forget(name))
+def forget(lane: LaneSpec) -> None:
+    """Undo what the dashboard kept of a lane; `removed` is how it was."""
+    _try(lambda: _forget(lane))
 
 
-def _forget(name: str) -> None:
+def _forget(lane: LaneSpec) -> None:
     made = resources.resources()
-    forget_lane(made.settings, name)
+    if forget_lane(made.settings, lane.name):
+        st.session_state[_REMOVED] = lane
     made.reload_lanes()
+    resources.reachability().forget(lane.name)
+
+
+def removed() -> LaneSpec | None:
+    """The lane that this session removed last and can bring back."""
+    lane: LaneSpec | None = st.session_state.get(_REMOVED)
+    return lane
+
+
+def bring_back(lane: LaneSpec) -> None:
+    """Undo `forget`."""
+    _try(lambda: keep_lane(lane))
+    st.session_state.pop(_REMOVED, None)
 
 
 def _try(action: Callable[[], None]) -> None:

@@ -1,31 +1,26 @@
 """Servers that somebody else runs: test a connection, keep it as a lane, see its load."""
 
+import zlib
+
 import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
 from core.chat_api.probe import EndpointReport, probe, server_metrics
 from core.config import LANE_NAME
-from core.config.changes import changed_lanes
+from core.config.changes import changed_lanes, file_lanes
 from core.config.keys import api_key, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _, ngettext
 from core.ui.engines import actions as engine_actions
-from core.ui.engines.status import REFRESH_S
+from core.ui.engines.endpoint_form import DIALECT_NAMES, edit_form
+from core.ui.engines.status import REFRESH_S, reach_badge, reach_of
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error
 from core.ui.shared.rights import offers
 
 _REPORT = "endpoint_report"
-_DIALECT_NAMES = {
-    Dialect.LMDEPLOY: "LMDeploy",
-    Dialect.TRANSFORMERS: "transformers serve",
-    Dialect.VLLM: "vLLM",
-    Dialect.SGLANG: "SGLang",
-    Dialect.LLAMACPP: "llama.cpp",
-    Dialect.GENERIC: N_("any OpenAI-compatible server"),
-}
 
 
 def show_endpoints() -> None:
@@ -33,16 +28,13 @@ def show_endpoints() -> None:
     added = changed_lanes(resources.resources().settings)
     for lane in remote:
         with st.container(border=True):
-            _show_load(lane)
-            if lane.name in added and may(Action.REMOVE_LANE):
-                st.button(
-                    _("Remove"),
-                    icon=":material/delete:",
-                    type="tertiary",
-                    key=f"forget_{lane.name}",
-                    on_click=engine_actions.forget,
-                    args=(lane.name,),
-                )
+            _show_server(lane)
+            with st.container(horizontal=True):
+                if may(Action.CHANGE_LANE):
+                    _show_edit(lane)
+                if lane.name in added and may(Action.REMOVE_LANE):
+                    _show_removal(lane)
+    _show_undo()
     if not offers(Action.TEST_ENDPOINT):
         return
     st.subheader(_("Add an endpoint"), anchor=False)
@@ -60,23 +52,93 @@ def show_endpoints() -> None:
 
 
 @st.fragment(run_every=5 * REFRESH_S)
-def _show_load(lane: LaneSpec) -> None:
-    """One line on a server; refreshes itself."""
+def _show_server(lane: LaneSpec) -> None:
+    """Whether a server answers, and its load; refreshes itself."""
+    assert lane.endpoint is not None
+    reach = reach_of(lane)
+    facts = [escape(lane.endpoint.url)]
+    if reach and reach.round_trip_s is not None:
+        facts += [_("Lists its models in {time}.", time=units.milliseconds(reach.round_trip_s)), _load(lane)]
+    st.markdown(f"{lane_label(lane.name)} {reach_badge(reach)} {' · '.join(facts)}")
+    if reach and reach.error:
+        show_error(reach.error)
+
+
+def _load(lane: LaneSpec) -> str:
     assert lane.endpoint is not None
     try:
         key = _key(lane.endpoint.api_key_name, lane.endpoint.url)
         load = server_metrics(lane.endpoint.url, key, timeout_s=1.0)
-        facts = _("No `/metrics`")
     except ConfigError as error:
-        load, facts = None, escape(_(error.message))
-    if load:
-        facts = _(
-            "{running} running · {waiting} waiting · KV cache {used}",
-            running=units.count(load.running),
-            waiting=units.count(load.waiting),
-            used=f"{load.kv_used_ratio:.0%}" if load.kv_used_ratio is not None else units.UNKNOWN,
+        return escape(_(error.message))
+    if load is None:
+        return _("No `/metrics`")
+    return _(
+        "{running} running · {waiting} waiting · KV cache {used}",
+        running=units.count(load.running),
+        waiting=units.count(load.waiting),
+        used=f"{load.kv_used_ratio:.0%}" if load.kv_used_ratio is not None else units.UNKNOWN,
+    )
+
+
+def _show_edit(lane: LaneSpec) -> None:
+    with st.popover(_("Edit"), icon=":material/edit:", key=edit_key(lane), on_change="rerun") as edit:
+        if not edit.open:
+            return
+        try:
+            changed = edit_form(lane)
+            if changed is None or changed == lane:
+                return
+            engine_actions.keep_lane(changed)
+        except LMDynoError as error:
+            show_error(error)
+            return
+    st.rerun()
+
+
+def edit_key(lane: LaneSpec) -> str:
+    """Another one for each state of the lane: the open form would stay open after saving."""
+    return f"edit_{lane.name}_{zlib.crc32(repr(lane).encode())}"
+
+
+def _show_removal(lane: LaneSpec) -> None:
+    """Of an added endpoint, or of the changes to one of the lanes file."""
+    is_of_file = _is_of_file(lane)
+    st.button(
+        _("Undo changes") if is_of_file else _("Remove"),
+        icon=":material/settings_backup_restore:" if is_of_file else ":material/delete:",
+        type="tertiary",
+        key=f"forget_{lane.name}",
+        on_click=engine_actions.forget,
+        args=(lane,),
+        help=_("The lane becomes as the lanes file has it.") if is_of_file else _("You can undo this."),
+    )
+
+
+def _is_of_file(lane: LaneSpec) -> bool:
+    try:
+        return lane.name in {known.name for known in file_lanes(resources.resources().settings)}
+    except ConfigError:  # a file that broke meanwhile; reading the lanes again says what is wrong with it
+        return False
+
+
+def _show_undo() -> None:
+    """The way back after a removal."""
+    lane = engine_actions.removed()
+    if lane is None or not may(Action.CHANGE_LANE):
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = _("{lane} was removed.", lane=escape(lane.name))
+        if lane.name in {known.name for known in resources.lanes().lanes}:
+            text = _("{lane} is as the lanes file has it.", lane=escape(lane.name))
+        st.markdown(f":material/delete: {text}", width="content")
+        st.button(
+            _("Undo"),
+            icon=":material/undo:",
+            key="bring_back_lane",
+            on_click=engine_actions.bring_back,
+            args=(lane,),
         )
-    st.markdown(f"{lane_label(lane.name)} {escape(lane.endpoint.url)} · {facts}")
 
 
 def _show_test() -> None:
@@ -143,7 +205,7 @@ def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:
             _("Dialect"),
             list(Dialect),
             index=list(Dialect).index(report.dialect),
-            format_func=lambda dialect: _(_DIALECT_NAMES[dialect]),
+            format_func=lambda dialect: _(DIALECT_NAMES[dialect]),
             help=_("How the server streams, and which sampling parameters it accepts."),
             key="endpoint_dialect",
         )

@@ -4,10 +4,12 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.domain.specs import LaneSpec
+from core.chat_api.reachability import Reach
+from core.domain.specs import Endpoint, LaneSpec
 from core.engines.log.stages import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
+from core.engines.resolve import find_endpoint
 from core.i18n import _
 from core.ui.engines import actions as engine_actions
 from core.ui.shared import resources
@@ -49,7 +51,7 @@ def show_cards(lanes: list[str]) -> None:
 
 def _badge(lane: LaneSpec) -> str:
     if not lane.is_local:
-        return f":blue-badge[:material/cloud: {_('endpoint')}]"
+        return reach_badge(reach_of(lane))
     status = resources.manager().status(lane.name)
     if status.finishing_s is not None:
         return finishing_badge()
@@ -59,6 +61,25 @@ def _badge(lane: LaneSpec) -> str:
 def state_badge(state: EngineState) -> str:
     color, icon = _BADGES[state]
     return f":{color}-badge[:material/{icon}: {_(STATE_NAMES[state])}]"
+
+
+def reach_of(lane: LaneSpec) -> Reach | None:
+    """Whether an endpoint's server answers; None before its first answer. Never waits for the server."""
+
+    def endpoint() -> Endpoint:
+        found = find_endpoint(resources.resources().settings, lane)
+        assert found is not None  # only a local engine may still be starting
+        return found
+
+    return resources.reachability().of(lane.name, endpoint)
+
+
+def reach_badge(reach: Reach | None) -> str:
+    if reach is None:
+        return f":gray-badge[:material/hourglass_top: {_('connecting')}]"
+    if reach.error:
+        return f":red-badge[:material/cloud_off: {_('unreachable')}]"
+    return f":green-badge[:material/cloud_done: {_('reachable')}]"
 
 
 def finishing_badge() -> str:

@@ -4,13 +4,20 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.domain.specs import Endpoint, LaneSpec
+from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
-from core.engines.resolve import find_endpoint
 from core.i18n import _
 from core.ui.engines import actions as engine_actions
-from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
+from core.ui.engines.status import (
+    REFRESH_S,
+    finishing_badge,
+    reach_badge,
+    reach_of,
+    show_stage,
+    show_unfit,
+    state_badge,
+)
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, in_a_line, lane_label, prose
 
@@ -73,22 +80,10 @@ def _start_button(status: EngineStatus, label: str) -> None:
 
 
 def _show_server(lane: LaneSpec) -> None:
-    reach = resources.reachability().of(lane.name, lambda: _endpoint(lane))
-    if reach is None:
-        badge = f":gray-badge[:material/hourglass_top: {_('connecting')}]"
-    elif reach.error:
-        badge = f":red-badge[:material/cloud_off: {_('unreachable')}]"
-    else:
-        badge = f":green-badge[:material/cloud_done: {_('reachable')}]"
-    st.markdown(f"{lane_label(lane.name)}  \n{badge}")
+    reach = reach_of(lane)
+    st.markdown(f"{lane_label(lane.name)}  \n{reach_badge(reach)}")
     st.caption(describe_lane(lane))
     if reach and reach.error:
         st.markdown(f":red[:material/error:] {prose(_(reach.error.message))}")
     elif reach:
         st.caption(_("Lists its models in {time}.", time=units.milliseconds(reach.round_trip_s)))
-
-
-def _endpoint(lane: LaneSpec) -> Endpoint:
-    endpoint = find_endpoint(resources.resources().settings, lane)
-    assert endpoint is not None  # only a local engine may still be starting
-    return endpoint
