@@ -3,6 +3,7 @@
 # make check    formatting, lint and types
 # make unit     the unit tests alone
 # make lock     requirements.lock anew, after a change of the requirements
+# make docs     the documentation as a site in site/
 # make messages the translations' catalogues, brought up to date with the code
 PYTHON ?= python3
 PORT ?= 8501
@@ -19,7 +20,7 @@ GROUPED := --numprocesses 2 --dist loadgroup
 # compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check unit messages demo browser lock clean
+.PHONY: run test check unit docs messages demo browser lock clean
 
 run: .venv/run.stamp
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
@@ -35,6 +36,9 @@ check: .venv/dev.stamp
 
 unit: .venv/dev.stamp
 	$(PYTEST) $(PARALLEL) tests/unit
+
+docs: .venv/docs.stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 messages: .venv/dev.stamp
 	@$(BIN)/python tools/messages.py
@@ -64,11 +68,16 @@ browser: .venv/dev.stamp
 	$(INSTALL) --require-hashes --requirement requirements-dev.txt --constraint requirements.lock
 	@touch $@
 
+.venv/docs.stamp: requirements-docs.txt .venv/run.stamp
+	$(INSTALL) --require-hashes --requirement requirements-docs.txt --constraint requirements.lock
+	@touch $@
+
 # No configuration of the machine's own decides where the versions come from.
 lock: .venv/uv.stamp
 	env -u UV_INDEX -u UV_DEFAULT_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS -u UV_CONSTRAINT \
 	  $(BIN)/uv pip compile --no-config --universal --python-version 3.11 --generate-hashes --no-annotate \
-	  --custom-compile-command "make lock" --quiet requirements-dev.txt --output-file requirements.lock
+	  --custom-compile-command "make lock" --quiet requirements-dev.txt requirements-docs.txt \
+	  --output-file requirements.lock
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

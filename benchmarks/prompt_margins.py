@@ -37,9 +37,9 @@ OUT = ROOT / "docs" / "measurements"
 INTRODUCTION = """# How sure the demo model is of its answers
 
 `python benchmarks/prompt_margins.py` on {cpu}, torch {torch}, transformers {transformers}.
-SmolLM2-135M-Instruct, greedy, without a system prompt of our own.
+SmolLM2-135M-Instruct, greedy, without a system prompt.
 
-The margin of a form (nats) is the least difference of log-probabilities between a token of the float32
+The margin of a form (nats) is the smallest difference of log-probabilities between a token of the float32
 answer and the best other token, over the first {first_tokens} tokens; it is negative where the form prefers
 another token. “Same answer” means the first {compared_tokens} tokens in all four forms. Examples and tests
 use prompts with a margin of at least {sure} in float32 and the same answer: the first rows.

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from docs_site import reference
 
 from core.__main__ import COMMANDS
 
@@ -22,7 +23,12 @@ GUIDES = [
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE_PATH = re.compile(r"`((?:core|pages|tests|tools|benchmarks|docs|examples|assets)/[\w./-]*)`")
-COMMAND = re.compile(r"\blmdyno ([a-z]+)\b")
+COMMAND = re.compile(r"\blmdyno (?:--lang \w+ )?([a-z]+)\b")
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
+
+
+GENERATED = {ROOT / "docs" / page for page in reference.PAGES}
+"""Pages of the site that no file has."""
 
 
 def name_of(path: Path) -> str:
@@ -36,7 +42,7 @@ def test_links_lead_to_files(document):
         target
         for target in targets
         if target and "://" not in target and not target.startswith("mailto:")
-        if not (document.parent / target).exists()
+        if not (document.parent / target).exists() and (document.parent / target).resolve() not in GENERATED
     ]
     assert not missing
 
@@ -73,3 +79,45 @@ def test_the_glossary_has_both_languages():
     ]
     assert len(rows) > 40
     assert not [row for row in rows if not all(cell.strip() for cell in row.strip("|").split("|"))]
+
+
+def heading_levels(text: str) -> list[int]:
+    return [len(line) - len(line.lstrip("#")) for line in text.splitlines() if re.match(r"#+ ", line)]
+
+
+def commands(text: str) -> list[str]:
+    """The indented lines, without what the comments say."""
+    return [line.split(" #")[0].strip() for line in text.splitlines() if line.startswith("    ")]
+
+
+def paragraph_counts(text: str) -> list[int]:
+    """List items, numbered steps and table rows of each section."""
+    sections = re.split(r"^#+ .*$", text, flags=re.MULTILINE)
+    return [len(re.findall(r"^(?:- |1\. |\|)", section, re.MULTILINE)) for section in sections]
+
+
+def linked_files(text: str) -> set[str]:
+    images = re.compile(r"!\[[^]]*\]\([^)]*\)")
+    return {target for target in LINK.findall(images.sub("", text)) if not target.startswith("README")}
+
+
+def code_of_tables(text: str) -> list[str]:
+    """What the rows of tables begin with, where that is code."""
+    return re.findall(r"^\| (`[^`]+`)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [heading_levels, commands, paragraph_counts, linked_files, code_of_tables],
+    ids=lambda f: f.__name__,
+)
+def test_both_readmes_say_the_same(part):
+    english, chinese = (part(READMES[language].read_text("utf-8")) for language in ("en", "zh"))
+    assert english
+    assert chinese == english
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_each_readme_shows_the_dashboard_in_its_language(language):
+    text = READMES[language].read_text("utf-8")
+    assert f"](docs/{'chat' if language == 'en' else f'chat.{language}'}.png)" in text

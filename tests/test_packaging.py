@@ -56,7 +56,13 @@ def test_the_development_requirements_are_the_dev_extra():
     assert requirements("requirements-dev.txt") == declared(EXTRAS["dev"])
 
 
-@pytest.mark.parametrize("line", [*requirements("requirements.txt"), *requirements("requirements-dev.txt")])
+def test_the_documentation_requirements_are_the_docs_extra():
+    assert requirements("requirements-docs.txt") == declared(EXTRAS["docs"])
+
+
+@pytest.mark.parametrize(
+    "line", [line for part in ("", "-dev", "-docs") for line in requirements(f"requirements{part}.txt")]
+)
 def test_every_requirement_is_pinned_and_locked(line):
     requirement = Requirement(line)
     assert re.fullmatch(r"==[\w.]+", str(requirement.specifier))
