@@ -13,6 +13,7 @@ from core.ui.shared import resources, shell
 from core.ui.shared.components import lane_label
 from core.ui.shared.rights import offers
 from core.ui.shared.tabs import show_tabs
+from core.ui.walk.section import show_section
 
 shell.require()
 
@@ -20,11 +21,12 @@ labels = [
     f":material/memory: {_('Engines')}",
     f":material/cloud: {_('Endpoints')}",
     f":material/compress: {_('Quantise (W4A16)')}",
+    f":material/hiking: {_('Walk')}",
     f":material/stethoscope: {_('This machine')}",
 ]
 if may(Action.READ_AUDIT):
     labels.append(f":material/shield_person: {_('Audit log')}")
-engines, endpoints, quantisation, machine, *audit = show_tabs(labels, key="engines_section")
+engines, endpoints, quantisation, walk, machine, *audit = show_tabs(labels, key="engines_section")
 
 if engines.open:
     with engines:
@@ -49,6 +51,10 @@ if quantisation.open:
     with quantisation:
         if offers(Action.START_JOB):
             show_quantisation()
+
+if walk.open:
+    with walk:
+        show_section()
 
 if machine.open:
     with machine:

@@ -10,6 +10,7 @@ from core.ui.history import quality_page as history_quality
 from core.ui.history import run_page as history_run
 from core.ui.history import session as history_state
 from core.ui.history import turn_page as history_turn
+from core.ui.history import walk_page as history_walk
 from core.ui.shared import shell
 from core.ui.shared.components import show_error
 
@@ -23,6 +24,8 @@ try:
         history_turn.show_turn_page(address.turn)
     elif address.quality:
         history_quality.show_quality(address.quality)
+    elif address.walk:
+        history_walk.show_walk(address.walk)
     elif address.compare and history_quality.are_quality(address.compare):
         history_quality.show_comparison(address.compare)
     elif address.compare:

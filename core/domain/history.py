@@ -9,6 +9,7 @@ class RunKind(StrEnum):
     CHAT = "chat"
     BENCH = "bench"
     QUALITY = "quality"
+    WALK = "walk"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from core import units
+from core.domain.bench import RunState
+from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Machine, new_id, utc_now
 from core.i18n import Text
 
@@ -96,6 +98,10 @@ class WalkRun:
 
     model: str
     id: str = field(default_factory=new_id)
+    state: RunState = RunState.DONE
+    """RUNNING while steps are left; done even if a step failed."""
+    lanes: tuple[LaneSpec, ...] = ()
+    """Those that the steps use."""
     machine: Machine | None = None
     created_at: datetime = field(default_factory=utc_now)
     lmdyno: str = ""

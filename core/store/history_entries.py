@@ -38,6 +38,8 @@ from core.store.tables import (
     quality_runs,
     requests,
     turns,
+    walk_lanes,
+    walks,
 )
 from core.store.visibility import listed
 
@@ -48,8 +50,13 @@ TABLES: Mapping[RunKind, Table] = {
     RunKind.CHAT: turns,
     RunKind.BENCH: bench_runs,
     RunKind.QUALITY: quality_runs,
+    RunKind.WALK: walks,
 }
-_LANES: Mapping[RunKind, Table] = {RunKind.BENCH: bench_lanes, RunKind.QUALITY: quality_lanes}
+_LANES: Mapping[RunKind, Table] = {
+    RunKind.BENCH: bench_lanes,
+    RunKind.QUALITY: quality_lanes,
+    RunKind.WALK: walk_lanes,
+}
 """Of the kinds that are runs: which lanes took part in each."""
 
 

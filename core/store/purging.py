@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, Text, delete, select, t
 from core.domain.images import named_images
 from core.store.history_entries import TABLES
 from core.store.sessions.tables import sessions
-from core.store.tables import annotations, bench_runs, messages, quality_runs, requests, turns
+from core.store.tables import annotations, bench_runs, messages, quality_runs, requests, turns, walks
 
 _NAMING: dict[Table, ColumnElement[Any]] = {
     # As text: a record that can't be read any more still names its images.
@@ -18,6 +18,7 @@ _NAMING: dict[Table, ColumnElement[Any]] = {
     bench_runs: bench_runs.c.plan,
     sessions: type_coerce(sessions.c.plan, Text),
     quality_runs: quality_runs.c.plan,
+    walks: type_coerce(walks.c.facts, Text),
 }
 """Of each table the column that names images."""
 

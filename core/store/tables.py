@@ -33,6 +33,7 @@ from core.domain.quality import Prompted, QualityLane
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
+from core.domain.walk import WalkRun
 from core.store.columns import Choice, Document, FreeText, Timestamps, UtcDateTime
 
 # Names for every constraint: a later migration can't change what it can't name.
@@ -235,6 +236,27 @@ quality_answers = Table(
     Column("token_ids", Document(tuple[int, ...])),
     Column("timing", Timestamps),
     Column("text", FreeText, nullable=False),
+)
+
+walks = Table(
+    "walks",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("state", Choice(RunState), nullable=False),
+    Column("title", FreeText, nullable=False),
+    Column("machine_id", ForeignKey("machines.id")),
+    Column("facts", Document(WalkRun), nullable=False),
+    Column("owner", Text),
+)
+
+walk_lanes = Table(
+    "walk_lanes",
+    metadata,
+    Column("run_id", ForeignKey("walks.id", ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
 )
 
 audit = Table(

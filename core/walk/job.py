@@ -1,15 +1,19 @@
 """Walks as background jobs; a walk and its job have the same id."""
 
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 
 from core import __version__
 from core.access.guard import Action, authorise
 from core.config import load_lanes
+from core.domain.bench import RunState
 from core.domain.turns import new_id
 from core.domain.walk import WalkRun
 from core.i18n import N_, Text
 from core.jobs.registry import Jobs
 from core.settings import Settings
+from core.store.runs.walks import Walks
 from core.telemetry.nvml import Nvml
 from core.walk.plan import walk_plan
 from core.walk.results import save
@@ -45,7 +49,10 @@ def take_walk(
     tell: Callable[[Text, float], None],
     on_step: Callable[[WalkRun], None] = lambda _run: None,
 ) -> WalkRun:
-    """Take a walk in this process; it is saved after each step. Main thread only."""
+    """Take a walk in this process; it is saved after each step, and in the history when it ends.
+
+    Main thread only.
+    """
     nvml = Nvml()
     gpu = bool(nvml.devices())
     registry = load_lanes(settings, gpu=gpu)
@@ -65,5 +72,22 @@ def take_walk(
         on_step(run)
 
     walker = Walker(settings, registry, plan, nvml=nvml, tell=stage)
-    run = WalkRun(id=walk_id, model=plan.model.name, lmdyno=__version__)
-    return Walk(plan, walker=walker, nvml=nvml, run=run).take(step_ended, step_began)
+    run = WalkRun(
+        id=walk_id, model=plan.model.name, lmdyno=__version__, state=RunState.RUNNING, lanes=plan.lanes
+    )
+    walk = Walk(plan, walker=walker, nvml=nvml, run=run)
+    try:
+        walk.take(step_ended, step_began)
+    except BaseException:
+        _keep(settings, replace(walk.run, state=RunState.STOPPED))
+        raise
+    return _keep(settings, replace(walk.run, state=RunState.DONE))
+
+
+def _keep(settings: Settings, run: WalkRun) -> WalkRun:
+    """Put a walk that ended into the history; one without a step leaves nothing."""
+    if run.steps:
+        save(settings, run)
+        with closing(Walks(settings.database_url)) as walks:
+            walks.save(run)
+    return run

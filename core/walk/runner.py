@@ -44,16 +44,17 @@ class Walk:
         self._plan = plan
         self._walker = walker
         self._gpu = bool(nvml.devices())
-        self._run = replace(run, machine=describe_machine(nvml))
+        self.run = replace(run, machine=describe_machine(nvml))
+        """The walk so far."""
 
     def take(self, on_step: Callable[[WalkRun], None], tell: Callable[[Text, float], None]) -> WalkRun:
         """Take every step; a failed one is that step's result."""
         steps = self._steps()
         for place, step in enumerate(steps):
             tell(STEP_TEXTS[step.kind].title, place / len(steps))
-            self._run = replace(self._run, steps=(*self._run.steps, self._taken(step)))
-            on_step(self._run)
-        return self._run
+            self.run = replace(self.run, steps=(*self.run.steps, self._taken(step)))
+            on_step(self.run)
+        return self.run
 
     def _taken(self, step: _Step) -> StepResult:
         if step.obstacle is not None:

@@ -1,5 +1,6 @@
 """The worker of a walk: `python -m core.walk.worker FOLDER FD`, started by `core.jobs`."""
 
+import signal
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,5 +18,11 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     return {"walk": walk.id}
 
 
+def main() -> int:
+    # Ends the engines and keeps the steps on the way out; by default the signal ends the process at once.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    return run(work)
+
+
 if __name__ == "__main__":
-    sys.exit(run(work))
+    sys.exit(main())

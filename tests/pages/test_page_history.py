@@ -31,6 +31,7 @@ from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
+from core.store.runs.walks import Walks
 from core.store.turns import Store
 from core.ui.history import list_page as history_list
 from core.ui.shared import resources
@@ -46,6 +47,7 @@ class Home:
     def __init__(self, url):
         self.store, self.runs, self.history = Store(url), BenchRuns(url), History(url)
         self.quality = QualityRuns(url)
+        self.walks = Walks(url)
         self.records = RunRecords(self.runs)
 
     def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE), images=()):
@@ -81,10 +83,11 @@ def home(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "bench_runs", lambda: home.runs)
     monkeypatch.setattr(resources, "history", lambda: home.history)
     monkeypatch.setattr(resources, "quality_runs", lambda: home.quality)
+    monkeypatch.setattr(resources, "walks", lambda: home.walks)
     monkeypatch.setattr(resources, "run_records", lambda: home.records)
     st.cache_data.clear()
     yield home
-    for access in (home.store, home.runs, home.quality, home.history):
+    for access in (home.store, home.runs, home.quality, home.walks, home.history):
         access.close()
 
 

@@ -8,6 +8,7 @@ from test_page_history import button, home, open_page, texts  # noqa: F401 - fix
 from core.domain.timing import Timing
 from core.ui.replay import player
 from core.ui.replay.views import opening_speed
+from tests.unit.replay.recorded import walk
 
 pytestmark = pytest.mark.usefixtures("clock")
 
@@ -33,6 +34,10 @@ def clock(monkeypatch):
     monkeypatch.setattr(player, "monotonic", clock.monotonic)
     monkeypatch.setattr(player, "sleep", clock.sleep)
     return clock
+
+
+def plain(app):
+    return texts(app).replace("\\", "")
 
 
 def toggle(app, entry_id):
@@ -106,3 +111,25 @@ def test_a_link_opens_a_turn_with_its_replay(home, open_page):  # noqa: F811
     assert button(app, "Play")
     button(app, "Back to history").click().run()
     assert "replay" not in app.query_params
+
+
+def test_a_walk_has_its_steps_its_report_and_its_replay(home, open_page, clock):  # noqa: F811
+    run = walk(3.0, 0.0, 2.0)
+    home.walks.save(run)
+    app = open_page(walk=run.id)
+    assert "1. Check the environment" in plain(app)
+    assert "3. Chat with TurboMind" in plain(app)
+    assert [element.label for element in app.get("download_button")] == ["HTML report", "JSON"]
+    toggle(app, run.id)
+    assert "Recorded on NVIDIA H200, 2026-11-29" in texts(app)
+    assert "3. Chat with TurboMind" not in plain(app)
+    app.slider(key=f"replay_place_walk_{run.id}").set_value(3.5).run()
+    assert ":shimmer[3. Chat with TurboMind]" in plain(app)
+    button(app, "Play").click().run()
+    assert not app.exception
+    assert "shimmer" not in texts(app)
+    assert "3. Chat with TurboMind" in plain(app)
+
+
+def test_an_unknown_walk_says_so(open_page):  # noqa: F811
+    assert "not found" in texts(open_page(walk="0123456789abcdef"))

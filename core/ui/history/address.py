@@ -1,4 +1,4 @@
-"""What the history page shows, by its address: `?run=…`, `?turn=…`, `?quality=…`, `?compare=…,…` or none.
+"""What the history page shows, by its address: one entry, `?compare=…,…`, or none of them.
 
 Knows nothing of Streamlit, so that links are the same wherever they are made.
 """
@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 RUN = "run"
 TURN = "turn"
 QUALITY = "quality"
+WALK = "walk"
 COMPARE = "compare"
 BASELINE = "baseline"
 REPLAY = "replay"
@@ -18,11 +19,12 @@ REPLAY = "replay"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One of the first four is set, or none for the list."""
+    """One of the first five is set, or none for the list."""
 
     run: str | None = None
     turn: str | None = None
     quality: str | None = None
+    walk: str | None = None
     compare: tuple[str, ...] = ()
     """Ids of runs of one kind, each once."""
     baseline: str | None = None
@@ -30,13 +32,15 @@ class Address:
 
 
 def parse(query: Mapping[str, str]) -> Address:
-    """The first of run, turn and comparison that the query names; what can't be an id stays as it is."""
+    """The first entry or comparison that the query names; what can't be an id stays as it is."""
     if run := query.get(RUN, "").strip():
         return Address(run=run)
     if turn := query.get(TURN, "").strip():
         return Address(turn=turn)
     if quality := query.get(QUALITY, "").strip():
         return Address(quality=quality)
+    if walk := query.get(WALK, "").strip():
+        return Address(walk=walk)
     named = (part.strip() for part in query.get(COMPARE, "").split(","))
     compare = tuple(dict.fromkeys(part for part in named if part))
     return Address(compare=compare, baseline=query.get(BASELINE, "").strip() or None if compare else None)

@@ -29,6 +29,9 @@ _NOT_FOUND = {
         "Quality run `{name}` not found. It was permanently deleted, or it was made on another machine and "
         "has to be exported there and imported here."
     ),
+    RunKind.WALK: N_(
+        "Walk `{name}` not found. It was permanently deleted, or it was taken on another machine."
+    ),
 }
 
 

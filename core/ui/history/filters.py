@@ -20,7 +20,12 @@ _FROM = "history_from"
 _TO = "history_to"
 _BIN = "history_bin"
 _CONTROL_WIDTH_PX = 150
-_KINDS = {RunKind.CHAT: N_("Turns"), RunKind.BENCH: N_("Benchmarks"), RunKind.QUALITY: N_("Quality")}
+_KINDS = {
+    RunKind.CHAT: N_("Turns"),
+    RunKind.BENCH: N_("Benchmarks"),
+    RunKind.QUALITY: N_("Quality"),
+    RunKind.WALK: N_("Walks"),
+}
 """In the address stands the label, in the language of whoever chose it."""
 
 

@@ -9,10 +9,10 @@ import streamlit as st
 
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo
-from core.ui.history.address import BASELINE, COMPARE, QUALITY, REPLAY, RUN, TURN, Address, link, parse
+from core.ui.history.address import BASELINE, COMPARE, QUALITY, REPLAY, RUN, TURN, WALK, Address, link, parse
 
 _STATE = "history_state"
-QUERY_OF = {RunKind.CHAT: TURN, RunKind.BENCH: RUN, RunKind.QUALITY: QUALITY}
+QUERY_OF = {RunKind.CHAT: TURN, RunKind.BENCH: RUN, RunKind.QUALITY: QUALITY, RunKind.WALK: WALK}
 """What an address calls the entries of each kind."""
 
 
@@ -57,7 +57,7 @@ def open_comparison(run_ids: Sequence[str]) -> None:
 
 
 def show_list() -> None:
-    for name in (RUN, TURN, QUALITY, COMPARE, BASELINE, REPLAY):
+    for name in (RUN, TURN, QUALITY, WALK, COMPARE, BASELINE, REPLAY):
         st.query_params.pop(name, None)
     clear_selection()
 

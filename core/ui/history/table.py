@@ -9,12 +9,18 @@ from core.bench.results.comparison import MAX_RUNS
 from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary
 from core.i18n import N_, Text, _
 
-KIND_NAMES = {RunKind.CHAT: N_("Turn"), RunKind.BENCH: N_("Benchmark"), RunKind.QUALITY: N_("Quality")}
+KIND_NAMES = {
+    RunKind.CHAT: N_("Turn"),
+    RunKind.BENCH: N_("Benchmark"),
+    RunKind.QUALITY: N_("Quality"),
+    RunKind.WALK: N_("Walk"),
+}
 OPEN = ":material/open_in_full:"
 _STATES: dict[str, Text] = {
     text: text for text in (N_("running"), N_("done"), N_("stopped"), N_("failed"), N_("cancelled"))
 }
 
+_COMPARABLE = frozenset({RunKind.BENCH, RunKind.QUALITY})
 _TEXTS = pa.list_(pa.string())
 SCHEMA = pa.schema(
     {
@@ -54,7 +60,7 @@ def failures(summary: Summary | None) -> str:
 def comparable(entries: Sequence[HistoryEntry]) -> bool:
     """Whether all of them are runs of one kind, and as many as can be compared."""
     kinds = {entry.kind for entry in entries}
-    return 2 <= len(entries) <= MAX_RUNS and len(kinds) == 1 and RunKind.CHAT not in kinds
+    return 2 <= len(entries) <= MAX_RUNS and len(kinds) == 1 and kinds <= _COMPARABLE
 
 
 def _row(entry: HistoryEntry) -> dict[str, object]:

@@ -35,6 +35,7 @@ from core.store.audit import AuditLog
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
+from core.store.runs.walks import Walks
 from core.store.sessions.sessions import Sessions
 from core.store.sessions.votes import Votes
 from core.store.turns import Store
@@ -60,6 +61,7 @@ class Resources:
     image_store: ImageStore
     bench_runs: BenchRuns
     quality_runs: QualityRuns
+    walks: Walks
     history: History
     audit: AuditLog
     sessions: Sessions
@@ -86,6 +88,7 @@ class Resources:
             self.store,
             self.bench_runs,
             self.quality_runs,
+            self.walks,
             self.history,
             self.audit,
             self.sessions,
@@ -117,6 +120,7 @@ def resources() -> Resources:
         image_store=ImageStore(settings.images_dir),
         bench_runs=bench_runs,
         quality_runs=QualityRuns(settings.database_url),
+        walks=Walks(settings.database_url),
         history=History(settings.database_url),
         audit=AuditLog(settings.database_url),
         sessions=Sessions(settings.database_url),
@@ -201,6 +205,10 @@ def bench_runs() -> BenchRuns:
 
 def quality_runs() -> QualityRuns:
     return resources().quality_runs
+
+
+def walks() -> Walks:
+    return resources().walks
 
 
 def audit() -> AuditLog:

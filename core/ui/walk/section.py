@@ -1,0 +1,112 @@
+"""The walk as a section of a page: start it, watch its steps come, and find its report."""
+
+import streamlit as st
+
+from core import units
+from core.access.guard import Action
+from core.domain.history import HistoryFilter, RunKind
+from core.domain.specs import Weights
+from core.errors import LMDynoError
+from core.i18n import N_, _
+from core.jobs.records import JobState, JobStatus
+from core.jobs.registry import Jobs
+from core.models.vision.model import is_for_images
+from core.settings import Settings
+from core.ui.shared import resources
+from core.ui.shared.components import escape, show_error
+from core.ui.shared.job_panel import show_job, show_job_log
+from core.ui.shared.rights import offers
+from core.ui.walk.steps import show_step, show_steps
+from core.walk.job import JOB_KIND, start_walk
+from core.walk.results import load
+
+_REFRESH_S = 1.0
+_SHOWN = 5
+_STOP = N_("Stop the walk")
+
+
+def show_section() -> None:
+    """What a walk is, the way to start one, the one that runs, and those before. Raises StoreError."""
+    st.markdown(
+        _(
+            "Takes the tutorial's steps on this machine, one after another, and writes a report: chat with "
+            "transformers, TurboMind, and AWQ weights, KV cache ratios, quantisation, the API server, the "
+            "Python pipeline, and an image question. Steps that can't run here are skipped with the reason. "
+            "Takes 4 to 10 minutes, and keeps running if you leave this page."
+        )
+    )
+    if offers(Action.START_JOB):
+        _show_start()
+    _show_current()
+    _show_earlier()
+
+
+def _settings() -> Settings:
+    return resources.resources().settings
+
+
+def _show_start() -> None:
+    names = _models()
+    if not names:
+        st.info(_("No local lane has a text model."), icon=":material/info:")
+        return
+    with st.form("walk_form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
+        name = st.selectbox(_("Model"), names, width=320)
+        started = st.form_submit_button(_("Start the walk"), type="primary", icon=":material/play_arrow:")
+    if started:
+        try:
+            start_walk(_settings(), name)
+        except LMDynoError as error:
+            show_error(error)
+
+
+def _models() -> list[str]:
+    """Text models that a local lane serves from their checkpoint."""
+    return list(
+        dict.fromkeys(
+            lane.model.name
+            for lane in resources.lanes().lanes
+            if lane.model and lane.weights is Weights.CHECKPOINT and not is_for_images(lane)
+        )
+    )
+
+
+@st.fragment(run_every=_REFRESH_S)
+def _show_current() -> None:
+    """The newest walk's job, with the steps that it has taken; refreshes itself."""
+    statuses = Jobs(_settings()).statuses(JOB_KIND)
+    if not statuses:
+        return
+    with st.container(border=True):
+        show_job(statuses[0], end=_STOP, show_detail=_show_taken)
+        show_job_log(statuses[0])
+
+
+def _show_taken(status: JobStatus) -> None:
+    try:
+        run = load(_settings(), status.id)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if run is None:
+        return
+    if status.state is JobState.DONE:
+        show_steps(run)
+        return
+    for number, step in enumerate(run.steps, start=1):
+        show_step(number, step)
+
+
+def _show_earlier() -> None:
+    entries = resources.history().entries(HistoryFilter(kind=RunKind.WALK), limit=_SHOWN)
+    if not entries:
+        return
+    st.subheader(_("Reports"), anchor=False)
+    for entry in entries:
+        st.page_link(
+            "pages/history.py",
+            label=f"{escape(_(entry.title))} · {entry.created_at:%Y-%m-%d %H:%M} UTC"
+            f" · {escape(entry.host or units.UNKNOWN)}",
+            icon=":material/description:",
+            query_params={"walk": entry.id},
+        )
