@@ -22,12 +22,12 @@ def keep_to_oneself() -> None:
 
 
 def usual_umask() -> int:
-    """The umask before `keep_to_oneself`: for engines, and for files that somebody asked for elsewhere."""
+    """The umask before `keep_to_oneself`: for engines, and for files outside the home folder."""
     return int(os.environ.get(_USUAL_UMASK, "22"), 8)
 
 
 def close_to_others(home: Path) -> None:
-    """Take a home folder, and what earlier versions left open in it, from everybody but the owner.
+    """Make a home folder private to its owner, with what earlier versions left readable in it.
 
     Links are not followed. What belongs to somebody else stays as it is, with a warning.
     """

@@ -157,7 +157,7 @@ def ngettext(singular: str, plural: str, n: int, /, **values: object) -> str:
 
 
 def pgettext(context: str, text: str, /, **values: object) -> str:
-    """Like `_` for a text that means something else elsewhere; the context tells the translator what."""
+    """Like `_` for a text with several meanings; the context tells the translator which one."""
     language = current_language()
     if language is not Language.ENGLISH:
         text = catalogue(language).text(text, context) or text

@@ -1,4 +1,4 @@
-"""Decides over every action that changes something, and tells the audit log.
+"""Authorises every action that changes something, and records it in the audit log.
 
 Who acts is found without being passed along: `acting_as` sets it for a block, else the function given to
 `find_identity_with` tells it (the dashboard gives one that knows the visitor of the running session), else it
@@ -103,13 +103,13 @@ def current_identity() -> Identity:
 
 
 def for_workers(identity: Identity) -> dict[str, str]:
-    """Environment variables by which a worker's process acts for whoever started it."""
+    """Environment variables that make a worker act for the user who started it."""
     person = identity.person
     return {_ACTING_FOR: json.dumps([person.id, person.name])} if person else {}
 
 
 def may(action: Action, *, owner: str | None = None) -> bool:
-    """Whether whoever acts may do that; `owner` is whose thing it would be done to."""
+    """Whether the current user may do that; `owner` owns what it would be done to."""
     return _is_allowed(current_identity(), action, owner)
 
 
@@ -138,7 +138,7 @@ def authorise(action: Action, target: str = "", *, owner: str | None = None) -> 
 
 
 def may_see(owner: str | None, *, by_link: bool) -> bool:
-    """Whether whoever acts may see what belongs to that owner; `by_link`: they have its address."""
+    """Whether the current user may see what this owner has; `by_link`: they have its address."""
     identity = current_identity()
     if identity.role is None:
         return False

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What somebody may do; each role may do what the one before may."""
+    """What a user may do; each role includes the one before."""
 
     VIEWER = "viewer"
     """See, chat, vote; stop, note and delete what is their own."""
@@ -32,7 +32,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Somebody who acts, and what they may do."""
+    """A user and what they may do."""
 
     id: str
     """Stable and unique: the e-mail address, else the provider's subject. What they make is stored by it."""

@@ -46,7 +46,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """Who gets in; without entries nobody."""
+    """Who is admitted; nobody without entries."""
 
     operators: tuple[_Entry, ...] = ()
     viewers: tuple[_Entry, ...] = ()
@@ -107,7 +107,7 @@ class AccessPolicy:
 
 
 def without_login(address: str | None, open_to: str = "") -> Identity:
-    """Who everybody is where there is no login: the owner of the machine if only it can reach the dashboard.
+    """The identity of every visitor without a login: the machine's owner if only it can reach the dashboard.
 
     Args:
         address: what the server listens at; None is every address of the machine.

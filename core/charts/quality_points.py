@@ -12,7 +12,7 @@ from core.quality.verdict import noise_nats
 
 
 class Area(StrEnum):
-    """What a marker's area stands for in the trade-off."""
+    """The quantity that a marker's area shows."""
 
     MEMORY = "memory"
     WEIGHTS = "weights"

@@ -54,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long a request may take to get on, each with an error of its own. There is no limit in total.
+    """Time limits for the steps of a request, each with an error of its own. There is no total limit.
 
     Any byte that arrives, a keep-alive comment too, proves that the server lives and starts the time anew.
     """
@@ -69,7 +69,7 @@ class Timeouts:
     """For usage and the end of the stream after a finish reason; the answer is complete without."""
 
     def of(self, endpoint: Endpoint) -> "Timeouts":
-        """With what the endpoint's lane says itself."""
+        """These limits with the lane's own over them."""
         return replace(
             self,
             first_token_s=endpoint.patience.first_token_s or self.first_token_s,
@@ -144,7 +144,7 @@ async def send(
 async def post_json(
     session: Session, endpoint: Endpoint, url: str, body: object, *, timeout_s: float
 ) -> tuple[int, Any]:
-    """Status and JSON of one POST to an address of the endpoint's server; None for what is no JSON.
+    """Status and JSON of one POST to the endpoint's server; None if the answer is not JSON.
 
     A status of `MISSING` is an answer too; others than 200 raise LMDynoError, like a lost connection.
     """

@@ -10,7 +10,7 @@ _ZLIB_METHOD = 8
 
 
 class TooMuchData(Exception):
-    """A small piece becomes more than any answer is."""
+    """A small piece decompresses to more than any answer."""
 
 
 class Inflater:

@@ -19,7 +19,7 @@ _PARTS_DEPTH = 6
 
 
 class Usage(NamedTuple):
-    """Token counts as the server sent them; None for what is no count."""
+    """Token counts as the server sent them; None if a value is not a count."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None

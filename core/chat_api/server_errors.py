@@ -107,7 +107,7 @@ def _is_error(body: dict[str, Any]) -> bool:
 
 
 def _is_news(body: dict[str, Any]) -> bool:
-    """Whether a message tells how things go (`{"type": "ping", "message": …}`)."""
+    """Whether a message is progress, not an error (`{"type": "ping", "message": …}`)."""
     kind = body.get("type") or body.get("event")
     return "usage" in body or (isinstance(kind, str) and bool(_NEWS.search(kind)))
 

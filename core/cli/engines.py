@@ -107,7 +107,7 @@ def _runs(status: EngineStatus) -> bool:
 
 
 def _stop(manager: EngineManager, name: str, *, force: bool) -> ErrorInfo | None:
-    """Stop one engine; tells why it could not be, so that the others still are.
+    """Stop one engine; print why it failed instead of raising, so that the others are stopped too.
 
     Raises ConfigError for a name that is no lane's.
     """

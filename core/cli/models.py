@@ -86,7 +86,7 @@ def _prepare(prepare: Callable[[Settings, Report], ModelSpec], settings: Setting
 
 
 def _prepare_vision(settings: Settings) -> None:
-    """Text lanes work without it, so that a failure is told and no more."""
+    """A failure is only printed, since text lanes work without the vision model."""
     try:
         _prepare(demo_vision.prepare, settings)
     except ModelError as exc:

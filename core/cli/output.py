@@ -14,7 +14,7 @@ from core.i18n import N_, _
 
 
 def error_text(error: LMDynoError | ErrorInfo, style: str = "red") -> Text:
-    """Message and hint for the terminal; what stands in brackets is no markup."""
+    """Message and hint for the terminal, with brackets kept as text."""
     return Text.assemble((_(error.message), style), "\n" if error.hint else "", _(error.hint))
 
 

@@ -1,4 +1,4 @@
-"""`runs`: what was measured so far: turns of the chat and load tests."""
+"""`runs`: turns, load tests and quality runs that were measured."""
 
 import sys
 from collections.abc import Callable, Mapping

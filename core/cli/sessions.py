@@ -187,7 +187,7 @@ def _record(session: str) -> SessionRecord:
 
 
 def _follow(settings: Settings, job: str) -> None:
-    """Tell what the job does until it has ended; its failure is the command's."""
+    """Print the job's progress until it ends; exit with 1 if it failed."""
     jobs, told = Jobs(settings), ""
     while True:
         status = jobs.wait(job, _POLL_S)

@@ -52,7 +52,7 @@ def telemetry(
 
 
 def _running(registry: Registry) -> Sequence[EngineProcess]:
-    """Every engine counts as busy: whoever asks for some seconds wants all of them closely sampled."""
+    """All running engines, marked as busy so that each is sampled closely."""
     return [
         EngineProcess(name=entry.name, pid=entry.process.pid, gpus=entry.gpus, busy=True)
         for entry in registry.read().values()

@@ -1,4 +1,4 @@
-"""The terminal: what is written to it is text, never markup and never a command to the terminal.
+"""Output to the terminal as plain text: no markup, no control sequences.
 
 Prompts, titles, paths and servers' words may hold `[/INST]`, `:smile:` or escape sequences. So nothing that
 is printed as a plain string is interpreted; a style is given with `rich.text.Text` or `style=`.
@@ -57,6 +57,6 @@ def _as_text(content: RenderableType) -> RenderableType:
 
 
 def _visible(control: re.Match[str]) -> str:
-    """Unicode's picture of a control character; U+FFFD for those that have none."""
+    """Unicode's visible symbol for a control character; U+FFFD for those without one."""
     code = ord(control[0])
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"

@@ -74,7 +74,7 @@ def read_changes(
 
 
 def forget_lane(settings: Settings, name: str) -> bool:
-    """Undo what the dashboard kept for a lane; False if it kept nothing. Raises AccessDenied."""
+    """Remove the dashboard's changes of a lane; False if there are none. Raises AccessDenied."""
     authorise(Action.REMOVE_LANE, name)
     tables = _tables(settings)
     if tables.pop(name, None) is None:

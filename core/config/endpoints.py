@@ -90,7 +90,7 @@ def patience_table(patience: Patience) -> dict[str, float]:
 
 
 def url_problem(value: str) -> tuple[Message, Message] | None:
-    """What is wrong with an endpoint's URL, named as `{key}`, and what is allowed; None if nothing is.
+    """The problem with an endpoint's URL, named as `{key}`, and what is allowed; None without a problem.
 
     The value is not repeated: it may hold a password or a key.
     """

@@ -64,7 +64,7 @@ def api_key(settings: Settings, name: str, url: str) -> str:
 
 
 def bind_for_process(name: str, url: str) -> None:
-    """The key may go to the host of the URL, in this process: whoever started it named both."""
+    """Allow the key for the URL's host in this process, whose user named both."""
     variable = f"{name}{HOSTS_SUFFIX}"
     os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), url)))
 
@@ -97,7 +97,7 @@ def _tables(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
 
 
 def _missing(name: str) -> ConfigError:
-    """The same for every name that can't be a key's, so that nobody learns which variables there are."""
+    """One error for every missing name, so that it doesn't reveal which variables exist."""
     if not _is_variable(name):
         return ConfigError(
             N_("API key variables must have names that start with {prefix}.", prefix=PREFIX),

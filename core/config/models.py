@@ -1,4 +1,4 @@
-"""The `[models.NAME]` tables, and where the demo model lies."""
+"""The `[models.NAME]` tables, and the paths of the demo models."""
 
 import re
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A load test's facts: what was planned, what served it, and every request with its timestamps.
+"""A load test's facts: its plan, its engines, and every request with its timestamps.
 
 A run is made of passes: one stretch of time with one load on one lane, or on several lanes together. What is
 said about a run (percentiles, speeds, goodput) is computed from these facts by `core.bench`.

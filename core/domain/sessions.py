@@ -32,7 +32,7 @@ class VotingMode(StrEnum):
 
 
 class Display(StrEnum):
-    """How answers appear to voters; neither tells how fast a lane was."""
+    """How answers appear to voters; neither way reveals a lane's speed."""
 
     AT_ONCE = "at-once"
     REPLAYED = "replayed"

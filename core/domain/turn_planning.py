@@ -1,4 +1,4 @@
-"""From the controls and what was said so far to the plan of a turn. Knows nothing of Streamlit."""
+"""Plans a turn from the page's settings and the conversation so far. Knows nothing of Streamlit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A recorded experiment: what was asked of which lanes, and what each of them did.
+"""A recorded turn: the prompt, the lanes, and each lane's request and answer.
 
 A turn is one prompt and its answers; a request is one lane's part of it. Plans are made before anything is
 sent; records hold the facts afterwards, partial ones too.
@@ -137,7 +137,7 @@ class UsageWindow:
 
     @property
     def energy_above_idle_j(self) -> float | None:
-        """The energy without what the boards would have drawn anyway; None unless both are known."""
+        """Energy above the boards' idle power; None unless both are known."""
         if self.energy_j is None or self.idle_power_w is None:
             return None
         return max(0.0, self.energy_j - self.idle_power_w * self.duration_s)

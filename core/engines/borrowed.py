@@ -59,7 +59,7 @@ class Engines:
             await asyncio.to_thread(self._manager.stop, lane.name)
 
     def close(self) -> None:
-        """Give back what ran before, and end what was started for the run."""
+        """Return the engines that ran before, and stop those that were started for the run."""
         for name in tuple(self._held):
             self._release(name)
         if self._manager is not None:

@@ -22,7 +22,7 @@ _POLL_S = 0.2
 
 
 def load_lock(locks_dir: Path, name: str) -> Path:
-    """What whoever loads an engine holds; `name` is one of its place's `lock_names`."""
+    """The lock to hold while loading an engine; `name` is one of its place's `lock_names`."""
     return lock_path(locks_dir, f"load-{name}")
 
 

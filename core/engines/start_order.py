@@ -35,7 +35,7 @@ class StartOrder:
             self._queue.add(place)
 
     def wait(self, place: int, require_wanted: Callable[[], None]) -> None:
-        """Until nobody is before `place`; `require_wanted` is called meanwhile and may raise to give up."""
+        """Wait for the starts ahead of `place`; `require_wanted`, called meanwhile, may raise to give up."""
         while self._is_behind(place):
             require_wanted()
             time.sleep(_POLL_S)

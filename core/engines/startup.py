@@ -41,7 +41,7 @@ _WARM_UP_TIMEOUT_S = 120.0
 
 
 class _NotWanted(Exception):
-    """The engine was stopped or replaced while it was starting; nobody waits for it any more."""
+    """The engine was stopped or replaced while it was starting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ _children_lock = threading.Lock()
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on right now. Somebody may take it before the engine does."""
+    """A free port. Another program may take it before the engine does."""
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
@@ -90,7 +90,7 @@ def alive(process: ProcessId) -> bool:
 
 
 def reap() -> None:
-    """Take leave of children that have ended, whoever ended them; their exit codes stay known."""
+    """Reap child processes that have ended; their exit codes are kept."""
     with _children_lock:
         for child in _children.values():
             child.poll()

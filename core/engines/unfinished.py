@@ -1,4 +1,4 @@
-"""Engines that still compute for a request that nobody waits for any more.
+"""Engines that still compute for a request that was stopped.
 
 A client that goes away ends a request for most engines at once, but not for all: `transformers serve` looks
 only between two tokens, a server behind a proxy may never learn of it. Whoever leaves a request notes it

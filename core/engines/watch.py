@@ -22,7 +22,7 @@ _ALIVE_NS = 400_000_000
 
 
 class EngineWatch:
-    """Called ten times a second by a sampler; tells the engines and notes events. Thread-safe."""
+    """Lists the engines for a sampler, ten times per second, and notes events. Thread-safe."""
 
     def __init__(self, settings: Settings, *, now_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         self._settings = settings

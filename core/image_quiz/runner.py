@@ -34,7 +34,7 @@ Tell = Callable[[str], None]
 
 
 def conduct(settings: Settings, plan: QuizPlan, on_answer: Callable[[QuizRun], None], tell: Tell) -> QuizRun:
-    """Ask everything and return the run; `on_answer` gets it after each question, `tell` what is waited for.
+    """Ask all questions and return the run; `on_answer` gets it after each one, `tell` gets the current step.
 
     Main thread only: SIGTERM and SIGINT end it with the questions that were answered by then.
     """
@@ -83,7 +83,7 @@ async def _bring_up(engines: Engines, plan: QuizPlan, tell: Tell) -> None:
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for the work or for the wish to stop, whichever comes first."""
+    """Wait for the work or the stop request, whichever comes first."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()

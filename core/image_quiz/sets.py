@@ -1,4 +1,4 @@
-"""Where a quiz's questions come from: the gallery, or files that somebody hands in."""
+"""The sources of a quiz's questions: the gallery, or uploaded files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

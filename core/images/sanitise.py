@@ -1,4 +1,4 @@
-"""The door for images: bytes from anywhere come in, a small set of harmless ones comes out.
+"""Sanitises images: untrusted bytes in, one of a few harmless formats out.
 
 What lies in the image store and is sent to engines was decoded and encoded here: its type is PNG or JPEG, its
 pixels are upright 8-bit sRGB, and nothing else of the original file is left in it.

@@ -88,7 +88,7 @@ class ImageStore:
         return data_url(self.read(image))
 
     def remove(self, sha256s: Iterable[str], *, put_before: datetime) -> int:
-        """Delete the files of these images that nobody has put since; returns how many.
+        """Delete these images' files unless one was stored again since; returns how many.
 
         An image that somebody chose again meanwhile may be one that no record names yet. One that can't be
         deleted stays, and the log says so.
@@ -136,12 +136,12 @@ class ImageStore:
 
 
 def data_url(content: bytes) -> str:
-    """A PNG's or JPEG's bytes as an address of its own."""
+    """A PNG's or JPEG's bytes as a data URL."""
     return f"data:{_MEDIA_TYPES[kind_of(content)]};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _write(path: Path, data: bytes) -> None:
-    """All or nothing; whoever writes the same image at the same time writes the same bytes."""
+    """Write the whole file or nothing; concurrent writers of one image write the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _beside(path)
     try:
@@ -168,5 +168,5 @@ def _remove(path: Path, put_before_s: float) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    """A name that nobody else uses, in the same folder."""
+    """An unused name in the same folder."""
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}")

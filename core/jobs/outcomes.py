@@ -1,4 +1,4 @@
-"""What a job has found so far, as one JSON file, written anew after every step.
+"""A job's results so far, as one JSON file that is rewritten after every step.
 
 So a job that was stopped keeps what it had. Thread-safe; readers see a whole state or none.
 """
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def save_outcome(file: Path, outcome: object) -> None:
-    """Write the outcome in place of an earlier state of it, whole or not at all."""
+    """Replace the stored outcome atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{os.getpid()}")
     draft.write_bytes(encode(outcome))

@@ -1,4 +1,4 @@
-"""What a background job is and where it stands, as its folder keeps it.
+"""A background job's specification and state, as stored in its folder.
 
 A folder holds `spec.json` (written once), `state.json` (replaced atomically, so a reader never sees half of
 it), `log`, and `cancel` once somebody asked for that. Facts are stored; elapsed and expected time are
@@ -64,7 +64,7 @@ class JobSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """Where a job stands: the content of `state.json`."""
+    """A job's state: the content of `state.json`."""
 
     state: JobState = JobState.QUEUED
     runner: ProcessId | None = None
@@ -81,7 +81,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job as somebody who looks at it sees it."""
+    """A job's specification and current state."""
 
     spec: JobSpec
     record: JobRecord
@@ -104,7 +104,7 @@ class JobStatus:
 
     @property
     def expected_s(self) -> float | None:
-        """Time left at the pace so far; None while nothing is told by it, and after the end."""
+        """Time left at the pace so far; None while that is unknown, and after the end."""
         record = self.record
         if record.state is not JobState.RUNNING or not record.progress:
             return None

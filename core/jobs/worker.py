@@ -18,7 +18,7 @@ from core.i18n import N_, as_json
 
 
 class Report(Protocol):
-    """Says what is being done, and how much of the whole is done (0 to 1; None if it can't be told)."""
+    """Reports the current step and the share of the work that is done (0 to 1; None if unknown)."""
 
     def __call__(self, stage: str, progress: float | None = None) -> None: ...
 

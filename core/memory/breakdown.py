@@ -1,4 +1,4 @@
-"""What the memory of one running engine is made of, each part with where its size comes from.
+"""The parts of a running engine's memory, each with the source of its size.
 
 Only what is known is named: a part without a source is None, and what the known parts leave over is "the
 rest", whatever it holds. Pure functions of figures that others read.

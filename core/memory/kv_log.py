@@ -34,7 +34,7 @@ class KvLog:
 
     @property
     def tokens(self) -> int | None:
-        """Tokens that fit; None if the log tells no layout, or more than one."""
+        """Tokens that fit; None unless the log has exactly one layout."""
         if not self.slab_bytes or self.blocks_per_slab is None:
             return None
         slabs = self.reserved_bytes // PAGE_BYTES * PAGE_BYTES // self.slab_bytes

@@ -138,7 +138,7 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
 def predict_in_order(
     engines: Iterable[tuple[ModelSizes, MemorySettings]], free_bytes: int
 ) -> tuple[MemoryPrediction, ...]:
-    """Several engines on one GPU: each takes its ratio of what the ones loaded before it left free."""
+    """Predict several engines on one GPU: each takes its ratio of the memory left by those before it."""
     predictions: list[MemoryPrediction] = []
     for model, settings in engines:
         predictions.append(predict(model, settings, free_bytes))

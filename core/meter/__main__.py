@@ -1,4 +1,4 @@
-"""`python -m core.meter`: the meter's process, started by `core.meter.link` and by nobody else."""
+"""`python -m core.meter`: the meter's process, started by `core.meter.link` only."""
 
 import gc
 from functools import partial

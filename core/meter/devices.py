@@ -15,7 +15,7 @@ _POLL_S = 0.05
 
 
 def measure_lock(locks_dir: Path, device: str) -> Path:
-    """What whoever measures on a device holds, between processes."""
+    """The lock between processes to hold while measuring on a device."""
     return lock_path(locks_dir, f"device-{device}.measure")
 
 

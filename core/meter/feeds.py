@@ -47,7 +47,7 @@ class Feed:
         return self.unsaved and (self.chars < _SHORT_CHARS or self.chars >= self.saved_chars * _GROWTH)
 
     def saved(self) -> None:
-        """The store has been given what there is."""
+        """Mark everything so far as saved."""
         self.unsaved = False
         self.saved_chars = self.chars
 
@@ -63,7 +63,7 @@ class Feed:
         )
 
     async def follow(self, tell: Callable[[Update], Awaitable[None]]) -> None:
-        """Tell everything from the start to the record; what comes while `tell` is slow is joined."""
+        """Pass every update to `tell`, from the start to the record; joined while `tell` is slow."""
         news = asyncio.Event()
         self.followers.add(news)
         try:

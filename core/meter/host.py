@@ -1,4 +1,4 @@
-"""Runs turns for the dashboard, keeps what they tell, and answers the commands that come in.
+"""Runs turns for the dashboard, keeps their updates, and answers commands.
 
 Turns belong to the process that this runs in: a follower that goes away ends nothing.
 """

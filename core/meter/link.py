@@ -154,7 +154,7 @@ class MeterLink:
         return turn if turn and may_see(turn.owner, by_link=True) else None
 
     def conversation(self, conversation_id: str) -> Held:
-        """What is held of a conversation beyond what the store has, and whoever acts may see."""
+        """Turns of a conversation that aren't in the store yet and that the current user may see."""
         reply = self._ask_if_alive(Verb.CONVERSATION, conversation_id=conversation_id)
         with self._starting:
             lost = {
@@ -276,7 +276,7 @@ class MeterLink:
                     return
 
     def _refuse_unseen(self, turn_id: str) -> None:
-        """A turn that whoever acts may not see is as one that never was."""
+        """Treat a turn that the current user may not see as missing."""
         with self._starting:
             plans = (*self._plans, *self._lost)
         for plan in plans:

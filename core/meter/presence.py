@@ -1,4 +1,4 @@
-"""Whether a meter of this home runs, told by a lock that it holds for its life."""
+"""Whether a meter of this home is running, shown by a lock that it holds."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ _PATIENCE_S = 0.1
 
 @contextmanager
 def present(settings: Settings) -> Iterator[None]:
-    """A meter runs meanwhile; several may, one for each dashboard."""
+    """Mark a meter as running; each dashboard may have one."""
     descriptor = try_lock(_path(settings), shared=True, patience_s=_PATIENCE_S)
     try:
         yield

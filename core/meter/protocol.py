@@ -1,4 +1,4 @@
-"""What the meter tells about a turn, and the lines its process and the dashboard exchange.
+"""Updates about a turn, and the messages between the meter's process and the dashboard.
 
 On the wire each line is one JSON document (`core.codec`). A connection carries one `Command` and its `Reply`,
 which for `follow` goes on with `Update`s up to the one that holds the record.

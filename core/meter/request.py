@@ -1,4 +1,4 @@
-"""One request of a running turn: where it stands, what it tells, and the record it leaves."""
+"""One request of a running turn: its state, its updates, and its record."""
 
 import asyncio
 from collections.abc import Callable
@@ -113,7 +113,7 @@ class Request:
             self.finish(cancelled=True)
 
     def finish(self, error: LMDynoError | None = None, *, cancelled: bool = False) -> None:
-        """The request is over; tells its record. Further calls change nothing."""
+        """End the request and publish its record. Further calls change nothing."""
         if self.done:
             return
         if self._timer:

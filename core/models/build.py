@@ -142,7 +142,7 @@ def write_provenance(
     packages: Sequence[str],
     began_s: float,
 ) -> None:
-    """Leave a note in `folder` on where its content comes from.
+    """Write where the folder's content comes from into `folder`.
 
     Args:
         source: what it was made from (names, sizes, checksums).

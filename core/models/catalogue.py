@@ -1,4 +1,4 @@
-"""The models on disk: what lies in the models folder, in which forms, how large, and where it comes from.
+"""The models on disk: names, forms, sizes and origins.
 
 Reads names, sizes and provenance notes; loads no weights.
 """

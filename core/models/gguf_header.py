@@ -36,7 +36,7 @@ _DEFAULT_ALIGNMENT = 32
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """Where a tensor lies, and in which form."""
+    """A tensor's place in the file, and its type."""
 
     shape: tuple[int, ...]
     """As NumPy orders it, the fastest dimension last."""

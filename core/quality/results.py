@@ -342,7 +342,7 @@ def _text(name: str, facts: QualityLane, reference: QualityLane) -> TextComparis
 
 
 def _best(scores: Sequence[TextScore], name: str) -> TextScore | None:
-    """A forward pass before what a server tells, and either before an error."""
+    """The best score of a text: a forward pass, else a server's, else an error."""
     order = [ScoringMethod.FORWARD_PASS, ScoringMethod.GET_PPL, ScoringMethod.PROMPT_LOGPROBS, None]
     candidates = [score for score in scores if score.text == name]
     return min(candidates, key=lambda score: order.index(score.method)) if candidates else None

@@ -79,7 +79,7 @@ class AuditLog(Access):
             self._ended.add(login)
 
     def has_ended(self, login: str) -> bool:
-        """Whether somebody logged out of that login, in whichever dashboard on this database.
+        """Whether this login was ended, in any dashboard on this database.
 
         Known everywhere within ten seconds; a store that can't be read leaves it at what is known.
         """

@@ -109,7 +109,7 @@ def explained(location: Location) -> Iterator[None]:
 
 
 def explain(error: Exception, location: Location) -> StoreError:
-    """The StoreError that tells what `error` means to whoever keeps the store."""
+    """The StoreError for a database error, with what to do about it."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
     failure = _failure(error, cause)
     detail = location.without_secrets(str(cause).strip().partition("\n")[0])

@@ -163,7 +163,7 @@ def _kinds(wanted: HistoryFilter) -> list[RunKind]:
 
 
 def _used_tags(connection: Connection) -> tuple[str, ...]:
-    """Of the entries that whoever acts sees in lists."""
+    """Tags of the entries that the current user sees in lists."""
     found = {
         tag
         for kind, table in TABLES.items()

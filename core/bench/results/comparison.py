@@ -200,7 +200,7 @@ def everything(runs: Sequence[BenchResult]) -> tuple[tuple[Difference, ...], tup
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as a JSON document: its points with all their figures, and what was different."""
+    """A comparison as a JSON document: its points with all figures, and the differences."""
     return {
         "schema_version": SCHEMA_VERSION,
         "runs": [result.run.id for result in comparison.runs],

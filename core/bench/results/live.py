@@ -10,7 +10,7 @@ from core.domain.bench import BenchPass, BenchRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassProgress:
-    """A pass so far; None before anything tells."""
+    """Progress of a pass; None before there is any."""
 
     bench_pass: BenchPass
     answered: int

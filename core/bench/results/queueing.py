@@ -24,7 +24,7 @@ IN_THE_ENGINE = N_(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueTime:
-    """How long requests waited in the engine's queue: a mean, since its counter tells no more."""
+    """Time in the engine's queue: a mean, since the counter has nothing else."""
 
     mean_s: float
     n: int

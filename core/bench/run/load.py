@@ -58,7 +58,7 @@ class LaneLoad:
         return messages, await self.bodies.take() if self.bodies else None
 
     async def ready(self) -> None:
-        """Wait until what is made ahead is there."""
+        """Wait until everything is prepared."""
         if self.bodies:
             await self.bodies.ready()
 
@@ -119,7 +119,7 @@ class PassLoad:
         return min(1.0, min(lane.finished for lane in self._lanes) / (self._extent.requests or 1))
 
     async def warm_up(self, requests: int, concurrency: int) -> None:
-        """Send requests that count for nothing, to all lanes at once; make ahead what the others need."""
+        """Send unmeasured requests to all lanes at once, and prepare what the measured ones need."""
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 left = iter(range(requests))

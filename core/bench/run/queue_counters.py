@@ -27,7 +27,7 @@ _TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCounter:
-    """Where a server's counter stands; it only ever grows while the server runs."""
+    """A server's counter, which only grows while the server runs."""
 
     total_s: float
     requests: int

@@ -49,7 +49,7 @@ class _Wrong(Exception):
 
 
 class _AsksNothing(Exception):
-    """A conversation of a data set in which nobody asks anything."""
+    """A conversation without a question."""
 
 
 @dataclass(slots=True)

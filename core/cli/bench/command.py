@@ -203,7 +203,7 @@ def _load(concurrency: str, rate: str | None, sweep: int | None, *, poisson: boo
 
 
 def _enough(load: Load) -> int:
-    """Requests that fill the load for a while, where nobody says how many."""
+    """Number of requests where none is given: enough to keep the load up for a while."""
     if load.kind is LoadKind.OPEN:
         return max(16, math.ceil(max(load.rates_req_per_s) * _OPEN_LOAD_S))
     return max(16, 4 * max(load.concurrencies))

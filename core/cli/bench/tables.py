@@ -17,7 +17,7 @@ _STYLES = {results.Tone.PLAIN: "", results.Tone.FAINT: "dim", results.Tone.BAD: 
 
 
 def result_table(table: results.Table, caption: str = "") -> Table:
-    """A table of a result for a terminal; a p95 stands below its p50, to fit 80 columns."""
+    """A table of a result for a terminal, each p95 below its p50 to fit 80 columns."""
     notes = "\n".join(filter(None, (caption, *table.notes)))
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=notes or None, caption_justify="left")
     below = {place for place in range(1, len(table.head)) if _belongs_below(table, place)}

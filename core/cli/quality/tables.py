@@ -31,7 +31,7 @@ def lane_table(result: QualityResult) -> Table:
 
 
 def lines(result: QualityResult) -> Iterator[str]:
-    """The verdicts with their reasons, then what was not equal."""
+    """The verdicts with their reasons, then the differences between lanes."""
     for verdict in verdicts(result):
         yield f"{_(verdict.sentence)} {' '.join(_(reason) for reason in verdict.reasons)}".rstrip()
     for lane in result.lanes:

@@ -53,7 +53,7 @@ def read_since(path: Path, start: int, size_bytes: int = _TAIL_BYTES) -> str:
 
 
 def read_start(path: Path, size_bytes: int = _START_BYTES) -> str:
-    """The beginning of the log, where a start-up tells what it did; "" while there is none."""
+    """The beginning of the log, which has the start-up; "" without a log."""
     try:
         with path.open("rb") as file:
             return _COLOUR.sub("", file.read(size_bytes).decode("utf-8", "replace"))

@@ -36,7 +36,7 @@ def stage_of(line: str) -> Text | None:
 
 
 def last_stage(log: str) -> Text | None:
-    """The stage that the newest telling line of a log stands for."""
+    """The stage shown by the newest line of a log that shows one."""
     for line in reversed(lines_of(log)):
         if stage := stage_of(line):
             return stage

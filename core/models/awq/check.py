@@ -1,4 +1,4 @@
-"""What stands in the way of a quantisation, found before it starts.
+"""Checks before a quantisation starts.
 
 The memory figures are rough by nature: they tell a job that can't succeed from one that may.
 """

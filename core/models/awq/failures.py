@@ -121,7 +121,7 @@ _FAILURES = (
 
 
 def explain(traceback: str) -> LMDynoError | None:
-    """The error that a traceback stands for; None for one that nobody has seen yet."""
+    """The error for a traceback; None for an unknown one."""
     for failure in _FAILURES:
         if match := re.search(failure.pattern, traceback, re.MULTILINE):
             groups = match.groupdict()

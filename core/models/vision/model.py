@@ -1,4 +1,4 @@
-"""Which models see: what their images cost, and which engines serve them.
+"""Vision models: what their images cost, and which engines serve them.
 
 Read from a checkpoint's config.json and its processor's files; loads no weights and no engine library. The
 launch table (`core.engines.launch.table`) and everything that offers lanes for images go by this.

@@ -268,7 +268,7 @@ class Runner:
         self._save(self._run, [self._answers[key] for key in keys])
 
     async def _evaluate(self, lane: LaneSpec, endpoint: Endpoint) -> None:
-        """Other programs' tasks; their failure is kept beside what the lane has."""
+        """Run the tasks of other programs; a failure is stored beside the lane's results."""
         tasks = self._plan.external_tasks
         if not tasks:
             return

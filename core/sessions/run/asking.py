@@ -106,7 +106,7 @@ async def _ask_lane(part: LanePart, around: Surroundings, stop: asyncio.Event) -
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for the work or for the wish to stop, whichever comes first."""
+    """Wait for the work or the stop request, whichever comes first."""
     task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
