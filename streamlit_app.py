@@ -15,4 +15,5 @@ if not shell.is_bare():
         language.show_switch()
         account.show_account()
     st.title(page.title, anchor=False)
-page.run()
+with shell.open_files_explained():
+    page.run()

@@ -12,7 +12,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"core.po"},
     {"core.i18n"},
-    {"core.csv_text", "core.errors", "core.files", "core.units", "core.logs", "core.settings", "core.locks"},
+    {
+        "core.csv_text",
+        "core.errors",
+        "core.files",
+        "core.units",
+        "core.logs",
+        "core.settings",
+        "core.locks",
+        "core.open_files",
+    },
     {"core.access"},
     {"core.domain"},
     {"core.codec", "core.config"},

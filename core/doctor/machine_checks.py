@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from core import units
+from core import open_files, units
 from core.doctor.findings import Finding, Status
 from core.domain.turns import Machine
 from core.i18n import N_, Text
@@ -35,6 +35,7 @@ def machine_findings(settings: Settings, machine: Machine, nvml: Nvml) -> Iterat
     )
     yield _memory(machine.memory_bytes, available_bytes())
     yield _disk(settings.home)
+    yield _open_files(open_files.allowed())
     yield from _gpus(nvml)
 
 
@@ -72,6 +73,19 @@ def _disk(home: Path) -> Finding:
         remedy = N_("Models need more space. Set LMDYNO_HOME to a folder on a larger disk.")
         return Finding(Status.WARN, N_("Disk"), detail, remedy)
     return Finding(Status.OK, N_("Disk"), detail)
+
+
+def _open_files(limit: int) -> Finding:
+    tabs = limit // open_files.FILES_PER_TAB
+    detail = N_("Up to {n} open at once, enough for about {tabs} browser tabs", n=limit, tabs=tabs)
+    if limit >= open_files.ENOUGH:
+        return Finding(Status.OK, N_("Open files"), detail)
+    return Finding(
+        Status.WARN,
+        N_("Open files"),
+        detail,
+        N_("Raise the hard limit before you share the dashboard: `ulimit -Hn`, or LimitNOFILE in systemd."),
+    )
 
 
 def _gpus(nvml: Nvml) -> Iterator[Finding]:

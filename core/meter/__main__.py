@@ -13,6 +13,7 @@ from core.files import keep_to_oneself
 from core.meter import process
 from core.meter.recorder import RunStore
 from core.meter.usage import SampledUsage
+from core.open_files import allow_many
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     hello = process.read_hello()
     settings = hello.settings
     logs.configure()
+    allow_many()
 
     def image_url(image: StoredImage) -> str:
         # An image library comes along, which turns without images don't wait for.

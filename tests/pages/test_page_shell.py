@@ -1,3 +1,4 @@
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from core.access.identity import SYSTEM, Role
 from core.access.policy import login_of
 from core.domain.turns import utc_now
 from core.errors import ConfigError
+from core.ui.chat import page as chat_page
 from core.ui.shared import resources, visitor
 
 AUTH = {"redirect_uri": "http://localhost:8501/oauth2callback", "client_id": "lmdyno"}
@@ -73,6 +75,16 @@ def is_closed(app):
 def test_without_a_login_whoever_is_at_this_machine_may_do_everything(app):
     assert len(app.chat_input) == 1
     assert "Log out" not in labels(app)
+
+
+def test_a_page_that_can_open_no_more_files_says_so(new_app, monkeypatch):
+    def run_out(_page):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(chat_page, "show", run_out)
+    app = new_app().run()
+    assert not app.exception
+    assert "Too many files and connections" in " ".join(error.value for error in app.error)
 
 
 @pytest.mark.parametrize("page", [None, "pages/chat.py", "pages/history.py", "pages/engines.py"])

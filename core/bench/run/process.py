@@ -5,7 +5,6 @@ and SIGINT stop the run with what it has.
 """
 
 import asyncio
-import resource
 import signal
 import sys
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from core.engines.borrowed import Engines
 from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
+from core.open_files import allow_many
 from core.settings import Settings
 from core.telemetry.machine import describe_machine
 
@@ -37,7 +37,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     check_sendable(plan)
     images = RequestImages(plan, ImageStore(settings.images_dir).read) if plan.workload.images else None
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    _allow_many_connections()
+    allow_many()
 
     def open_store() -> BenchStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
@@ -92,10 +92,3 @@ async def _run(
                 stopped=stopped,
             )
             return await runner.run(stop)
-
-
-def _allow_many_connections() -> None:
-    """Each stream is an open file; many systems allow 1,024 unless a process asks for more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -30,6 +30,7 @@ from core.meter.link import MeterLink
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made
 from core.models.vision.model import is_vision
+from core.open_files import allow_many
 from core.settings import Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
@@ -101,6 +102,7 @@ class Resources:
 def resources() -> Resources:
     """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
     logs.configure()
+    allow_many()
     keep_to_oneself()
     settings = load_settings()
     close_to_others(settings.home)

@@ -4,9 +4,13 @@ Streamlit runs `pages/<name>.py` without the router when a fresh server's first 
 So every page begins with `require()`, and both doors lead through the same gate.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 from streamlit.navigation.page import Page
 
+from core import open_files
 from core.access import guard
 from core.errors import ConfigError
 from core.i18n import _
@@ -128,6 +132,18 @@ def navigate() -> Page:
     # Streamlit's own Stop ends the script run, not the answers: a page has to show only the one that does.
     st.html("<style>[data-testid='stStatusWidget'] { display: none }</style>")
     return page
+
+
+@contextmanager
+def open_files_explained() -> Iterator[None]:
+    """Tell what to do when the process can open no more files, which any part of a page may run into."""
+    try:
+        yield
+    except OSError as exc:
+        error = open_files.explained(exc)
+        if error is None:
+            raise
+        show_error(error)
 
 
 def require() -> None:
