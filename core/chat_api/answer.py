@@ -77,6 +77,7 @@ class Answer:
         self._reasoning_joiner = TextJoiner()
         self._text_chars = 0
         self._chunk_tokens: list[int] = []
+        self._shown_tokens = 0
         self._held_tokens = 0
         self._tokens_so_far = 0
         self._names_tokens = False
@@ -115,7 +116,7 @@ class Answer:
             if tokens or not self.has_text:
                 return tokens
         if self._names_tokens:
-            return sum(self._chunk_tokens) + self._held_tokens
+            return self._shown_tokens + self._held_tokens
         return self._counted_tokens
 
     def sent(self) -> None:
@@ -168,19 +169,23 @@ class Answer:
     def take_text(self) -> NewText:
         """The text since the last call."""
         start, self._taken = self._taken, len(self._chunk_ns)
-        return NewText("".join(self._content[start:]), "".join(self._reasoning[start:]))
+        return self.text_from(start)
 
-    def timing(self) -> Timing | None:
-        """The timestamps so far; None if the request was never sent."""
+    def text_from(self, first_chunk: int) -> NewText:
+        """The text of the chunks from that one on."""
+        return NewText("".join(self._content[first_chunk:]), "".join(self._reasoning[first_chunk:]))
+
+    def timing(self, first_chunk: int = 0) -> Timing | None:
+        """The timestamps so far, of the chunks from that one on; None if the request was never sent."""
         if self._sent_ns is None:
             return None
         return Timing(
             sent_ns=self._sent_ns,
             first_event_ns=self._first_event_ns,
-            chunk_ns=tuple(self._chunk_ns),
-            content_chars=tuple(map(len, self._content)),
-            reasoning_chars=tuple(map(len, self._reasoning)) if self._has_reasoning else (),
-            chunk_tokens=tuple(self._chunk_tokens) if self._names_tokens else None,
+            chunk_ns=tuple(self._chunk_ns[first_chunk:]),
+            content_chars=tuple(map(len, self._content[first_chunk:])),
+            reasoning_chars=tuple(map(len, self._reasoning[first_chunk:])) if self._has_reasoning else (),
+            chunk_tokens=tuple(self._chunk_tokens[first_chunk:]) if self._names_tokens else None,
             output_tokens=self.output_tokens,
             ended_ns=self._ended_ns,
         )
@@ -239,6 +244,7 @@ class Answer:
         self._reasoning.append(reasoning)
         # Tokens whose text was held back count for the chunk that shows it.
         self._chunk_tokens.append(self._held_tokens)
+        self._shown_tokens += self._held_tokens
         self._held_tokens = 0
 
     def _add_strange(self, beginning: str) -> None:

@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from core.domain.turns import Phase, RequestRecord
 from core.meter.protocol import Update
 
-_SHORT_CHARS = 16_384
-_GROWTH = 1.25
-
 
 @dataclass(eq=False, slots=True)
 class Feed:
@@ -22,10 +19,9 @@ class Feed:
     reasoning: list[str] = field(default_factory=list)
     record: RequestRecord | None = None
     unsaved: bool = False
-    chars: int = 0
-    """Length of the text so far."""
-    saved_chars: int = 0
-    """Of which the store has been given."""
+    """There is news that the store has not been given."""
+    saved_chunks: int = 0
+    """Chunks of the answer that it has been given."""
     followers: set[asyncio.Event] = field(default_factory=set)
 
     def take(self, update: Update) -> None:
@@ -33,23 +29,8 @@ class Feed:
         self.content.append(update.content)
         self.reasoning.append(update.reasoning)
         self.unsaved = True
-        self.chars += len(update.content) + len(update.reasoning)
         for follower in self.followers:
             follower.set()
-
-    @property
-    def is_worth_saving(self) -> bool:
-        """Whether there is news that the store should have now.
-
-        A store is given the whole text each time. A long one waits until it has grown by a part of itself, so
-        that all that is ever written grows with the text and not with its square.
-        """
-        return self.unsaved and (self.chars < _SHORT_CHARS or self.chars >= self.saved_chars * _GROWTH)
-
-    def saved(self) -> None:
-        """Mark everything so far as saved."""
-        self.unsaved = False
-        self.saved_chars = self.chars
 
     def since(self, seen: int) -> Update:
         """All that was told after the first `seen` updates, as one."""

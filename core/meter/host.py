@@ -59,7 +59,7 @@ class RunningTurn:
         feed = self.feeds[update.request_id]
         feed.take(update)
         if update.record:
-            feed.saved()
+            feed.unsaved = False
             self._recorder.save_request(update.record)
 
     async def _save_as_it_happens(self) -> None:
@@ -71,9 +71,10 @@ class RunningTurn:
                 beaten_at = time.monotonic()
             for request in self._turn.requests:
                 feed = self.feeds[request.plan.id]
-                if not request.done and (feed.is_worth_saving or beat):
-                    feed.saved()
-                    self._recorder.save_request(request.record())
+                if not request.done and (feed.unsaved or beat):
+                    growth = request.growth(feed.saved_chunks)
+                    feed.unsaved, feed.saved_chunks = False, growth.next_chunk
+                    self._recorder.save_growth(growth)
 
 
 class Meter:
@@ -144,8 +145,8 @@ class Meter:
             case Verb.CONVERSATION:
                 return self._conversation(command.conversation_id)
             case Verb.SAVE:
-                if command.record:
-                    self._recorder.save_request(command.record)
+                if command.plan and command.record:
+                    self._recorder.save_lost(command.plan, command.record)
             case Verb.CLOSE:
                 await self.finish(0)
         return Reply()

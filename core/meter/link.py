@@ -15,12 +15,22 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from core.access.guard import Action, authorise, may_see
 from core.codec import decode, encode
-from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan, TurnRecord
+from core.domain.turns import (
+    ErrorInfo,
+    FinishReason,
+    Phase,
+    RequestPlan,
+    RequestRecord,
+    TurnPlan,
+    TurnRecord,
+    utc_now,
+)
 from core.errors import EngineCrashed, EngineTimeout, InputError
 from core.i18n import N_
 from core.meter.protocol import METER_DIED, Command, Hello, Reply, Update, Verb
@@ -33,6 +43,8 @@ _REMEMBERED_REQUESTS = 1_000
 _REPLY_S = 30.0
 _CLOSE_S = 30.0
 _END_S = 5.0
+_SURELY_STORED = timedelta(seconds=60)
+"""How old a turn is that the store has, unless the store has a problem."""
 _SOCKET = "meter"
 _COMMAND = (sys.executable, "-m", "core.meter")
 
@@ -128,8 +140,9 @@ class MeterLink:
         except _Lost:
             if self._process:
                 self._running()  # a new one mends what the dead one left open in the store
-            record = self._lost_record(turn_id, request_id, "".join(content), "".join(reasoning))
-            self._ask_if_alive(Verb.SAVE, record=record)  # the store has the text of half a second before
+            plan, record = self._lost_record(turn_id, request_id, "".join(content), "".join(reasoning))
+            # The store has the text of half a second before, or nothing of a turn that had just begun.
+            self._ask_if_alive(Verb.SAVE, plan=plan, record=record)
             yield Update(request_id=request_id, phase=Phase.DONE, record=record)
 
     def cancel(self, turn_id: str, request_id: str | None = None) -> None:
@@ -227,6 +240,7 @@ class MeterLink:
                 database_url=self._settings.database_url,
                 secrets_file=str(self._settings.secrets_file),
                 lost_turns=tuple(plan.id for plan in self._lost),
+                lost_plans=tuple(plan for plan in self._lost if plan.created_at > utc_now() - _SURELY_STORED),
             )
             with contextlib.suppress(BrokenPipeError):  # it died at once; the first command will tell
                 _send_hello(popen, hello)
@@ -283,14 +297,16 @@ class MeterLink:
             if plan.id == turn_id and not may_see(plan.owner, by_link=True):
                 raise _unknown_turn()
 
-    def _lost_record(self, turn_id: str, request_id: str, content: str, reasoning: str) -> RequestRecord:
-        """What is left of a request whose meter died; raises InputError if there never was one."""
+    def _lost_record(
+        self, turn_id: str, request_id: str, content: str, reasoning: str
+    ) -> tuple[TurnPlan, RequestRecord]:
+        """The turn, and what is left of its request, of a meter that died; raises InputError if unknown."""
         with self._starting:
             plans = tuple(self._lost)
         for plan in plans:
             for request in plan.requests:
                 if (plan.id, request.id) == (turn_id, request_id):
-                    return self._longest(_died(plan, request, content, reasoning))
+                    return plan, self._longest(_died(plan, request, content, reasoning))
         raise _unknown_turn()
 
     def _longest(self, record: RequestRecord) -> RequestRecord:

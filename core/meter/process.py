@@ -59,7 +59,9 @@ def run(
     with contextlib.suppress(OSError):  # most systems leave this to root
         os.nice(_PRECEDENCE)
     gc.freeze()
-    recorder = Recorder(open_store, describe_machine, lost_turns=hello.lost_turns)
+    recorder = Recorder(
+        open_store, describe_machine, lost_turns=hello.lost_turns, lost_plans=hello.lost_plans
+    )
     if usage:
         usage.start()
 

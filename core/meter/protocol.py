@@ -60,7 +60,7 @@ class Command:
     by: Person | None = None
     """Who cancels."""
     record: RequestRecord | None = None
-    """What to save: a request of a meter that died, as it was shown last."""
+    """What to save: a request of a meter that died, as it was shown last, with the plan of its turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,8 @@ class Hello:
     secrets_file: str
     lost_turns: tuple[str, ...] = ()
     """Turns that ran in a meter that died; what they left open in the store is ended."""
+    lost_plans: tuple[TurnPlan, ...] = ()
+    """The newest of them, which that meter may not have stored yet."""
 
     @property
     def settings(self) -> Settings:

@@ -1,7 +1,7 @@
 """Writes turns to the store in a thread of its own, so that no disk ever holds up a timestamp.
 
 A store that can't be written is one problem to show, never a reason to disturb a turn: what waits to be
-written is kept, only the newest state of each request, and tried again.
+written is kept, and tried again.
 """
 
 import logging
@@ -10,8 +10,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
+from core.domain.growth import Growth, joined
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
@@ -42,6 +44,7 @@ class RunStore(Protocol):
     def open(self) -> None: ...
     def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None: ...
     def save_request(self, record: RequestRecord) -> None: ...
+    def save_growth(self, growth: Growth) -> None: ...
     def turn(self, turn_id: str) -> TurnRecord | None: ...
     def interrupt_unfinished(self, *, exclude: Collection[str] = ()) -> int: ...
     def close(self) -> None: ...
@@ -56,13 +59,22 @@ class Recorder:
         describe_machine: Callable[[], Machine | None],
         *,
         lost_turns: Sequence[str] = (),
+        lost_plans: Sequence[TurnPlan] = (),
     ) -> None:
-        """Both callables run in the writer thread, and may take their time to import what they need."""
+        """Both callables run in the writer thread, and may take their time to import what they need.
+
+        Args:
+            open_store: opens the store.
+            describe_machine: tells the machine.
+            lost_turns: turns of a dead meter, to be ended.
+            lost_plans: those of them that it may not have stored yet.
+        """
         self._open_store = open_store
         self._describe_machine = describe_machine
         self._changed = threading.Condition()
-        self._plans: deque[TurnPlan] = deque()
+        self._plans: deque[TurnPlan] = deque(lost_plans)
         self._records: dict[str, RequestRecord] = {}
+        self._growths: dict[str, list[Growth]] = {}
         self._lost: deque[str] = deque(lost_turns)
         self._own_turns: set[str] = set()
         self._sweeps = deque(time.monotonic() + after_s for after_s in _SWEEPS_S)
@@ -83,15 +95,33 @@ class Recorder:
             self._changed.notify()
 
     def save_request(self, record: RequestRecord) -> None:
+        """Keep a request with its whole answer, in place of all that was kept of it."""
         with self._changed:
+            self._growths.pop(record.id, None)
             self._records[record.id] = record
+            self._changed.notify()
+
+    def save_lost(self, plan: TurnPlan, record: RequestRecord) -> None:
+        """Keep a request of a meter that died, which may have stored nothing of its turn."""
+        with self._changed:
+            self._plans.append(plan)
+            self._lost.append(plan.id)
+            self._records[record.id] = record
+            self._changed.notify()
+
+    def save_growth(self, growth: Growth) -> None:
+        """Keep what a running request has grown by."""
+        with self._changed:
+            self._growths.setdefault(growth.record.id, []).append(growth)
             self._changed.notify()
 
     def has_saved(self, plan: TurnPlan) -> bool:
         """Whether nothing of the turn waits to be written."""
         with self._changed:
             waiting = {waiting.id for waiting in self._plans}
-            return plan.id not in waiting and not any(r.id in self._records for r in plan.requests)
+            return plan.id not in waiting and not any(
+                request.id in self._records or request.id in self._growths for request in plan.requests
+            )
 
     def close(self, timeout_s: float) -> None:
         """Write what waits, with one more try if the store has a problem, and end the thread."""
@@ -128,7 +158,7 @@ class Recorder:
             return self._has_work()
 
     def _has_work(self) -> bool:
-        waiting = self._plans or self._records or self._lost
+        waiting = self._plans or self._records or self._growths or self._lost
         return bool(waiting) or bool(self._sweeps and self._sweeps[0] <= time.monotonic())
 
     def _wait_before_retry(self) -> bool:
@@ -143,28 +173,43 @@ class Recorder:
         if self._sweeps and self._sweeps[0] <= time.monotonic():
             store.interrupt_unfinished(exclude=tuple(self._own_turns))
             self._sweeps.popleft()
-        while self._lost:
-            _end_lost(store, self._lost[0])
-            self._lost.popleft()
         while self._plans:
             store.save_turn(self._plans[0], self.machine)
             self._plans.popleft()
+        while self._lost:
+            _end_lost(store, self._lost[0])
+            self._lost.popleft()
         while record := self._next_record():
-            try:
-                store.save_request(record)
-            except Exception as error:
-                if isinstance(error, StoreError) and error.code == "store-unknown-turn":
-                    continue  # it was deleted meanwhile: there is nothing left to write to
-                self._put_back(record)
-                raise
+            self._write(partial(store.save_request, record), partial(self._put_back, record))
+        while growths := self._next_growths():
+            self._write(partial(store.save_growth, joined(growths)), partial(self._put_back_growths, growths))
+
+    def _write(self, save: Callable[[], None], put_back: Callable[[], None]) -> None:
+        try:
+            save()
+        except Exception as error:
+            if isinstance(error, StoreError) and error.code == "store-unknown-turn":
+                return  # it was deleted meanwhile: there is nothing left to write to
+            put_back()
+            raise
 
     def _next_record(self) -> RequestRecord | None:
         with self._changed:
             return self._records.pop(next(iter(self._records))) if self._records else None
 
+    def _next_growths(self) -> list[Growth]:
+        with self._changed:
+            return self._growths.pop(next(iter(self._growths))) if self._growths else []
+
     def _put_back(self, record: RequestRecord) -> None:
         with self._changed:
             self._records.setdefault(record.id, record)
+
+    def _put_back_growths(self, growths: list[Growth]) -> None:
+        request_id = growths[0].record.id
+        with self._changed:
+            if request_id not in self._records:
+                self._growths[request_id] = [*growths, *self._growths.get(request_id, ())]
 
 
 def _problem(error: Exception) -> ErrorInfo:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from core.access.identity import Person
 from core.chat_api import dialects
 from core.chat_api.answer import Answer
+from core.domain.growth import Growth
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
@@ -132,6 +133,13 @@ class Request:
 
     def record(self) -> RequestRecord:
         """The facts so far."""
+        return self._record(0)
+
+    def growth(self, first_chunk: int) -> Growth:
+        """The facts so far, with the answer's chunks from that one on: takes as long as those are many."""
+        return Growth(record=self._record(first_chunk), first_chunk=first_chunk)
+
+    def _record(self, first_chunk: int) -> RequestRecord:
         endpoint, answer = self.endpoint, self._answer
         facts = replace(
             RequestRecord.of(self.plan, self._turn_id, phase=self._phase),
@@ -144,13 +152,14 @@ class Request:
         )
         if endpoint is None or answer is None:
             return facts
+        text = answer.text_from(first_chunk)
         return replace(
             facts,
             served_model=answer.served_model or endpoint.model,
             sent_at=answer.sent_at,
-            timing=answer.timing(),
-            text=answer.text,
-            reasoning=answer.reasoning,
+            timing=answer.timing(first_chunk),
+            text=text.content,
+            reasoning=text.reasoning,
             prompt_tokens=answer.prompt_tokens,
             cached_tokens=answer.cached_tokens,
             notes=(

@@ -4,8 +4,10 @@ Each function takes an open connection; a few statements each, however many turn
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from core.access.guard import may_see
 from core.domain.history import RunKind
@@ -20,7 +22,7 @@ from core.store.records import (
     to_request,
     to_turn,
 )
-from core.store.tables import annotations, lanes, machines, messages, requests, turns
+from core.store.tables import annotations, lanes, machines, messages, request_pieces, requests, turns
 from core.store.visibility import by_link, listed
 
 _TITLE_CHARS = 120
@@ -41,6 +43,18 @@ _SHOWN: ColumnElement[bool] = ~_is_replaced & ~_is_deleted
 def read_turn(connection: Connection, turn_id: str) -> TurnRecord | None:
     """The turn, if whoever acts may see it."""
     return next(iter(_read_turns(connection, (turns.c.id == turn_id) & by_link(turns.c.owner))), None)
+
+
+def read_grown(connection: Connection, request_ids: Sequence[str]) -> tuple[RequestRecord, ...]:
+    """Those of the requests whose answers are kept in pieces."""
+    if not request_ids:
+        return ()
+    grown = select(request_pieces.c.request_id).where(request_pieces.c.request_id.in_(request_ids))
+    ids = set(connection.scalars(grown).all())
+    found = (
+        _read_requests(connection, select(requests.c.turn_id).where(requests.c.id.in_(ids))) if ids else {}
+    )
+    return tuple(record for records in found.values() for record in records if record.id in ids)
 
 
 def read_conversation(connection: Connection, conversation_id: str) -> tuple[TurnRecord, ...]:
@@ -140,9 +154,24 @@ def _read_requests(connection: Connection, turn_ids: Select[tuple[str]]) -> dict
     }
     said = _read_threads(connection, select(requests.c.last_message_id).where(chosen))
     found: dict[str, list[RequestRecord]] = defaultdict(list)
+    pieces = _read_pieces(connection, select(requests.c.id).where(chosen))
     for row in connection.execute(select(requests).where(chosen).order_by(requests.c.position)):
-        found[row.turn_id].append(to_request(row, specs[row.lane_id], thread_of(row.last_message_id, said)))
+        thread = thread_of(row.last_message_id, said)
+        found[row.turn_id].append(to_request(row, specs[row.lane_id], thread, pieces.get(row.id, ())))
     return found
+
+
+def _read_pieces(connection: Connection, request_ids: Select[tuple[str]]) -> dict[str, list[Row[Any]]]:
+    """What running requests have grown by, by request, in order."""
+    rows = connection.execute(
+        select(request_pieces)
+        .where(request_pieces.c.request_id.in_(request_ids))
+        .order_by(request_pieces.c.first_chunk)
+    )
+    pieces: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        pieces[row.request_id].append(row)
+    return pieces
 
 
 def _read_threads(connection: Connection, last_ids: Select[tuple[str | None]]) -> dict[str, StoredMessage]:

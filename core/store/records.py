@@ -1,8 +1,8 @@
 """Plans and records to rows, and rows back to records. Knows the columns, runs no statement."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from core import codec
 from core.domain.conversation import Message
+from core.domain.growth import Growth, grown
 from core.domain.specs import LaneSpec
 from core.domain.turns import Machine, RequestRecord, TurnPlan, TurnRecord
 
@@ -59,6 +60,20 @@ def identity_values(record: RequestRecord, position: int, thread: list[RowValues
 
 def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
     """The columns of a request that change while it runs."""
+    return state_values(record, updated_at) | _answer_values(record)
+
+
+def piece_values(growth: Growth) -> RowValues:
+    """What a running request has grown by."""
+    return {"request_id": growth.record.id, "first_chunk": growth.first_chunk} | _answer_values(growth.record)
+
+
+def _answer_values(record: RequestRecord) -> RowValues:
+    return {"timing": record.timing, "reasoning": record.reasoning, "text": record.text}
+
+
+def state_values(record: RequestRecord, updated_at: datetime) -> RowValues:
+    """Those that stay small however long the answer gets."""
     return {
         "phase": record.phase,
         "updated_at": updated_at,
@@ -73,9 +88,6 @@ def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
         "notes": record.notes,
         "usage_window": record.window,
         "stopped_by": record.stopped_by,
-        "timing": record.timing,
-        "reasoning": record.reasoning,
-        "text": record.text,
     }
 
 
@@ -143,8 +155,11 @@ def thread_of(last_id: str | None, stored: Mapping[str, StoredMessage]) -> tuple
     return tuple(reversed(thread))
 
 
-def to_request(row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...]) -> RequestRecord:
-    return RequestRecord(
+def to_request(
+    row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...], pieces: Sequence[Row[Any]]
+) -> RequestRecord:
+    """A request; `pieces` is what its answer has grown by since it was last written whole, in order."""
+    record = RequestRecord(
         id=row.id,
         turn_id=row.turn_id,
         lane=lane,
@@ -164,6 +179,19 @@ def to_request(row: Row[Any], lane: LaneSpec, messages: tuple[Message, ...]) -> 
         notes=row.notes,
         window=row.usage_window,
         stopped_by=row.stopped_by,
+    )
+    if not pieces:
+        return record
+    bare = replace(record, text="", reasoning="", timing=None)
+    return grown(
+        record,
+        [
+            Growth(
+                record=replace(bare, text=piece.text, reasoning=piece.reasoning, timing=piece.timing),
+                first_chunk=piece.first_chunk,
+            )
+            for piece in pieces
+        ],
     )
 
 

@@ -126,6 +126,18 @@ requests = Table(
     UniqueConstraint("turn_id", "position"),
 )
 
+# The answer of a request that runs, piece by piece, so that what is written grows with the text: a row of
+# `requests` is written anew with each change. Gone once the whole answer is in there.
+request_pieces = Table(
+    "request_pieces",
+    metadata,
+    Column("request_id", ForeignKey("requests.id", ondelete="CASCADE"), primary_key=True),
+    Column("first_chunk", Integer, primary_key=True),
+    Column("timing", Timestamps),
+    Column("reasoning", FreeText, nullable=False),
+    Column("text", FreeText, nullable=False),
+)
+
 # The value is part of the text: a partial index serves only statements that repeat its condition.
 STILL_OPEN = text("phase <> 'done'")
 Index(

@@ -1,10 +1,12 @@
 """The store: every turn with its requests, written as they happen, read back as records."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
+from core.domain.growth import Growth
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
@@ -18,9 +20,9 @@ from core.domain.turns import (
 from core.errors import StoreError
 from core.i18n import N_
 from core.store import queries, records
-from core.store.access import Access, insert_new
+from core.store.access import Access, insert_new, upsert
 from core.store.records import ConversationSummary
-from core.store.tables import STILL_OPEN, lanes, machines, messages, requests, turns
+from core.store.tables import STILL_OPEN, lanes, machines, messages, request_pieces, requests, turns
 
 __all__ = ["INTERRUPTED", "ConversationSummary", "Store"]
 
@@ -48,13 +50,20 @@ class Store(Access):
             _insert_requests(connection, planned, first_position=0)
 
     def save_request(self, record: RequestRecord) -> None:
-        """Record how far a request is; its turn must have been saved."""
+        """Record how far a request is, with its whole answer; its turn must have been saved."""
         values = records.progress_values(record, utc_now())
         with self._writing() as connection:
-            saved = connection.execute(update(requests).where(requests.c.id == record.id).values(values))
-            if saved.rowcount == 0:
-                position = _next_position(connection, record.turn_id)
-                _insert_requests(connection, [record], first_position=position)
+            connection.execute(delete(request_pieces).where(request_pieces.c.request_id == record.id))
+            _save(connection, record, values)
+
+    def save_growth(self, growth: Growth) -> None:
+        """Record how far a request is, and what its answer has grown by; its turn must have been saved."""
+        bare = replace(growth.record, text="", reasoning="", timing=None)
+        values = records.state_values(bare, utc_now())
+        with self._writing() as connection:
+            _save(connection, bare, values)
+            if growth.record.timing is not None:
+                upsert(connection, request_pieces, [records.piece_values(growth)])
 
     def turn(self, turn_id: str) -> TurnRecord | None:
         """A turn by its id, replaced or not; None if there is none."""
@@ -84,7 +93,7 @@ class Store(Access):
         """
         now = utc_now()
         with self._writing() as connection:
-            ended = connection.execute(
+            ended = connection.scalars(
                 update(requests)
                 .where(
                     STILL_OPEN,
@@ -97,8 +106,25 @@ class Store(Access):
                     error=INTERRUPTED,
                     updated_at=now,
                 )
-            )
-            return ended.rowcount
+                .returning(requests.c.id)
+            ).all()
+            _put_together(connection, ended)
+            return len(ended)
+
+
+def _put_together(connection: Connection, request_ids: Sequence[str]) -> None:
+    """Write the answers of requests that have ended whole, where they are kept in pieces."""
+    for record in queries.read_grown(connection, request_ids):
+        values = records.progress_values(record, utc_now())
+        connection.execute(update(requests).where(requests.c.id == record.id).values(values))
+        connection.execute(delete(request_pieces).where(request_pieces.c.request_id == record.id))
+
+
+def _save(connection: Connection, record: RequestRecord, values: records.RowValues) -> None:
+    saved = connection.execute(update(requests).where(requests.c.id == record.id).values(values))
+    if saved.rowcount == 0:
+        position = _next_position(connection, record.turn_id)
+        _insert_requests(connection, [record], first_position=position)
 
 
 def _insert_requests(connection: Connection, new: Sequence[RequestRecord], *, first_position: int) -> None:

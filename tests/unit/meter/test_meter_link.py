@@ -205,6 +205,41 @@ def test_what_is_written_while_text_arrives_survives_a_kill(link, server, settin
     assert followed(link, again)[-1].record.finish_reason is FinishReason.STOP
 
 
+@pytest.mark.parametrize("after_pieces", [1, 8, 40])
+def test_page_and_store_agree_after_a_kill(link, server, settings, after_pieces):
+    """Whoever followed an answer when the meter was killed finds all that was shown in the store."""
+    plan = plan_for(server, {"chunks": 4000, "interval_s": 0.005})
+    link.start(plan)
+    shown, pieces = "", 0
+    for update in link.follow(plan.id, plan.requests[0].id):
+        if update is None:
+            continue
+        shown += update.content
+        pieces += bool(update.content)
+        if pieces == after_pieces:
+            os.kill(pid_of(link), signal.SIGKILL)
+            pieces += 1
+        last = update
+    assert last.record.error.code == "meter-died"
+    assert len(last.record.text) >= len(shown) > 0
+    store = Store(settings.database_url)
+    wait_for(
+        lambda: (turn := store.turn(plan.id)) and turn.done and turn.requests[0].text == last.record.text
+    )
+    (held,) = link.conversation(plan.conversation_id).lost
+    assert held.text == last.record.text
+
+
+def test_a_turn_that_was_not_stored_when_the_meter_was_killed_is_stored_all_the_same(link, server, settings):
+    plan = plan_for(server, SLOW)
+    link.start(plan)
+    os.kill(pid_of(link), signal.SIGKILL)
+    store = Store(settings.database_url)
+    wait_for(lambda: link.turn(plan.id) is None and (turn := store.turn(plan.id)) and turn.done)
+    assert store.turn(plan.id).prompt == plan.prompt
+    assert store.turn(plan.id).requests[0].error.code == "meter-died"
+
+
 def test_a_conversation_is_held_until_the_store_has_it(link, server, settings):
     plan = plan_for(server, {"chunks": 4, "interval_s": 0.03})
     other = replace(plan_for(server, {"chunks": 1}), conversation_id="another")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from core.domain.growth import Growth
 from core.domain.turns import Machine, Phase, RequestRecord
 from core.errors import StoreError
 from core.meter import recorder as recorder_module
@@ -35,6 +36,15 @@ class FakeStore:
             raise StoreError("unknown turn", code="store-unknown-turn")
         self.writes += 1
         self.requests[record.id] = record
+
+    def save_growth(self, growth):
+        self.open()
+        if growth.record.turn_id not in self.turns:
+            raise StoreError("unknown turn", code="store-unknown-turn")
+        self.writes += 1
+        known = self.requests.get(growth.record.id)
+        text = known.text if known else ""
+        self.requests[growth.record.id] = replace(growth.record, text=text + growth.record.text)
 
     def turn(self, turn_id):
         return None
@@ -99,6 +109,46 @@ def test_a_broken_store_is_one_problem_and_the_newest_state_is_written_later(pla
     assert recorder.problem is None
     assert store.requests[plan.requests[0].id].text == "abc"
     assert store.writes == 1
+
+
+def growth_of(plan, text, **facts):
+    return Growth(record=record_of(plan, phase=Phase.STREAMING, text=text, **facts), first_chunk=0)
+
+
+def test_pieces_that_a_broken_store_missed_are_written_later_in_order(plan, monkeypatch):
+    monkeypatch.setattr(recorder_module, "_RETRY_S", 0.05)
+    store = FakeStore(broken=True)
+    recorder = start(store)
+    recorder.save_turn(plan)
+    assert eventually(lambda: recorder.problem)
+    for text in ("a", "b", "c"):
+        recorder.save_growth(growth_of(plan, text))
+    assert not recorder.has_saved(plan)
+    store.broken = False
+    assert eventually(lambda: store.requests)
+    recorder.save_growth(growth_of(plan, "d"))
+    assert eventually(lambda: recorder.has_saved(plan))
+    recorder.close(5)
+    assert store.requests[plan.requests[0].id].text == "abcd"
+    assert recorder.problem is None
+
+
+def test_pieces_that_could_not_be_written_stay_in_front_of_newer_ones(plan):
+    recorder = Recorder(FakeStore, lambda: MACHINE)
+    recorder.save_growth(growth_of(plan, "a"))
+    taken = recorder._next_growths()
+    recorder.save_growth(growth_of(plan, "b"))
+    recorder._put_back_growths(taken)
+    assert [growth.record.text for growth in recorder._next_growths()] == ["a", "b"]
+
+
+def test_a_whole_record_stands_for_all_pieces(plan):
+    recorder = Recorder(FakeStore, lambda: MACHINE)
+    recorder.save_growth(growth_of(plan, "a"))
+    taken = recorder._next_growths()
+    recorder.save_request(record_of(plan, phase=Phase.DONE, text="all"))
+    recorder._put_back_growths(taken)
+    assert recorder._next_growths() == []
 
 
 def test_an_unexpected_error_of_the_store_is_a_problem_too(plan):

@@ -274,11 +274,13 @@ def test_no_query_reads_a_whole_table(sqlite_url: str) -> None:
         event.remove(Engine, "before_cursor_execute", note)
         store.close()
     queries = [(sql, values) for sql, values in statements if not sql.startswith("BEGIN")]
-    assert len(queries) == 2 * 5 + 1 + 1
+    assert len(queries) == 2 * 6 + 2 + 1
     with closing(sqlite3.connect(file)) as connection:
         for sql, values in queries:
             steps = connection.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall()
-            assert not re.search(r"SCAN (turns|requests|messages|lanes|machines)\b", str(steps)), sql
+            assert not re.search(
+                r"SCAN (turns|requests|request_pieces|messages|lanes|machines)\b", str(steps)
+            ), sql
 
 
 def _with_a_turn(sqlite_url: str) -> Path:

@@ -3,8 +3,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Engine, event
 
 from core.domain.conversation import Exchange, Message, Role, messages_for
+from core.domain.growth import Growth, joined
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Machine, Phase, TurnPlan, TurnRecord
 from core.errors import StoreError
@@ -268,3 +270,78 @@ def _only_request(store: Store, plan: TurnPlan):
     assert turn is not None
     (request,) = turn.requests
     return request
+
+
+def _growths(plan: TurnPlan, count: int, chars: int) -> list[Growth]:
+    """An answer of `count` pieces, one chunk each."""
+    return [
+        Growth(
+            record=a_record(
+                plan,
+                phase=Phase.STREAMING,
+                text=chr(97 + number % 26) * chars,
+                timing=Timing(sent_ns=1, chunk_ns=(2 + number,), content_chars=(chars,)),
+            ),
+            first_chunk=number,
+        )
+        for number in range(count)
+    ]
+
+
+def test_a_growing_answer_is_read_back_whole(store: Store) -> None:
+    plan = a_plan(HF)
+    store.save_turn(plan, None)
+    pieces = _growths(plan, 5, 3)
+    store.save_growth(Growth(record=a_record(plan, phase=Phase.SENT), first_chunk=0))
+    for piece in (*pieces[:3], pieces[2], *pieces[3:]):  # one of them twice: it was not known to be stored
+        store.save_growth(piece)
+    assert _only_request(store, plan) == joined(pieces).record
+    store.save_request(a_full_record(plan))
+    assert _only_request(store, plan) == a_full_record(plan)
+
+
+def test_what_is_written_grows_with_the_text_and_not_with_its_square(store: Store) -> None:
+    written = 0
+
+    def note(_, __, ___, parameters: object, *____) -> None:
+        nonlocal written
+        for row in parameters if isinstance(parameters, list) else [parameters]:
+            values = row.values() if isinstance(row, dict) else row
+            written += sum(len(value) for value in values if isinstance(value, str | bytes))
+
+    store.open()
+    event.listen(Engine, "before_cursor_execute", note)
+    totals = []
+    try:
+        for count in (50, 200):
+            plan = a_plan(HF)
+            store.save_turn(plan, None)
+            written = 0
+            for piece in _growths(plan, count, 1000):
+                store.save_growth(piece)
+            totals.append(written)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert totals[0] < 2 * 50 * 1000
+    assert totals[1] < 2 * 200 * 1000
+
+
+def test_a_growing_answer_of_a_dead_meter_is_put_together(store: Store) -> None:
+    plan = a_plan(HF)
+    store.save_turn(plan, None)
+    pieces = _growths(plan, 3, 2)
+    for piece in pieces:
+        store.save_growth(piece)
+    assert store.interrupt_unfinished(older_than_s=0) == 1
+    ended = replace(
+        joined(pieces).record, phase=Phase.DONE, finish_reason=FinishReason.ERROR, error=INTERRUPTED
+    )
+    assert _only_request(store, plan) == ended
+    store.save_growth(Growth(record=replace(ended, text="", timing=None), first_chunk=3))
+    assert _only_request(store, plan) == ended
+
+
+def test_a_growth_of_a_deleted_turn_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError) as caught:
+        store.save_growth(_growths(a_plan(HF), 1, 1)[0])
+    assert caught.value.code == "store-unknown-turn"
