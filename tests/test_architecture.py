@@ -22,7 +22,7 @@ LAYERS = [
         "core.locks",
         "core.open_files",
     },
-    {"core.access"},
+    {"core.access", "core.open_files"},
     {"core.domain"},
     {"core.codec", "core.config"},
     {"core.store", "core.telemetry", "core.images"},
