@@ -20,7 +20,6 @@ LAYERS = [
         "core.logs",
         "core.settings",
         "core.locks",
-        "core.open_files",
     },
     {"core.access", "core.open_files"},
     {"core.domain"},
