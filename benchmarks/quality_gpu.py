@@ -2,8 +2,9 @@
 
     python benchmarks/quality_gpu.py --out FILE.json [--steps awq,weights,kv,dtypes] [--limit-s S]
 
-awq      W4A16 twice: calibrated on Python's documentation, and on own answers with searched scales
-weights  transformers against TurboMind in 16 bits and both W4A16 forms
+awq      W4A16 three times: calibrated on Python's documentation; on own answers with searched scales; the
+         same with error-compensated rounding
+weights  transformers against TurboMind in 16 bits and all W4A16 forms
 kv       TurboMind against itself with a KV cache of 8 and 4 bits
 dtypes   transformers in float16 against float32 and bfloat16: the noise of 16 bits
 
