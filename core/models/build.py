@@ -5,17 +5,13 @@ its place as a whole: a half-written model is never seen.
 """
 
 import fcntl
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from core import units
 from core.errors import ModelError
@@ -25,8 +21,6 @@ from core.settings import PROJECT_ROOT, Settings
 
 Report = Callable[[Text], None]
 """Takes one line for people about what is being done now."""
-
-PROVENANCE_FILE = "provenance.json"
 
 _CHILD_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -132,48 +126,3 @@ def _failure(status: int, log_file: Path) -> ModelError:
         hint=N_("Log: {path}", path=log_file),
         code="conversion-failed",
     )
-
-
-def write_provenance(
-    folder: Path,
-    *,
-    source: Mapping[str, object],
-    changes: str,
-    packages: Sequence[str],
-    began_s: float,
-) -> None:
-    """Write where the folder's content comes from into `folder`.
-
-    Args:
-        source: what it was made from (names, sizes, checksums).
-        changes: what was done to it, in words.
-        packages: the libraries whose versions matter.
-        began_s: `time.time()` at the start of the work.
-    """
-    now_s = time.time()
-    note = {
-        "schema_version": 1,
-        "source": dict(source),
-        "changes": changes,
-        "versions": {name: _version(name) for name in packages},
-        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)),
-        "duration_s": round(now_s - began_s, 1),
-    }
-    text = json.dumps(note, indent=2, ensure_ascii=False)
-    (folder / PROVENANCE_FILE).write_text(text + "\n", "utf-8")
-
-
-def read_provenance_note(folder: Path) -> dict[str, Any] | None:
-    """The note that `write_provenance` left in `folder`; None if there is none or it can't be read."""
-    try:
-        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    return note if isinstance(note, dict) else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

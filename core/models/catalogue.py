@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.domain.specs import Weights
-from core.models.build import read_provenance_note
+from core.models.provenance import read_provenance_note
 from core.settings import Settings
 
 AWQ_SUFFIX = "-awq"

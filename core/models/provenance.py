@@ -1,10 +1,14 @@
-"""Where a quantised checkpoint comes from: `provenance.json` inside its folder. Standard library only."""
+"""Where a checkpoint made here comes from: `provenance.json` inside its folder. Standard library only."""
 
 import json
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-FILE_NAME = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,5 +45,53 @@ class Provenance:
     result_bytes: int
 
     def write(self, folder: Path) -> None:
-        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
-        (folder / FILE_NAME).write_text(f"{text}\n", "utf-8")
+        _write(folder, asdict(self))
+
+
+def write_provenance(
+    folder: Path,
+    *,
+    source: Mapping[str, object],
+    changes: str,
+    packages: Sequence[str],
+    began_s: float,
+) -> None:
+    """Write where the folder's content comes from into `folder`.
+
+    Args:
+        source: what it was made from (names, sizes, checksums).
+        changes: what was done to it, in words.
+        packages: the libraries whose versions matter.
+        began_s: `time.time()` at the start of the work.
+    """
+    now_s = time.time()
+    note = {
+        "schema_version": 1,
+        "source": dict(source),
+        "changes": changes,
+        "versions": {name: _version(name) for name in packages},
+        "made_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now_s)),
+        "duration_s": round(now_s - began_s, 1),
+    }
+    _write(folder, note)
+
+
+def read_provenance_note(folder: Path) -> dict[str, Any] | None:
+    """The content of a folder's provenance, of whatever form; None if there is none or it can't be read."""
+    try:
+        note = json.loads((folder / PROVENANCE_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return note if isinstance(note, dict) else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _write(folder: Path, content: Mapping[str, object]) -> None:
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    (folder / PROVENANCE_FILE).write_text(f"{text}\n", "utf-8")

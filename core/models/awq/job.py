@@ -15,7 +15,7 @@ from core.jobs.registry import Jobs
 from core.models.awq.check import Finding, check_awq, choose_gpu
 from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource, Rounding
 from core.models.checkpoint import checkpoint_folder
-from core.models.provenance import FILE_NAME, Provenance
+from core.models.provenance import PROVENANCE_FILE, Provenance
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
@@ -87,7 +87,7 @@ def read_provenance(folder: Path) -> Provenance | None:
     Raises InputError (`bad-record`) for a file that is none of ours.
     """
     try:
-        content = (folder / FILE_NAME).read_bytes()
+        content = (folder / PROVENANCE_FILE).read_bytes()
     except FileNotFoundError:
         return None
     return decode(Provenance, content)

@@ -23,14 +23,13 @@ from core.domain.specs import ModelSpec
 from core.errors import ConfigError, ModelError
 from core.i18n import N_
 from core.models.build import (
-    PROVENANCE_FILE,
     Report,
     exclusive,
     require_space,
     run_child,
     staging,
-    write_provenance,
 )
+from core.models.provenance import PROVENANCE_FILE, write_provenance
 from core.settings import Settings
 
 __all__ = ["demo_model", "is_prepared", "prepare"]

@@ -15,16 +15,14 @@ from core.domain.specs import ModelSpec
 from core.errors import ModelError
 from core.i18n import N_
 from core.models.build import (
-    PROVENANCE_FILE,
     Report,
     exclusive,
-    read_provenance_note,
     require_space,
     run_child,
     staging,
-    write_provenance,
 )
 from core.models.demo import text as demo_text
+from core.models.provenance import PROVENANCE_FILE, read_provenance_note, write_provenance
 from core.settings import PROJECT_ROOT, Settings
 
 SHIPPED_DIR = PROJECT_ROOT / "assets" / VISION_DEMO_NAME

@@ -21,13 +21,12 @@ from core.i18n import N_, Message
 from core.models.build import (
     Report,
     exclusive,
-    read_provenance_note,
     require_space,
     run_child,
     staging,
-    write_provenance,
 )
 from core.models.checkpoint import checkpoint_folder
+from core.models.provenance import read_provenance_note, write_provenance
 from core.settings import Settings
 
 ROPE_TYPES = ("default", "linear", "dynamic")

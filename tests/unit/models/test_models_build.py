@@ -1,6 +1,5 @@
 """Model folders come into being once, whole, and with a word on what went wrong if not."""
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -118,14 +117,3 @@ def test_a_child_does_not_outlive_its_parents_change_of_mind(child):
     with pytest.raises(KeyboardInterrupt):
         child("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n", report=stop)
     assert not Path(f"/proc/{pids[0]}").exists()
-
-
-def test_provenance_says_from_what_and_with_what(tmp_path):
-    began_s = time.time() - 2
-    conversion.write_provenance(
-        tmp_path, source={"file": "x"}, changes="padded", packages=("pytest", "not-there"), began_s=began_s
-    )
-    note = json.loads((tmp_path / conversion.PROVENANCE_FILE).read_text())
-    assert note["source"] == {"file": "x"}
-    assert note["versions"] == {"pytest": pytest.__version__, "not-there": None}
-    assert 2 <= note["duration_s"] < 60
