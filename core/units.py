@@ -70,8 +70,8 @@ def watts(power_w: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """`0.9213` → "92 %"; a part of a whole."""
-    return UNKNOWN if value is None else f"{value:.0%}".replace("%", " %")
+    """`0.9213` → "92%"; a part of a whole."""
+    return UNKNOWN if value is None else f"{value:.0%}"
 
 
 def nats(value: float | None) -> str:

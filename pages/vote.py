@@ -3,5 +3,5 @@
 from core.ui.sessions import vote_page
 from core.ui.shared import shell
 
-shell.require()
+shell.require(guests=True)
 vote_page.show()

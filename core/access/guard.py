@@ -140,7 +140,7 @@ def authorise(action: Action, target: str = "", *, owner: str | None = None) -> 
 def may_see(owner: str | None, *, by_link: bool) -> bool:
     """Whether the current user may see what this owner has; `by_link`: they have its address."""
     identity = current_identity()
-    if identity.role is None:
+    if identity.role in (None, Role.GUEST):
         return False
     if identity.sees is Visibility.ALL or (owner is not None and owner == identity.owner):
         return True
@@ -165,6 +165,8 @@ def _is_allowed(identity: Identity, action: Action, owner: str | None) -> bool:
             if owner is None:  # an answer where nobody has an account is everybody's
                 return action in _OF_VIEWERS or (action is Action.STOP_ANSWER and not identity.login)
             return action in _OF_VIEWERS or (action in _OF_OWNERS and owner == identity.owner)
+        case Role.GUEST:
+            return action is Action.VOTE
     return False
 
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 class Role(StrEnum):
     """What a user may do; each role includes the one before."""
 
+    GUEST = "guest"
+    """Vote in the one session whose link they came with."""
     VIEWER = "viewer"
     """See, chat, vote; stop, note and delete what is their own."""
     OPERATOR = "operator"
@@ -65,6 +67,9 @@ LOCAL = Identity(id="local", name="this machine", role=Role.OPERATOR)
 
 SYSTEM = Identity(id="system", name="LMDyno", role=Role.OPERATOR)
 """The program itself, such as when it starts engines with the dashboard."""
+
+GUEST = Identity(id="guest", name="guest", role=Role.GUEST, sees=Visibility.PRIVATE)
+"""A visitor without a login, behind the voting link of a session that admits guests."""
 
 NOBODY = Identity(id="nobody", name="nobody", role=None)
 """A visitor who is not logged in, is not listed, or whose login has ended."""

@@ -116,7 +116,7 @@ def without_login(address: str | None, open_to: str = "") -> Identity:
     Raises ConfigError for a role that there isn't.
     """
     if open_to:
-        if open_to not in list(Role):
+        if open_to not in (Role.VIEWER, Role.OPERATOR):
             raise ConfigError(
                 N_("LMDYNO_OPEN_TO_ALL is {value}", value=open_to),
                 hint=N_("Allowed: viewer or operator, or leave it unset."),

@@ -78,7 +78,12 @@ def trade_off_chart(
             y=[point.quality],
             name=point.lane,
             mode="markers+text",
-            text=[_("{lane} (reference)", lane=point.lane) if point.is_reference else point.lane],
+            # Apart from the corner of the diamond, which is further out than a circle of its size.
+            text=[
+                "\N{EN SPACE}" + _("{lane} (reference)", lane=point.lane)
+                if point.is_reference
+                else point.lane
+            ],
             # Above or below, the whisker would cross it.
             textposition="middle right",
             marker={

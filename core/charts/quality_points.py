@@ -72,7 +72,7 @@ def differences(result: QualityResult) -> Iterator[Differences]:
         if rows:
             yield Differences(
                 key=text.name,
-                title=N_("{text}, nats per token: difference to {lane}", text=text.name, lane=reference),
+                title=N_("{text}, nats per token: difference from {lane}", text=text.name, lane=reference),
                 rows=rows,
                 noise=noise_nats(result, text.name),
                 is_share=False,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 _ROW_PX = 52
+_LARGE_FONT = 20
 _WHISKER = "#8a8f98"
 """Visible on white and on near-black."""
 
@@ -60,7 +61,9 @@ def strengths_chart(
         showlegend=False,
     )
     if large:
-        figure.update_layout(font={"size": 20})
+        # Of each axis: Streamlit's theme sets these itself.
+        for axes in (figure.update_xaxes, figure.update_yaxes):
+            axes(tickfont_size=_LARGE_FONT, title_font_size=_LARGE_FONT)
     return figure
 
 

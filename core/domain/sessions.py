@@ -106,6 +106,8 @@ class SessionPlan:
     invited: tuple[str, ...] = ()
     """Names, e-mail addresses and domains (`@example.com`) of those who may take part; () is everybody with
     the link."""
+    guests: bool = False
+    """Whoever has the link may take part under a nickname, although the dashboard has a login."""
     votes_per_person: int = 30
     control_ratio: float = 0.1
     """Share of control items among those a participant gets."""

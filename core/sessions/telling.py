@@ -46,19 +46,15 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 def share_text(share: Share) -> str:
-    """`62 % (31 of 50)`."""
+    """`62% (31 of 50)`."""
     if share.ratio is None:
         return units.UNKNOWN
     return _(
         "{percent} ({count} of {total})",
-        percent=ratio_text(share.ratio),
+        percent=units.share(share.ratio),
         count=share.count,
         total=share.total,
     )
-
-
-def ratio_text(ratio: float | None) -> str:
-    return units.UNKNOWN if ratio is None else f"{ratio:.0%}".replace("%", " %")
 
 
 def rank_text(standing: LaneStanding, standings: Standings) -> str:
@@ -116,7 +112,7 @@ def standings_table(standings: Standings, labels: Sequence[str]) -> Table:
         _("Lane"): [labels[lane.lane] for lane in ordered],
         _("Rating"): [points_text(lane.points) for lane in ordered],
         _("95% interval"): [interval_text(lane.low, lane.high) for lane in ordered],
-        _("Score (ties half)"): [ratio_text(lane.score_ratio) for lane in ordered],
+        _("Score (ties half)"): [units.share(lane.score_ratio) for lane in ordered],
         _("Comparisons"): [str(lane.comparisons) for lane in ordered],
     }
 
@@ -286,12 +282,12 @@ def _group_text(score: GroupScore) -> str:
     if score.score_ratio is None:
         return units.UNKNOWN
     if score.low is None or score.high is None:
-        return _("{score} (n = {n})", score=ratio_text(score.score_ratio), n=score.comparisons)
+        return _("{score} (n = {n})", score=units.share(score.score_ratio), n=score.comparisons)
     return _(
         "{score}, {low} to {high} (n = {n})",
-        score=ratio_text(score.score_ratio),
-        low=ratio_text(score.low),
-        high=ratio_text(score.high),
+        score=units.share(score.score_ratio),
+        low=units.share(score.low),
+        high=units.share(score.high),
         n=score.comparisons,
     )
 

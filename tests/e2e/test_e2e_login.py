@@ -2,14 +2,18 @@
 
 import json
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import oidc_provider_mock
 import pytest
 from e2e_dashboard import Chat, Dashboard, settle
+from e2e_voting import LEAST_VIEW_MS, Voter
 from oidc_provider_mock import User
 from playwright.sync_api import expect
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
+
+from core.store.sessions.sessions import Sessions
+from tests.unit.sessions.session_samples import answers, open_session, plan
 
 COOKIE_SECRET = "a-secret-for-the-tests-only-0123456789"
 SECRETS = """
@@ -200,6 +204,29 @@ def test_a_login_is_good_for_twelve_hours_and_can_not_be_forged(dashboard, brows
     page.context.add_cookies([{"name": "_streamlit_user", "value": value, "url": dashboard.url}])
     page.goto(dashboard.url)
     expect(page.get_by_text(text).first).to_be_visible()
+
+
+def test_a_guest_votes_by_the_link_and_sees_nothing_else(dashboard, browser):
+    given = plan("quick", "steady", prompts=2, guests=True, deploy_votes=0)
+    with closing(Sessions(f"sqlite:///{dashboard.home / 'lmdyno.db'}")) as sessions:
+        session = sessions.create(open_session(given, link="for-guests"))
+        sessions.save_answers(session.id, answers(given))
+    link = f"{dashboard.url}/?session={session.link}"
+    guest = Voter(browser, link, "Gil")
+    try:
+        guest.join()
+        guest.expect_done(0, 2)
+        guest.page.wait_for_timeout(LEAST_VIEW_MS)
+        guest.page.keyboard.press("1")
+        guest.expect_done(1, 2)
+        guest.page.goto(f"{dashboard.url}/engines?session={session.link}")
+        expect(guest.page.get_by_label("Your name or a nickname")).to_be_visible()
+        expect(guest.page.get_by_text("quick")).to_have_count(0)
+        for path in ("", "engines", "history", "sessions", f"sessions?id={session.id}", "?session=another"):
+            guest.page.goto(f"{dashboard.url}/{path}")
+            expect(guest.page.get_by_role("button", name="Log in")).to_be_visible()
+    finally:
+        guest.close()
 
 
 def test_everything_in_the_home_folder_is_its_owners_alone(dashboard):

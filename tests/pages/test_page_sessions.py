@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.access import guard
+from core.access.identity import GUEST
 from core.domain.sessions import Display, Session, SessionState, Verdict, VotingMode
 from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
@@ -253,6 +255,59 @@ class TestVoting:
         click(app, "A is better")
         assert room.votes.votes(session.id) == ()
         assert "is not taking votes" in app.toast[0].value
+
+
+class TestGuests:
+    @pytest.fixture
+    def visit(self, room, new_app):
+        """Opens an address of a dashboard with a login, without having logged in."""
+
+        def open_address(**query):
+            app = new_app(**query)
+            app.secrets["auth"] = {"redirect_uri": "http://localhost:8501/oauth2callback"}
+            app.user["is_logged_in"] = False
+            app.run()
+            assert not app.exception
+            return app
+
+        return open_address
+
+    def test_the_link_asks_them_for_a_nickname(self, room, visit):
+        session = keep(room, plan(*LANES, prompts=10, guests=True))
+        app = visit(session=session.link)
+        assert app.text_input(key="join_name").label == "Your name or a nickname"
+        assert not app.sidebar.children
+
+    def test_elsewhere_they_have_to_log_in(self, room, visit):
+        session = keep(room, plan(*LANES, prompts=10, guests=True))
+        assert "Log in to see this dashboard" in texts(visit())
+        assert "Log in to see this dashboard" in texts(visit(session="another"))
+        app = visit(session=session.link)
+        del app.query_params["session"]
+        app.run()
+        assert "Log in to see this dashboard" in texts(app)
+
+    def test_no_other_page_is_theirs(self, room, visit):
+        session = keep(room, plan(*LANES, prompts=10, guests=True))
+        app = visit(session=session.link)
+        with pytest.raises(ValueError, match=r"Known pages: \['[^']*vote.py'\]"):
+            app.switch_page("pages/sessions.py")
+
+    def test_a_session_without_guests_asks_for_the_login(self, room, visit):
+        session = keep(room)
+        app = visit(session=session.link)
+        assert "Log in to see this dashboard" in texts(app)
+        assert not app.text_input
+
+    def test_a_guest_may_do_nothing_but_vote(self):
+        with guard.acting_as(GUEST):
+            allowed = [action for action in guard.Action if guard.may(action)]
+            assert not guard.may_see(None, by_link=True)
+        assert allowed == [guard.Action.VOTE]
+
+    def test_hosts_are_asked_only_where_there_is_a_login(self, host):
+        app = click(host(), "New session")
+        assert not [toggle for toggle in app.toggle if toggle.key == "new_guests"]
 
 
 class TestHosting:

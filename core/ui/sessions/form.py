@@ -24,6 +24,7 @@ from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
 from core.ui.sessions import address, prompt_picker
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label, show_error
+from core.ui.shared.visitor import auth_configured
 
 _VOTES = 30
 _TOKENS = 384
@@ -171,7 +172,7 @@ def _show_voting() -> dict[str, Any]:
                 0,
                 30,
                 10,
-                format="%d %%",
+                format="%d%%",
                 help=_(
                     "Two answers of one lane, or the same answer twice. They show how much of the votes is "
                     "noise."
@@ -202,7 +203,15 @@ def _show_voting() -> dict[str, Any]:
             help=_("One name, e-mail address, or domain such as @example.com per line."),
             key="new_invited",
         )
+        guests = auth_configured() and st.toggle(
+            _("Admit guests without a login"),
+            key="new_guests",
+            help=_(
+                "Anyone with the link can vote under a nickname. The link opens nothing but this session."
+            ),
+        )
     return {
+        "guests": guests,
         "mode": mode,
         "display": display,
         "votes_per_person": int(votes),

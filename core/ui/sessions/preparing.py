@@ -73,7 +73,7 @@ def _show_plan(session: Session) -> None:
         _(MODE_NAMES[plan.mode]),
         _(DISPLAY_NAMES[plan.display]),
         ngettext("{n} vote per person", "{n} votes per person", plan.votes_per_person),
-        _("{percent} control pairs", percent=f"{plan.control_ratio:.0%}".replace("%", " %")),
+        _("{percent} control pairs", percent=units.share(plan.control_ratio)),
     ]
     st.caption(escape(" · ".join(parts)))
 

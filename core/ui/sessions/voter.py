@@ -11,7 +11,7 @@ import streamlit as st
 from core.access.guard import current_identity
 from core.domain.sessions import Participant, Session
 from core.ui.shared import resources
-from core.ui.shared.shell import VOTING_LINK
+from core.ui.shared.visitor import VOTING_LINK
 
 LINK = VOTING_LINK
 SEAT = "seat"

@@ -17,12 +17,10 @@ from core.i18n import _
 from core.settings import PROJECT_ROOT
 from core.ui.shared import account, presenting, resources
 from core.ui.shared.components import show_error
-from core.ui.shared.visitor import Standing, identity, visitor
+from core.ui.shared.visitor import VOTING_LINK, Standing, identity, visitor
 
 ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
-VOTING_LINK = "session"
-"""The address's parameter with the secret of a session's voting link; it opens that page alone."""
 _ENTERED = "shell_entered"
 
 
@@ -116,7 +114,7 @@ def navigate() -> Page:
     guard.find_identity_with(identity)
     try:
         who = visitor()
-        if who.standing is not Standing.ADMITTED:
+        if who.standing not in (Standing.ADMITTED, Standing.GUEST):
             account.show_door(who, st.navigation(_reachable(), position="hidden"))
             st.stop()
         page = st.navigation(all_pages := _reachable(), position="hidden" if is_bare() else "top")
@@ -146,17 +144,21 @@ def open_files_explained() -> Iterator[None]:
         show_error(error)
 
 
-def require() -> None:
-    """First line of every page: a page that was started without the router goes through it."""
-    if not st.session_state.get(_ENTERED) or not _may_enter():
+def require(*, guests: bool = False) -> None:
+    """First line of every page: a page that was started without the router goes through it.
+
+    `guests` opens it to guests of a session too.
+    """
+    if not st.session_state.get(_ENTERED) or not _may_enter(guests):
         configure()
         st.navigation(_reachable(), position="hidden")  # ends Streamlit's own discovery of pages/
         st.rerun()  # now the router runs; address and query stay
 
 
-def _may_enter() -> bool:
+def _may_enter(guests: bool) -> bool:
     try:
-        return visitor().standing is Standing.ADMITTED
+        standing = visitor().standing
+        return standing is Standing.ADMITTED or (guests and standing is Standing.GUEST)
     except ConfigError:
         return False
 

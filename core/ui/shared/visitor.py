@@ -10,24 +10,33 @@ import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from core.access.identity import NOBODY, SYSTEM, Identity
+from core.access.identity import GUEST, NOBODY, SYSTEM, Identity
 from core.access.policy import AccessPolicy, without_login
-from core.errors import ConfigError
+from core.errors import ConfigError, LMDynoError
 from core.i18n import N_
 from core.settings import load_settings
 from core.ui.shared import resources
+
+VOTING_LINK = "session"
+"""The address's parameter with the secret of a session's voting link; it opens that page alone."""
+_GUEST_OF = "visitor_guest_of"
 
 
 class Standing(StrEnum):
     """How a visitor stands to this dashboard."""
 
     ADMITTED = "admitted"
+    GUEST = "guest"
+    """Without a login, behind the voting link of a session that admits guests: its page alone is theirs."""
     LOGGED_OUT = "logged-out"
     EXPIRED = "expired"
     """The login is too old, or somebody ended it in another tab."""
     UNLISTED = "unlisted"
     CLOSED = "closed"
     """Reachable from other machines without a login: nobody gets in."""
+
+
+_WITHOUT_ACCESS = (Standing.LOGGED_OUT, Standing.EXPIRED, Standing.UNLISTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,13 @@ def identity() -> Identity:
 
 def visitor() -> Visitor:
     """The visitor of the running session as they stand now. Raises ConfigError for faulty secrets."""
+    by_login = _by_login()
+    if by_login.standing in _WITHOUT_ACCESS and _is_guest():
+        return Visitor(GUEST, Standing.GUEST)
+    return by_login
+
+
+def _by_login() -> Visitor:
     if not auth_configured():
         open_to = without_login(st.get_option("server.address"), load_settings().open_to_all)
         return Visitor(open_to, Standing.ADMITTED if open_to.role else Standing.CLOSED)
@@ -60,6 +76,21 @@ def visitor() -> Visitor:
     if found.role is None:
         return Visitor(NOBODY, Standing.UNLISTED, str(claims.get("email") or found.name))
     return Visitor(found, Standing.ADMITTED)
+
+
+def _is_guest() -> bool:
+    """Whether the address has the voting link of a session that admits guests."""
+    link = st.query_params.get(VOTING_LINK, "")
+    if not link or st.session_state.get(_GUEST_OF) == link:  # what a session admits never changes
+        return bool(link)
+    try:
+        session = resources.sessions().session_of_link(link)
+    except LMDynoError:
+        return False  # who has no login is told nothing about the store
+    if session is None or not session.plan.guests:
+        return False
+    st.session_state[_GUEST_OF] = link
+    return True
 
 
 def auth_configured() -> bool:
