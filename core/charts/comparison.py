@@ -91,23 +91,23 @@ def load_chart(comparison: Comparison, curve: Curve, styles: Looks, *, log: bool
 def change_chart(comparison: Comparison, name: str, styles: Looks) -> go.Figure:
     """By how much a figure of each run differs from the baseline's; 95 % intervals where there are any."""
     figure = go.Figure()
-    shared = [each for each in comparison.points if each.points[comparison.baseline] is not None]
+    shared = [point for point in comparison.points if point.points[comparison.baseline] is not None]
     for place in range(len(comparison.runs)):
         if place == comparison.baseline:
             continue
         rows = [
-            (each, change, each.change_intervals(name, comparison.baseline)[place])
-            for each in shared
-            if (change := each.change_ratios(name, comparison.baseline)[place]) is not None
+            (point, change, point.change_intervals(name, comparison.baseline)[place])
+            for point in shared
+            if (change := point.change_ratios(name, comparison.baseline)[place]) is not None
         ]
         if not rows:
             continue
         figure.add_bar(
-            y=[point_name(each) for each, _, _ in rows],
+            y=[point_name(point) for point, _, _ in rows],
             x=[change for _, change, _ in rows],
             orientation="h",
             name=LETTERS[place],
-            marker_color=[styles[place, each.lanes[place]].color for each, _, _ in rows],
+            marker_color=[styles[place, point.lanes[place]].color for point, _, _ in rows],
             text=[f"{LETTERS[place]} {units.percent(change)}" for _, change, _ in rows],
             textposition="auto",
             insidetextanchor="start",

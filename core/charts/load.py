@@ -272,11 +272,13 @@ def _add_whiskers(
 ) -> None:
     """From p50 up to p95, pale where there are too few values for a p95."""
     for is_pale in (False, True):
-        drawn = [(point, found) for point, found in points if (found.n < P95_MIN_N) is is_pale]
+        drawn = [
+            (point, distribution) for point, distribution in points if (distribution.n < P95_MIN_N) is is_pale
+        ]
         if drawn:
             figure.add_scatter(
                 x=[x for point, _found in drawn for x in (point.level.value, point.level.value, None)],
-                y=[y for _point, found in drawn for y in (found.p50, found.p95, None)],
+                y=[y for _point, distribution in drawn for y in (distribution.p50, distribution.p95, None)],
                 name=name,
                 legendgroup=name,
                 showlegend=False,

@@ -38,15 +38,15 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
     """How many times as fast each lane decodes as the baseline, with 95 % intervals."""
     bars = [
         _Bar(
-            each.lane,
-            _name(each.lane, each.level, together=each.is_together),
-            each.tpot_ratio.value,
-            units.ratio(each.tpot_ratio.value),
-            each.tpot_ratio.interval,
-            _ratio_hover(each.tpot_ratio),
-            each.tpot_ratio.is_clear,
+            speed_up.lane,
+            _name(speed_up.lane, speed_up.level, together=speed_up.is_together),
+            speed_up.tpot_ratio.value,
+            units.ratio(speed_up.tpot_ratio.value),
+            speed_up.tpot_ratio.interval,
+            _ratio_hover(speed_up.tpot_ratio),
+            speed_up.tpot_ratio.is_clear,
         )
-        for each in result.speed_ups
+        for speed_up in result.speed_ups
     ]
     figure = _bars(bars, colors)
     figure.add_vline(x=1, line=_LIMIT_LINE)
@@ -64,15 +64,15 @@ def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
     """What each lane loses while the others work too: 1 is nothing; with 95 % intervals."""
     bars = [
         _Bar(
-            each.lane,
-            _name(each.lane, each.level),
-            each.tpot_ratio.value,
-            units.ratio(each.tpot_ratio.value),
-            each.tpot_ratio.interval,
-            _ratio_hover(each.tpot_ratio),
-            each.tpot_ratio.is_clear,
+            loss.lane,
+            _name(loss.lane, loss.level),
+            loss.tpot_ratio.value,
+            units.ratio(loss.tpot_ratio.value),
+            loss.tpot_ratio.interval,
+            _ratio_hover(loss.tpot_ratio),
+            loss.tpot_ratio.is_clear,
         )
-        for each in result.interference
+        for loss in result.interference
     ]
     figure = _bars(bars, colors)
     figure.add_vline(x=1, line=_LIMIT_LINE)
@@ -89,18 +89,18 @@ def utilisation_chart(utilisations: Sequence[BandwidthUtilisation], colors: Colo
     """Decode speed of one request as a share of what memory bandwidth allows; the limit is theory."""
     bars = [
         _Bar(
-            each.lane,
-            each.lane,
-            each.share,
-            f"{each.share:.0%}",
+            lane_share.lane,
+            lane_share.lane,
+            lane_share.share,
+            f"{lane_share.share:.0%}",
             hover=_(
                 "{speed} of {limit}<br>n = {n} requests, concurrency 1",
-                speed=units.tok_per_s(each.decode_tok_per_s),
-                limit=units.tok_per_s(each.limit.decode_tok_per_s),
-                n=f"{each.n:,}",
+                speed=units.tok_per_s(lane_share.decode_tok_per_s),
+                limit=units.tok_per_s(lane_share.limit.decode_tok_per_s),
+                n=f"{lane_share.n:,}",
             ),
         )
-        for each in utilisations
+        for lane_share in utilisations
     ]
     figure = _bars(bars, colors)
     figure.add_vline(x=1, line=_LIMIT_LINE)

@@ -88,8 +88,8 @@ def prefix_curves(result: QualityResult) -> tuple[PrefixCurve, ...]:
     return tuple(
         PrefixCurve(
             lane=name,
-            prefix_tokens=[each.prefix_tokens for each in score.agreements.values()],
-            lengths=[each.longest for each in score.agreements.values()],
+            prefix_tokens=[agreed.prefix_tokens for agreed in score.agreements.values()],
+            lengths=[agreed.longest for agreed in score.agreements.values()],
             is_noise=is_noise,
         )
         for name, score, is_noise in scores

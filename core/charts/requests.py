@@ -112,7 +112,7 @@ def incoming_chart(
 ) -> go.Figure:
     """TTFT and TPOT of the newest requests, each a dot where it ended; a line where a pass began."""
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.08, subplot_titles=("TTFT", "TPOT"))
-    began_ns = min((each.start_ns for each in passes), default=0)
+    began_ns = min((bench_pass.start_ns for bench_pass in passes), default=0)
     shown = [
         (request, request.timing)
         for request in requests[-_LIVE_REQUESTS:]
@@ -133,8 +133,10 @@ def incoming_chart(
                 row=row,
                 col=1,
             )
-    numbers = {request.pass_number for request, _timing in shown} | {each.number for each in passes[-1:]}
-    _add_pass_lines(figure, [each for each in passes if each.number in numbers], began_ns)
+    numbers = {request.pass_number for request, _timing in shown} | {
+        bench_pass.number for bench_pass in passes[-1:]
+    }
+    _add_pass_lines(figure, [bench_pass for bench_pass in passes if bench_pass.number in numbers], began_ns)
     figure.update_yaxes(rangemode="tozero", tickformat="~s", ticksuffix="s", automargin=True, nticks=5)
     figure.update_xaxes(title=_("seconds from the start"), row=2, col=1)
     figure.update_layout(
@@ -149,12 +151,12 @@ def incoming_chart(
 
 def _add_pass_lines(figure: go.Figure, passes: Sequence[BenchPass], began_ns: int) -> None:
     level = None
-    for each in passes:
-        at_s = (each.start_ns - began_ns) * 1e-9
+    for bench_pass in passes:
+        at_s = (bench_pass.start_ns - began_ns) * 1e-9
         for row in (1, 2):
             figure.add_vline(x=at_s, line=_PASS_LINE, row=row, col=1)
-        if each.level != level:  # its lanes are known by their colours
-            level = each.level
+        if bench_pass.level != level:  # its lanes are known by their colours
+            level = bench_pass.level
             figure.add_annotation(
                 x=at_s, y=1, yref="y domain", xanchor="left", showarrow=False, text=_(level.label)
             )

@@ -22,26 +22,26 @@ def bandwidth(
 ) -> None:
     """Measure how fast a GPU copies within its memory, and remember it."""
     with progress.status(_("Copying within the GPU's memory")):
-        found = measure_bandwidth(load_settings(), gpu_index=gpu)
+        measured = measure_bandwidth(load_settings(), gpu_index=gpu)
     if as_json:
-        typer.echo(encode_plain(found))
+        typer.echo(encode_plain(measured))
     else:
-        output.print("\n".join(_lines(found)))
+        output.print("\n".join(_lines(measured)))
 
 
-def _lines(found: Bandwidth) -> list[str]:
-    speeds = (found.bytes_per_s, found.low_bytes_per_s, found.high_bytes_per_s)
+def _lines(measured: Bandwidth) -> list[str]:
+    speeds = (measured.bytes_per_s, measured.low_bytes_per_s, measured.high_bytes_per_s)
     middle, low, high = (f"{speed / 1e9:,.0f}" for speed in speeds)
     lines = [
         _(
             "{gpu}: {speed} GB/s, median of {n} ({low} to {high})",
-            gpu=found.gpu_name,
+            gpu=measured.gpu_name,
             speed=middle,
-            n=found.n,
+            n=measured.n,
             low=low,
             high=high,
         )
     ]
-    if sheet := bandwidth_of(found.gpu_name):
+    if sheet := bandwidth_of(measured.gpu_name):
         lines.append(_("Data sheet: {speed} GB/s", speed=f"{sheet / 1e9:,.0f}"))
     return lines

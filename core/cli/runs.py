@@ -59,9 +59,9 @@ def list_runs(
     as_json: context.AsJson = False,
 ) -> None:
     settings = context.load()[0]
-    wanted = HistoryFilter(kind=kind, lane=lane, model=model, tag=tag, text=text)
+    chosen = HistoryFilter(kind=kind, lane=lane, model=model, tag=tag, text=text)
     with closing(History(settings.database_url)) as history:
-        entries = history.entries(wanted, limit=limit)
+        entries = history.entries(chosen, limit=limit)
     if as_json:
         typer.echo(encode_plain(entries))
         return
@@ -126,9 +126,9 @@ def compare(
     if quality_runs.compare_runs(settings, list(dict.fromkeys(run)), as_json=as_json):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
-        found = [results(runs.record(run_id)) for run_id in dict.fromkeys(run)]
+        compared = [results(runs.record(run_id)) for run_id in dict.fromkeys(run)]
     ids = list(dict.fromkeys(run))
-    comparison = compare_results(found, ids.index(baseline) if baseline else 0)
+    comparison = compare_results(compared, ids.index(baseline) if baseline else 0)
     if as_json:
         typer.echo(encode_plain(comparison_json(comparison)))
         return

@@ -158,10 +158,10 @@ def schema() -> None:
 def answers(session: SessionId) -> None:
     settings, _lanes = context.load()
     with closing(Sessions(settings.database_url)) as store:
-        found = store.session(session)
-        job = start_answers(settings, found)
+        kept = store.session(session)
+        job = start_answers(settings, kept)
         _follow(settings, job)
-        missing = len(missing_answers(found.plan, store.answers(session)))
+        missing = len(missing_answers(kept.plan, store.answers(session)))
     if missing:
         typer.echo(_("{n} answers are missing. Run the command again to ask for them.", n=missing), err=True)
         raise typer.Exit(1)
@@ -208,9 +208,9 @@ def _html(record: SessionRecord) -> bytes:
     return session_html(record, {name: lane_color(name, names) for name in names}).encode()
 
 
-def _two_lanes(record: SessionRecord, wanted: list[str]) -> tuple[int, int]:
+def _two_lanes(record: SessionRecord, named: list[str]) -> tuple[int, int]:
     names = telling.lane_names(record.session)
-    chosen = wanted or names[:2]
+    chosen = named or names[:2]
     if len(set(chosen)) != 2 or not set(chosen) <= set(names):
         raise InputError(
             N_("LLM Comparator compares two lanes."),

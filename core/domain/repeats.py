@@ -40,7 +40,7 @@ def repeats(turns: Sequence[TurnRecord]) -> list[Repeats]:
     if not turns:
         return []
     lanes = [request.lane for request in turns[-1].requests]
-    found = []
+    repeated = []
     for lane in lanes:
         records = [
             request
@@ -48,7 +48,7 @@ def repeats(turns: Sequence[TurnRecord]) -> list[Repeats]:
             for request in turn.requests
             if request.lane == lane and request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
         ]
-        found.append(
+        repeated.append(
             Repeats(
                 lane=lane.name,
                 ttft_s=_spread(records, lambda record: record.ttft_s),
@@ -56,7 +56,7 @@ def repeats(turns: Sequence[TurnRecord]) -> list[Repeats]:
                 e2e_s=_spread(records, lambda record: record.e2e_s),
             )
         )
-    return found
+    return repeated
 
 
 def _same(turn: TurnRecord, other: TurnRecord) -> bool:

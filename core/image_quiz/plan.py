@@ -53,7 +53,7 @@ class QuizPlan:
                     most=MOST_QUESTIONS,
                 ),
             )
-        if any(not each.question.strip() for each in self.questions):
+        if any(not question.question.strip() for question in self.questions):
             raise InputError(N_("A question is empty."), hint=N_("Enter a question."))
 
     def check_sendable(self) -> None:

@@ -58,9 +58,9 @@ def uploaded_questions(image_store: ImageStore, files: Mapping[str, bytes]) -> t
         )
     text = files[lists[0]].decode("utf-8", "replace")
     lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-    wanted = [(number, _read(lists[0], number, line)) for number, line in lines]
+    questions = [(number, _read(lists[0], number, line)) for number, line in lines]
     taken: dict[str, StoredImage] = {}
-    for number, line in wanted:
+    for number, line in questions:
         if line.image not in files:
             raise InputError(
                 N_(
@@ -75,7 +75,7 @@ def uploaded_questions(image_store: ImageStore, files: Mapping[str, bytes]) -> t
             taken[line.image] = image_store.put(sanitise(files[line.image], name=line.image))
     return tuple(
         QuizQuestion(image=taken[line.image], question=line.question, answers=line.answers)
-        for _, line in wanted
+        for _, line in questions
     )
 
 

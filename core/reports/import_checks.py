@@ -60,22 +60,34 @@ def check_head(
 def check_passes(passes: Sequence[BenchPass], lanes: Collection[str]) -> None:
     """Raises InputError (`bad-record`) for passes that can't belong to a run of these lanes."""
     _require(len(passes) <= _MAX_PASSES, "passes", "are too many")
-    _require(len({each.number for each in passes}) == len(passes), "passes", "have numbers that occur twice")
-    for each in passes:
-        place = f"passes.{each.number}"
-        _require(0 <= each.number <= _MAX_REQUESTS and each.repeat >= 0, place, "has a number out of range")
-        ends = each.start_ns if each.end_ns is None else each.end_ns
-        _require(abs(each.start_ns) <= ends <= _MAX_NS, place, "ends before it starts")
-        _require(bool(each.lanes) and set(each.lanes) <= set(lanes), place, "has lanes that the run hasn't")
-        _require(each.started_at.tzinfo is not None, place, "has no time zone")
-        level = each.level
+    _require(
+        len({bench_pass.number for bench_pass in passes}) == len(passes),
+        "passes",
+        "have numbers that occur twice",
+    )
+    for bench_pass in passes:
+        place = f"passes.{bench_pass.number}"
+        _require(
+            0 <= bench_pass.number <= _MAX_REQUESTS and bench_pass.repeat >= 0,
+            place,
+            "has a number out of range",
+        )
+        ends = bench_pass.start_ns if bench_pass.end_ns is None else bench_pass.end_ns
+        _require(abs(bench_pass.start_ns) <= ends <= _MAX_NS, place, "ends before it starts")
+        _require(
+            bool(bench_pass.lanes) and set(bench_pass.lanes) <= set(lanes),
+            place,
+            "has lanes that the run hasn't",
+        )
+        _require(bench_pass.started_at.tzinfo is not None, place, "has no time zone")
+        level = bench_pass.level
         _require((level.concurrency is None) != (level.rate_req_per_s is None), place, "has no load level")
         _require(level.value > 0, place, "has a load level that is not positive")
 
 
 def checked_requests(requests: Iterable[BenchRequest], passes: Sequence[BenchPass]) -> Iterator[BenchRequest]:
     """The requests, each as soon as it is found to be in order. Raises InputError (`bad-record`)."""
-    lanes = {each.number: each.lanes for each in passes}
+    lanes = {bench_pass.number: bench_pass.lanes for bench_pass in passes}
     seen: set[int] = set()
     for request in requests:
         place = f"requests.{request.number}"

@@ -39,7 +39,8 @@ def report_html(result: QualityResult, record: QualityRecord, colors: Mapping[st
         texts={"flags": _("Differences between the lanes")},
         circumstances=_circumstances(result),
         verdicts=[
-            (_(each.sentence), " ".join(_(reason) for reason in each.reasons)) for each in verdicts(result)
+            (_(verdict.sentence), " ".join(_(reason) for reason in verdict.reasons))
+            for verdict in verdicts(result)
         ],
         lanes=_lanes(result),
         flags=[flag.text for flag in flags(result)],
@@ -89,7 +90,7 @@ def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
         lane.name,
         f"{tasks.outcomes[Outcome.RIGHT]} / {tasks.asked}" if tasks else units.UNKNOWN,
         f"{units.share(interval.low)} – {units.share(interval.high)}" if interval else units.UNKNOWN,
-        ", ".join(str(outcomes[each]) for each in others) if outcomes else units.UNKNOWN,
+        ", ".join(str(outcomes[kind]) for kind in others) if outcomes else units.UNKNOWN,
         f"{agreement.identical} / {agreement.n}" if agreement else units.UNKNOWN,
         units.share(agreement.token_ratio if agreement else None),
         *(units.nats(text.nats_per_token if text else None) for text in known),
@@ -127,7 +128,9 @@ def _answers(result: QualityResult, record: QualityRecord) -> list[dict[str, Any
     for lane in result.lanes:
         if lane.role is Role.REFERENCE:
             continue
-        answers = [each for each in compared_answers(result, record, lane.name) if not each.identical]
+        answers = [
+            compared for compared in compared_answers(result, record, lane.name) if not compared.identical
+        ]
         if answers:
             tables.append(
                 {

@@ -83,12 +83,12 @@ def to_json(result: QualityResult, record: QualityRecord, *, raw: bool) -> bytes
             noise=_agreement(result.noise) if result.noise else None,
             verdicts=tuple(
                 {
-                    "lane": each.lane,
-                    "level": each.level,
-                    "sentence": str(each.sentence),
-                    "reasons": [str(reason) for reason in each.reasons],
+                    "lane": verdict.lane,
+                    "level": verdict.level,
+                    "sentence": str(verdict.sentence),
+                    "reasons": [str(reason) for reason in verdict.reasons],
                 }
-                for each in verdicts(result)
+                for verdict in verdicts(result)
             ),
             flags=tuple(
                 {"what": str(flag.what), "by_lane": dict(flag.by_lane), "intended": flag.intended}

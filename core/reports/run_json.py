@@ -166,13 +166,13 @@ def point_json(point: Point) -> dict[str, Any]:
         "peak_resident_bytes": point.peak_resident_bytes,
         "stability": {
             name: {
-                "n": each.n,
-                "mean": each.mean,
-                "interval_95": interval_json(each.interval),
-                "cv_ratio": each.cv_ratio,
-                "band": each.stability,
+                "n": statistics.n,
+                "mean": statistics.mean,
+                "interval_95": interval_json(statistics.interval),
+                "cv_ratio": statistics.cv_ratio,
+                "band": statistics.stability,
             }
-            for name, each in point.stability.items()
+            for name, statistics in point.stability.items()
         },
         "notes": point.notes,
     }

@@ -39,7 +39,7 @@ def assigned_items(
     return tuple(order)
 
 
-def _rounds(items: Sequence[SessionItem], seat: int, wanted: int) -> list[list[Assigned]]:
+def _rounds(items: Sequence[SessionItem], seat: int, left: int) -> list[list[Assigned]]:
     """As many real items as wanted and there are: rounds in which every prompt comes at most once."""
     by_prompt: dict[int, list[int]] = {}
     for place, item in enumerate(items):
@@ -47,17 +47,17 @@ def _rounds(items: Sequence[SessionItem], seat: int, wanted: int) -> list[list[A
             by_prompt.setdefault(item.prompt, []).append(place)
     prompts = list(by_prompt)
     neighbours = seat // 2
-    start = neighbours * wanted % len(prompts) if prompts else 0
+    start = neighbours * left % len(prompts) if prompts else 0
     rounds: list[list[Assigned]] = []
     for number in range(max(map(len, by_prompt.values()), default=0)):
         current: list[Assigned] = []
         for step in range(len(prompts)):
             place = (start + step) % len(prompts)
             choices = by_prompt[prompts[place]]
-            if number < len(choices) and wanted:
+            if number < len(choices) and left:
                 pair = (place + neighbours + number) % len(choices)
                 current.append(_shown(choices[pair], items, place // len(choices) + pair + seat + number))
-                wanted -= 1
+                left -= 1
         rounds.append(current)
     return rounds
 

@@ -88,40 +88,40 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
     )
 
 
-def conditions(kind: RunKind, wanted: HistoryFilter) -> list[ColumnElement[bool]]:
+def conditions(kind: RunKind, chosen: HistoryFilter) -> list[ColumnElement[bool]]:
     """What `wanted` asks of the rows of a kind, and which of them whoever acts may see in lists."""
     table = TABLES[kind]
     is_deleted = annotations.c.deleted_at.is_not(None)
-    found: list[ColumnElement[bool]] = [
+    terms: list[ColumnElement[bool]] = [
         listed(table.c.owner),
-        is_deleted if wanted.deleted else ~is_deleted,
+        is_deleted if chosen.deleted else ~is_deleted,
     ]
-    if wanted.since is not None:
-        found.append(table.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        found.append(table.c.created_at < wanted.until)
-    if wanted.host is not None:
-        found.append(machines.c.host == wanted.host)
-    if wanted.tag is not None:
-        found.append(annotations.c.tag == wanted.tag)
-    if wanted.text:
-        found.append(
+    if chosen.since is not None:
+        terms.append(table.c.created_at >= chosen.since)
+    if chosen.until is not None:
+        terms.append(table.c.created_at < chosen.until)
+    if chosen.host is not None:
+        terms.append(machines.c.host == chosen.host)
+    if chosen.tag is not None:
+        terms.append(annotations.c.tag == chosen.tag)
+    if chosen.text:
+        terms.append(
             or_(
-                _title(kind).icontains(wanted.text, autoescape=True),
-                annotations.c.note.icontains(wanted.text, autoescape=True),
+                _title(kind).icontains(chosen.text, autoescape=True),
+                annotations.c.note.icontains(chosen.text, autoescape=True),
             )
         )
-    if wanted.lane is not None or wanted.model is not None:
-        found.append(_has_lane(kind, wanted))
-    return found
+    if chosen.lane is not None or chosen.model is not None:
+        terms.append(_has_lane(kind, chosen))
+    return terms
 
 
-def _has_lane(kind: RunKind, wanted: HistoryFilter) -> ColumnElement[bool]:
+def _has_lane(kind: RunKind, chosen: HistoryFilter) -> ColumnElement[bool]:
     took_part = _lanes_of_turn() if kind is RunKind.CHAT else _lanes_of_run(kind)
-    if wanted.lane is not None:
-        took_part = took_part.where(lanes.c.name == wanted.lane)
-    if wanted.model is not None:
-        took_part = took_part.where(lanes.c.model == wanted.model)
+    if chosen.lane is not None:
+        took_part = took_part.where(lanes.c.name == chosen.lane)
+    if chosen.model is not None:
+        took_part = took_part.where(lanes.c.model == chosen.model)
     return took_part.exists()
 
 
@@ -204,10 +204,10 @@ def _run_lanes(connection: Connection, part_of: Table, ids: list[str]) -> dict[s
         .where(part_of.c.run_id.in_(ids))
         .order_by(part_of.c.position)
     )
-    found: dict[str, list[LaneSpec]] = {}
+    by_run: dict[str, list[LaneSpec]] = {}
     for row in connection.execute(chosen):
-        found.setdefault(row.run_id, []).append(row.spec)
-    return found
+        by_run.setdefault(row.run_id, []).append(row.spec)
+    return by_run
 
 
 def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]]:
@@ -224,10 +224,10 @@ def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]
         .where(requests.c.turn_id.in_(ids))
         .order_by(requests.c.position)
     )
-    found: dict[str, list[Row[Any]]] = {}
+    by_turn: dict[str, list[Row[Any]]] = {}
     for row in connection.execute(chosen):
-        found.setdefault(row.turn_id, []).append(row)
-    return found
+        by_turn.setdefault(row.turn_id, []).append(row)
+    return by_turn
 
 
 def _turn_summary(answers: Sequence[Row[Any]]) -> Summary:

@@ -91,15 +91,15 @@ class ComparedPoint:
         """
         widths = [_relative_half_width(figure, point) for point in self.points]
         base = widths[baseline]
-        found: list[Interval | None] = []
+        intervals: list[Interval | None] = []
         changes = self.change_ratios(figure, baseline)
         for place, (change, width) in enumerate(zip(changes, widths, strict=True)):
             if place == baseline or change is None or width is None or base is None:
-                found.append(None)
+                intervals.append(None)
                 continue
             half = (1 + change) * math.hypot(width, base)
-            found.append(Interval(change - half, change + half))
-        return tuple(found)
+            intervals.append(Interval(change - half, change + half))
+        return tuple(intervals)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,8 +208,8 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
         "warnings": comparison.warnings,
         "differences": {"settings": comparison.settings, "environment": comparison.environment},
         "points": [
-            {"lanes": each.lanes, "level": each.level, "together": each.together, "points": each.points}
-            for each in comparison.points
+            {"lanes": point.lanes, "level": point.level, "together": point.together, "points": point.points}
+            for point in comparison.points
         ],
     }
 
@@ -253,19 +253,19 @@ def _compared(
 
 
 def _warnings(runs: Sequence[BenchResult]) -> tuple[Text, ...]:
-    found: list[Text] = []
+    warnings: list[Text] = []
     workloads = [run.plan.workload for run in runs]
     if len({replace(workload, images=(), vary_images=True) for workload in workloads}) > 1:
-        found.append(N_("The workloads differ: prompts or output lengths are not the same."))
+        warnings.append(N_("The workloads differ: prompts or output lengths are not the same."))
     if len({_images(workload) for workload in workloads}) > 1:
-        found.append(
+        warnings.append(
             N_("The images differ, or not all runs have any: TTFT includes the engine's work on them.")
         )
     if len({run.plan.load.kind for run in runs}) > 1:
-        found.append(N_("The loads differ: closed and open loops measure different things."))
+        warnings.append(N_("The loads differ: closed and open loops measure different things."))
     lengths = [point.prompt_tokens for run in runs for point in run.points if point.prompt_tokens is not None]
     if lengths and max(lengths) > min(lengths) * (1 + _PROMPT_LENGTHS_DIFFER):
-        found.append(
+        warnings.append(
             N_(
                 "Prompt length differs: {low} to {high} tokens on average.",
                 low=f"{min(lengths):.0f}",
@@ -273,9 +273,9 @@ def _warnings(runs: Sequence[BenchResult]) -> tuple[Text, ...]:
             )
         )
     if len({run.run.machine.host if run.run.machine else None for run in runs}) > 1:
-        found.append(N_("The runs were measured on different machines."))
-    found += _served_differently(runs)
-    return tuple(found)
+        warnings.append(N_("The runs were measured on different machines."))
+    warnings += _served_differently(runs)
+    return tuple(warnings)
 
 
 def _served_differently(runs: Sequence[BenchResult]) -> list[Text]:

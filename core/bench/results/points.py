@@ -302,7 +302,9 @@ def _stability(
                 means[name].append(fmean(values))
         if (speed := _system_speed([part], definition, requested)) is not None:
             means["system_tok_per_s"].append(speed)
-    return {name: found for name, values in means.items() if (found := over_repeats(values)) is not None}
+    return {
+        name: statistics for name, values in means.items() if (statistics := over_repeats(values)) is not None
+    }
 
 
 def _notes(key: PointKey, facts: LaneFacts, plan: BenchPlan) -> tuple[Text, ...]:

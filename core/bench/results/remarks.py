@@ -28,8 +28,8 @@ def remarks(result: BenchResult) -> Remarks:
     """Everything that is to be said about a run beside its figures."""
     return Remarks(
         verdict=(
-            *(_speed_up(each, result.plan.lanes[0].name) for each in result.speed_ups),
-            *(_interference(each) for each in result.interference),
+            *(_speed_up(item, result.plan.lanes[0].name) for item in result.speed_ups),
+            *(_interference(item) for item in result.interference),
             *(
                 _("{lane}: throughput stops rising at concurrency {n}.", lane=lane, n=concurrency)
                 for lane, concurrency in result.saturation.items()

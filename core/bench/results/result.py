@@ -131,15 +131,17 @@ def _interference(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) ->
 
 def _speed_ups(tpots: Mapping[PointKey, Sequence[float]], plan: BenchPlan) -> tuple[SpeedUp, ...]:
     first = plan.lanes[0].name
-    found = []
+    speed_ups = []
     for key, own in tpots.items():
         together = key.together if key.is_together else (first,)
         baseline = tpots.get(PointKey(first, together, key.level))
         if key.lane != first and baseline is not None:
             ratio = mean_ratio(baseline, own, seed=plan.seed)
             if ratio is not None:
-                found.append(SpeedUp(lane=key.lane, together=key.together, level=key.level, tpot_ratio=ratio))
-    return tuple(found)
+                speed_ups.append(
+                    SpeedUp(lane=key.lane, together=key.together, level=key.level, tpot_ratio=ratio)
+                )
+    return tuple(speed_ups)
 
 
 def _saturation(points: Sequence[Point], plan: BenchPlan) -> dict[str, int]:

@@ -45,5 +45,5 @@ def _lightest(lane: str, passes: Sequence[BenchPass]) -> set[int]:
     return {number for number, load in loads.items() if load == least}
 
 
-def _load(each: BenchPass) -> tuple[int, float]:
-    return len(each.lanes), each.level.value
+def _load(bench_pass: BenchPass) -> tuple[int, float]:
+    return len(bench_pass.lanes), bench_pass.level.value

@@ -109,7 +109,7 @@ def measure_bandwidth(
         size = _buffer_bytes(_gpu(gpus, gpu_index))
         answer = asyncio.run(_copy(python, gpu, size))
     speeds = [answer["moved_bytes"] / seconds for seconds in answer["seconds"]]
-    found = Bandwidth(
+    bandwidth = Bandwidth(
         gpu_name=gpu.name,
         gpu_uuid=gpu.uuid,
         bytes_per_s=median(speeds),
@@ -121,8 +121,8 @@ def measure_bandwidth(
         torch=answer["torch"],
         measured_at=utc_now(),
     )
-    _keep(settings, found)
-    return found
+    _keep(settings, bandwidth)
+    return bandwidth
 
 
 def _gpu(gpus: Gpus, index: int) -> GpuFacts:
@@ -220,19 +220,19 @@ async def _copy(python: str, gpu: GpuFacts, buffer_bytes: int) -> dict[str, Any]
         raise EngineNotInstalled(N_("Can't run {path}: {reason}", path=python, reason=exc.strerror)) from exc
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            said, complaints = await worker.communicate()
+            output, complaints = await worker.communicate()
     except TimeoutError:
         raise _failed(N_("it took longer than {time}", time=f"{_TIMEOUT_S:.0f} s")) from None
     finally:
         if worker.returncode is None:
             worker.kill()
             await worker.wait()
-    return _understood(said, complaints, python)
+    return _understood(output, complaints, python)
 
 
-def _understood(said: bytes, complaints: bytes, python: str) -> dict[str, Any]:
+def _understood(output: bytes, complaints: bytes, python: str) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads(said.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):
         last = (complaints.decode("utf-8", "replace").strip().splitlines() or ["it ended without a word"])[-1]
         raise _failed(last[:300]) from None
@@ -276,11 +276,11 @@ def _read(file: Path) -> Mapping[str, Bandwidth]:
         return {}
 
 
-def _keep(settings: Settings, found: Bandwidth) -> None:
+def _keep(settings: Settings, bandwidth: Bandwidth) -> None:
     file = _file(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(settings.locks_dir, "bandwidth")):
-        kept = {**_read(file), found.gpu_uuid or found.gpu_name: found}
+        kept = {**_read(file), bandwidth.gpu_uuid or bandwidth.gpu_name: bandwidth}
         temporary = file.with_name(f"{file.name}.{os.getpid()}")
         temporary.write_bytes(encode(kept))
         temporary.replace(file)

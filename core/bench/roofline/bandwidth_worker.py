@@ -42,7 +42,7 @@ def copy_times(torch: Any, buffer_bytes: int, repeats: int) -> list[float]:  # n
     """Seconds of each repeat by the GPU's own clock."""
     source = torch.empty(buffer_bytes, dtype=torch.uint8, device="cuda").random_()
     target = torch.empty_like(source)
-    found = []
+    times = []
     for number in range(_WARM_UP_REPEATS + repeats):
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         began.record()
@@ -51,8 +51,8 @@ def copy_times(torch: Any, buffer_bytes: int, repeats: int) -> list[float]:  # n
         ended.record()
         ended.synchronize()
         if number >= _WARM_UP_REPEATS:
-            found.append(began.elapsed_time(ended) / 1e3)
-    return found
+            times.append(began.elapsed_time(ended) / 1e3)
+    return times
 
 
 def _refuse(code: str, reason: str) -> int:

@@ -67,7 +67,7 @@ def roofline(
     if not weight_bytes or not gpu_names:
         return None
     known = [bandwidth_bytes_per_s or bandwidth_of(name) for name in gpu_names]
-    found = [bandwidth for bandwidth in known if bandwidth is not None]
-    if len(found) < len(known):
+    bandwidths = [bandwidth for bandwidth in known if bandwidth is not None]
+    if len(bandwidths) < len(known):
         return None
-    return Roofline(weight_bytes=weight_bytes, bandwidth_bytes_per_s=sum(found))
+    return Roofline(weight_bytes=weight_bytes, bandwidth_bytes_per_s=sum(bandwidths))

@@ -41,8 +41,8 @@ def utilisations(
 
     `measured` tells a GPU's bandwidth by its name; where it has none, the data sheet's counts.
     """
-    found = []
-    facts = {each.lane.name: each for each in result.run.lanes}
+    shares = []
+    facts = {lane_facts.lane.name: lane_facts for lane_facts in result.run.lanes}
     for point in result.points:
         if point.level.concurrency != 1 or point.is_together or point.decode_tok_per_s is None:
             continue
@@ -55,7 +55,7 @@ def utilisations(
             bandwidth_bytes_per_s=bandwidth.bytes_per_s if bandwidth else None,
         )
         if limit is not None:
-            found.append(
+            shares.append(
                 BandwidthUtilisation(
                     lane=point.lane,
                     decode_tok_per_s=point.decode_tok_per_s.mean,
@@ -65,7 +65,7 @@ def utilisations(
                     measured=bandwidth,
                 )
             )
-    return tuple(found)
+    return tuple(shares)
 
 
 def _gpu_names(facts: LaneFacts, passes: Sequence[BenchPass]) -> list[str]:

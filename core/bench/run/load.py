@@ -162,9 +162,9 @@ class PassLoad:
             return False
         if self._extent.seconds is not None:
             return time.perf_counter() - self._started_s < self._extent.seconds
-        wanted = self._extent.requests or 0
-        return lane.begun < wanted or any(
-            other.finished < wanted and not self._has_given_up(other)
+        requests = self._extent.requests or 0
+        return lane.begun < requests or any(
+            other.finished < requests and not self._has_given_up(other)
             for other in self._lanes
             if other is not lane
         )

@@ -61,9 +61,9 @@ class Recorder:
         with self._changed:
             self._run, self._run_changed = run, True
 
-    def save_pass(self, each: BenchPass) -> None:
+    def save_pass(self, bench_pass: BenchPass) -> None:
         with self._changed:
-            self._passes[each.number] = each
+            self._passes[bench_pass.number] = bench_pass
 
     def save_request(self, request: BenchRequest) -> None:
         # Without the lock: appending is atomic, and this is called between two timestamps.
@@ -117,6 +117,6 @@ class Recorder:
         for _ in requests:
             self._requests.popleft()
         with self._changed:
-            for number, each in passes.items():
-                if self._passes.get(number) is each:
+            for number, bench_pass in passes.items():
+                if self._passes.get(number) is bench_pass:
                     del self._passes[number]

@@ -103,17 +103,17 @@ def read_prompts(kind: PromptKind, path: Path) -> PromptFile:
         PromptKind.SHAREGPT: _of_json,
         PromptKind.CSV: _of_csv,
     }[kind]
-    found = PromptFile()
+    prompts = PromptFile()
     for place, make in read(path, text):
         try:
-            found.add(make())
+            prompts.add(make())
         except _AsksNothing:
-            found.left_out += 1
+            prompts.left_out += 1
         except _Wrong as wrong:
             raise unusable(path, N_("{place}: {reason}", place=place, reason=wrong.reason)) from None
-    if not found.prompts:
+    if not prompts.prompts:
         raise unusable(path, N_("it contains no prompts"))
-    return found
+    return prompts
 
 
 def unusable(path: Path, reason: Text) -> InputError:

@@ -96,8 +96,8 @@ def listed_prompts(workload: Workload) -> ListedPrompts | None:
     if workload.path is None:
         return None
     path = Path(workload.path).expanduser()
-    found = read_prompts(workload.prompts, path)
-    return ListedPrompts(found.prompts, path.name, found.remarks())
+    listed = read_prompts(workload.prompts, path)
+    return ListedPrompts(listed.prompts, path.name, listed.remarks())
 
 
 def words_for(tokens: int, short: tuple[int, int | None], long: tuple[int, int | None]) -> int | None:

@@ -71,20 +71,22 @@ def comparison_table(comparison: Comparison) -> Table:
         name = f"{result.run.title}\n{result.run.id}"
         head = f"{name}\n{_('baseline')}" if place == comparison.baseline else name
         table.add_column(head, justify="right")
-    shared = [each for each in comparison.points if sum(point is not None for point in each.points) > 1]
-    for each in shared:
-        lane = " / ".join(dict.fromkeys(name for name in each.lanes if name))
-        lane += " +" if each.together else ""
+    shared = [
+        compared for compared in comparison.points if sum(point is not None for point in compared.points) > 1
+    ]
+    for compared in shared:
+        lane = " / ".join(dict.fromkeys(name for name in compared.lanes if name))
+        lane += " +" if compared.together else ""
         for figure in FIGURES:
-            values = each.values(figure)
+            values = compared.values(figure)
             if all(value is None for value in values):
                 continue
-            changes = each.change_ratios(figure, comparison.baseline)
+            changes = compared.change_ratios(figure, comparison.baseline)
             cells = [
                 _changed(figure, value, None if place == comparison.baseline else change)
                 for place, (value, change) in enumerate(zip(values, changes, strict=True))
             ]
-            table.add_row(lane, _(each.level.label), figure, *cells)
+            table.add_row(lane, _(compared.level.label), figure, *cells)
     return table
 
 

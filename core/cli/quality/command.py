@@ -157,10 +157,10 @@ def _with_kv_bits(lanes: tuple[LaneSpec, ...], bits: list[int]) -> tuple[LaneSpe
             N_("None of the lanes has a setting for KV cache bits."),
             hint=N_("Choose an LMDeploy lane, such as turbomind."),
         )
-    wanted = [number for number in dict.fromkeys(bits) if number not in KV_BITS] + [
+    unusable = [number for number in dict.fromkeys(bits) if number not in KV_BITS] + [
         number for number in KV_BITS if number in bits
     ]
-    return tuple(variant for lane in fitting for variant in kv_variants(lane, wanted))
+    return tuple(variant for lane in fitting for variant in kv_variants(lane, unusable))
 
 
 def _tasks(settings: Settings, names: list[str] | None) -> tuple[tuple[TaskItem, ...], tuple[str, ...]]:

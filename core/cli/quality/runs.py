@@ -53,11 +53,11 @@ def export(settings: Settings, run_id: str, out: Path | None, form: str) -> bool
 
 
 def compare_runs(settings: Settings, run_ids: Sequence[str], *, as_json: bool) -> bool:
-    found = [_record(settings, run_id) for run_id in run_ids]
-    records = [record for record in found if record is not None]
+    stored = [_record(settings, run_id) for run_id in run_ids]
+    records = [record for record in stored if record is not None]
     if not records:
         return False
-    if len(records) < len(found) or not 2 <= len(records) <= MAX_RUNS:
+    if len(records) < len(stored) or not 2 <= len(records) <= MAX_RUNS:
         raise InputError(
             N_("You can compare two to {n} runs of the same kind.", n=MAX_RUNS),
             hint=N_("Choose only quality runs, or only benchmark runs."),

@@ -60,9 +60,9 @@ def _row(lane: LaneQuality, texts: list[str]) -> list[str]:
         units.share(agreement.token_ratio if agreement else None),
     ]
     for name in texts:
-        found = lane.text(name)
-        value = units.nats(found.nats_per_token if found else None)
-        apart = found.difference if found else None
+        score = lane.text(name)
+        value = units.nats(score.nats_per_token if score else None)
+        apart = score.difference if score else None
         row.append(f"{value} ({units.nats_apart(apart.value)})" if apart else value)
     return [*row, units.tok_per_s(lane.decode_tok_per_s_p50), units.gib(lane.memory_bytes)]
 

@@ -144,8 +144,8 @@ def lmdeploy_template() -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ async def encode(
         body = {"input": list(texts), "do_preprocess": in_template, "add_bos": False}
         answer = await _post(session, endpoint, f"{_root(endpoint)}/v1/encode", body)
         return _ids(answer, "input_ids")
-    found = []
+    answers = []
     for text in texts:
         asked: dict[str, Any] = (
             {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True}
@@ -41,8 +41,8 @@ async def encode(
         answer = await _post(
             session, endpoint, f"{_root(endpoint)}/tokenize", {"model": endpoint.model, **asked}
         )
-        found.append(answer)
-    return tuple(_ids({"ids": [each.get("tokens") for each in found]}, "ids"))
+        answers.append(answer)
+    return tuple(_ids({"ids": [encoded.get("tokens") for encoded in answers]}, "ids"))
 
 
 async def nll_nats(session: Session, endpoint: Endpoint, ids: Sequence[int], given: int) -> float:

@@ -52,10 +52,10 @@ def columns(comparisons: Iterable[Comparison], lanes: int) -> Comparisons:
     """The judgements as columns."""
     place = {pair: number for number, pair in enumerate(pairs_of(lanes))}
     rows = [
-        (each.prompt, place[each.first, each.second], each.outcome)
-        if each.first < each.second
-        else (each.prompt, place[each.second, each.first], SECOND - each.outcome)
-        for each in comparisons
+        (comparison.prompt, place[comparison.first, comparison.second], comparison.outcome)
+        if comparison.first < comparison.second
+        else (comparison.prompt, place[comparison.second, comparison.first], SECOND - comparison.outcome)
+        for comparison in comparisons
     ]
     table = np.array(rows, dtype=np.int64).reshape(-1, 3)
     return Comparisons(lanes, table[:, 0], table[:, 1], table[:, 2])

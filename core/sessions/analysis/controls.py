@@ -42,8 +42,8 @@ def _sign_flip(comparisons: Sequence[Comparison], seed: int) -> float | None:
     An exact test whatever the voters agree on: one sample may well be better than the other.
     """
     net: dict[int, int] = defaultdict(int)
-    for each in comparisons:
-        net[each.prompt] += (each.outcome == FIRST) - (each.outcome == SECOND)
+    for comparison in comparisons:
+        net[comparison.prompt] += (comparison.outcome == FIRST) - (comparison.outcome == SECOND)
     margins = np.array([margin for margin in net.values() if margin])
     if not len(margins):
         return None

@@ -118,7 +118,7 @@ class Sessions(Access):
             insert_new(
                 connection,
                 session_judgements,
-                [judgement_values(session.id, each) for each in record.judgements],
+                [judgement_values(session.id, judgement) for judgement in record.judgements],
             )
         return session
 
@@ -259,12 +259,12 @@ class Sessions(Access):
             return read_judgements(connection, session_id)
 
     def _answers(self, session_id: str, prompt: int | None = None) -> tuple[SessionAnswer, ...]:
-        wanted = select(session_answers).where(session_answers.c.session_id == session_id)
+        query = select(session_answers).where(session_answers.c.session_id == session_id)
         if prompt is not None:
-            wanted = wanted.where(session_answers.c.prompt == prompt)
+            query = query.where(session_answers.c.prompt == prompt)
         key = (session_answers.c.prompt, session_answers.c.lane, session_answers.c.sample)
         with self._reading() as connection:
-            rows = connection.execute(wanted.order_by(*key)).all()
+            rows = connection.execute(query.order_by(*key)).all()
         return tuple(
             SessionAnswer(prompt=row.prompt, lane=row.lane, sample=row.sample, record=row.record)
             for row in rows

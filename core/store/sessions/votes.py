@@ -154,8 +154,8 @@ class Votes(Access):
 
 def _require_open(connection: Connection, session_id: str, *, lock: bool = False) -> None:
     """Raise InputError unless votes are taken; with `lock`, nobody else joins until the transaction ends."""
-    wanted = select(sessions.c.state).where(sessions.c.id == session_id)
-    state = connection.scalar(wanted.with_for_update() if lock else wanted)
+    query = select(sessions.c.state).where(sessions.c.id == session_id)
+    state = connection.scalar(query.with_for_update() if lock else query)
     if state is not SessionState.OPEN:
         raise InputError(
             N_("This session is not taking votes."),

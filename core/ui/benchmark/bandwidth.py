@@ -13,10 +13,10 @@ from core.ui.shared import resources
 from core.ui.shared.components import show_error
 
 
-def offer_bandwidth(found: Sequence[BandwidthUtilisation], *, key: str) -> None:
+def offer_bandwidth(shares: Sequence[BandwidthUtilisation], *, key: str) -> None:
     """A button, if a GPU of this machine is one of those that only the data sheet is known of."""
     by_sheet = {
-        name for utilisation in found if utilisation.measured is None for name in utilisation.gpu_names
+        name for utilisation in shares if utilisation.measured is None for name in utilisation.gpu_names
     }
     gpu = next((gpu for gpu in _gpus() if gpu.name in by_sheet), None)
     if gpu is None or not st.button(

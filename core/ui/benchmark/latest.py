@@ -22,7 +22,7 @@ def show_latest() -> None:
     """A choice among the runs that have ended, and the chosen one's result."""
     try:
         entries = resources.history().entries(HistoryFilter(kind=RunKind.BENCH), limit=_SHOWN)
-        ended = {each.id: each for each in entries if each.state != RunState.RUNNING}
+        ended = {entry.id: entry for entry in entries if entry.state != RunState.RUNNING}
         if not ended:
             _show_nothing(is_running=bool(entries))
             return

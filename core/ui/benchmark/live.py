@@ -117,7 +117,7 @@ def _show_figures(status: JobStatus) -> None:
 
 def _show_course() -> None:
     """Each answer so far as a dot, and the points that are complete."""
-    status = next((each for each in _running() if each.state is JobState.RUNNING), None)
+    status = next((job for job in _running() if job.state is JobState.RUNNING), None)
     record = _record(status) if status else None
     if record is None or not record.passes:
         return

@@ -82,7 +82,7 @@ def show_throughput(view: View) -> None:
 
 def show_gaps(view: View) -> None:
     record = view.record
-    levels = list(dict.fromkeys((each.level, each.together) for each in record.passes))
+    levels = list(dict.fromkeys((bench_pass.level, bench_pass.together) for bench_pass in record.passes))
     level, together = st.selectbox(
         _("Load"),
         levels,
@@ -90,7 +90,11 @@ def show_gaps(view: View) -> None:
         key=f"{view.key}_gaps_load",
         width=300,
     )
-    numbers = {each.number for each in record.passes if (each.level, each.together) == (level, together)}
+    numbers = {
+        bench_pass.number
+        for bench_pass in record.passes
+        if (bench_pass.level, bench_pass.together) == (level, together)
+    }
     definition = DEFINITIONS[view.result.tool]
     isolation = isolation_text(view.result.plan, together=together)
     subtitle = _("{load}, {isolation}", load=level.label, isolation=isolation)
@@ -110,18 +114,22 @@ def show_gaps(view: View) -> None:
 
 def show_timeline(view: View) -> None:
     passes = [
-        each for each in view.record.passes if each.end_ns is not None or each is view.record.passes[-1]
+        bench_pass
+        for bench_pass in view.record.passes
+        if bench_pass.end_ns is not None or bench_pass is view.record.passes[-1]
     ]
-    each = st.selectbox(_("Pass"), passes, format_func=pass_text, key=f"{view.key}_timeline_pass", width=420)
-    own = [r for r in view.record.requests if r.pass_number == each.number and not r.warmup]
+    bench_pass = st.selectbox(
+        _("Pass"), passes, format_func=pass_text, key=f"{view.key}_timeline_pass", width=420
+    )
+    own = [r for r in view.record.requests if r.pass_number == bench_pass.number and not r.warmup]
     shown = own[:TIMELINE_REQUESTS]
     if len(own) > len(shown):
         st.caption(_("The first {shown} of {total} requests.", shown=len(shown), total=f"{len(own):,}"))
-    isolation = isolation_text(view.result.plan, together=each.together)
-    subtitle = _("{load}, {isolation}", load=pass_text(each), isolation=isolation)
-    figure = timeline_chart(each, shown, view.colors, subtitle=subtitle)
+    isolation = isolation_text(view.result.plan, together=bench_pass.together)
+    subtitle = _("{load}, {isolation}", load=pass_text(bench_pass), isolation=isolation)
+    figure = timeline_chart(bench_pass, shown, view.colors, subtitle=subtitle)
     view.show(
-        figure, "timeline", _("When each request waited and was answered: {load}", load=pass_text(each))
+        figure, "timeline", _("When each request waited and was answered: {load}", load=pass_text(bench_pass))
     )
 
 
@@ -147,21 +155,25 @@ def show_comparison(view: View) -> None:
 
 def _show_utilisation(view: View) -> None:
     settings = resources.resources().settings
-    found = utilisations(view.result, view.record.passes, lambda name: measured_bandwidth(settings, name))
+    shares_of_lanes = utilisations(
+        view.result, view.record.passes, lambda name: measured_bandwidth(settings, name)
+    )
     with st.container():
-        if found:
-            shares = ", ".join(f"{each.lane} {each.share:.0%}" for each in found)
+        if shares_of_lanes:
+            shares = ", ".join(f"{lane_share.lane} {lane_share.share:.0%}" for lane_share in shares_of_lanes)
             view.show(
-                utilisation_chart(found, view.colors),
+                utilisation_chart(shares_of_lanes, view.colors),
                 "limit",
                 _("Share of the limit set by memory bandwidth: {shares}", shares=shares),
             )
         st.markdown(_("**Model bandwidth utilisation** (theory)"))
         for facts in view.record.run.lanes:
-            utilisation = next((each for each in found if each.lane == facts.lane.name), None)
+            utilisation = next(
+                (lane_share for lane_share in shares_of_lanes if lane_share.lane == facts.lane.name), None
+            )
             text = _limit_text(utilisation) if utilisation else _why_no_limit(view, facts)
             st.caption(f"{escape(facts.lane.name)}: {escape(text)}")
-        offer_bandwidth(found, key=f"{view.key}-bandwidth")
+        offer_bandwidth(shares_of_lanes, key=f"{view.key}-bandwidth")
 
 
 def _limit_text(utilisation: BandwidthUtilisation) -> str:

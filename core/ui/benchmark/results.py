@@ -63,10 +63,10 @@ def show_results(record: BenchRecord, *, key: str) -> None:
         st.info(_("No request finished, so there are no results."), icon=":material/hourglass_empty:")
         return
     view = _show_options(record, key)
-    said = remarks(view.result)
-    _show_verdict(said)
+    notes = remarks(view.result)
+    _show_verdict(notes)
     show_points(view.result)
-    _show_notes(view.result, said)
+    _show_notes(view.result, notes)
     tabs = show_tabs([_(tab) for tab in _TABS], key=f"{key}_tab")
     for tab, show in zip(tabs, _TABS.values(), strict=True):
         if tab.open:
@@ -178,15 +178,15 @@ def show_plan(plan: BenchPlan) -> None:
     st.markdown("  \n".join(lines))
 
 
-def _show_verdict(said: Remarks) -> None:
+def _show_verdict(notes: Remarks) -> None:
     """How the lanes compare, and what weakens that: above the figures."""
-    for sentence in said.verdict:
+    for sentence in notes.verdict:
         st.markdown(f":material/compare_arrows: {escape(sentence)}")
-    if said.warnings:
-        st.warning("  \n".join(escape(line) for line in said.warnings), icon=":material/balance:")
+    if notes.warnings:
+        st.warning("  \n".join(escape(line) for line in notes.warnings), icon=":material/balance:")
 
 
-def _show_notes(result: BenchResult, said: Remarks) -> None:
+def _show_notes(result: BenchResult, notes: Remarks) -> None:
     """How it was measured."""
     plan = result.plan
     parts = [
@@ -198,7 +198,7 @@ def _show_notes(result: BenchResult, said: Remarks) -> None:
         _("seed {seed}", seed=plan.seed),
         few_requests_note(),
     ]
-    lines = [" · ".join(parts), *said.notes]
+    lines = [" · ".join(parts), *notes.notes]
     if limits := plan.limits:
         kept = {"TTFT": limits.ttft_s, "TPOT": limits.tpot_s, "E2E": limits.e2e_s}
         given = ", ".join(f"{name} {units.milliseconds(value)}" for name, value in kept.items() if value)

@@ -35,15 +35,15 @@ def submit(page: ConversationPage) -> None:
 
     What can't be sent is put back into the prompt.
     """
-    said = st.session_state[page.key("prompt")]
-    if said is None:
+    entered = st.session_state[page.key("prompt")]
+    if entered is None:
         return
-    text = said if isinstance(said, str) else said.text
+    text = entered if isinstance(entered, str) else entered.text
     chat = chat_session.chat(page)
     chat.problems = ()
-    if not isinstance(said, str):
-        attachments.add_files(page, said.files)
-        if not text.strip() and said.files:
+    if not isinstance(entered, str):
+        attachments.add_files(page, entered.files)
+        if not text.strip() and entered.files:
             return
     if chat.problems or not send(page, text, chat.attachments):
         st.session_state[page.key("prompt")] = text

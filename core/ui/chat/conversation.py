@@ -72,8 +72,8 @@ def _with_lost(turn: TurnRecord, lost: Sequence[RequestRecord]) -> TurnRecord:
 
 def versions(chat: ChatState, turn: TurnRecord) -> list[TurnRecord]:
     """The turn with those that it replaces, the oldest first, as far as the store has them."""
-    found = [turn]
-    while (earlier_id := found[0].replaces) and len(found) < _MOST_VERSIONS:
+    turns = [turn]
+    while (earlier_id := turns[0].replaces) and len(turns) < _MOST_VERSIONS:
         try:
             earlier = chat.versions.get(earlier_id) or resources.store().turn(earlier_id)
         except (AccessDenied, StoreError):
@@ -81,8 +81,8 @@ def versions(chat: ChatState, turn: TurnRecord) -> list[TurnRecord]:
         if earlier is None or not earlier.done:
             break
         chat.versions[earlier_id] = earlier
-        found.insert(0, earlier)
-    return found
+        turns.insert(0, earlier)
+    return turns
 
 
 def recent(page: ConversationPage, limit: int = 12) -> tuple[ConversationSummary, ...]:

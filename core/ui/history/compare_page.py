@@ -72,8 +72,8 @@ def show_comparison(run_ids: Sequence[str]) -> None:
 
 def _entries(run_ids: Sequence[str]) -> list[HistoryEntry]:
     """Those that can be compared; says what is with the others."""
-    found = {entry.id: entry for entry in resources.history().find(run_ids) if entry.kind is RunKind.BENCH}
-    unknown = [run_id for run_id in run_ids if run_id not in found]
+    by_id = {entry.id: entry for entry in resources.history().find(run_ids) if entry.kind is RunKind.BENCH}
+    unknown = [run_id for run_id in run_ids if run_id not in by_id]
     if unknown:
         names = ", ".join(f"`{escape(run_id[:40])}`" for run_id in unknown[:6])
         st.warning(
@@ -85,10 +85,10 @@ def _entries(run_ids: Sequence[str]) -> list[HistoryEntry]:
             ),
             icon=":material/search_off:",
         )
-    for entry in found.values():
+    for entry in by_id.values():
         if entry.deleted_at is not None:
             history_entry.show_deleted(entry)
-    return [entry for entry in found.values() if entry.deleted_at is None]
+    return [entry for entry in by_id.values() if entry.deleted_at is None]
 
 
 def _show_runs(entries: Sequence[HistoryEntry]) -> int:

@@ -78,22 +78,22 @@ def to_csv(comparison: Comparison) -> str:
         _COLUMNS,
         (
             row
-            for each in comparison.points
+            for point in comparison.points
             for figure in FIGURES
-            for row in _csv_rows(comparison, each, figure)
+            for row in _csv_rows(comparison, point, figure)
         ),
     )
 
 
-def _csv_rows(comparison: Comparison, each: ComparedPoint, figure: str) -> list[dict[str, object]]:
-    changes = each.change_ratios(figure, comparison.baseline)
-    intervals = each.change_intervals(figure, comparison.baseline)
+def _csv_rows(comparison: Comparison, point: ComparedPoint, figure: str) -> list[dict[str, object]]:
+    changes = point.change_ratios(figure, comparison.baseline)
+    intervals = point.change_intervals(figure, comparison.baseline)
     return [
         {
-            "lane": each.lanes[place],
-            "concurrency": each.level.concurrency,
-            "rate_req_per_s": each.level.rate_req_per_s,
-            "together": each.together,
+            "lane": point.lanes[place],
+            "concurrency": point.level.concurrency,
+            "rate_req_per_s": point.level.rate_req_per_s,
+            "together": point.together,
             "figure": figure,
             "run_id": result.run.id,
             "run_title": result.run.title,
@@ -103,17 +103,17 @@ def _csv_rows(comparison: Comparison, each: ComparedPoint, figure: str) -> list[
             "change_low_ratio": interval.low if (interval := intervals[place]) else None,
             "change_high_ratio": interval.high if interval else None,
         }
-        for place, (result, value) in enumerate(zip(comparison.runs, each.values(figure), strict=True))
+        for place, (result, value) in enumerate(zip(comparison.runs, point.values(figure), strict=True))
         if value is not None
     ]
 
 
-def _cells(comparison: Comparison, each: ComparedPoint, figure: str) -> list[str]:
-    changes = each.change_ratios(figure, comparison.baseline)
-    intervals = each.change_intervals(figure, comparison.baseline)
+def _cells(comparison: Comparison, point: ComparedPoint, figure: str) -> list[str]:
+    changes = point.change_ratios(figure, comparison.baseline)
+    intervals = point.change_intervals(figure, comparison.baseline)
     return [
         _cell(figure, value, None if place == comparison.baseline else changes[place], intervals[place])
-        for place, value in enumerate(each.values(figure))
+        for place, value in enumerate(point.values(figure))
     ]
 
 

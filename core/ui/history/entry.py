@@ -47,16 +47,16 @@ def show_way_back() -> None:
 
 def find(item_id: str, kind: RunKind) -> HistoryEntry | None:
     """The entry of an address, if it can be shown; says why if it can't. Raises StoreError."""
-    found = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
+    entries = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
     show_outcome()
-    if not found:
+    if not entries:
         text = _(_NOT_FOUND[kind], name=escape(item_id[:40]))
         st.warning(text, icon=":material/search_off:")
         return None
-    if found[0].deleted_at is not None:
-        show_deleted(found[0])
+    if entries[0].deleted_at is not None:
+        show_deleted(entries[0])
         return None
-    return found[0]
+    return entries[0]
 
 
 def show_deleted(entry: HistoryEntry) -> None:

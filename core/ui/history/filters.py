@@ -68,7 +68,7 @@ def show_filters(choices: HistoryChoices) -> HistoryFilter:
             persist_state="session",
         )
         since, until = span(first, last, history_state.zone())
-        wanted = HistoryFilter(
+        chosen = HistoryFilter(
             kind=kind,
             lane=lane,
             model=model,
@@ -79,9 +79,9 @@ def show_filters(choices: HistoryChoices) -> HistoryFilter:
             until=until,
             deleted=deleted,
         )
-        if wanted != HistoryFilter():
+        if chosen != HistoryFilter():
             st.button(_("Clear filters"), icon=":material/filter_alt_off:", type="tertiary", on_click=clear)
-    return wanted
+    return chosen
 
 
 def span(first: date | None, last: date | None, zone: tzinfo) -> tuple[datetime | None, datetime | None]:

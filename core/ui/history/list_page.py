@@ -40,29 +40,29 @@ def show_list() -> None:
     """Raises StoreError."""
     history_actions.empty_old()
     choices = resources.history().choices()
-    wanted = history_filters.show_filters(choices)
-    found = resources.history().count(wanted)
+    chosen = history_filters.show_filters(choices)
+    count = resources.history().count(chosen)
     show_outcome()
     bar = st.container(horizontal=True, vertical_alignment="center")
-    if not found:
+    if not count:
         with bar:
-            _show_general_actions(wanted, found)
-        _show_empty(wanted)
+            _show_general_actions(chosen, count)
+        _show_empty(chosen)
         return
     table = st.container()
-    page = _show_pages(found)
-    entries = resources.history().entries(wanted, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    page = _show_pages(count)
+    entries = resources.history().entries(chosen, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
     with table:
         selected = _show_table(entries)
     with bar:
-        _show_actions(selected, wanted, choices.tags)
-        _show_general_actions(wanted, found)
+        _show_actions(selected, chosen, choices.tags)
+        _show_general_actions(chosen, count)
     show_pending(entries)
 
 
-def _show_pages(found: int) -> int:
+def _show_pages(count: int) -> int:
     """The line below the table; returns the page that is wanted."""
-    pages = ceil(found / PAGE_SIZE)
+    pages = ceil(count / PAGE_SIZE)
     if st.session_state.get(history_filters.PAGE, 1) > pages:
         st.session_state[history_filters.PAGE] = pages
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
@@ -73,8 +73,8 @@ def _show_pages(found: int) -> int:
         _(
             "{first} to {last} of {total}",
             first=units.count(first),
-            last=units.count(min(first + PAGE_SIZE - 1, found)),
-            total=units.count(found),
+            last=units.count(min(first + PAGE_SIZE - 1, count)),
+            total=units.count(count),
         )
     )
     return page
@@ -159,10 +159,10 @@ def _open_clicked(entries: Sequence[HistoryEntry]) -> None:
     history_state.open_entry(entries[st.session_state[_OPEN].row])
 
 
-def _show_actions(selected: Sequence[HistoryEntry], wanted: HistoryFilter, tags: Sequence[str]) -> None:
+def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags: Sequence[str]) -> None:
     """What can be done with the selected rows."""
     is_own = all(is_mine(entry.owner) for entry in selected)
-    if wanted.deleted:
+    if chosen.deleted:
         st.button(
             _("Restore"),
             icon=":material/restore_from_trash:",
@@ -226,15 +226,15 @@ def tag_control(tags: Sequence[str], *, key: str, value: str = "") -> DeltaGener
     )
 
 
-def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
+def _show_general_actions(chosen: HistoryFilter, count: int) -> None:
     """What needs no selection."""
-    if not wanted.deleted:
+    if not chosen.deleted:
         if may(Action.IMPORT):
             show_import()
         return
     if not may(Action.PURGE):
         return
-    with st.popover(_("Empty the bin"), icon=":material/delete_forever:", disabled=not found):
+    with st.popover(_("Empty the bin"), icon=":material/delete_forever:", disabled=not count):
         st.markdown(
             _(
                 "Permanently deletes everything in the bin, with its texts and timings. Images that are used "
@@ -244,8 +244,8 @@ def _show_general_actions(wanted: HistoryFilter, found: int) -> None:
         st.button(_("Delete permanently"), type="primary", on_click=history_actions.empty_bin)
 
 
-def _show_empty(wanted: HistoryFilter) -> None:
-    if wanted == HistoryFilter(deleted=True):
+def _show_empty(chosen: HistoryFilter) -> None:
+    if chosen == HistoryFilter(deleted=True):
         st.info(
             _(
                 "The bin is empty. Deleted entries stay here for {days} days.",
@@ -253,7 +253,7 @@ def _show_empty(wanted: HistoryFilter) -> None:
             ),
             icon=":material/delete:",
         )
-    elif wanted != HistoryFilter():
+    elif chosen != HistoryFilter():
         st.info(_("No entries match these filters."), icon=":material/filter_alt:")
     else:
         st.info(

@@ -70,8 +70,8 @@ def show_comparison(run_ids: Sequence[str]) -> None:
         )
         return
     with st.spinner(_("Reading the runs"), show_time=True):
-        found = [results(resources.quality_runs().record(entry.id)) for entry in entries]
-    comparison = compare(found)
+        compared = [results(resources.quality_runs().record(entry.id)) for entry in entries]
+    comparison = compare(compared)
     for warning in comparison.warnings:
         st.warning(_(warning), icon=":material/balance:")
     _show_lanes(comparison)

@@ -35,7 +35,7 @@ def show_answers(result: QualityResult, record: QualityRecord) -> None:
     if not lanes:
         return
     compared = {lane: compared_answers(result, record, lane) for lane in lanes}
-    most_different = max(lanes, key=lambda lane: sum(not each.identical for each in compared[lane]))
+    most_different = max(lanes, key=lambda lane: sum(not answer.identical for answer in compared[lane]))
     run_id = result.run.id
     st.subheader(_("Answers"), anchor=False)
     left, right = st.columns(2)

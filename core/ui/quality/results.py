@@ -91,7 +91,7 @@ def lane_cells(lane: LaneQuality, texts: Sequence[str]) -> dict[str, str]:
 def _show_texts(result: QualityResult) -> None:
     """Each text by each lane: how it was scored, perplexity, and what the logits say."""
     rows = [(text, lane, lane.text(text.name)) for text in result.plan.texts for lane in result.lanes]
-    known = [(text.name, lane.name, found) for text, lane, found in rows if found and found.tokens]
+    known = [(text.name, lane.name, score) for text, lane, score in rows if score and score.tokens]
     if not known:
         return
     with st.expander(_("Likelihood in detail"), icon=":material/functions:"):
@@ -99,12 +99,12 @@ def _show_texts(result: QualityResult) -> None:
             {
                 _("Text"): [escape(text) for text, _lane, _found in known],
                 _("Lane"): [lane_label(lane) for _text, lane, _found in known],
-                _("Method"): [_(_METHODS[found.method]) if found.method else "" for *_names, found in known],
-                _("Tokens"): [units.count(found.tokens) for *_names, found in known],
-                _("Nats per token"): [units.nats(found.nats_per_token) for *_names, found in known],
-                _("Perplexity"): [f"{found.perplexity or 0:.2f}" for *_names, found in known],
-                _("Top-1 tokens"): [units.share(found.top1_ratio) for *_names, found in known],
-                _("KL divergence, nats"): [units.nats(found.kl_nats_per_token) for *_names, found in known],
+                _("Method"): [_(_METHODS[score.method]) if score.method else "" for *_names, score in known],
+                _("Tokens"): [units.count(score.tokens) for *_names, score in known],
+                _("Nats per token"): [units.nats(score.nats_per_token) for *_names, score in known],
+                _("Perplexity"): [f"{score.perplexity or 0:.2f}" for *_names, score in known],
+                _("Top-1 tokens"): [units.share(score.top1_ratio) for *_names, score in known],
+                _("KL divergence, nats"): [units.nats(score.kl_nats_per_token) for *_names, score in known],
             },
             border="horizontal",
             hide_index=True,

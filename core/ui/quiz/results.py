@@ -34,9 +34,9 @@ _FILTERS = {
 
 def show_results(run: QuizRun, *, drill_down: bool) -> None:
     """Scores of the questions answered so far; with `drill_down` the questions one by one too."""
-    found = scores(run)
+    lane_scores = scores(run)
     st.caption(describe(run.plan))
-    st.table(_table(found), border="horizontal", hide_index=True, width="content")
+    st.table(_table(lane_scores), border="horizontal", hide_index=True, width="content")
     st.caption(
         _(
             "{asked} of {total} questions asked. 95% interval: Wilson score interval. p50: median of the "
@@ -46,7 +46,7 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
             total=len(run.plan.questions),
         )
     )
-    _show_charts(run, found)
+    _show_charts(run, lane_scores)
     if any(record.device == "cpu" for answer in run.answers for record in answer.records):
         st.caption(f":material/info: {_('Measured on a CPU. Not comparable with GPU figures.')}")
     if drill_down:
@@ -62,16 +62,16 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
         _show_questions(run)
 
 
-def _table(found: tuple[LaneScore, ...]) -> dict[str, list[str]]:
+def _table(lane_scores: tuple[LaneScore, ...]) -> dict[str, list[str]]:
     return {
-        _("Lane"): [lane_label(score.lane) for score in found],
-        _("Correct"): [_right(score) for score in found],
-        _("95% interval"): [_interval(score) for score in found],
-        _("Wrong"): [str(score.wrong) for score in found],
-        _("No answer"): [str(score.no_answer) for score in found],
-        "TTFT p50": [units.milliseconds(score.ttft_p50_s) for score in found],
-        "E2E p50": [units.milliseconds(score.e2e_p50_s) for score in found],
-        _("Timed answers"): [str(score.timed) for score in found],
+        _("Lane"): [lane_label(score.lane) for score in lane_scores],
+        _("Correct"): [_right(score) for score in lane_scores],
+        _("95% interval"): [_interval(score) for score in lane_scores],
+        _("Wrong"): [str(score.wrong) for score in lane_scores],
+        _("No answer"): [str(score.no_answer) for score in lane_scores],
+        "TTFT p50": [units.milliseconds(score.ttft_p50_s) for score in lane_scores],
+        "E2E p50": [units.milliseconds(score.e2e_p50_s) for score in lane_scores],
+        _("Timed answers"): [str(score.timed) for score in lane_scores],
     }
 
 
@@ -93,13 +93,13 @@ def _interval(score: LaneScore) -> str:
     return _("{low} to {high}", low=f"{interval.low:.0%}", high=f"{interval.high:.0%}")
 
 
-def _show_charts(run: QuizRun, found: tuple[LaneScore, ...]) -> None:
-    colors = {score.lane: color_of(score.lane) for score in found}
+def _show_charts(run: QuizRun, lane_scores: tuple[LaneScore, ...]) -> None:
+    colors = {score.lane: color_of(score.lane) for score in lane_scores}
     quiet = {"displayModeBar": False}
     with st.grid(2, min_column_width=300):
         if run.graded:
             st.plotly_chart(
-                accuracy_chart([_accuracy_bar(score) for score in found], colors),
+                accuracy_chart([_accuracy_bar(score) for score in lane_scores], colors),
                 key=f"accuracy_{run.plan.id}",
                 config=quiet,
                 alt=_("Share of correct answers by lane; values in the table above"),
@@ -108,7 +108,7 @@ def _show_charts(run: QuizRun, found: tuple[LaneScore, ...]) -> None:
             latency_chart(
                 [
                     LatencyBar(lane=score.lane, ttft_s=score.ttft_p50_s, e2e_s=score.e2e_p50_s)
-                    for score in found
+                    for score in lane_scores
                 ],
                 colors,
             ),
@@ -139,17 +139,17 @@ def _show_questions(run: QuizRun) -> None:
         required=True,
         key=f"quiz_filter_{key}",
     )
-    wanted = [
+    questions = [
         answer
         for answer in run.answers
         if any(_verdict(run, answer, record) in _FILTERS[chosen][1] for record in answer.records)
     ]
-    if not wanted:
+    if not questions:
         st.caption(_("There are no such questions."))
         return
-    pages = math.ceil(len(wanted) / _PAGE)
+    pages = math.ceil(len(questions) / _PAGE)
     page = st.pagination(pages, key=f"quiz_page_{key}_{chosen}") if pages > 1 else 1
-    for answer in wanted[(page - 1) * _PAGE : page * _PAGE]:
+    for answer in questions[(page - 1) * _PAGE : page * _PAGE]:
         with st.container(border=True, horizontal=True):
             _show_question(run, answer)
 

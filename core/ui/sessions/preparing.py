@@ -106,11 +106,11 @@ def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> Non
     places = "\n".join(
         _(
             "- prompt {number}, {lane}: “{word}”",
-            number=each.prompt + 1,
-            lane=escape(session.plan.lanes[each.lane].name),
-            word=escape(each.word),
+            number=giveaway.prompt + 1,
+            lane=escape(session.plan.lanes[giveaway.lane].name),
+            word=escape(giveaway.word),
         )
-        for each in telling[:_GIVEAWAYS_SHOWN]
+        for giveaway in telling[:_GIVEAWAYS_SHOWN]
     )
     st.warning(f"{told}\n\n{places}", icon=":material/visibility:")
 

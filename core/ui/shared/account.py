@@ -78,11 +78,11 @@ def follow_wanted(pages: list[Page]) -> None:
     if st.session_state.get(_FOLLOWED):
         return
     st.session_state[_FOLLOWED] = True
-    wanted = st.context.cookies.to_dict().get(_WANTED_COOKIE)
-    if not wanted:
+    address = st.context.cookies.to_dict().get(_WANTED_COOKIE)
+    if not address:
         return
     st.session_state[_TO_FORGET] = True
-    path, _query, query = unquote(wanted).partition("?")
+    path, _query, query = unquote(address).partition("?")
     for page in pages:
         if page.url_path == path:
             st.switch_page(page, query_params=dict(parse_qsl(query)))
@@ -95,9 +95,9 @@ def _login_button(page: Page) -> None:
     st.button(_("Log in"), type="primary", icon=":material/login:", on_click=st.login)
 
 
-def _tell_browser(wanted: str, seconds: int) -> None:
+def _tell_browser(address: str, seconds: int) -> None:
     """Streamlit reads cookies but sets none; the value is percent-encoded, so it can't leave its quotes."""
-    cookie = f"{_WANTED_COOKIE}={wanted}; path=/; max-age={seconds}; samesite=lax"
+    cookie = f"{_WANTED_COOKIE}={address}; path=/; max-age={seconds}; samesite=lax"
     st.html(f"<script>document.cookie = '{cookie}';</script>", unsafe_allow_javascript=True)
 
 

@@ -70,12 +70,12 @@ def _by_login() -> Visitor:
     if claims.get("is_logged_in") is not True:
         return Visitor(NOBODY, Standing.LOGGED_OUT)
     policy = AccessPolicy.read(_table("access"))
-    found = policy.identify(claims, datetime.now(UTC))
-    if not found.login or resources.audit().has_ended(found.login):
+    identified = policy.identify(claims, datetime.now(UTC))
+    if not identified.login or resources.audit().has_ended(identified.login):
         return Visitor(NOBODY, Standing.EXPIRED)
-    if found.role is None:
-        return Visitor(NOBODY, Standing.UNLISTED, str(claims.get("email") or found.name))
-    return Visitor(found, Standing.ADMITTED)
+    if identified.role is None:
+        return Visitor(NOBODY, Standing.UNLISTED, str(claims.get("email") or identified.name))
+    return Visitor(identified, Standing.ADMITTED)
 
 
 def _is_guest() -> bool:
