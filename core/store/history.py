@@ -24,15 +24,15 @@ class History(Access):
     """
 
     def entries(
-        self, wanted: HistoryFilter | None = None, *, limit: int = 100, offset: int = 0
+        self, chosen: HistoryFilter | None = None, *, limit: int = 100, offset: int = 0
     ) -> tuple[HistoryEntry, ...]:
         """The entries that fit, newest first."""
-        wanted = wanted or HistoryFilter()
+        chosen = chosen or HistoryFilter()
         with self._reading() as connection:
             # Each part is cut to what the page could show of it, so that its index on the time is enough.
             parts = [
-                history_entries.part(kind, history_entries.conditions(kind, wanted)).limit(offset + limit)
-                for kind in _kinds(wanted)
+                history_entries.part(kind, history_entries.conditions(kind, chosen)).limit(offset + limit)
+                for kind in _kinds(chosen)
             ]
             both = union_all(*(select(part.subquery()) for part in parts)).subquery()
             rows = connection.execute(
@@ -45,32 +45,32 @@ class History(Access):
 
         Left out are unknown ids, and what whoever acts may not see even by its address.
         """
-        wanted = list(dict.fromkeys(ids))
+        unique_ids = list(dict.fromkeys(ids))
         with self._reading() as connection:
             rows = [
                 row
                 for kind, table in TABLES.items()
                 for row in connection.execute(
-                    history_entries.part(kind, [table.c.id.in_(wanted), by_link(table.c.owner)])
+                    history_entries.part(kind, [table.c.id.in_(unique_ids), by_link(table.c.owner)])
                 )
             ]
-            found = {entry.id: entry for entry in history_entries.entries(connection, rows)}
-        return tuple(found[item_id] for item_id in wanted if item_id in found)
+            by_id = {entry.id: entry for entry in history_entries.entries(connection, rows)}
+        return tuple(by_id[item_id] for item_id in unique_ids if item_id in by_id)
 
-    def count(self, wanted: HistoryFilter | None = None) -> int:
+    def count(self, chosen: HistoryFilter | None = None) -> int:
         """How many entries fit."""
-        wanted = wanted or HistoryFilter()
+        chosen = chosen or HistoryFilter()
         with self._reading() as connection:
             return sum(
                 connection.scalar(
                     select(func.count()).select_from(
-                        history_entries.part(kind, history_entries.conditions(kind, wanted))
+                        history_entries.part(kind, history_entries.conditions(kind, chosen))
                         .order_by(None)
                         .subquery()
                     )
                 )
                 or 0
-                for kind in _kinds(wanted)
+                for kind in _kinds(chosen)
             )
 
     def choices(self) -> HistoryChoices:
@@ -158,13 +158,13 @@ class History(Access):
         )
 
 
-def _kinds(wanted: HistoryFilter) -> list[RunKind]:
-    return [wanted.kind] if wanted.kind else list(RunKind)
+def _kinds(chosen: HistoryFilter) -> list[RunKind]:
+    return [chosen.kind] if chosen.kind else list(RunKind)
 
 
 def _used_tags(connection: Connection) -> tuple[str, ...]:
     """Tags of the entries that the current user sees in lists."""
-    found = {
+    tags = {
         tag
         for kind, table in TABLES.items()
         for tag in connection.scalars(
@@ -174,7 +174,7 @@ def _used_tags(connection: Connection) -> tuple[str, ...]:
             .distinct()
         )
     }
-    return tuple(sorted(tag for tag in found if tag))
+    return tuple(sorted(tag for tag in tags if tag))
 
 
 def _used(connection: Connection, column: ColumnElement[Any]) -> tuple[str, ...]:

@@ -62,12 +62,12 @@ def read_conversation(connection: Connection, conversation_id: str) -> tuple[Tur
 
     Raises AccessDenied if whoever acts may not see them.
     """
-    found = _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
-    if not all(may_see(turn.owner, by_link=True) for turn in found):
+    records = _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
+    if not all(may_see(turn.owner, by_link=True) for turn in records):
         raise AccessDenied(
             N_("This conversation is private."), hint=N_("Only its owner and operators can open it.")
         )
-    return found
+    return records
 
 
 def read_conversations(
@@ -152,13 +152,13 @@ def _read_requests(connection: Connection, turn_ids: Select[tuple[str]]) -> dict
             select(lanes).where(lanes.c.id.in_(select(requests.c.lane_id).where(chosen).distinct()))
         )
     }
-    said = _read_threads(connection, select(requests.c.last_message_id).where(chosen))
-    found: dict[str, list[RequestRecord]] = defaultdict(list)
+    threads = _read_threads(connection, select(requests.c.last_message_id).where(chosen))
+    by_turn: dict[str, list[RequestRecord]] = defaultdict(list)
     pieces = _read_pieces(connection, select(requests.c.id).where(chosen))
     for row in connection.execute(select(requests).where(chosen).order_by(requests.c.position)):
-        thread = thread_of(row.last_message_id, said)
-        found[row.turn_id].append(to_request(row, specs[row.lane_id], thread, pieces.get(row.id, ())))
-    return found
+        thread = thread_of(row.last_message_id, threads)
+        by_turn[row.turn_id].append(to_request(row, specs[row.lane_id], thread, pieces.get(row.id, ())))
+    return by_turn
 
 
 def _read_pieces(connection: Connection, request_ids: Select[tuple[str]]) -> dict[str, list[Row[Any]]]:

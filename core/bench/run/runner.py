@@ -170,15 +170,15 @@ class Runner:
 
     async def _bring_up(self, group: Sequence[str]) -> bool:
         """See to it that the lanes of a pass answer; False if one of them can't take part."""
-        wanted = [lane for lane in self._plan.lanes if lane.name in group and not self._error(lane.name)]
+        lanes = [lane for lane in self._plan.lanes if lane.name in group and not self._error(lane.name)]
         if self._plan.isolation is Isolation.STOPPED:
             for lane in self._plan.lanes:
                 if lane.name not in group:
                     self._endpoints.pop(lane.name, None)
                     await self._attempt(lane, self._engines.stop(lane))
-        await asyncio.gather(*(self._attempt(lane, self._resolve(lane)) for lane in wanted))
+        await asyncio.gather(*(self._attempt(lane, self._resolve(lane)) for lane in lanes))
         await self._take_devices()
-        for lane in wanted:
+        for lane in lanes:
             if lane.name not in self._prompts and not self._error(lane.name):
                 self._report(N_("{lane}: preparing prompts", lane=lane.name), None)
                 await self._attempt(lane, self._make_prompts(lane))
@@ -252,7 +252,7 @@ class Runner:
         # What has piled up so far is never looked at again, so the collector has little to do meanwhile.
         gc.collect()
         gc.freeze()
-        each = BenchPass(
+        bench_pass = BenchPass(
             number=number,
             repeat=step.repeat,
             lanes=step.group,
@@ -260,21 +260,21 @@ class Runner:
             started_at=utc_now(),
             start_ns=time.perf_counter_ns(),
         )
-        self._recorder.save_pass(each)
+        self._recorder.save_pass(bench_pass)
         try:
             await self._watched(load, self._drive(load, step), title, costs[step], left_s)
         finally:
             for name, notes in load.notes.items():
                 endpoint = self._endpoints[name]
-                said = dialect_notes(endpoint.dialect, self._sending.sampling, endpoint.request)
-                self._keep_notes(name, (*said, *notes))
+                of_dialect = dialect_notes(endpoint.dialect, self._sending.sampling, endpoint.request)
+                self._keep_notes(name, (*of_dialect, *notes))
             end_ns = load.end_ns or time.perf_counter_ns()
-            each = replace(each, start_ns=load.start_ns or each.start_ns, end_ns=end_ns)
-            self._recorder.save_pass(each)
+            bench_pass = replace(bench_pass, start_ns=load.start_ns or bench_pass.start_ns, end_ns=end_ns)
+            self._recorder.save_pass(bench_pass)
         await self._telemetry.mark()
-        gpus, engines = await self._telemetry.use(step.group, each.start_ns, end_ns)
+        gpus, engines = await self._telemetry.use(step.group, bench_pass.start_ns, end_ns)
         queues = rises(waited, await self._queues.read(endpoints))
-        self._recorder.save_pass(replace(each, gpus=gpus, engines=engines, queues=queues))
+        self._recorder.save_pass(replace(bench_pass, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
 
     async def _settle(self, step: Step, title: str, left_s: float) -> None:
