@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import secrets
 import stat
 from pathlib import Path
 
@@ -57,6 +58,22 @@ def write_private(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), 0o600)  # the file may be older than this rule
         file.write(data)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace a file as a whole, for its owner alone; its folder is made if it is missing.
+
+    Readers see the old or the new content, also after a crash of this process. Safe for several threads and
+    processes; the last one wins.
+    """
+    private_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def upload_path(folder: Path, name: str, data: bytes, *, nameless: str) -> Path:

@@ -22,7 +22,7 @@ from core.config.models import read_models
 from core.config.toml_source import TomlSource
 from core.domain.specs import FILE_ONLY_SETTINGS, SETTINGS_OF, EngineSettings, LaneSpec, ModelSpec
 from core.errors import ConfigError
-from core.files import write_private
+from core.files import write_atomically
 from core.i18n import N_
 from core.settings import Settings
 
@@ -106,9 +106,7 @@ def _write(settings: Settings, tables: dict[str, Any]) -> None:
     if not tables:
         path.unlink(missing_ok=True)
         return
-    draft = path.with_suffix(".draft")
-    write_private(draft, (_HEADER + tomli_w.dumps({"lanes": tables})).encode())
-    draft.replace(path)
+    write_atomically(path, (_HEADER + tomli_w.dumps({"lanes": tables})).encode())
 
 
 def _require_from_file(lane: LaneSpec, base: LaneSpec | None) -> None:

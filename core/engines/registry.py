@@ -6,7 +6,6 @@ holds the random keys of local engines. What it says about a process must be che
 """
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from core.codec import decode, encode
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError
+from core.files import write_atomically
 from core.i18n import N_, Text
 from core.locks import lock_path, locked
 from core.settings import Settings
@@ -152,9 +152,4 @@ class Registry:
             return {}
 
     def _write(self, content: _File) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".draft")
-        draft.unlink(missing_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(encode(content))
-        draft.replace(self._path)
+        write_atomically(self._path, encode(content))

@@ -21,6 +21,7 @@ from PIL import Image
 
 from core.domain.images import StoredImage
 from core.errors import StoreError
+from core.files import write_atomically
 from core.i18n import N_
 from core.images.kinds import Kind, kind_of
 from core.images.sanitise import CheckedImage
@@ -52,7 +53,7 @@ class ImageStore:
             os.utime(path)
         if self._content(image) is None:
             try:
-                _write(path, checked.data)
+                write_atomically(path, checked.data)
             except OSError as exc:
                 raise StoreError(
                     N_(
@@ -138,18 +139,6 @@ class ImageStore:
 def data_url(content: bytes) -> str:
     """A PNG's or JPEG's bytes as a data URL."""
     return f"data:{_MEDIA_TYPES[kind_of(content)]};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write the whole file or nothing; concurrent writers of one image write the same bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _beside(path)
-    try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _remove(path: Path, put_before_s: float) -> bool:

@@ -3,12 +3,12 @@
 So a job that was stopped keeps what it had. Thread-safe; readers see a whole state or none.
 """
 
-import os
 from pathlib import Path
 from typing import TypeVar
 
 from core.codec import decode, encode
 from core.errors import InputError
+from core.files import write_atomically
 from core.i18n import N_
 
 T = TypeVar("T")
@@ -16,10 +16,7 @@ T = TypeVar("T")
 
 def save_outcome(file: Path, outcome: object) -> None:
     """Replace the stored outcome atomically."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}")
-    draft.write_bytes(encode(outcome))
-    draft.replace(file)
+    write_atomically(file, encode(outcome))
 
 
 def load_outcome(kind: type[T], file: Path) -> T | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, new_id, utc_now
+from core.files import write_atomically
 from core.i18n import N_, Text
 from core.telemetry.processes import ProcessId
 
@@ -131,7 +132,7 @@ class JobFolder:
         self.path.mkdir(parents=True)
         self.write(JobRecord())
         # Last: a folder without a spec is no job yet.
-        _replace(self.path / "spec.json", encode(spec))
+        write_atomically(self.path / "spec.json", encode(spec))
 
     def spec(self) -> JobSpec:
         """Raises OSError or InputError for a folder that holds no job."""
@@ -141,7 +142,7 @@ class JobFolder:
         return decode(JobRecord, (self.path / "state.json").read_bytes())
 
     def write(self, record: JobRecord) -> None:
-        _replace(self.path / "state.json", encode(record))
+        write_atomically(self.path / "state.json", encode(record))
 
     def ask_to_cancel(self) -> None:
         (self.path / "cancel").touch()
@@ -161,9 +162,3 @@ class JobFolder:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
-
-
-def _replace(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(file)

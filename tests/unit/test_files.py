@@ -2,10 +2,12 @@ import os
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from core.files import close_to_others, keep_upload, private_folder, write_private
+from core.files import close_to_others, keep_upload, private_folder, write_atomically, write_private
 from core.settings import PROJECT_ROOT
 
 
@@ -80,3 +82,30 @@ def test_the_command_line_leaves_nothing_open_but_what_was_asked_for(tmp_path):
     assert {mode(path) for path in found if path.is_dir()} == {0o700}
     assert {mode(path) for path in found if path.is_file()} == {0o600}
     assert mode(out) == 0o644
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "state.json"
+    write_atomically(path, b"old")
+
+    def interrupted(_draft, _target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+    assert (mode(path.parent), mode(path)) == (0o700, 0o600)
+
+
+def test_files_that_several_threads_replace_are_never_half_written(tmp_path):
+    path = tmp_path / "state.json"
+    contents = [bytes([letter]) * 100_000 for letter in b"abcd"]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(write_atomically, path, content) for content in contents * 5]:
+            done.result()
+
+    assert path.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [path]

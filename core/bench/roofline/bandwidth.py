@@ -29,6 +29,7 @@ from core.errors import (
     InputError,
     LMDynoError,
 )
+from core.files import write_atomically
 from core.i18n import N_, Message
 from core.locks import lock_path, locked, try_lock, unlock
 from core.meter.devices import measure_lock
@@ -278,9 +279,6 @@ def _read(file: Path) -> Mapping[str, Bandwidth]:
 
 def _keep(settings: Settings, bandwidth: Bandwidth) -> None:
     file = _file(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
     with locked(lock_path(settings.locks_dir, "bandwidth")):
         kept = {**_read(file), bandwidth.gpu_uuid or bandwidth.gpu_name: bandwidth}
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        temporary.write_bytes(encode(kept))
-        temporary.replace(file)
+        write_atomically(file, encode(kept))

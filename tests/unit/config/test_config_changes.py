@@ -64,7 +64,7 @@ def test_a_changed_lane_keeps_its_place(settings):
 def test_every_setting_of_a_kind_survives(settings, kind):
     every = {
         "device": "cuda",
-        "devices": (0, 1),
+        "devices": (0, 1, 2, 3, 4, 5),
         "dtype": "float16",
         "start_timeout_s": 90.0,
         "continuous_batching": True,
@@ -73,6 +73,7 @@ def test_every_setting_of_a_kind_survives(settings, kind):
         "cache_max_entry_count": 0.25,
         "quant_policy": 8,
         "tp": 2,
+        "replicas": 3,
         "enable_prefix_caching": True,
     }
     lane = LaneSpec(

@@ -105,7 +105,9 @@ class TestFile:
 class TestResolve:
     def test_healthy_engine(self, settings, tmp_path):
         entry = put(settings, entry_for(lane_in(tmp_path), settings))
-        assert find_endpoint(settings, lane_in(tmp_path)) == entry.endpoint
+        endpoint = find_endpoint(settings, lane_in(tmp_path))
+        assert replace(endpoint, log_file=None) == entry.endpoint
+        assert endpoint.log_file == str(entry.log_file)
 
     def test_no_engine(self, settings, tmp_path):
         with pytest.raises(EngineError) as caught:
