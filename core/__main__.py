@@ -9,7 +9,7 @@ that commands may translate their help texts while they are imported.
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from getpass import getuser
@@ -28,6 +28,7 @@ from core.i18n import (
     Language,
     Message,
     _,
+    current_language,
     environment_language,
     match_language,
     set_process_language,
@@ -117,6 +118,21 @@ COMMANDS = {
 """Only the named command is imported: a load test starts in half the time."""
 
 
+TYPERS_WORDS = {
+    "ARGUMENTS_PANEL_TITLE": N_("Arguments"),
+    "OPTIONS_PANEL_TITLE": N_("Options"),
+    "COMMANDS_PANEL_TITLE": N_("Commands"),
+    "ERRORS_PANEL_TITLE": N_("Error"),
+    "DEFAULT_STRING": N_("[default: {}]"),
+    "REQUIRED_LONG_STRING": N_("[required]"),
+    "ENVVAR_STRING": N_("[env var: {}]"),
+    "DEPRECATED_STRING": N_("(deprecated) "),
+    "ABORTED_TEXT": N_("Aborted."),
+    "RICH_HELP": N_("Try [blue]'{command_path} {help_option}'[/] for help."),
+}
+"""The headings and remarks of Typer's help, by the constants that hold them."""
+
+
 def build(names: Iterable[str]) -> typer.Typer:
     """The command line with these of the commands."""
     app = typer.Typer(
@@ -140,6 +156,33 @@ def build(names: Iterable[str]) -> typer.Typer:
     return app
 
 
+def translate_help() -> None:
+    """Have Typer write its own part of the help in the language of the texts."""
+    from typer import rich_utils
+    from typer._click import Command, decorators, formatting
+
+    for name, words in TYPERS_WORDS.items():
+        setattr(rich_utils, name, _(words))
+    write_usage = formatting.HelpFormatter.write_usage
+    help_option = decorators.help_option
+
+    def write_translated_usage(
+        self: formatting.HelpFormatter, prog: str, args: str = "", prefix: str | None = None
+    ) -> None:
+        write_usage(self, prog, args, prefix or _("Usage: "))
+
+    def translated_help_option(param_decls: list[str]) -> Callable[[Command], Command]:
+        def add_to(command: Command) -> Command:
+            added = help_option(param_decls)(command)
+            vars(command.params[-1])["help"] = _("Show this message and exit.")
+            return added
+
+        return add_to
+
+    formatting.HelpFormatter.write_usage = write_translated_usage  # type: ignore[method-assign]
+    decorators.help_option = translated_help_option
+
+
 def main() -> None:
     # Commands say what matters themselves; without a handler Python would print warnings a second time.
     logging.getLogger("core").addHandler(logging.NullHandler())
@@ -148,6 +191,8 @@ def main() -> None:
     guard.record_with(_record)
     language, words = asked_language(sys.argv[1:])
     set_process_language(language or environment_language(os.environ))
+    if current_language() is not Language.ENGLISH:
+        translate_help()
     named = [word for word in words[:1] if word in COMMANDS]
     try:
         build(named or COMMANDS)()

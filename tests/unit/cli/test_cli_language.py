@@ -43,6 +43,8 @@ def test_help_is_in_the_language(words, locale, text):
         encoding="utf-8",
     )
     assert text in run.stdout
+    headings = ("Usage:", "Options", "Commands", "Show this message and exit")
+    assert [heading in run.stdout for heading in headings] == [words == ["--lang", "en"]] * len(headings)
 
 
 def test_an_error_is_in_the_language():
