@@ -2,6 +2,8 @@
 
 import streamlit as st
 
+from core.access.guard import is_read_only
+from core.i18n import _
 from core.ui.engines.status import show_overview
 from core.ui.shared import account, language, shell
 
@@ -11,7 +13,10 @@ language.settle()
 page = shell.navigate()
 if not shell.is_bare():
     with st.sidebar:
-        show_overview()
+        if is_read_only():
+            st.caption(f":material/replay: {_('Recordings only. Nothing is measured here.')}")
+        else:
+            show_overview()
         language.show_switch()
         account.show_account()
     st.title(page.title, anchor=False)

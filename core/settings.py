@@ -8,6 +8,8 @@
 | `STREAMLIT_SECRETS_FILES` | Streamlit's secrets: login, keys of endpoints | `.streamlit/secrets.toml` |
 | `LMDYNO_OPEN_TO_ALL` | role of everybody without a login: `viewer`, `operator` | none, but on loopback |
 | `LMDYNO_END_ENGINES_AFTER` | seconds that engines outlive a killed dashboard, or `never` | 60 |
+| `LMDYNO_MODE` | `replay`: recordings instead of engines, and nothing can be changed | `live` |
+| `LMDYNO_RECORDINGS` | the folder of recordings that mode `replay` shows | those that come with LMDyno |
 | `LMDYNO_DEMO_GGUF` | the demo weights' GGUF file, if it is there already | – |
 """
 
@@ -17,6 +19,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,14 @@ from core.errors import ConfigError
 from core.i18n import N_
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Mode(StrEnum):
+    """What the dashboard is for."""
+
+    LIVE = "live"
+    REPLAY = "replay"
+    """Shows recordings; starts no engine and changes nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +50,8 @@ class Settings:
     """The role of everybody where there is no login; "" is none but this machine's own visitors."""
     end_engines_after: str = "60"
     """As the variable has it; `end_engines_after_s` is what it means."""
+    mode: Mode = Mode.LIVE
+    recordings_dir: Path = PROJECT_ROOT / "assets" / "recording"
     lanes_named: bool = False
     """Somebody named the lanes file, so it has to be there; without it the machine's own lanes will do."""
 
@@ -96,9 +109,11 @@ class Settings:
 
 
 def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Raises ConfigError for a mode that there isn't."""
     home = Path(environ.get("LMDYNO_HOME") or PROJECT_ROOT / ".lmdyno").expanduser().resolve()
     _adopt_old_folders(home)
     demo_gguf = environ.get("LMDYNO_DEMO_GGUF")
+    recordings = environ.get("LMDYNO_RECORDINGS") or PROJECT_ROOT / "assets" / "recording"
     secrets_file = environ.get("STREAMLIT_SECRETS_FILES") or PROJECT_ROOT / ".streamlit" / "secrets.toml"
     return Settings(
         home=home,
@@ -107,9 +122,19 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
         secrets_file=Path(secrets_file).expanduser(),
         demo_gguf=Path(demo_gguf).expanduser() if demo_gguf else None,
         open_to_all=environ.get("LMDYNO_OPEN_TO_ALL", ""),
+        mode=_mode(environ.get("LMDYNO_MODE") or Mode.LIVE),
+        recordings_dir=Path(recordings).expanduser(),
         end_engines_after=environ.get("LMDYNO_END_ENGINES_AFTER") or "60",
         lanes_named=bool(environ.get("LMDYNO_LANES")),
     )
+
+
+def _mode(name: str) -> Mode:
+    if name not in list(Mode):
+        raise ConfigError(
+            N_("LMDYNO_MODE is {value}", value=name), hint=N_("Allowed: {names}.", names=", ".join(Mode))
+        )
+    return Mode(name)
 
 
 def _adopt_old_folders(home: Path) -> None:

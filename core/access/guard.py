@@ -51,6 +51,8 @@ class Action(StrEnum):
 _OF_VIEWERS = frozenset({Action.CHAT, Action.VOTE, Action.EXPORT, Action.LOG_IN, Action.LOG_OUT})
 _OF_OWNERS = frozenset({Action.STOP_ANSWER, Action.ANNOTATE, Action.DELETE, Action.RESTORE})
 """What viewers may do to what is their own."""
+_OF_READERS = frozenset({Action.EXPORT})
+"""What changes nothing, and so goes even where only recordings are shown."""
 _UNRECORDED = frozenset({Action.CHAT, Action.VOTE, Action.ANNOTATE, Action.READ_AUDIT})
 """What goes without an audit entry unless it is refused: it is stored with its owner, or harmless."""
 
@@ -70,7 +72,28 @@ class AuditEntry:
 _ACTING_FOR = "LMDYNO_ACTING_FOR"
 _acting: ContextVar[Identity | None] = ContextVar("acting", default=None)
 _find: Callable[[], Identity] | None = None
+_read_only = False
 _record: Callable[[AuditEntry], None] | None = None
+
+
+def make_read_only(on: bool = True) -> None:
+    """From now on nobody in this process may change anything: recordings are shown, nothing else."""
+    global _read_only
+    _read_only = on
+
+
+def is_read_only() -> bool:
+    return _read_only
+
+
+def require_writable() -> None:
+    """Raises AccessDenied where nothing may be changed."""
+    if _read_only:
+        raise AccessDenied(
+            N_("This dashboard only replays recordings."),
+            hint=N_("To measure, install LMDyno on a machine of your own."),
+            code="read-only",
+        )
 
 
 def find_identity_with(find: Callable[[], Identity] | None) -> None:
@@ -127,6 +150,7 @@ def authorise(action: Action, target: str = "", *, owner: str | None = None) -> 
         _tell(AuditEntry(who=identity.id, name=identity.name, action=action, target=target, allowed=allowed))
     if allowed:
         return identity
+    require_writable()
     if identity.role is None:
         raise AccessDenied(
             N_("Your login has expired."), hint=N_("Reload the page to log in."), code="logged-out"
@@ -158,6 +182,8 @@ def _of_process() -> Identity:
 
 
 def _is_allowed(identity: Identity, action: Action, owner: str | None) -> bool:
+    if _read_only and action not in _OF_READERS:
+        return False
     match identity.role:
         case Role.OPERATOR:
             return True

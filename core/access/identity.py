@@ -71,5 +71,8 @@ SYSTEM = Identity(id="system", name="LMDyno", role=Role.OPERATOR)
 GUEST = Identity(id="guest", name="guest", role=Role.GUEST, sees=Visibility.PRIVATE)
 """A visitor without a login, behind the voting link of a session that admits guests."""
 
+READER = Identity(id="reader", name="reader", role=Role.VIEWER)
+"""Everybody at a dashboard that only replays recordings."""
+
 NOBODY = Identity(id="nobody", name="nobody", role=None)
 """A visitor who is not logged in, is not listed, or whose login has ended."""

@@ -21,11 +21,9 @@ from core.domain.walk import WalkRun
 from core.errors import InputError
 from core.i18n import N_
 from core.sessions.exports import portable as portable_session
-from core.settings import PROJECT_ROOT
 
 SCHEMA_VERSION = 1
 SUFFIX = ".json.xz"
-SHIPPED_DIR = PROJECT_ROOT / "assets" / "recording"
 MAX_BYTES = 2**26
 """Of the JSON of a recording: a small file can hold endless zeros."""
 
@@ -99,9 +97,9 @@ def read(file: Path) -> Recording:
 
 
 @cache
-def shipped() -> tuple[Recording, ...]:
-    """The recordings that come with LMDyno, by their files' names. Raises InputError for a broken one."""
-    return tuple(read(file) for file in sorted(SHIPPED_DIR.glob(f"*{SUFFIX}")))
+def recordings_in(folder: Path) -> Mapping[str, Recording]:
+    """The folder's recordings by name; read once a process. Raises InputError for a broken one."""
+    return {file.name.removesuffix(SUFFIX): read(file) for file in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
 @dataclass(frozen=True, slots=True)

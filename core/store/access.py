@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
+from core.access.guard import require_writable
 from core.store import schema
 from core.store.database import connect, for_writing, prepare_file
 from core.store.failures import explained
@@ -49,6 +50,7 @@ class Access:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
+        require_writable()
         database = self._opened()
         with explained(database.location), for_writing(database.engine).begin() as connection:
             yield connection

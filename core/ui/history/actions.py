@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import streamlit as st
 
-from core.access.guard import acting_as
+from core.access.guard import acting_as, is_read_only
 from core.access.identity import SYSTEM
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo, utc_now
@@ -61,6 +61,8 @@ def empty_bin() -> None:
 @st.cache_data(ttl=timedelta(days=1), show_spinner=False)
 def empty_old() -> int:
     """At most once a day: what has been in the bin for `BIN_DAYS` goes for good. Raises StoreError."""
+    if is_read_only():
+        return 0
     with acting_as(SYSTEM):  # whoever looks at the history first that day
         removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
     if removed:

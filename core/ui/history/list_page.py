@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
-from core.access.guard import Action, may
+from core.access.guard import Action, is_read_only, may
 from core.bench.results.summary import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
@@ -187,6 +187,8 @@ def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags:
         args=([entry.id for entry in selected],),
         help=_("Select two to six benchmark runs."),
     )
+    if is_read_only():
+        return
     # A new one for each selection: the open one would stay open when what was selected is tagged.
     key = f"history_tag_popover_{history_state.state().round}"
     with st.popover(_("Tag"), icon=":material/label:", disabled=not selected or not is_own, key=key):

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from core import units
+from core.access.guard import is_read_only
 from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.domain.turns import TurnRecord
@@ -27,13 +28,14 @@ def show_turn_page(turn_id: str) -> None:
     if entry is None or turn is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.page_link(
-            page_of(turn).file,
-            label=_("Open the conversation"),
-            icon=":material/forum:",
-            query_params={CONVERSATION: turn.conversation_id},
-            width="content",
-        )
+        if not is_read_only():  # there is no such page then
+            st.page_link(
+                page_of(turn).file,
+                label=_("Open the conversation"),
+                icon=":material/forum:",
+                query_params={CONVERSATION: turn.conversation_id},
+                width="content",
+            )
         st.download_button(
             _("Export JSON"),
             exporting(f"{RunKind.CHAT} {turn.id}", lambda: turn_json(turn)),

@@ -1,13 +1,12 @@
 """The replays of stored entries, each with its label."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Protocol, TypeVar
 
 import streamlit as st
 
 from core.domain.bench import BenchRecord
-from core.domain.turns import ErrorInfo, Machine, TurnRecord
+from core.domain.turns import ErrorInfo, TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError
 from core.i18n import Text, _
@@ -15,9 +14,9 @@ from core.replay.load import LoadTimeline
 from core.replay.origin import origin
 from core.replay.turns import TurnTimeline
 from core.replay.walk import WalkTimeline
-from core.telemetry.machine import describe_machine
 from core.ui.replay.load_scene import LoadScene
 from core.ui.replay.player import Scene, playback_of, show_player
+from core.ui.replay.show_scene import this_machine
 from core.ui.replay.turn_scene import TurnScene
 from core.ui.replay.walk_scene import WalkScene
 from core.ui.shared.components import escape, show_error
@@ -60,12 +59,6 @@ def show_walk_replay(run: WalkRun) -> None:
 def opening_speed(duration_s: float) -> float:
     """The slowest speed at which the replay takes at most `LONG_S`, else the fastest."""
     return next((speed for speed in _SPEEDS if duration_s / speed <= LONG_S), _SPEEDS[-1])
-
-
-@cache
-def this_machine() -> Machine:
-    """Described once a process."""
-    return describe_machine()
 
 
 def _show(name: str, label: Text, make: Callable[[], T], scene: Callable[[T], Scene]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.access.guard import Action, authorise, may, may_see
+from core.access.guard import Action, authorise, is_read_only, may, may_see
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.sessions.imports import read_session
@@ -26,13 +26,14 @@ def show() -> None:
         )
     )
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.button(
-            _("New session"),
-            type="primary",
-            icon=":material/add:",
-            on_click=address.go_to_new,
-            disabled=not may(Action.START_JOB),
-        )
+        if not is_read_only():
+            st.button(
+                _("New session"),
+                type="primary",
+                icon=":material/add:",
+                on_click=address.go_to_new,
+                disabled=not may(Action.START_JOB),
+            )
         if may(Action.IMPORT):
             _show_import()
     summaries = [

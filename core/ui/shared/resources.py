@@ -6,13 +6,14 @@ when Streamlit pleases, an engine is stopped when its manager says so. Pages ask
 
 import atexit
 import logging
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 
 import streamlit as st
 
 from core import logs
-from core.access.guard import acting_as, record_with
+from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
 from core.chat_api.reachability import Reachability
@@ -31,7 +32,7 @@ from core.models.demo import job as demo_job
 from core.models.making import is_being_made
 from core.models.vision.model import is_vision
 from core.open_files import allow_many
-from core.settings import Settings, load_settings
+from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
@@ -105,18 +106,38 @@ def resources() -> Resources:
     allow_many()
     keep_to_oneself()
     settings = load_settings()
+    if settings.mode is Mode.REPLAY:
+        return _replaying(settings)
     close_to_others(settings.home)
     nvml = Nvml()
     gpu = bool(nvml.devices())
     registry = load_lanes(settings, gpu=gpu)
-    manager = EngineManager(settings, registry.lanes, gpu=nvml if gpu else None)
+    made = _made(settings, registry, nvml)
+    record_with(made.audit.record)
+    made.sampler.start()
+    made.jobs_watch.start()
+    made.meter.prepare()
+    # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
+    atexit.register(made.close)
+    with acting_as(SYSTEM):  # whoever opens the first page
+        _prepare_demos(settings, registry.lanes)
+        for lane in autostarted(settings, registry.lanes, gpu=gpu):
+            made.manager.ensure(lane.name)
+    made.manager.adopt_orphans()
+    log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
+    return made
+
+
+def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
+    """Everything, with nothing started."""
+    gpu = bool(nvml.devices())
     watch = EngineWatch(settings)
     bench_runs = BenchRuns(settings.database_url)
-    made = Resources(
+    return Resources(
         settings=settings,
         gpu=gpu,
         registry=registry,
-        manager=manager,
+        manager=EngineManager(settings, registry.lanes, gpu=nvml if gpu else None),
         meter=MeterLink(settings),
         store=Store(settings.database_url),
         image_store=ImageStore(settings.images_dir),
@@ -133,18 +154,20 @@ def resources() -> Resources:
         jobs_watch=JobsWatch(settings),
         reachability=Reachability(),
     )
-    record_with(made.audit.record)
-    made.sampler.start()
-    made.jobs_watch.start()
-    made.meter.prepare()
-    # Streamlit's server ends its loop on SIGINT and SIGTERM, then the interpreter exits in good order.
+
+
+def _replaying(settings: Settings) -> Resources:
+    """The recordings as the store of a home of their own; from then on nothing can be changed."""
+    from core.replay.home import lanes_of, recordings_of, temporary_home  # only this mode needs it
+
+    recordings = recordings_of(settings)
+    with acting_as(SYSTEM):
+        home = temporary_home(settings, recordings)
+    made = _made(home, lanes_of(recordings), Nvml())
+    make_read_only()
+    atexit.register(shutil.rmtree, home.home, ignore_errors=True)
     atexit.register(made.close)
-    with acting_as(SYSTEM):  # whoever opens the first page
-        _prepare_demos(settings, registry.lanes)
-        for lane in autostarted(settings, registry.lanes, gpu=gpu):
-            manager.ensure(lane.name)
-    manager.adopt_orphans()
-    log.info("dashboard ready lanes=%s", ",".join(lane.name for lane in registry.lanes))
+    log.info("replay ready recordings=%d lanes=%d", len(recordings), len(made.registry.lanes))
     return made
 
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import streamlit as st
 
-from core.access.guard import Action, acting_as, authorise, current_identity, may
+from core.access.guard import Action, acting_as, authorise, current_identity, is_read_only, may
 from core.errors import AccessDenied
 from core.i18n import N_, _
 from core.ui.shared import resources
@@ -17,6 +17,8 @@ def offers(action: Action) -> bool:
     """Whether to draw what does that; if not, say in its place for whom it is."""
     if may(action):
         return True
+    if is_read_only():
+        return False
     st.info(_("Only operators can do this. You can see what they started."), icon=":material/lock:")
     return False
 
@@ -36,6 +38,5 @@ def exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
 
 
 def is_mine(owner: str | None) -> bool:
-    """Whether something belongs to the visitor, as everything does to operators."""
-    identity = current_identity()
-    return identity.is_operator or owner == identity.owner
+    """Whether something belongs to the visitor, as everything does to operators, and they may change it."""
+    return may(Action.ANNOTATE, owner=owner)

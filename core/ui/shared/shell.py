@@ -14,7 +14,7 @@ from core import open_files
 from core.access import guard
 from core.errors import ConfigError
 from core.i18n import _
-from core.settings import PROJECT_ROOT
+from core.settings import PROJECT_ROOT, Mode, load_settings
 from core.ui.shared import account, presenting, resources
 from core.ui.shared.components import show_error
 from core.ui.shared.visitor import VOTING_LINK, Standing, identity, visitor
@@ -25,6 +25,9 @@ _ENTERED = "shell_entered"
 
 
 def pages() -> list[Page]:
+    """Those of the navigation, and some that only links lead to."""
+    if load_settings().mode is Mode.REPLAY:
+        return [_recordings(default=True), _sessions(), _history()]
     return [
         st.Page(
             PROJECT_ROOT / "pages" / "overview.py",
@@ -61,13 +64,7 @@ def pages() -> list[Page]:
             url_path="quality",
             help=_("Compare the lanes' answers with a reference lane to see what speed costs."),
         ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "sessions.py",
-            title=_("Sessions"),
-            icon=":material/how_to_vote:",
-            url_path="sessions",
-            help=_("Let people vote blindly on the lanes' answers, with sound statistics."),
-        ),
+        _sessions(),
         st.Page(
             PROJECT_ROOT / "pages" / "engines.py",
             title=_("Engines"),
@@ -82,14 +79,42 @@ def pages() -> list[Page]:
             url_path="memory",
             help=_("See what uses GPU and host memory, and predict what an engine needs."),
         ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "history.py",
-            title=_("History"),
-            icon=":material/history:",
-            url_path="history",
-            help=_("Find, compare, export, and share everything that was measured."),
-        ),
+        _history(),
+        _recordings(default=False),
     ]
+
+
+def _sessions() -> Page:
+    return st.Page(
+        PROJECT_ROOT / "pages" / "sessions.py",
+        title=_("Sessions"),
+        icon=":material/how_to_vote:",
+        url_path="sessions",
+        help=_("Let people vote blindly on the lanes' answers, with sound statistics."),
+    )
+
+
+def _history() -> Page:
+    return st.Page(
+        PROJECT_ROOT / "pages" / "history.py",
+        title=_("History"),
+        icon=":material/history:",
+        url_path="history",
+        help=_("Find, compare, export, and share everything that was measured."),
+    )
+
+
+def _recordings(*, default: bool) -> Page:
+    """Where engines run, only links lead to it."""
+    return st.Page(
+        PROJECT_ROOT / "pages" / "recordings.py",
+        title=_("Recordings"),
+        icon=":material/movie:",
+        url_path=None if default else "recordings",
+        default=default,
+        visibility="visible" if default else "hidden",
+        help=_("Watch what a machine measured, with its original timing."),
+    )
 
 
 def is_bare() -> bool:

@@ -10,11 +10,11 @@ import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from core.access.identity import GUEST, NOBODY, SYSTEM, Identity
+from core.access.identity import GUEST, NOBODY, READER, SYSTEM, Identity
 from core.access.policy import AccessPolicy, without_login
 from core.errors import ConfigError, LMDynoError
 from core.i18n import N_
-from core.settings import load_settings
+from core.settings import Mode, load_settings
 from core.ui.shared import resources
 
 VOTING_LINK = "session"
@@ -56,6 +56,8 @@ def identity() -> Identity:
 
 def visitor() -> Visitor:
     """The visitor of the running session as they stand now. Raises ConfigError for faulty secrets."""
+    if load_settings().mode is Mode.REPLAY:
+        return Visitor(READER, Standing.ADMITTED)
     by_login = _by_login()
     if by_login.standing in _WITHOUT_ACCESS and _is_guest():
         return Visitor(GUEST, Standing.GUEST)

@@ -6,8 +6,9 @@ import pytest
 
 from core.errors import InputError
 from core.replay import recording
-from core.replay.recording import Recording, read, write
+from core.replay.recording import Recording, read, recordings_in, write
 from core.replay.turns import TurnTimeline
+from core.settings import load_settings
 from tests.unit.replay.recorded import AT, H200, bench, bench_pass, bench_request, request, timing, turn, walk
 
 HF = request("hf", "Hello", timing(sent_s=1, chunks_s=(2, 3), content=(2, 3), ended_s=4, tokens=2))
@@ -68,10 +69,11 @@ def test_a_small_file_of_endless_zeros_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_shipped_recordings_can_be_replayed_and_are_small():
-    files = list(recording.SHIPPED_DIR.glob(f"*{recording.SUFFIX}"))
-    assert len(recording.shipped()) == len(files)
+    folder = load_settings({}).recordings_dir
+    files = list(folder.glob(f"*{recording.SUFFIX}"))
+    assert len(recordings_in(folder)) == len(files)
     assert sum(file.stat().st_size for file in files) < 1_000_000
-    for shipped in recording.shipped():
+    for shipped in recordings_in(folder).values():
         assert shipped.machine is not None
         for recorded in shipped.turns:
             assert TurnTimeline(recorded).duration_s > 0

@@ -1,0 +1,74 @@
+"""Recordings: the 60-second demo, and each of their parts with its own player."""
+
+from time import monotonic
+
+import streamlit as st
+
+from core.domain.bench import BenchRecord
+from core.domain.turns import TurnRecord
+from core.errors import LMDynoError
+from core.i18n import _
+from core.replay.origin import origin
+from core.replay.programme import Part, Programme, programme
+from core.replay.recording import Recording, recordings_in
+from core.settings import load_settings
+from core.ui.replay.player import playback_of, show_player
+from core.ui.replay.show_scene import ShowScene, this_machine, title_of
+from core.ui.replay.views import show_load_replay, show_turn_replay, show_walk_replay
+from core.ui.shared.components import escape, show_error
+
+PLAY = "play"
+"""The address's parameter that starts the demo at once."""
+
+
+def show() -> None:
+    try:
+        recordings = recordings_in(load_settings().recordings_dir)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if not recordings:
+        st.info(_("No recording comes with this version of LMDyno."), icon=":material/movie:")
+        return
+    titles = {key: _titled(recording) for key, recording in recordings.items()}
+    name = next(iter(recordings))
+    if len(recordings) > 1:
+        name = st.selectbox(_("Recording"), list(titles), format_func=titles.__getitem__)
+    st.markdown(
+        _(
+            "What a machine measured, shown again with its original timing. No engine runs, and nothing is "
+            "added to your history."
+        )
+    )
+    shown = programme(recordings[name])
+    choices = [_("The 60-second demo"), *(title_of(part) for part in shown.parts)]
+    chosen = st.selectbox(
+        _("Show"), range(len(choices)), format_func=choices.__getitem__, key=f"recording_part_{name}"
+    )
+    if chosen:
+        _show_part(shown.parts[chosen - 1])
+    else:
+        _show_demo(name, recordings[name], shown)
+
+
+def _titled(recording: Recording) -> str:
+    return f"{recording.title} · {recording.recorded_at:%Y-%m-%d}"
+
+
+def _show_demo(name: str, recording: Recording, shown: Programme) -> None:
+    playback = playback_of(f"show_{name}", shown.duration_s)
+    if st.query_params.pop(PLAY, None) is not None:
+        playback.seek(0.0, monotonic())
+        playback.play(monotonic())
+    label = origin(recording.machine, recording.recorded_at, here=this_machine())
+    show_player(f"show_{name}", playback, escape(_(label)), lambda: ShowScene(shown))
+
+
+def _show_part(part: Part) -> None:
+    match part.source:
+        case TurnRecord():
+            show_turn_replay(part.source)
+        case BenchRecord():
+            show_load_replay(part.source)
+        case _:
+            show_walk_replay(part.source)

@@ -1,0 +1,87 @@
+"""A whole recording as a show: its parts one after another in one place."""
+
+from functools import cache
+
+import streamlit as st
+
+from core.domain.bench import BenchRecord
+from core.domain.turns import Machine, TurnRecord
+from core.domain.walk import WalkRun
+from core.i18n import _
+from core.replay.load import LoadTimeline
+from core.replay.origin import origin
+from core.replay.programme import Part, Programme
+from core.replay.turns import TurnTimeline
+from core.replay.walk import WalkTimeline
+from core.telemetry.machine import describe_machine
+from core.ui.replay.load_scene import LoadScene
+from core.ui.replay.player import Scene
+from core.ui.replay.turn_scene import TurnScene
+from core.ui.replay.walk_scene import WalkScene
+from core.ui.shared.components import escape
+
+
+@cache
+def this_machine() -> Machine:
+    """Described once a process."""
+    return describe_machine()
+
+
+class ShowScene:
+    """Draws into the container that is current when it is made. For one run of the script."""
+
+    def __init__(self, programme: Programme) -> None:
+        self._programme = programme
+        # A place for each part: one that was used keeps what the browser shows until it is emptied.
+        self._places = [st.empty() for _part in programme.parts]
+        self._part: int | None = None
+        self._scene: Scene | None = None
+
+    def draw(self, at_s: float, *, final: bool) -> None:
+        """The part that is on; the one before it leaves."""
+        place = self._programme.place(at_s)
+        if place.part != self._part or self._scene is None:
+            if self._part is not None:
+                self._places[self._part].empty()
+            self._part = place.part
+            part = self._programme.parts[place.part]
+            with self._places[place.part].container():
+                st.markdown(_head(place.part + 1, len(self._programme.parts), part))
+                st.caption(escape(_origin(part)))
+                self._scene = _scene(part)
+        ended = place.at_s >= self._programme.parts[place.part].timeline.duration_s
+        self._scene.draw(place.at_s, final=final or ended)
+
+
+def title_of(part: Part) -> str:
+    """What the part shows, as plain text."""
+    match part.source:
+        case TurnRecord():
+            return _("Chat: {prompt}", prompt=part.source.prompt)
+        case BenchRecord():
+            return _("Benchmark: {title}", title=_(part.source.run.title))
+        case WalkRun():
+            return _("Walk with {model}", model=part.source.model)
+
+
+def _origin(part: Part) -> str:
+    """Parts of one recording may be of several days."""
+    source = part.source.run if isinstance(part.source, BenchRecord) else part.source
+    return _(origin(source.machine, source.created_at, here=this_machine()))
+
+
+def _head(number: int, total: int, part: Part) -> str:
+    text = _("{number} of {total} · **{title}**", number=number, total=total, title=escape(title_of(part)))
+    return text if part.speed == 1 else f"{text} · {part.speed:g}×"
+
+
+def _scene(part: Part) -> Scene:
+    match part.timeline:
+        case TurnTimeline():
+            assert isinstance(part.source, TurnRecord)
+            return TurnScene(part.source, part.timeline)
+        case LoadTimeline():
+            return LoadScene(part.timeline)
+        case WalkTimeline():
+            assert isinstance(part.source, WalkRun)
+            return WalkScene(part.source, part.timeline)
