@@ -1,3 +1,3 @@
 """LMDyno: LLM inference engines on a dynamometer."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
