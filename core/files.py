@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def keep_to_oneself() -> None:
-    """From now on, what this process and its children create is for their owner alone."""
+    """Make everything that this process and its children create private to their owner."""
     before = os.umask(_OWNER_ALONE)
     os.environ.setdefault(_USUAL_UMASK, f"{before:o}")
 

@@ -1,4 +1,4 @@
-"""From a quality run's results to the numbers that its charts draw."""
+"""The numbers that a quality run's charts draw."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What came of asking a server; exactly one of the two is set."""
+    """The outcome of asking a server; exactly one of the two is set."""
 
     round_trip_s: float | None = None
     """Of its list of models."""

@@ -1,4 +1,4 @@
-"""How a running request grows: what it has come to since it was last asked, and such pieces joined again."""
+"""The growth of a running request: what is new since the last look, and joining such pieces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -79,7 +79,7 @@ def is_abandoned(entry: EngineEntry) -> bool:
 
 @dataclass(slots=True)
 class Guardian:
-    """What the process does; `look` is to be called again and again."""
+    """The guardian's work; call `look` repeatedly."""
 
     settings: Settings
     after_s: float

@@ -1,4 +1,4 @@
-"""What a person is shown of an engine."""
+"""The status of an engine, for display."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What kind of file some bytes are, by their content alone: a name or an announced type proves nothing."""
+"""Recognises file types by content alone; a name or a declared type proves nothing."""
 
 import re
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What a person called an image, made fit to be shown. It is never used as a path."""
+"""Image names from users, made safe for display. They are never used as paths."""
 
 import unicodedata
 

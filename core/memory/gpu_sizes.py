@@ -21,7 +21,7 @@ class GpuSize:
 
     @property
     def free_bytes(self) -> int:
-        """What an empty GPU offers."""
+        """Free memory of an empty GPU."""
         return self.total_bytes - DRIVER_RESERVED_BYTES
 
 

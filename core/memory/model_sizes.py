@@ -1,4 +1,4 @@
-"""From a model to the sizes that decide an engine's memory: checkpoints here, and common models by name.
+"""The sizes that decide an engine's memory: of checkpoints on disk, and of common models by name.
 
 The dimensions of the common models are those of their published config.json files on the Hugging Face hub.
 """

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a turn needs from the rest of the house."""
+    """What a turn needs from the rest of the program."""
 
     session: Session
     resolve: Callable[[LaneSpec], Endpoint | None]

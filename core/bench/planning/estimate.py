@@ -14,7 +14,7 @@ _PASS_OVERHEAD_S = 0.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speed:
-    """What a lane is taken to do for one request at a time, in seconds."""
+    """The expected times of a lane for one request at a time, in seconds."""
 
     ttft_s: float
     tpot_s: float
@@ -49,7 +49,7 @@ def estimated_step_s(plan: BenchPlan, step: Step, speeds: Mapping[str, Speed] | 
 
 
 def assumed_speed(lane: LaneSpec) -> Speed:
-    """What a lane is taken to do as long as nothing was measured."""
+    """The speed assumed for a lane without measurements."""
     return _CPU_SPEED if lane.settings.device == "cpu" else _GPU_SPEEDS[lane.kind]
 
 
@@ -60,7 +60,7 @@ def request_s(plan: BenchPlan, lane: LaneSpec, speeds: Mapping[str, Speed] | Non
 
 
 def speed_of(requests: Sequence[BenchRequest]) -> Speed | None:
-    """What a lane did in earlier requests; None if they don't tell."""
+    """The speed of a lane's earlier requests; None if they don't define it."""
     timings = [request.timing for request in requests if request.ok and request.timing]
     ttfts = [timing.ttft_s for timing in timings if timing.ttft_s is not None]
     tpots = [timing.tpot_s for timing in timings if timing.tpot_s is not None]

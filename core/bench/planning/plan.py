@@ -178,7 +178,7 @@ class Isolation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a request must keep, all of it, to count for goodput; None does not matter."""
+    """Limits that a request must meet, all of them, to count towards goodput; None is no limit."""
 
     ttft_s: float | None = None
     tpot_s: float | None = None

@@ -79,7 +79,7 @@ def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = N
 
 
 def unequal(plan: BenchPlan) -> tuple[str, ...]:
-    """What the lanes do not share: to be said before a run and again with its results."""
+    """Differences between the lanes, shown before a run and again with its results."""
     flags = fairness.before([RequestPlan(lane=lane, messages=()) for lane in plan.lanes])
     lines = [_("Differs between lanes: {difference}.", difference=f.text) for f in flags if not f.intended]
     if not plan.workload.fixed_output and len(plan.lanes) > 1:

@@ -62,7 +62,7 @@ class RunRecords:
         return replace(result, run=record.run)
 
     def derived(self, record: BenchRecord, name: str, make: Callable[[], T]) -> T:
-        """What `make` makes of a record, made once as long as the record stays what it is.
+        """The result of `make` for a record, cached while the record is unchanged.
 
         `name` says what it is, and with which options.
         """

@@ -106,7 +106,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class PointKey:
-    """What a point is a point of."""
+    """What identifies a point."""
 
     lane: str
     together: tuple[str, ...]

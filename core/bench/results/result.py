@@ -1,4 +1,4 @@
-"""From a run's facts to everything that is said about it: points, and how the lanes compare.
+"""The results of a run, from its facts: points and comparisons of lanes.
 
 Nothing here is stored: it is computed from the timestamps whenever somebody looks, also while a run goes on.
 """

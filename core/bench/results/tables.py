@@ -26,7 +26,7 @@ LATENCIES: Mapping[str, Callable[[Point], Distribution | None]] = {
 
 
 class Tone(StrEnum):
-    """How a cell stands out."""
+    """The emphasis of a cell."""
 
     PLAIN = "plain"
     FAINT = "faint"

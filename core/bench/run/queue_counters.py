@@ -44,7 +44,7 @@ def read_counter(text: str) -> QueueCounter | None:
 
 
 def rise(lane: str, before: QueueCounter, after: QueueCounter) -> EngineQueue | None:
-    """What came to a lane's counter between two readings; None if it went backwards: the server restarted."""
+    """The growth of a lane's counter between two readings; None if it fell, since the server restarted."""
     total_s, requests = after.total_s - before.total_s, after.requests - before.requests
     if total_s < 0 or requests < 0:
         return None
@@ -75,6 +75,6 @@ class QueueReader:
 
 
 def rises(before: Mapping[str, QueueCounter], after: Mapping[str, QueueCounter]) -> tuple[EngineQueue, ...]:
-    """What came to each lane's counter during a pass, for the lanes of which that is known."""
+    """The growth of each lane's counter during a pass, for the lanes where it is known."""
     found = (rise(lane, before[lane], after[lane]) for lane in before if lane in after)
     return tuple(each for each in found if each is not None)

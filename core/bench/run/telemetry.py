@@ -50,10 +50,10 @@ class PassTelemetry:
 
 
 class NoTelemetry:
-    """For runs whose engines are all somewhere else."""
+    """Telemetry of runs whose engines are all remote."""
 
     async def mark(self) -> None:
-        """Nothing is here to be sampled."""
+        """Do nothing: there is nothing to sample."""
 
     async def use(
         self, _lanes: Collection[str], _start_ns: int, _end_ns: int

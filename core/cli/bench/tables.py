@@ -91,7 +91,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def difference_table(comparison: Comparison) -> Table:
-    """What else was different, a row each."""
+    """Other differences, one row each."""
     table = Table(_("Setting"), *(result.run.id for result in comparison.runs))
     for difference in (*comparison.settings, *comparison.environment):
         table.add_row(difference.path, *difference.values)

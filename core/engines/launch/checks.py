@@ -1,4 +1,4 @@
-"""What is looked at before a start, so that a mistake costs a moment and not a minute of loading."""
+"""Checks before a start, so that a mistake costs a moment and not a minute of loading."""
 
 from pathlib import Path
 

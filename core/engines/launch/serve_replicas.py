@@ -131,7 +131,7 @@ class Group:
         self.write()
 
     def write(self) -> None:
-        """How the replicas are, whole or not at all."""
+        """Write the replicas' states atomically."""
         file = Path(f"{self.options.name}~replicas.json")
         draft = file.with_suffix(".draft")
         facts = {"leader": os.getpid(), "replicas": [replica.facts() for replica in self.replicas]}
@@ -139,7 +139,7 @@ class Group:
         draft.replace(file)
 
     def run(self) -> int:
-        """Until nothing answers any more; the exit code."""
+        """Run until no replica answers any more; return the exit code."""
         while not self.ending:
             if self.proxy.poll() is not None:
                 say(f"the proxy has ended with {self.proxy.returncode}")

@@ -11,7 +11,7 @@ from core.i18n import N_, Message
 
 
 def recognise(log: str) -> EngineError | None:
-    """What the log says went wrong; None for a log without any text of the table."""
+    """The failure that a log shows; None for a log without any text of the table."""
     return wrong_backend(log) or _first_cause(log)
 
 

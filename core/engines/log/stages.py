@@ -28,7 +28,7 @@ _STAGES: tuple[tuple[re.Pattern[str], Message], ...] = tuple(
 
 
 def stage_of(line: str) -> Text | None:
-    """What an engine that writes this log line is doing, in words for people; None if it doesn't tell."""
+    """The stage that a log line shows, in words for people; None if it shows none."""
     for pattern, words in _STAGES:
         if found := pattern.search(line):
             return words.filled(**found.groupdict())

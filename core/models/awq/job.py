@@ -35,7 +35,7 @@ def awq_folder(settings: Settings, model: ModelSpec, options: AwqOptions) -> Pat
 def check(
     settings: Settings, model: ModelSpec, options: AwqOptions, *, gpus: Sequence[GpuFacts] | None = None
 ) -> tuple[Finding, ...]:
-    """What is to be known before the quantisation; a blocking finding keeps `quantize` from starting.
+    """Findings before the quantisation; a blocking one keeps `quantize` from starting.
 
     Takes ten seconds the first time, since lmdeploy is asked in a child process. `gpus` default to the
     machine's.

@@ -1,4 +1,4 @@
-"""From what LMDeploy's `auto_awq` prints to a share of the whole work.
+"""Progress of a quantisation, from the output of LMDeploy's `auto_awq`.
 
 It goes over the decoder layers three times and prints a line for each layer (calibrating, smoothing) or each
 linear layer (packing); without data only the last pass is left. The layers of a pass cost about the same, so
