@@ -21,6 +21,7 @@ MAX_CONCURRENCY = 1024
 MAX_RATE_REQ_PER_S = 10_000
 MAX_REQUESTS = 100_000
 MAX_SECONDS = 86_400
+MAX_WORKERS = 64
 MAX_WORKLOAD_IMAGES = 64
 MAX_IMAGE_BYTES = 2**28
 """Of all images of a plan together: the measuring process keeps them in memory."""
@@ -213,6 +214,8 @@ class BenchPlan:
     seed: int = 0
     """Of prompts, Poisson schedules and resampling."""
     limits: Limits | None = None
+    workers: int | None = None
+    """Processes that send the requests; None lets the machine that measures decide by its cores."""
     title: str = ""
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=utc_now)
@@ -228,6 +231,7 @@ class BenchPlan:
         self._check_bytes_under_way()
         _whole("warmup", self.warmup, 0, 10_000)
         _whole("repeats", self.repeats, 1, 100)
+        self._check_workers()
         if self.isolation is not Isolation.ISOLATED and len(names) < 2:
             raise InputError(
                 N_("Isolation “{isolation}” needs at least two lanes.", isolation=str(self.isolation)),
@@ -240,6 +244,15 @@ class BenchPlan:
     def label(self) -> str:
         """The title, or lanes and load in any language, such as `hf, awq · c = 1, 4` or `hf · 2 req/s`."""
         return self.title or f"{', '.join(lane.name for lane in self.lanes)} · {self.load.label}"
+
+    def _check_workers(self) -> None:
+        if self.workers is None:
+            return
+        _whole("workers", self.workers, 1, MAX_WORKERS)
+        if self.workers > 1 and self.workload.images:
+            raise InputError(
+                N_("Requests with images can't be sent by several processes."), hint=N_("Use one worker.")
+            )
 
     def _check_length(self) -> None:
         if (self.requests is None) == (self.seconds is None):

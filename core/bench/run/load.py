@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, count
+from typing import Protocol
 
 from core.bench.planning.plan import Arrivals
 from core.bench.workload.bodies import Bodies
@@ -42,6 +43,8 @@ class LaneLoad:
     prompts: Prompts
     next_prompt: int
     """Number of the next prompt; the pass counts it up."""
+    step: int = 1
+    """From one prompt's number to the next: with several processes each takes every so-manieth."""
     bodies: Bodies | None = None
     """From the next prompt on, made ahead; None for prompts of text, which are quickly written."""
     begun: int = 0
@@ -53,8 +56,8 @@ class LaneLoad:
 
     async def take_prompt(self) -> tuple[tuple[Message, ...], bytes | None]:
         """The next request's messages, and its body where that was made ahead."""
-        self.next_prompt += 1
-        messages = self.prompts.messages(self.next_prompt - 1)
+        number, self.next_prompt = self.next_prompt, self.next_prompt + self.step
+        messages = self.prompts.messages(number)
         return messages, await self.bodies.take() if self.bodies else None
 
     async def ready(self) -> None:
@@ -85,6 +88,25 @@ class Sending:
     timeouts: Timeouts = field(default_factory=Timeouts)
 
 
+class Load(Protocol):
+    """The load of one pass, sent by this process (`PassLoad`) or by several."""
+
+    start_ns: int
+    end_ns: int
+
+    @property
+    def tokens(self) -> dict[str, int]: ...
+    @property
+    def finished(self) -> int: ...
+    @property
+    def notes(self) -> dict[str, tuple[Text, ...]]: ...
+    @property
+    def done_ratio(self) -> float: ...
+    async def warm_up(self, requests: int, concurrency: int) -> None: ...
+    async def run_closed(self, concurrency: int) -> None: ...
+    async def run_open(self, arrivals: Callable[[], Iterable[float]]) -> None: ...
+
+
 class PassLoad:
     """The load of one pass. Cancelling `run` ends all requests, which are handed over as cancelled."""
 
@@ -104,7 +126,11 @@ class PassLoad:
     @property
     def finished(self) -> int:
         """Measured requests that have ended, of all lanes."""
-        return sum(lane.finished for lane in self._lanes)
+        return sum(self.finished_by_lane.values())
+
+    @property
+    def finished_by_lane(self) -> dict[str, int]:
+        return {lane.name: lane.finished for lane in self._lanes}
 
     @property
     def notes(self) -> dict[str, tuple[Text, ...]]:
@@ -128,30 +154,36 @@ class PassLoad:
         for lane in self._lanes:
             await lane.ready()
 
-    async def run_closed(self, concurrency: int) -> None:
-        """Keep `concurrency` requests of each lane under way until the pass is long enough."""
+    async def run_closed(self, concurrency: int, *, start_ns: int | None = None) -> None:
+        """Keep `concurrency` requests of each lane under way until the pass is long enough.
+
+        `start_ns`: when to begin, by `time.perf_counter_ns`; None is now.
+        """
         self._give_up_after = max(GIVE_UP_AFTER, 2 * concurrency)
-        self._begin()
+        await self._begin(start_ns)
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 for _ in range(concurrency):
                     group.create_task(self._stream(lane))
         self._end()
 
-    async def run_open(self, arrivals: Callable[[], Iterable[float]]) -> None:
+    async def run_open(self, arrivals: Callable[[], Iterable[float]], *, start_ns: int | None = None) -> None:
         """Send a request to each lane whenever its schedule says so, however many are still unanswered.
 
         `arrivals` gives one lane's schedule, in seconds from the start.
         """
-        self._begin()
+        await self._begin(start_ns)
         async with asyncio.TaskGroup() as group:
             for lane in self._lanes:
                 group.create_task(self._scheduled(lane, arrivals(), group))
         self._end()
 
-    def _begin(self) -> None:
-        self.start_ns = time.perf_counter_ns()
-        self._started_s = time.perf_counter()
+    async def _begin(self, start_ns: int | None) -> None:
+        now_ns = time.perf_counter_ns()
+        self.start_ns = now_ns if start_ns is None else start_ns
+        self._started_s = self.start_ns * _NS
+        if self.start_ns > now_ns:
+            await asyncio.sleep((self.start_ns - now_ns) * _NS)
 
     def _end(self) -> None:
         self.end_ns = time.perf_counter_ns()
@@ -195,16 +227,14 @@ class PassLoad:
             await asyncio.sleep(0)
 
     async def _scheduled(self, lane: LaneLoad, offsets_s: Iterable[float], group: asyncio.TaskGroup) -> None:
-        clock = asyncio.get_running_loop().time
-        start_s, start_ns = clock(), time.perf_counter_ns()
         for offset_s in offsets_s:
             if self._extent.seconds is not None and offset_s >= self._extent.seconds:
                 return
-            await asyncio.sleep(max(0.0, start_s + offset_s - clock()))
+            await asyncio.sleep(max(0.0, self._started_s + offset_s - time.perf_counter()))
             if not self._goes_on(lane):
                 return
             lane.begun += 1
-            group.create_task(self._measured(lane, planned_ns=start_ns + round(offset_s / _NS)))
+            group.create_task(self._measured(lane, planned_ns=self.start_ns + round(offset_s / _NS)))
 
     async def _measured(self, lane: LaneLoad, planned_ns: int | None = None) -> None:
         request = await self._request(lane, planned_ns=planned_ns)

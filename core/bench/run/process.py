@@ -6,15 +6,17 @@ and SIGINT stop the run with what it has.
 
 import asyncio
 import signal
-import sys
 from contextlib import ExitStack
+from dataclasses import replace
 
 from core.bench.planning.plan import BenchPlan
+from core.bench.run.load_process import switch_threads_quickly
 from core.bench.run.recording import BenchStore, Recorder
 from core.bench.run.runner import Report, Runner, new_run
+from core.bench.run.split_load import LoadProcesses, cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.bench.workload.images import RequestImages, check_sendable
-from core.chat_api.client import open_session
+from core.chat_api.client import Timeouts, open_session
 from core.domain.bench import BenchRun
 from core.engines.borrowed import Engines
 from core.engines.unfinished import StoppedRequests
@@ -23,9 +25,6 @@ from core.meter.devices import DeviceQueue
 from core.open_files import allow_many
 from core.settings import Settings
 from core.telemetry.machine import describe_machine
-
-_SWITCH_INTERVAL_S = 0.0005
-"""Python's own 5 ms would let the writer thread delay a timestamp by as much."""
 
 
 def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
@@ -36,8 +35,9 @@ def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
     """
     check_sendable(plan)
     images = RequestImages(plan, ImageStore(settings.images_dir).read) if plan.workload.images else None
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    switch_threads_quickly()
     allow_many()
+    plan = replace(plan, workers=plan.workers or processes_for(plan, cores_here()))
 
     def open_store() -> BenchStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
@@ -77,6 +77,10 @@ async def _run(
             telemetry = PassTelemetry(settings, local)
             held.callback(telemetry.close)
             telemetry.start()
+        processes = None
+        if plan.workers and plan.workers > 1:
+            processes = LoadProcesses(settings, plan, Timeouts(), recorder.save_request)
+            held.callback(processes.close)
         stopped = StoppedRequests(settings)
         async with open_session(reuse=True, on_left=stopped.note) as session:
             runner = Runner(
@@ -90,5 +94,6 @@ async def _run(
                 report=report,
                 images=images,
                 stopped=stopped,
+                processes=processes,
             )
             return await runner.run(stop)

@@ -18,9 +18,10 @@ from core import __version__, units
 from core.bench.planning.estimate import estimated_step_s
 from core.bench.planning.passes import Step, SweepProgress, steps
 from core.bench.planning.plan import BenchPlan, Isolation
-from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending, arrivals
+from core.bench.run.load import Extent, LaneLoad, Load, PassLoad, Sending, arrivals
 from core.bench.run.queue_counters import QueueReader, rises
 from core.bench.run.recording import Recorder
+from core.bench.run.split_load import LoadProcesses, SplitLoad
 from core.bench.workload.bodies import Bodies
 from core.bench.workload.images import ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
@@ -101,10 +102,12 @@ class Runner:
         report: Report,
         images: RequestImages | None = None,
         stopped: StoppedRequests | None = None,
+        processes: LoadProcesses | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
         """`images`: those of the plan; `stopped`: engines that still compute for stopped requests are waited
-        for. Raises InputError for a prompt file that can't be used."""
+        for; `processes`: what sends the load, instead of this process. Raises InputError for a prompt file
+        that can't be used."""
         self._plan = plan
         self._run = run
         self._session = session
@@ -115,6 +118,7 @@ class Runner:
         self._report = report
         self._images = images
         self._stopped = stopped
+        self._processes = processes
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
         self._queues = QueueReader(session)
@@ -234,12 +238,7 @@ class Runner:
         self._ticket = None
 
     async def _measure(self, step: Step, number: int, costs: Mapping[Step, float], left_s: float) -> None:
-        load = PassLoad(
-            number,
-            [self._lane_load(name, step) for name in step.group],
-            Extent(requests=self._plan.requests_at(step.level), seconds=self._plan.seconds),
-            self._sending,
-        )
+        load = self._load(step, number)
         title = _title(step, self._plan.repeats)
         await self._settle(step, title, left_s)
         self._report(N_("{point}: warm-up", point=title), self._progress(0.0, left_s))
@@ -276,6 +275,13 @@ class Runner:
         queues = rises(waited, await self._queues.read(endpoints))
         self._recorder.save_pass(replace(bench_pass, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
+
+    def _load(self, step: Step, number: int) -> Load:
+        lanes = [self._lane_load(name, step) for name in step.group]
+        extent = Extent(requests=self._plan.requests_at(step.level), seconds=self._plan.seconds)
+        if self._processes is None:
+            return PassLoad(number, lanes, extent, self._sending)
+        return SplitLoad(number, lanes, extent, self._processes, step.level.concurrency)
 
     async def _settle(self, step: Step, title: str, left_s: float) -> None:
         """Wait until nothing computes for a stopped request where the pass will be measured."""
@@ -314,7 +320,7 @@ class Runner:
             )
         return LaneLoad(name=name, endpoint=endpoint, prompts=prompts, next_prompt=first, bodies=bodies)
 
-    async def _drive(self, load: PassLoad, step: Step) -> None:
+    async def _drive(self, load: Load, step: Step) -> None:
         if step.level.concurrency is not None:
             await load.run_closed(step.level.concurrency)
         elif step.level.rate_req_per_s is not None:
@@ -322,7 +328,7 @@ class Runner:
             await load.run_open(partial(arrivals, kind, step.level.rate_req_per_s, seed))
 
     async def _watched(
-        self, load: PassLoad, driving: Coroutine[Any, Any, None], title: str, cost_s: float, left_s: float
+        self, load: Load, driving: Coroutine[Any, Any, None], title: str, cost_s: float, left_s: float
     ) -> None:
         """Drive the load and tell how it goes meanwhile."""
         work = asyncio.create_task(driving)
@@ -371,7 +377,7 @@ def _title(step: Step, repeats: int) -> Message:
     return N_("{lanes} · {load}", lanes=lanes, load=step.level.label)
 
 
-def _tok_per_s(load: PassLoad) -> float | None:
+def _tok_per_s(load: Load) -> float | None:
     """Output tokens a second of all lanes so far; None before anything was answered."""
     if not load.tokens:
         return None

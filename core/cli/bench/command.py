@@ -119,6 +119,12 @@ def bench(
         str | None,
         typer.Option(help=_("Limits in seconds, such as ttft=0.5,tpot=0.03,e2e=10, or a preset's name.")),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help=_("Processes that send the requests. By default as many as the load and the cores suggest.")
+        ),
+    ] = None,
     title: Annotated[str, typer.Option(help=_("Title of the run."))] = "",
     json: Annotated[
         str | None, typer.Option(metavar="FILE", help=_("Write the result as JSON; - for stdout."))
@@ -135,7 +141,7 @@ def bench(
     endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
     lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     if preset is not None:
-        plan = preset_plan(preset, lanes)
+        plan = replace(preset_plan(preset, lanes), workers=workers)
     else:
         load = _load(concurrency, rate, sweep, poisson=poisson)
         plan = BenchPlan(
@@ -149,6 +155,7 @@ def bench(
             isolation=_isolation(together=together, stop_others=stop_others),
             seed=seed,
             limits=_limits(goodput),
+            workers=workers,
             title=title,
         )
     if image:
