@@ -5,6 +5,7 @@ import streamlit as st
 from core.errors import StoreError
 from core.i18n import _
 from core.ui.history import compare_page as history_compare
+from core.ui.history import job_result_page as history_results
 from core.ui.history import list_page as history_list
 from core.ui.history import quality_page as history_quality
 from core.ui.history import run_page as history_run
@@ -24,6 +25,10 @@ try:
         history_turn.show_turn_page(address.turn)
     elif address.quality:
         history_quality.show_quality(address.quality)
+    elif address.quiz:
+        history_results.show_quiz(address.quiz)
+    elif address.sweep:
+        history_results.show_sweep(address.sweep)
     elif address.walk:
         history_walk.show_walk(address.walk)
     elif address.compare and history_quality.are_quality(address.compare):

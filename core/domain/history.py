@@ -10,6 +10,8 @@ class RunKind(StrEnum):
     BENCH = "bench"
     QUALITY = "quality"
     WALK = "walk"
+    QUIZ = "quiz"
+    SWEEP = "sweep"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,19 +1,24 @@
 """A quiz as it is kept: every request's record; verdicts and scores are derived from them.
 
 A run is a JSON file under `home/quizzes/`, written anew after every question, so that a quiz that was stopped
-keeps what it had.
+keeps what it had; when it ends, it goes into the history.
 """
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from core.codec import encode
+from core.domain.bench import RunState
+from core.domain.history import RunKind
 from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
 from core.image_quiz.grading import Verdict
 from core.image_quiz.plan import QuizPlan, QuizQuestion
 from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
 from core.quality.tasks.wording import holds_any
 from core.settings import Settings
+from core.store.runs.job_results import JobResult, JobResults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,26 @@ def verdict(record: RequestRecord, question: QuizQuestion) -> Verdict:
 def save(settings: Settings, run: QuizRun) -> None:
     """Write the run, in place of an earlier state of it, whole or not at all."""
     save_outcome(run_file(settings, run.plan.id), run)
+
+
+def keep(settings: Settings, run: QuizRun) -> None:
+    """Put a run that ended into the history; one without any answer leaves nothing. Raises StoreError."""
+    if not run.answers:
+        return
+    is_whole = len(run.answers) == len(run.plan.questions)
+    with closing(JobResults(settings.database_url)) as results:
+        results.save(
+            JobResult(
+                kind=RunKind.QUIZ,
+                id=run.plan.id,
+                created_at=run.created_at,
+                state=RunState.DONE if is_whole else RunState.STOPPED,
+                title=run.plan.title,
+                lanes=run.plan.lanes,
+                machine=run.machine,
+                facts=encode(run).decode(),
+            )
+        )
 
 
 def load(settings: Settings, quiz_id: str) -> QuizRun | None:

@@ -9,7 +9,7 @@ from core.codec import decode
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
-from core.image_quiz.results import QuizRun, save
+from core.image_quiz.results import QuizRun, keep, save
 from core.image_quiz.runner import conduct
 from core.jobs.worker import Report, run
 from core.settings import load_settings
@@ -29,6 +29,7 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
 
     report(N_("Starting the engines"), 0.0)
     finished = conduct(settings, plan, on_answer, lambda stage: report(stage, 0.0))
+    keep(settings, finished)
     if len(finished.answers) < total:
         raise LMDynoError(
             N_("The quiz was stopped."), hint=N_("The answers so far are kept."), code="stopped"

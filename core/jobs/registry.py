@@ -149,6 +149,18 @@ class Jobs:
         if record.runner is not None:
             send_signal(record.runner, signal.SIGTERM)
 
+    def forget(self, job_id: str) -> None:
+        """Remove all that is kept of a job that has ended, its result's file too; no-op for unknown ids."""
+        try:
+            folder = self._folder(job_id)
+            has_ended = self._settled(folder).state.ended
+        except InputError:
+            return
+        if has_ended:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            for file in self._settings.home.glob(f"*/{job_id}.json"):
+                file.unlink(missing_ok=True)
+
     def wait(self, job_id: str, timeout_s: float) -> JobStatus:
         """The status when the job has ended, or when `timeout_s` have passed."""
         deadline = time.monotonic() + timeout_s

@@ -1,9 +1,9 @@
-"""Sweeps as background jobs."""
+"""Sweeps as background jobs; a sweep and its job have the same id."""
 
 import json
 
 from core.codec import encode
-from core.i18n import N_, N_plural
+from core.i18n import N_, N_plural, Text
 from core.jobs.records import JobSpec
 from core.jobs.registry import Jobs
 from core.memory_sweep.plan import SweepPlan
@@ -19,15 +19,20 @@ def start_sweep(settings: Settings, plan: SweepPlan) -> str:
         JOB_KIND,
         "core.memory_sweep.worker",
         {"plan": json.loads(encode(plan))},
-        title=N_plural(
-            "Memory sweep of {model}, {n} point",
-            "Memory sweep of {model}, {n} points",
-            len(plan.points),
-            model=plan.model.name,
-        ),
+        title=sweep_title(plan),
+        job_id=plan.id,
         device=device,
         already_running=N_("A memory sweep is already running on this GPU."),
         is_same=lambda spec: spec.device == device,
+    )
+
+
+def sweep_title(plan: SweepPlan) -> Text:
+    return N_plural(
+        "Memory sweep of {model}, {n} point",
+        "Memory sweep of {model}, {n} points",
+        len(plan.points),
+        model=plan.model.name,
     )
 
 

@@ -1,18 +1,24 @@
 """A sweep as it is kept: facts of each point, errors of the prediction derived from them.
 
 A run is a JSON file under `home/sweeps/`, written anew after every point, so that a sweep that was cancelled
-keeps what it had.
+keeps what it had; when it ends, it goes into the history.
 """
 
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.domain.turns import ErrorInfo, utc_now
+from core.codec import encode
+from core.domain.bench import RunState
+from core.domain.history import RunKind
+from core.domain.turns import ErrorInfo, Machine, utc_now
+from core.i18n import Text
 from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.settings import Settings
+from core.store.runs.job_results import JobResult, JobResults
 from core.telemetry.samples import MemorySource
 
 
@@ -68,12 +74,33 @@ class SweepRun:
     engine_version: str | None = None
     created_at: datetime = field(default_factory=utc_now)
     points: tuple[PointResult, ...] = ()
+    machine: Machine | None = None
     schema_version: int = 1
 
 
 def save(settings: Settings, run: SweepRun) -> None:
     """Write the run, in place of an earlier state of it, whole or not at all."""
     save_outcome(run_file(settings, run.plan.id), run)
+
+
+def keep(settings: Settings, run: SweepRun, title: Text) -> None:
+    """Put a run that ended into the history; one without any point leaves nothing. Raises StoreError."""
+    if not run.points:
+        return
+    is_whole = len(run.points) == len(run.plan.points)
+    with closing(JobResults(settings.database_url)) as results:
+        results.save(
+            JobResult(
+                kind=RunKind.SWEEP,
+                id=run.plan.id,
+                created_at=run.created_at,
+                state=RunState.DONE if is_whole else RunState.STOPPED,
+                title=title,
+                lanes=(run.plan.lane(run.points[0].point),),
+                machine=run.machine,
+                facts=encode(run).decode(),
+            )
+        )
 
 
 def load(settings: Settings, sweep_id: str) -> SweepRun | None:

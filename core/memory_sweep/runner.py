@@ -30,6 +30,7 @@ from core.meter.turns import run_turn
 from core.models.checkpoint import read_checkpoint
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
+from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 
@@ -59,7 +60,12 @@ class Sweeper:
     def run(self, on_point: Callable[[SweepRun], None]) -> SweepRun:
         """Measure all points; `on_point` gets the run after each. Raises InputError without that GPU."""
         gpu = self._gpu()
-        run = SweepRun(plan=self._plan, gpu_name=gpu.name, gpu_total_bytes=gpu.total_bytes)
+        run = SweepRun(
+            plan=self._plan,
+            gpu_name=gpu.name,
+            gpu_total_bytes=gpu.total_bytes,
+            machine=describe_machine(self._nvml),
+        )
         used_at_first = gpu.used_bytes
         for point in self._plan.points:
             self._settle(used_at_first)

@@ -9,8 +9,9 @@ from typing import Any
 from core.codec import decode
 from core.i18n import N_
 from core.jobs.worker import Report, run
+from core.memory_sweep.job import sweep_title
 from core.memory_sweep.plan import SweepPlan
-from core.memory_sweep.results import SweepRun, save
+from core.memory_sweep.results import SweepRun, keep, load, save
 from core.memory_sweep.runner import Sweeper
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml
@@ -39,7 +40,11 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         report(stage, done / total)
 
     tell(0)
-    finished = Sweeper(settings, plan, nvml=Nvml()).run(on_point)
+    try:
+        finished = Sweeper(settings, plan, nvml=Nvml()).run(on_point)
+    finally:
+        if (measured := load(settings, plan.id)) is not None:
+            keep(settings, measured, sweep_title(plan))
     return {"sweep": plan.id, "failed": sum(point.error is not None for point in finished.points)}
 
 

@@ -36,7 +36,11 @@ from core.store.tables import (
     machines,
     quality_lanes,
     quality_runs,
+    quiz_lanes,
+    quizzes,
     requests,
+    sweep_lanes,
+    sweeps,
     turns,
     walk_lanes,
     walks,
@@ -51,11 +55,15 @@ TABLES: Mapping[RunKind, Table] = {
     RunKind.BENCH: bench_runs,
     RunKind.QUALITY: quality_runs,
     RunKind.WALK: walks,
+    RunKind.QUIZ: quizzes,
+    RunKind.SWEEP: sweeps,
 }
 _LANES: Mapping[RunKind, Table] = {
     RunKind.BENCH: bench_lanes,
     RunKind.QUALITY: quality_lanes,
     RunKind.WALK: walk_lanes,
+    RunKind.QUIZ: quiz_lanes,
+    RunKind.SWEEP: sweep_lanes,
 }
 """Of the kinds that are runs: which lanes took part in each."""
 

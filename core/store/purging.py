@@ -6,10 +6,21 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, Text, delete, select, text, type_coerce
 
+from core.domain.history import RunKind
 from core.domain.images import named_images
 from core.store.history_entries import TABLES
 from core.store.sessions.tables import sessions
-from core.store.tables import annotations, bench_runs, messages, quality_runs, requests, turns, walks
+from core.store.tables import (
+    annotations,
+    bench_runs,
+    messages,
+    quality_runs,
+    quizzes,
+    requests,
+    sweeps,
+    turns,
+    walks,
+)
 
 _NAMING: dict[Table, ColumnElement[Any]] = {
     # As text: a record that can't be read any more still names its images.
@@ -19,8 +30,12 @@ _NAMING: dict[Table, ColumnElement[Any]] = {
     sessions: type_coerce(sessions.c.plan, Text),
     quality_runs: quality_runs.c.plan,
     walks: type_coerce(walks.c.facts, Text),
+    quizzes: quizzes.c.facts,
+    sweeps: sweeps.c.facts,
 }
 """Of each table the column that names images."""
+
+_JOB_RESULTS = frozenset({RunKind.QUIZ, RunKind.SWEEP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +43,8 @@ class Purged:
     """What was removed for good."""
 
     entries: int = 0
+    job_results: frozenset[str] = frozenset()
+    """Ids of the removed entries whose jobs have files of their own."""
     images: frozenset[str] = frozenset()
     """Hashes of the images that nothing in this database refers to any more."""
 
@@ -36,6 +53,7 @@ def purge(connection: Connection, deleted_before: datetime) -> Purged:
     """Remove what was deleted before that moment, in the connection's transaction."""
     _hold_off_writers(connection)
     removed, gone = 0, frozenset[str]()
+    job_results = frozenset[str]()
     for kind, table in TABLES.items():
         old = table.c.id.in_(
             select(annotations.c.item_id).where(
@@ -43,13 +61,15 @@ def purge(connection: Connection, deleted_before: datetime) -> Purged:
             )
         )
         gone |= _named(connection, table, old)
+        if kind in _JOB_RESULTS:
+            job_results |= frozenset(connection.scalars(select(table.c.id).where(old)))
         removed += connection.execute(delete(table).where(old)).rowcount
     connection.execute(delete(annotations).where(annotations.c.deleted_at < deleted_before))
     if removed:
         gone |= _purge_messages(connection)
     if gone:
         gone = gone.difference(*(_named(connection, table) for table in _NAMING))
-    return Purged(removed, gone)
+    return Purged(removed, job_results, gone)
 
 
 def _hold_off_writers(connection: Connection) -> None:

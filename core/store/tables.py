@@ -271,6 +271,32 @@ walk_lanes = Table(
     Column("lane_id", ForeignKey("lanes.id"), nullable=False),
 )
 
+
+def _job_results(runs: str, run_lanes: str) -> tuple[Table, Table]:
+    """Results of jobs of one kind, and which lanes took part in each."""
+    return Table(
+        runs,
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("created_at", UtcDateTime, nullable=False, index=True),
+        Column("updated_at", UtcDateTime, nullable=False),
+        Column("state", Choice(RunState), nullable=False),
+        Column("title", FreeText, nullable=False),
+        Column("machine_id", ForeignKey("machines.id")),
+        Column("facts", FreeText, nullable=False),
+        Column("owner", Text),
+    ), Table(
+        run_lanes,
+        metadata,
+        Column("run_id", ForeignKey(f"{runs}.id", ondelete="CASCADE"), primary_key=True),
+        Column("position", Integer, primary_key=True),
+        Column("lane_id", ForeignKey("lanes.id"), nullable=False),
+    )
+
+
+quizzes, quiz_lanes = _job_results("quizzes", "quiz_lanes")
+sweeps, sweep_lanes = _job_results("sweeps", "sweep_lanes")
+
 audit = Table(
     "audit",
     metadata,

@@ -30,6 +30,7 @@ def world(monkeypatch):
     monkeypatch.setattr(resources, "meter", lambda: things.meter)
     monkeypatch.setattr(resources, "store", lambda: things.store)
     monkeypatch.setattr(resources, "reachability", lambda: things.reachability)
+    monkeypatch.setattr(resources, "history", lambda: SimpleNamespace(find=lambda ids: ()))
     monkeypatch.setattr(resources, "unfit", lambda lane: things.unfit.get(lane.name))
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
     return things

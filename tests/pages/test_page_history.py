@@ -20,22 +20,29 @@ from core.domain.sampling import Sampling
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
 from core.image_quiz.plan import QuizPlan, one_question
+from core.image_quiz.results import load as load_quiz
+from core.image_quiz.results import save as save_quiz
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.jobs.records import JobFolder, JobSpec
+from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.memory_sweep.plan import SweepPlan, SweepPoint
+from core.memory_sweep.results import PointResult, SweepRun
 from core.quality.results import results as quality_results
 from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.job_results import JobResult, JobResults
 from core.store.runs.quality_runs import QualityRuns
 from core.store.runs.walks import Walks
 from core.store.turns import Store
 from core.ui.history import list_page as history_list
+from core.ui.quiz import results as quiz_results
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
+from tests.unit.image_quiz import quiz_samples
 from tests.unit.quality import quality_samples
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -48,6 +55,7 @@ class Home:
         self.store, self.runs, self.history = Store(url), BenchRuns(url), History(url)
         self.quality = QualityRuns(url)
         self.walks = Walks(url)
+        self.results = JobResults(url)
         self.records = RunRecords(self.runs)
 
     def turn(self, hour=0, prompt="What is Ohm's law?", lanes=(HF, REMOTE), images=()):
@@ -84,10 +92,11 @@ def home(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "history", lambda: home.history)
     monkeypatch.setattr(resources, "quality_runs", lambda: home.quality)
     monkeypatch.setattr(resources, "walks", lambda: home.walks)
+    monkeypatch.setattr(resources, "job_results", lambda: home.results)
     monkeypatch.setattr(resources, "run_records", lambda: home.records)
     st.cache_data.clear()
     yield home
-    for access in (home.store, home.runs, home.quality, home.walks, home.history):
+    for access in (home.store, home.runs, home.quality, home.walks, home.results, home.history):
         access.close()
 
 
@@ -459,6 +468,82 @@ def test_a_quality_run_is_listed_and_opened(home, open_page):
     app = open_page(quality="q1")
     assert "awq is measurably worse than hf." in texts(app)
     assert [each.label for each in app.get("download_button")][:1] == ["HTML report"]
+
+
+def kept(home, kind, run, lanes):
+    result = JobResult(
+        kind=kind,
+        id=run.plan.id,
+        created_at=NOON,
+        state=RunState.DONE,
+        title="My result",
+        lanes=lanes,
+        machine=MACHINE,
+        facts=encode(run).decode(),
+    )
+    home.results.save(result)
+
+
+def test_a_quiz_is_listed_opened_deleted_and_restored(home, open_page, monkeypatch):
+    monkeypatch.setattr(quiz_results, "show_image", lambda image: None)
+    asked = quiz_samples.plan(quiz_samples.question("Which colour?", "red"))
+    run = quiz_samples.run(asked, tuple(quiz_samples.record(lane, "It is red") for lane in asked.lanes))
+    kept(home, RunKind.QUIZ, run, asked.lanes)
+    app = open_page()
+    assert titles(app) == ["My result"]
+    assert list(app.dataframe[0].value["kind"]) == ["Quiz"]
+    app = open_page(quiz=asked.id)
+    shown = texts(app)
+    assert "My result" in app.subheader[0].value
+    assert "Which colour?" in shown
+    assert "It is red" in shown
+    assert "Export JSON" in {each.label for each in app.get("download_button")}
+    button(app, "Delete").click().run()
+    assert titles(app) == []
+    button(app, "Undo").click().run()
+    assert titles(app) == ["My result"]
+
+
+def test_a_memory_sweep_is_listed_and_opened(home, open_page):
+    point = SweepPoint(ratio=0.4)
+    plan = SweepPlan(model=page_fakes.MODEL, points=(point,))
+    result = PointResult(point=point, measured_bytes=2**30, log_kv_tokens=1234)
+    run = SweepRun(plan=plan, gpu_name="NVIDIA H200", gpu_total_bytes=2**37, points=(result,))
+    kept(home, RunKind.SWEEP, run, (plan.lane(point),))
+    assert list(open_page().dataframe[0].value["kind"]) == ["Memory sweep"]
+    app = open_page(sweep=plan.id)
+    assert "NVIDIA H200" in texts(app)
+    assert "1,234" in texts(app)
+    assert "Export JSON" in {each.label for each in app.get("download_button")}
+
+
+@pytest.mark.parametrize("kind", ["quiz", "sweep"])
+def test_a_result_that_is_not_here_says_so(open_page, kind):
+    assert "not found" in open_page(**{kind: "0123abcd"}).warning[0].value
+
+
+def test_a_quiz_that_is_removed_for_good_takes_its_job_and_file_along(home, open_page, monkeypatch, tmp_path):
+    settings = Settings(home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url="sqlite://")
+    removed = []
+    pictures = SimpleNamespace(remove=lambda images, put_before: removed.extend(images) or len(images))
+    monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
+    monkeypatch.setattr(resources, "image_store", lambda: pictures)
+    asked = quiz_samples.plan(quiz_samples.question("Which colour?", "red"))
+    run = quiz_samples.run(asked, tuple(quiz_samples.record(lane, "red") for lane in asked.lanes))
+    kept(home, RunKind.QUIZ, run, asked.lanes)
+    save_quiz(settings, run)
+    folder = JobFolder(tmp_path / "jobs" / asked.id)
+    folder.create(
+        JobSpec(id=asked.id, kind="image-quiz", title="Quiz", worker="none", arguments={}, python="")
+    )
+    folder.write(JobRecord(state=JobState.DONE))
+    home.history.delete(RunKind.QUIZ, [asked.id])
+    app = open_page(history_bin="true")
+    button(app, "Delete permanently").click().run()
+    assert not app.exception
+    assert not folder.path.exists()
+    assert load_quiz(settings, asked.id) is None
+    assert removed == [quiz_samples.IMAGE.sha256]
 
 
 def test_quality_runs_are_compared_with_each_other(home, open_page):

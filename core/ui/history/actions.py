@@ -13,6 +13,7 @@ from core.domain.turns import ErrorInfo, utc_now
 from core.errors import AccessDenied, LMDynoError, StoreError
 from core.i18n import _, ngettext
 from core.image_quiz.job import images_of_jobs
+from core.jobs.registry import Jobs
 from core.reports.imports import import_run
 from core.ui.history import session as history_state
 from core.ui.shared import resources
@@ -119,6 +120,8 @@ def sanitise() -> None:
 def _purge(deleted_before: datetime) -> int:
     """Entries go for good, and the files of images that were only theirs; returns how many entries."""
     purged = resources.history().purge(deleted_before)
+    for job_id in purged.job_results:
+        Jobs(resources.resources().settings).forget(job_id)
     if purged.images:
         unused = purged.images - images_of_jobs(resources.resources().settings)
         removed = resources.image_store().remove(unused, put_before=deleted_before)

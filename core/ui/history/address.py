@@ -11,6 +11,8 @@ RUN = "run"
 TURN = "turn"
 QUALITY = "quality"
 WALK = "walk"
+QUIZ = "quiz"
+SWEEP = "sweep"
 COMPARE = "compare"
 BASELINE = "baseline"
 REPLAY = "replay"
@@ -19,12 +21,14 @@ REPLAY = "replay"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """One of the first five is set, or none for the list."""
+    """One of the first seven is set, or none for the list."""
 
     run: str | None = None
     turn: str | None = None
     quality: str | None = None
     walk: str | None = None
+    quiz: str | None = None
+    sweep: str | None = None
     compare: tuple[str, ...] = ()
     """Ids of runs of one kind, each once."""
     baseline: str | None = None
@@ -41,6 +45,10 @@ def parse(query: Mapping[str, str]) -> Address:
         return Address(quality=quality)
     if walk := query.get(WALK, "").strip():
         return Address(walk=walk)
+    if quiz := query.get(QUIZ, "").strip():
+        return Address(quiz=quiz)
+    if sweep := query.get(SWEEP, "").strip():
+        return Address(sweep=sweep)
     named = (part.strip() for part in query.get(COMPARE, "").split(","))
     compare = tuple(dict.fromkeys(part for part in named if part))
     return Address(compare=compare, baseline=query.get(BASELINE, "").strip() or None if compare else None)

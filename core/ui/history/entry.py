@@ -32,6 +32,12 @@ _NOT_FOUND = {
     RunKind.WALK: N_(
         "Walk `{name}` not found. It was permanently deleted, or it was taken on another machine."
     ),
+    RunKind.QUIZ: N_(
+        "Quiz `{name}` not found. It was permanently deleted, or it was asked on another machine."
+    ),
+    RunKind.SWEEP: N_(
+        "Memory sweep `{name}` not found. It was permanently deleted, or it was measured on another machine."
+    ),
 }
 
 

@@ -25,6 +25,8 @@ _KINDS = {
     RunKind.BENCH: N_("Benchmarks"),
     RunKind.QUALITY: N_("Quality"),
     RunKind.WALK: N_("Walks"),
+    RunKind.QUIZ: N_("Quizzes"),
+    RunKind.SWEEP: N_("Memory sweeps"),
 }
 """In the address stands the label, in the language of whoever chose it."""
 

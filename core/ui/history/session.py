@@ -9,10 +9,30 @@ import streamlit as st
 
 from core.domain.history import HistoryEntry, RunKind
 from core.domain.turns import ErrorInfo
-from core.ui.history.address import BASELINE, COMPARE, QUALITY, REPLAY, RUN, TURN, WALK, Address, link, parse
+from core.ui.history.address import (
+    BASELINE,
+    COMPARE,
+    QUALITY,
+    QUIZ,
+    REPLAY,
+    RUN,
+    SWEEP,
+    TURN,
+    WALK,
+    Address,
+    link,
+    parse,
+)
 
 _STATE = "history_state"
-QUERY_OF = {RunKind.CHAT: TURN, RunKind.BENCH: RUN, RunKind.QUALITY: QUALITY, RunKind.WALK: WALK}
+QUERY_OF = {
+    RunKind.CHAT: TURN,
+    RunKind.BENCH: RUN,
+    RunKind.QUALITY: QUALITY,
+    RunKind.WALK: WALK,
+    RunKind.QUIZ: QUIZ,
+    RunKind.SWEEP: SWEEP,
+}
 """What an address calls the entries of each kind."""
 
 
@@ -57,7 +77,7 @@ def open_comparison(run_ids: Sequence[str]) -> None:
 
 
 def show_list() -> None:
-    for name in (RUN, TURN, QUALITY, WALK, COMPARE, BASELINE, REPLAY):
+    for name in (*QUERY_OF.values(), COMPARE, BASELINE, REPLAY):
         st.query_params.pop(name, None)
     clear_selection()
 

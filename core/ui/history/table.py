@@ -14,6 +14,8 @@ KIND_NAMES = {
     RunKind.BENCH: N_("Benchmark"),
     RunKind.QUALITY: N_("Quality"),
     RunKind.WALK: N_("Walk"),
+    RunKind.QUIZ: N_("Quiz"),
+    RunKind.SWEEP: N_("Memory sweep"),
 }
 OPEN = ":material/open_in_full:"
 _STATES: dict[str, Text] = {

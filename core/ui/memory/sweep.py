@@ -2,9 +2,7 @@
 
 import streamlit as st
 
-from core import units
 from core.access.guard import Action
-from core.charts.memory import SweepBar, sweep_chart
 from core.errors import LMDynoError
 from core.i18n import _
 from core.jobs.records import JobStatus
@@ -12,12 +10,13 @@ from core.jobs.registry import Jobs
 from core.memory.kv_cache import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
-from core.memory_sweep.results import SweepRun, load
+from core.memory_sweep.results import load
 from core.settings import Settings
 from core.ui.memory.explorer import FORMS
+from core.ui.memory.sweep_points import show_points
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
-from core.ui.shared.job_panel import show_job
+from core.ui.shared.components import show_error
+from core.ui.shared.job_panel import not_deleted, show_job
 from core.ui.shared.rights import offers
 
 _REFRESH_S = 1.0
@@ -101,7 +100,7 @@ def _show_form() -> SweepPlan | None:
 @st.fragment(run_every=_REFRESH_S)
 def show_runs() -> None:
     """The newest sweeps with what they measured so far; refreshes itself."""
-    for status in Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]:
+    for status in not_deleted(Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]):
         with st.container(border=True):
             show_job(status, show_detail=_show_measured)
 
@@ -113,47 +112,4 @@ def _show_measured(status: JobStatus) -> None:
         show_error(error)
         return
     if run and run.points:
-        _show_points(status.id, run)
-
-
-def _show_points(key: str, run: SweepRun) -> None:
-    st.caption(f"{escape(run.gpu_name)} · {escape(run.engine_version or units.UNKNOWN)}")
-    bars = [
-        SweepBar(
-            name=result.point.label,
-            predicted_bytes=result.predicted_bytes,
-            measured_bytes=result.measured_bytes,
-        )
-        for result in run.points
-        if result.predicted_bytes is not None
-    ]
-    st.plotly_chart(
-        sweep_chart(bars, _("GPU memory of the engine, GiB")),
-        key=f"sweep_{key}",
-        config={"displayModeBar": False},
-        alt=_("Predicted and measured memory of each point; values below"),
-    )
-    error = _("Error")
-    names = (
-        _("Point"),
-        _("KV cache (log)"),
-        error,
-        _("Tokens"),
-        error,
-        _("Memory (NVML)"),
-        error,
-    )
-    head = [f"| {' | '.join(names)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
-    rows = [
-        f"| {escape(r.point.label)} | {units.gib(r.log_kv_bytes)} | {units.percent(r.kv_error_ratio)} "
-        f"| {units.count(r.log_kv_tokens)} | {units.percent(r.tokens_error_ratio)} "
-        f"| {units.gib(r.measured_bytes)} | {units.percent(r.total_error_ratio)} |"
-        for r in run.points
-    ]
-    with st.expander(_("Values"), icon=":material/table:"):
-        st.markdown("\n".join(head + rows))
-        st.caption(_("Error: predicted divided by measured, minus 1."))
-    for result in run.points:
-        if result.error:
-            text = _("{name}: {value}", name=result.point.label, value=result.error.message)
-            st.caption(f":orange[:material/error:] {escape(text)}")
+        show_points(status.id, run)

@@ -25,7 +25,7 @@ from core.ui.quiz.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
 from core.ui.shared.image_text import counted
-from core.ui.shared.job_panel import show_job
+from core.ui.shared.job_panel import not_deleted, show_job
 from core.ui.shared.rights import offers
 
 _QUESTIONS_AT_FIRST = 24
@@ -196,7 +196,7 @@ def _ask_button() -> bool:
 
 
 def _show_runs() -> None:
-    statuses = Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]
+    statuses = not_deleted(Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN])
     if statuses and not statuses[0].state.ended:
         _show_running()
         statuses = statuses[1:]

@@ -1,12 +1,12 @@
 """A background job on a page: title and state, how far it is, how to end it, what went wrong."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.errors import LMDynoError
+from core.errors import LMDynoError, StoreError
 from core.i18n import N_, Text, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
@@ -40,6 +40,16 @@ def show_job(
         show_error(status.record.error)
     if show_detail:
         show_detail(status)
+
+
+def not_deleted(statuses: Sequence[JobStatus]) -> tuple[JobStatus, ...]:
+    """Without the jobs whose results are in the history's bin; all of them if the store can't be read."""
+    try:
+        entries = resources.history().find([status.id for status in statuses])
+    except StoreError:
+        return tuple(statuses)
+    in_bin = {entry.id for entry in entries if entry.deleted_at is not None}
+    return tuple(status for status in statuses if status.id not in in_bin)
 
 
 def job_badge(state: JobState) -> str:

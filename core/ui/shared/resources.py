@@ -36,6 +36,7 @@ from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.job_results import JobResults
 from core.store.runs.quality_runs import QualityRuns
 from core.store.runs.walks import Walks
 from core.store.sessions.sessions import Sessions
@@ -64,6 +65,7 @@ class Resources:
     bench_runs: BenchRuns
     quality_runs: QualityRuns
     walks: Walks
+    job_results: JobResults
     history: History
     audit: AuditLog
     sessions: Sessions
@@ -91,6 +93,7 @@ class Resources:
             self.bench_runs,
             self.quality_runs,
             self.walks,
+            self.job_results,
             self.history,
             self.audit,
             self.sessions,
@@ -144,6 +147,7 @@ def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
         bench_runs=bench_runs,
         quality_runs=QualityRuns(settings.database_url),
         walks=Walks(settings.database_url),
+        job_results=JobResults(settings.database_url),
         history=History(settings.database_url),
         audit=AuditLog(settings.database_url),
         sessions=Sessions(settings.database_url),
@@ -230,6 +234,10 @@ def bench_runs() -> BenchRuns:
 
 def quality_runs() -> QualityRuns:
     return resources().quality_runs
+
+
+def job_results() -> JobResults:
+    return resources().job_results
 
 
 def walks() -> Walks:

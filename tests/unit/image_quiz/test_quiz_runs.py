@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 
 import pytest
 
@@ -16,6 +17,7 @@ from core.images.store import ImageStore
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
 from core.settings import Settings
+from core.store.history import History
 from tests import scripted_server
 from tests.unit.image_quiz.quiz_samples import lane, plan, png, question
 
@@ -56,6 +58,10 @@ def test_a_quiz_asks_every_lane_with_the_image_and_keeps_every_record(settings, 
     status = Jobs(settings).wait(start_quiz(settings, quiz), END_S)
     assert status.state is JobState.DONE, status.record.error
     run = load(settings, quiz.id)
+    with closing(History(f"sqlite:///{settings.home / 'lmdyno.db'}")) as history:
+        (entry,) = history.entries()
+    assert (entry.kind, entry.id, entry.state) == ("quiz", quiz.id, "done")
+    assert entry.lanes == ("good", "poor", "broken")
     found = {score.lane: (score.right, score.wrong, score.no_answer) for score in scores(run)}
     assert found == {"good": (2, 0, 0), "poor": (0, 2, 0), "broken": (0, 0, 2)}
     assert scores(run)[0].ttft_p50_s > 0

@@ -1,0 +1,78 @@
+"""Quizzes and memory sweeps that ended, each as one JSON document."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Table, select
+
+from core.access.guard import current_identity
+from core.domain.bench import RunState
+from core.domain.history import RunKind
+from core.domain.specs import LaneSpec
+from core.domain.turns import Machine, utc_now
+from core.i18n import Text
+from core.store import records
+from core.store.access import Access, insert_new, upsert
+from core.store.tables import lanes, machines, quiz_lanes, quizzes, sweep_lanes, sweeps
+from core.store.visibility import by_link
+
+_TABLES: Mapping[RunKind, tuple[Table, Table]] = {
+    RunKind.QUIZ: (quizzes, quiz_lanes),
+    RunKind.SWEEP: (sweeps, sweep_lanes),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a job found, and what a list shows of it."""
+
+    kind: RunKind
+    """QUIZ or SWEEP."""
+    id: str
+    created_at: datetime
+    state: RunState
+    title: Text
+    lanes: tuple[LaneSpec, ...]
+    machine: Machine | None
+    facts: str
+    """The run as JSON; its kind's own code reads it."""
+
+
+class JobResults(Access):
+    """Results in SQLite or PostgreSQL; every method but `close` raises StoreError.
+
+    A result that whoever acts may not see (`core.access`) is as if it were not there.
+    """
+
+    def save(self, result: JobResult) -> None:
+        """Keep a result in place of an earlier state of it; its note and tag are the history's."""
+        runs, run_lanes = _TABLES[result.kind]
+        values = {
+            "id": result.id,
+            "created_at": result.created_at,
+            "updated_at": utc_now(),
+            "state": result.state,
+            "title": result.title,
+            "machine_id": records.digest(result.machine) if result.machine else None,
+            "facts": result.facts,
+            "owner": current_identity().owner,
+        }
+        took_part = [
+            {"run_id": result.id, "position": position, "lane_id": records.digest(lane)}
+            for position, lane in enumerate(result.lanes)
+        ]
+        with self._writing() as connection:
+            insert_new(connection, machines, records.machine_rows(result.machine))
+            insert_new(connection, lanes, records.lane_rows(result.lanes))
+            upsert(connection, runs, [values])
+            upsert(connection, run_lanes, took_part)
+
+    def facts(self, kind: RunKind, result_id: str) -> str | None:
+        """A result as JSON; None if there is none."""
+        runs, _run_lanes = _TABLES[kind]
+        with self._reading() as connection:
+            facts: str | None = connection.scalar(
+                select(runs.c.facts).where(runs.c.id == result_id, by_link(runs.c.owner))
+            )
+        return facts
