@@ -1,4 +1,4 @@
-"""Everything that is said about a quality run, computed from its facts.
+"""The figures of a quality run, computed from its stored facts.
 
 Of each lane: tasks, agreement with the reference, likelihood of texts, and speed. Answers to a prompt that
 the lane tokenised otherwise than the reference are flagged, and part of no comparison.

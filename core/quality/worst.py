@@ -1,4 +1,4 @@
-"""Where a lane does worst: the tasks that it loses, and the answers that part first from the reference's."""
+"""A lane's worst items: tasks that it loses, and answers that differ earliest from the reference's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From votes to comparisons of two lanes each, apart for real items and for controls."""
+"""Votes and judgements as comparisons of two lanes each, separately for real items and controls."""
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations

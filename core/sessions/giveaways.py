@@ -1,4 +1,4 @@
-"""Answers that say whose they are: what a host should look at before anybody votes."""
+"""Answers that name a lane or a model, which a host should check before anybody votes."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Reading a session that another machine exported; it is checked as a whole before anything is kept."""
+"""Import a session that another machine exported; all of it is checked before any of it is stored."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What the closed sets of sessions are called, for pages and reports."""
+"""Names of the states, modes, verdicts and reasons of sessions, for pages and reports."""
 
 from enum import StrEnum
 

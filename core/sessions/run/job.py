@@ -1,4 +1,4 @@
-"""Making a session's answers, and judging them, as background jobs."""
+"""Background jobs that generate a session's answers, or have them judged."""
 
 from collections.abc import Mapping
 from typing import Any

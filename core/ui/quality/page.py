@@ -1,4 +1,4 @@
-"""The quality page: what to compare, the run that goes on, and the results of those before."""
+"""The quality page: the form, the running comparison, and the results of earlier ones."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Which session a host looks at, in the address, so that it can be reloaded and passed on."""
+"""The session that a host has open, kept in the address so that the page can be reloaded and shared."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Taking a session elsewhere, and deleting it."""
+"""Export a session as files, and delete it."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Getting people in and seeing how far they are: link, QR code, progress of each, opening and closing."""
+"""Invite participants and follow their progress: link, QR code, opening and closing of the vote."""
 
 from io import BytesIO
 from urllib.parse import urlencode, urlsplit

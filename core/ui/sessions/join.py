@@ -1,4 +1,4 @@
-"""Taking part: a nickname where the dashboard is open, else the name of the login; or a code to go on."""
+"""Join a session: under a nickname, under the name of the login, or with the code of an earlier device."""
 
 import streamlit as st
 

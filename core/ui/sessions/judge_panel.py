@@ -1,4 +1,4 @@
-"""Having a lane or endpoint judge the session's pairs, beside the people's votes."""
+"""Start a lane or endpoint as a judge of the session's pairs, next to the participants' votes."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""All sessions, a new one, and one from a file."""
+"""The list of sessions, with the buttons that create one or import one from a file."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The screen for a room: the way in, how far everybody is, and the results when they may be seen."""
+"""The screen for a room: QR code, number of votes, and the results once they may be shown."""
 
 import streamlit as st
 

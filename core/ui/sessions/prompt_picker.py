@@ -1,4 +1,4 @@
-"""Choosing the prompts of a session: a shipped set, one of before, or one's own; all can be edited."""
+"""The prompts of a session: a shipped set, an earlier one, or custom prompts; all can be edited."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
