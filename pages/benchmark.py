@@ -1,13 +1,20 @@
 """Benchmark: put load on lanes, watch the run, and see its result."""
 
+import streamlit as st
+
 from core.access.guard import Action
 from core.ui.benchmark.form import show_form
 from core.ui.benchmark.latest import show_latest
 from core.ui.benchmark.live import is_running, show_live
+from core.ui.benchmark.present import REFRESH_S, show_benchmark_board
 from core.ui.shared import shell
+from core.ui.shared.presenting import present, presents, show_present_button
 from core.ui.shared.rights import offers
 
 shell.require()
+if presents():
+    present(show_benchmark_board, refresh_s=REFRESH_S)
+    st.stop()
 
 # What people wait for comes first: the form while nothing runs, else the run.
 busy = is_running()
@@ -18,3 +25,4 @@ if offers(Action.START_JOB):
 if not busy:
     show_live()
 show_latest()
+show_present_button()

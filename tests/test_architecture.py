@@ -34,7 +34,7 @@ LAYERS = [
     {"core.bench", "core.memory_sweep"},
     {"core.quality"},
     {"core.image_quiz"},
-    {"core.sessions", "core.walk"},
+    {"core.scorecard", "core.sessions", "core.walk"},
     {"core.replay"},
     {"core.charts"},
     {"core.reports"},

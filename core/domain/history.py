@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from core.domain.specs import LaneSpec
+from core.domain.turns import Machine
+
 
 class RunKind(StrEnum):
     CHAT = "chat"
@@ -34,6 +37,19 @@ class Summary:
     """Requests answered to their end, without warm-up."""
     failed: int
     """Requests that ended by an error, and lanes that could not take part in a load test."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredLane:
+    """A lane of a benchmark or quality run that has ended, and what it was measured on."""
+
+    run_id: str
+    measured_at: datetime
+    plan: str
+    """The run's plan as JSON."""
+    lane: LaneSpec
+    engine_version: str | None
+    machine: Machine | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -170,6 +170,9 @@ class FakeMeter:
     def cancel(self, turn_id, request_id=None):
         self.cancelled.append(turn_id)
 
+    def turn(self, turn_id):
+        return self._turns.get(turn_id)
+
     def conversation(self, conversation_id):
         turns = [turn for turn in self._turns.values() if turn.conversation_id == conversation_id]
         return Held(

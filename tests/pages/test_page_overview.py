@@ -1,17 +1,31 @@
 """The start page over stand-ins: introduction, first run, lanes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from page_fakes import BOOK
+from page_fakes import BOOK, HF, HF_Q4
 
+from core.bench.results.cache import RunRecords
 from core.chat_api.reachability import Reach
+from core.config import LaneRegistry
 from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineState
+from core.errors import StoreError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
+from core.store.history import History
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.ui.overview import first_run
 from core.ui.shared import job_panel, resources
+from tests.unit.bench.bench_samples import MACHINE
+from tests.unit.quality import quality_samples
+from tests.unit.scorecard.scorecard_samples import run_of
+
+SLOW = [0.040, 0.042, 0.038, 0.041]
+FAST = [0.010, 0.011, 0.009, 0.010]
 
 
 @pytest.fixture
@@ -24,10 +38,18 @@ def home(world, monkeypatch, tmp_path):
     monkeypatch.setattr(
         resources, "reachability", lambda: SimpleNamespace(of=lambda _name, _find: world.reach)
     )
+    stores = [make(world.settings.database_url) for make in (BenchRuns, QualityRuns, History)]
+    world.bench, world.quality, history = stores
+    for name, store in (("bench_runs", world.bench), ("quality_runs", world.quality), ("history", history)):
+        monkeypatch.setattr(resources, name, lambda store=store: store)
+    reader = ScorecardReader(world.bench, world.quality, RunRecords(world.bench), describe=lambda: MACHINE)
+    monkeypatch.setattr(resources, "scorecards", lambda: reader)
     jobs = SimpleNamespace(statuses=lambda _kind=None: tuple(world.jobs), log_tail=lambda _id: "the log")
     for module in (first_run, job_panel):
         monkeypatch.setattr(module, "Jobs", lambda _settings: jobs)
-    return world
+    yield world
+    for store in stores:
+        store.close()
 
 
 @pytest.fixture
@@ -144,6 +166,84 @@ class TestLanes:
     def test_before_the_first_answer_it_is_connecting(self, open_page, home):
         home.reach = None
         assert ":gray-badge[:material/hourglass_top: connecting]" in texts(open_page())
+
+
+def cells(app):
+    """The scorecard's table, a row for each lane."""
+    (table,) = app.table
+    return [row.replace("\\", "") for row in table.value.astype(str).agg(" | ".join, axis=1)]
+
+
+class TestScorecard:
+    def test_an_empty_store_says_so_and_offers_the_run_that_fills_it(self, open_page):
+        app = open_page()
+        assert all(" – | – | – | – | – | –" in row for row in cells(app))
+        assert "hf hasn't been measured yet." in texts(app)
+        app.button(key="scorecard_measure").click().run()
+        assert "bench_start" in [button.key for button in app.button]
+        assert app.session_state["bench_lanes"] == ["hf", "hf-q4", "remote"]
+        assert app.session_state["bench_baseline"] == "hf"
+
+    def test_quality_is_offered_too(self, open_page):
+        app = open_page()
+        app.button(key="scorecard_quality").click().run()
+        assert app.multiselect(key="quality_lanes").value == ["hf", "hf-q4", "remote"]
+        assert app.selectbox(key="quality_reference").value == "hf"
+
+    def test_measured_lanes_have_figures_with_n_and_a_verdict(self, open_page, home):
+        record = run_of({HF: SLOW, HF_Q4: FAST})
+        home.bench.save(record.run, record.passes, record.requests)
+        app = open_page()
+        hf, q4, _remote = cells(app)
+        assert "**405 ms**  \n:small[n = 4]" in hf
+        assert "**100 ms** :green[:material/trophy:]  \n:small[0.25× (0.2" in q4
+        assert "tok/s at concurrency 1**" in hf
+        assert "**1.00 GiB**" in hf
+        assert "hf-q4 decodes 4.03 times as fast as hf" in texts(app)
+        assert "Measure 1 lane" in [button.label for button in app.button]
+        (link,) = [link for link in app.get("page_link") if link.proto.page == "history"]
+        assert "run=r1" in link.proto.query_string
+
+    def test_a_lane_whose_settings_changed_is_told_and_can_be_measured(self, open_page, home):
+        changed = replace(HF_Q4, settings=replace(HF_Q4.settings, dtype="float32"))
+        record = run_of({HF: SLOW, changed: FAST})
+        home.bench.save(record.run, record.passes, record.requests)
+        app = open_page()
+        assert "hf-q4 was measured with other settings on 2026-03-01." in texts(app)
+        app.button(key="scorecard_measure").click().run()
+        assert app.session_state["bench_lanes"] == ["hf", "hf-q4", "remote"]
+
+    def test_another_baseline_turns_the_ratios_round(self, open_page, home):
+        record = run_of({HF: SLOW, HF_Q4: FAST})
+        home.bench.save(record.run, record.passes, record.requests)
+        app = open_page()
+        app.selectbox(key="scorecard_baseline_tiny").set_value("hf-q4").run()
+        assert "hf decodes 0.25 times as fast as hf-q4" in texts(app)
+
+    def test_quality_is_shown_with_its_verdict(self, open_page, home, monkeypatch):
+        lanes = (quality_samples.HF, quality_samples.TURBOMIND, quality_samples.AWQ)
+        monkeypatch.setattr(resources, "lanes", lambda: LaneRegistry(models=(), lanes=lanes, source=None))
+        home.manager.lanes = lanes
+        record = quality_samples.record(machine=MACHINE)
+        home.quality.add(record)
+        home.manager.states = dict.fromkeys(("hf", "turbomind", "awq"), EngineState.STOPPED)
+        app = open_page()
+        assert "**60%** (31%–83%, n = 10)" in cells(app)[2]
+        assert "awq is measurably worse than hf." in texts(app)
+
+    def test_a_viewer_sees_it_and_is_offered_no_run(self, open_page, viewer):
+        app = open_page()
+        assert "hf hasn't been measured yet." in texts(app)
+        assert "scorecard_measure" not in [button.key for button in app.button]
+
+    def test_a_store_that_can_not_be_read_costs_the_section_only(self, open_page, home, monkeypatch):
+        def broken(*_args):
+            raise StoreError("The database is locked.", hint="Try again.")
+
+        monkeypatch.setattr(resources, "scorecards", lambda: SimpleNamespace(scorecard=broken))
+        app = open_page()
+        assert "The database is locked." in texts(app)
+        assert "**hf**  \n:green-badge" in texts(app)
 
 
 def test_a_link_to_a_conversation_from_when_the_chat_was_the_start_page_leads_there(open_page):

@@ -1,6 +1,6 @@
 """Load tests: written while they run, read back as records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 
 from core.access.guard import Action, authorise
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
-from core.domain.history import RunKind
+from core.domain.history import MeasuredLane, RunKind
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
@@ -96,6 +96,11 @@ class BenchRuns(Access):
         """A run without its passes and requests; None if there is none. Cheap."""
         with self._reading() as connection:
             return _RUNS.read(connection, run_id, BenchRun)
+
+    def measured(self, names: Collection[str], *, limit: int = 100) -> tuple[MeasuredLane, ...]:
+        """Lanes of these names in runs that have ended, the newest first; without deleted runs. Cheap."""
+        with self._reading() as connection:
+            return _RUNS.measured(connection, names, limit)
 
     def record(self, run_id: str) -> BenchRecord:
         """A run with all its facts; raises StoreError (`no-such-run`)."""

@@ -1,12 +1,12 @@
 """Quality runs: written while they go on, read back as records."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Row, select
 
 from core.access.guard import Action, authorise
-from core.domain.history import RunKind
+from core.domain.history import MeasuredLane, RunKind
 from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
@@ -61,6 +61,11 @@ class QualityRuns(Access):
         """A run without its answers; None if there is none. Cheap."""
         with self._reading() as connection:
             return _RUNS.read(connection, run_id, QualityRun)
+
+    def measured(self, names: Collection[str], *, limit: int = 100) -> tuple[MeasuredLane, ...]:
+        """Lanes of these names in runs that have ended, the newest first; without deleted runs. Cheap."""
+        with self._reading() as connection:
+            return _RUNS.measured(connection, names, limit)
 
     def record(self, run_id: str) -> QualityRecord:
         """A run with all its facts; raises StoreError (`no-such-run`)."""

@@ -1,6 +1,6 @@
 """What the rows of a benchmark run and of a quality run have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -9,13 +9,13 @@ from sqlalchemy import Connection, Table, select, update
 
 from core.access.guard import current_identity
 from core.domain.bench import BenchRun, LaneFacts, RunState
-from core.domain.history import RunKind
+from core.domain.history import MeasuredLane, RunKind
 from core.domain.quality import QualityLane, QualityRun
 from core.domain.turns import ErrorInfo, utc_now
 from core.store import records
 from core.store.access import insert_new, upsert
 from core.store.tables import annotations, lanes, machines
-from core.store.visibility import by_link
+from core.store.visibility import by_link, listed
 
 Run = TypeVar("Run", BenchRun, QualityRun)
 
@@ -83,6 +83,49 @@ class RunTables:
             imported=row.imported,
             note=row.note or "",
             tag=row.tag or "",
+        )
+
+    def measured(
+        self, connection: Connection, names: Collection[str], limit: int
+    ) -> tuple[MeasuredLane, ...]:
+        """Lanes of these names in runs that have ended and that lists show, the newest first.
+
+        Lanes that could not take part are left out.
+        """
+        rows = connection.execute(
+            select(
+                self.runs.c.id,
+                self.runs.c.created_at,
+                self.runs.c.plan,
+                self.lanes.c.facts.label("lane_facts"),
+                machines.c.facts.label("machine"),
+            )
+            .join(self.lanes, self.lanes.c.run_id == self.runs.c.id)
+            .join(lanes, lanes.c.id == self.lanes.c.lane_id)
+            .outerjoin(machines, machines.c.id == self.runs.c.machine_id)
+            .outerjoin(
+                annotations, (annotations.c.kind == self.kind) & (annotations.c.item_id == self.runs.c.id)
+            )
+            .where(
+                lanes.c.name.in_(list(names)),
+                self.runs.c.state.in_((RunState.DONE, RunState.STOPPED)),
+                annotations.c.deleted_at.is_(None),
+                listed(self.runs.c.owner),
+            )
+            .order_by(self.runs.c.created_at.desc(), self.lanes.c.position)
+            .limit(limit)
+        )
+        return tuple(
+            MeasuredLane(
+                run_id=row.id,
+                measured_at=row.created_at,
+                plan=row.plan,
+                lane=row.lane_facts.lane,
+                engine_version=row.lane_facts.engine_version,
+                machine=row.machine,
+            )
+            for row in rows
+            if row.lane_facts.error is None
         )
 
 

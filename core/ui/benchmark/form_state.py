@@ -49,6 +49,14 @@ def prepare(lanes: tuple[LaneSpec, ...]) -> None:
         state[BASELINE] = state[LANES][0]
 
 
+def start_with(names: Sequence[str]) -> None:
+    """Fill the form for a quick look at these lanes, the first one as the baseline, before it is drawn."""
+    state = st.session_state
+    state[LANES], state[BASELINE] = list(names), names[0]
+    state[preset_key()] = Preset.QUICK_LOOK
+    apply_preset()
+
+
 def take_preset(key: str) -> None:
     """What was pressed on the widget of that key, which may have made way for a new one meanwhile."""
     st.session_state[preset_key()] = st.session_state[key]

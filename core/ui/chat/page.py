@@ -23,10 +23,12 @@ from core.ui.chat.answers import RunningLane, wait_until_done
 from core.ui.chat.conversation import Conversation
 from core.ui.chat.conversation_page import VISION, ConversationPage
 from core.ui.chat.demo_vision import show_limits, show_no_lanes, show_refused
+from core.ui.chat.present import REFRESH_S, show_turn_board
 from core.ui.chat.turn import show_turn, show_turn_actions
 from core.ui.chat.welcome import show_vision_welcome, show_welcome
 from core.ui.shared import browser, resources
 from core.ui.shared.components import escape, show_error, show_warning
+from core.ui.shared.presenting import present, presents, show_present_button
 from core.ui.shared.rights import is_mine
 from core.ui.shared.slots import Slots
 
@@ -48,6 +50,9 @@ def show(page: ConversationPage, place: DeltaGenerator | None = None) -> None:
         _move_to_vision(page, chat.conversation_id)
     if turns:
         chat_session.show_address(chat.conversation_id)
+    if presents():
+        _present(page, offered, conversation)
+        return
     if not offered:
         with place or nullcontext():
             show_no_lanes(registry.lanes)
@@ -59,6 +64,16 @@ def show(page: ConversationPage, place: DeltaGenerator | None = None) -> None:
         _show_prompt(page, conversation)
     with place or nullcontext():
         _show_conversation(page, conversation)
+
+
+def _present(page: ConversationPage, offered: Sequence[LaneSpec], conversation: Conversation) -> None:
+    """The last turn for a room, with the prompt below it."""
+    if offered:
+        chat_controls.prepare(page, offered, conversation.turns[-1] if conversation.turns else None)
+        with st.bottom:
+            _show_prompt(page, conversation)
+    chat = chat_session.chat(page)
+    present(lambda: show_turn_board(conversations.load(chat)), refresh_s=REFRESH_S)
 
 
 def _move_to_vision(page: ConversationPage, conversation_id: str) -> None:
@@ -78,6 +93,7 @@ def _show_sidebar(page: ConversationPage, offered: Sequence[LaneSpec]) -> None:
         args=(page,),
     )
     chat_controls.show(page, offered)
+    show_present_button()
     if page.takes_images:
         show_refused(resources.lanes().lanes)
     with st.expander(_("Recent conversations"), icon=":material/history:"):

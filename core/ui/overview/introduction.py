@@ -59,13 +59,13 @@ def show() -> None:
 
 
 def _show_text() -> None:
-    with st.container(horizontal=True, horizontal_alignment="distribute", vertical_alignment="top"):
+    with st.container(horizontal=True, vertical_alignment="top"):
         st.markdown(
             _(
                 "**LMDyno runs the same prompts on several LLM inference engines and measures how fast each "
                 "one answers, how much memory and energy it uses, and what that costs in quality.**"
             ),
-            width="content",
+            width="stretch",
         )
         st.button(
             _("Close"),
@@ -87,7 +87,7 @@ def _show_text() -> None:
 
 
 def _show_steps() -> None:
-    with st.grid(len(_STEPS), min_column_width=200):
+    with st.grid(len(_STEPS), min_column_width=170):
         for page, icon, label, explanation in _STEPS:
             with st.container(gap=None):
                 st.page_link(page, label=_(label), icon=icon)

@@ -7,14 +7,20 @@ import streamlit as st
 
 from core.ui.chat.conversation_page import CHAT
 from core.ui.chat.session import CONVERSATION
-from core.ui.overview import first_run, introduction, lanes
+from core.ui.overview import first_run, introduction, lanes, present, scorecard
+from core.ui.shared.presenting import presents, show_present_button
 
 
 def show() -> None:
     _follow_old_link()
+    if presents():
+        present.show()
+        return
     introduction.show()
     first_run.show()
     lanes.show()
+    show_present_button()
+    scorecard.show()
 
 
 def _follow_old_link() -> None:

@@ -53,6 +53,11 @@ class _Values:
     title: str
 
 
+def start_with(names: Sequence[str]) -> None:
+    """Choose these lanes, the first one as the reference, before the form is drawn."""
+    st.session_state["quality_lanes"], st.session_state["quality_reference"] = list(names), names[0]
+
+
 def show_form() -> None:
     """The whole form; starts the run when it is asked to."""
     if not offers(Action.START_JOB):

@@ -4,9 +4,13 @@ It stands in the address (`?present=1`), so that it survives a reload and can be
 `?kiosk=1` presents too, and the page changes between views by itself.
 """
 
+from collections.abc import Callable
+
 import streamlit as st
 
+from core.errors import LMDynoError
 from core.i18n import _
+from core.ui.shared.components import show_error
 
 PRESENT = "present"
 KIOSK = "kiosk"
@@ -41,6 +45,19 @@ def show_present_button() -> None:
         on_click=set_presenting,
         args=(True,),
     )
+
+
+def present(draw: Callable[[], None], *, refresh_s: float) -> None:
+    """Present what `draw` draws, again and again; an error is told and the next time is tried."""
+
+    def draw_or_tell() -> None:
+        try:
+            draw()
+        except LMDynoError as error:
+            show_error(error)
+
+    st.fragment(draw_or_tell, run_every=refresh_s)()
+    show_exit_button()
 
 
 def show_exit_button() -> None:

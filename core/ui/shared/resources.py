@@ -32,6 +32,7 @@ from core.models.demo import job as demo_job
 from core.models.making import is_being_made
 from core.models.vision.model import is_vision
 from core.open_files import allow_many
+from core.scorecard.reading import ScorecardReader
 from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
@@ -75,6 +76,7 @@ class Resources:
     sampler: Sampler
     jobs_watch: JobsWatch
     reachability: Reachability
+    scorecards: ScorecardReader
 
     def reload_lanes(self) -> None:
         """Read the lanes again, for every session; running engines stay as they are."""
@@ -136,6 +138,8 @@ def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
     gpu = bool(nvml.devices())
     watch = EngineWatch(settings)
     bench_runs = BenchRuns(settings.database_url)
+    quality_runs = QualityRuns(settings.database_url)
+    run_records = RunRecords(bench_runs)
     return Resources(
         settings=settings,
         gpu=gpu,
@@ -145,18 +149,19 @@ def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
         store=Store(settings.database_url),
         image_store=ImageStore(settings.images_dir),
         bench_runs=bench_runs,
-        quality_runs=QualityRuns(settings.database_url),
         walks=Walks(settings.database_url),
         job_results=JobResults(settings.database_url),
+        quality_runs=quality_runs,
         history=History(settings.database_url),
         audit=AuditLog(settings.database_url),
         sessions=Sessions(settings.database_url),
         votes=Votes(settings.database_url),
-        run_records=RunRecords(bench_runs),
+        run_records=run_records,
         watch=watch,
         sampler=Sampler(nvml, watch),
         jobs_watch=JobsWatch(settings),
         reachability=Reachability(),
+        scorecards=ScorecardReader(bench_runs, quality_runs, run_records),
     )
 
 
@@ -274,3 +279,7 @@ def sampler() -> Sampler:
 
 def reachability() -> Reachability:
     return resources().reachability
+
+
+def scorecards() -> ScorecardReader:
+    return resources().scorecards

@@ -1,0 +1,240 @@
+"""The scorecard of a model: a row for each of its lanes, and how each one compares with the baseline.
+
+A row has the figures of the newest benchmark run, and of the newest quality run, that measured the lane as
+it is now. A run with the baseline's workload is preferred, since only those can be compared.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import TypeVar
+
+from core.bench.planning.plan import BenchPlan, Workload
+from core.bench.statistics import Interval, Ratio
+from core.codec import decode
+from core.domain.history import MeasuredLane
+from core.errors import InputError
+from core.scorecard.freshness import LaneNow, Staleness, staleness
+from core.scorecard.speed import (
+    Counted,
+    LaneSpeed,
+    comparable,
+    decode_ratio,
+    throughput_ratio,
+    ttft_ratio,
+)
+
+_MOST_READ = 3
+"""Runs of a lane, until one has figures of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Why a lane has no figures, and the newest run that it had some in."""
+
+    reason: Staleness
+    last: MeasuredLane | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneQualityFigure:
+    """What a quality run says of a lane."""
+
+    run_id: str
+    measured_at: datetime
+    right: int | None
+    """Tasks answered correctly; None for a run without tasks."""
+    asked: int | None
+    interval: Interval | None
+    """Of the share of right answers."""
+    sentence: str
+    """The run's verdict on the lane, in the reader's language when it is drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratios:
+    """A lane by the baseline; None where they can't be compared."""
+
+    ttft: Ratio | None = None
+    decode: Ratio | None = None
+    throughput: Ratio | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    now: LaneNow
+    speed: LaneSpeed | None = None
+    speed_gap: Gap | None = None
+    """Set exactly where `speed` is None."""
+    quality: LaneQualityFigure | None = None
+    quality_gap: Gap | None = None
+    """Set exactly where `quality` is None."""
+    ratios: Ratios = field(default_factory=Ratios)
+
+    @property
+    def name(self) -> str:
+        return self.now.lane.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorecard:
+    """All rows, in the lanes' order."""
+
+    baseline: str
+    rows: tuple[Row, ...]
+    best: Mapping[str, str]
+    """The lane that is best by a figure of `FIGURES`; without figures that fewer than two comparable lanes
+    have, and without a tie."""
+
+    @property
+    def baseline_row(self) -> Row:
+        return next(row for row in self.rows if row.name == self.baseline)
+
+    def row(self, name: str) -> Row | None:
+        return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """Lanes without the figures of a benchmark."""
+        return tuple(row.name for row in self.rows if row.speed is None)
+
+    @property
+    def without_quality(self) -> tuple[str, ...]:
+        return tuple(row.name for row in self.rows if row.quality is None)
+
+
+FIGURES: Mapping[str, Callable[[LaneSpeed], Counted | None]] = {
+    "ttft_p50_s": lambda speed: speed.ttft_p50_s,
+    "decode_p50_tok_per_s": lambda speed: speed.decode_p50_tok_per_s,
+    "system_tok_per_s": lambda speed: speed.system_tok_per_s,
+    "peak_memory_bytes": lambda speed: speed.peak_memory_bytes,
+    "energy_j_per_token": lambda speed: speed.energy_j_per_token,
+}
+"""The figures of a row by their names."""
+
+MORE_IS_BETTER = frozenset({"decode_p50_tok_per_s", "system_tok_per_s"})
+
+
+Figures = TypeVar("Figures", LaneSpeed, LaneQualityFigure)
+
+
+def scorecard(
+    lanes: Sequence[LaneNow],
+    baseline: str,
+    *,
+    benched: Sequence[MeasuredLane],
+    assessed: Sequence[MeasuredLane],
+    speed_of: Callable[[MeasuredLane], LaneSpeed | None],
+    quality_of: Callable[[MeasuredLane], LaneQualityFigure | None],
+) -> Scorecard:
+    """The scorecard of these lanes.
+
+    Args:
+        lanes: as they are now; one of them is the baseline.
+        baseline: its name.
+        benched: the lanes of benchmark runs, the newest first.
+        assessed: the same of quality runs.
+        speed_of: reads what a run says of a lane; asked for few runs only.
+        quality_of: the same of a quality run.
+    """
+    by_name = {lane.lane.name: lane for lane in lanes}
+    base_speed, base_gap = _newest(by_name[baseline], benched, speed_of)
+    rows = []
+    for now in lanes:
+        if now.lane.name == baseline:
+            speed, gap = base_speed, base_gap
+        else:
+            speed, gap = _newest(now, benched, speed_of, like=base_speed)
+        quality, quality_gap = _newest(now, assessed, quality_of)
+        rows.append(
+            Row(
+                now=now,
+                speed=speed,
+                speed_gap=gap,
+                quality=quality,
+                quality_gap=quality_gap,
+                ratios=_ratios(speed, base_speed) if now.lane.name != baseline else Ratios(),
+            )
+        )
+    return Scorecard(baseline=baseline, rows=tuple(rows), best=_best(rows))
+
+
+def _newest(
+    now: LaneNow,
+    measured: Sequence[MeasuredLane],
+    read: Callable[[MeasuredLane], Figures | None],
+    *,
+    like: LaneSpeed | None = None,
+) -> tuple[Figures | None, Gap | None]:
+    """The figures of the newest run of the lane as it is now, rather one that can be compared with `like`."""
+    own = [run for run in measured if run.lane.name == now.lane.name]
+    fresh = [run for run in own if staleness(now, run) is None]
+    if like is not None:
+        fresh.sort(key=lambda run: _distance(run, like))
+    for run in fresh[:_MOST_READ]:
+        if (figures := read(run)) is not None:
+            return figures, None
+    if not own:
+        return None, Gap(Staleness.NEVER_MEASURED)
+    return None, Gap(staleness(now, own[0]) or Staleness.NEVER_MEASURED, own[0])
+
+
+def _distance(run: MeasuredLane, like: LaneSpeed) -> int:
+    """How far a run is from being comparable: 0 for the same one, 1 for one with the same workload."""
+    if run.run_id == like.run_id:
+        return 0
+    return 1 if _workload(run.plan) == like.workload else 2
+
+
+@lru_cache(maxsize=256)
+def _workload(plan: str) -> Workload | None:
+    try:
+        return decode(BenchPlan, plan).workload
+    except InputError:  # of a later version
+        return None
+
+
+def _ratios(speed: LaneSpeed | None, baseline: LaneSpeed | None) -> Ratios:
+    if speed is None or baseline is None:
+        return Ratios()
+    return Ratios(
+        ttft=ttft_ratio(speed, baseline),
+        decode=decode_ratio(speed, baseline),
+        throughput=throughput_ratio(speed, baseline),
+    )
+
+
+def _best(rows: Sequence[Row]) -> dict[str, str]:
+    """Among the lanes that can be compared with the first one that was measured."""
+    speeds = [row.speed for row in rows if row.speed]
+    alike = [speed for speed in speeds if comparable(speed, speeds[0])]
+    best = {}
+    for name, figure in FIGURES.items():
+        known = {speed.lane: counted.value for speed in alike if (counted := figure(speed))}
+        if name == "peak_memory_bytes" and len({speed.memory_is_gpu for speed in alike}) > 1:
+            continue
+        if name == "system_tok_per_s" and len({speed.load for speed in alike}) > 1:
+            continue
+        if len(known) < 2:
+            continue
+        value = (max if name in MORE_IS_BETTER else min)(known.values())
+        winners = [lane for lane, own in known.items() if own == value]
+        if len(winners) == 1 and _is_supported(name, winners[0], alike):
+            best[name] = winners[0]
+    return best
+
+
+def _is_supported(name: str, winner: str, speeds: Sequence[LaneSpeed]) -> bool:
+    """For figures with intervals: whether the winner is clearly ahead of every other lane."""
+    if name not in ("ttft_p50_s", "decode_p50_tok_per_s"):
+        return True
+    own = next(speed for speed in speeds if speed.lane == winner)
+    others = [speed for speed in speeds if speed.lane != winner]
+    if name == "ttft_p50_s":
+        return all(_is_below_1(ttft_ratio(own, other)) for other in others)
+    return all(_is_below_1(decode_ratio(other, own)) for other in others)
+
+
+def _is_below_1(ratio: Ratio | None) -> bool:
+    return ratio is not None and ratio.interval is not None and ratio.interval.high < 1

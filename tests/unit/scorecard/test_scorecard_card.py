@@ -1,0 +1,71 @@
+from dataclasses import replace
+
+import pytest
+
+from core.bench.planning.plan import Workload
+from core.domain.bench import LoadLevel
+from core.scorecard.freshness import Staleness
+from tests.unit.scorecard.scorecard_samples import AWQ, HF, TURBOMIND, card_of, now, run_of
+
+SLOW = [0.040, 0.042, 0.038, 0.041]
+FAST = [0.010, 0.011, 0.009, 0.010]
+
+
+def test_lanes_that_were_never_measured_have_no_figures_and_say_so():
+    card = card_of()
+    assert card.unmeasured == ("hf", "turbomind", "awq")
+    assert card.without_quality == ("hf", "turbomind", "awq")
+    assert {row.speed_gap.reason for row in card.rows} == {Staleness.NEVER_MEASURED}
+    assert card.best == {}
+
+
+def test_each_lane_has_the_figures_of_its_newest_run():
+    new = run_of({HF: FAST, TURBOMIND: FAST}, run_id="new")
+    old = run_of({HF: SLOW, TURBOMIND: SLOW, AWQ: SLOW}, run_id="old")
+    card = card_of(new, old)
+    assert [row.speed.run_id for row in card.rows] == ["new", "new", "old"]
+    assert card.row("awq").ratios.decode.value == pytest.approx(0.010 / 0.04025)
+
+
+def test_a_run_with_the_baselines_work_is_preferred_to_a_newer_one():
+    other_work = run_of({TURBOMIND: FAST}, run_id="new", workload=Workload(prompt_tokens=9, output_tokens=9))
+    card = card_of(other_work, run_of({HF: SLOW, TURBOMIND: SLOW}, run_id="old"))
+    assert card.row("turbomind").speed.run_id == "old"
+    alone = card_of(other_work, run_of({HF: SLOW}, run_id="old"))
+    assert alone.row("turbomind").speed.run_id == "new"
+    assert alone.row("turbomind").ratios.decode is None
+
+
+def test_a_measurement_of_other_settings_is_told_not_shown():
+    changed = replace(HF, settings=replace(HF.settings, dtype="bfloat16"))
+    card = card_of(run_of({HF: SLOW}), lanes=[now(changed), now(TURBOMIND)])
+    row = card.row("hf")
+    assert row.speed is None
+    assert row.speed_gap.reason is Staleness.OTHER_SETTINGS
+    assert row.speed_gap.last.run_id == "r1"
+
+
+def test_the_best_lane_of_each_figure():
+    card = card_of(run_of({HF: SLOW, TURBOMIND: FAST}))
+    assert card.best == {
+        "ttft_p50_s": "turbomind",
+        "decode_p50_tok_per_s": "turbomind",
+        "system_tok_per_s": "turbomind",
+    }
+
+
+def test_nobody_is_best_by_a_difference_that_the_interval_does_not_show():
+    noisy = [0.010, 0.030, 0.012, 0.028]
+    card = card_of(run_of({HF: noisy, TURBOMIND: [gap + 0.0001 for gap in noisy]}))
+    assert "ttft_p50_s" not in card.best
+    assert "decode_p50_tok_per_s" not in card.best
+
+
+def test_only_figures_of_the_same_work_are_ranked():
+    other_work = run_of({TURBOMIND: FAST}, run_id="b", workload=Workload(prompt_tokens=9, output_tokens=9))
+    assert card_of(run_of({HF: SLOW}), other_work).best == {}
+
+
+def test_the_best_load_stands_beside_the_throughput():
+    card = card_of(run_of({HF: SLOW}, second_load=True))
+    assert card.row("hf").speed.best_point.level == LoadLevel(concurrency=4)
