@@ -27,6 +27,7 @@ from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait
 from core.config import load_lanes
 from core.domain.specs import EngineKind
 from core.engines.launch.table import LAUNCH_TABLE
+from core.engines.log.file import read_start
 from core.engines.manager import EngineManager
 from core.engines.registry import Registry
 from core.engines.watch import EngineWatch
@@ -209,39 +210,44 @@ class Measurement:
     def _engine_memory(self, name: str, reading: Any) -> Any:
         lane, entry = self._lanes[name], Registry(self._settings).get(name)
         gpus = entry.gpus if entry else ()
-        free = min((self._free_before[name][str(index)] for index in gpus), default=0)
+        free = {str(index): self._free_before[name][str(index)] for index in gpus}
+        if lane.settings.replicas == 1:  # one engine reserves as much on each of its GPUs
+            free = dict.fromkeys(free, min(free.values(), default=0))
         sizes = checkpoint_sizes(
             read_checkpoint(str(self._folder(awq=lane.kind is EngineKind.AWQ))), awq=False
         )
-        prediction = predict(
-            sizes,
-            MemorySettings(
-                cache_max_entry_count=lane.settings.cache_max_entry_count,
-                max_batch_size=STREAMS,
-                session_len=SESSION_LEN,
-                tp=lane.settings.tp,
-            ),
-            free,
+        settings = MemorySettings(
+            cache_max_entry_count=lane.settings.cache_max_entry_count,
+            max_batch_size=STREAMS,
+            session_len=SESSION_LEN,
+            tp=lane.settings.tp,
         )
+        predicted = {index: predict(sizes, settings, size) for index, size in free.items()}
         kv = self._watch.kv_log(name)
         measured = {str(index): reading.gpu_bytes(index) if reading else None for index in gpus}
         return {
             "gpus": gpus,
             "free_before_bytes": self._free_before[name],
-            "predicted_bytes": prediction.total_bytes,
-            "predicted_parts": {str(part.name): part.size_bytes for part in prediction.parts},
-            "predicted_kv_bytes": prediction.pool.reserved_bytes,
-            "predicted_kv_tokens": prediction.pool.tokens,
+            "predicted": {
+                index: {
+                    "total_bytes": each.total_bytes,
+                    "parts": {str(part.name): part.size_bytes for part in each.parts},
+                    "kv_bytes": each.pool.reserved_bytes,
+                    "kv_tokens": each.pool.tokens,
+                }
+                for index, each in predicted.items()
+            },
             "measured_bytes": measured,
             "error_ratio": {
-                index: prediction.total_bytes / used - 1 if used else None for index, used in measured.items()
+                index: predicted[index].total_bytes / used - 1 if used else None
+                for index, used in measured.items()
             },
             "log_free_bytes": kv.free_bytes if kv else None,
             "log_kv_bytes": kv.reserved_bytes if kv else None,
             "log_kv_tokens": kv.tokens if kv else None,
             "log": [
                 line
-                for line in self._manager.log_tail(name, 4000).splitlines()
+                for line in read_start(self._manager.log_file(name)).splitlines()
                 if any(word in line for word in ("Object cache", "slab_size", "NCCL", "comm", "symm"))
             ][:40],
         }
