@@ -21,10 +21,10 @@ from core.i18n import N_, _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
 from core.reports.session_html import session_html
+from core.reports.session_imports import read_session
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
 from core.sessions.figures import lane_figures
-from core.sessions.imports import read_session
 from core.sessions.judging import judge_results
 from core.sessions.results import compute_results
 from core.sessions.run.answering import missing_answers
@@ -139,14 +139,14 @@ def export(
 def import_session(file: Annotated[Path, typer.Argument(help=_("The file."))]) -> None:
     settings, _lanes = context.load()
     try:
-        data = file.expanduser().read_bytes()
+        with file.expanduser().open("rb") as stream:
+            record = read_session(stream)
     except OSError as exc:
         raise InputError(
             N_("Can't read {file}: {reason}", file=file, reason=exc.strerror or exc), hint=N_("Name a file.")
         ) from exc
-    authorise(Action.IMPORT, file.name)
     with closing(Sessions(settings.database_url)) as store:
-        typer.echo(store.add(read_session(data)).id)
+        typer.echo(store.add(record).id)
 
 
 @app.command(help=_("Print the JSON Schema of an exported session."))

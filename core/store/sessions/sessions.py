@@ -7,6 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from core.access.guard import Action, authorise, may
 from core.domain.sessions import (
     Candidate,
     Judgement,
@@ -45,6 +46,7 @@ from core.store.sessions.tables import (
     sessions,
 )
 from core.store.tables import machines
+from core.store.visibility import by_link, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,16 @@ class SessionSummary:
 
 
 class Sessions(Access):
-    """Sessions in SQLite or PostgreSQL; every method but `close` raises StoreError."""
+    """Sessions in SQLite or PostgreSQL; every method but `close` raises StoreError.
+
+    What changes a session raises AccessDenied if whoever acts may not do it. A session that they may not see
+    (`core.access`) is as if it were not there.
+    """
 
     def save_prompt_set(self, prompts: PromptSet) -> None:
         """Keep a version of a prompt set; one that is here already stays as it is."""
+        if not may(Action.START_JOB):
+            authorise(Action.START_JOB, f"prompts: {prompts.name}")
         row = {
             "name": prompts.name,
             "version": prompts.version,
@@ -86,7 +94,9 @@ class Sessions(Access):
         )
 
     def create(self, session: Session) -> Session:
-        """Keep a new session; returns it with the secret of its voting link."""
+        """Keep a new session of whoever acts; returns it with the secret of its voting link."""
+        identity = authorise(Action.START_JOB, f"session: {session.plan.title}")
+        session = replace(session, owner=identity.owner)
         session = replace(session, link=session.link or secrets.token_urlsafe(12))
         with self._writing() as connection:
             _insert_session(connection, session)
@@ -95,9 +105,10 @@ class Sessions(Access):
     def add(self, record: SessionRecord) -> Session:
         """Take in a whole session, such as an imported one; raises StoreError (`session-exists`).
 
-        Its link and its participants' codes are new ones: files carry no secrets.
+        It belongs to whoever acts. Its link and its participants' codes are new ones: files carry no secrets.
         """
-        session = replace(record.session, link=secrets.token_urlsafe(12))
+        identity = authorise(Action.IMPORT, f"session: {record.session.plan.title}")
+        session = replace(record.session, link=secrets.token_urlsafe(12), owner=identity.owner)
         with self._writing() as connection:
             if connection.scalar(select(sessions.c.id).where(sessions.c.id == session.id)):
                 raise StoreError(
@@ -137,7 +148,7 @@ class Sessions(Access):
     def session(self, session_id: str) -> Session:
         """Raises StoreError (`no-such-session`)."""
         with self._reading() as connection:
-            session = read_session(connection, sessions.c.id == session_id)
+            session = read_session(connection, (sessions.c.id == session_id) & by_link(sessions.c.owner))
         if session is None:
             raise StoreError(
                 N_("There is no session {id}.", id=session_id),
@@ -152,7 +163,7 @@ class Sessions(Access):
             return read_session(connection, sessions.c.link == link)
 
     def summaries(self, limit: int = 200) -> tuple[SessionSummary, ...]:
-        """The sessions, newest first."""
+        """The sessions that whoever acts sees in lists, newest first."""
         people = (
             select(func.count()).where(session_participants.c.session_id == sessions.c.id).scalar_subquery()
         )
@@ -171,6 +182,7 @@ class Sessions(Access):
                     people.label("participants"),
                     votes.label("votes"),
                 )
+                .where(listed(sessions.c.owner))
                 .order_by(sessions.c.created_at.desc())
                 .limit(limit)
             ).all()
@@ -178,11 +190,14 @@ class Sessions(Access):
 
     def delete(self, session_id: str) -> None:
         """Remove a session with its answers, participants and votes, for good."""
+        session = self.session(session_id)
+        authorise(Action.DELETE, f"session: {session.plan.title}", owner=session.owner)
         with self._writing() as connection:
             connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
     def change_plan(self, session_id: str, plan: SessionPlan) -> None:
         """Set the plan anew, with the parts that may change after answers were made."""
+        self._authorise(session_id)
         self._update(session_id, plan=plan, title=plan.title)
 
     def set_machine(self, session_id: str, machine: Machine) -> None:
@@ -197,6 +212,7 @@ class Sessions(Access):
 
     def open_voting(self, session_id: str, items: tuple[SessionItem, ...], *, identical_pairs: int) -> None:
         """Fix what is voted on and let people in; items that were fixed before stay as they are."""
+        self._authorise(session_id)
         now = utc_now()
         with self._writing() as connection:
             connection.execute(
@@ -212,6 +228,7 @@ class Sessions(Access):
 
     def close_voting(self, session_id: str) -> None:
         """Take no more votes; the results may be seen."""
+        self._authorise(session_id)
         self._update(session_id, state=SessionState.CLOSED, closed_at=utc_now())
 
     def save_answers(self, session_id: str, answers: Iterable[SessionAnswer]) -> None:
@@ -257,6 +274,10 @@ class Sessions(Access):
     def judgements(self, session_id: str) -> tuple[Judgement, ...]:
         with self._reading() as connection:
             return read_judgements(connection, session_id)
+
+    def _authorise(self, session_id: str) -> None:
+        """Whoever runs sessions may change them, in the state that they are in."""
+        authorise(Action.START_JOB, f"session: {self.session(session_id).plan.title}")
 
     def _answers(self, session_id: str, prompt: int | None = None) -> tuple[SessionAnswer, ...]:
         query = select(session_answers).where(session_answers.c.session_id == session_id)

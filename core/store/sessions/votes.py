@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from core.access.guard import Action, authorise
 from core.domain.sessions import Participant, SessionState, Verdict, Vote
 from core.errors import InputError
 from core.i18n import N_
@@ -38,13 +39,17 @@ class Turnout:
 
 
 class Votes(Access):
-    """Participants and votes; every method but `close` raises StoreError."""
+    """Participants and votes; every method but `close` raises StoreError.
+
+    What votes raises AccessDenied for people without a role.
+    """
 
     def join(self, session_id: str, name: str, *, user: str | None = None) -> Participant:
         """Take part under a name; whoever is signed in gets the seat that they have already.
 
         Raises InputError for a name that is empty or taken (`name-taken`), and before and after voting.
         """
+        authorise(Action.VOTE, session_id)
         name = " ".join(name.split())[:LONGEST_NAME]
         if not name:
             raise InputError(N_("The name is empty."), hint=N_("Enter a name or nickname."))
@@ -96,12 +101,14 @@ class Votes(Access):
 
         Raises InputError (`session-not-open`) before the session is open and after it is closed.
         """
+        authorise(Action.VOTE, session_id)
         with self._writing() as connection:
             _require_open(connection, session_id)
             return _insert_once(connection, vote_values(session_id, vote))
 
     def undo(self, participant_id: str) -> Vote | None:
         """Take back this person's newest vote and return it; None if there is none to take back."""
+        authorise(Action.VOTE, participant_id)
         mine = session_votes.c.participant_id == participant_id
         with self._writing() as connection:
             row = connection.execute(
@@ -115,6 +122,7 @@ class Votes(Access):
 
     def deploy(self, participant_id: str, item: int, verdict: Verdict, order: tuple[int, ...]) -> None:
         """Keep the second vote on an item, beside the first one; the first answer to it stands."""
+        authorise(Action.VOTE, participant_id)
         with self._writing() as connection:
             connection.execute(
                 update(session_votes)

@@ -10,7 +10,6 @@ from time import monotonic, sleep
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.access.guard import Action, authorise
 from core.domain.sessions import Display, Participant, Session, SessionPrompt, Verdict, Vote
 from core.errors import LMDynoError
 from core.i18n import _
@@ -237,7 +236,6 @@ def _vote(
         took_s=took_s,
     )
     try:
-        authorise(Action.VOTE, session.id)
         resources.votes().vote(session.id, vote)
     except LMDynoError as error:
         show_toast(error)
@@ -248,7 +246,6 @@ def _undo(person: Participant) -> None:
     for key in [key for key in st.session_state if str(key).startswith(_RANKED)]:
         del st.session_state[key]
     try:
-        authorise(Action.VOTE, person.session_id)
         resources.votes().undo(person.id)
     except LMDynoError as error:
         show_toast(error)

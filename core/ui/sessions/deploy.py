@@ -3,7 +3,6 @@
 import streamlit as st
 
 from core import units
-from core.access.guard import Action, authorise
 from core.domain.sessions import Participant, Session, Verdict, Vote
 from core.errors import LMDynoError
 from core.i18n import _
@@ -69,7 +68,6 @@ def _show_button(
 
 def _vote(person: Participant, assigned: Assigned, verdict: Verdict, order: tuple[int, ...]) -> None:
     try:
-        authorise(Action.VOTE, person.session_id)
         resources.votes().deploy(person.id, assigned.item, verdict, order)
     except LMDynoError as error:
         show_toast(error)

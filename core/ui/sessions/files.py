@@ -101,7 +101,6 @@ def _show_delete(session: Session) -> None:
 
 def _delete(session: Session) -> None:
     try:
-        authorise(Action.DELETE, f"session: {session.plan.title}", owner=session.owner)
         resources.sessions().delete(session.id)
     except LMDynoError as error:
         show_toast(error)

@@ -4,7 +4,6 @@ from typing import Any
 
 import streamlit as st
 
-from core.access.guard import Action, authorise, current_identity
 from core.domain.sampling import Sampling
 from core.domain.sessions import (
     LEAST_LANES,
@@ -48,7 +47,6 @@ def show() -> None:
     if not st.button(_("Generate answers"), type="primary", icon=":material/play_arrow:"):
         return
     try:
-        authorise(Action.START_JOB, title)
         plan = SessionPlan(
             title=title.strip(),
             purpose=purpose.strip(),
@@ -69,7 +67,7 @@ def show() -> None:
 def _create(plan: SessionPlan) -> Session:
     """Keep the session and begin with its answers; a job that can't start leaves a session to resume."""
     resources.sessions().save_prompt_set(plan.prompts)
-    session = resources.sessions().create(Session(plan=plan, owner=current_identity().owner))
+    session = resources.sessions().create(Session(plan=plan))
     start_answers(resources.resources().settings, session)
     return session
 

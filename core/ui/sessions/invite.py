@@ -6,7 +6,7 @@ from urllib.parse import urlencode, urlsplit
 import segno
 import streamlit as st
 
-from core.access.guard import Action, authorise, may
+from core.access.guard import Action, may
 from core.domain.sessions import Session, SessionState
 from core.errors import LMDynoError
 from core.i18n import _
@@ -124,7 +124,6 @@ def _show_people() -> None:
 
 def _close(session: Session) -> None:
     try:
-        authorise(Action.START_JOB, f"session: {session.plan.title}")
         resources.sessions().close_voting(session.id)
     except LMDynoError as error:
         show_toast(error)
@@ -132,7 +131,6 @@ def _close(session: Session) -> None:
 
 def _reopen(session: Session) -> None:
     try:
-        authorise(Action.START_JOB, f"session: {session.plan.title}")
         resources.sessions().open_voting(session.id, session.items, identical_pairs=session.identical_pairs)
     except LMDynoError as error:
         show_toast(error)

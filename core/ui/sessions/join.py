@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.access.guard import Action, authorise, current_identity
+from core.access.guard import current_identity
 from core.domain.sessions import Session
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
@@ -42,7 +42,6 @@ def show(session: Session) -> None:
 
 def _take_part(session: Session, name: str, user: str | None) -> None:
     try:
-        authorise(Action.VOTE, session.id)
         require_invited(session.plan, current_identity(), name)
         voter.take_seat(resources.votes().join(session.id, name, user=user))
     except LMDynoError as error:

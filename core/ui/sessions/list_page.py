@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.access.guard import Action, authorise, is_read_only, may, may_see
+from core.access.guard import Action, is_read_only, may, may_see
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
-from core.sessions.imports import read_session
+from core.reports.session_imports import read_session
 from core.store.sessions.sessions import SessionSummary
 from core.ui.sessions import address
 from core.ui.sessions.wording import badge
@@ -79,8 +79,7 @@ def _show_import() -> None:
         if not st.form_submit_button(_("Import"), type="primary") or file is None:
             return
         try:
-            identity = authorise(Action.IMPORT, file.name)
-            session = resources.sessions().add(read_session(file.getvalue(), owner=identity.owner))
+            session = resources.sessions().add(read_session(file))
         except LMDynoError as error:
             show_error(error)
             return

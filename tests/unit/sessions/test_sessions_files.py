@@ -14,8 +14,8 @@ from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
 from core.reports.session_html import session_html
+from core.reports.session_imports import read_session
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
-from core.sessions.imports import read_session
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan, votes_for
 
 EVIL = "<script>alert(1)</script>"
@@ -56,12 +56,16 @@ def test_an_exported_session_fits_its_schema():
         jsonschema.validate(broken, schema)
 
 
-def test_an_imported_session_is_what_was_exported_but_closed_and_with_its_importer_as_owner():
+def imported(document):
+    """What comes in of a session's document, or of bytes that may be one."""
+    data = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return read_session(io.BytesIO(data))
+
+
+def test_an_imported_session_is_what_was_exported_but_closed():
     given = record("a", "b")
-    found = read_session(session_json(given, names=True), owner="cy@example.org")
-    session = replace(
-        given.session, state=SessionState.CLOSED, link="", imported=True, owner="cy@example.org"
-    )
+    found = imported(session_json(given, names=True))
+    session = replace(given.session, state=SessionState.CLOSED, link="", imported=True)
     people = tuple(replace(person, code="") for person in given.participants)
     assert found == replace(given, session=session, participants=people)
 
@@ -151,6 +155,17 @@ def test_llm_comparator_gets_all_ratings_from_the_first_lanes_view():
         lambda d: d["session"]["items"][0].update(prompt=99),
         lambda d: d["session"]["items"][0]["candidates"][0].update(lane=7),
         lambda d: d["answers"][0].update(lane=-1),
+        lambda d: d["answers"].append(d["answers"][0]),
+        lambda d: d["answers"][0]["record"].update(prompt_tokens=10**30),
+        lambda d: d["answers"][0]["record"].update(prompt_tokens=-1),
+        lambda d: d["answers"][0]["record"].update(text="x" * (5 * 2**20)),
+        lambda d: d["answers"][0]["record"].update(sent_at="2026-01-01T00:00:00"),
+        lambda d: d["answers"][0]["record"]["timing"].update(chunk_ns=[9, 1]),
+        lambda d: d["session"].update(created_at="2026-01-01T00:00:00"),
+        lambda d: d["session"]["plan"].update(title="x" * 5000),
+        lambda d: d["votes"][0].update(took_s=float("inf")),
+        lambda d: d["participants"][0].update(id="<img src=x>"),
+        lambda d: d["participants"][0].update(seat=10**12),
         lambda d: d["votes"][0].update(item=999),
         lambda d: d["votes"][0].update(order=[0, 0]),
         lambda d: d["votes"][0].update(shown=[0]),
@@ -166,13 +181,13 @@ def test_a_file_that_contradicts_itself_is_refused(change):
     document = json.loads(session_json(record(), names=False))
     change(document)
     with pytest.raises(InputError):
-        read_session(json.dumps(document).encode())
+        imported(document)
 
 
 def test_what_is_no_session_is_refused():
-    for data in (b"", b"[]", b"{}", b"\xff\xfe"):
+    for data in (b"", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"session": "'):
         with pytest.raises(InputError, match="isn't the JSON file of a session"):
-            read_session(data)
+            imported(data)
 
 
 def test_the_report_tells_the_results_and_runs_nothing_of_what_it_shows():

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from core.access.guard import acting_as
+from core.access.identity import NOBODY, Identity, Role, Visibility
 from core.domain.sessions import (
     Candidate,
     Judgement,
@@ -18,7 +20,7 @@ from core.domain.sessions import (
     Vote,
 )
 from core.domain.turns import Machine
-from core.errors import InputError, StoreError
+from core.errors import AccessDenied, InputError, StoreError
 from core.sessions.prompts import pasted_prompts, prompt_set
 from core.store.sessions.sessions import Sessions
 from core.store.sessions.votes import Votes
@@ -281,3 +283,51 @@ def test_versions_of_a_prompt_set_are_kept_once(sessions: Sessions) -> None:
     for prompts in (one, two, prompt_set("mine", pasted_prompts("A\nB"))):
         sessions.save_prompt_set(prompts)
     assert sessions.prompt_sets() == (two, one)
+
+
+OPERATOR = Identity(id="ada@example.com", name="Ada", role=Role.OPERATOR, login="a")
+VIEWER = Identity(id="bob@example.com", name="Bob", role=Role.VIEWER, login="b", sees=Visibility.PRIVATE)
+
+
+def test_viewers_change_no_session_whichever_way_they_ask(sessions):
+    with acting_as(OPERATOR):
+        session = sessions.create(open_session(plan(), state=SessionState.DRAFT))
+    assert session.owner == OPERATOR.id
+    changes = (
+        lambda: sessions.create(open_session(plan())),
+        lambda: sessions.save_prompt_set(session.plan.prompts),
+        lambda: sessions.add(SessionRecord(session=open_session(plan()))),
+        lambda: sessions.change_plan(session.id, session.plan),
+        lambda: sessions.open_voting(session.id, session.items, identical_pairs=0),
+        lambda: sessions.close_voting(session.id),
+        lambda: sessions.delete(session.id),
+    )
+    with acting_as(replace(VIEWER, sees=Visibility.LINK)):
+        for change in changes:
+            with pytest.raises(AccessDenied):
+                change()
+    with acting_as(OPERATOR):
+        assert sessions.session(session.id) == session
+
+
+def test_private_sessions_are_shown_to_their_owners_and_operators(sessions):
+    with acting_as(OPERATOR):
+        session = sessions.create(open_session(plan()))
+    with acting_as(VIEWER):
+        assert sessions.summaries() == ()
+        with pytest.raises(StoreError) as caught:
+            sessions.record(session.id)
+        assert sessions.session_of_link(session.link) == session
+    assert caught.value.code == "no-such-session"
+    with acting_as(replace(VIEWER, sees=Visibility.LINK)):
+        assert sessions.summaries() == ()
+        assert sessions.session(session.id) == session
+
+
+def test_nobody_votes_without_a_role(sessions, votes):
+    session = sessions.create(open_session(plan()))
+    with acting_as(NOBODY):
+        with pytest.raises(AccessDenied):
+            votes.join(session.id, "Eve")
+        with pytest.raises(AccessDenied):
+            votes.undo("p0")
