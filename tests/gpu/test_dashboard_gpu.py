@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_three_engines_answer_in_the_chat_page():
-    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=560).run()
+    app = AppTest.from_file(str(ROOT / "streamlit_app.py"), default_timeout=560)
+    app.switch_page("pages/chat.py").run()
     assert not app.exception
     app.chat_input[0].set_value("What is the capital of Japan?").run()
     assert not app.exception
