@@ -32,7 +32,7 @@ def collect(root: Path = ROOT) -> Catalog:
     for image in tomllib.loads((root / "assets" / "gallery" / "gallery.toml").read_text("utf-8"))[
         "images"
     ].values():
-        for key in ("title", "note"):
+        for key in ("title", "note", "source"):
             if key in image:
                 texts.add(image[key])
     return texts

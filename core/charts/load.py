@@ -77,7 +77,7 @@ def latency_chart(
             colors,
             opacities=opacities,
         )
-    values = {"metric": metric, "meaning": _(title), "statistic": statistic}
+    values = {"metric": metric, "meaning": _(title), "statistic": _(statistic)}
     heading = (
         _("{metric} ({meaning}), {statistic}, whiskers to p95", **values)
         if statistic == "p50"

@@ -64,6 +64,17 @@ def test_translations_have_the_same_placeholders(file):
 
 
 @pytest.mark.parametrize("file", FILES)
+def test_chinese_has_its_own_punctuation(file):
+    """A comma, colon or semicolon after a Chinese character is a full-width one."""
+    assert [
+        string
+        for message in _texts(file)
+        for _english, string in _pairs(message)
+        if re.search(r"[\u4e00-\u9fff][,;:]\s?[\u4e00-\u9fff`*{]", string)
+    ] == []
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_translations_quote_the_same_code(file):
     assert _differing(file, lambda text: set(_code(text))) == []
 

@@ -123,6 +123,7 @@ def _show_options(record: BenchRecord, key: str) -> View:
         statistic = st.segmented_control(
             _("Statistic"),
             list(STATISTICS),
+            format_func=_,
             default="p50",
             required=True,
             key=f"{key}_statistic",

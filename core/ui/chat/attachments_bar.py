@@ -132,7 +132,7 @@ def origin(image: GalleryImage) -> str:
             "{title}. {licence}. Source: {source}",
             title=_(image.title),
             licence=image.licence,
-            source=image.source,
+            source=_(image.source),
         )
     )
 
