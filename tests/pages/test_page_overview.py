@@ -13,6 +13,7 @@ from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineState
 from core.errors import StoreError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.replay.recording import SUFFIX
 from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
@@ -76,8 +77,16 @@ class TestIntroduction:
     def test_it_says_what_the_dashboard_is_and_where_to_go_on(self, open_page):
         app = open_page()
         assert "LMDyno runs the same prompts on several LLM inference engines" in texts(app)
-        links = [link.proto.page for link in app.get("page_link")]
-        assert links == ["chat", "benchmark", "quality", "memory"]
+        links = [link.proto.page for link in app.get("page_link") if link.proto.page != "recordings"]
+        assert links == ["chat", "benchmark", "quality", "memory", "engines"]
+
+    def test_a_recording_that_is_there_can_be_watched(self, open_page, monkeypatch, tmp_path):
+        monkeypatch.setenv("LMDYNO_RECORDINGS", str(tmp_path))
+        (tmp_path / f"lab{SUFFIX}").write_bytes(b"")
+        app = open_page()
+        first = app.get("page_link")[0]
+        assert first.proto.page == "recordings"
+        assert first.proto.query_string == "play=1"
 
     def test_closed_it_is_gone_and_the_browser_remembers(self, open_page):
         app = open_page()

@@ -110,7 +110,7 @@ class TestScorecard:
     def test_three_figures_a_lane_and_the_verdict(self, present, room):
         keep(room)
         app = present()
-        assert "## hf-q4 decodes 4.03 times as fast as hf" in texts(app)
+        assert "# hf-q4 decodes 4.03 times as fast as hf" in texts(app)
         ((key, tiles),) = room.boards
         assert key == "present_scorecard"
         assert [tile.name for tile in tiles] == ["hf", "hf-q4", "remote"]

@@ -1,40 +1,71 @@
 """What LMDyno is, how to read its figures, and what to do next; stays closed in a browser that closed it."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 import streamlit as st
 
-from core.i18n import N_, _
+from core.i18n import N_, Text, _
+from core.replay.recording import SUFFIX
+from core.settings import load_settings
+from core.ui.replay.page import PLAY
 from core.ui.shared.browser import keep_cookie
 
 _COOKIE = "lmdyno_introduction"
 _CLOSED, _OPEN = "closed", "open"
 _CHOICE = "introduction"
 """Session state: what the visitor chose in this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    page: str
+    icon: str
+    label: Text
+    explanation: Text
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+_DEMO = _Step(
+    "pages/recordings.py",
+    ":material/movie:",
+    N_("Watch the 60-second demo"),
+    N_("A recording from a GPU, with its original timing."),
+    {PLAY: "1"},
+)
 _STEPS = (
-    (
+    _Step(
         "pages/chat.py",
         ":material/forum:",
         N_("Ask all lanes a question"),
         N_("Answers stream side by side with their latency."),
     ),
-    (
+    _Step(
         "pages/benchmark.py",
         ":material/speed:",
         N_("Measure under load"),
         N_("A quick look takes about a minute and fills the scorecard."),
     ),
-    (
+    _Step(
         "pages/quality.py",
         ":material/fact_check:",
-        N_("See what speed costs in quality"),
-        N_("Answers are compared with those of a reference lane."),
+        N_("Compare quality"),
+        N_("What speed costs: answers beside those of a reference lane."),
     ),
-    (
+    _Step(
         "pages/memory.py",
         ":material/memory:",
         N_("Predict what fits"),
         N_("Weights, KV cache and context of a model on a GPU, before you load it."),
     ),
+    _Step(
+        "pages/engines.py",
+        ":material/hiking:",
+        N_("Take the walk"),
+        N_("From transformers to an API server, on this machine: tab **Walk** of Engines."),
+    ),
 )
+_IN_A_ROW = 3
 
 
 def show() -> None:
@@ -56,25 +87,24 @@ def show() -> None:
     with st.container(border=True):
         _show_text()
         _show_steps()
+        with st.container(horizontal_alignment="right"):
+            st.button(
+                _("Close"),
+                icon=":material/close:",
+                type="tertiary",
+                key="introduction_close",
+                on_click=_choose,
+                args=(_CLOSED,),
+            )
 
 
 def _show_text() -> None:
-    with st.container(horizontal=True, vertical_alignment="top"):
-        st.markdown(
-            _(
-                "**LMDyno runs the same prompts on several LLM inference engines and measures how fast each "
-                "one answers, how much memory and energy it uses, and what that costs in quality.**"
-            ),
-            width="stretch",
+    st.markdown(
+        _(
+            "**LMDyno runs the same prompts on several LLM inference engines and measures how fast each "
+            "one answers, how much memory and energy it uses, and what that costs in quality.**"
         )
-        st.button(
-            _("Close"),
-            icon=":material/close:",
-            type="tertiary",
-            key="introduction_close",
-            on_click=_choose,
-            args=(_CLOSED,),
-        )
+    )
     lines = (
         _("**TTFT**, time to first token: how long until the answer begins. Lower is better."),
         _("**Decode speed**: tokens per second once the answer has begun. Higher is better."),
@@ -87,11 +117,15 @@ def _show_text() -> None:
 
 
 def _show_steps() -> None:
-    with st.grid(len(_STEPS), min_column_width=170):
-        for page, icon, label, explanation in _STEPS:
+    with st.grid(_IN_A_ROW, min_column_width=200):
+        for step in (*([_DEMO] if _has_recording() else []), *_STEPS):
             with st.container(gap=None):
-                st.page_link(page, label=_(label), icon=icon)
-                st.caption(_(explanation))
+                st.page_link(step.page, label=_(step.label), icon=step.icon, query_params=dict(step.query))
+                st.caption(_(step.explanation))
+
+
+def _has_recording() -> bool:
+    return any(load_settings().recordings_dir.glob(f"*{SUFFIX}"))
 
 
 def _choose(choice: str) -> None:

@@ -54,9 +54,8 @@ def _show_scorecard() -> None:
         return
     model, lanes = next(iter(groups.items()))
     card = scorecard.read(lanes, lanes[0].name)
-    st.markdown(f"# {escape(model or _('Scorecard'))}", anchors=False)
-    for sentence in verdict(card)[:1]:
-        st.markdown(f"## {escape(_(sentence))}", anchors=False)
+    headline = next((_(sentence) for sentence in verdict(card)), model or _("Scorecard"))
+    st.markdown(f"# {escape(headline)}", anchors=False)
     tiles = [
         speed_tile(row.name, row.speed, note="" if row.speed else scorecard.gap_text(row))
         for row in card.rows

@@ -202,15 +202,14 @@ def _show_origin(card: Scorecard) -> None:
     qualities = {row.quality.run_id: row.quality for row in card.rows if row.quality}
     if not runs and not qualities:
         return
+    levels = dict.fromkeys(_(speed.level.label) for speed in runs.values())
+    if levels:
+        st.caption(_("TTFT, decode speed and energy at {load}.", load=", ".join(levels)))
     with st.container(horizontal=True, gap="small"):
         for run_id, speed in runs.items():
             st.page_link(
                 "pages/history.py",
-                label=_(
-                    "Benchmark of {date}, lightest load: {load}",
-                    date=f"{speed.measured_at:%Y-%m-%d %H:%M} UTC",
-                    load=speed.level.label,
-                ),
+                label=_("Benchmark of {date}", date=f"{speed.measured_at:%Y-%m-%d %H:%M} UTC"),
                 icon=":material/speed:",
                 query_params={RUN: run_id},
             )

@@ -12,22 +12,28 @@ import streamlit as st
 _HTML = '<div class="board"></div>'
 _CSS = """
 .board {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 23rem), 1fr)); gap: 1rem;
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--least)), 1fr)); gap: 1rem;
   color: var(--st-text-color); font-family: var(--st-font);
+  --value: min(17cqi, 8.5vh);
 }
+.board.course { --value: min(17cqi, 7.5vh); }
+.board.rows { --value: min(11cqi, 6vh); }
 .tile {
   container-type: inline-size; border: 1px solid var(--st-border-color); border-radius: 0.5rem;
-  border-top: 0.6rem solid; padding: 0.75rem 1.25rem;
+  border-top: 0.6rem solid; padding: 0.5rem 1.25rem;
 }
-h2 { margin: 0; font-size: clamp(1.6rem, 9cqi, 3rem); line-height: 1.2; overflow-wrap: anywhere; }
+h2 { margin: 0; font-size: clamp(1.5rem, min(9cqi, 6vh), 3rem); line-height: 1.2; overflow-wrap: anywhere; }
 dl { margin: 0; display: grid; grid-template-columns: 1fr; }
-dt { font-size: clamp(1rem, 5cqi, 1.6rem); line-height: 1.1; }
+.rows dl { grid-template-columns: auto 1fr; align-items: baseline; column-gap: 0.75rem; }
+.rows dd { text-align: right; }
+dt { font-size: clamp(1rem, min(5cqi, 3.5vh), 1.6rem); line-height: 1.1; }
 dd {
-  margin: 0 0 0.35rem; font-size: clamp(2.2rem, 14cqi, 5rem); line-height: 1.1; font-weight: 700;
+  margin: 0; font-size: clamp(2rem, var(--value), 6rem); line-height: 1.12; font-weight: 700;
   white-space: nowrap; font-variant-numeric: tabular-nums;
 }
 .note {
-  margin: 0.25rem 0 0; font-size: clamp(1rem, 4.5cqi, 1.5rem); line-height: 1.25; overflow-wrap: anywhere;
+  margin: 0.25rem 0 0; font-size: clamp(1rem, min(4.5cqi, 3.2vh), 1.5rem); line-height: 1.25;
+  overflow-wrap: anywhere;
 }
 .track { height: 1rem; border-radius: 0.5rem; background: var(--st-secondary-background-color); }
 .bar { height: 100%; border-radius: 0.5rem; }
@@ -42,6 +48,8 @@ export default function ({ data, parentElement }) {
     return element;
   };
   const board = parentElement.querySelector(".board");
+  board.className = `board ${data.kind}`;
+  board.style.setProperty("--least", `${data.least_rem}rem`);
   const tiles = document.createDocumentFragment();
   for (const tile of data.tiles) {
     const box = make("section", tiles, "", "tile");
@@ -86,11 +94,22 @@ class Tile:
     """A sentence below the figures."""
 
 
+_LEAST_REM = {1: 24, 2: 24, 3: 18, 4: 26}
+"""Width of a tile by the number of tiles, so that a screen of 1280 × 720 shows all of them."""
+_LEAST_REM_OF_MANY = 20
+_STACKED_TILES = 3
+"""With more of them label and figure stand in one line."""
+
+
 def show_board(tiles: Sequence[Tile], *, key: str) -> None:
     """Draw the tiles side by side, as many as fit."""
+    kinds = ["rows"] if len(tiles) > _STACKED_TILES else []
+    kinds += ["course"] if any(tile.progress is not None for tile in tiles) else []
     _board(
         key=key,
         data={
+            "kind": " ".join(kinds),
+            "least_rem": _LEAST_REM.get(len(tiles), _LEAST_REM_OF_MANY),
             "tiles": [
                 {
                     "name": tile.name,
@@ -100,6 +119,6 @@ def show_board(tiles: Sequence[Tile], *, key: str) -> None:
                     "note": tile.note,
                 }
                 for tile in tiles
-            ]
+            ],
         },
     )
