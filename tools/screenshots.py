@@ -117,8 +117,9 @@ def show_charts(page: Page) -> None:
     tabs.evaluate("tabs => tabs.scrollIntoView({block: 'center'})")
 
 
-def open_tab(name: str) -> Callable[[Page], None]:
-    return lambda page: page.get_by_role("tab", name=name).click()
+def open_results(page: Page) -> None:
+    page.get_by_role("tab", name="Results").click()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
 
 
 SCENE = gallery()[0]
@@ -148,7 +149,7 @@ SHOTS: dict[str, Shot] = {
     "sessions": Shot(
         address=lambda s: f"/sessions?id={session_id(s)}",
         files={"en": "sessions-results.png"},
-        prepare=open_tab("Results"),
+        prepare=open_results,
     ),
     "engines": Shot(address=lambda _settings: "/engines", files={"en": "images/engines.png"}),
     "memory": Shot(address=lambda _settings: "/memory", files={"en": "images/memory.png"}),
@@ -249,9 +250,9 @@ def photograph(url: str, settings: Settings, names: Iterable[str]) -> None:
                 address = shot.address(settings)
                 page.goto(f"{url}{address}{'&' if '?' in address else '?'}lang={language}")
                 settle(page)
-                expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
                 shot.prepare(page)
                 settle(page)
+                expect(page.get_by_test_id("stSkeleton")).to_have_count(0)
                 page.wait_for_load_state("networkidle")
                 save(page.screenshot(animations="disabled"), DOCS / file)
                 context.close()

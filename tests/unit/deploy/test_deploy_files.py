@@ -280,15 +280,20 @@ def test_nginx_lets_through_what_the_dashboard_takes():
     assert int(size[1]) > limit_mb
 
 
-def test_the_service_is_not_root_and_hardened():
+def service_of(name: str) -> configparser.SectionProxy:
     unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
     unit.optionxform = str
-    unit.read(DEPLOY / "systemd" / "lmdyno.service", "utf-8")
-    service = unit["Service"]
+    unit.read(DEPLOY / "systemd" / f"{name}.service", "utf-8")
+    return unit["Service"]
+
+
+@pytest.mark.parametrize("name", ["lmdyno", "lmdyno-metrics"])
+def test_the_services_are_not_root_and_hardened(name):
+    service = service_of(name)
     assert service["User"] == "lmdyno"
     assert service["NoNewPrivileges"] == "yes"
     assert service["ProtectSystem"] == "strict"
-    assert "--server.address" not in service["ExecStart"]
+    assert "address" not in service["ExecStart"]  # loopback is the default of both
 
 
 def test_kubernetes_runs_one_dashboard_that_is_not_root():
