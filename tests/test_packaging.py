@@ -60,6 +60,14 @@ def test_the_documentation_requirements_are_the_docs_extra():
     assert requirements("requirements-docs.txt") == declared(EXTRAS["docs"])
 
 
+def test_the_replay_takes_the_dashboards_own_versions_and_no_engine():
+    own = {Requirement(line).name: Requirement(line).specifier for line in declared(PROJECT["dependencies"])}
+    replay = [Requirement(line) for line in requirements("requirements-replay.txt")]
+    assert {pin.name: pin.specifier for pin in replay}.items() <= own.items()
+    assert not any(pin.extras for pin in replay)
+    assert set(own) - {pin.name for pin in replay} == {"typer", "rich"}
+
+
 @pytest.mark.parametrize(
     "line", [line for part in ("", "-dev", "-docs") for line in requirements(f"requirements{part}.txt")]
 )
