@@ -183,7 +183,7 @@ def test_threads_without_a_session_are_the_dashboards_own(app):
 def test_a_page_that_is_run_without_the_router_gets_the_frame(new_app):
     app = new_app(page="pages/chat.py").run()
     assert len(app.chat_input) == 1
-    assert any("endpoint" in markdown.value for markdown in app.sidebar.markdown)
+    assert any("remote" in markdown.value for markdown in app.sidebar.markdown)
 
 
 def test_the_wanted_page_survives_the_login(open_as, monkeypatch):
