@@ -142,7 +142,11 @@ def _show_pairing(results: Sequence[BenchResult], baseline: int) -> dict[str, st
     with st.popover(_("Compare lanes of different names"), icon=":material/link:"):
         for name in others:
             partner = st.selectbox(
-                _("Compare {lane} with", lane=escape(name)), own, index=None, key=f"history_pair_{name}"
+                _("Compare {lane} with", lane=escape(name)),
+                own,
+                index=None,
+                key=f"history_pair_{name}",
+                placeholder=_("Choose one"),
             )
             if partner:
                 pairs[name] = partner

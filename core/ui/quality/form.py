@@ -87,7 +87,11 @@ def _show_lanes(lanes: Sequence[LaneSpec]) -> tuple[tuple[LaneSpec, ...], str] |
         return None
     left, right = st.columns(2)
     names = left.multiselect(
-        _("Lanes"), list(by_name), default=list(by_name)[:_LANES_AT_FIRST], key="quality_lanes"
+        _("Lanes"),
+        list(by_name),
+        default=list(by_name)[:_LANES_AT_FIRST],
+        key="quality_lanes",
+        placeholder=_("Choose one or more"),
     )
     reference = right.selectbox(
         _("Reference"),
@@ -149,6 +153,7 @@ def _show_fields(*, with_images: bool) -> _Values:
             default=(OWN_ANSWERS, PYTHON_DOCS),
             format_func=_text_label,
             key="quality_texts",
+            placeholder=_("Choose one or more"),
         )
         own_texts = st.file_uploader(
             _("Custom texts (UTF-8)"), accept_multiple_files=True, key="quality_own_texts"

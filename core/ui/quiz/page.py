@@ -141,6 +141,7 @@ def _question_form(page: ConversationPage) -> _Questions | None:
             _("Gallery images"),
             list(shown),
             key="quiz_gallery",
+            placeholder=_("Choose one or more"),
         )
         files = st.file_uploader(
             _("Custom images"),

@@ -33,7 +33,12 @@ def show(session: Session) -> None:
     )
     lanes = telling.lane_names(session)
     pair = st.multiselect(
-        _("Lanes for LLM Comparator"), lanes, default=lanes[:2], max_selections=2, key=f"pair_{session.id}"
+        _("Lanes for LLM Comparator"),
+        lanes,
+        default=lanes[:2],
+        max_selections=2,
+        key=f"pair_{session.id}",
+        placeholder=_("Choose one or more"),
     )
     with st.container(horizontal=True):
         _show_download(session, "html", _("Report (HTML)"), "html", _report)

@@ -44,9 +44,9 @@ def show_toast(error: LMDynoError) -> None:
 
 
 def lane_label(name: str) -> str:
-    """Markdown: a square in the lane's colour and its name."""
+    """Markdown: a square in the lane's colour and its name, which stay on one line."""
     color = color_of(name)
-    return f':color[■]{{foreground="{color}"}} **{escape(name)}**'
+    return f':color[■]{{foreground="{color}"}}\N{NO-BREAK SPACE}**{escape(name)}**'
 
 
 def color_of(name: str) -> str:
