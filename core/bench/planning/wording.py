@@ -40,6 +40,7 @@ def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
         PlanFact(_("Each point"), _extent(plan)),
         PlanFact(_("Repeats"), f"{plan.repeats:,}") if plan.repeats > 1 else None,
         PlanFact(_("Passes"), _passes(plan)),
+        PlanFact(_("Sending processes"), f"{plan.workers:,}") if (plan.workers or 1) > 1 else None,
     ]
     return tuple(fact for fact in facts if fact is not None)
 

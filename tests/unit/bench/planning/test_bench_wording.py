@@ -44,6 +44,11 @@ def test_facts_follow_the_plan():
     assert facts_of(sweep)["Other lanes"] == "one lane at a time, then all lanes together"
 
 
+def test_several_processes_are_named():
+    assert facts_of(a_plan(A, workers=4))["Sending processes"] == "4"
+    assert "Sending processes" not in facts_of(a_plan(A, workers=1))
+
+
 def test_nothing_speaks_against_a_fair_plan():
     assert advice(a_plan(A, B, **PLENTY), gpu=True) == ()
 
