@@ -23,6 +23,7 @@ LANES = {
         "fp16": EngineKind.TURBOMIND,
         "w4a16": EngineKind.AWQ,
         "tp2": EngineKind.TURBOMIND,
+        "x2": EngineKind.TURBOMIND,
     },
 }
 
@@ -46,6 +47,7 @@ def test_two_gpus_are_used_one_by_one_and_together(tmp_path):
     found = lanes("lanes-two-gpus", tmp_path)
     assert [found[name].settings.devices for name in ("fp16", "w4a16", "tp2")] == [(0,), (1,), (0, 1)]
     assert found["tp2"].settings.tp == 2
+    assert (found["x2"].settings.replicas, found["x2"].settings.gpu_count) == (2, 2)
     assert len({lane.model for lane in found.values()}) == 1
 
 
