@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.results.cache import RunRecords
 from core.bench.results.summary import summarise
 from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
@@ -39,9 +40,11 @@ from core.domain.turns import (
     TurnPlan,
     utc_now,
 )
+from core.scorecard.reading import ScorecardReader
 from core.settings import PROJECT_ROOT
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
 from core.store.turns import Store
 
 LEVELS = (1, 4, 16)
@@ -244,6 +247,23 @@ def query_times(database_url: str, repeats: int) -> dict[str, dict[str, float]]:
         return {name: timed(query, repeats) for name, query in queries.items()}
 
 
+def scorecard_times(database_url: str, repeats: int) -> dict[str, dict[str, float]]:
+    """The overview's scorecard of all lanes: the first time, which reads runs, and again."""
+    with closing(BenchRuns(database_url)) as bench_runs, closing(QualityRuns(database_url)) as quality_runs:
+
+        def reader() -> ScorecardReader:
+            records = RunRecords(bench_runs)
+            return ScorecardReader(bench_runs, quality_runs, records, describe=lambda: MACHINES[1])
+
+        kept = reader()
+        names = [lane.name for lane in LANES]
+        return {
+            "which runs measured the lanes": timed(lambda: bench_runs.measured(names), repeats),
+            "scorecard, first time": timed(lambda: reader().scorecard(LANES, "hf", {}), max(2, repeats // 4)),
+            "scorecard, again": timed(lambda: kept.scorecard(LANES, "hf", {}), repeats),
+        }
+
+
 def page_times(database_url: str, repeats: int) -> dict[str, dict[str, float]]:
     from streamlit.testing.v1 import AppTest
 
@@ -309,6 +329,7 @@ def measure(home: Path, arguments: argparse.Namespace) -> dict[str, object]:
         "summary_once_a_run_s": once_s,
         "target_s": TARGET_S,
         "queries": query_times(url, arguments.repeats),
+        "scorecard": scorecard_times(url, arguments.repeats),
         "pages": page_times(url, arguments.repeats),
     }
 

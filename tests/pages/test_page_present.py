@@ -163,6 +163,12 @@ class TestTurn:
         app.chat_input[0].set_value("And why?").run()
         assert room.meter.plans[0].prompt == "And why?"
 
+    def test_while_answers_come_escape_stops_them_and_does_not_leave(self, present, room):
+        a_turn(room, done=False, running=streaming)
+        app = present("pages/chat.py", conversation="c1")
+        shortcuts = {button.label: button.proto.shortcut for button in app.button}
+        assert shortcuts == {"Stop": "escape", "Exit presentation": ""}
+
     def test_before_the_first_turn_it_says_so(self, present):
         assert "Nothing has been asked yet." in texts(present(view="turn"))
 

@@ -73,7 +73,16 @@ def _present(page: ConversationPage, offered: Sequence[LaneSpec], conversation: 
         with st.bottom:
             _show_prompt(page, conversation)
     chat = chat_session.chat(page)
-    present(lambda: show_turn_board(conversations.load(chat)), refresh_s=REFRESH_S)
+    is_running = bool(conversation.running)
+
+    def draw() -> None:
+        now = conversations.load(chat)
+        show_turn_board(now)
+        if bool(now.running) != is_running:
+            st.rerun()  # prompt and Stop are outside of what refreshes itself
+
+    # While answers come, Esc stops them.
+    present(draw, refresh_s=REFRESH_S, escape_ends=not is_running)
 
 
 def _move_to_vision(page: ConversationPage, conversation_id: str) -> None:

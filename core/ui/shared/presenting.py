@@ -47,7 +47,7 @@ def show_present_button() -> None:
     )
 
 
-def present(draw: Callable[[], None], *, refresh_s: float) -> None:
+def present(draw: Callable[[], None], *, refresh_s: float, escape_ends: bool = True) -> None:
     """Present what `draw` draws, again and again; an error is told and the next time is tried."""
 
     def draw_or_tell() -> None:
@@ -57,10 +57,10 @@ def present(draw: Callable[[], None], *, refresh_s: float) -> None:
             show_error(error)
 
     st.fragment(draw_or_tell, run_every=refresh_s)()
-    show_exit_button()
+    show_exit_button(escape_ends=escape_ends)
 
 
-def show_exit_button() -> None:
+def show_exit_button(*, escape_ends: bool = True) -> None:
     """The way back to the page."""
     with st.container(horizontal_alignment="right"):
         st.button(
@@ -68,7 +68,7 @@ def show_exit_button() -> None:
             icon=":material/close_fullscreen:",
             type="tertiary",
             key="present_end",
-            shortcut="Esc",
+            shortcut="Esc" if escape_ends else None,
             on_click=set_presenting,
             args=(False,),
         )

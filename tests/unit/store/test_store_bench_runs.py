@@ -156,3 +156,19 @@ def test_a_lost_run_that_was_to_stop_has_stopped(runs):
     runs.save(RUN)
     runs.end_lost("r1", None)
     assert (runs.run("r1").state, runs.run("r1").error) == (RunState.STOPPED, None)
+
+
+def test_the_lanes_of_ended_runs_are_told_the_newest_first(runs):
+    for number, state in enumerate((RunState.DONE, RunState.STOPPED, RunState.RUNNING, RunState.FAILED)):
+        changes = {"id": f"r{number}", "state": state, "created_at": RUN.created_at + timedelta(hours=number)}
+        runs.save(replace(RUN, **changes))
+    newest, oldest = runs.measured(["hf", "remote"])
+    assert (newest.run_id, oldest.run_id) == ("r1", "r0")
+    assert (newest.lane, newest.engine_version, newest.machine) == (HF, "transformers 5", MACHINE)
+    assert newest.plan == RUN.plan
+
+
+def test_lanes_of_other_names_and_those_that_could_not_take_part_are_left_out(runs):
+    runs.save(replace(RUN, state=RunState.DONE))
+    assert runs.measured(["remote", "awq"]) == ()
+    assert [measured.lane for measured in runs.measured(["hf"])] == [HF]
