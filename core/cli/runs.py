@@ -18,6 +18,7 @@ from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
 from core.cli import context
+from core.cli import walk as walks
 from core.cli.bench.tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.output import write_file
 from core.cli.quality import runs as quality_runs
@@ -88,7 +89,7 @@ def show(
     as_json: context.AsJson = False,
 ) -> None:
     settings = context.load()[0]
-    if quality_runs.show(settings, run, as_json=as_json):
+    if quality_runs.show(settings, run, as_json=as_json) or walks.show(settings, run, as_json=as_json):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run) if runs.run(run) else None
@@ -159,7 +160,7 @@ def export(
             N_("Parquet is binary and can't be printed to a terminal."),
             hint=N_("Name a file: --out run.parquet"),
         )
-    if quality_runs.export(settings, run, out, chosen):
+    if quality_runs.export(settings, run, out, chosen) or walks.export(settings, run, out, chosen):
         return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run)

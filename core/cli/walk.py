@@ -1,5 +1,7 @@
 """`lmdyno walk`: the tutorial's steps, taken on this machine and timed."""
 
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +16,11 @@ from core.cli.output import write_file
 from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.turns import new_id
-from core.domain.walk import WalkRun
-from core.i18n import _
-from core.walk.job import take_walk
+from core.domain.walk import StepResult, WalkRun
+from core.errors import InputError
+from core.i18n import N_, _
+from core.settings import Settings
+from core.store.runs.walks import Walks
 from core.walk.runner import summary
 from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
@@ -32,24 +36,68 @@ def walk(
     html: Annotated[Path | None, typer.Option(metavar="FILE", help=_("Write a report as HTML."))] = None,
 ) -> None:
     """Run the tutorial's steps and print each one's results and time."""
+    from core.walk.job import take_walk  # to look at a walk needs no engines
+
     settings, _registry = context.load()
     with console.status("") as status:
-        run = take_walk(settings, model, new_id(), lambda stage, _share: status.update(_(stage)), _print_step)
+        run = take_walk(settings, model, new_id(), lambda stage, _share: status.update(_(stage)), _print_last)
     console.print(summary(run))
     console.print(Text(_("Stored as {id}", id=run.id), "dim"))
     if json is not None:
         write_file(json, encode_plain(run))
     if html is not None:
-        from core.reports.walk_html import walk_html  # plotly takes its time, and only this needs it
-
-        write_file(html, walk_html(run).encode())
+        write_file(html, _html(run))
     if run.failed:
         raise typer.Exit(1)
 
 
-def _print_step(run: WalkRun) -> None:
-    """The step that was taken last."""
-    step, number = run.steps[-1], len(run.steps)
+def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:
+    """Print a stored walk; False if there is no walk of that id."""
+    run = _stored(settings, run_id)
+    if run is None:
+        return False
+    if as_json:
+        typer.echo(encode_plain(run))
+        return True
+    for number, step in enumerate(run.steps, start=1):
+        _print_step(number, step)
+    console.print(summary(run))
+    return True
+
+
+def export(settings: Settings, run_id: str, out: Path | None, form: str) -> bool:
+    """Write a stored walk as JSON or as an HTML report; False if there is no walk of that id."""
+    run = _stored(settings, run_id)
+    if run is None:
+        return False
+    if form not in ("json", "html"):
+        raise InputError(
+            N_("A walk can't be exported as {format}.", format=form), hint=N_("Use --format json or html.")
+        )
+    content = encode_plain(run) if form == "json" else _html(run)
+    if out is not None:
+        write_file(out, content)
+    else:
+        sys.stdout.buffer.write(content)
+    return True
+
+
+def _stored(settings: Settings, run_id: str) -> WalkRun | None:
+    with closing(Walks(settings.database_url)) as walks:
+        return walks.run(run_id)
+
+
+def _html(run: WalkRun) -> bytes:
+    from core.reports.walk_html import walk_html  # plotly takes its time, and only this needs it
+
+    return walk_html(run).encode()
+
+
+def _print_last(run: WalkRun) -> None:
+    _print_step(len(run.steps), run.steps[-1])
+
+
+def _print_step(number: int, step: StepResult) -> None:
     title = _("{number}. {step}", number=number, step=_(STEP_TEXTS[step.kind].title))
     console.print(
         Text.assemble((title, "bold"), f" · {_(STATE_NAMES[step.state])} · {units.duration(step.duration_s)}")
