@@ -53,6 +53,7 @@ def before(
         _compare(N_("weights"), lanes, lambda lane: lane.weights if lane.model else None, intended=True),
         _compare("dtype", lanes, lambda lane: lane.settings.dtype if lane.is_local else None, intended=True),
         _compare(N_("KV cache"), lanes, _kv_format, intended=True),
+        _compare(N_("GPUs"), lanes, _gpus, intended=True),
         _compare(N_("context limit"), lanes, _context),
         _compare(N_("batch limit"), lanes, _batch_limit),
         _compare(N_("prefix caching"), lanes, _prefix_cache),
@@ -154,10 +155,14 @@ def _context(lane: LaneSpec) -> Text | None:
 
 def _batch_limit(lane: LaneSpec) -> Text | None:
     if lane.kind in LMDEPLOY_KINDS:
-        return N_("{n} requests at once", n=lane.settings.max_batch_size)
+        return N_("{n} requests at once", n=lane.settings.requests_at_once)
     if lane.kind is EngineKind.TRANSFORMERS:
         return N_("continuous batching") if lane.settings.continuous_batching else N_("one request at a time")
     return None
+
+
+def _gpus(lane: LaneSpec) -> str | None:
+    return str(lane.settings.gpu_count) if lane.kind in LMDEPLOY_KINDS else None
 
 
 def _prefix_cache(lane: LaneSpec) -> str | None:

@@ -96,6 +96,11 @@ class EngineSettings:
     """LMDeploy: keep the KV cache of prompts' beginnings, for later prompts that begin alike."""
 
     @property
+    def requests_at_once(self) -> int:
+        """LMDeploy: requests that all replicas together answer at once."""
+        return self.max_batch_size * self.replicas
+
+    @property
     def gpu_count(self) -> int:
         """GPUs that the lane takes: those of all its replicas, and no fewer than it is pinned to."""
         return max(self.tp * self.replicas, len(self.devices or ()), 1)

@@ -52,7 +52,7 @@ def queue_notes(
         return ()
     if _is_mixed(counted):
         return (N_("queue time unknown: the engine also counted requests of others"),)
-    places = lane.settings.max_batch_size
+    places = lane.settings.requests_at_once
     if lane.kind in LMDEPLOY_KINDS and (level.concurrency or 0) > places:
         return (
             N_(

@@ -20,7 +20,7 @@ class BandwidthUtilisation:
     n: int
     limit: Roofline
     gpu_names: tuple[str, ...]
-    """Of the GPUs that its engine was on."""
+    """Of the GPUs that computed a request: with replicas those of one of them."""
     measured: Bandwidth | None
     """What the limit was computed with; None if with the GPU's data sheet."""
 
@@ -69,10 +69,11 @@ def utilisations(
 
 
 def _gpu_names(facts: LaneFacts, passes: Sequence[BenchPass]) -> list[str]:
-    """The names of the GPUs that a lane's engine is on; none for a CPU or an endpoint."""
+    """The names of the GPUs that compute one request of a lane; none for a CPU or an endpoint."""
     kind, _, indices = (facts.device or "").partition(":")
     if kind != "cuda":
         return []
     seen = {gpu.index: gpu.name for each in passes if facts.lane.name in each.lanes for gpu in each.gpus}
     wanted = [int(index) for index in indices.split(",")]
+    wanted = wanted[: len(wanted) // facts.lane.settings.replicas]
     return [seen[index] for index in wanted] if all(index in seen for index in wanted) else []

@@ -206,6 +206,8 @@ def switch_threads_quickly() -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; whoever started it decides
+    # These reach the whole group; whoever started this process decides what they mean for it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     switch_threads_quickly()
     asyncio.run(serve(Connection(int(sys.argv[1]))))

@@ -59,6 +59,15 @@ def test_what_lanes_exist_to_show_is_marked_as_intended():
     assert all(flag.intended for flag in flags)
 
 
+def test_gpus_and_replicas_are_told():
+    flags = before([record(lane("a")), record(lane("b", tp=2)), record(lane("c", replicas=2))])
+    assert [flag.text for flag in flags] == [
+        "GPUs: 1 (a) · 2 (b, c)",
+        "batch limit: 64 requests at once (a, b) · 128 requests at once (c)",
+    ]
+    assert [flag.intended for flag in flags] == [True, False]
+
+
 def test_unequal_settings_are_named_with_their_values():
     flags = before([record(lane("a", session_len=2048)), record(lane("b")), record(lane("c"))])
     assert [flag.text for flag in flags] == ["context limit: 2,048 tokens (a) · 4,096 tokens (b, c)"]

@@ -74,6 +74,18 @@ def test_lanes_together_have_each_their_own():
     assert [point.queue_s.mean_s for point in found] == [0.5, 0.25]
 
 
+def test_each_replica_has_its_places():
+    lane = LaneSpec(
+        name="a",
+        kind=EngineKind.TURBOMIND,
+        model=ModelSpec(name="tiny", checkpoint="/models/tiny"),
+        settings=EngineSettings(max_batch_size=2, replicas=2),
+    )
+    each = a_pass(level=LoadLevel(concurrency=5), queues=(queue(1, 0.5),))
+    notes = point([each], [a_request(0)], a_plan(lane, load=Load(concurrencies=(5,)), requests=5)).notes
+    assert any("at most 4 requests at once" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("kind", "concurrency", "said"),
     [

@@ -19,6 +19,7 @@ from core.bench.roofline.bandwidth import (
 from core.bench.roofline.utilisation import utilisations
 from core.cli.bench.tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
+from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
 from core.locks import lock_path, try_lock, unlock
 from core.telemetry.gpus import GpuFacts, GpuReading
@@ -256,6 +257,20 @@ def test_a_lanes_speed_is_held_against_what_was_measured_on_its_gpu():
     assert "at 5% of what memory bandwidth allows (limit: 2000 tok/s" in utilisation_text(utilisation)
     (by_sheet,) = utilisations(results(record), record.passes, lambda _name: None)
     assert (by_sheet.limit.decode_tok_per_s, by_sheet.measured) == (3350, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit_tok_per_s"),
+    [({"tp": 2}, 6700), ({"replicas": 2}, 3350), ({"tp": 2, "replicas": 1}, 6700)],
+)
+def test_a_request_has_the_bandwidth_of_the_gpus_that_compute_it(settings, limit_tok_per_s):
+    record = on_an_h100({"device": "cuda:0,1", "weight_bytes": 10**9})
+    (facts,), (each,) = record.run.lanes, record.passes
+    facts = replace(facts, lane=replace(facts.lane, settings=EngineSettings(**settings)))
+    gpus = (each.gpus[0], replace(each.gpus[0], index=1))
+    record = replace(record, run=replace(record.run, lanes=(facts,)), passes=(replace(each, gpus=gpus),))
+    (utilisation,) = utilisations(results(record), record.passes, lambda _name: None)
+    assert utilisation.limit.decode_tok_per_s == limit_tok_per_s
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,22 @@ def test_stopping_hands_back_what_is_under_way_as_cancelled(tmp_path, server):
     assert [request.finish_reason for request in sent.requests] == [FinishReason.CANCELLED] * 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_stops_the_whole_group_is_left_to_the_first_process(tmp_path, server, number):
+    sent = Sent(tmp_path, remote("a", server.url, chunks=10, interval_s=0.02))
+
+    async def act(load, processes):
+        work = asyncio.create_task(load.run_closed(2))
+        while len(server.seen) < 2:
+            await asyncio.sleep(0.01)
+        for process in processes.all:
+            os.kill(process._process.pid, number)
+        await work
+
+    assert sent.run(act, Extent(requests=4), width=2) == [0, 0]
+    assert len(sent.measured) == 4
+
+
 def test_a_killed_process_fails_the_pass_and_ends_the_others(tmp_path, server):
     sent = Sent(tmp_path, remote("a", server.url, chunks=1000, interval_s=0.05))
 
