@@ -114,9 +114,9 @@ def open_camera(page: ConversationPage) -> None:
 
 
 def _show_camera(page: ConversationPage) -> None:
-    st.caption(_("No model sees the picture before you ask about it."))
+    st.caption(_("No model sees the image before you ask about it."))
     photo = st.camera_input(_("Camera"), key=page.key("camera_image"), label_visibility="collapsed")
-    if photo and st.button(_("Use picture"), type="primary", key=page.key("camera_use")):
+    if photo and st.button(_("Use image"), type="primary", key=page.key("camera_use")):
         attachments.add_data(page, photo.getvalue(), "camera.jpg")
         st.rerun()
 
