@@ -121,3 +121,14 @@ def test_both_readmes_say_the_same(part):
 def test_each_readme_shows_the_dashboard_in_its_language(language):
     text = READMES[language].read_text("utf-8")
     assert f"](docs/{'chat' if language == 'en' else f'chat.{language}'}.png)" in text
+
+
+def test_the_site_shows_every_page():
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
+    shown = re.findall(r"([\w./-]+\.md)$", navigation, re.MULTILINE)
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages <= set(shown)
+    assert set(shown) - pages - reference.PAGES.keys() == {
+        page for page in shown if page.startswith("project/")
+    }
+    assert len(shown) == len(set(shown))
