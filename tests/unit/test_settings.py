@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from core.errors import ConfigError
-from core.settings import PROJECT_ROOT, load_settings
+from core.settings import PROJECT_ROOT, Mode, load_settings
 
 
 def test_defaults_stand_beside_the_router():
@@ -39,3 +39,11 @@ def test_broken_secrets_are_a_config_error(tmp_path):
     secrets.write_text("LAB_KEY = \n")
     with pytest.raises(ConfigError, match=r"secrets\.toml is not valid TOML"):
         replace(load_settings({}), secrets_file=secrets).secrets()
+
+
+def test_the_mode_is_live_unless_it_is_replay():
+    assert load_settings({}).mode is Mode.LIVE
+    assert load_settings({"LMDYNO_MODE": "replay"}).mode is Mode.REPLAY
+    with pytest.raises(ConfigError, match="LMDYNO_MODE is reply") as caught:
+        load_settings({"LMDYNO_MODE": "reply"})
+    assert "live, replay" in caught.value.hint
