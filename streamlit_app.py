@@ -5,7 +5,7 @@ import streamlit as st
 from core.access.guard import is_read_only
 from core.i18n import _
 from core.ui.engines.status import show_overview
-from core.ui.shared import account, language, shell
+from core.ui.shared import account, language, preload, shell
 
 shell.configure()
 language.settle()
@@ -22,3 +22,4 @@ if not shell.is_bare():
     st.title(page.title, anchor=False)
 with shell.open_files_explained():
     page.run()
+preload.begin()

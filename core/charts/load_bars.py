@@ -18,7 +18,7 @@ _GIB = 2**30
 _PALE = 0.35
 _LIMIT_LINE = {"dash": "dot", "color": "#8b93a3"}
 _INTERVAL_COLOR = "#7a8294"
-_FAILURE_COLORS = ("#bb0206", "#d99a12", "#5b585f", "#9800ac", "#31b3c3")
+_FAILURE_COLORS = ("#df0151", "#cd7c29", "#7e6685", "#a623bf", "#227300")
 """Of error codes, by how often they come; none of them stands for a lane here."""
 
 

@@ -18,14 +18,14 @@ _LIMIT_TEXT = {"font_color": _OUT_OF_MEMORY_COLOR, "xanchor": "right", "y": 1, "
 PART_COLORS: dict[str, str] = {
     N_("CUDA context"): "#8b93a3",
     N_("baseline"): "#8b93a3",
-    N_("repacking"): "#a78bd4",
+    N_("repacking"): "#9a7cc9",
     N_("weights"): "#3b6fe0",
-    N_("KV cache"): "#17a589",
-    N_("KV reserved"): "#17a589",
+    N_("KV cache"): "#12937a",
+    N_("KV reserved"): "#12937a",
     N_("KV in use"): "#0b6e5b",
-    N_("KV reserved, not in use"): "#6fcdb8",
-    N_("buffers"): "#d99a12",
-    N_("other"): "#d99a12",
+    N_("KV reserved, not in use"): "#4fa08d",
+    N_("buffers"): "#c07d10",
+    N_("other"): "#c07d10",
 }
 """One colour per part, in predictions and in measurements."""
 _MARGIN = {"l": 0, "r": 8, "t": 24, "b": 0}

@@ -32,28 +32,31 @@ def examine(
     *,
     nvml: Nvml | None = None,
     probe: Callable[[str], EngineStack] = probe_stack,
+    on_findings: Callable[[Sequence[Finding]], None] = lambda _findings: None,
 ) -> Diagnosis:
     """Look at everything that decides which lanes can run here.
 
-    Takes 10 to 20 s where torch is installed, since it is imported in a child process. Opens the store, which
-    creates or migrates it. Never raises for what it finds.
+    Takes 10 to 20 s where torch is installed, since it is imported in a child process; `on_findings` gets
+    what is found as it comes, first what takes no such process. Opens the store, which creates or migrates
+    it. Never raises for what it finds.
     """
     nvml = nvml or Nvml()
     machine = describe_machine(nvml)
     driver, gpus = nvml.driver_version(), nvml.devices()
-    stacks = {python: probe(python) for python in _pythons(lanes.lanes)}
+    of_machine = tuple(machine_findings(settings, machine, nvml))
+    of_home = (*_demo_weights(settings, lanes), _store(settings))
+    on_findings((*of_machine, *of_home))
+    stacks: dict[str, EngineStack] = {}
+    of_stacks: list[Finding] = []
+    for python in _pythons(lanes.lanes):
+        stacks[python] = stack = probe(python)
+        found = tuple(stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable))
+        on_findings(found)
+        of_stacks += found
     fitness = tuple(_fitness(lane, stacks, driver, gpus) for lane in lanes.lanes)
-    findings = (
-        *machine_findings(settings, machine, nvml),
-        *(
-            finding
-            for python, stack in stacks.items()
-            for finding in stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable)
-        ),
-        *_demo_weights(settings, lanes),
-        _store(settings),
-        *_lane_findings(fitness),
-    )
+    of_lanes = tuple(_lane_findings(fitness))
+    on_findings(of_lanes)
+    findings = (*of_machine, *of_stacks, *of_home, *of_lanes)
     return Diagnosis(findings=findings, lanes=fitness, machine=machine)
 
 

@@ -755,8 +755,9 @@ class TestMachine:
         )
         asked = []
 
-        def examine(settings, lanes):
+        def examine(settings, lanes, *, on_findings):
             asked.append(lanes)
+            on_findings(found[:2])
             return Diagnosis(findings=found, lanes=(), machine=None)
 
         monkeypatch.setattr(doctor_panel, "examine", examine)

@@ -1,5 +1,7 @@
 """What stands between this machine and its lanes, line by line, each with its remedy."""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from core.doctor import examine
@@ -21,11 +23,25 @@ def show_doctor() -> None:
     st.markdown(_("Checks driver, packages, memory, and disk from the engines' environment."))
     clicked = st.button(_("Check this machine"), icon=":material/stethoscope:")
     if clicked or _DIAGNOSIS not in st.session_state:
-        with st.spinner(_("Checking the engines' Python environment"), show_time=True):
-            st.session_state[_DIAGNOSIS] = examine(resources.resources().settings, resources.lanes())
+        _examine()
     found: Diagnosis = st.session_state[_DIAGNOSIS]
     for finding in sorted(found.findings, key=lambda each: -list(Status).index(each.status)):
         _show(finding)
+
+
+def _examine() -> None:
+    """Look at everything; what is known stands there at once, the rest as it comes."""
+
+    def show_all(findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            _show(finding)
+
+    place = st.empty()
+    with place.container(), st.spinner(_("Checking the engines' Python environment"), show_time=True):
+        st.session_state[_DIAGNOSIS] = examine(
+            resources.resources().settings, resources.lanes(), on_findings=show_all
+        )
+    place.empty()
 
 
 def _show(finding: Finding) -> None:

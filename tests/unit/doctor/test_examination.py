@@ -177,3 +177,17 @@ def test_a_nearly_full_gpu_is_pointed_out(settings, model):
         probe=fitting,
     )
     assert by_what(diagnosis)["GPU 0"].status is Status.WARN
+
+
+def test_what_takes_no_child_process_is_told_first(settings, model):
+    told = []
+
+    def probe(python):
+        assert told, "the machine's findings come before the engines' Python is asked"
+        return fitting(python)
+
+    lane = LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)
+    diagnosis = examine(settings, registry(lane), nvml=StubNvml(), probe=probe, on_findings=told.append)
+    assert {finding.what for finding in told[0]} >= {"Store"}
+    assert "Lane hf" in {finding.what for finding in told[-1]}
+    assert sorted(found.what for part in told for found in part) == sorted(f.what for f in diagnosis.findings)

@@ -1,0 +1,92 @@
+"""Contrast of texts (4.5:1) and marks (3:1) in both themes, by WCAG 2.2."""
+
+import re
+import tomllib
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from core import charts
+from core.charts.colors import LANE_COLORS
+from core.settings import PROJECT_ROOT
+
+THEMES = tomllib.loads((PROJECT_ROOT / ".streamlit" / "config.toml").read_text("utf-8"))["theme"]
+MODES = ("light", "dark")
+BACKGROUNDS = ("backgroundColor", "secondaryBackgroundColor")
+TEXT, MARK = 4.5, 3.0
+CAPTION_OPACITY = 0.6
+"""Streamlit writes captions in the text's colour at this opacity."""
+WHITE = "#ffffff"
+_HEX = re.compile(r'"(#[0-9a-fA-F]{6})"')
+CHART_COLORS = sorted(
+    {
+        color
+        for path in Path(charts.__file__).parent.glob("*.py")
+        for color in _HEX.findall(path.read_text("utf-8"))
+    }
+)
+
+
+def linear(part: float) -> float:
+    return part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+
+
+def channels(color: str) -> list[float]:
+    return [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+
+
+def luminance(color: str) -> float:
+    red, green, blue = map(linear, channels(color))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def over(color: str, background: str, opacity: float) -> str:
+    mixed = [
+        opacity * front + (1 - opacity) * back
+        for front, back in zip(channels(color), channels(background), strict=True)
+    ]
+    return "#" + "".join(f"{round(part * 255):02x}" for part in mixed)
+
+
+def test_contrast_is_that_of_the_standard():
+    assert contrast("#000000", WHITE) == pytest.approx(21)
+    assert contrast("#767676", WHITE) == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize(("mode", "background"), product(MODES, BACKGROUNDS))
+def test_texts_links_and_captions_are_readable(mode, background):
+    theme = THEMES[mode]
+    behind = theme[background]
+    assert contrast(theme["textColor"], behind) >= TEXT
+    assert contrast(theme["codeTextColor"], theme["codeBackgroundColor"]) >= TEXT
+    assert contrast(theme["linkColor"], behind) >= TEXT
+    assert contrast(over(theme["textColor"], behind, CAPTION_OPACITY), behind) >= TEXT
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_labels_of_primary_buttons_are_readable(mode):
+    assert contrast(WHITE, THEMES[mode]["primaryColor"]) >= TEXT
+
+
+@pytest.mark.parametrize(("mode", "background"), product(MODES, BACKGROUNDS))
+def test_each_lane_s_colour_stands_out(mode, background):
+    behind = THEMES[mode][background]
+    assert {color: contrast(color, behind) for color in LANE_COLORS if contrast(color, behind) < MARK} == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_colour_of_a_chart_stands_out(mode):
+    behind = THEMES[mode]["backgroundColor"]
+    assert len(CHART_COLORS) > len(LANE_COLORS)
+    assert {color: contrast(color, behind) for color in CHART_COLORS if contrast(color, behind) < MARK} == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_theme_s_categorical_colours_are_those_of_the_lanes(mode):
+    assert tuple(THEMES[mode]["chartCategoricalColors"]) == LANE_COLORS

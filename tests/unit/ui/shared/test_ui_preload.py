@@ -1,0 +1,26 @@
+"""What pages need is imported in the background, in a process of its own here."""
+
+import subprocess
+import sys
+
+from core.settings import PROJECT_ROOT
+
+PROGRAM = """
+import sys
+from core.ui.shared import preload
+assert "plotly.graph_objects" not in sys.modules
+thread = preload.begin()
+assert preload.begin() is thread
+thread.join()
+wanted = {"plotly.graph_objects", "pandas", "core.ui.benchmark.form", "core.ui.memory.live"}
+missing = wanted - set(sys.modules)
+print(sorted(missing), "torch" in sys.modules)
+"""
+
+
+def test_libraries_and_pages_are_imported_once_and_no_engine_library():
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[] False"
+    assert "not preloaded" not in found.stderr
