@@ -5,7 +5,8 @@ import streamlit as st
 from core.access.guard import is_read_only
 from core.i18n import _
 from core.ui.engines.status import show_overview
-from core.ui.shared import account, language, preload, shell
+from core.ui.overview import preload
+from core.ui.shared import account, language, shell
 
 shell.configure()
 language.settle()

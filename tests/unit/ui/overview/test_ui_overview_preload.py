@@ -7,7 +7,7 @@ from core.settings import PROJECT_ROOT
 
 PROGRAM = """
 import sys
-from core.ui.shared import preload
+from core.ui.overview import preload
 assert "plotly.graph_objects" not in sys.modules
 thread = preload.begin()
 assert preload.begin() is thread
