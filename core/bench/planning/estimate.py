@@ -1,4 +1,4 @@
-"""How long a plan will take, before it is started: a rough figure, from speeds seen on common machines."""
+"""A rough estimate of how long a plan takes, from speeds seen on common machines."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How the pass under way is going, cheap enough to be asked every second while it is being measured."""
+"""Figures of the running pass, cheap enough to compute every second during the measurement."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,4 @@
-"""Measuring a GPU's memory bandwidth from a page, where the data sheet's stands so far."""
+"""Measure a GPU's memory bandwidth from a page, to replace the value of the data sheet."""
 
 from collections.abc import Sequence
 

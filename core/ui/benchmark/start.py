@@ -1,4 +1,4 @@
-"""What will come of the benchmark's form, and the button that starts it."""
+"""A preview of the plan that the benchmark's form describes, and the button that starts it."""
 
 import streamlit as st
 

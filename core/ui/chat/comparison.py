@@ -1,4 +1,4 @@
-"""Whether a turn's answers say the same, and where they part: the first question of quantised weights."""
+"""Compare a turn's answers: whether they are identical, and where they first differ."""
 
 import re
 from collections.abc import Sequence

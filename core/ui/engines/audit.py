@@ -1,4 +1,4 @@
-"""The audit log: who started, stopped, changed, deleted and exported what, and who wanted to."""
+"""The audit log: who started, stopped, changed, deleted or exported what, refused attempts included."""
 
 from math import ceil
 

@@ -1,4 +1,4 @@
-"""The engines page's list of engines, and what can be known and done about one of them."""
+"""The engines page's list of engines, and the details and actions of one of them."""
 
 import streamlit as st
 

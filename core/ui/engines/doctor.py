@@ -1,4 +1,4 @@
-"""What stands between this machine and its lanes, line by line, each with its remedy."""
+"""The doctor's findings: what keeps lanes from running on this machine, each with its remedy."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How the lanes' engines are: a line each in the sidebar, a card each where there is something to do."""
+"""The state of the lanes' engines: a line each in the sidebar, a card each where there is something to do."""
 
 import streamlit as st
 

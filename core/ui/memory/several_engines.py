@@ -1,4 +1,4 @@
-"""Several engines on one GPU: each takes its ratio of what the ones loaded before it left free."""
+"""Predict several engines on one GPU: each ratio applies to the memory that earlier engines left free."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The memory page's sweep: measure how true the prediction is, as a background job."""
+"""The memory page's sweep: a background job that compares predicted with measured memory."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""How pages follow the guard: what somebody may not do is not offered."""
+"""Offer visitors only the actions that the guard allows them."""
 
 from collections.abc import Callable
 from typing import TypeVar
