@@ -71,8 +71,25 @@ def _fitness(
 ) -> LaneFitness:
     reason = can_run(lane, gpu=bool(gpus))
     if reason is None and lane.is_local:
-        reason = _stack_reason(lane, stacks[lane.settings.python or sys.executable], driver, gpus)
+        reason = _too_few_gpus(lane, gpus) or _stack_reason(
+            lane, stacks[lane.settings.python or sys.executable], driver, gpus
+        )
     return LaneFitness(lane.name, reason, lane.is_local)
+
+
+def _too_few_gpus(lane: LaneSpec, gpus: Sequence[GpuFacts]) -> ErrorInfo | None:
+    if lane.kind not in LMDEPLOY_KINDS or lane.settings.gpu_count <= len(gpus):
+        return None
+    return ErrorInfo(
+        "too-few-gpus",
+        N_(
+            "{lane} needs {count} GPUs, but only {available} are available.",
+            lane=lane.name,
+            count=lane.settings.gpu_count,
+            available=len(gpus),
+        ),
+        N_("Lower tp or replicas, or correct devices in lanes.toml."),
+    )
 
 
 def _stack_reason(

@@ -82,6 +82,18 @@ def test_a_gpu_machine_where_everything_fits(settings, model):
     assert diagnosis.machine.gpus == ("H100, 80.00 GiB",)
 
 
+@pytest.mark.parametrize("settings_of_lane", [{"tp": 2}, {"replicas": 2}, {"devices": (0, 1)}])
+def test_a_lane_that_spans_more_gpus_than_there_are(settings, model, settings_of_lane):
+    lane = LaneSpec(
+        name="wide", kind=EngineKind.TURBOMIND, model=model, settings=EngineSettings(**settings_of_lane)
+    )
+    (alone,) = examine(settings, registry(lane), nvml=StubNvml((H100,)), probe=fitting).lanes
+    assert alone.reason.code == "too-few-gpus"
+    assert "needs 2 GPUs, but only 1" in alone.reason.message
+    both = StubNvml((H100, replace(H100, index=1)))
+    assert examine(settings, registry(lane), nvml=both, probe=fitting).lanes[0].can_run
+
+
 def test_a_lane_whose_backend_does_not_load_can_t_run_although_its_files_are_there(settings, model):
     def broken(python):
         return EngineStack(
