@@ -110,6 +110,16 @@ def session_id(settings: Settings) -> str:
         return sessions.summaries()[0].id
 
 
+def voting_address(settings: Settings) -> str:
+    """Where somebody votes who has just joined."""
+    name = "Visitor"
+    with closing(Sessions(settings.database_url)) as sessions, closing(Votes(settings.database_url)) as votes:
+        session = sessions.session(session_id(settings))
+        seats = {person.name: person for person in votes.participants(session.id)}
+        person = seats.get(name) or votes.join(session.id, name)
+    return f"/?session={session.link}&seat={person.code}"
+
+
 def show_charts(page: Page) -> None:
     """Scroll to the tabs with the results' charts."""
     tabs = page.get_by_test_id("stTabs").first
@@ -151,6 +161,7 @@ SHOTS: dict[str, Shot] = {
         files={"en": "sessions-results.png"},
         prepare=open_results,
     ),
+    "voting": Shot(address=voting_address, files={"en": "sessions-voting.png"}),
     "engines": Shot(address=lambda _settings: "/engines", files={"en": "images/engines.png"}),
     "memory": Shot(address=lambda _settings: "/memory", files={"en": "images/memory.png"}),
     "history": Shot(address=lambda _settings: "/history", files={"en": "images/history.png"}),
