@@ -2,10 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from core.domain.turns import Phase, RequestRecord
 from core.meter.protocol import Update
+
+_QUICKEST_S = 0.05
+_SLOWEST_S = 0.5
+_UPDATES_PER_S = 200
+"""To all followers together. Each costs the dashboard a block of Markdown to parse and to send."""
+
+
+@dataclass(eq=False, slots=True)
+class Pace:
+    """How often a process's followers are told: the more there are, the less often each. Belongs to one event
+    loop."""
+
+    followers: int = 0
+
+    @property
+    def interval_s(self) -> float:
+        return min(_SLOWEST_S, max(_QUICKEST_S, self.followers / _UPDATES_PER_S))
 
 
 @dataclass(eq=False, slots=True)
@@ -23,12 +41,16 @@ class Feed:
     saved_chunks: int = 0
     """Chunks of the answer that it has been given."""
     followers: set[asyncio.Event] = field(default_factory=set)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with the record."""
 
     def take(self, update: Update) -> None:
         self.phase, self.place, self.record = update.phase, update.place, update.record
         self.content.append(update.content)
         self.reasoning.append(update.reasoning)
         self.unsaved = True
+        if update.record:
+            self.ended.set()
         for follower in self.followers:
             follower.set()
 
@@ -43,10 +65,11 @@ class Feed:
             record=self.record,
         )
 
-    async def follow(self, tell: Callable[[Update], Awaitable[None]]) -> None:
-        """Pass every update to `tell`, from the start to the record; joined while `tell` is slow."""
+    async def follow(self, tell: Callable[[Update], Awaitable[None]], pace: Pace) -> None:
+        """Pass every update to `tell`, from the start to the record; those that come too soon are joined."""
         news = asyncio.Event()
         self.followers.add(news)
+        pace.followers += 1
         try:
             seen = 0
             while True:
@@ -55,6 +78,9 @@ class Feed:
                 await tell(update)
                 if update.record:
                     return
+                with suppress(TimeoutError):  # the end is told at once
+                    await asyncio.wait_for(self.ended.wait(), pace.interval_s)
                 await news.wait()
         finally:
+            pace.followers -= 1
             self.followers.discard(news)

@@ -12,7 +12,7 @@ from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, TurnPlan, TurnRecord
 from core.errors import InputError, LMDynoError
 from core.i18n import N_
-from core.meter.feeds import Feed
+from core.meter.feeds import Feed, Pace
 from core.meter.protocol import Command, Reply, Update, Verb
 from core.meter.recorder import Recorder
 from core.meter.turns import Surroundings, Turn
@@ -85,6 +85,7 @@ class Meter:
         self._recorder = recorder
         self._token = token.encode()
         self._turns: dict[str, RunningTurn] = {}
+        self._pace = Pace()
         self.closed = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,7 +125,7 @@ class Meter:
             return
         await tell(reply)
         if command.verb is Verb.FOLLOW:
-            await self._feed(command).follow(tell)
+            await self._feed(command).follow(tell, self._pace)
         elif command.verb is Verb.CLOSE:
             self.closed.set()
 

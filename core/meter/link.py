@@ -121,11 +121,12 @@ class MeterLink:
         raise _unavailable(N_("it exits immediately"))
 
     def follow(
-        self, turn_id: str, request_id: str, *, tick_s: float = 0.1
+        self, turn_id: str, request_id: str, *, tick_s: float = 0.2
     ) -> Generator[Update | None, None, None]:
         """First the whole text so far, then pieces joined to at most 20 a second, last the record.
 
-        None at least every `tick_s` while nothing arrives. Closing the generator cancels nothing. The last
+        The more requests are followed, the fewer pieces come. None at least every `tick_s` while nothing
+        arrives. Closing the generator cancels nothing. The last
         update of a turn whose meter died has a record with the error `meter-died`; a turn that the meter
         does not know (never started here, or ended long ago) raises InputError (`unknown-turn`).
         """

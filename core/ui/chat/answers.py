@@ -37,8 +37,8 @@ _WIDTH_CHARS = 150
 """Characters in a line as wide as the page."""
 _BOX_LINES = 13
 _STATUS_INTERVAL_S = 0.5
-_YIELD_S = 0.02
-"""How soon a click is noticed while nothing is drawn."""
+_YIELD_S = 0.1
+"""How soon a click is noticed while nothing is drawn; each look wakes a thread, for every session."""
 _PARTS = ("status", "reasoning", "text", "end")
 """The places in an answer's box, the same while it comes and afterwards."""
 
