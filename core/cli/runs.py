@@ -33,6 +33,7 @@ from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.job_results import JobResults
 from core.store.runs.quality_runs import QualityRuns
 from core.store.turns import Store
 
@@ -90,6 +91,9 @@ def show(
 ) -> None:
     settings = context.load()[0]
     if quality_runs.show(settings, run, as_json=as_json) or walks.show(settings, run, as_json=as_json):
+        return
+    if (facts := _job_result(settings.database_url, run)) is not None:
+        typer.echo(facts)
         return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run) if runs.run(run) else None
@@ -162,13 +166,16 @@ def export(
         )
     if quality_runs.export(settings, run, out, chosen) or walks.export(settings, run, out, chosen):
         return
+    if (facts := _job_result(settings.database_url, run)) is not None:
+        if chosen is not Format.JSON:
+            raise InputError(
+                N_("Quizzes and memory sweeps can be exported only as JSON."), hint=N_("Use --format json.")
+            )
+        _write(out, facts.encode())
+        return
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run)
-    content = _WRITERS[chosen](record)
-    if out is not None:
-        write_file(out, content)
-    else:
-        sys.stdout.buffer.write(content)
+    _write(out, _WRITERS[chosen](record))
 
 
 @app.command("import", help=_("Import a run that was measured on another machine."))
@@ -201,6 +208,20 @@ def import_run(
             )
         history.annotate(imported.kind, run.id, note=run.note, tag=run.tag)
     console.print(_("Imported {id}: {title}", id=run.id, title=run.title))
+
+
+def _write(out: Path | None, content: bytes) -> None:
+    if out is not None:
+        write_file(out, content)
+    else:
+        sys.stdout.buffer.write(content)
+
+
+def _job_result(database_url: str, run_id: str) -> str | None:
+    """A quiz or memory sweep as JSON; None if the id is of neither."""
+    with closing(JobResults(database_url)) as results_of_jobs:
+        stored = (results_of_jobs.facts(kind, run_id) for kind in (RunKind.QUIZ, RunKind.SWEEP))
+        return next((facts for facts in stored if facts is not None), None)
 
 
 def _turn(database_url: str, run_id: str) -> TurnRecord:

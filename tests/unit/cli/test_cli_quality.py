@@ -9,10 +9,13 @@ import typer
 
 from core.cli import runs
 from core.cli.quality import command
+from core.codec import decode
 from core.config import LaneRegistry
 from core.errors import InputError
+from core.image_quiz.results import QuizRun, keep
 from core.settings import Settings
 from core.store.runs.quality_runs import QualityRuns
+from tests.unit.image_quiz import quiz_samples
 from tests.unit.quality import quality_samples as samples
 from tests.unit.quality.toy_server import ToyModel, serving
 
@@ -100,3 +103,17 @@ def test_a_run_is_shown_exported_imported_and_compared(run, settings, tmp_path, 
     assert [entry["id"] for entry in json.loads(capsys.readouterr().out)] == ["q1", "q2"]
     with pytest.raises(InputError, match="same kind"):
         run("runs", "compare", "q1", "nothing")
+
+
+def test_a_quiz_is_shown_and_exported_as_json(run, settings, tmp_path, capsys):
+    settings.home.mkdir(parents=True)
+    asked = quiz_samples.plan(quiz_samples.question("?", "yes"))
+    quiz = quiz_samples.run(asked, tuple(quiz_samples.record(lane, "yes") for lane in asked.lanes))
+    keep(settings, quiz)
+    assert run("runs", "show", asked.id) == 0
+    assert decode(QuizRun, capsys.readouterr().out) == quiz
+    file = tmp_path / "quiz.json"
+    assert run("runs", "export", asked.id, "--out", str(file)) == 0
+    assert decode(QuizRun, file.read_text()) == quiz
+    with pytest.raises(InputError, match="only as JSON"):
+        run("runs", "export", asked.id, "--format", "csv")
