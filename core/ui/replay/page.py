@@ -60,8 +60,8 @@ def _show_demo(name: str, recording: Recording, shown: Programme) -> None:
     if st.query_params.pop(PLAY, None) is not None:
         playback.seek(0.0, monotonic())
         playback.play(monotonic())
-    label = origin(recording.machine, recording.recorded_at, here=this_machine())
-    show_player(f"show_{name}", playback, escape(_(label)), lambda: ShowScene(shown))
+    label = _(origin(recording.machine, recording.recorded_at, here=this_machine()))
+    show_player(f"show_{name}", playback, escape(label), lambda: ShowScene(shown, label))
 
 
 def _show_part(part: Part) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.errors import StreamlitAPIException
 
 from core import units
 from core.i18n import _
@@ -39,13 +40,8 @@ def show_player(name: str, playback: Playback, label: str, make_scene: Callable[
     """The label of what is replayed, the controls, and the scene; `name` is unique on the page."""
     now_s = monotonic()
     is_playing = playback.is_playing(now_s)
-    st.markdown(f":violet-badge[:material/replay: {label}]")
-    button_place = _show_buttons(name, playback)
-    bar_place = st.empty()
-    if is_playing:
-        _show_pause(name, playback, button_place)
-    else:
-        _show_rest(name, playback, button_place, bar_place)
+    _show_controls(name, playback, label, now_s)
+    bar = _show_place(name, playback, now_s)
     scene = make_scene()
     bar_due_s = 0.0
     while is_playing:
@@ -53,7 +49,7 @@ def show_player(name: str, playback: Playback, label: str, make_scene: Callable[
         is_playing = playback.is_playing(now_s)
         if now_s >= bar_due_s:
             bar_due_s = now_s + _BAR_INTERVAL_S
-            bar_place.progress(*_progress(playback, now_s))
+            bar.progress(*_progress(playback, now_s))
         scene.draw(playback.position_s(now_s), final=False)
         # A click ends this run at the next access to the session's state.
         playback_of(name, playback.duration_s)
@@ -61,14 +57,22 @@ def show_player(name: str, playback: Playback, label: str, make_scene: Callable[
             sleep(_TICK_S)
         else:
             playback.pause(now_s)
-            _show_rest(name, playback, button_place, bar_place)
+            _draw_anew()
     scene.draw(playback.position_s(now_s), final=True)
 
 
-def _show_buttons(name: str, playback: Playback) -> DeltaGenerator:
-    """Returns the place of the button that plays or pauses."""
+def _show_controls(name: str, playback: Playback, label: str, now_s: float) -> None:
+    is_playing = playback.is_playing(now_s)
     with st.container(horizontal=True, vertical_alignment="center"):
-        place = st.empty()
+        # One button for both: two would stand side by side while a run goes on.
+        st.button(
+            _("Pause") if is_playing else _("Play again") if playback.has_ended(now_s) else _("Play"),
+            icon=":material/pause:" if is_playing else ":material/play_arrow:",
+            type="primary",
+            key=f"replay_play_{name}",
+            on_click=_pause_or_play,
+            args=(playback,),
+        )
         st.button(
             _("To the beginning"),
             icon=":material/skip_previous:",
@@ -92,41 +96,43 @@ def _show_buttons(name: str, playback: Playback) -> DeltaGenerator:
             label_visibility="collapsed",
             on_change=lambda: playback.set_speed(st.session_state[key], monotonic()),
         )
-    return place
+        st.markdown(f":violet-badge[:material/replay: {label}]", width="content")
 
 
-def _show_pause(name: str, playback: Playback, place: DeltaGenerator) -> None:
-    place.button(
-        _("Pause"),
-        icon=":material/pause:",
-        type="primary",
-        key=f"replay_pause_{name}",
-        on_click=lambda: playback.pause(monotonic()),
-    )
-
-
-def _show_rest(
-    name: str, playback: Playback, button_place: DeltaGenerator, bar_place: DeltaGenerator
-) -> None:
-    """What stands there while nothing plays: a button that plays, and a slider that jumps."""
+def _pause_or_play(playback: Playback) -> None:
     now_s = monotonic()
-    button_place.button(
-        _("Play again") if playback.has_ended(now_s) else _("Play"),
-        icon=":material/play_arrow:",
-        type="primary",
-        key=f"replay_play_{name}",
-        on_click=lambda: playback.play(monotonic()),
-    )
+    if playback.is_playing(now_s):
+        playback.pause(now_s)
+    else:
+        playback.play(now_s)
+
+
+def _show_place(name: str, playback: Playback, now_s: float) -> DeltaGenerator:
+    """A bar while it plays, and in its place a slider that jumps while it rests."""
+    place = st.empty()
+    if playback.is_playing(now_s):
+        place.progress(*_progress(playback, now_s))
+        return place
     key = f"replay_place_{name}"
     st.session_state[key] = min(round(playback.position_s(now_s), 2), playback.duration_s)
-    bar_place.slider(
+    place.slider(
         _("Place in the recording, in seconds"),
         0.0,
         max(playback.duration_s, _STEP_S),
         step=_STEP_S,
         key=key,
+        label_visibility="collapsed",
         on_change=lambda: playback.seek(st.session_state[key], monotonic()),
     )
+    return place
+
+
+def _draw_anew() -> None:
+    """Run again for the controls of a replay that rests: the fragment, or the page in its first run."""
+    try:
+        st.rerun(scope="fragment")
+    except StreamlitAPIException:
+        st.rerun()
 
 
 def _progress(playback: Playback, now_s: float) -> tuple[float, str]:

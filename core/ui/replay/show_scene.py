@@ -30,8 +30,9 @@ def this_machine() -> Machine:
 class ShowScene:
     """Draws into the container that is current when it is made. For one run of the script."""
 
-    def __init__(self, programme: Programme) -> None:
-        self._programme = programme
+    def __init__(self, programme: Programme, label: str) -> None:
+        """`label` says where the recording is from; parts of which it isn't true say so themselves."""
+        self._programme, self._label = programme, label
         # A place for each part: one that was used keeps what the browser shows until it is emptied.
         self._places = [st.empty() for _part in programme.parts]
         self._part: int | None = None
@@ -47,7 +48,8 @@ class ShowScene:
             part = self._programme.parts[place.part]
             with self._places[place.part].container():
                 st.markdown(_head(place.part + 1, len(self._programme.parts), part))
-                st.caption(escape(_origin(part)))
+                if (own := _origin(part)) != self._label:
+                    st.caption(escape(own))
                 self._scene = _scene(part)
         ended = place.at_s >= self._programme.parts[place.part].timeline.duration_s
         self._scene.draw(place.at_s, final=final or ended)

@@ -7,11 +7,13 @@ from core import units
 from core.domain.turns import Phase, RequestRecord, TurnRecord
 from core.i18n import _
 from core.replay.turns import LaneFrame, TurnTimeline
-from core.ui.chat.answers import ANSWER_HEIGHT_PX, MIN_LANE_WIDTH_PX, ONE_ROW_LANES
+from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
 from core.ui.text.live_text import LiveText
 
+_ANSWER_HEIGHT_PX = 240
+"""Lower than in the chat, so that controls, answers and figures fit a screen together."""
 _STATUS_STEP_S = 0.1
 """The finest step in which a waiting time is told."""
 
@@ -46,7 +48,7 @@ class _Lane:
         self._is_done = False
         self._reasoning: LiveText | None = None
         st.markdown(f"{lane_label(request.lane.name)}  \n:small[:gray[{describe_lane(request.lane)}]]")
-        with st.container(height=ANSWER_HEIGHT_PX, border=True, autoscroll=True):
+        with st.container(height=_ANSWER_HEIGHT_PX, border=True, autoscroll=True):
             self._status_place = st.empty()
             self._reasoning_place = st.container()
             self._text = LiveText()

@@ -7,13 +7,16 @@ from core.domain.walk import WalkRun
 from core.replay.walk import WalkTimeline
 from core.ui.walk.steps import show_step, step_title
 
+_HEIGHT_PX = 560
+
 
 class WalkScene:
     """Draws into the container that is current when it is made. For one run of the script."""
 
     def __init__(self, run: WalkRun, timeline: WalkTimeline) -> None:
         self._run, self._timeline = run, timeline
-        self._places = [st.empty() for _step in run.steps]
+        with st.container(height=_HEIGHT_PX, border=False, autoscroll=True):
+            self._places = [st.empty() for _step in run.steps]
         self._drawn = 0
         self._under_way = ""
 

@@ -40,8 +40,8 @@ def show_step(number: int, step: StepResult) -> None:
             show_error(step.error)
         if step.figures:
             show_figures(step)
-        for note in step.notes:
-            st.caption(prose(_(note)))
+        if step.notes:
+            st.caption("  \n".join(prose(_(note)) for note in step.notes))
         if step.answers or step.by_hand:
             with st.expander(_("Answers and command"), type="compact", icon=":material/terminal:"):
                 st.caption(prose(_(STEP_TEXTS[step.kind].meaning)))
