@@ -410,6 +410,16 @@ class TestHosting:
         room.sessions.close_voting(session.id)
         assert "Undecided" in texts(host(id=session.id, present="1"))
 
+    def test_a_kiosk_shows_the_newest_session_that_was_opened(self, room, voter, new_app):
+        empty = new_app(page=None, present="1", view="session").run()
+        assert "No session has been opened yet." in texts(empty)
+        session = keep(room)
+        click(join(voter(session)), "A is better")
+        app = new_app(page=None, present="1", view="session").run()
+        assert not app.exception
+        assert f"# {session.plan.title}" in texts(app)
+        assert "1 person" in texts(app)
+
     def test_a_session_that_is_gone(self, host):
         app = host(id="nope")
         assert "There is no session nope" in texts(app)

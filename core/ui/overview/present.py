@@ -1,6 +1,6 @@
 """What the overview presents to a room: one view, or in a kiosk several by turns.
 
-`?present=1&view=turn` presents the newest turn. `?kiosk=1&views=scorecard,benchmark&seconds=15` changes
+`?present=1&view=turn` presents the newest turn. `?kiosk=1&views=scorecard,session&seconds=15` changes
 between two views.
 """
 
@@ -15,6 +15,7 @@ from core.ui.benchmark.present import show_benchmark_board, speed_tile
 from core.ui.chat.present import show_newest_turn_board
 from core.ui.overview import scorecard
 from core.ui.overview.models import lanes_by_model
+from core.ui.sessions.present import show_newest_session
 from core.ui.shared import resources
 from core.ui.shared.board import show_board
 from core.ui.shared.components import escape
@@ -23,6 +24,7 @@ from core.ui.shared.presenting import is_kiosk, present
 _REFRESH_S = 1.0
 _VIEW, _VIEWS, _SECONDS = "view", "views", "seconds"
 _LEAST_S, _USUAL_S = 5, 20
+_USUAL_VIEWS = "scorecard,turn,benchmark"
 
 
 def show() -> None:
@@ -34,7 +36,7 @@ def _current() -> str:
     """The view that the address names, or in a kiosk the one whose turn it is by the clock."""
     if not is_kiosk():
         return _known([st.query_params.get(_VIEW, "")])[0]
-    views = _known(st.query_params.get(_VIEWS, ",".join(_VIEW_OF)).split(","))
+    views = _known(st.query_params.get(_VIEWS, _USUAL_VIEWS).split(","))
     return views[int(time.time() / _seconds()) % len(views)]
 
 
@@ -67,5 +69,6 @@ _VIEW_OF: Mapping[str, Callable[[], None]] = {
     "scorecard": _show_scorecard,
     "turn": show_newest_turn_board,
     "benchmark": show_benchmark_board,
+    "session": show_newest_session,
 }
 """The views by their names in the address; the first one is the usual one."""

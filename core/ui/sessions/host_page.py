@@ -22,7 +22,7 @@ def show() -> None:
             form.show()
         elif session := address.session_in_view():
             if presents():
-                present.show(session)
+                present.show()
             else:
                 _show_session(session)
         else:

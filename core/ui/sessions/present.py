@@ -10,22 +10,31 @@ from core.ui.sessions.invite import qr_code, voting_link
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources
 from core.ui.shared.components import escape
-from core.ui.shared.presenting import show_exit_button
+from core.ui.shared.presenting import present
 
 REFRESH_S = 2.0
+_LOOKED_AT = 20
 
 
-def show(session: Session) -> None:
-    st.markdown(f"# {escape(session.plan.title)}", anchors=False)
-    _show_live()
-    show_exit_button()
+def show() -> None:
+    """The session that the address names."""
+    present(lambda: _show(address.session_in_view()), refresh_s=REFRESH_S)
 
 
-@st.fragment(run_every=REFRESH_S)
-def _show_live() -> None:
-    session = address.session_in_view()
+def show_newest_session() -> None:
+    """The newest session that people vote in or have voted in. Raises StoreError."""
+    summaries = resources.sessions().summaries(_LOOKED_AT)
+    newest = next((summary for summary in summaries if summary.state is not SessionState.DRAFT), None)
+    if newest is None:
+        st.info(_("No session has been opened yet."), icon=":material/how_to_vote:")
+        return
+    _show(resources.sessions().session(newest.id))
+
+
+def _show(session: Session | None) -> None:
     if session is None:
         return
+    st.markdown(f"# {escape(session.plan.title)}", anchors=False)
     turnout = resources.votes().turnout(session.id)
     if session.state is SessionState.OPEN:
         code, counts = st.columns([1, 1], vertical_alignment="center")
