@@ -13,7 +13,7 @@ from core.replay.recording import write
 from core.settings import PROJECT_ROOT
 from core.ui.replay import page, player
 from core.ui.shared import resources, shell
-from tests.unit.replay.test_replay_home import RECORDING, RUN, TURN
+from tests.unit.replay.test_replay_home import RECORDING, RUN, TURN, VOTED
 
 
 @pytest.fixture
@@ -104,6 +104,12 @@ def test_replay_mode_shows_recordings_and_offers_nothing_that_changes_them(repla
     app.switch_page("pages/sessions.py").run()
     assert not app.exception
     assert [button.label for button in app.button] == ["Open"]
+    app.button[0].click().run()
+    assert not app.exception
+    assert VOTED.session.plan.title in text_of(app)
+    assert not [
+        button.label for button in app.button if not button.disabled and "essions" not in button.label
+    ]
     assert not (tmp_path / "never").exists()
 
 

@@ -5,6 +5,7 @@ from datetime import date, datetime, time, timedelta, tzinfo
 
 import streamlit as st
 
+from core.access.guard import is_read_only
 from core.domain.history import HistoryChoices, HistoryFilter, RunKind
 from core.i18n import N_, _
 from core.ui.history import session as history_state
@@ -61,7 +62,7 @@ def show_filters(choices: HistoryChoices) -> HistoryFilter:
         # Not one input for both: Streamlit takes a range of one day from the address as one without an end.
         first = _day(_("From"), _FROM)
         last = _day(_("To"), _TO)
-        deleted = st.toggle(
+        deleted = not is_read_only() and st.toggle(
             _("Deleted"),
             key=_BIN,
             help=_("Shows deleted entries. You can restore them until the bin is emptied."),
