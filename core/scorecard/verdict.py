@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from core import units
 from core.bench.statistics import Ratio
-from core.domain.specs import Weights
+from core.domain.specs import EngineKind, Weights
 from core.i18n import N_, Text
 from core.scorecard.card import Row, Scorecard
 from core.scorecard.speed import LaneSpeed, decode_ratio
@@ -54,53 +54,59 @@ _NOT_COMPARABLE = N_(
 
 
 def _claims(card: Scorecard) -> Iterator[Text]:
-    """The lane that is furthest from the baseline first; then what 4-bit weights bring."""
+    """The lane that is furthest from the baseline first; then what 4-bit weights bring beside TurboMind."""
     differing = [row for row in card.rows if is_claim(row.ratios.decode)]
     differing.sort(key=lambda row: row.ratios.decode.value if row.ratios.decode else 0.0, reverse=True)
-    awq = list(_four_bit_weights(card))
-    for row in differing[:1]:
-        yield _decodes(row, card.baseline)
-    yield from awq
-    for row in differing[1:]:
-        yield _decodes(row, card.baseline)
+    decodes = [_decodes(card, row) for row in differing]
+    yield from decodes[:1]
+    for row in card.rows:
+        plain = _in_16_bits(card, row)
+        if plain is not None and plain.name != card.baseline:
+            yield from _four_bit_weights(row, plain)
+    yield from decodes[1:]
 
 
-def _decodes(row: Row, baseline: str) -> Text:
+def _decodes(card: Scorecard, row: Row) -> Text:
+    """How fast the lane is by the baseline; with its weights if they are the baseline's in 4 bits."""
+    plain = _in_16_bits(card, row)
+    if plain is not None and plain.name == card.baseline:
+        with_weights = next(_four_bit_weights(row, plain), None)
+        if with_weights is not None:
+            return with_weights
     ratio = row.ratios.decode
     assert ratio is not None
     return N_(
         "{lane} decodes {ratio} times as fast as {baseline} ({interval}, n = {n}).",
         lane=row.name,
         ratio=ratio_number(ratio.value),
-        baseline=baseline,
+        baseline=card.baseline,
         interval=interval_text(ratio),
         n=ratio.n,
     )
 
 
-def _four_bit_weights(card: Scorecard) -> Iterator[Text]:
-    """A W4A16 lane beside one with the same model in 16 bits on the same kind of engine."""
-    for row in card.rows:
-        plain = _in_16_bits(card, row)
-        if plain is None or row.speed is None or plain.speed is None:
-            continue
-        share = _weights_ratio(row.speed, plain.speed)
-        ratio = decode_ratio(row.speed, plain.speed)
-        if share is None or ratio is None or not is_claim(ratio):
-            continue
-        yield N_(
-            "{lane}'s weights take {share} of the space of {other}'s, and it decodes {ratio} times as fast "
-            "({interval}, n = {n}).",
-            lane=row.name,
-            share=units.share(share),
-            other=plain.name,
-            ratio=ratio_number(ratio.value),
-            interval=interval_text(ratio),
-            n=ratio.n,
-        )
+def _four_bit_weights(row: Row, plain: Row) -> Iterator[Text]:
+    """A W4A16 lane beside the same model in 16 bits on TurboMind; nothing that can't be claimed."""
+    if row.speed is None or plain.speed is None:
+        return
+    share = _weights_ratio(row.speed, plain.speed)
+    ratio = decode_ratio(row.speed, plain.speed)
+    if share is None or ratio is None or not is_claim(ratio):
+        return
+    yield N_(
+        "{lane}'s weights take {share} of the space of {other}'s, and it decodes {ratio} times as fast "
+        "({interval}, n = {n}).",
+        lane=row.name,
+        share=units.share(share),
+        other=plain.name,
+        ratio=ratio_number(ratio.value),
+        interval=interval_text(ratio),
+        n=ratio.n,
+    )
 
 
 def _in_16_bits(card: Scorecard, row: Row) -> Row | None:
+    """The TurboMind lane with the weights that this W4A16 lane's were made of."""
     lane = row.now.lane
     if lane.weights is not Weights.AWQ:
         return None
@@ -108,9 +114,7 @@ def _in_16_bits(card: Scorecard, row: Row) -> Row | None:
         (
             other
             for other in card.rows
-            if other.now.lane.model == lane.model
-            and other.now.lane.weights is Weights.CHECKPOINT
-            and other.name != card.baseline
+            if other.now.lane.kind is EngineKind.TURBOMIND and other.now.lane.model == lane.model
         ),
         None,
     )

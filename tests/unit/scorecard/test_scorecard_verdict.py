@@ -38,6 +38,19 @@ def test_four_bit_weights_are_compared_with_the_same_engine_in_16_bits():
     assert second.startswith("awq's weights take 40% of the space of turbomind's, and it decodes 0.77 times")
 
 
+def test_a_baseline_in_16_bits_is_compared_once():
+    (sentence,) = verdict(card_of(run_of({TURBOMIND: FAST, AWQ: AWQ_GAPS}), baseline="turbomind"))
+    assert sentence.startswith(
+        "awq's weights take 40% of the space of turbomind's, and it decodes 0.77 times"
+    )
+
+
+def test_four_bit_weights_are_not_compared_with_another_engine():
+    (sentence,) = verdict(card_of(run_of({HF: SLOW, AWQ: AWQ_GAPS})))
+    assert sentence.startswith("awq decodes 3.10 times as fast as hf")
+    assert "weights" not in sentence
+
+
 def test_a_verdict_has_two_sentences_at_most():
     assert len(verdict(card_of(run_of({HF: SLOW, TURBOMIND: FAST, AWQ: SLOW})))) == 2
 
