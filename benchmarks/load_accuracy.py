@@ -41,12 +41,14 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
-    out = parser.parse_args().out
+    parser.add_argument("--workers", type=int, default=1, help="processes that send the requests")
+    options = parser.parse_args()
+    out = options.out
     machine = this_machine()
     found = {}
     for load in LOADS:
         with scripted_server() as url:
-            document = measure(url, load)
+            document = measure(url, load, options.workers)
             found[load.name] = compare(load, document, seen_by(url))
         print("\n".join(table(load, found[load.name])), flush=True)
     problems = [
@@ -59,12 +61,18 @@ def main() -> int:
     print(told(machine))
     if out:
         bounds = {load.name: load.bounds._asdict() for load in LOADS}
-        figures = {"machine": machine, "bounds": bounds, "loads": found, "problems": problems}
+        figures = {
+            "machine": machine,
+            "workers": options.workers,
+            "bounds": bounds,
+            "loads": found,
+            "problems": problems,
+        }
         out.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     return 1 if problems else 0
 
 
-def measure(url: str, load: Load) -> dict[str, Any]:
+def measure(url: str, load: Load, workers: int) -> dict[str, Any]:
     """The JSON document of a run over all lanes of a load."""
     with tempfile.TemporaryDirectory() as folder:
         lanes, prompts, report = (Path(folder) / name for name in ("lanes.toml", "go.txt", "report.json"))
@@ -76,6 +84,7 @@ def measure(url: str, load: Load) -> dict[str, Any]:
                 *(option for lane in load.lanes for option in ("--lane", lane.name)),
                 *("--prompts", str(prompts), "--output-tokens", "100000", "--natural"),
                 *("--warmup", str(WARMUP), "--requests", str(load.requests), *load.options),
+                *("--workers", str(workers)),
                 *("--goodput", f"ttft={load.slow_s}", "--json", str(report), "--raw"),
             ],
             capture_output=True,

@@ -123,7 +123,7 @@ def failing(plain: Mapping[str, Any]) -> tuple[Turn, ...]:
         Turn(plain),
         Turn({**late, "error_after": chunks // 3, "error": "no luck"}, "endpoint-refused"),
         Turn(late),
-        Turn({**late, "cut_after": chunks // 2}, "engine-crashed"),
+        Turn({**late, "cut_after": chunks // 2}, "connection-lost"),
         Turn(plain),
         Turn(plain),
     )
