@@ -1,6 +1,7 @@
 """The error that a server's body or event holds, in whatever shape, as its words, status and code."""
 
 import re
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from typing import Any, NamedTuple
@@ -86,7 +87,8 @@ def is_html(body: bytes) -> bool:
 def page_text(body: bytes) -> str:
     """What a web page shows: its title and text without markup, scripts and styles."""
     reader = _PageReader()
-    reader.feed(body[: 2**16].decode("utf-8", "replace"))
+    with suppress(AssertionError):  # the standard library's way to refuse `<![x`; the text before it is kept
+        reader.feed(body[: 2**16].decode("utf-8", "replace"))
     return one_line(" ".join(dict.fromkeys(reader.texts)))
 
 

@@ -173,3 +173,14 @@ def test_a_web_page_instead_of_a_stream_is_named():
     error = not_a_stream(REMOTE, b"<!doctype html><title>Sign in</title><p>Password</p>")
     assert error.code == "endpoint-web-page"
     assert "Sign in Password" in error.message
+
+
+@pytest.mark.parametrize("rest", ["<![x", "<![CDATA[", "<!DOCTYPE [", "<!", "</", "&#xffffffff;"])
+def test_a_page_that_breaks_off_in_odd_markup_is_told_as_far_as_it_can_be_read(rest):
+    page = f"<html><body><h1>Bad Gateway</h1>{rest}".encode()
+    assert (
+        "Bad Gateway"
+        in failure(
+            refused(502, page), Endpoint(url="http://h/v1", model="m", dialect=Dialect.GENERIC)
+        ).message
+    )
