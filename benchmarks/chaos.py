@@ -13,7 +13,8 @@ import logging
 import statistics
 import sys
 import warnings
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _inputs(only: list[str], total: int, seed: int) -> dict[str, Any]:
             f"| {kind} | {outcome.inputs:,} | {outcome.taken:,} | {outcome.refused.total():,} "
             f"| {outcome.lost_chars} | {outcome.foreign} | {len(outcome.exceptions)} |"
         )
-        figures[kind] = asdict(outcome)
+        figures[kind] = asdict(replace(outcome, refused=Counter())) | {"refused": dict(outcome.refused)}
     return figures
 
 
