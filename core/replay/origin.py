@@ -1,23 +1,32 @@
 """Say of everything that is replayed where and when it was recorded."""
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 
 from core.domain.turns import Machine
 from core.i18n import N_, Text
 
+_GPU_INDEX = re.compile(r"(?:cuda:|(?<=[\d]),\s*)(\d+)")
+
 
 def device_name(machine: Machine | None, devices: Iterable[str | None] = ()) -> str | None:
-    """What did the work, such as `NVIDIA H200`: the machine's GPUs, its CPU if no engine was on a GPU.
+    """What did the work, such as `2 × NVIDIA H200`: the GPUs that engines were on, or the CPU.
 
-    `devices` are the engines' own, such as `cuda:0` or `cpu`. None where nothing is known.
+    `devices` are the engines' own, such as `cuda:0,1` or `cpu`; without any, all GPUs of the machine count.
+    None where nothing is known.
     """
     if machine is None:
         return None
     known = [device for device in devices if device]
-    if machine.gpus and not (known and all(device == "cpu" for device in known)):
+    used = {int(index) for device in known for index in _GPU_INDEX.findall(device)}
+    if machine.gpus and (used or not known):
         # A GPU is described as "NVIDIA H200, 140.40 GiB".
-        return " + ".join(dict.fromkeys(gpu.partition(",")[0] for gpu in machine.gpus))
+        names = Counter(
+            gpu.partition(",")[0] for index, gpu in enumerate(machine.gpus) if not used or index in used
+        )
+        return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in names.items())
     return machine.cpu or machine.host
 
 

@@ -8,12 +8,11 @@ from core.domain.bench import BenchRecord
 from core.domain.turns import TurnRecord
 from core.errors import LMDynoError
 from core.i18n import _
-from core.replay.origin import origin
 from core.replay.programme import Part, Programme, programme
 from core.replay.recording import Recording, recordings_in
 from core.settings import load_settings
 from core.ui.replay.player import playback_of, show_player
-from core.ui.replay.show_scene import ShowScene, this_machine, title_of
+from core.ui.replay.show_scene import ShowScene, origin_of, title_of
 from core.ui.replay.views import show_load_replay, show_turn_replay, show_walk_replay
 from core.ui.shared.components import escape, show_error
 
@@ -41,6 +40,9 @@ def show() -> None:
         )
     )
     shown = programme(recordings[name])
+    if not shown.parts:
+        st.info(_("Nothing in this recording can be replayed."), icon=":material/movie:")
+        return
     choices = [_("The 60-second demo"), *(title_of(part) for part in shown.parts)]
     chosen = st.selectbox(
         _("Show"), range(len(choices)), format_func=choices.__getitem__, key=f"recording_part_{name}"
@@ -48,19 +50,19 @@ def show() -> None:
     if chosen:
         _show_part(shown.parts[chosen - 1])
     else:
-        _show_demo(name, recordings[name], shown)
+        _show_demo(name, shown)
 
 
 def _titled(recording: Recording) -> str:
     return f"{recording.title} · {recording.recorded_at:%Y-%m-%d}"
 
 
-def _show_demo(name: str, recording: Recording, shown: Programme) -> None:
+def _show_demo(name: str, shown: Programme) -> None:
     playback = playback_of(f"show_{name}", shown.duration_s)
     if st.query_params.pop(PLAY, None) is not None:
         playback.seek(0.0, monotonic())
         playback.play(monotonic())
-    label = _(origin(recording.machine, recording.recorded_at, here=this_machine()))
+    label = origin_of(shown.parts[0].source)
     show_player(f"show_{name}", playback, escape(label), lambda: ShowScene(shown, label))
 
 

@@ -10,7 +10,7 @@ from core.domain.walk import WalkRun
 from core.i18n import _
 from core.replay.load import LoadTimeline
 from core.replay.origin import origin
-from core.replay.programme import Part, Programme
+from core.replay.programme import Part, Programme, Source
 from core.replay.turns import TurnTimeline
 from core.replay.walk import WalkTimeline
 from core.telemetry.machine import describe_machine
@@ -48,7 +48,7 @@ class ShowScene:
             part = self._programme.parts[place.part]
             with self._places[place.part].container():
                 st.markdown(_head(place.part + 1, len(self._programme.parts), part))
-                if (own := _origin(part)) != self._label:
+                if (own := origin_of(part.source)) != self._label:
                     st.caption(escape(own))
                 self._scene = _scene(part)
         ended = place.at_s >= self._programme.parts[place.part].timeline.duration_s
@@ -66,10 +66,18 @@ def title_of(part: Part) -> str:
             return _("Walk with {model}", model=part.source.model)
 
 
-def _origin(part: Part) -> str:
-    """Parts of one recording may be of several days."""
-    source = part.source.run if isinstance(part.source, BenchRecord) else part.source
-    return _(origin(source.machine, source.created_at, here=this_machine()))
+def origin_of(source: Source) -> str:
+    """Where and when that was recorded; parts of one recording may be of several days."""
+    match source:
+        case TurnRecord():
+            devices = [request.device for request in source.requests]
+            text = origin(source.machine, source.created_at, here=this_machine(), devices=devices)
+        case BenchRecord():
+            devices = [facts.device for facts in source.run.lanes]
+            text = origin(source.run.machine, source.run.created_at, here=this_machine(), devices=devices)
+        case WalkRun():
+            text = origin(source.machine, source.created_at, here=this_machine())
+    return _(text)
 
 
 def _head(number: int, total: int, part: Part) -> str:

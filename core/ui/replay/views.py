@@ -9,14 +9,12 @@ from core.domain.bench import BenchRecord
 from core.domain.turns import ErrorInfo, TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError
-from core.i18n import Text, _
 from core.replay.load import LoadTimeline
-from core.replay.origin import origin
 from core.replay.turns import TurnTimeline
 from core.replay.walk import WalkTimeline
 from core.ui.replay.load_scene import LoadScene
 from core.ui.replay.player import Scene, playback_of, show_player
-from core.ui.replay.show_scene import this_machine
+from core.ui.replay.show_scene import origin_of
 from core.ui.replay.turn_scene import TurnScene
 from core.ui.replay.walk_scene import WalkScene
 from core.ui.shared.components import escape, show_error
@@ -37,22 +35,18 @@ T = TypeVar("T", bound=Timeline)
 
 def show_turn_replay(turn: TurnRecord) -> None:
     """The turn in its lanes' columns; says so where nothing can be replayed."""
-    devices = [request.device for request in turn.requests]
-    label = origin(turn.machine, turn.created_at, here=this_machine(), devices=devices)
+    label = origin_of(turn)
     _show(f"turn_{turn.id}", label, lambda: TurnTimeline(turn), lambda timeline: TurnScene(turn, timeline))
 
 
 def show_load_replay(record: BenchRecord) -> None:
     """The run's passes and what its lanes did; says so where nothing can be replayed."""
-    run = record.run
-    devices = [facts.device for facts in run.lanes]
-    label = origin(run.machine, run.created_at, here=this_machine(), devices=devices)
-    _show(f"run_{run.id}", label, lambda: LoadTimeline(record), LoadScene)
+    _show(f"run_{record.run.id}", origin_of(record), lambda: LoadTimeline(record), LoadScene)
 
 
 def show_walk_replay(run: WalkRun) -> None:
     """The walk's steps as they were taken."""
-    label = origin(run.machine, run.created_at, here=this_machine())
+    label = origin_of(run)
     _show(f"walk_{run.id}", label, lambda: WalkTimeline(run), lambda timeline: WalkScene(run, timeline))
 
 
@@ -61,14 +55,14 @@ def opening_speed(duration_s: float) -> float:
     return next((speed for speed in _SPEEDS if duration_s / speed <= LONG_S), _SPEEDS[-1])
 
 
-def _show(name: str, label: Text, make: Callable[[], T], scene: Callable[[T], Scene]) -> None:
+def _show(name: str, label: str, make: Callable[[], T], scene: Callable[[T], Scene]) -> None:
     try:
         timeline = _kept(name, make)
     except InputError as error:
         show_error(ErrorInfo.of(error))
         return
     playback = playback_of(name, timeline.duration_s, opening_speed(timeline.duration_s))
-    show_player(name, playback, escape(_(label)), lambda: scene(timeline))
+    show_player(name, playback, escape(label), lambda: scene(timeline))
 
 
 def _kept(name: str, make: Callable[[], T]) -> T:

@@ -21,6 +21,9 @@ def test_a_recording_of_this_machine_is_called_a_replay():
 def test_the_device_is_the_one_that_the_engines_were_on():
     two = replace(H200, gpus=("NVIDIA H200, 140.40 GiB", "NVIDIA H200, 140.40 GiB"))
     assert device_name(two, ["cuda:0", None]) == "NVIDIA H200"
+    assert device_name(two, ["cuda:0", "cuda:1", "cuda:0"]) == "2 × NVIDIA H200"
+    assert device_name(two, ["cuda:0,1"]) == "2 × NVIDIA H200"
+    assert device_name(two) == "2 × NVIDIA H200"
     assert device_name(H200, ["cpu"]) == "Xeon"
     assert device_name(H200, ["cpu", "cuda:0"]) == "NVIDIA H200"
     assert device_name(replace(CPU, cpu=None)) == "laptop"
