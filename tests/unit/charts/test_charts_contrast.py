@@ -17,6 +17,8 @@ BACKGROUNDS = ("backgroundColor", "secondaryBackgroundColor")
 TEXT, MARK = 4.5, 3.0
 CAPTION_OPACITY = 0.6
 """Streamlit writes captions in the text's colour at this opacity."""
+BADGE_OPACITY = 0.1
+"""Badges stand on their own colour at this opacity."""
 WHITE = "#ffffff"
 _HEX = re.compile(r'"(#[0-9a-fA-F]{6})"')
 CHART_COLORS = sorted(
@@ -67,6 +69,16 @@ def test_texts_links_and_captions_are_readable(mode, background):
     assert contrast(theme["codeTextColor"], theme["codeBackgroundColor"]) >= TEXT
     assert contrast(theme["linkColor"], behind) >= TEXT
     assert contrast(over(theme["textColor"], behind, CAPTION_OPACITY), behind) >= TEXT
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+@pytest.mark.parametrize("name", ["red", "orange", "green", "gray"])
+def test_coloured_words_are_readable_on_white(name, background):
+    theme = THEMES["light"]
+    color = theme[f"{name}TextColor"]
+    tinted = over(color, theme[background], BADGE_OPACITY)
+    assert contrast(color, theme[background]) >= TEXT
+    assert contrast(color, tinted) >= TEXT
 
 
 @pytest.mark.parametrize("mode", MODES)
