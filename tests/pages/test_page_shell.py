@@ -2,6 +2,7 @@ import errno
 from types import SimpleNamespace
 
 import pytest
+from starlette.responses import Response
 
 from core.access import guard
 from core.access.guard import Action
@@ -217,3 +218,12 @@ def test_a_faulty_lanes_file_is_one_clear_page(new_app, monkeypatch):
 def test_every_page_has_its_name_as_its_heading(new_app, name):
     app = new_app(page=f"pages/{name}.py").run()
     assert [title.value for title in app.title] == [name.capitalize()]
+
+
+def test_browsers_keep_the_login_cookie_as_long_as_a_login_is_good_for(open_as, monkeypatch):
+    routes = visitor.starlette_auth_routes
+    monkeypatch.setattr(routes, "get_cookie_secret", lambda: "secret")
+    open_as(None, access={**ACCESS, "session_hours": 2})  # the cookie is set when somebody logs in
+    response = Response()
+    routes._set_single_cookie(response, "_streamlit_user", "{}")
+    assert "max-age=7200" in response.headers["set-cookie"].lower()

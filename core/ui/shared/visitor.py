@@ -1,7 +1,8 @@
 """The visitor of a browser session: who they are by Streamlit's login and the secrets' `[access]` table."""
 
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.web.server.starlette import starlette_auth_routes
 
 from core.access.identity import GUEST, NOBODY, READER, SYSTEM, Identity
 from core.access.policy import AccessPolicy, without_login
@@ -70,6 +72,8 @@ def _by_login() -> Visitor:
         return Visitor(open_to, Standing.ADMITTED if open_to.role else Standing.CLOSED)
     claims: dict[str, Any] = st.user.to_dict()
     if claims.get("is_logged_in") is not True:
+        with suppress(ConfigError):  # whoever logs in is told
+            keep_cookies_for(AccessPolicy.read(_table("access")).session)
         return Visitor(NOBODY, Standing.LOGGED_OUT)
     policy = AccessPolicy.read(_table("access"))
     identified = policy.identify(claims, datetime.now(UTC))
@@ -93,6 +97,15 @@ def _is_guest() -> bool:
         return False
     st.session_state[_GUEST_OF] = link
     return True
+
+
+def keep_cookies_for(session: timedelta) -> None:
+    """Have browsers keep the login's cookie no longer than a login is good for.
+
+    Streamlit keeps it for 30 days and has no option for it. This is not what ends a login: a cookie that is
+    older counts for nothing anyway.
+    """
+    vars(starlette_auth_routes)["AUTH_COOKIE_MAX_AGE_SECONDS"] = int(session.total_seconds())
 
 
 def auth_configured() -> bool:
