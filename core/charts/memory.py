@@ -19,6 +19,7 @@ PART_COLORS: dict[str, str] = {
     N_("CUDA context"): "#8b93a3",
     N_("baseline"): "#8b93a3",
     N_("repacking"): "#9a7cc9",
+    N_("communication"): "#c2588f",
     N_("weights"): "#3b6fe0",
     N_("KV cache"): "#12937a",
     N_("KV reserved"): "#12937a",

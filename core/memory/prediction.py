@@ -1,9 +1,9 @@
 """What an LMDeploy TurboMind engine will take of a GPU, before it is started.
 
 The KV cache follows from `core.memory.kv_cache`, the weights from the checkpoint. What CUDA and TurboMind
-need besides was measured with a model of InternLM2-1.8B's size on an H100 (docs/measurements/memory.md) or
-follows from the buffers that LMDeploy's sources name; every part says where it comes from. Pure functions of
-plain numbers.
+need besides was measured with a model of InternLM2-1.8B's size on an H100 (docs/measurements/memory.md), over
+two GPUs with one of InternLM2-7B's size on H200s (docs/measurements/several-gpus.md), or follows from the
+buffers that LMDeploy's sources name; every part says where it comes from. Pure functions of plain numbers.
 """
 
 from collections.abc import Iterable
@@ -15,6 +15,8 @@ from core.memory.kv_cache import KvPool, KvShape, kv_pool
 
 CUDA_CONTEXT_BYTES = 968 * 2**20
 """What an engine holds besides weights before it reserves the KV cache: CUDA's context, cuBLAS, kernels."""
+_COMMUNICATION_BYTES = 294 * 2**20
+"""What NCCL and TurboMind take of each GPU before the KV cache, to exchange results over several."""
 _AWQ_LOADING_RATIO = 5.74
 """W4A16 weights are repacked while loading, in scratch memory that TurboMind's pool keeps: this many times
 the 16-bit size of a layer's gate and up projection."""
@@ -126,6 +128,7 @@ def predict(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> Mem
             MemoryPart(N_("CUDA context"), CUDA_CONTEXT_BYTES, N_("measured on an H100")),
             MemoryPart(N_("weights"), weight_bytes, _WEIGHTS_COUNTED if model.counted else N_("checkpoint")),
             MemoryPart(N_("repacking"), model.loading_bytes // settings.tp, N_("measured on an H100")),
+            *_communication(settings),
             MemoryPart(N_("KV cache"), pool.reserved_bytes, N_("TurboMind's arithmetic")),
             MemoryPart(N_("buffers"), _buffer_bytes(model, settings), N_("estimate from LMDeploy's sources")),
         ),
@@ -165,7 +168,14 @@ def weight_bytes_awq(parameters: int, linear_parameters: int) -> int:
 
 
 def _free_after_weights(model: ModelSizes, settings: MemorySettings, free_bytes: int) -> int:
-    return free_bytes - CUDA_CONTEXT_BYTES - (model.weight_bytes + model.loading_bytes) // settings.tp
+    taken = CUDA_CONTEXT_BYTES + (model.weight_bytes + model.loading_bytes) // settings.tp
+    return free_bytes - taken - sum(part.size_bytes for part in _communication(settings))
+
+
+def _communication(settings: MemorySettings) -> tuple[MemoryPart, ...]:
+    if settings.tp == 1:
+        return ()
+    return (MemoryPart(N_("communication"), _COMMUNICATION_BYTES, N_("measured on two H200")),)
 
 
 def _buffer_bytes(model: ModelSizes, settings: MemorySettings) -> int:
