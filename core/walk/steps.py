@@ -5,7 +5,6 @@ raises LMDynoError if it fails; whoever calls it makes that the step's result.
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -22,7 +21,7 @@ from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit
 from core.engines.borrowed import Engines
-from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, python_of
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
 from core.engines.manager import EngineManager
 from core.engines.recipes import recipes
 from core.engines.resolve import find_endpoint
@@ -173,7 +172,7 @@ class Walker:
         lanes = [lane for lane in (self._plan.turbomind, self._plan.awq) if lane is not None]
         lanes = lanes or [lane for lane in (self._plan.transformers,) if lane is not None]
         notes.by_hand = self._recipe(lanes[0], language="bash")
-        port, key = free_port("127.0.0.1"), secrets.token_urlsafe(24)
+        port, key = free_port("127.0.0.1"), new_key()
         # A client that notices nothing needs the same key for both.
         rows = launch_table(lambda: key)
         models = set()

@@ -88,8 +88,10 @@ def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
     return Command(tuple(argv), _environment(lane, place), served_model=model)
 
 
-def _new_key() -> str:
-    return secrets.token_urlsafe(24)
+def new_key() -> str:
+    """A key for one engine."""
+    # Hexadecimal: LMDeploy takes a key that begins with a dash for an option.
+    return secrets.token_hex(24)
 
 
 def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
@@ -158,7 +160,7 @@ def _lmdeploy_row(backend: str, make_key: Callable[[], str]) -> LaunchRow:
     )
 
 
-def launch_table(make_key: Callable[[], str] = _new_key) -> Mapping[EngineKind, LaunchRow]:
+def launch_table(make_key: Callable[[], str] = new_key) -> Mapping[EngineKind, LaunchRow]:
     """The rows of all kinds; `make_key` gives the API key of each engine that takes one."""
     return {
         EngineKind.TRANSFORMERS: LaunchRow(

@@ -1,6 +1,7 @@
 """Command lines and environments of the real launch table, and what is checked before they are used."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,8 @@ class TestLmdeploy:
         lane = lane_in(tmp_path, kind=EngineKind.TURBOMIND)
         one, other = command(lane, GPU), command(lane, GPU)
         assert one.api_key != other.api_key
+        # LMDeploy would take a key with a dash at its beginning for an option.
+        assert re.fullmatch(r"[0-9a-f]{48}", one.api_key)
         assert one.environment["LMDYNO_ENGINE_KEY"] == one.api_key
         assert not any(one.api_key in word for word in one.argv)
         assert one.api_key not in repr(one).replace(repr(one.environment), "")
