@@ -33,19 +33,20 @@ def show() -> None:
     name = next(iter(recordings))
     if len(recordings) > 1:
         name = st.selectbox(_("Recording"), list(titles), format_func=titles.__getitem__)
-    st.markdown(
-        _(
-            "What a machine measured, shown again with its original timing. No engine runs, and nothing is "
-            "added to your history."
-        )
-    )
     shown = programme(recordings[name])
     if not shown.parts:
         st.info(_("Nothing in this recording can be replayed."), icon=":material/movie:")
         return
     choices = [_("The 60-second demo"), *(title_of(part) for part in shown.parts)]
     chosen = st.selectbox(
-        _("Show"), range(len(choices)), format_func=choices.__getitem__, key=f"recording_part_{name}"
+        _("Show"),
+        range(len(choices)),
+        format_func=choices.__getitem__,
+        key=f"recording_part_{name}",
+        help=_(
+            "What a machine measured, shown again with its original timing. No engine runs, and nothing is "
+            "added to your history."
+        ),
     )
     if chosen:
         _show_part(shown.parts[chosen - 1])

@@ -12,7 +12,7 @@ from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
 from core.ui.text.live_text import LiveText
 
-_ANSWER_HEIGHT_PX = 240
+_ANSWER_HEIGHT_PX = 200
 """Lower than in the chat, so that controls, answers and figures fit a screen together."""
 _STATUS_STEP_S = 0.1
 """The finest step in which a waiting time is told."""
