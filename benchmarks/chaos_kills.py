@@ -216,7 +216,7 @@ def _kill_an_owner(outcome: Outcome, _chance: random.Random) -> None:
 
 def _kill_a_page(outcome: Outcome, chance: random.Random, *, victim: str) -> None:
     """A dashboard in mid-answer, or a tab; the surviving meter finishes and stores the answers."""
-    seconds = 8.0
+    seconds = 6.0  # less than the 512 tokens that the page asks for
     with _home() as settings, server(scenarios(seconds)) as url:
         with started_dashboard(settings.home, lanes_file(url)) as dashboard:
             asyncio.run(_ask_and_leave(dashboard.url, chance.uniform(1, seconds / 2), victim == "tab"))
