@@ -71,6 +71,7 @@ def test_a_server_that_answers_is_said_to_be_reachable(page, dashboard):
 def test_a_presentation_can_be_read_from_afar_and_left(page, dashboard):
     page.set_viewport_size(PROJECTOR)
     page.goto(dashboard.url)
+    expect(page.get_by_role("button", name="Present")).to_be_visible()
     settle(page)
     page.keyboard.press("Alt+p")
     expect(page).to_have_url(re.compile("present=1"))
