@@ -16,8 +16,8 @@ def show() -> None:
     if presents():
         present.show()
         return
-    introduction.show()
     first_run.show()
+    introduction.show()
     lanes.show()
     show_present_button()
     scorecard.show()

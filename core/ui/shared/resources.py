@@ -30,7 +30,7 @@ from core.jobs.watch import JobsWatch
 from core.meter.link import MeterLink
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made
-from core.models.vision.model import is_vision
+from core.models.vision.model import is_for_images
 from core.open_files import allow_many
 from core.scorecard.reading import ScorecardReader
 from core.settings import Mode, Settings, load_settings
@@ -195,7 +195,7 @@ def autostarted(settings: Settings, lanes: tuple[LaneSpec, ...], *, gpu: bool) -
     fitting = [
         lane
         for lane in lanes
-        if lane.is_local and _unfit(settings, lane, gpu=gpu) is None and not is_vision(lane)
+        if lane.is_local and _unfit(settings, lane, gpu=gpu) is None and not is_for_images(lane)
     ]
     return tuple(fitting[:AUTOSTART_LIMIT])
 

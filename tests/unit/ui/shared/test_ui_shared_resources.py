@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 from core.config import demo_model
+from core.config.models import demo_vision_model
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.models.demo.job import JOB_KIND
@@ -40,11 +41,12 @@ def test_not_more_start_than_a_page_shows(tmp_path):
 def test_lanes_whose_weights_are_being_made_start_too(tmp_path):
     settings = settings_of(tmp_path)
     demo = replace(lane("hf", ""), model=demo_model(settings))
+    images = replace(lane("llava-hf", ""), model=demo_vision_model(settings))
     assert autostarted(settings, (demo,), gpu=False) == ()
     spec = JobSpec(kind=JOB_KIND, title="x", worker="none", arguments={}, python="none")
     folder = JobFolder(settings.home / "jobs" / spec.id)
     folder.create(spec)
     folder.write(JobRecord(state=JobState.RUNNING, runner=this_process()))
-    assert autostarted(settings, (demo,), gpu=False) == (demo,)
+    assert autostarted(settings, (demo, images), gpu=False) == (demo,)
     folder.write(JobRecord(state=JobState.FAILED))
     assert autostarted(settings, (demo,), gpu=False) == ()
