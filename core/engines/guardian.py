@@ -33,6 +33,8 @@ from core.units import duration
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_MOST_FAILURES = 600
+"""Looks that fail one after another until the guardian gives up."""
 _ENDED = (EngineState.STOPPED, EngineState.FAILED)
 _UNDER_WAY = (EngineState.STARTING, EngineState.STOPPING)
 
@@ -167,8 +169,17 @@ def main(home: Path, after_s: float) -> None:
     if lock is None:
         return
     guardian = Guardian(settings, after_s)
-    while not guardian.leave(lock):
-        guardian.look(time.monotonic())
+    failures = 0
+    while failures < _MOST_FAILURES:
+        try:
+            if guardian.leave(lock):
+                return
+            guardian.look(time.monotonic())
+            failures = 0
+        except Exception:
+            # A full disk may have room again; engines must not stay for want of a second try.
+            log.exception("engines not looked at")
+            failures += 1
         time.sleep(_LOOK_S)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import psutil
 import pytest
 
+from core.engines import guardian as guardian_module
 from core.engines.guardian import Guardian, is_abandoned, is_guarded
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
@@ -219,3 +220,35 @@ def test_never_starts_no_guardian(beside, tmp_path):
     beside(end_after="never").start()
     assert not guardians(tmp_path)
     assert settings_in(tmp_path, end_engines_after="never").end_engines_after_s is None
+
+
+@pytest.fixture
+def quick_process(monkeypatch):
+    """`main` in this process, without its pauses and without what it sets for a whole process."""
+    monkeypatch.setattr(guardian_module, "_LOOK_S", 0.0)
+    monkeypatch.setattr(guardian_module, "keep_to_oneself", lambda: None)
+    monkeypatch.setattr(guardian_module.logs, "configure", lambda: None)
+
+
+@pytest.mark.usefixtures("quick_process")
+def test_a_look_that_fails_is_followed_by_another(tmp_path, monkeypatch):
+    looks = []
+
+    def look(_guardian, _now_s):
+        looks.append(len(looks))
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Guardian, "look", look)
+    monkeypatch.setattr(Guardian, "leave", lambda _guardian, _lock: len(looks) == 3)
+    guardian_module.main(tmp_path, 1.0)
+    assert len(looks) == 3
+
+
+@pytest.mark.usefixtures("quick_process")
+def test_a_guardian_that_always_fails_gives_up(tmp_path, monkeypatch):
+    def leave(_guardian, _lock):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(guardian_module, "_MOST_FAILURES", 5)
+    monkeypatch.setattr(Guardian, "leave", leave)
+    guardian_module.main(tmp_path, 1.0)
