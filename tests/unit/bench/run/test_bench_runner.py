@@ -509,7 +509,7 @@ def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
     from core.bench.run import load
 
     sent = []
-    send = load.send
+    send = load.send_explained
 
     async def surprising(*arguments, **more):
         sent.append(1)
@@ -517,7 +517,7 @@ def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
             raise ValueError("a bug")
         await send(*arguments, **more)
 
-    monkeypatch.setattr(load, "send", surprising)
+    monkeypatch.setattr(load, "send_explained", surprising)
     lane = remote("a", server.url, chunks=3)
     (point,) = results(bench.run(a_plan(lane, workload=QUICK, requests=4, warmup=0))).points
     assert (point.requests.ok, point.requests.by_code) == (3, {"internal": 1})
