@@ -1,7 +1,14 @@
 """The language of the dashboard in a real browser: for each tab, switched, and remembered."""
 
+import pytest
 from e2e_dashboard import Dashboard
 from playwright.sync_api import Browser, Page, expect
+
+
+@pytest.fixture(autouse=True)
+def patience() -> None:
+    """A loaded machine needs it, a quick one does not."""
+    expect.set_options(timeout=60_000)
 
 
 def chosen(page: Page) -> str:
