@@ -64,15 +64,25 @@ def show_player(name: str, playback: Playback, label: str, make_scene: Callable[
 def _show_controls(name: str, playback: Playback, label: str, now_s: float) -> None:
     is_playing = playback.is_playing(now_s)
     with st.container(horizontal=True, vertical_alignment="center"):
-        # One button for both: two would stand side by side while a run goes on.
-        st.button(
-            _("Pause") if is_playing else _("Play again") if playback.has_ended(now_s) else _("Play"),
-            icon=":material/pause:" if is_playing else ":material/play_arrow:",
-            type="primary",
-            key=f"replay_play_{name}",
-            on_click=_pause_or_play,
-            args=(playback,),
-        )
+        # Two buttons: a click on one whose last click began the run that it interrupts is lost.
+        if is_playing:
+            st.empty()
+            st.button(
+                _("Pause"),
+                icon=":material/pause:",
+                type="primary",
+                key=f"replay_pause_{name}",
+                on_click=lambda: playback.pause(monotonic()),
+            )
+        else:
+            st.button(
+                _("Play again") if playback.has_ended(now_s) else _("Play"),
+                icon=":material/play_arrow:",
+                type="primary",
+                key=f"replay_play_{name}",
+                on_click=lambda: playback.play(monotonic()),
+            )
+            st.empty()
         st.button(
             _("To the beginning"),
             icon=":material/skip_previous:",
@@ -97,14 +107,6 @@ def _show_controls(name: str, playback: Playback, label: str, now_s: float) -> N
             on_change=lambda: playback.set_speed(st.session_state[key], monotonic()),
         )
         st.markdown(f":violet-badge[:material/replay: {label}]", width="content")
-
-
-def _pause_or_play(playback: Playback) -> None:
-    now_s = monotonic()
-    if playback.is_playing(now_s):
-        playback.pause(now_s)
-    else:
-        playback.play(now_s)
 
 
 def _show_place(name: str, playback: Playback, now_s: float) -> DeltaGenerator:
