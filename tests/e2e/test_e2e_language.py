@@ -1,14 +1,176 @@
-"""The language of the dashboard in a real browser: for each tab, switched, and remembered."""
+"""The dashboard in Chinese and in English in a real browser, on every page."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
-from e2e_dashboard import Dashboard
+from e2e_dashboard import Dashboard, settle
+from e2e_texts import VISIBLE_TEXTS, english_words, everything_opened
 from playwright.sync_api import Browser, Page, expect
 
+from core.codec import encode
+from core.domain.quality import QualityRecord
+from core.settings import PROJECT_ROOT
+from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.quality_runs import QualityRuns
+from core.store.sessions.sessions import Sessions
+from core.store.sessions.votes import Votes
+from tests.unit.bench.bench_samples import a_failure, a_pass, a_plan, a_record, a_request, remote
+from tests.unit.quality import quality_samples
+from tests.unit.sessions.session_samples import answers, open_session, plan
 
-@pytest.fixture(autouse=True)
+WIDTH_PX = 1280
+NAMES = frozenset(
+    {
+        *("Transformers", "transformers", "Python", "Parquet", "Streamlit", "Wilson", "Ollama", "Linux"),
+        *(
+            "English",
+            "token",
+            "logits",
+            "min",
+            "auto",
+            "dtype",
+            "curl",
+            "hub",
+            "chat",
+            "openwebtext",
+            "pileval",
+            "lmdeploy",
+            "torch",
+            "torchvision",
+            "triton",
+            "gguf",
+        ),
+        *("awq", "turbomind", "smol", "lab", "script", "quick", "steady", "hanging", "broken"),
+        *("markdown", "slow", "hang"),
+    }
+)
+"""Names of programs, formats, settings and units; then those of the tests' lanes, models and machine."""
+STREAMLITS_OWN = re.compile(
+    r"Language / 语言|Skip to main content|\d+ more|Upload|Browse files|Drag and drop .*|.* per file.*"
+    r"|Help for .*|Chat message from .*|Choose (an option|options)|Alt \+ \w|Press Enter to .*|Fullscreen.*"
+)
+"""Labels that Streamlit writes in English in any language."""
+
+
+@pytest.fixture(scope="module", autouse=True)
 def patience() -> None:
-    """A loaded machine needs it, a quick one does not."""
+    """The check of this machine takes its time."""
     expect.set_options(timeout=60_000)
+
+
+@pytest.fixture(scope="module")
+def views(dashboard: Dashboard) -> dict[str, str]:
+    """Addresses of views that need something stored, by what they show."""
+    url = f"sqlite:///{dashboard.home / 'lmdyno.db'}"
+    bench = a_record(
+        a_plan(remote("quick"), remote("steady"), title="甲"),
+        [a_pass(0, ("quick",)), a_pass(1, ("steady",))],
+        [
+            *(a_request(number, "quick") for number in range(6)),
+            *(a_request(number, "steady", pass_number=1) for number in range(6)),
+            a_failure(6, "connection-lost", "quick"),
+        ],
+    )
+    quality = in_chinese(quality_samples.record())
+    drafted = plan("quick", "steady", prompts=10, title="乙")
+    with (
+        closing(BenchRuns(url)) as bench_runs,
+        closing(QualityRuns(url)) as quality_runs,
+        closing(Sessions(url)) as sessions,
+        closing(Votes(url)) as votes,
+    ):
+        bench_runs.save(bench.run, bench.passes, bench.requests)
+        quality_runs.save(quality.run, quality.answers)
+        session = sessions.create(open_session(drafted))
+        sessions.save_answers(session.id, answers(drafted))
+        person = votes.join(session.id, "阿达")
+    return {
+        "a load test": f"history?run={bench.run.id}",
+        "a quality run": f"history?quality={quality.run.id}",
+        "a session": f"sessions?id={session.id}",
+        "presenting": f"sessions?id={session.id}&present=1",
+        "joining": f"?session={session.link}",
+        "voting": f"?session={session.link}&seat={person.code}",
+    }
+
+
+def in_chinese(record: QualityRecord) -> QualityRecord:
+    """The sample with Chinese for what its models and people wrote."""
+    plan = quality_samples.plan(
+        title="丙",
+        prompts=("你好。", "再见。", "完。"),
+        tasks=tuple(replace(task, prompt="二加二是几？") for task in quality_samples.TASKS),
+    )
+    run = replace(record.run, plan=encode(plan).decode(), title=plan.title)
+    answers = tuple(replace(answer, text=f"{answer.lane[0]}。") for answer in record.answers)
+    return replace(record, run=run, answers=answers)
+
+
+@pytest.fixture(scope="module")
+def paths(dashboard: Dashboard, browser: Browser, views: dict[str, str]) -> list[str]:
+    """Every page of the navigation, and the views."""
+    page = browser.new_page(viewport={"width": 2600, "height": 900})  # in a narrow one some are in a menu
+    page.goto(dashboard.url)
+    expect(page.get_by_test_id("stTopNavLink").first).to_be_visible()
+    settle(page)
+    addresses = [link.get_attribute("href") or "" for link in page.get_by_test_id("stTopNavLink").all()]
+    page.close()
+    files = [path.stem for path in (PROJECT_ROOT / "pages").glob("*.py")]
+    hidden = ["recordings"]
+    assert len(addresses) + len(hidden) + 1 == len(files), "all pages, and the one for voting"
+    return [address.rsplit("/", 1)[-1] for address in addresses] + hidden + list(views.values())
+
+
+@pytest.mark.timeout(400)
+def test_pages_in_chinese_hold_no_english_and_fit_the_window(
+    dashboard: Dashboard, browser: Browser, paths: list[str]
+) -> None:
+    english: dict[str, set[str]] = {}
+    too_wide = set()
+    for path, page in opened(browser, dashboard, paths, locale="zh-CN"):
+        too_wide |= {path for width in overflows_px(page) if width > 0}
+        for _view in everything_opened(page):
+            for text in page.evaluate(VISIBLE_TEXTS):
+                if english_words(text) - NAMES and not STREAMLITS_OWN.fullmatch(text):
+                    english.setdefault(path, set()).add(text)
+    assert english == {}
+    assert too_wide == set()
+
+
+@pytest.mark.timeout(300)
+def test_pages_in_english_fit_the_window(dashboard: Dashboard, browser: Browser, paths: list[str]) -> None:
+    too_wide = {
+        path
+        for path, page in opened(browser, dashboard, paths, locale="en-GB")
+        if any(width > 0 for width in overflows_px(page))
+    }
+    assert too_wide == set()
+
+
+def opened(
+    browser: Browser, dashboard: Dashboard, paths: list[str], *, locale: str
+) -> Iterator[tuple[str, Page]]:
+    """Each path in one tab of a browser whose owner reads that language."""
+    context = browser.new_context(viewport={"width": WIDTH_PX, "height": 900}, locale=locale)
+    page = context.new_page()
+    for path in paths:
+        page.goto(f"{dashboard.url}/{path}")
+        expect(page.get_by_test_id("stMain").get_by_test_id("stVerticalBlock").first).to_be_visible()
+        settle(page)
+        yield path, page
+    context.close()
+
+
+def overflows_px(page: Page) -> list[int]:
+    """By how much the page, its main part and its sidebar are wider than the room that they have."""
+    widths: list[int] = page.evaluate(
+        "[...document.querySelectorAll('html, [data-testid=stMain], [data-testid=stSidebarUserContent]')]"
+        ".map(part => part.scrollWidth - part.clientWidth)"
+    )
+    return widths
 
 
 def chosen(page: Page) -> str:
