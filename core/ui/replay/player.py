@@ -1,7 +1,7 @@
 """The player of a replay: play, pause, speed, and place, around whatever is shown again.
 
-A player is a fragment of its own. While it plays, its run draws one moment after another until it ends or a
-click ends it; nothing is measured, sent or stored.
+While it plays, the script's run draws one moment after another until it ends or a click ends it; nothing is
+measured, sent or stored. It is no fragment: a click in a fragment waits until the fragment's run has ended.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,6 @@ from typing import Protocol
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
-from streamlit.errors import StreamlitAPIException
 
 from core import units
 from core.i18n import _
@@ -35,7 +34,6 @@ def playback_of(name: str, duration_s: float, speed: float = 1.0) -> Playback:
     return playback
 
 
-@st.fragment
 def show_player(name: str, playback: Playback, label: str, make_scene: Callable[[], Scene]) -> None:
     """The label of what is replayed, the controls, and the scene; `name` is unique on the page."""
     now_s = monotonic()
@@ -57,7 +55,7 @@ def show_player(name: str, playback: Playback, label: str, make_scene: Callable[
             sleep(_TICK_S)
         else:
             playback.pause(now_s)
-            _draw_anew()
+            st.rerun()
     scene.draw(playback.position_s(now_s), final=True)
 
 
@@ -127,14 +125,6 @@ def _show_place(name: str, playback: Playback, now_s: float) -> DeltaGenerator:
         on_change=lambda: playback.seek(st.session_state[key], monotonic()),
     )
     return place
-
-
-def _draw_anew() -> None:
-    """Run again for the controls of a replay that rests: the fragment, or the page in its first run."""
-    try:
-        st.rerun(scope="fragment")
-    except StreamlitAPIException:
-        st.rerun()
 
 
 def _progress(playback: Playback, now_s: float) -> tuple[float, str]:
