@@ -9,14 +9,15 @@ from playwright.sync_api import Locator, Page
 VISIBLE_TEXTS = """
 () => {
   const foreign = 'code, pre, script, style, noscript, textarea, [data-testid="stIconMaterial"], ' +
-    '[data-testid="stChatMessageContent"], [data-testid="stText"], .katex, [class*="st-key-answer_"], ' +
-    '[aria-label$=" icon"]';
+    '[data-testid="stChatMessageContent"], [data-testid="stJson"], [data-testid="stText"], ' +
+    '.katex, [class*="st-key-answer_"], [aria-label$=" icon"]';
   const texts = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const text = walker.currentNode.textContent.trim();
     const holder = walker.currentNode.parentElement;
-    if (text && holder && !holder.closest(foreign) && holder.checkVisibility()) texts.push(text);
+    const isIcon = holder && getComputedStyle(holder).fontFamily.includes('Material Symbols');
+    if (text && holder && !isIcon && !holder.closest(foreign) && holder.checkVisibility()) texts.push(text);
   }
   const named = 'input, textarea, img, [role="img"], [role="group"], [role="radiogroup"]';
   for (const element of document.querySelectorAll('[placeholder], [alt], ' + named)) {
@@ -31,6 +32,14 @@ VISIBLE_TEXTS = """
 }
 """
 """Text nodes, and the names of fields and images; neither code nor what people and models wrote."""
+
+OPEN_EXPANDERS = """
+() => {
+  const closed = [...document.querySelectorAll('[data-testid="stMain"] details:not([open]) > summary')];
+  closed.forEach((summary) => summary.click());
+  return closed.length;
+}
+"""
 
 _PIECE = re.compile(r"[A-Za-z0-9_./:\\'’+%=<>@#&$~^*-]*[A-Za-z][A-Za-z0-9_./:\\'’+%=<>@#&$~^*-]*")
 _WORD = re.compile(r"[A-Z]?[a-z][a-z'’]+")
@@ -71,13 +80,11 @@ def _each_tab(tablist: Locator) -> Iterator[None]:
 
 
 def _open_expanders(page: Page) -> None:
-    closed = page.locator("[data-testid='stMain'] details:not([open]) > summary")
-    while closed.count():
-        before = closed.count()
-        closed.first.click()
-        settle(page)
-        if closed.count() == before:
+    for _round in range(2):  # the second one for those within others
+        opened: int = page.evaluate(OPEN_EXPANDERS)
+        if not opened:
             return
+        settle(page)
 
 
 def _open(page: Page, popover: Locator) -> bool:

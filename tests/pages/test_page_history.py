@@ -319,8 +319,8 @@ def test_a_runs_page_shows_results_plan_and_environment(open_page, home):
     assert app.get("plotly_chart")
     expanders = {expander.label: expander for expander in app.expander}
     plan = expanders["Plan"].table[0].value
-    assert "workload.prompt\\_tokens" in plan.index
-    assert "machine.host" in expanders["Environment"].table[0].value.index
+    assert "`workload.prompt_tokens`" in plan.index
+    assert "`machine.host`" in expanders["Environment"].table[0].value.index
 
 
 def test_note_and_tag_are_edited_on_the_runs_page(open_page, home):

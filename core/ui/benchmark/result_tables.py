@@ -23,7 +23,7 @@ from core.ui.shared.components import escape, lane_label
 
 def show_points(result: BenchResult) -> None:
     """A row per lane and load; percentiles of too few requests are grey."""
-    st.markdown(markdown(points_table(result)))
+    st.markdown(markdown(points_table(result), is_small=True))
 
 
 def show_queueing(result: BenchResult) -> None:
@@ -39,10 +39,12 @@ def show_all_figures(result: BenchResult) -> None:
             _show_titled(table)
 
 
-def markdown(table: Table) -> str:
-    """The table as Streamlit's Markdown; a number and its unit stay in one line."""
+def markdown(table: Table, *, is_small: bool = False) -> str:
+    """The table as Streamlit's Markdown; a number and its unit stay in one line, a heading may take two."""
     marks = [":--" if place < table.words else "--:" for place in range(len(table.head))]
-    lines = [[_unbroken(escape(name)) for name in table.head], marks, *(_cells(row) for row in table.rows)]
+    lines = [[escape(name) for name in table.head], marks, *(_cells(row) for row in table.rows)]
+    if is_small:
+        lines = [line if line is marks else [f":small[{cell}]" for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -49,4 +49,9 @@ def _show_facts(record: BenchRecord) -> None:
 
 
 def _table(rows: tuple[Difference, ...]) -> dict[str, str]:
-    return {escape(row.path.removeprefix("plan.")): escape(row.values[0]) for row in rows}
+    """Names and values as they are exported, so as code."""
+    return {_code(row.path.removeprefix("plan.")): _code(row.values[0]) for row in rows}
+
+
+def _code(text: str) -> str:
+    return escape(text) if not text.strip() or "`" in text else f"`{text}`"
