@@ -78,8 +78,8 @@ def test_nothing_goes_while_nothing_is_purged(store, history, contents):
 def test_an_image_goes_with_the_last_record_that_names_it(store, history):
     first = turn(store, SEEN, images=(IMAGE, OTHER))
     again = turn(store, SEEN, images=(IMAGE,), conversation_id="another")
-    assert purge(history, first) == Purged(1, frozenset({OTHER.sha256}))
-    assert purge(history, again) == Purged(1, frozenset({IMAGE.sha256}))
+    assert purge(history, first) == Purged(1, images=frozenset({OTHER.sha256}))
+    assert purge(history, again) == Purged(1, images=frozenset({IMAGE.sha256}))
 
 
 def test_an_image_of_an_earlier_turn_is_kept_for_those_that_were_sent_it_again(store, history):
@@ -103,7 +103,7 @@ def test_a_load_tests_plan_names_images_too(store, history, database_url):
     load_tests.close()
     assert purge(history, turn(store, SEEN, images=(IMAGE,))).images == frozenset()
     history.delete(RunKind.BENCH, ["run1"])
-    assert history.purge(utc_now() + timedelta(seconds=1)) == Purged(1, frozenset({IMAGE.sha256}))
+    assert history.purge(utc_now() + timedelta(seconds=1)) == Purged(1, images=frozenset({IMAGE.sha256}))
 
 
 def test_hashes_are_found_in_any_text():
