@@ -38,7 +38,7 @@ def test_a_deep_link_to_a_fresh_server_shows_the_frame(fresh, lanes, page, path)
     with fresh(lanes) as dashboard:
         page.goto(f"{dashboard.url}/{path}")
         expect(page.get_by_role("navigation").get_by_role("link", name="Chat")).to_be_visible()
-        expect(page.get_by_test_id("stSidebar").get_by_text("endpoint").first).to_be_visible()
+        expect(page.get_by_test_id("stSidebar").get_by_text("reachable").first).to_be_visible()
         expect(page).to_have_title(f"{path.capitalize()} · LMDyno")
 
 

@@ -1,5 +1,6 @@
 """What a room sees: answers fit their boxes and stay in view from their beginning, beside the prompt."""
 
+import base64
 import json
 
 import pytest
@@ -112,11 +113,19 @@ def test_vision_opens_at_its_top(page, dashboard):
     expect(page.get_by_role("heading", level=1)).to_be_in_viewport()
 
 
+def remembered(chat: Chat) -> dict[str, object]:
+    """The settings in the browser's cookie; empty without one."""
+    cookies = {cookie["name"]: cookie["value"] for cookie in chat.page.context.cookies()}
+    content = base64.urlsafe_b64decode(cookies.get("lmdyno_chat", "e30="))
+    settings: dict[str, object] = json.loads(content)
+    return settings
+
+
 def test_settings_of_a_new_conversation_survive_a_reload(chat):
     opened(chat, "steady")
     chat.page.get_by_role("radio", name="Together").click()
     settle(chat.page)
-    chat.wait_until(lambda: "lmdyno_chat" in json.dumps(chat.page.context.cookies()))
+    chat.wait_until(lambda: remembered(chat).get("mode") == "together")
     chat.page.reload()
     settle(chat.page)
     sidebar = chat.page.get_by_test_id("stSidebar")

@@ -207,6 +207,7 @@ def test_gallery_and_remove_fill_and_empty_the_tray(vision):
     page.get_by_role("button", name="Gallery").click()
     dialog = page.get_by_role("dialog")
     images = dialog.locator("[class*='st-key-vision_gallery_']").get_by_role("button")
+    expect(images.nth(1)).to_be_visible()
     names = images.all_inner_texts()
     assert len(set(names)) == len(names) > 1
     images.first.click()
