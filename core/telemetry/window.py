@@ -151,6 +151,9 @@ def _energy(samples: Sequence[Sample], gpu: int, start_ns: int, end_ns: int) -> 
     within = [start, *(joules for at, joules in counter if start_ns < at < end_ns), end]
     if any(later < earlier for earlier, later in pairwise(within)):
         return N_("The energy counter was reset meanwhile.")
+    if end == start:
+        # A GPU always draws power, but the driver updates the counter only several times per second.
+        return N_("The energy counter wasn't updated meanwhile.")
     return end - start
 
 

@@ -83,6 +83,10 @@ def test_idle_power_is_taken_before_the_window_while_nothing_ran():
             "The energy counter was reset meanwhile.",
         ),
         (
+            [sample(t, energy_j=9000.0) for t in range(4)],
+            "The energy counter wasn't updated meanwhile.",
+        ),
+        (
             [sample(1, gaps=(Gap("energy_j", "Not supported by this GPU or driver."),)), sample(3)],
             "Not supported by this GPU or driver.",
         ),
