@@ -26,13 +26,12 @@ from core.models.awq.calibration_text import CalibrationText, python_docs, read_
 from core.models.awq.failures import explain
 from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource, Rounding
 from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
-from core.models.awq.packing import pack_fast
+from core.models.awq.packing import BITS, pack_fast
 from core.models.awq.progress import PassProgress
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.provenance import Provenance
 
 CALIBRATION_FILE = "calibration.jsonl"
-_BITS = 4
 _SAVING_AT = 0.95
 _STATISTICS = ("inputs_stats.pth", "outputs_stats.pth")
 _PACKAGES = ("lmdeploy", "torch", "transformers")
@@ -108,7 +107,7 @@ def _settings(options: AwqOptions, calibration: _Calibration) -> dict[str, Any]:
         "batch_size": options.samples if options.rounding == Rounding.COMPENSATED else options.batch_size,
         "rounding": options.rounding,
         "dtype": options.dtype,
-        "bits": _BITS,
+        "bits": BITS,
         "group_size": GROUP_SIZE,
         "versions": {package: version(package) for package in _PACKAGES},
         "device": _device_name(options),
@@ -161,7 +160,7 @@ def _auto_awq(
             calib_samples=0 if without_data else options.samples,
             calib_seqlen=options.seqlen,
             batch_size=options.batch_size,
-            w_bits=_BITS,
+            w_bits=BITS,
             w_group_size=GROUP_SIZE,
             search_scale=options.search_scale,
             device="cuda" if on_gpu else "cpu",

@@ -13,8 +13,9 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import Machine, utc_now
 from core.i18n import Text
 from core.store import records
-from core.store.access import Access, insert_new, upsert
-from core.store.tables import lanes, machines, quiz_lanes, quizzes, sweep_lanes, sweeps
+from core.store.access import Access
+from core.store.runs.run_rows import save_with_lanes
+from core.store.tables import quiz_lanes, quizzes, sweep_lanes, sweeps
 from core.store.visibility import by_link
 
 _TABLES: Mapping[RunKind, tuple[Table, Table]] = {
@@ -58,15 +59,8 @@ class JobResults(Access):
             "facts": result.facts,
             "owner": current_identity().owner,
         }
-        took_part = [
-            {"run_id": result.id, "position": position, "lane_id": records.digest(lane)}
-            for position, lane in enumerate(result.lanes)
-        ]
         with self._writing() as connection:
-            insert_new(connection, machines, records.machine_rows(result.machine))
-            insert_new(connection, lanes, records.lane_rows(result.lanes))
-            upsert(connection, runs, [values])
-            upsert(connection, run_lanes, took_part)
+            save_with_lanes(connection, (runs, run_lanes), values, result.machine, result.lanes)
 
     def facts(self, kind: RunKind, result_id: str) -> str | None:
         """A result as JSON; None if there is none."""

@@ -11,7 +11,8 @@ from core.access.guard import current_identity
 from core.domain.bench import BenchRun, LaneFacts, RunState
 from core.domain.history import MeasuredLane, RunKind
 from core.domain.quality import QualityLane, QualityRun
-from core.domain.turns import ErrorInfo, utc_now
+from core.domain.specs import LaneSpec
+from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.store import records
 from core.store.access import insert_new, upsert
 from core.store.tables import annotations, lanes, machines
@@ -127,6 +128,25 @@ class RunTables:
             for row in rows
             if row.lane_facts.error is None
         )
+
+
+def save_with_lanes(
+    connection: Connection,
+    tables: tuple[Table, Table],
+    values: Mapping[str, Any],
+    machine: Machine | None,
+    took_part: Sequence[LaneSpec],
+) -> None:
+    """Record a run that ended, in its table and its lanes' table, with the machine and the lanes."""
+    runs, run_lanes = tables
+    insert_new(connection, machines, records.machine_rows(machine))
+    insert_new(connection, lanes, records.lane_rows(took_part))
+    upsert(connection, runs, [values])
+    rows = [
+        {"run_id": values["id"], "position": position, "lane_id": records.digest(lane)}
+        for position, lane in enumerate(took_part)
+    ]
+    upsert(connection, run_lanes, rows)
 
 
 def is_interrupted(state: RunState, updated_at: datetime) -> bool:

@@ -7,8 +7,9 @@ from core.domain.turns import utc_now
 from core.domain.walk import WalkRun
 from core.i18n import N_
 from core.store import records
-from core.store.access import Access, insert_new, upsert
-from core.store.tables import lanes, machines, walk_lanes, walks
+from core.store.access import Access
+from core.store.runs.run_rows import save_with_lanes
+from core.store.tables import walk_lanes, walks
 from core.store.visibility import by_link
 
 
@@ -30,15 +31,8 @@ class Walks(Access):
             "facts": run,
             "owner": current_identity().owner,
         }
-        took_part = [
-            {"run_id": run.id, "position": position, "lane_id": records.digest(lane)}
-            for position, lane in enumerate(run.lanes)
-        ]
         with self._writing() as connection:
-            insert_new(connection, machines, records.machine_rows(run.machine))
-            insert_new(connection, lanes, records.lane_rows(run.lanes))
-            upsert(connection, walks, [values])
-            upsert(connection, walk_lanes, took_part)
+            save_with_lanes(connection, (walks, walk_lanes), values, run.machine, run.lanes)
 
     def run(self, walk_id: str) -> WalkRun | None:
         """A walk; None if there is none."""

@@ -44,6 +44,28 @@ REMOTE = LaneSpec(
 ALL = [TURBOMIND, AWQ, PYTORCH, HF, HF_Q4, REMOTE]
 
 
+PROVENANCE = Provenance(
+    tool="t",
+    source="/models/m",
+    source_config_sha256="0",
+    calibration="own-answers",
+    calibration_sha256=None,
+    samples=64,
+    seqlen=512,
+    search_scale=False,
+    batch_size=1,
+    dtype="float16",
+    bits=4,
+    group_size=128,
+    versions={},
+    device="cpu",
+    started_at="2026-01-01T00:00:00Z",
+    duration_s=1.0,
+    source_bytes=1,
+    result_bytes=1,
+)
+
+
 def by_title(lane, sampling=None) -> dict[str, Recipe]:
     return {recipe.title: recipe for recipe in recipes(lane, sampling=sampling or Sampling())}
 
@@ -110,53 +132,14 @@ def test_the_awq_lane_names_its_format_and_how_it_was_made():
     ],
 )
 def test_the_note_beside_the_weights_says_how_they_were_made(tmp_path, calibration, samples, command):
-    Provenance(
-        tool="t",
-        source="/models/m",
-        source_config_sha256="0",
-        calibration=calibration,
-        calibration_sha256=None,
-        samples=samples,
-        seqlen=512,
-        search_scale=False,
-        batch_size=1,
-        dtype="float16",
-        bits=4,
-        group_size=128,
-        versions={},
-        device="cpu",
-        started_at="2026-01-01T00:00:00Z",
-        duration_s=1.0,
-        source_bytes=1,
-        result_bytes=1,
-    ).write(tmp_path)
+    replace(PROVENANCE, calibration=calibration, samples=samples).write(tmp_path)
     lane = replace(AWQ, model=replace(MODEL, awq=str(tmp_path)))
     made = by_title(lane)["How the W4A16 weights were made"].code
     assert made == command.format(out=tmp_path)
 
 
 def test_another_rounding_than_lmdeploys_is_in_the_command(tmp_path):
-    Provenance(
-        tool="lmdyno",
-        source="/models/m",
-        source_config_sha256="0",
-        calibration="own-answers",
-        calibration_sha256="1",
-        samples=64,
-        seqlen=512,
-        search_scale=True,
-        batch_size=64,
-        rounding="compensated",
-        dtype="float16",
-        bits=4,
-        group_size=128,
-        versions={},
-        device="cpu",
-        started_at="2026-01-01T00:00:00Z",
-        duration_s=1.0,
-        source_bytes=1,
-        result_bytes=1,
-    ).write(tmp_path)
+    replace(PROVENANCE, calibration="own-answers", search_scale=True, rounding="compensated").write(tmp_path)
     lane = replace(AWQ, model=replace(MODEL, awq=str(tmp_path)))
 
     assert by_title(lane)["How the W4A16 weights were made"].code == (
