@@ -15,7 +15,7 @@ from core.domain.history import RunKind
 from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
 from core.image_quiz.grading import Verdict
 from core.image_quiz.plan import QuizPlan, QuizQuestion
-from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.quality.tasks.wording import holds_any
 from core.settings import Settings
 from core.store.runs.job_results import JobResult, JobResults

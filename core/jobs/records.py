@@ -1,8 +1,9 @@
-"""A background job's specification and state, as stored in its folder.
+"""A background job's specification, state and results so far, as stored.
 
-A folder holds `spec.json` (written once), `state.json` (replaced atomically, so a reader never sees half of
-it), `log`, and `cancel` once somebody asked for that. Facts are stored; elapsed and expected time are
-derived.
+A job's folder holds `spec.json` (written once), `state.json` (replaced atomically, so a reader never sees
+half of it), `log`, and `cancel` once somebody asked for that. Facts are stored; elapsed and expected time are
+derived. The results are one JSON file that is rewritten after every step, so a job that was stopped keeps
+what it had.
 """
 
 import os
@@ -10,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, new_id, utc_now
+from core.errors import InputError
 from core.files import write_atomically
 from core.i18n import N_, Text
 from core.telemetry.processes import ProcessId
@@ -22,6 +24,7 @@ CANCELLED = N_("Cancelled")
 
 _TAIL_BYTES = 64 * 1024
 _TELLING_PROGRESS = 0.02
+T = TypeVar("T")
 
 
 class JobState(StrEnum):
@@ -162,3 +165,23 @@ class JobFolder:
         except FileNotFoundError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def save_outcome(file: Path, outcome: object) -> None:
+    """Replace the stored outcome atomically."""
+    write_atomically(file, encode(outcome))
+
+
+def load_outcome(kind: type[T], file: Path) -> T | None:
+    """The outcome so far; None before its first step. Raises InputError (`bad-record`)."""
+    try:
+        return decode(kind, file.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def outcome_file(folder: Path, job_id: str, what: str) -> Path:
+    """The job's file in the folder; raises InputError for what can't be a job's id, such as a path."""
+    if not job_id.isalnum():
+        raise InputError(N_("There is no result {id}.", id=job_id), code=f"no-such-{what}")
+    return folder / f"{job_id}.json"

@@ -2,8 +2,8 @@
 
 A job is a process of its own with a folder under `home/jobs/`; it goes on when a page is left, the dashboard
 reloads or its starter dies, and every LMDyno process sees the same jobs. Whoever looks at a job that died
-sets its folder in order: the state is made final and half-written results are deleted. Safe for several
-threads and processes.
+sets its folder in order: the state is made final and half-written results are deleted. The dashboard's
+`JobsWatch` looks at those that no page shows. Safe for several threads and processes.
 """
 
 import logging
@@ -32,6 +32,7 @@ KILL_AFTER_S = 20.0
 """From the wish to cancel until a job that does not end by itself is killed by the next look at it."""
 _START_S = 30.0
 _POLL_S = 0.05
+_WATCH_INTERVAL_S = 2.0
 
 
 class Jobs:
@@ -219,3 +220,40 @@ def _ended(folder: JobFolder, record: JobRecord) -> JobRecord:
         hint=N_("Start the job again."),
     )
     return replace(record, state=JobState.FAILED, error=error)
+
+
+class JobsWatch:
+    """A thread from `start` to `close`; the dashboard has one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._jobs = Jobs(settings)
+        self._dir = settings.home / "jobs"
+        self._closing = threading.Event()
+        self._ended: set[str] = set()
+        """Jobs that need no further look."""
+
+    def start(self) -> None:
+        threading.Thread(target=self._loop, name="jobs-watch", daemon=True).start()
+
+    def close(self) -> None:
+        self._closing.set()
+
+    def look(self) -> None:
+        """Look once; cheap for jobs that were seen to have ended."""
+        for path in self._dir.glob("*/spec.json"):
+            job_id = path.parent.name
+            if job_id in self._ended:
+                continue
+            try:
+                has_ended = self._jobs.status(job_id).state.ended
+            except (InputError, OSError):
+                has_ended = True  # no job of this version
+            if has_ended:
+                self._ended.add(job_id)
+
+    def _loop(self) -> None:
+        while not self._closing.wait(_WATCH_INTERVAL_S):
+            try:
+                self.look()
+            except Exception:
+                log.exception("jobs not looked at")

@@ -2,7 +2,7 @@
 
 It waits for the job's device, starts the worker, keeps `state.json` up to date, and ends and explains the
 worker whatever happens to it. It outlives whoever started it, and loads nothing heavy itself. SIGTERM cancels
-the job.
+the job. Whether a worker was killed because memory ran out tells the kernel's count of such kills.
 """
 
 import fcntl
@@ -24,7 +24,6 @@ from typing import Any, TextIO
 from core.domain.turns import ErrorInfo, utc_now
 from core.i18n import N_, from_json
 from core.jobs.aftermath import end_run_in_process
-from core.jobs.kills import out_of_memory_kills
 from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT
 from core.telemetry.processes import identify, this_process
@@ -34,6 +33,9 @@ GRACE_S = 8
 """From the polite request to a worker to end until it is killed."""
 _POLL_S = 0.2
 _FAREWELL_S = 5.0
+_CGROUP = Path("/proc/self/cgroup")
+_CGROUPS = Path("/sys/fs/cgroup")
+_WHOLE_MACHINE = Path("/proc/vmstat")
 
 
 class Runner:
@@ -208,6 +210,34 @@ class Runner:
                 os.killpg(self._worker.pid, how)
             except ProcessLookupError:
                 return
+
+
+def out_of_memory_kills(
+    *, cgroup: Path = _CGROUP, cgroups: Path = _CGROUPS, whole_machine: Path = _WHOLE_MACHINE
+) -> int | None:
+    """How many processes the kernel has killed for want of memory; None where it doesn't tell.
+
+    Counted are those of this process's control group, which its children share; without one, all of the
+    machine's.
+    """
+    try:
+        path = cgroup.read_text().partition("0::/")[2].partition("\n")[0]
+        count = _counter(cgroups / path / "memory.events")
+    except OSError:
+        count = None
+    return _counter(whole_machine) if count is None else count
+
+
+def _counter(file: Path) -> int | None:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None
 
 
 def main(arguments: list[str]) -> int:

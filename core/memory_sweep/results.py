@@ -14,7 +14,7 @@ from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.i18n import Text
-from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.settings import Settings

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.domain.walk import WalkRun
-from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.settings import Settings
 
 

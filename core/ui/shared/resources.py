@@ -26,7 +26,7 @@ from core.engines.watch import EngineWatch
 from core.errors import InputError
 from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
-from core.jobs.watch import JobsWatch
+from core.jobs.registry import JobsWatch
 from core.meter.link import MeterLink
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made

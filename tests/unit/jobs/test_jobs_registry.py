@@ -13,7 +13,7 @@ from core.domain.turns import utc_now
 from core.errors import InputError
 from core.jobs import registry
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobsWatch
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import ProcessId, identify
 
@@ -293,3 +293,37 @@ def test_the_expected_time_follows_the_pace(progress: float | None, expected_s: 
 
     assert status.expected_s == pytest.approx(expected_s, abs=0.5)
     assert status.elapsed_s == pytest.approx(10, abs=0.5)
+
+
+@pytest.fixture
+def folder(settings):
+    spec = JobSpec(
+        kind="test",
+        title="a test",
+        worker="x",
+        arguments={},
+        python="python",
+        created_at=utc_now() - timedelta(hours=1),
+    )
+    folder = JobFolder(settings.home / "jobs" / spec.id)
+    folder.create(spec)
+    return folder
+
+
+def test_a_job_whose_runner_is_gone_is_ended_by_a_look(settings, folder):
+    folder.write(JobRecord(state=JobState.RUNNING, runner=ProcessId(2**22 + 1, 1.0)))
+    JobsWatch(settings).look()
+    assert (folder.read().state, folder.read().error.code) == (JobState.FAILED, "job-died")
+
+
+def test_jobs_that_have_ended_are_read_once(settings, folder):
+    folder.write(JobRecord(state=JobState.DONE))
+    watch = JobsWatch(settings)
+    watch.look()
+    (folder.path / "state.json").unlink()
+    watch.look()
+
+
+def test_a_folder_that_holds_no_job_is_skipped(settings, folder):
+    (folder.path / "spec.json").write_text("{")
+    JobsWatch(settings).look()

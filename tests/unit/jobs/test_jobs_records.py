@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from core.errors import InputError
-from core.jobs.outcomes import load_outcome, outcome_file, save_outcome
+from core.jobs.records import load_outcome, outcome_file, save_outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from core.jobs import runner
-from core.jobs.kills import out_of_memory_kills
 from core.jobs.records import JobFolder, JobSpec
-from core.jobs.runner import Runner
+from core.jobs.runner import Runner, out_of_memory_kills
 
 
 @pytest.fixture
