@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.i18n import N_, _
-from core.telemetry.events import Event, EventKind
+from core.telemetry.samples import Event, EventKind
 from core.telemetry.series import Lines
 
 _GIB = 2**30

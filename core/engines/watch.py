@@ -13,9 +13,8 @@ from core.engines.log.file import read_start
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.memory.kv_log import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
 from core.settings import Settings
-from core.telemetry.events import EngineView, Event, EventLog
 from core.telemetry.processes import ProcessId
-from core.telemetry.samples import EngineProcess
+from core.telemetry.samples import EngineProcess, EngineView, Event, EventLog
 
 _ALIVE_NS = 400_000_000
 """How long a process is taken to be there after it was seen; asking the system costs most of a look."""

@@ -13,7 +13,7 @@ from core.engines.watch import EngineWatch
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
-from core.telemetry.usage import usage_of
+from core.telemetry.window import usage_of
 
 
 class UsageMeter(Protocol):

@@ -16,8 +16,16 @@ import pynvml
 
 from core.domain.turns import ErrorInfo
 from core.i18n import N_
-from core.telemetry.gpus import Gap, GpuFacts, GpuReading, ProcessMemory
-from core.telemetry.nvml_errors import MIG_WITHOUT_INSTANCES, failure_of, problem_of, reason_of
+from core.telemetry.gpus import (
+    MIG_WITHOUT_INSTANCES,
+    Gap,
+    GpuFacts,
+    GpuReading,
+    ProcessMemory,
+    failure_of,
+    problem_of,
+    reason_of,
+)
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from core.domain.turns import ErrorInfo
 from core.telemetry.attribution import Attribution
-from core.telemetry.engine_load import EngineLoad
 from core.telemetry.gpus import GpuReading
+from core.telemetry.processes import EngineLoad
 from core.telemetry.samples import EngineProcess, EngineReading, Sample
 from core.telemetry.window import WindowStats, window_stats
 

@@ -1,17 +1,38 @@
-"""Samples as lines for a chart, thinned out so that a browser can draw them.
+"""Samples for a chart, thinned out so that a browser can draw them, and as a CSV table with all of them.
 
 A moment without samples is None in every line: a gap, never a zero.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import fmean
 
-from core.telemetry.samples import Sample
+from core import csv_text
+from core.telemetry.samples import EngineReading, Sample
 
 MAX_POINTS = 400
 _MAX_GAP_NS = int(2.5e9)
 """Idle sampling is once a second; where samples are further apart, something was not measured."""
+COLUMNS = (
+    "time",
+    "what",
+    "name",
+    "gpu",
+    "used_bytes",
+    "free_bytes",
+    "total_bytes",
+    "utilisation_ratio",
+    "power_w",
+    "energy_j",
+    "temperature_c",
+    "sm_clock_hz",
+    "throttle_reasons",
+    "resident_bytes",
+    "cpu_ratio",
+    "source",
+)
+Row = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +155,53 @@ def _names(samples: Sequence[Sample]) -> list[str]:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return fmean(known) if known else None
+
+
+def to_csv(samples: Sequence[Sample], wall: Callable[[int], datetime]) -> str:
+    """A row for each GPU and each engine of every sample, in bytes, seconds and watts.
+
+    What could not be read is an empty field. `wall` turns a sample's timestamp into a time of day.
+    """
+    return csv_text.to_csv(
+        COLUMNS,
+        (
+            {"time": wall(sample.at_ns).isoformat(timespec="milliseconds"), **row}
+            for sample in samples
+            for row in _rows(sample)
+        ),
+    )
+
+
+def _rows(sample: Sample) -> Iterator[Row]:
+    for gpu in sample.gpus:
+        yield {
+            "what": "gpu",
+            "name": gpu.name,
+            "gpu": gpu.index,
+            "used_bytes": gpu.used_bytes,
+            "free_bytes": gpu.free_bytes,
+            "total_bytes": gpu.total_bytes,
+            "utilisation_ratio": gpu.utilisation_ratio,
+            "power_w": gpu.power_w,
+            "energy_j": gpu.energy_j,
+            "temperature_c": gpu.temperature_c,
+            "sm_clock_hz": gpu.sm_clock_hz,
+            "throttle_reasons": ", ".join(gpu.throttle_reasons or ()),
+            "source": "NVML",
+        }
+    for engine in sample.engines:
+        yield from _engine_rows(engine)
+
+
+def _engine_rows(engine: EngineReading) -> Iterator[Row]:
+    host: Row = {
+        "what": "engine",
+        "name": engine.name,
+        "resident_bytes": engine.resident_bytes,
+        "cpu_ratio": engine.cpu_ratio,
+    }
+    if not engine.gpu_memory:
+        yield {**host, "source": "process tree"}
+    for share in engine.gpu_memory:
+        source = share.source or share.reason
+        yield {**host, "gpu": share.gpu, "used_bytes": share.used_bytes, "source": source}

@@ -17,9 +17,8 @@ from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.memory_sweep.results import PointResult, SweepRun, save
 from core.settings import Settings
-from core.telemetry.events import Event, EventKind
 from core.telemetry.gpus import Gap, GpuReading
-from core.telemetry.samples import EngineGpuMemory, EngineReading, MemorySource, Sample
+from core.telemetry.samples import EngineGpuMemory, EngineReading, Event, EventKind, MemorySource, Sample
 from core.ui.memory import breakdown
 from core.ui.shared import resources
 from tests.unit.models import model_configs as published

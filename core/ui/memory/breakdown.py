@@ -13,8 +13,7 @@ from core.errors import LMDynoError
 from core.i18n import _
 from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
 from core.memory.lane_weights import lane_weight_bytes
-from core.telemetry.events import EventKind
-from core.telemetry.samples import EngineReading
+from core.telemetry.samples import EngineReading, EventKind
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label
 

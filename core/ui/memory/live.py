@@ -9,11 +9,10 @@ import streamlit as st
 from core import units
 from core.charts.telemetry import live_chart
 from core.i18n import Text, _
-from core.telemetry.export import to_csv
 from core.telemetry.gpus import GpuReading
 from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineReading, MemorySource, Sample
-from core.telemetry.series import gpu_lines, host_lines
+from core.telemetry.series import gpu_lines, host_lines, to_csv
 from core.telemetry.window import window_stats
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, in_a_line, lane_label

@@ -4,7 +4,7 @@ import pytest
 
 from core.charts.memory import Bar, SweepBar, order_chart, parts_chart, sequences_map, sweep_chart
 from core.charts.telemetry import live_chart
-from core.telemetry.events import Event, EventKind
+from core.telemetry.samples import Event, EventKind
 from core.telemetry.series import Lines
 
 GIB = 2**30

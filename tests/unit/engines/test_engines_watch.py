@@ -9,9 +9,8 @@ from core.engines.leases import lease
 from core.engines.log.file import log_path
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.watch import EngineWatch
-from core.telemetry.events import EventKind
 from core.telemetry.processes import this_process
-from core.telemetry.samples import EngineProcess
+from core.telemetry.samples import EngineProcess, EventKind
 from tests.unit.engines.engine_stand_ins import lane_in, settings_in
 
 ME = this_process()

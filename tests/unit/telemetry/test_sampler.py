@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from core.telemetry.engine_load import EngineLoad
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
+from core.telemetry.processes import EngineLoad
 from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineProcess
 from tests.unit.telemetry.fake_nvml import FakeGpu, FakeNvml

@@ -2,10 +2,9 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 
-from core.telemetry.export import to_csv
 from core.telemetry.gpus import GpuReading
 from core.telemetry.samples import EngineGpuMemory, EngineReading, MemorySource, Sample
-from core.telemetry.series import gpu_lines, host_lines
+from core.telemetry.series import gpu_lines, host_lines, to_csv
 
 GIB = 2**30
 S = 1_000_000_000

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from core.telemetry.events import EngineView, EventKind, EventLog
+from core.telemetry.samples import EngineView, EventKind, EventLog
 
 IDLE = EngineView(name="awq", start_id="1")
 LOADING = replace(IDLE, running=True)
