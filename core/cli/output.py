@@ -6,7 +6,7 @@ from rich.text import Text
 
 from core import units
 from core.domain.turns import ErrorInfo
-from core.engines.log.stages import STARTING
+from core.engines.log.file import STARTING
 from core.engines.status import EngineStatus
 from core.errors import InputError, LMDynoError
 from core.files import usual_umask

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from core.domain.specs import Endpoint, LaneSpec
 from core.engines.leases import lease
-from core.engines.log.stages import STARTING
+from core.engines.log.file import STARTING
 from core.engines.manager import EngineManager
 from core.engines.registry import Registry
 from core.engines.resolve import find_endpoint

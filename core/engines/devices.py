@@ -1,10 +1,12 @@
 """The devices of this machine as engines share them: one load at a time on each, and only what fits.
 
 What is free on a GPU is known only between two loads. So a device is locked, between all LMDyno processes of
-one home, from the look at its memory until the engine is healthy.
+one home, from the look at its memory until the engine is healthy. Engines that start together reach their
+device in the order in which they were asked for.
 """
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 
 _POLL_S = 0.2
+_ORDER_POLL_S = 0.05
 
 
 def load_lock(locks_dir: Path, name: str) -> Path:
@@ -105,3 +108,41 @@ class Devices:
                 return None
             held.append(descriptor)
         return held
+
+
+class StartOrder:
+    """A queue of starts, so that the baseline lane is the first to load. Thread-safe.
+
+    A start that waits for something else, such as its weights, stands aside and holds up nobody.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+        self._queue: set[int] = set()
+
+    def join(self) -> int:
+        """A place behind all others."""
+        with self._lock:
+            self._last += 1
+            self._queue.add(self._last)
+            return self._last
+
+    def stand_aside(self, place: int) -> None:
+        """Let others pass, for a while or for good."""
+        with self._lock:
+            self._queue.discard(place)
+
+    def return_to(self, place: int) -> None:
+        with self._lock:
+            self._queue.add(place)
+
+    def wait(self, place: int, require_wanted: Callable[[], None]) -> None:
+        """Wait for the starts ahead of `place`; `require_wanted`, called meanwhile, may raise to give up."""
+        while self._is_behind(place):
+            require_wanted()
+            time.sleep(_ORDER_POLL_S)
+
+    def _is_behind(self, place: int) -> bool:
+        with self._lock:
+            return any(other < place for other in self._queue)

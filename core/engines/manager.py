@@ -20,11 +20,9 @@ from core.engines.devices import Devices
 from core.engines.launch.placement import GpuView
 from core.engines.launch.table import HOST, LAUNCH_TABLE, LaunchRow
 from core.engines.leases import in_use, sole_use
-from core.engines.log.file import log_path, tail
-from core.engines.log.stages import STARTING
+from core.engines.log.file import STARTING, log_path, tail
 from core.engines.monitor import Monitor
-from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.replicas import replica_log
+from core.engines.registry import EngineEntry, EngineState, Registry, replica_log
 from core.engines.resolve import error_of, observed, same_engine
 from core.engines.startup import Startup, Surroundings
 from core.engines.status import EngineStatus

@@ -17,8 +17,7 @@ from core.engines.guardian import is_guarded, see_to_guardian
 from core.engines.launch.table import HOST, LaunchRow
 from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail, shorten
-from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.replicas import replica_logs
+from core.engines.registry import EngineEntry, EngineState, Registry, replica_logs
 from core.engines.supervisor import Target
 from core.engines.unfinished import StoppedRequests
 from core.settings import Settings

@@ -1,27 +1,30 @@
-"""One start of one engine, from the wish to "healthy" or a reason why not."""
+"""One start of one engine, from the wish to "healthy" or a reason why not.
 
+An engine that has just loaded gets a first request, which nobody measures.
+"""
+
+import http.client
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from core.domain.specs import Endpoint, EngineKind
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
-from core.engines.devices import Devices
+from core.engines.devices import Devices, StartOrder
 from core.engines.guardian import see_to_guardian
 from core.engines.launch.checks import need_of, version_of
 from core.engines.launch.placement import Place
 from core.engines.launch.table import HOST, Command, LaunchRow, is_local_path
-from core.engines.launch.warm_up import warm_up
 from core.engines.log import diagnose
 from core.engines.log.causes import PORT_TAKEN
-from core.engines.log.file import log_path, read_tail
-from core.engines.log.stages import STARTING
+from core.engines.log.file import STARTING, log_path, read_tail
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.start_order import StartOrder
 from core.engines.supervisor import Target
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
 from core.i18n import N_, Text
@@ -38,6 +41,13 @@ _WEIGHTS_POLL_S = 0.25
 _HEALTH_TIMEOUT_S = 2.0
 _PORT_ATTEMPTS = 3
 _WARM_UP_TIMEOUT_S = 120.0
+_TOKENS = 16
+_GREY_IMAGE = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAADgAAAA4CAIAAAAn5KxJAAAAP0lEQVR42u3OMQ0AAAwDoEqv9B5TsQQUkD4RUVFRUVFRUVFRUVFR"
+    "UVFRUVFRUVFRUVFRUVFRUVFRUVFRUVHRM4zeYQ8NTLd/AAAAAElFTkSuQmCC"
+)
+"""56 × 56 pixels: two patches of any known model each way, and little to encode."""
 
 
 class _NotWanted(Exception):
@@ -273,3 +283,42 @@ class Startup:
         with suppress(_NotWanted), self._changing_mine() as (engines, current):
             failed = current.to(EngineState.FAILED, error=ErrorInfo.of(error))
             engines[self._lane.name] = failed.without_process()
+
+
+def warm_up(endpoint: Endpoint, *, timeout_s: float, images: bool = False) -> None:
+    """Ask for one short answer, with `images` for a second one about an image, and drop them.
+
+    First requests pay for what later ones find done: lazily loaded tokenizers, compiled kernels, filled
+    caches. LMDeploy warms its kernels up while starting, transformers nothing; one short answer before
+    "healthy" puts all engines on the same footing. An engine for images is shown one too: its first image
+    takes it many times as long as the next one. A refusal is only logged, the first real request will tell.
+    """
+    _ask(endpoint, "Count from one to ten.", timeout_s)
+    if images:
+        image = {"type": "image_url", "image_url": {"url": _GREY_IMAGE}}
+        _ask(endpoint, [image, {"type": "text", "text": "What is this?"}], timeout_s)
+
+
+def _ask(endpoint: Endpoint, content: str | list[object], timeout_s: float) -> None:
+    address = urlsplit(endpoint.url)
+    headers = {"Content-Type": "application/json"}
+    if endpoint.api_key:
+        headers["Authorization"] = f"Bearer {endpoint.api_key}"
+    body = json.dumps(
+        {
+            "model": endpoint.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": _TOKENS,
+        }
+    )
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    try:
+        connection.request("POST", f"{address.path}/chat/completions", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != http.HTTPStatus.OK:
+            log.warning("engine refused its first request status=%d", answer.status)
+    except (OSError, http.client.HTTPException) as exc:
+        log.warning("engine did not answer its first request: %s", exc)
+    finally:
+        connection.close()

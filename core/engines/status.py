@@ -6,10 +6,8 @@ from pathlib import Path
 
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.log.file import lines_of, read_tail
-from core.engines.log.stages import STARTING, last_stage
-from core.engines.registry import EngineEntry, EngineState
-from core.engines.replicas import Replica, replica_logs, replicas_of
+from core.engines.log.file import STARTING, last_stage, lines_of, read_tail
+from core.engines.registry import EngineEntry, EngineState, Replica, replica_logs, replicas_of
 from core.engines.resolve import observed, same_engine
 from core.i18n import N_, Text
 from core.units import duration

@@ -19,8 +19,7 @@ from core.domain.turns import (
     utc_now,
 )
 from core.engines.manager import EngineStatus
-from core.engines.registry import EngineState
-from core.engines.replicas import Replica
+from core.engines.registry import EngineState, Replica
 from core.errors import EngineError, InputError, StoreError
 from core.meter.link import Held
 from core.meter.protocol import Update

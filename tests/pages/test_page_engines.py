@@ -29,8 +29,7 @@ from core.domain.specs import (
     Weights,
 )
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.replicas import Replica
+from core.engines.registry import EngineEntry, EngineState, Registry, Replica
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.models.awq import check as awq_check

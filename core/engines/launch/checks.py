@@ -1,11 +1,19 @@
-"""Checks before a start, so that a mistake costs a moment and not a minute of loading."""
+"""Checks before a start, so that a mistake costs a moment and not a minute of loading.
 
+The versions of an engine's packages are read from its Python environment without importing any of them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.engines.launch.placement import Need
 from core.engines.launch.table import LaunchRow, is_local_path, model_path, python_of
-from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
 from core.memory.lane_weights import lane_weight_bytes
@@ -17,6 +25,18 @@ from core.models.quantization import AWQ, Quantization, turbomind_refusal
 from core.models.vision.model import not_served
 
 _NO_4_BIT_HEAD_DIM = 64
+_TIMEOUT_S = 30
+_PROGRAM = """
+import json, sys
+from importlib import metadata
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        found[name] = None
+print(json.dumps(found))
+"""
 
 
 def version_of(lane: LaneSpec, row: LaunchRow) -> str:
@@ -181,3 +201,36 @@ def _require_fitting_quantisation(lane: LaneSpec, quantized: Quantization | None
         )
     if quantized is not None and (problem := turbomind_refusal(quantized)):
         raise EngineLoadFailed(problem.message, hint=problem.hint, code=problem.code)
+
+
+def installed_versions(python: str, packages: Sequence[str]) -> Mapping[str, str | None]:
+    """Version of each distribution in that interpreter's environment; None for one that is missing.
+
+    Raises EngineNotInstalled if the interpreter can't be run. Other interpreters than LMDyno's own are asked
+    in a child process.
+    """
+    if os.path.abspath(python) == os.path.abspath(sys.executable):  # noqa: PTH100 - links tell environments apart
+        return {name: _version(name) for name in packages}
+    try:
+        answer = subprocess.run(
+            [python, "-c", _PROGRAM, *packages],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+            env={key: value for key, value in os.environ.items() if not key.startswith("PYTHON")},
+        )
+        return dict(json.loads(answer.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError) as exc:
+        raise EngineNotInstalled(
+            N_("Can't run the engine's Python: {path}", path=python),
+            hint=N_("Correct python = … in lanes.toml. The system reports: {reason}", reason=exc),
+            code="engine-python",
+        ) from exc
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,7 +1,8 @@
 """The launch table: how each kind of local engine is started. A further kind is a further row.
 
 It knows command lines and environments; it starts nothing. Hugging Face and LMDeploy serve with their own
-servers, through scripts of a few lines beside this file, which the engine's own Python runs.
+servers, through scripts of a few lines beside this file, which the engine's own Python runs. LMDeploy's
+server and its chat program share the flags of `lmdeploy_flags`.
 """
 
 import secrets
@@ -11,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
-from core.engines.launch.lmdeploy_flags import lmdeploy_flags
 from core.engines.launch.placement import Place
 from core.engines.log.file import log_path
+from core.models.vision.model import vision_of
 
 HOST = "127.0.0.1"
 _SCRIPTS = Path(__file__).parent
@@ -178,3 +179,32 @@ def launch_table(make_key: Callable[[], str] = new_key) -> Mapping[EngineKind, L
 
 
 LAUNCH_TABLE = launch_table()
+
+
+def lmdeploy_flags(lane: LaneSpec) -> tuple[str, ...]:
+    """Engine flags that `lmdeploy serve api_server` and `lmdeploy chat` share."""
+    settings = lane.settings
+    flags = [
+        *("--backend", "pytorch" if lane.kind is EngineKind.PYTORCH else "turbomind"),
+        *("--dtype", settings.dtype),
+        *("--session-len", str(settings.session_len)),
+        *("--cache-max-entry-count", f"{settings.cache_max_entry_count:g}"),
+        *("--quant-policy", str(settings.quant_policy)),
+        *("--tp", str(settings.tp)),
+    ]
+    if lane.kind is EngineKind.AWQ:
+        flags += ["--model-format", "awq"]
+    if settings.enable_prefix_caching:
+        flags.append("--enable-prefix-caching")
+    if settings.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if template := chat_template(lane):
+        flags += ["--chat-template", template]
+    return tuple(flags)
+
+
+def chat_template(lane: LaneSpec) -> str | None:
+    """A template's name or file, where LMDeploy would not find the right one by itself."""
+    path = lane.model.path(lane.weights) if lane.model else None
+    vision = vision_of(path) if path else None
+    return vision.lmdeploy_chat_template if vision else None

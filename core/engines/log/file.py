@@ -1,4 +1,5 @@
-"""The log of one engine: a file that the engine's stdout and stderr go to.
+"""The log of one engine: a file that the engine's stdout and stderr go to, and how far a start has come by
+it.
 
 It outlives LMDyno, so that the last words of an engine are there for whoever asks, also after a restart.
 """
@@ -7,12 +8,34 @@ import os
 import re
 from pathlib import Path
 
+from core.i18n import N_, Message, Text
+
 _KEPT = 3
 _TAIL_BYTES = 64 * 1024
 _START_BYTES = 512 * 1024
 _LINE_END = re.compile(r"\r\n|\n|\r")  # progress bars repaint their line with \r alone
 _HEALTH_CHECK = re.compile(r'"GET /health\b[^"]*" 200')
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_PERCENT = r"[^|]*?(?P<percent>\d+)%\|"
+STARTING = N_("Starting")
+
+_STAGES: tuple[tuple[re.Pattern[str], Message], ...] = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (r"Uvicorn running on|Application startup complete", N_("Almost ready")),
+        (r"HINT: +Please open|Started server process", N_("Opening the port")),
+        (r"Warm-up finished", N_("Warmed up")),
+        (r"Warm-up (?:lengths|for)", N_("Warming up")),
+        (r"Object cache budget: (?P<what>[\d.]+ MB)", N_("Reserving the KV cache, {what}")),
+        (rf"Converting and de-quantizing GGUF tensors{_PERCENT}", N_("Unpacking weights, {percent}%")),
+        (
+            rf"^(?:Loading weights from safetensors|Loading weights|Loading){_PERCENT}",
+            N_("Loading weights, {percent}%"),
+        ),
+        (rf"Loading checkpoint shards{_PERCENT}", N_("Loading weights, {percent}%")),
+        (r"^\[transformers\] Loading ", N_("Reading the model")),
+    )
+)
 
 
 def log_path(logs_dir: Path, name: str) -> Path:
@@ -86,3 +109,19 @@ def shorten(path: Path, limit_bytes: int) -> None:
     os.truncate(path, 0)
     with path.open("a", encoding="utf-8") as file:
         file.write(f"[LMDyno: the log was longer than {limit_bytes} bytes]\n{kept}")
+
+
+def stage_of(line: str) -> Text | None:
+    """The stage that a log line shows, in words for people; None if it shows none."""
+    for pattern, words in _STAGES:
+        if found := pattern.search(line):
+            return words.filled(**found.groupdict())
+    return None
+
+
+def last_stage(log: str) -> Text | None:
+    """The stage shown by the newest line of a log that shows one."""
+    for line in reversed(lines_of(log)):
+        if stage := stage_of(line):
+            return stage
+    return None

@@ -6,7 +6,7 @@ from core import units
 from core.access.guard import Action, may
 from core.chat_api.reachability import Reach
 from core.domain.specs import Endpoint, LaneSpec
-from core.engines.log.stages import STARTING
+from core.engines.log.file import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
 from core.engines.resolve import find_endpoint

@@ -11,9 +11,9 @@ import pytest
 
 from core.domain.specs import EngineKind, ModelSpec, Weights
 from core.engines.launch import checks
+from core.engines.launch.checks import installed_versions
 from core.engines.launch.placement import CPU, Place
 from core.engines.launch.table import LAUNCH_TABLE, launch_table
-from core.engines.launch.versions import installed_versions
 from core.errors import EngineLoadFailed, EngineNotInstalled
 from core.models.lmdeploy_support import LmdeploySupport
 from core.models.vision.model import CHAT_TEMPLATE_FILE

@@ -13,7 +13,7 @@ from core.engines.log.diagnose import (
     unpacked_gguf,
     wrong_backend,
 )
-from core.engines.log.stages import last_stage, stage_of
+from core.engines.log.file import last_stage, stage_of
 from core.errors import (
     EngineCrashed,
     EngineError,

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from core.engines.start_order import StartOrder
+from core.engines.devices import StartOrder
 
 
 class GaveUp(Exception):

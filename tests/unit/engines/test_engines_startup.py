@@ -11,7 +11,7 @@ from PIL import Image
 
 from core.domain.specs import Dialect, Endpoint
 from core.engines.launch.table import LAUNCH_TABLE
-from core.engines.launch.warm_up import warm_up
+from core.engines.startup import warm_up
 
 
 @pytest.fixture
