@@ -9,7 +9,7 @@ from core.ui.benchmark.live import is_running, show_live
 from core.ui.benchmark.present import REFRESH_S, show_benchmark_board
 from core.ui.shared import shell
 from core.ui.shared.presenting import present, presents, show_present_button
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 
 shell.require()
 if presents():

@@ -10,9 +10,8 @@ from core.ui.engines.doctor import show_doctor
 from core.ui.engines.endpoints import show_endpoints
 from core.ui.engines.quantise import show_quantisation
 from core.ui.shared import resources, shell
-from core.ui.shared.components import lane_label
-from core.ui.shared.rights import offers
-from core.ui.shared.tabs import show_tabs
+from core.ui.shared.components import lane_label, show_tabs
+from core.ui.shared.visitor import offers
 from core.ui.walk.section import show_section
 
 shell.require()

@@ -9,7 +9,7 @@ from core.ui.memory.live import show_live
 from core.ui.memory.several_engines import show_order
 from core.ui.memory.sweep import show_sweep
 from core.ui.shared import shell
-from core.ui.shared.tabs import show_tabs
+from core.ui.shared.components import show_tabs
 
 shell.require()
 

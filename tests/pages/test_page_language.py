@@ -117,7 +117,7 @@ def tabs_and_switch() -> None:
     """A page with tabs in the language of the session."""
     from core.i18n import _
     from core.ui.shared import language
-    from core.ui.shared.tabs import show_tabs
+    from core.ui.shared.components import show_tabs
 
     language.settle()
     language.show_switch()

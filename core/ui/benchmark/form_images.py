@@ -14,7 +14,7 @@ from core.i18n import N_, _
 from core.images.sanitise import sanitise
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
-from core.ui.shared.image_views import show_images
+from core.ui.shared.images import show_images
 
 _ON = "bench_with_images"
 _UPLOAD = "bench_image_upload"

@@ -16,12 +16,14 @@ from core.ui.benchmark import form_images as bench_images
 from core.ui.benchmark import form_prompt_file as bench_prompts
 from core.ui.benchmark.form_fields import PlanFields, fields_of, plan_of, preset_of
 from core.ui.shared import resources
-from core.ui.shared.widget_keys import key_of, renew
 
 LANES = "bench_lanes"
 BASELINE = "bench_baseline"
 _PRESET = "bench_preset"
 _FIELDS = "bench_fields"
+
+
+_TURN = "key_turn_"
 
 
 def read() -> BenchPlan:
@@ -136,3 +138,14 @@ def _picked() -> list[LaneSpec]:
     baseline = st.session_state.get(BASELINE)
     chosen = [lane for lane in resources.lanes().lanes if lane.name in st.session_state[LANES]]
     return sorted(chosen, key=lambda lane: lane.name != baseline)
+
+
+def key_of(name: str, *, group: str) -> str:
+    """The key that a widget of the group has now."""
+    turn = st.session_state.get(_TURN + group, 0)
+    return f"{name}_{turn}" if turn else name
+
+
+def renew(group: str) -> None:
+    """Give the group's widgets new keys; their values have to be set under these."""
+    st.session_state[_TURN + group] = st.session_state.get(_TURN + group, 0) + 1

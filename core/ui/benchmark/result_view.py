@@ -15,7 +15,7 @@ from core.i18n import _
 from core.reports.run_html import report_html
 from core.reports.run_json import to_json
 from core.reports.run_table import to_csv, to_parquet
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,7 @@ from core.ui.benchmark import result_tabs as bench_tabs
 from core.ui.benchmark.result_tables import show_all_figures, show_points
 from core.ui.benchmark.result_view import View, show_exports
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, show_error
-from core.ui.shared.tabs import show_tabs
+from core.ui.shared.components import color_of, escape, show_error, show_tabs
 
 _TOOL_NAMES = {
     Tool.LMDYNO: "LMDyno",

@@ -21,7 +21,7 @@ from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared import resources
-from core.ui.shared.image_text import refuse_misfits
+from core.ui.shared.images import refuse_misfits
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from core.ui.chat import attachments
 from core.ui.chat import session as chat_session
 from core.ui.chat.conversation_page import ConversationPage
 from core.ui.shared.components import escape, lane_label, show_error
-from core.ui.shared.image_text import preview
-from core.ui.shared.image_views import facts, show_image
+from core.ui.shared.images import facts, preview, show_image
 
 _ATTACHMENT_PX = 96
 

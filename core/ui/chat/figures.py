@@ -12,7 +12,7 @@ from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import N_, _, ngettext
 from core.ui.shared.components import escape
-from core.ui.shared.image_text import given
+from core.ui.shared.images import given
 from core.ui.shared.slots import Slots
 from core.ui.text.folding import PAGE_CHARS, show_plain
 

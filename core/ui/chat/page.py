@@ -29,8 +29,8 @@ from core.ui.chat.welcome import show_vision_welcome, show_welcome
 from core.ui.shared import browser, resources
 from core.ui.shared.components import escape, show_error, show_warning
 from core.ui.shared.presenting import present, presents, show_present_button
-from core.ui.shared.rights import is_mine
 from core.ui.shared.slots import Slots
+from core.ui.shared.visitor import is_mine
 
 _NEWS_S = 2.0
 """How soon a page shows what was asked in another tab."""

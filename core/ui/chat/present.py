@@ -11,8 +11,8 @@ from core.ui.chat import conversation as conversations
 from core.ui.chat.conversation import Conversation
 from core.ui.chat.session import ChatState
 from core.ui.shared import resources
-from core.ui.shared.board import Tile, show_board
 from core.ui.shared.components import color_of, escape
+from core.ui.shared.presenting import Tile, show_board
 
 REFRESH_S = 0.5
 _PROMPT_CHARS = 200

@@ -20,7 +20,7 @@ from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.settings import MODE_NAMES
 from core.ui.shared.components import color_of, escape, lane_label
-from core.ui.shared.image_views import show_images
+from core.ui.shared.images import show_images
 from core.ui.shared.slots import Slots
 from core.ui.text.live_text import show_text
 

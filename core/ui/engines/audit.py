@@ -11,7 +11,7 @@ from core.i18n import N_, _, ngettext
 from core.reports.audit_table import to_csv
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 _PAGE_SIZE = 50
 _PAGE = "audit_page"

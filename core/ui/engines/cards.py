@@ -16,8 +16,7 @@ from core.ui.engines import actions as engine_actions
 from core.ui.engines.settings_form import settings_form
 from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, show_error
-from core.ui.shared.tabs import show_tabs
+from core.ui.shared.components import describe_lane, escape, lane_label, show_error, show_tabs
 
 _RUNNING = (EngineState.STARTING, EngineState.HEALTHY, EngineState.STOPPING)
 

@@ -18,7 +18,7 @@ from core.ui.engines.endpoint_form import DIALECT_NAMES, edit_form
 from core.ui.engines.status import REFRESH_S, reach_badge, reach_of
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 
 _REPORT = "endpoint_report"
 

@@ -30,7 +30,7 @@ from core.ui.history.compare_tables import cell_text
 from core.ui.history.list_page import show_outcome
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 _BASELINE = "history_baseline"
 _FIGURE = "history_figure"

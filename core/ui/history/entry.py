@@ -15,7 +15,7 @@ from core.ui.history.address import REPLAY
 from core.ui.history.list_page import show_outcome, tag_control
 from core.ui.shared import resources
 from core.ui.shared.components import escape
-from core.ui.shared.rights import is_mine
+from core.ui.shared.visitor import is_mine
 
 _NOT_FOUND = {
     RunKind.CHAT: N_(

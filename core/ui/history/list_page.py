@@ -21,7 +21,7 @@ from core.ui.history import session as history_state
 from core.ui.history import table as history_rows
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
-from core.ui.shared.rights import is_mine
+from core.ui.shared.visitor import is_mine
 
 PAGE_SIZE = 25
 _OPEN = "history_open"

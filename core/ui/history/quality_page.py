@@ -15,7 +15,7 @@ from core.ui.history import entry as history_entry
 from core.ui.quality.results import lane_cells, show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_error
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 
 def show_quality(run_id: str) -> None:

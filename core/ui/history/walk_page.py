@@ -11,7 +11,7 @@ from core.ui.history import entry as history_entry
 from core.ui.replay.views import show_walk_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 from core.ui.walk.steps import show_steps
 
 

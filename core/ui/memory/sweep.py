@@ -17,7 +17,7 @@ from core.ui.memory.sweep_points import show_points
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
 from core.ui.shared.job_panel import not_deleted, show_job
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 
 _REFRESH_S = 1.0
 _SHOWN = 5

@@ -8,7 +8,7 @@ from core.codec import encode_plain
 from core.i18n import _
 from core.memory_sweep.results import SweepRun
 from core.ui.shared.components import escape
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 
 def show_points(key: str, run: SweepRun, *, export: bool = False) -> None:

@@ -17,9 +17,8 @@ from core.ui.overview import scorecard
 from core.ui.overview.models import lanes_by_model
 from core.ui.sessions.present import show_newest_session
 from core.ui.shared import resources
-from core.ui.shared.board import show_board
 from core.ui.shared.components import escape
-from core.ui.shared.presenting import is_kiosk, present
+from core.ui.shared.presenting import is_kiosk, present, show_board
 
 _REFRESH_S = 1.0
 _VIEW, _VIEWS, _SECONDS = "view", "views", "seconds"

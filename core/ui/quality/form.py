@@ -29,7 +29,7 @@ from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read
 from core.quality.tasks.task import TaskItem
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 
 _SET_NAMES = {ShippedSet.ENGLISH: "English", ShippedSet.CHINESE: "中文"}
 _LANES_AT_FIRST = 3

@@ -16,7 +16,7 @@ from core.reports.quality_json import to_json
 from core.ui.quality.answers import show_answers
 from core.ui.quality.charts import show_charts
 from core.ui.shared.components import escape, lane_label, show_error
-from core.ui.shared.rights import exporting
+from core.ui.shared.visitor import exporting
 
 _ICONS = {
     Level.REFERENCE: ":material/flag:",

@@ -24,9 +24,9 @@ from core.ui.engines.status import REFRESH_S
 from core.ui.quiz.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
-from core.ui.shared.image_text import counted
+from core.ui.shared.images import counted
 from core.ui.shared.job_panel import not_deleted, show_job
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 
 _QUESTIONS_AT_FIRST = 24
 _SHOWN = 20

@@ -14,8 +14,8 @@ from core.image_quiz.results import QuizAnswer, QuizRun, verdict
 from core.image_quiz.scores import LaneScore, scores
 from core.ui.chat.turn import describe
 from core.ui.shared.components import color_of, escape, lane_label
-from core.ui.shared.image_views import show_image
-from core.ui.shared.rights import exporting
+from core.ui.shared.images import show_image
+from core.ui.shared.visitor import exporting
 
 _PAGE = 8
 _IMAGE_PX = 140

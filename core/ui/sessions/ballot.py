@@ -18,7 +18,7 @@ from core.sessions.wording import LETTERS, REASON_NAMES
 from core.ui.sessions import voter
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_toast
-from core.ui.shared.image_views import show_images
+from core.ui.shared.images import show_images
 from core.ui.text.live_text import LiveText, show_text
 
 ANSWER_HEIGHT_PX = 380

@@ -9,9 +9,8 @@ from core.ui.sessions import address, files, form, invite, list_page, preparing,
 from core.ui.sessions.judge_panel import show_judge
 from core.ui.sessions.results import show_results
 from core.ui.sessions.wording import badge
-from core.ui.shared.components import escape, show_error
+from core.ui.shared.components import escape, show_error, show_tabs
 from core.ui.shared.presenting import presents
-from core.ui.shared.tabs import show_tabs
 
 REFRESH_S = 3.0
 

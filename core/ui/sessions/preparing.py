@@ -20,7 +20,7 @@ from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
 from core.ui.sessions import address
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error, show_toast
-from core.ui.shared.image_views import show_images
+from core.ui.shared.images import show_images
 from core.ui.shared.job_panel import show_job, show_job_log
 from core.ui.text.live_text import show_text
 

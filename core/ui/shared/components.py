@@ -1,8 +1,11 @@
-"""Small things that several pages draw: an error, a lane's name in its colour, a way to copy text."""
+"""Small things that several pages draw: an error, a lane's name in its colour, text as it is, tabs."""
 
+import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import streamlit as st
+from streamlit.elements.lib.mutable_tab_container import TabContainer
 
 from core.charts.colors import lane_color
 from core.domain.specs import EngineKind, LaneSpec, Weights
@@ -10,7 +13,6 @@ from core.domain.turns import ErrorInfo
 from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.ui.shared import resources
-from core.ui.shared.plain_text import plain_text
 
 KIND_NAMES = {
     EngineKind.TRANSFORMERS: "Transformers",
@@ -26,6 +28,21 @@ _WEIGHT_NAMES = {
     Weights.GGUF: N_("weights from a 4-bit GGUF, unpacked"),
     Weights.AWQ: "W4A16",
 }
+
+
+_MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
+_LINE_START = re.compile(r"^( {0,3})(?:([-+=])|(\d{1,9})([.)]))", re.M)
+_INDENT = re.compile(r"(?<=\n)[ \t]+")
+_CODE_INDENT = re.compile(r"\A(?: {4,}| *\t)[ \t]*")
+"""What would make the text a code block."""
+_NAMED = re.compile(r":(?=material/|[\w+-]+:)", re.A)
+"""The colon before an emoji's or icon's name."""
+_BEFORE_LINK = re.compile(r"!\Z")
+"""With a link behind it, a mark like this makes an image."""
+_ARROW = re.compile(r"(?<!\S)(?:<->|->|<-|--|>=|<=|~=)(?!\S)")
+_WWW = re.compile(r"\b(www)\.", re.I)
+_SPLIT = "\0"
+"""Marks the character after it; never part of a text, since parsers and browsers replace it."""
 
 
 def show_error(error: LMDynoError | ErrorInfo) -> None:
@@ -69,8 +86,32 @@ def describe_lane(lane: LaneSpec) -> str:
 
 
 def escape(text: str) -> str:
-    """Text of people, files or servers, so that Markdown shows it as it is."""
-    return plain_text(text)
+    """Text of people, files or servers, so that Markdown shows it character by character.
+
+    White space at the start of later lines apart. Streamlit adds to CommonMark: colour and badge directives,
+    emoji and icon names, arrows for `<-` and dashes for `--`. Some of these are looked for after backslashes
+    are resolved, in each stretch of text by itself, so a backslash alone doesn't stop them. A directive
+    without any effect (`:color[…]`) around one character does: it cuts the stretch in two.
+    """
+    text = _CODE_INDENT.sub(" ", _INDENT.sub("", text.replace(_SPLIT, "\ufffd")))
+    text = _ARROW.sub(lambda match: f"{match[0][:-2]}{_SPLIT}{match[0][-2:]}", text)
+    text = _NAMED.sub(f"{_SPLIT}:", text)
+    parts = text.split(_SPLIT)
+    return _escaped(parts[0]) + "".join(
+        f":color[{_escaped(part[0])}]{_escaped(part[1:])}" for part in parts[1:]
+    )
+
+
+def _escaped(text: str) -> str:
+    text = _BEFORE_LINK.sub(r"\!", _MARKS.sub(r"\\\g<0>", text))
+    text = _LINE_START.sub(_start_escaped, text)
+    # With a backslash inside, no address is seen before all backslashes are resolved: it is then found whole.
+    return _WWW.sub(r"\1\\.", text)
+
+
+def _start_escaped(match: re.Match[str]) -> str:
+    indent, mark, number, after = match.groups()
+    return f"{indent}\\{mark}" if mark else f"{indent}{number}\\{after}"
 
 
 def in_a_line(error: LMDynoError | ErrorInfo) -> str:
@@ -89,3 +130,18 @@ def prose(text: str) -> str:
     if len(parts) % 2 == 0:
         return escape(text)
     return "`".join(part if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+def show_tabs(titles: Sequence[str], *, key: str, opened: int = 0) -> Sequence[TabContainer]:
+    """Tabs that rerun the page when one is opened; the tab at the place `opened` is open at first.
+
+    The open one stays open when the page's language changes: Streamlit knows a tab by its title alone, and
+    would open the first one.
+    """
+    place_key = f"{key}_place"
+    if st.session_state.get(key) not in titles:
+        place: int = st.session_state.get(place_key, opened)
+        st.session_state[key] = titles[min(place, len(titles) - 1)]
+    tabs = st.tabs(titles, on_change="rerun", key=key)
+    st.session_state[place_key] = next((place for place, tab in enumerate(tabs) if tab.open), opened)
+    return tabs

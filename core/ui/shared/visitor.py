@@ -1,27 +1,35 @@
-"""The visitor of a browser session: who they are by Streamlit's login and the secrets' `[access]` table."""
+"""The visitor of a browser session: who they are by Streamlit's login and the secrets' `[access]` table.
 
+Also what a page offers them: only the actions that the guard allows.
+"""
+
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit.errors import StreamlitSecretNotFoundError
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.web.server.starlette import starlette_auth_routes
 
+from core.access.guard import Action, acting_as, authorise, current_identity, is_read_only, may
 from core.access.identity import GUEST, NOBODY, READER, SYSTEM, Identity
 from core.access.policy import AccessPolicy, without_login
-from core.errors import ConfigError, LMDynoError
-from core.i18n import N_
+from core.errors import AccessDenied, ConfigError, LMDynoError
+from core.i18n import N_, _
 from core.settings import Mode, load_settings
 from core.ui.shared import resources
 
 VOTING_LINK = "session"
 """The address's parameter with the secret of a session's voting link; it opens that page alone."""
 _GUEST_OF = "visitor_guest_of"
+
+
+T = TypeVar("T")
 
 
 class Standing(StrEnum):
@@ -126,3 +134,32 @@ def _table(name: str) -> object:
                 code="secrets",
             ) from None
         return None
+
+
+def offers(action: Action) -> bool:
+    """Whether to draw what does that; if not, say in its place for whom it is."""
+    if may(action):
+        return True
+    if is_read_only():
+        return False
+    st.info(_("Only operators can do this. You can see what they started."), icon=":material/lock:")
+    return False
+
+
+def exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
+    """The function as the audit log knows of it: a download is made later, outside of the session's run."""
+    identity = current_identity()
+
+    def made() -> T:
+        if identity.login and resources.audit().has_ended(identity.login):
+            raise AccessDenied(N_("Your login has expired."), code="logged-out")
+        with acting_as(identity):
+            authorise(Action.EXPORT, target)
+            return make()
+
+    return made
+
+
+def is_mine(owner: str | None) -> bool:
+    """Whether something belongs to the visitor, as everything does to operators, and they may change it."""
+    return may(Action.ANNOTATE, owner=owner)

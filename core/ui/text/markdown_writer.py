@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
-from core.ui.shared.plain_text import plain_text
+from core.ui.shared.components import escape
 from core.ui.text.markdown import FORMULAS, MATH_BLOCK, MATH_DISPLAY, References, parse
 
 LONG_WORD_CHARS = 500
@@ -95,7 +95,7 @@ def _fenced(content: str, language: str) -> str:
 
 def _math_block(node: SyntaxTreeNode) -> str:
     if not node.meta["closed"]:
-        return plain_text(node.meta["opening"] + "\n" + node.content)
+        return escape(node.meta["opening"] + "\n" + node.content)
     return _formula_block(node.content)
 
 
@@ -123,7 +123,7 @@ _ALIGNMENTS = {"text-align:left": ":--", "text-align:center": ":-:", "text-align
 
 
 def _unknown(node: SyntaxTreeNode) -> str:
-    return plain_text(node.content)
+    return escape(node.content)
 
 
 _BLOCKS: dict[str, Callable[[SyntaxTreeNode], str]] = {
@@ -157,7 +157,7 @@ class _Line:
             case "inline":
                 return self._joined(node)
             case "text" | "text_special":
-                return plain_text(breakable(node.content)).replace("\n", "&#10;")
+                return escape(breakable(node.content)).replace("\n", "&#10;")
             case "softbreak":
                 return " " if self.cell else "\n"
             case "hardbreak":
@@ -169,11 +169,11 @@ class _Line:
             case "link":
                 return f"[{self._nested(node)}](<{_address(str(node.attrs['href']))}>)"
             case "image":
-                return plain_text(f"![{node.content}]({node.attrs['src']})")
+                return escape(f"![{node.content}]({node.attrs['src']})")
             case str(kind) if kind in FORMULAS:
                 return self._formula(node)
             case _:
-                return plain_text(node.content)
+                return escape(node.content)
 
     def _joined(self, node: SyntaxTreeNode) -> str:
         parts: list[str] = []
@@ -193,7 +193,7 @@ class _Line:
 
     def _code(self, content: str) -> str:
         if self.cell and "\\|" in content:
-            return plain_text(content)  # a table has no spelling for it
+            return escape(content)  # a table has no spelling for it
         fence = "`" * (_longest_run(content, "`") + 1)
         text = _code_text(content)
         if self.cell:

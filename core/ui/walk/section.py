@@ -15,7 +15,7 @@ from core.settings import Settings
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 from core.ui.shared.job_panel import show_job, show_job_log
-from core.ui.shared.rights import offers
+from core.ui.shared.visitor import offers
 from core.ui.walk.steps import show_step, show_steps
 from core.walk.job import JOB_KIND, start_walk
 from core.walk.results import load

@@ -9,7 +9,7 @@ from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan
 from core.errors import InputError
-from core.ui.shared.image_text import counted, given, preview, refuse_misfits
+from core.ui.shared.images import counted, given, preview, refuse_misfits
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, QWEN, QWEN_FILES, TEXT_ONLY, write_checkpoint
 
 IMAGE = StoredImage(sha256="ab" * 32, media_type="image/png", width_px=280, height_px=140, size_bytes=900)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.ui.shared.plain_text import plain_text
+from core.ui.shared.components import escape
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ from core.ui.shared.plain_text import plain_text
     ],
 )  # fmt: skip
 def test_text_is_written_so_that_it_stays_text(text, written):
-    assert plain_text(text) == written
+    assert escape(text) == written
 
 
 @given(st.text(st.sampled_from("\\`*_[]()<>$~|&#:!-+=1. \nx{}^@\"'/"), max_size=40))
 def test_a_commonmark_parser_finds_only_the_same_text(text):
     parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
-    written = re.sub(r":color\[(\\?.)\]", r"\1", plain_text(text))
+    written = re.sub(r":color\[(\\?.)\]", r"\1", escape(text))
     tokens = parser.parse(written)
     assert {token.type for token in tokens} <= {"paragraph_open", "inline", "paragraph_close"}
     children = [child for token in tokens for child in token.children or []]
