@@ -9,10 +9,10 @@ from core.ui.engines.cards import show_details, show_engines
 from core.ui.engines.doctor import show_doctor
 from core.ui.engines.endpoints import show_endpoints
 from core.ui.engines.quantise import show_quantisation
+from core.ui.engines.walk import show_section
 from core.ui.shared import resources, shell
 from core.ui.shared.components import lane_label, show_tabs
 from core.ui.shared.visitor import offers
-from core.ui.walk.section import show_section
 
 shell.require()
 

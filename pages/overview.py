@@ -1,7 +1,22 @@
 """Overview: what LMDyno is, how the lanes are, and the scorecard of a model."""
 
-from core.ui.overview import page as overview_page
+import streamlit as st
+
+from core.ui.chat.conversation_page import CHAT
+from core.ui.chat.session import CONVERSATION
+from core.ui.overview import introduction, lanes, present, scorecard
 from core.ui.shared import shell
+from core.ui.shared.presenting import presents, show_present_button
 
 shell.require()
-overview_page.show()
+if CONVERSATION in st.query_params:  # the chat was the start page once: links from then lead to it
+    st.switch_page(CHAT.file, query_params=st.query_params.to_dict())
+if presents():
+    present.show()
+    st.stop()
+
+lanes.show_demo_progress()
+introduction.show()
+lanes.show()
+show_present_button()
+scorecard.show()

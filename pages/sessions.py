@@ -1,7 +1,67 @@
 """Sessions: prepare blind votes, invite people, and see what they say."""
 
-from core.ui.sessions import host_page
+import streamlit as st
+
+from core.domain.sessions import Session, SessionState
+from core.errors import LMDynoError
+from core.i18n import _
+from core.ui.sessions import address, files, form, invite, list_page, preparing, present
+from core.ui.sessions.judge_panel import show_judge
+from core.ui.sessions.results import show_results
+from core.ui.sessions.wording import badge
 from core.ui.shared import shell
+from core.ui.shared.components import escape, show_error, show_tabs
+from core.ui.shared.presenting import presents
+
+REFRESH_S = 3.0
+
+
+def _show_session(session: Session) -> None:
+    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=address.go_to_list)
+    st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}", anchors=False)
+    if session.plan.purpose:
+        st.text(session.plan.purpose)
+    names = [_("Answers"), _("Invite and monitor"), _("Results"), _("Files")]
+    opened = {SessionState.DRAFT: 0, SessionState.OPEN: 1, SessionState.CLOSED: 2}[session.state]
+    tabs = show_tabs(names, opened=opened, key=f"session_tabs_{session.id}_{session.state}")
+    answers, people, results, exports = tabs
+    if answers.open:
+        with answers:
+            preparing.show(session)
+    if people.open:
+        with people:
+            invite.show(session)
+    if results.open:
+        with results:
+            _show_live_results()
+            show_judge(session)
+    if exports.open:
+        with exports:
+            files.show(session)
+
+
+@st.fragment(run_every=REFRESH_S)
+def _show_live_results() -> None:
+    session = address.session_in_view()
+    if session is None:
+        return
+    if not session.items:
+        st.info(_("There are no results before voting starts."), icon=":material/how_to_vote:")
+        return
+    show_results(session)
+
 
 shell.require()
-host_page.show()
+try:
+    if address.is_new():
+        form.show()
+    elif session := address.session_in_view():
+        if presents():
+            present.show()
+        else:
+            _show_session(session)
+    else:
+        list_page.show()
+except LMDynoError as error:
+    show_error(error)
+    st.button(_("All sessions"), icon=":material/arrow_back:", on_click=address.go_to_list)

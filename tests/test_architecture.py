@@ -47,7 +47,7 @@ layer don't import each other, apart from those listed in NEIGHBOURS."""
 
 UI_LAYERS = [
     {"shared"},
-    {"text", "engines", "memory", "benchmark", "walk"},
+    {"text", "engines", "memory", "benchmark"},
     {"chat"},
     {"quiz", "quality", "sessions", "replay"},
     {"history"},

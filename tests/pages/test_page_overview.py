@@ -19,7 +19,7 @@ from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
-from core.ui.overview import first_run
+from core.ui.overview import lanes
 from core.ui.shared import job_panel, resources
 from tests.unit.bench.bench_samples import MACHINE
 from tests.unit.quality import quality_samples
@@ -46,7 +46,7 @@ def home(world, monkeypatch, tmp_path):
     reader = ScorecardReader(world.bench, world.quality, RunRecords(world.bench), describe=lambda: MACHINE)
     monkeypatch.setattr(resources, "scorecards", lambda: reader)
     jobs = SimpleNamespace(statuses=lambda _kind=None: tuple(world.jobs), log_tail=lambda _id: "the log")
-    for module in (first_run, job_panel):
+    for module in (lanes, job_panel):
         monkeypatch.setattr(module, "Jobs", lambda _settings: jobs)
     yield world
     for store in stores:
@@ -128,9 +128,9 @@ class TestFirstRun:
     def test_a_failure_is_told_while_lanes_lack_their_weights(self, open_page, home, monkeypatch):
         problem = ErrorInfo("disk-full", "The disk is full.", "Free 2 GB.")
         home.jobs = [preparing(JobState.FAILED, error=problem)]
-        monkeypatch.setattr(first_run.demo_job, "is_wanted", lambda _settings, _lanes: True)
+        monkeypatch.setattr(lanes.demo_job, "is_wanted", lambda _settings, _lanes: True)
         assert "The disk is full." in texts(open_page())
-        monkeypatch.setattr(first_run.demo_job, "is_wanted", lambda _settings, _lanes: False)
+        monkeypatch.setattr(lanes.demo_job, "is_wanted", lambda _settings, _lanes: False)
         assert "The disk is full." not in texts(open_page())
 
 

@@ -11,14 +11,14 @@ from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.settings import load_settings
 from core.store.history import History
 from core.store.runs.walks import Walks
+from core.ui.engines import walk as walk_section
 from core.ui.shared import resources
-from core.ui.walk import section
 from core.walk.results import save
 from tests.unit.replay.recorded import walk
 
 
 def page():
-    from core.ui.walk.section import show_section
+    from core.ui.engines.walk import show_section
 
     show_section()
 
@@ -45,7 +45,7 @@ def text_of(app):
 
 def test_a_walk_starts_with_the_chosen_model(settings, monkeypatch):
     started = []
-    monkeypatch.setattr(section, "start_walk", lambda settings, model: started.append(model))
+    monkeypatch.setattr(walk_section, "start_walk", lambda settings, model: started.append(model))
     app = opened()
     assert app.selectbox[0].options == ["tiny"]
     app.button[0].click().run()
@@ -70,6 +70,6 @@ def test_reports_of_earlier_walks_are_linked(settings, monkeypatch):
     with closing(Walks(settings.database_url)) as walks:
         walks.save(walk(1.0))
     links = []
-    monkeypatch.setattr(section.st, "page_link", lambda page, **more: links.append(more["query_params"]))
+    monkeypatch.setattr(walk_section.st, "page_link", lambda page, **more: links.append(more["query_params"]))
     assert "Reports" in [element.value for element in opened().subheader]
     assert links == [{"walk": "walk00001"}]

@@ -7,12 +7,12 @@ from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.i18n import _
 from core.reports.walk_html import walk_html
+from core.ui.engines.walk import show_steps
 from core.ui.history import entry as history_entry
 from core.ui.replay.views import show_walk_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 from core.ui.shared.visitor import exporting
-from core.ui.walk.steps import show_steps
 
 
 def show_walk(walk_id: str) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 from core.i18n import N_, Text, _
 from core.replay.recording import SUFFIX
 from core.settings import load_settings
-from core.ui.replay.page import PLAY
+from core.ui.replay.player import PLAY
 from core.ui.shared.browser import keep_cookie
 
 _COOKIE = "lmdyno_introduction"

@@ -1,6 +1,7 @@
 """The scorecard of a model: the verdict, a row a lane, and what is missing with the run that fills it."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 import streamlit as st
 
@@ -16,7 +17,6 @@ from core.scorecard.speed import Counted
 from core.scorecard.verdict import interval_text, ratio_number, verdict
 from core.ui.benchmark import form_state as bench_form
 from core.ui.history.address import QUALITY, RUN
-from core.ui.overview.models import ALL_LANES, lanes_by_model
 from core.ui.quality import form as quality_form
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, prose, show_error
@@ -37,6 +37,10 @@ _STALE_QUALITY = {
     ),
     Staleness.OTHER_MACHINE: N_("The quality of {lane} was measured on another machine on {date}."),
 }
+
+
+ALL_LANES = ""
+"""The group of all lanes, whatever their models."""
 
 
 def show() -> None:
@@ -268,3 +272,27 @@ def _able(names: Sequence[str]) -> list[str]:
 def _with_baseline(card: Scorecard, names: Sequence[str]) -> list[str]:
     """The baseline first: without it in the same run there is nothing to compare with."""
     return list(dict.fromkeys([*_able([card.baseline]), *names]))
+
+
+def lanes_by_model(lanes: Sequence[LaneSpec]) -> dict[str, tuple[LaneSpec, ...]]:
+    """The lanes by the name of their model, those of the first lane's model first; then all together.
+
+    If no two lanes have one model, there is only the group of all.
+    """
+    groups: dict[str, list[LaneSpec]] = {}
+    for lane in lanes:
+        groups.setdefault(_model_of(lane), []).append(lane)
+    everything = {ALL_LANES: tuple(lanes)} if lanes else {}
+    if len(groups) == 1:
+        return {name: tuple(group) for name, group in groups.items()}
+    if all(len(group) == 1 for group in groups.values()):
+        return everything
+    return {name: tuple(group) for name, group in groups.items()} | everything
+
+
+def _model_of(lane: LaneSpec) -> str:
+    """An endpoint that names no model is a model of its own, called after its server."""
+    if lane.model:
+        return lane.model.name
+    assert lane.endpoint is not None
+    return lane.endpoint.model or urlsplit(lane.endpoint.url).netloc

@@ -15,6 +15,8 @@ from core import units
 from core.i18n import _
 from core.replay.playback import SPEEDS, Playback
 
+PLAY = "play"
+"""The address's parameter that starts the demo at once."""
 _TICK_S = 0.05
 _BAR_INTERVAL_S = 0.25
 _STEP_S = 0.01
@@ -32,6 +34,13 @@ def playback_of(name: str, duration_s: float, speed: float = 1.0) -> Playback:
     """The session's replay of that name; `speed` is the one that it begins with."""
     playback: Playback = st.session_state.setdefault(_key(name), Playback(duration_s, speed))
     return playback
+
+
+def play_if_asked(playback: Playback) -> None:
+    """Play from the beginning if the address asks for it, once."""
+    if st.query_params.pop(PLAY, None) is not None:
+        playback.seek(0.0, monotonic())
+        playback.play(monotonic())
 
 
 def show_player(name: str, playback: Playback, label: str, make_scene: Callable[[], Scene]) -> None:

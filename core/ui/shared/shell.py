@@ -170,7 +170,7 @@ def open_files_explained() -> Iterator[None]:
 
 
 def require(*, guests: bool = False) -> None:
-    """First line of every page: a page that was started without the router goes through it.
+    """Before a page draws anything: a page that was started without the router goes through it.
 
     `guests` opens it to guests of a session too.
     """

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
-from core.ui.overview.models import ALL_LANES, lanes_by_model
+from core.ui.overview.scorecard import ALL_LANES, lanes_by_model
 from tests.unit.quality.quality_samples import AWQ, HF, TURBOMIND
 
 LAB = LaneSpec(

@@ -1,0 +1,223 @@
+"""What a replay draws: a turn, a load test or a walk at a moment of its recording.
+
+Each scene draws into the container that is current when it is made, and is for one run of the script.
+"""
+
+from time import monotonic
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from core import units
+from core.domain.turns import Phase, RequestRecord, TurnRecord
+from core.domain.walk import WalkRun
+from core.i18n import _
+from core.replay.load import SPEED_WINDOW_S, LaneLoad, LoadFrame, LoadTimeline
+from core.replay.turns import LaneFrame, TurnTimeline
+from core.replay.walk import WalkTimeline
+from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
+from core.ui.chat.figures import Standing, show_figures, standings
+from core.ui.engines.walk import show_step, step_title
+from core.ui.shared.components import color_of, describe_lane, escape, lane_label, show_error
+from core.ui.text.live_text import LiveText
+
+_ANSWER_HEIGHT_PX = 200
+"""Lower than in the chat, so that controls, answers and figures fit a screen together."""
+_STATUS_STEP_S = 0.1
+"""The finest step in which a waiting time is told."""
+
+
+_INTERVAL_S = 0.25
+_POINTS = 240
+"""Moments of the whole run in its chart."""
+_CHART_HEIGHT_PX = 260
+
+
+_HEIGHT_PX = 560
+
+
+class TurnScene:
+    """Draws into the container that is current when it is made. For one run of the script."""
+
+    def __init__(self, turn: TurnRecord, timeline: TurnTimeline) -> None:
+        self._timeline = timeline
+        compare = standings(turn.requests, None)
+        lanes = len(turn.requests)
+        columns = lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
+        self._lanes: list[_Lane] = []
+        with st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX) as grid:
+            for request in turn.requests:
+                with grid.cell():
+                    self._lanes.append(_Lane(request, compare.get(request.id)))
+
+    def draw(self, at_s: float, *, final: bool) -> None:
+        """`final` draws what texts hold back for their pace."""
+        for lane, frame in zip(self._lanes, self._timeline.frame(at_s), strict=True):
+            lane.draw(frame, final=final)
+
+
+class _Lane:
+    """One column: head, status, reasoning, answer, and its figures once it is complete."""
+
+    def __init__(self, request: RequestRecord, standing: Standing | None) -> None:
+        self._request, self._standing = request, standing
+        self._content_chars = self._reasoning_chars = 0
+        self._status = ""
+        self._is_done = False
+        self._reasoning: LiveText | None = None
+        st.markdown(f"{lane_label(request.lane.name)}  \n:small[:gray[{describe_lane(request.lane)}]]")
+        with st.container(height=_ANSWER_HEIGHT_PX, border=True, autoscroll=True):
+            self._status_place = st.empty()
+            self._reasoning_place = st.container()
+            self._text = LiveText()
+            self._end_place = st.container()
+        self._figures_place = st.container()
+
+    def draw(self, frame: LaneFrame, *, final: bool) -> None:
+        if self._is_done:
+            return
+        self._is_done = frame.phase is Phase.DONE
+        self._show_status(frame)
+        record = self._request
+        if frame.reasoning_chars > self._reasoning_chars:
+            if self._reasoning is None:
+                with self._reasoning_place, _reasoning_box():
+                    self._reasoning = LiveText()
+            self._reasoning.append(record.reasoning[self._reasoning_chars : frame.reasoning_chars])
+            self._reasoning_chars = frame.reasoning_chars
+        if frame.content_chars > self._content_chars:
+            self._text.append(record.text[self._content_chars : frame.content_chars])
+            self._content_chars = frame.content_chars
+        for text in (self._reasoning, self._text):
+            if text is not None:
+                text.draw(final=self._is_done or final)
+        if self._is_done:
+            with self._end_place:
+                if record.error:
+                    show_error(record.error)
+                elif not record.text and not record.reasoning:
+                    st.caption(_("The lane ended without any text."))
+            with self._figures_place:
+                show_figures(record, self._standing)
+
+    def _show_status(self, frame: LaneFrame) -> None:
+        status = _status(frame)
+        if status != self._status:
+            self._status = status
+            if status:
+                self._status_place.markdown(status)
+            else:
+                self._status_place.empty()
+
+
+def _status(frame: LaneFrame) -> str:
+    match frame.phase:
+        case Phase.QUEUED:
+            return f":gray[{escape(_('Waiting for its turn'))}]"
+        case Phase.SENT:
+            waited_s = (frame.since_sent_s or 0.0) // _STATUS_STEP_S * _STATUS_STEP_S
+            text = escape(_("Waiting for the first token"))
+            return f":gray[{text}] · {units.duration(waited_s)}"
+    return ""
+
+
+def _reasoning_box() -> DeltaGenerator:
+    return st.expander(_("Reasoning"), type="compact", icon=":material/psychology:")
+
+
+class LoadScene:
+    """Draws into the container that is current when it is made. For one run of the script."""
+
+    def __init__(self, timeline: LoadTimeline) -> None:
+        self._timeline = timeline
+        self._step_s = max(timeline.duration_s / _POINTS, _INTERVAL_S)
+        self._head = st.empty()
+        names = [lane.lane for lane in timeline.frame(0.0).lanes]
+        self._colors = [color_of(name) for name in names]
+        with st.grid(min(len(names), 3), min_column_width=MIN_LANE_WIDTH_PX) as grid:
+            self._places = []
+            for name in names:
+                with grid.cell():
+                    st.markdown(lane_label(name))
+                    self._places.append(st.empty())
+        self._chart = st.empty()
+        st.caption(
+            _("Output tokens per second, by lane, within the last {seconds} s", seconds=f"{SPEED_WINDOW_S:g}")
+        )
+        self._names = names
+        self._columns: dict[str, list[float]] = {"s": [], **{name: [] for name in names}}
+        self._due_s = 0.0
+
+    def draw(self, at_s: float, *, final: bool) -> None:
+        """At most four times a second: counts and a chart cost a browser more than text."""
+        now_s = monotonic()
+        if now_s < self._due_s and not final:
+            return
+        self._due_s = now_s + _INTERVAL_S
+        frame = self._timeline.frame(at_s)
+        self._head.markdown(_head(frame, len(self._timeline.passes)))
+        for place, lane in zip(self._places, frame.lanes, strict=True):
+            place.markdown(_counts(lane))
+        times = self._columns["s"]
+        while not times or times[-1] + self._step_s <= at_s:
+            moment_s = times[-1] + self._step_s if times else 0.0
+            times.append(moment_s)
+            for lane in self._timeline.frame(moment_s).lanes:
+                self._columns[lane.lane].append(lane.tok_per_s)
+        self._chart.line_chart(
+            self._columns,
+            x="s",
+            y=self._names,
+            color=[*self._colors],
+            x_label=_("Time, s"),
+            y_label="tok/s",
+            height=_CHART_HEIGHT_PX,
+        )
+
+
+def _head(frame: LoadFrame, passes: int) -> str:
+    if frame.current is not None:
+        load = _(frame.current.level.label)
+        return _("Pass {number} of {total}: {load}", number=frame.passes_done + 1, total=passes, load=load)
+    if frame.passes_done < passes:
+        return _("Pass {number} of {total}: warming up", number=frame.passes_done + 1, total=passes)
+    return _("All {total} passes are done", total=passes)
+
+
+def _counts(lane: LaneLoad) -> str:
+    text = _(
+        "**{speed}** · {in_flight} in flight · {answered} answered · {tokens} tokens",
+        speed=units.tok_per_s(lane.tok_per_s),
+        in_flight=units.count(lane.in_flight),
+        answered=units.count(lane.answered),
+        tokens=units.count(lane.output_tokens),
+    )
+    if not lane.failed:
+        return text
+    return f"{text} · :red[{_('{n} failed', n=units.count(lane.failed))}]"
+
+
+class WalkScene:
+    """Draws into the container that is current when it is made. For one run of the script."""
+
+    def __init__(self, run: WalkRun, timeline: WalkTimeline) -> None:
+        self._run, self._timeline = run, timeline
+        with st.container(height=_HEIGHT_PX, border=False, autoscroll=True):
+            self._places = [st.empty() for _step in run.steps]
+        self._drawn = 0
+        self._under_way = ""
+
+    def draw(self, at_s: float, *, final: bool) -> None:  # noqa: ARG002 - nothing is held back
+        """Each step whole when it is over, and before that what is under way."""
+        frame = self._timeline.frame(at_s)
+        for place in range(self._drawn, frame.done):
+            with self._places[place].container():
+                show_step(place + 1, self._run.steps[place])
+        self._drawn = frame.done
+        if frame.done == len(self._places):
+            return
+        title = step_title(frame.done + 1, self._run.steps[frame.done])
+        under_way = f":shimmer[{title}] · {units.duration(float(int(frame.elapsed_s)))}"
+        if under_way != self._under_way:
+            self._under_way = under_way
+            self._places[frame.done].markdown(under_way)
