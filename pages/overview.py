@@ -2,8 +2,7 @@
 
 import streamlit as st
 
-from core.ui.chat.conversation_page import CHAT
-from core.ui.chat.session import CONVERSATION
+from core.ui.chat.session import CHAT, CONVERSATION
 from core.ui.overview import introduction, lanes, present, scorecard
 from core.ui.shared import shell
 from core.ui.shared.presenting import presents, show_present_button

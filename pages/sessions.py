@@ -6,9 +6,8 @@ from core.domain.sessions import Session, SessionState
 from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.sessions import address, files, form, invite, list_page, preparing, present
-from core.ui.sessions.judge_panel import show_judge
-from core.ui.sessions.results import show_results
-from core.ui.sessions.wording import badge
+from core.ui.sessions.list_page import badge
+from core.ui.sessions.results import show_judge, show_results
 from core.ui.shared import shell
 from core.ui.shared.components import escape, show_error, show_tabs
 from core.ui.shared.presenting import presents

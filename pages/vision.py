@@ -2,7 +2,7 @@
 
 from core.i18n import _
 from core.ui.chat import page as chat_page
-from core.ui.chat.conversation_page import VISION
+from core.ui.chat.session import VISION
 from core.ui.quiz.page import show_quiz
 from core.ui.shared import shell
 from core.ui.shared.components import show_tabs

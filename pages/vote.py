@@ -9,7 +9,7 @@ from core.i18n import _
 from core.sessions.admission import is_invited
 from core.sessions.assignment import Assigned, assigned_items
 from core.sessions.deploying import deploy_items
-from core.ui.sessions import ballot, deploy, join, voter
+from core.ui.sessions import ballot, deploy, voter
 from core.ui.sessions.results import show_results
 from core.ui.shared import language, resources, shell
 from core.ui.shared.components import escape, show_error
@@ -33,7 +33,7 @@ def _show() -> None:
     elif not is_invited(session.plan, current_identity(), person.name if person else None):
         st.info(_("This session is for invited people, and you are not on its list."), icon=":material/lock:")
     elif person is None:
-        join.show(session)
+        voter.show_join(session)
     else:
         _show_voting(session, person)
 

@@ -25,7 +25,7 @@ from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.models.demo import job as demo_job
 from core.settings import Settings
 from core.ui.chat import demo_vision
-from core.ui.chat.conversation_page import VISION
+from core.ui.chat.session import VISION
 from core.ui.quiz import page as vision_quiz
 from core.ui.shared import resources
 from tests.vision_checkpoints import INTERNVL, INTERNVL_FILES, LLAVA, LLAVA_FILES, write_checkpoint

@@ -22,7 +22,6 @@ BASELINE = "bench_baseline"
 _PRESET = "bench_preset"
 _FIELDS = "bench_fields"
 
-
 _TURN = "key_turn_"
 
 

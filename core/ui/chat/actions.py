@@ -19,7 +19,7 @@ from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
-from core.ui.chat.conversation_page import ConversationPage
+from core.ui.chat.session import ConversationPage
 from core.ui.shared import resources
 from core.ui.shared.images import refuse_misfits
 

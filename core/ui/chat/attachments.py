@@ -1,16 +1,38 @@
-"""The images chosen for the next prompt: taken in at once, checked and stored before anything is sent."""
+"""The images chosen for the next prompt: thumbnails above it, and the ways to add more.
 
-from collections.abc import Iterable
+They are taken in at once, checked and stored before anything is sent.
+"""
+
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
+import streamlit as st
+
+from core.domain.conversation import messages_for
 from core.domain.images import MAX_IMAGES, StoredImage
-from core.domain.turns import ErrorInfo
+from core.domain.specs import LaneSpec
+from core.domain.turn_planning import history
+from core.domain.turns import ErrorInfo, TurnRecord
 from core.errors import InputError, LMDynoError
-from core.i18n import N_
+from core.i18n import N_, _
+from core.images.gallery import GalleryImage, GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.ui.chat import session as chat_session
-from core.ui.chat.conversation_page import ConversationPage
+from core.ui.chat.session import ConversationPage
 from core.ui.shared import resources
+from core.ui.shared.components import escape, lane_label, show_error
+from core.ui.shared.images import facts, preview, show_image
+
+_ATTACHMENT_PX = 96
+
+_COLUMNS = 6
+_MIN_WIDTH_PX = 110
+_SECTIONS = {
+    GalleryKind.SCENE: N_("**Drawn scenes**, which the demo model understands"),
+    GalleryKind.PHOTO: N_(
+        "**Photographs**, for your own models: the demo model understands only drawn scenes"
+    ),
+}
 
 
 class File(Protocol):
@@ -57,3 +79,128 @@ def _add(page: ConversationPage, data: bytes, name: str) -> None:
         return
     if all(image.sha256 != other.sha256 for other in chat.attachments):
         chat.attachments = (*chat.attachments, image)
+
+
+def show_images(page: ConversationPage) -> None:
+    """The thumbnails of the attachments, also while answers come."""
+    chosen = chat_session.chat(page).attachments
+    if not chosen:
+        st.empty()
+        return
+    with st.container(horizontal=True, gap="small", key=page.key("attachments")):
+        for image in chosen:
+            with st.container(width=_ATTACHMENT_PX, gap="xsmall"):
+                show_image(image)
+                st.button(
+                    _("Remove"),
+                    icon=":material/close:",
+                    type="tertiary",
+                    key=page.key(f"remove_{image.sha256}"),
+                    help=facts(image),
+                    on_click=remove,
+                    args=(page, image),
+                )
+        for _place in range(len(chosen), MAX_IMAGES):
+            st.empty()
+
+
+def show_ways_to_add(page: ConversationPage, lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> None:
+    """Gallery and camera, and what the picked lanes make of the images that are chosen."""
+    chosen = chat_session.chat(page).attachments
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        full = len(chosen) >= MAX_IMAGES
+        for name, label, icon, open_dialog in (
+            ("gallery", _("Gallery"), ":material/photo_library:", open_gallery),
+            ("camera", _("Camera"), ":material/photo_camera:", open_camera),
+        ):
+            if st.button(
+                label,
+                icon=icon,
+                key=page.key(name),
+                disabled=full,
+                on_click=forget_problems,
+                args=(page,),
+            ):
+                open_dialog(page)
+        if chosen:
+            st.caption(_summary(chosen, lanes, turns), width="content")
+
+
+def _summary(chosen: tuple[StoredImage, ...], lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> str:
+    """How many of how many, and what each picked lane makes of them, where that is known."""
+    parts = [_("{n} of {most} images", n=len(chosen), most=MAX_IMAGES)]
+    for lane in lanes:
+        messages = messages_for("", earlier=history(lane.name, turns), images=chosen)
+        if known := preview(lane, messages):
+            parts.append(f"{lane_label(lane.name)} {known}")
+    return " · ".join(parts)
+
+
+def open_gallery(page: ConversationPage) -> None:
+    """A dialog with thumbnails by kind; each click attaches one, and the dialog stays open for more."""
+    title = _("Images to ask about")
+    st.dialog(title, width="large", icon=":material/photo_library:")(_show_gallery)(page)
+
+
+def _show_gallery(page: ConversationPage) -> None:
+    for kind, title in _SECTIONS.items():
+        if images := [image for image in gallery() if image.kind == kind]:
+            st.markdown(_(title))
+            _show_grid(page, images)
+    chat = chat_session.chat(page)
+    with st.container():
+        for problem in chat.problems:
+            show_error(problem)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        chosen = _("{n} of {most} images chosen", n=len(chat.attachments), most=MAX_IMAGES)
+        st.caption(chosen, width="content")
+        if st.button(_("Done"), type="primary", key=page.key("gallery_done")):
+            st.rerun()
+
+
+def open_camera(page: ConversationPage) -> None:
+    """A dialog with the browser's camera."""
+    st.dialog(_("Take a picture"), icon=":material/photo_camera:")(_show_camera)(page)
+
+
+def _show_camera(page: ConversationPage) -> None:
+    st.caption(_("No model sees the image before you ask about it."))
+    photo = st.camera_input(_("Camera"), key=page.key("camera_image"), label_visibility="collapsed")
+    if photo and st.button(_("Use image"), type="primary", key=page.key("camera_use")):
+        add_data(page, photo.getvalue(), "camera.jpg")
+        st.rerun()
+
+
+def add_from_gallery(page: ConversationPage, image: GalleryImage) -> None:
+    add_data(page, image.path.read_bytes(), image.path.name)
+
+
+def origin(image: GalleryImage) -> str:
+    """Where an image comes from and how it may be used."""
+    return escape(
+        _(
+            "{title}. {licence}. Source: {source}",
+            title=_(image.title),
+            licence=image.licence,
+            source=_(image.source),
+        )
+    )
+
+
+def _show_grid(page: ConversationPage, images: Sequence[GalleryImage]) -> None:
+    chosen = [image.name for image in chat_session.chat(page).attachments]
+    grid = st.grid(_COLUMNS, min_column_width=_MIN_WIDTH_PX)
+    for image in images:
+        with grid.cell():
+            st.image(str(image.path), width="stretch", alt=_(image.title))
+            is_chosen = image.path.name in chosen
+            st.button(
+                escape(_(image.title)),
+                key=page.key(f"gallery_{image.name}"),
+                icon=":material/check:" if is_chosen else ":material/add:",
+                width="stretch",
+                help=origin(image),
+                disabled=is_chosen or len(chosen) >= MAX_IMAGES,
+                on_click=add_from_gallery,
+                args=(page, image),
+            )

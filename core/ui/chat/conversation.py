@@ -15,8 +15,7 @@ from core.i18n import N_
 from core.meter.protocol import Update
 from core.store.records import ConversationSummary
 from core.ui.chat import session as chat_session
-from core.ui.chat.conversation_page import ConversationPage
-from core.ui.chat.session import ChatState
+from core.ui.chat.session import ChatState, ConversationPage
 from core.ui.shared import resources
 
 UNKNOWN = ErrorInfo(

@@ -11,21 +11,24 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.access.guard import Action, may
+from core.domain.examples import EXAMPLES
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, TurnRecord
 from core.i18n import _, ngettext
+from core.images.gallery import GalleryImage, gallery
 from core.ui.chat import actions as chat_actions
-from core.ui.chat import attachments_bar
+from core.ui.chat import attachments
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.answers import RunningLane, wait_until_done
+from core.ui.chat.attachments import add_from_gallery, origin
 from core.ui.chat.conversation import Conversation
-from core.ui.chat.conversation_page import VISION, ConversationPage
-from core.ui.chat.demo_vision import show_limits, show_no_lanes, show_refused
+from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
 from core.ui.chat.present import REFRESH_S, show_turn_board
+from core.ui.chat.session import VISION, ConversationPage
 from core.ui.chat.turn import show_turn, show_turn_actions
-from core.ui.chat.welcome import show_vision_welcome, show_welcome
+from core.ui.engines.status import show_cards
 from core.ui.shared import browser, resources
 from core.ui.shared.components import escape, show_error, show_warning
 from core.ui.shared.presenting import present, presents, show_present_button
@@ -34,6 +37,9 @@ from core.ui.shared.visitor import is_mine
 
 _NEWS_S = 2.0
 """How soon a page shows what was asked in another tab."""
+
+_SCENES = 4
+_SCENE_PX = 180
 
 
 def show(page: ConversationPage, place: DeltaGenerator | None = None) -> None:
@@ -157,13 +163,13 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
 def _show_attachments(page: ConversationPage, conversation: Conversation) -> None:
     with Slots("images", "ways") as slots:
         with slots.fill("images"):
-            attachments_bar.show_images(page)
+            attachments.show_images(page)
         if conversation.running:  # a dialog would not open before the answers' end
             return
         with slots.fill("ways"):
             turns = conversation.turns
             picked = chat_controls.picked_lanes(page, resources.lanes().lanes)
-            attachments_bar.show_ways_to_add(page, picked, turns)
+            attachments.show_ways_to_add(page, picked, turns)
             images = [image for turn in turns for image in turn.images]
             show_limits(picked, [*images, *chat_session.chat(page).attachments])
 
@@ -233,3 +239,51 @@ def _watch(page: ConversationPage, last_turn_id: str | None) -> None:
     """Draw the page again when something was asked here from another tab."""
     if conversations.has_news(chat_session.chat(page), last_turn_id):
         st.rerun()
+
+
+def show_welcome(page: ConversationPage) -> None:
+    # As a message, so that the browser has loaded what it needs for messages before the first answer comes.
+    with st.chat_message("assistant", avatar=":material/speed:"):
+        st.subheader(_("One prompt, every engine"), anchor=False)
+        st.markdown(_("Ask something below, or start with an example."))
+    with st.container(horizontal=True):
+        for label, prompt in EXAMPLES.items():
+            st.button(_(label), help=prompt, on_click=chat_actions.ask, args=(page, prompt))
+    show_cards(chat_controls.picked(page))
+
+
+def show_vision_welcome(page: ConversationPage) -> None:
+    # As a message, so that the browser has loaded what it needs for messages before the first answer comes.
+    with st.chat_message("assistant", avatar=":material/imagesmode:"):
+        st.subheader(_("One image, every engine"), anchor=False)
+        st.markdown(_("Add images below and ask about them, or start with a drawn scene."))
+    if needs_preparing(chat_controls.picked_lanes(page, resources.lanes().lanes)):
+        show_preparing()
+    else:
+        _show_scenes(page)
+        show_cards(chat_controls.picked(page))
+
+
+def ask_about(page: ConversationPage, image: GalleryImage) -> None:
+    """Ask the scene's first question, with that image and nothing else."""
+    chat = chat_session.chat(page)
+    chat.attachments = ()
+    add_from_gallery(page, image)
+    if chat.attachments and chat_actions.send(page, image.questions[0].question, chat.attachments):
+        chat.attachments = ()
+
+
+def _show_scenes(page: ConversationPage) -> None:
+    scenes = [image for image in gallery() if image.kind == "scene" and image.questions]
+    with st.container(horizontal=True):
+        for image in scenes[:_SCENES]:
+            with st.container(width=_SCENE_PX):
+                st.image(str(image.path), width="stretch", alt=_(image.title))
+                st.button(
+                    escape(image.questions[0].question),
+                    key=page.key(f"begin_{image.name}"),
+                    width="stretch",
+                    help=origin(image),
+                    on_click=ask_about,
+                    args=(page, image),
+                )

@@ -1,20 +1,30 @@
-"""The sidebar of a conversation page: lanes, mode and sampling. Changing them generates nothing."""
+"""The sidebar of a conversation page: lanes, mode and sampling. Changing them generates nothing.
 
+A browser's settings for new conversations are kept in a cookie: a reload begins a new session.
+"""
+
+import base64
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
 
+from core.codec import decode, encode_plain
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES, ChatSettings
 from core.domain.turns import Mode, TurnRecord
+from core.errors import LMDynoError
 from core.i18n import N_, _
-from core.ui.chat.conversation_page import ConversationPage
-from core.ui.chat.remembered import Remembered, note_change, recall, remember
+from core.ui.chat.session import ConversationPage
+from core.ui.shared.browser import keep_cookie
 from core.ui.shared.components import lane_label
 
 MODE_NAMES = {Mode.ONE_AFTER_ANOTHER: N_("One after another"), Mode.TOGETHER: N_("Together")}
+
+_MOST_CHARS = 800
+"""Of a system prompt, which is left out if it is longer: a cookie holds 4 kB."""
 
 
 def read(page: ConversationPage, lanes: Sequence[LaneSpec]) -> ChatSettings:
@@ -192,3 +202,44 @@ def _show_sampling(page: ConversationPage) -> None:
     )
     st.slider(_("Repetition penalty"), 0.5, 2.0, step=0.05, **_kept(page, "repetition_penalty"))
     st.number_input(_("Seed"), min_value=0, value=None, placeholder=_("Random"), **_kept(page, "seed"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What the settings said last in this browser."""
+
+    lanes: tuple[str, ...]
+    mode: Mode
+    baseline: str | None
+    system_prompt: str
+    sampling: Sampling
+
+
+def recall(page: ConversationPage) -> Remembered | None:
+    """What the browser remembers; None if that is nothing, or not valid."""
+    cookie = st.context.cookies.get(_name(page))
+    if not isinstance(cookie, str):
+        return None
+    try:
+        return decode(Remembered, base64.urlsafe_b64decode(cookie))
+    except (ValueError, LMDynoError):
+        return None
+
+
+def note_change(page: ConversationPage) -> None:
+    """Callback of the settings' widgets: only what somebody chose is worth remembering."""
+    st.session_state[page.key("settings_changed")] = True
+
+
+def remember(page: ConversationPage, settings: Remembered) -> None:
+    """Draw the script that keeps the settings, once any was changed."""
+    if not st.session_state.get(page.key("settings_changed")):
+        st.empty()
+        return
+    if len(settings.system_prompt) > _MOST_CHARS:
+        settings = replace(settings, system_prompt="")
+    keep_cookie(_name(page), base64.urlsafe_b64encode(encode_plain(settings)).decode())
+
+
+def _name(page: ConversationPage) -> str:
+    return f"lmdyno_{page.name}"

@@ -16,8 +16,8 @@ from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session
 from core.ui.chat.answers import RunningLane, is_long, show_lanes
 from core.ui.chat.comparison import show_agreement
-from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.figures import lane_figures, standings
+from core.ui.chat.session import ConversationPage
 from core.ui.chat.settings import MODE_NAMES
 from core.ui.shared.components import color_of, escape, lane_label
 from core.ui.shared.images import show_images

@@ -26,7 +26,6 @@ _REFRESH_S = 1.0
 _SHOWN = 5
 _STOP = N_("Stop the walk")
 
-
 _ICONS = {
     StepState.DONE: ":green[:material/check_circle:]",
     StepState.SKIPPED: ":gray[:material/do_not_disturb_on:]",

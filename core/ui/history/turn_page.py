@@ -8,8 +8,7 @@ from core.codec import encode_plain
 from core.domain.history import RunKind
 from core.domain.turns import TurnRecord
 from core.i18n import _
-from core.ui.chat.conversation_page import CHAT, VISION, ConversationPage
-from core.ui.chat.session import CONVERSATION
+from core.ui.chat.session import CHAT, CONVERSATION, VISION, ConversationPage
 from core.ui.chat.turn import show_turn
 from core.ui.history import entry as history_entry
 from core.ui.replay.views import show_turn_replay

@@ -18,8 +18,8 @@ from core.jobs.registry import Jobs
 from core.quality.tasks.wording import RULE
 from core.settings import Settings
 from core.ui.chat import settings as chat_controls
-from core.ui.chat.conversation_page import ConversationPage
 from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
+from core.ui.chat.session import ConversationPage
 from core.ui.engines.status import REFRESH_S
 from core.ui.quiz.results import show_results
 from core.ui.shared import resources

@@ -26,12 +26,10 @@ _ANSWER_HEIGHT_PX = 200
 _STATUS_STEP_S = 0.1
 """The finest step in which a waiting time is told."""
 
-
 _INTERVAL_S = 0.25
 _POINTS = 240
 """Moments of the whole run in its chart."""
 _CHART_HEIGHT_PX = 260
-
 
 _HEIGHT_PX = 560
 

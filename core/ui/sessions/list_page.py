@@ -5,16 +5,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.access.guard import Action, is_read_only, may, may_see
+from core.domain.sessions import SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.reports.session_imports import read_session
+from core.sessions.wording import STATE_NAMES
 from core.store.sessions.sessions import SessionSummary
 from core.ui.sessions import address
-from core.ui.sessions.wording import badge
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
 
 MAX_FILE_MB = 200
+
+_COLORS = {SessionState.DRAFT: "orange", SessionState.OPEN: "green", SessionState.CLOSED: "gray"}
 
 
 def show() -> None:
@@ -85,3 +88,8 @@ def _show_import() -> None:
             return
     address.go_to_session(session.id)
     st.rerun()
+
+
+def badge(state: SessionState) -> str:
+    """The state in its colour, as Markdown."""
+    return f":{_COLORS[state]}-badge[{_(STATE_NAMES[state])}]"

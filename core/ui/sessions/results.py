@@ -1,4 +1,7 @@
-"""The results of a session on a page: for its host while it runs, for its voters when they may see them."""
+"""The results of a session on a page: for its host while it runs, for its voters when they may see them.
+
+A host can have a lane or an endpoint judge the session's pairs, next to the participants' votes.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,22 +9,33 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core import units
+from core.access.guard import Action, may
 from core.charts.sessions import StrengthBar, TradeOffPoint, strengths_chart, trade_off_chart
-from core.domain.sessions import Session, Vote
+from core.domain.sessions import Session, SessionState, Vote
+from core.errors import LMDynoError
 from core.i18n import N_, Message, _
+from core.jobs.records import JobStatus
 from core.sessions import telling
 from core.sessions.analysis.strengths import Standings
 from core.sessions.figures import LaneFigures, lane_figures
 from core.sessions.judging import judge_results
 from core.sessions.results import SessionResults, compute_results
+from core.sessions.run.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.wording import REASON_NAMES
 from core.store.sessions.votes import Turnout
+from core.ui.sessions import address
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, lane_label
+from core.ui.shared.components import color_of, escape, lane_label, show_toast
+from core.ui.shared.job_panel import show_job
 
 _RESULTS = "session_results"
 _FIGURES = "session_figures"
 _QUIET = {"displayModeBar": False}
+
+REFRESH_S = 2.0
+_PAIRS = 60
+_JUDGE = "session_judge"
+_NUMBER = "session_judge_pairs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,3 +225,62 @@ def _show_judges(session: Session, votes: Sequence[Vote], labels: list[str]) -> 
 
 def _labels(session: Session) -> list[str]:
     return [lane_label(name) for name in telling.lane_names(session)]
+
+
+def show_judge(session: Session) -> None:
+    """A form to start one, or the job that runs."""
+    if session.state is SessionState.DRAFT:
+        return
+    job = _judging_job(session)
+    if job and not job.state.ended:
+        _show_judging()
+        return
+    pairs = sum(item.control is None and len(item.candidates) == 2 for item in session.items)
+    if not pairs:
+        return
+    with st.expander(_("Let a model judge"), icon=":material/gavel:"):
+        st.markdown(
+            _(
+                "A lane judges the same pairs, each in both orders. Its judgements are reported "
+                "separately from the participants' votes. A judge that is one of the compared models "
+                "favours its own answers."
+            )
+        )
+        if job:
+            show_job(job)
+        names = [lane.name for lane in resources.lanes().lanes]
+        with st.form("judge", border=False):
+            st.selectbox(_("Judge"), names, key=_JUDGE)
+            st.number_input(_("Pairs"), 1, pairs, min(pairs, _PAIRS), key=_NUMBER)
+            st.form_submit_button(
+                _("Judge"),
+                icon=":material/gavel:",
+                on_click=_start_judging,
+                args=(session,),
+                disabled=not may(Action.START_JOB),
+            )
+
+
+def _judging_job(session: Session) -> JobStatus | None:
+    return job_of(resources.resources().settings, session.id, JUDGING_KIND)
+
+
+@st.fragment(run_every=REFRESH_S)
+def _show_judging() -> None:
+    session = address.session_in_view()
+    job = _judging_job(session) if session else None
+    if job is None or job.state.ended:
+        st.rerun()
+    with st.container(border=True):
+        show_job(job, end=_("Stop"))
+
+
+def _start_judging(session: Session) -> None:
+    name = st.session_state[_JUDGE]
+    judge = next(lane for lane in resources.lanes().lanes if lane.name == name)
+    try:
+        start_judging(
+            resources.resources().settings, session, judge, most_items=int(st.session_state[_NUMBER])
+        )
+    except LMDynoError as error:
+        show_toast(error)

@@ -29,7 +29,6 @@ _WEIGHT_NAMES = {
     Weights.AWQ: "W4A16",
 }
 
-
 _MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
 _LINE_START = re.compile(r"^( {0,3})(?:([-+=])|(\d{1,9})([.)]))", re.M)
 _INDENT = re.compile(r"(?<=\n)[ \t]+")

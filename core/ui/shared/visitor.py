@@ -28,7 +28,6 @@ VOTING_LINK = "session"
 """The address's parameter with the secret of a session's voting link; it opens that page alone."""
 _GUEST_OF = "visitor_guest_of"
 
-
 T = TypeVar("T")
 
 

@@ -86,7 +86,6 @@ def _parser() -> MarkdownIt:
 _PARSER = _parser()
 _BLOCKS = _parser().disable(["inline", "text_join"])
 
-
 References = Mapping[str, Any]
 """Addresses that links name, by their normalised names, as markdown-it keeps them."""
 

@@ -5,7 +5,7 @@ from core.domain.conversation import Message, Role
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.turns import Mode, RequestRecord, TurnRecord, utc_now
-from core.ui.chat.conversation_page import CHAT, VISION
+from core.ui.chat.session import CHAT, VISION
 from core.ui.history.turn_page import page_of, turn_json
 from tests.unit.bench.bench_samples import HF
 

@@ -4,9 +4,12 @@ from types import SimpleNamespace
 import pytest
 
 from core.ui.text import live_text
-from core.ui.text.live_text import MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText
+from core.ui.text.live_text import BLOCK_LIMIT, MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText, draw
 
 OPENED_S = 1000.001
+
+CELLS = "| a " * 60 + "|\n"
+TABLE = CELLS + "|---" * 60 + "|\n"
 
 
 class Browser:
@@ -115,3 +118,36 @@ def test_what_comes_after_a_text_is_full_is_folded_once(browser):
     assert "folded from word" in browser.sent
     assert browser.sent.index("folded from word") == len(browser.sent) - 1
     assert 600 < len(browser.sent) < 900
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        TABLE + CELLS * 400,
+        "$x$ " * 300,
+        "word " * 200_000,
+        "x" * 100_000,
+        "- a\n" * 2_000,
+        "```python\n" + "x = 1\n" * 20_000 + "```",
+    ],
+    ids=["table", "formulas", "words", "word", "list", "code"],
+)
+def test_a_block_that_would_hold_a_browser_up_is_folded(block):
+    assert draw(block, {}).markdown is None
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        TABLE + CELLS * 5,
+        "The mass $m$ and its energy $E = mc^2$. " * 20,
+        "word " * 8_000,
+        "- an item of a list\n" * 200,
+        "```python\n" + "x = 1\n" * 1_000 + "```",
+    ],
+    ids=["table", "formulas", "words", "list", "code"],
+)
+def test_what_models_usually_write_is_drawn(block):
+    drawn = draw(block, {})
+    assert drawn.markdown
+    assert 0 < drawn.cost <= BLOCK_LIMIT

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from core.config import VISION_DEMO_NAME
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
-from core.ui.chat.conversation_page import CHAT, VISION
+from core.ui.chat.session import CHAT, VISION
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
 
 REMOTE = LaneSpec(name="remote", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://host/v1"))
