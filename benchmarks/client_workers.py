@@ -1,6 +1,11 @@
 """How many chunks a second LMDyno's load test takes in, by the number of its processes (`--workers`).
 
     python benchmarks/client_workers.py --out FILE [--workers 1 2 4 8 12] [--seconds 4] [--servers 4]
+        [--peers PYTHON [--peers-path FOLDER] --tokenizer FOLDER [--peer-workers 1 4 12]]
+
+With `--peers`, a Python that has guidellm and aiperf, both are measured in the same way, each with as many
+workers of its own. Every figure is by the tool's own count of complete answers; the machine has nothing else
+to do meanwhile, so the cores in use are those of the client and the servers.
 
 The server costs little: a few processes that share a port and write answers that were made ahead, each event
 a piece of its own as LMDeploy's server writes it. What the servers and the load test used of the cores stands
@@ -17,13 +22,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.client_peers import Peers, Target  # noqa: E402
+
 CHUNKS = 256
 MODEL = "cheap"
 START_S = 20.0
@@ -108,7 +119,7 @@ def cpu_s(processes: list[psutil.Process]) -> float:
     return sum(each.user + each.system for each in times)
 
 
-def measure(port: int, workers: int, options: argparse.Namespace, servers: list[psutil.Process]) -> Any:
+def measure(port: int, workers: int, options: argparse.Namespace) -> dict[str, Any]:
     """One load test by the command line, as a user starts it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "run.json")
@@ -116,7 +127,6 @@ def measure(port: int, workers: int, options: argparse.Namespace, servers: list[
         words += ["--dialect", "lmdeploy", "--prompts", "examples", "--output-tokens", str(CHUNKS)]
         words += ["--concurrency", str(options.concurrency), "--seconds", f"{options.seconds:g}"]
         words += ["--workers", str(workers), "--json", str(file)]
-        server_before, client_before = cpu_s(servers), os.times()
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "core", *words],
@@ -127,21 +137,65 @@ def measure(port: int, workers: int, options: argparse.Namespace, servers: list[
                 timeout=options.seconds + SLACK_S,
             )
         except subprocess.TimeoutExpired:
-            return {"workers": workers, "failed": "it took too long"}
-        client_after = os.times()
+            return {"failed": "it took too long"}
         if not file.exists():
-            return {"workers": workers, "failed": (done.stderr or done.stdout)[-800:]}
+            return {"failed": (done.stderr or done.stdout)[-800:]}
         (point,) = json.loads(file.read_bytes())["points"]
-    used_s = sum(client_after[2:4]) - sum(client_before[2:4])
     return {
-        "workers": workers,
         "chunks_per_s": point["system_tok_per_s"],
         "req_per_s": point["req_per_s"],
         "requests": point["requests"],
         "seconds": point["duration_s"],
-        "client_cpu_s": round(used_s, 2),
-        "server_cores": round((cpu_s(servers) - server_before) / options.seconds, 2),
     }
+
+
+def beside_cpu_time(measured: Callable[[], dict[str, Any]], servers: list[psutil.Process]) -> dict[str, Any]:
+    """The figures with what the client (its start and report included) and the servers used of the cores."""
+    servers_before, client_before, began = cpu_s(servers), os.times(), time.monotonic()
+    point = measured()
+    client_after, took_s = os.times(), time.monotonic() - began
+    return {
+        **point,
+        "took_s": round(took_s, 2),
+        "client_cpu_s": round(sum(client_after[2:4]) - sum(client_before[2:4]), 2),
+        "server_cpu_s": round(cpu_s(servers) - servers_before, 2),
+    }
+
+
+def tests(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """What is measured, in order: LMDyno first, since its figures take the least time."""
+    for workers in options.workers:
+        yield "lmdyno", workers
+    if options.peers:
+        for tool in ("guidellm", "aiperf"):
+            for workers in options.peer_workers or options.workers:
+                yield tool, workers
+
+
+def action(
+    tool: str, workers: int, port: int, options: argparse.Namespace, peers: Peers
+) -> Callable[[], dict[str, Any]]:
+    if tool == "lmdyno":
+        return partial(measure, port, workers, options)
+    target = Target(
+        url=f"http://127.0.0.1:{port}",
+        model=MODEL,
+        workers=workers,
+        concurrency=options.concurrency,
+        seconds=options.peer_seconds,
+    )
+    return partial(peers.guidellm if tool == "guidellm" else peers.aiperf, target)
+
+
+def tell(point: dict[str, Any], points: list[dict[str, Any]]) -> None:
+    """One line, with the ratio to the same tool's first point."""
+    first = next(each for each in points if each["tool"] == point["tool"]).get("chunks_per_s")
+    speed = point.get("chunks_per_s")
+    ratio = f"{speed / first:5.2f} ×" if speed and first else ""
+    print(
+        f"{point['tool']:9} {point['workers']:3} workers: {speed or 0:9,.0f} chunks/s {ratio}  {point}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -151,6 +205,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--concurrency", type=int, default=96)
     parser.add_argument("--servers", type=int, default=4, help="processes that answer")
+    parser.add_argument("--peers", metavar="PYTHON", help="has guidellm and aiperf")
+    parser.add_argument("--peers-path", metavar="FOLDER", help="PYTHONPATH of that Python")
+    parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="for aiperf")
+    parser.add_argument("--peer-workers", type=int, nargs="+", help="as --workers unless given")
+    parser.add_argument("--peer-seconds", type=float, default=10.0)
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -161,6 +220,7 @@ def main() -> None:
         port = probe.getsockname()[1]
     command = [sys.executable, __file__, "--serve", str(port)]
     children = [subprocess.Popen(command, stdin=subprocess.DEVNULL) for _ in range(options.servers)]
+    peers = Peers(python=options.peers, path=options.peers_path, tokenizer=options.tokenizer)
     report: dict[str, Any] = {
         "command": " ".join(["python", *sys.argv]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -168,18 +228,17 @@ def main() -> None:
         "cores": len(psutil.Process().cpu_affinity()) if sys.platform == "linux" else os.cpu_count(),
         "load_average_before": os.getloadavg(),
         "concurrency": options.concurrency,
+        "versions": peers.versions() if options.peers else {},
         "points": [],
     }
     try:
         wait_until_it_answers(port)
         servers = [psutil.Process(child.pid) for child in children]
-        for workers in options.workers:
-            point = measure(port, workers, options, servers)
+        for tool, workers in tests(options):
+            act = action(tool, workers, port, options, peers)
+            point = {"tool": tool, "workers": workers, **beside_cpu_time(act, servers)}
             report["points"].append(point)
-            first = report["points"][0].get("chunks_per_s")
-            speed = point.get("chunks_per_s")
-            ratio = f"{speed / first:5.2f} ×" if speed and first else ""
-            print(f"{workers:3} workers: {speed or 0:9,.0f} chunks/s {ratio}  {point}", flush=True)
+            tell(point, report["points"])
             if options.out:
                 options.out.write_text(json.dumps(report, indent=1), "utf-8")
     finally:
