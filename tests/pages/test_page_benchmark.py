@@ -193,14 +193,18 @@ class TestForm:
         app.text_input(key="bench_rates").set_value("0.5, 1")
         app.number_input(key="bench_requests").set_value(40)
         app.number_input(key="bench_repeats").set_value(2)
+        assert app.number_input(key="bench_workers").value is None
+        app.number_input(key="bench_workers").set_value(3)
         app.text_input(key="bench_own_limits").set_value("ttft=0.5")
         app.text_input(key="bench_title").set_value("mine")
         app.run()
+        assert "Sending processes: 3" in texts(app).replace("\\", "")
         (plan,) = press_start(app) and bench.started
         assert [lane.name for lane in plan.lanes] == ["hf-q4", "hf"]
         assert (plan.isolation, plan.workload.prompts) == (Isolation.TOGETHER, PromptKind.EXAMPLES)
         assert (plan.load.kind, plan.load.rates_req_per_s) == (LoadKind.OPEN, (0.5, 1.0))
         assert (plan.requests, plan.repeats, plan.limits, plan.title) == (40, 2, Limits(ttft_s=0.5), "mine")
+        assert plan.workers == 3
 
     @pytest.mark.parametrize("text", ["", "one", "0", "9999", "1, 1"])
     def test_bad_input_is_an_error_at_the_form(self, open_page, bench, text):

@@ -6,7 +6,15 @@ from typing import TypeVar
 import streamlit as st
 
 from core import units
-from core.bench.planning.plan import MAX_CONCURRENCY, MAX_REQUESTS, MAX_SECONDS, Arrivals, Isolation, LoadKind
+from core.bench.planning.plan import (
+    MAX_CONCURRENCY,
+    MAX_REQUESTS,
+    MAX_SECONDS,
+    MAX_WORKERS,
+    Arrivals,
+    Isolation,
+    LoadKind,
+)
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
 from core.domain.specs import LaneSpec
 from core.i18n import N_, Text, _
@@ -263,6 +271,18 @@ def _show_more() -> None:
             st.text_input(
                 _("Custom limits in seconds"), placeholder="ttft=0.5,tpot=0.05", **field("own_limits")
             )
+        st.number_input(
+            _("Sending processes"),
+            min_value=1,
+            max_value=MAX_WORKERS,
+            value=None,
+            placeholder=_("Automatic"),
+            help=_(
+                "One process takes in about 90,000 chunks per second on one core. Empty: as many as the load "
+                "and the cores suggest. Requests with images are sent by one."
+            ),
+            **field("workers"),
+        )
         st.text_input(_("Title"), max_chars=120, placeholder=_("Load and lanes"), **field("title"))
 
 

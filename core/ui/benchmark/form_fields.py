@@ -66,6 +66,8 @@ class PlanFields:
     limits: str = NO_LIMITS
     """`NO_LIMITS`, the name of a preset, or `OWN_LIMITS`."""
     own_limits: str = "ttft=0.5,tpot=0.05"
+    workers: int | None = None
+    """Processes that send the requests; None is automatic."""
     title: str = ""
 
 
@@ -85,6 +87,7 @@ def fields_of(plan: BenchPlan) -> PlanFields:
         repeats=plan.repeats,
         isolation=plan.isolation,
         seed=plan.seed,
+        workers=plan.workers,
         title=plan.title,
     )
     if load.kind is LoadKind.OPEN:
@@ -131,6 +134,7 @@ def plan_of(fields: PlanFields, lanes: Sequence[LaneSpec], file: Workload | None
         isolation=fields.isolation if len(lanes) > 1 else Isolation.ISOLATED,
         seed=fields.seed,
         limits=_limits(fields),
+        workers=fields.workers,
         title=fields.title.strip(),
     )
 

@@ -31,7 +31,7 @@ def test_a_preset_comes_back_from_its_fields(preset):
     [
         {"load": Load(kind=LoadKind.OPEN, rates_req_per_s=(0.1, 2, 1e-5), arrivals=Arrivals.CONSTANT)},
         {"load": Load(kind=LoadKind.SWEEP, max_concurrency=9), "isolation": Isolation.TOGETHER},
-        {"limits": Limits(ttft_s=0.125, e2e_s=1e-4), "title": "mine", "seed": 3, "repeats": 2},
+        {"limits": Limits(ttft_s=0.125, e2e_s=1e-4), "title": "mine", "seed": 3, "repeats": 2, "workers": 3},
         {"workload": Workload(prompts=PromptKind.EXAMPLES, output_tokens=9, fixed_output=False)},
         {"workload": Workload(prompts=PromptKind.JSONL, path="/kept/a.jsonl")},
     ],
@@ -64,6 +64,7 @@ def test_each_field_reaches_the_plan():
         seed=9,
         limits=OWN_LIMITS,
         own_limits="e2e=3",
+        workers=4,
         title=" mine ",
     )
     plan = plan_of(fields, (B, A), None)
@@ -72,7 +73,7 @@ def test_each_field_reaches_the_plan():
     assert (plan.workload.output_tokens, plan.workload.fixed_output) == (7, False)
     assert (plan.load.rates_req_per_s, plan.load.arrivals) == ((0.5, 2.0), Arrivals.CONSTANT)
     assert (plan.requests, plan.seconds) == (None, 12.5)
-    assert (plan.warmup, plan.repeats, plan.seed, plan.title) == (0, 3, 9, "mine")
+    assert (plan.warmup, plan.repeats, plan.seed, plan.workers, plan.title) == (0, 3, 9, 4, "mine")
     assert (plan.isolation, plan.limits) == (Isolation.TOGETHER, Limits(e2e_s=3))
 
 
