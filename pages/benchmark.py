@@ -4,8 +4,7 @@ import streamlit as st
 
 from core.access.guard import Action
 from core.ui.benchmark.form import show_form
-from core.ui.benchmark.latest import show_latest
-from core.ui.benchmark.live import is_running, show_live
+from core.ui.benchmark.live import is_running, show_latest, show_live
 from core.ui.benchmark.present import REFRESH_S, show_benchmark_board
 from core.ui.shared import shell
 from core.ui.shared.presenting import present, presents, show_present_button

@@ -4,10 +4,9 @@ import streamlit as st
 
 from core.access.guard import Action, may
 from core.i18n import _
-from core.ui.engines.audit import show_audit
 from core.ui.engines.cards import show_details, show_engines
-from core.ui.engines.doctor import show_doctor
 from core.ui.engines.endpoints import show_endpoints
+from core.ui.engines.machine import show_audit, show_doctor
 from core.ui.engines.quantise import show_quantisation
 from core.ui.engines.walk import show_section
 from core.ui.shared import resources, shell

@@ -40,8 +40,8 @@ from core.reports.audit_table import to_csv
 from core.settings import Settings
 from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
-from core.ui.engines import doctor as doctor_panel
 from core.ui.engines import endpoints as endpoint_panel
+from core.ui.engines import machine
 from core.ui.engines import quantise as quantise_panel
 from core.ui.shared import job_panel, resources
 from tests import scripted_server
@@ -759,7 +759,7 @@ class TestMachine:
             on_findings(found[:2])
             return Diagnosis(findings=found, lanes=(), machine=None)
 
-        monkeypatch.setattr(doctor_panel, "examine", examine)
+        monkeypatch.setattr(machine, "examine", examine)
         app = open_page(MACHINE)
         lines = [m.value for m in app.main.markdown if "**" in m.value]
         assert [line.split("**")[1] for line in lines] == ["Driver", "Disk", "GPU", "Memory"]

@@ -18,8 +18,7 @@ from core.bench.planning.plan import (
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
 from core.domain.specs import LaneSpec
 from core.i18n import N_, Text, _
-from core.ui.benchmark import form_images as bench_images
-from core.ui.benchmark import form_prompt_file as bench_prompts
+from core.ui.benchmark import form_uploads
 from core.ui.benchmark.form_fields import NO_LIMITS, OWN_LIMITS, Extent, Prompts
 from core.ui.benchmark.form_state import (
     BASELINE,
@@ -161,7 +160,7 @@ def _show_workload() -> None:
         **field("prompts"),
     )
     if value_of("prompts") is Prompts.FILE:
-        bench_prompts.show()
+        form_uploads.show_prompt_file()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if value_of("prompts") is Prompts.SYNTHETIC:
             st.number_input(
@@ -184,7 +183,7 @@ def _show_workload() -> None:
             ),
             **field("fixed_output"),
         )
-    bench_images.show(changed)
+    form_uploads.show_images_field(changed)
 
 
 def _show_load() -> None:

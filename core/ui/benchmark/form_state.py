@@ -12,8 +12,7 @@ from core.bench.planning.presets import Preset, preset_plan
 from core.bench.run.job import last_plan
 from core.domain.specs import LaneSpec
 from core.errors import StoreError
-from core.ui.benchmark import form_images as bench_images
-from core.ui.benchmark import form_prompt_file as bench_prompts
+from core.ui.benchmark import form_uploads
 from core.ui.benchmark.form_fields import PlanFields, fields_of, plan_of, preset_of
 from core.ui.shared import resources
 
@@ -28,7 +27,7 @@ _TURN = "key_turn_"
 def read() -> BenchPlan:
     """The plan that the fields make; raises InputError."""
     values = {each.name: value_of(each.name) for each in fields_of_class(PlanFields)}
-    return bench_images.added(plan_of(PlanFields(**values), _picked(), bench_prompts.kept()))
+    return form_uploads.with_images(plan_of(PlanFields(**values), _picked(), form_uploads.prompt_file()))
 
 
 def prepare(lanes: tuple[LaneSpec, ...]) -> None:
@@ -113,8 +112,8 @@ def _repeat_last(names: Sequence[str]) -> bool:
     state[LANES] = [lane.name for lane in plan.lanes]
     state[BASELINE], state[preset_key()] = plan.lanes[0].name, preset_of(plan)
     _fill(fields_of(plan))
-    bench_prompts.start_with(plan.workload)
-    bench_images.start_with(plan.workload.images)
+    form_uploads.start_with_prompt_file(plan.workload)
+    form_uploads.start_with_images(plan.workload.images)
     return True
 
 

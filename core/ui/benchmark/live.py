@@ -1,7 +1,10 @@
-"""Load tests that run or wait: progress, figures and a chart that come from the job and the store.
+"""Load tests that run or wait, and the result of the newest one, or of one that was chosen.
 
-Whoever opens the page sees the same, also after a reload or a restart of the dashboard.
+Progress, figures and chart come from the job and the store: whoever opens the page sees the same, also after
+a reload or a restart of the dashboard.
 """
+
+from collections.abc import Collection
 
 import streamlit as st
 
@@ -9,12 +12,14 @@ from core import units
 from core.bench.results.live import finished_part, newest_pass
 from core.bench.run.job import JOB_KIND, running_benches
 from core.charts.requests import incoming_chart
-from core.domain.bench import BenchRecord
+from core.domain.bench import BenchRecord, RunState
+from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.errors import LMDynoError, StoreError
 from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.ui.benchmark.result_tables import pass_text, show_points
+from core.ui.benchmark.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
 from core.ui.shared.job_panel import show_job
@@ -27,6 +32,10 @@ _CHART_S = 3.0
 """A changed plotly chart replaces the old one, which costs the machine being measured some work."""
 _IDLE_S = 4.0
 """How soon a run that another session started is seen."""
+
+RUN = "bench_run"
+"""The widget's key, and its name in the address."""
+_SHOWN = 50
 
 
 def show_live() -> None:
@@ -143,3 +152,56 @@ def _record(status: JobStatus) -> BenchRecord | None:
         if error.code != "no-such-run":
             show_error(error)
         return None
+
+
+def show_latest() -> None:
+    """A choice among the runs that have ended, and the chosen one's result."""
+    try:
+        entries = resources.history().entries(HistoryFilter(kind=RunKind.BENCH), limit=_SHOWN)
+        ended = {entry.id: entry for entry in entries if entry.state != RunState.RUNNING}
+        if not ended:
+            _show_nothing(is_running=bool(entries))
+            return
+        _open(ended)
+        chosen = st.selectbox(
+            _("Result of"),
+            list(ended),
+            format_func=lambda run_id: _label(ended[run_id]),
+            key=RUN,
+            on_change=_show_address,
+        )
+        with st.spinner(_("Reading the run")):
+            record = resources.run_records().record(chosen)
+        show_results(record, key="bench_result")
+    except LMDynoError as error:
+        show_error(error)
+
+
+def _open(ended: Collection[str]) -> None:
+    """What has just ended comes first, then what the address names."""
+    named = st.query_params.get(RUN)
+    if (finished := st.session_state.pop(FINISHED, None)) in ended:
+        st.session_state[RUN] = finished
+        st.query_params.pop(RUN, None)
+    elif RUN not in st.session_state and named in ended:
+        st.session_state[RUN] = named
+
+
+def _show_address() -> None:
+    # By hand: a bound selectbox would put its label into the address.
+    st.query_params[RUN] = st.session_state[RUN]
+
+
+def _show_nothing(*, is_running: bool) -> None:
+    if is_running:
+        return
+    st.info(
+        _("There are no results yet. Start the quick look above. Its result appears here in about a minute."),
+        icon=":material/speed:",
+    )
+
+
+def _label(entry: HistoryEntry) -> str:
+    lanes = ", ".join(entry.lanes)
+    named = [entry.title] if lanes in entry.title else [entry.title, lanes]
+    return " · ".join([f"{entry.created_at:%Y-%m-%d %H:%M} UTC", *named, _(entry.state)])

@@ -8,7 +8,7 @@ from core import units
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.result import Interference, SpeedUp
 from core.bench.results.tables import LATENCIES
-from core.bench.roofline.bandwidth import measured_bandwidth
+from core.bench.roofline.bandwidth import measure_bandwidth, measured_bandwidth
 from core.bench.roofline.utilisation import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCY_TITLES,
@@ -28,13 +28,14 @@ from core.charts.load_bars import (
 )
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchPass, LaneFacts, LoadLevel
+from core.errors import LMDynoError
 from core.i18n import _
 from core.reports.run_html import TIMELINE_REQUESTS
-from core.ui.benchmark.bandwidth import offer_bandwidth
+from core.telemetry.gpus import GpuReading
 from core.ui.benchmark.result_tables import pass_text, show_queueing
 from core.ui.benchmark.result_view import View
 from core.ui.shared import resources
-from core.ui.shared.components import escape
+from core.ui.shared.components import escape, show_error
 
 
 def _ratios(each_lane: Sequence[SpeedUp | Interference]) -> str:
@@ -243,3 +244,36 @@ def show_failures(view: View) -> None:
     errors = {r.error.code: r.error for r in view.record.requests if r.error and not r.warmup}
     for code, error in errors.items():
         st.markdown(f"`{code}` {escape(_(error.message))} {escape(_(error.hint))}")
+
+
+def offer_bandwidth(shares: Sequence[BandwidthUtilisation], *, key: str) -> None:
+    """A button, if a GPU of this machine is one of those that only the data sheet is known of."""
+    by_sheet = {
+        name for utilisation in shares if utilisation.measured is None for name in utilisation.gpu_names
+    }
+    gpu = next((gpu for gpu in _gpus() if gpu.name in by_sheet), None)
+    if gpu is None or not st.button(
+        _("Measure this GPU's bandwidth"),
+        key=key,
+        icon=":material/speed:",
+        help=_(
+            "Copies data within the memory of GPU {index} for about ten seconds. The limit then "
+            "uses this card's "
+            "measured bandwidth.",
+            index=gpu.index,
+        ),
+    ):
+        return
+    try:
+        with st.spinner(_("Copying within the GPU's memory")):
+            measure_bandwidth(resources.resources().settings, gpu_index=gpu.index)
+    except LMDynoError as error:
+        show_error(error)
+    else:
+        st.rerun()
+
+
+def _gpus() -> tuple[GpuReading, ...]:
+    """The GPUs of the latest sample."""
+    samples = resources.sampler().samples()
+    return samples[-1].gpus if samples else ()

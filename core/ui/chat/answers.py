@@ -22,7 +22,7 @@ from core.meter.protocol import Update
 from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat.figures import Standing, show_figures, standings
-from core.ui.engines import actions as engine_actions
+from core.ui.engines import status as engine_status
 from core.ui.engines.status import show_log
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error
@@ -210,7 +210,7 @@ def _offer_restart(record: RequestRecord) -> None:
             _("Start the engine again"),
             icon=":material/restart_alt:",
             key=f"restart_{record.id}",
-            on_click=engine_actions.restart,
+            on_click=engine_status.restart,
             args=(name,),
         )
 

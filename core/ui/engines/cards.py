@@ -12,7 +12,7 @@ from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import _
-from core.ui.engines import actions as engine_actions
+from core.ui.engines import status as engine_status
 from core.ui.engines.settings_form import settings_form
 from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
@@ -97,7 +97,7 @@ def _show_buttons(status: EngineStatus) -> None:
                 _("Start"),
                 icon=":material/play_arrow:",
                 key=f"engine_start_{status.name}",
-                on_click=engine_actions.start,
+                on_click=engine_status.start,
                 args=(status.name,),
             )
             return
@@ -109,7 +109,7 @@ def _show_buttons(status: EngineStatus) -> None:
             help=_("The engine is answering a request. Stop the chat or run first.")
             if status.in_use
             else None,
-            on_click=engine_actions.stop,
+            on_click=engine_status.stop,
             args=(status.name,),
         )
         st.button(
@@ -121,7 +121,7 @@ def _show_buttons(status: EngineStatus) -> None:
             if status.finishing_s is None
             else _("The engine is still working on a stopped request. The next request waits for it."),
             type="secondary" if status.finishing_s is None else "primary",
-            on_click=engine_actions.restart,
+            on_click=engine_status.restart,
             args=(status.name,),
         )
 
@@ -147,7 +147,7 @@ def _show_settings(lane: LaneSpec) -> None:
         changed = settings_form(lane)
         if not changed or changed == lane.settings:
             return
-        engine_actions.change_settings(lane, changed)
+        engine_status.change_settings(lane, changed)
     except LMDynoError as error:
         show_error(error)
         return

@@ -13,7 +13,7 @@ from core.config.keys import api_key, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _, ngettext
-from core.ui.engines import actions as engine_actions
+from core.ui.engines import status as engine_status
 from core.ui.engines.endpoint_form import DIALECT_NAMES, edit_form
 from core.ui.engines.status import REFRESH_S, reach_badge, reach_of
 from core.ui.shared import resources
@@ -89,7 +89,7 @@ def _show_edit(lane: LaneSpec) -> None:
             changed = edit_form(lane)
             if changed is None or changed == lane:
                 return
-            engine_actions.keep_lane(changed)
+            engine_status.keep_lane(changed)
         except LMDynoError as error:
             show_error(error)
             return
@@ -109,7 +109,7 @@ def _show_removal(lane: LaneSpec) -> None:
         icon=":material/settings_backup_restore:" if is_of_file else ":material/delete:",
         type="tertiary",
         key=f"forget_{lane.name}",
-        on_click=engine_actions.forget,
+        on_click=engine_status.forget,
         args=(lane,),
         help=_("The lane becomes as the lanes file has it.") if is_of_file else _("You can undo this."),
     )
@@ -124,7 +124,7 @@ def _is_of_file(lane: LaneSpec) -> bool:
 
 def _show_undo() -> None:
     """The way back after a removal."""
-    lane = engine_actions.removed()
+    lane = engine_status.removed()
     if lane is None or not may(Action.CHANGE_LANE):
         return
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -136,7 +136,7 @@ def _show_undo() -> None:
             _("Undo"),
             icon=":material/undo:",
             key="bring_back_lane",
-            on_click=engine_actions.bring_back,
+            on_click=engine_status.bring_back,
             args=(lane,),
         )
 
@@ -236,4 +236,4 @@ def _add(name: str, endpoint: EndpointSpec) -> None:
         raise InputError(
             N_("A lane named {name} already exists.", name=name), hint=N_("Choose another name.")
         )
-    engine_actions.keep_lane(LaneSpec(name=name, kind=EngineKind.ENDPOINT, endpoint=endpoint))
+    engine_status.keep_lane(LaneSpec(name=name, kind=EngineKind.ENDPOINT, endpoint=endpoint))

@@ -15,7 +15,7 @@ from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
 from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions, Rounding
-from core.ui.engines import actions as engine_actions
+from core.ui.engines import status as engine_status
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error, show_warning
@@ -107,7 +107,7 @@ def show_jobs() -> None:
     done = {status.id for status in statuses if status.state is JobState.DONE}
     if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
         st.session_state[_KNOWN_AS_DONE] = done
-        engine_actions.read_lanes_again()
+        engine_status.read_lanes_again()
     for status in statuses[:5]:
         with st.container(border=True):
             show_job(status, show_detail=_show_result)
@@ -138,7 +138,7 @@ def _show_result(status: JobStatus) -> None:
             _("Add lane {name}", name=lane.name),
             icon=":material/add:",
             key=f"lane_of_{status.id}",
-            on_click=engine_actions.add,
+            on_click=engine_status.add,
             args=(lane,),
         )
 

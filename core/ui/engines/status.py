@@ -1,19 +1,27 @@
-"""The state of the lanes' engines: a line each in the sidebar, a card each where there is something to do."""
+"""The state of the lanes' engines, and what the buttons about engines and lanes do.
+
+A line each in the sidebar, a card each where there is something to do. The actions are widget callbacks or
+called after a form.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
 from core.chat_api.reachability import Reach
-from core.domain.specs import Endpoint, LaneSpec
+from core.config.changes import forget_lane, save_lane
+from core.domain.specs import Endpoint, EngineSettings, LaneSpec
 from core.engines.log.file import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
 from core.engines.resolve import find_endpoint
+from core.errors import LMDynoError
 from core.i18n import _
-from core.ui.engines import actions as engine_actions
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, prose, show_error
+from core.ui.shared.components import describe_lane, escape, lane_label, prose, show_error, show_toast
 
 REFRESH_S = 1.0
 _BADGES = {
@@ -23,6 +31,8 @@ _BADGES = {
     EngineState.STOPPED: ("gray", "power_settings_new"),
     EngineState.FAILED: ("red", "error"),
 }
+
+_REMOVED = "removed_lane"
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -135,6 +145,78 @@ def _start_button(status: EngineStatus, label: str) -> None:
         label,
         icon=":material/restart_alt:",
         key=f"start_{status.name}",
-        on_click=engine_actions.restart,
+        on_click=restart,
         args=(status.name,),
     )
+
+
+def start(name: str) -> None:
+    _try(lambda: resources.manager().ensure(name))
+
+
+def stop(name: str) -> None:
+    """Stop the lane's engine; one in use says so and goes on."""
+    _try(lambda: resources.manager().stop(name))
+
+
+def restart(name: str) -> None:
+    """Start the lane's engine again, whatever state it is in; one in use says so and goes on."""
+    _try(lambda: resources.manager().restart(name))
+
+
+def add(lane: LaneSpec) -> None:
+    """Add the lane for every session and for the command line."""
+    _try(lambda: keep_lane(lane))
+
+
+def read_lanes_again() -> None:
+    """After something else changed what they are made of; those that can't be read stay as they were."""
+    _try(resources.resources().reload_lanes)
+
+
+def keep_lane(lane: LaneSpec) -> None:
+    """Add a lane, or change one, for every session and for the command line. Raises ConfigError."""
+    made = resources.resources()
+    save_lane(made.settings, lane)
+    made.reload_lanes()
+    resources.reachability().forget(lane.name)
+
+
+def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
+    """Keep new settings; a running engine is started anew with them, unless in use. Raises ConfigError."""
+    status = resources.manager().status(lane.name)
+    keep_lane(replace(lane, settings=settings))
+    if status.state in (EngineState.STARTING, EngineState.HEALTHY):
+        restart(lane.name)
+
+
+def forget(lane: LaneSpec) -> None:
+    """Undo what the dashboard kept of a lane; `removed` is how it was."""
+    _try(lambda: _forget(lane))
+
+
+def _forget(lane: LaneSpec) -> None:
+    made = resources.resources()
+    if forget_lane(made.settings, lane.name):
+        st.session_state[_REMOVED] = lane
+    made.reload_lanes()
+    resources.reachability().forget(lane.name)
+
+
+def removed() -> LaneSpec | None:
+    """The lane that this session removed last and can bring back."""
+    lane: LaneSpec | None = st.session_state.get(_REMOVED)
+    return lane
+
+
+def bring_back(lane: LaneSpec) -> None:
+    """Undo `forget`."""
+    _try(lambda: keep_lane(lane))
+    st.session_state.pop(_REMOVED, None)
+
+
+def _try(action: Callable[[], None]) -> None:
+    try:
+        action()
+    except LMDynoError as error:
+        show_toast(error)

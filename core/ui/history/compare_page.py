@@ -22,12 +22,12 @@ from core.domain.history import HistoryEntry, RunKind
 from core.i18n import _
 from core.reports.comparison_html import comparison_html
 from core.ui.benchmark.result_view import chart_tools
-from core.ui.history import compare_tables as history_comparison_rows
 from core.ui.history import entry as history_entry
 from core.ui.history import session as history_state
-from core.ui.history.address import BASELINE
-from core.ui.history.compare_tables import cell_text
+from core.ui.history import tables
 from core.ui.history.list_page import show_outcome
+from core.ui.history.session import BASELINE
+from core.ui.history.tables import cell_text
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape
 from core.ui.shared.visitor import exporting
@@ -178,7 +178,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
         )
         st.download_button(
             "CSV",
-            exporting(name, lambda: history_comparison_rows.to_csv(comparison)),
+            exporting(name, lambda: tables.to_csv(comparison)),
             file_name=f"{name}.csv",
             mime="text/csv",
             icon=":material/download:",
@@ -199,7 +199,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
 def _show_warnings(comparison: Comparison) -> None:
     if not comparison.warnings:
         return
-    details = history_comparison_rows.workload_differences(comparison)
+    details = tables.workload_differences(comparison)
     lines = [*(_(warning) for warning in comparison.warnings), *(f"- {detail}" for detail in details)]
     st.warning("\n\n".join(_line(line) for line in lines), icon=":material/balance:")
 
@@ -245,7 +245,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
             "Change of {figure} from the baseline; values in the table below", figure=_(FIGURE_NAMES[figure])
         ),
     )
-    st.markdown(history_comparison_rows.figure_table(comparison, figure))
+    st.markdown(tables.figure_table(comparison, figure))
     st.caption(
         _(
             "Brackets: 95% confidence interval of the change (means, and speeds over repeats). "
@@ -258,7 +258,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
     ) as every:
         if every.open:
             for name in figures:
-                table = history_comparison_rows.figure_table(comparison, name)
+                table = tables.figure_table(comparison, name)
                 st.markdown(f"**{_(FIGURE_NAMES[name])}**\n\n{table}")
 
 
@@ -274,7 +274,7 @@ def _show_differences(comparison: Comparison) -> None:
             st.caption(_("{section}: no difference.", section=name))
             continue
         st.dataframe(
-            history_comparison_rows.difference_table(rows, len(comparison.runs)),
+            tables.difference_table(rows, len(comparison.runs)),
             key=f"history_differences_{rows is settings}",
             hide_index=True,
             column_config={

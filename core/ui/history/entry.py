@@ -11,8 +11,8 @@ from core.domain.turns import Machine
 from core.i18n import N_, _
 from core.ui.history import actions as history_actions
 from core.ui.history import session as history_state
-from core.ui.history.address import REPLAY
 from core.ui.history.list_page import show_outcome, tag_control
+from core.ui.history.session import REPLAY
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 from core.ui.shared.visitor import is_mine

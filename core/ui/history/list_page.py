@@ -18,7 +18,7 @@ from core.i18n import N_, _, ngettext
 from core.ui.history import actions as history_actions
 from core.ui.history import filters as history_filters
 from core.ui.history import session as history_state
-from core.ui.history import table as history_rows
+from core.ui.history import tables
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
 from core.ui.shared.visitor import is_mine
@@ -31,7 +31,6 @@ _FIGURES_HELP = N_(
     "load; "
     "for the rest, open the run."
 )
-
 
 MAX_FILE_MB = 200
 
@@ -107,7 +106,7 @@ def _show_table(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
     # Rows are selected by their place: another set of rows is another table, in which nothing is selected.
     shown = zlib.crc32(" ".join(entry.id for entry in entries).encode())
     chosen = st.dataframe(
-        history_rows.rows(entries),
+        tables.rows(entries),
         key=f"history_table_{history_state.state().round}_{shown}",
         height="content",
         column_config=_columns(entries),
@@ -182,7 +181,7 @@ def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags:
         _("Compare"),
         icon=":material/compare_arrows:",
         type="primary",
-        disabled=not history_rows.comparable(selected),
+        disabled=not tables.comparable(selected),
         on_click=history_state.open_comparison,
         args=([entry.id for entry in selected],),
         help=_("Select two to six benchmark runs."),

@@ -1,8 +1,11 @@
-"""The memory page's sweep: a background job that compares predicted with measured memory."""
+"""The memory page's sweep: a background job that compares predicted with measured memory, and its points."""
 
 import streamlit as st
 
+from core import units
 from core.access.guard import Action
+from core.charts.memory import SweepBar, sweep_chart
+from core.codec import encode_plain
 from core.errors import LMDynoError
 from core.i18n import _
 from core.jobs.records import JobStatus
@@ -10,14 +13,13 @@ from core.jobs.registry import Jobs
 from core.memory.kv_cache import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
-from core.memory_sweep.results import load
+from core.memory_sweep.results import SweepRun, load
 from core.settings import Settings
 from core.ui.memory.explorer import FORMS
-from core.ui.memory.sweep_points import show_points
 from core.ui.shared import resources
-from core.ui.shared.components import show_error
+from core.ui.shared.components import escape, show_error
 from core.ui.shared.job_panel import not_deleted, show_job
-from core.ui.shared.visitor import offers
+from core.ui.shared.visitor import exporting, offers
 
 _REFRESH_S = 1.0
 _SHOWN = 5
@@ -113,3 +115,57 @@ def _show_measured(status: JobStatus) -> None:
         return
     if run and run.points:
         show_points(status.id, run)
+
+
+def show_points(key: str, run: SweepRun, *, export: bool = False) -> None:
+    """The chart and the values of the points measured so far."""
+    st.caption(f"{escape(run.gpu_name)} · {escape(run.engine_version or units.UNKNOWN)}")
+    bars = [
+        SweepBar(
+            name=result.point.label,
+            predicted_bytes=result.predicted_bytes,
+            measured_bytes=result.measured_bytes,
+        )
+        for result in run.points
+        if result.predicted_bytes is not None
+    ]
+    st.plotly_chart(
+        sweep_chart(bars, _("GPU memory of the engine, GiB")),
+        key=f"sweep_{key}",
+        config={"displayModeBar": False},
+        alt=_("Predicted and measured memory of each point; values below"),
+    )
+    error = _("Error")
+    names = (
+        _("Point"),
+        _("KV cache (log)"),
+        error,
+        _("Tokens"),
+        error,
+        _("Memory (NVML)"),
+        error,
+    )
+    head = [f"| {' | '.join(names)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    rows = [
+        f"| {escape(r.point.label)} | {units.gib(r.log_kv_bytes)} | {units.percent(r.kv_error_ratio)} "
+        f"| {units.count(r.log_kv_tokens)} | {units.percent(r.tokens_error_ratio)} "
+        f"| {units.gib(r.measured_bytes)} | {units.percent(r.total_error_ratio)} |"
+        for r in run.points
+    ]
+    with st.expander(_("Values"), icon=":material/table:"):
+        st.markdown("\n".join(head + rows))
+        st.caption(_("Error: predicted divided by measured, minus 1."))
+    if export:
+        st.download_button(
+            _("Export JSON"),
+            exporting(f"sweep {run.plan.id}", lambda: encode_plain(run)),
+            file_name=f"sweep-{run.plan.id}.json",
+            mime="application/json",
+            icon=":material/download:",
+            key=f"export_{key}",
+            on_click="ignore",
+        )
+    for result in run.points:
+        if result.error:
+            text = _("{name}: {value}", name=result.point.label, value=result.error.message)
+            st.caption(f":orange[:material/error:] {escape(text)}")

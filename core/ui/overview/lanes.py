@@ -11,7 +11,7 @@ from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.demo import job as demo_job
-from core.ui.engines import actions as engine_actions
+from core.ui.engines import status as engine_status
 from core.ui.engines.status import (
     REFRESH_S,
     finishing_badge,
@@ -128,7 +128,7 @@ def _start_button(status: EngineStatus, label: str) -> None:
         label,
         icon=":material/play_arrow:",
         key=f"overview_start_{status.name}",
-        on_click=engine_actions.restart,
+        on_click=engine_status.restart,
         args=(status.name,),
     )
 

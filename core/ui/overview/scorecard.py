@@ -16,7 +16,7 @@ from core.scorecard.freshness import Staleness
 from core.scorecard.speed import Counted
 from core.scorecard.verdict import interval_text, ratio_number, verdict
 from core.ui.benchmark import form_state as bench_form
-from core.ui.history.address import QUALITY, RUN
+from core.ui.history.session import QUALITY, RUN
 from core.ui.quality import form as quality_form
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, prose, show_error
@@ -37,7 +37,6 @@ _STALE_QUALITY = {
     ),
     Staleness.OTHER_MACHINE: N_("The quality of {lane} was measured on another machine on {date}."),
 }
-
 
 ALL_LANES = ""
 """The group of all lanes, whatever their models."""

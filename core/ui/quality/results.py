@@ -6,6 +6,16 @@ import streamlit as st
 
 from core import units
 from core.bench.statistics import Interval
+from core.charts.quality import difference_chart, prefix_chart, trade_off_chart
+from core.charts.quality_points import (
+    AREA_NAMES,
+    RIGHT_ANSWERS,
+    Area,
+    differences,
+    measures,
+    prefix_curves,
+    trade_off_points,
+)
 from core.domain.history import RunKind
 from core.domain.quality import ExternalScore, QualityRecord, ScoringMethod
 from core.i18n import N_, _
@@ -14,8 +24,7 @@ from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityRe
 from core.quality.verdict import Level, verdicts
 from core.reports.quality_json import to_json
 from core.ui.quality.answers import show_answers
-from core.ui.quality.charts import show_charts
-from core.ui.shared.components import escape, lane_label, show_error
+from core.ui.shared.components import color_of, escape, lane_label, show_error
 from core.ui.shared.visitor import exporting
 
 _ICONS = {
@@ -33,6 +42,8 @@ _METHODS = {
     ScoringMethod.GET_PPL: "/get_ppl",
     ScoringMethod.PROMPT_LOGPROBS: "prompt_logprobs",
 }
+
+_QUIET = {"displayModeBar": False}
 
 
 def show_results(record: QualityRecord, *, drill_down: bool) -> None:
@@ -204,3 +215,61 @@ def _show_exports(result: QualityResult, record: QualityRecord) -> None:
         key=f"export_{result.run.id}",
         on_click="ignore",
     )
+
+
+def show_charts(result: QualityResult) -> None:
+    """All charts that the run has the figures for."""
+    colors = {lane.name: color_of(lane.name) for lane in result.lanes}
+    run_id = result.run.id
+    known = measures(result)
+    if known:
+        left, right = st.columns(2)
+        measure = left.segmented_control(
+            _("Quality"),
+            known,
+            default=known[0],
+            format_func=measure_name,
+            required=True,
+            key=f"measure_{run_id}",
+        )
+        area = right.segmented_control(
+            _("Area"),
+            list(Area),
+            default=Area.MEMORY,
+            format_func=lambda area: _(AREA_NAMES[area]),
+            required=True,
+            key=f"area_{run_id}",
+            help=_("Memory includes the KV cache that the engine reserves."),
+        )
+        st.plotly_chart(
+            trade_off_chart(
+                trade_off_points(result, measure, area),
+                colors,
+                quality=measure_name(measure),
+                size=_(AREA_NAMES[area]),
+                is_share=measure == RIGHT_ANSWERS,
+            ),
+            key=f"trade_off_{run_id}",
+            config=_QUIET,
+            alt=_("Quality against decode speed by lane; values in the table above"),
+        )
+    with st.grid(2, min_column_width=320):
+        for chart in differences(result):
+            title = _(chart.title)
+            st.plotly_chart(
+                difference_chart(chart.rows, colors, title=title, noise=chart.noise, is_share=chart.is_share),
+                key=f"difference_{run_id}_{chart.key}",
+                config=_QUIET,
+                alt=_("{title}; values in the table above", title=title),
+            )
+        if curves := prefix_curves(result):
+            st.plotly_chart(
+                prefix_chart(curves, colors),
+                key=f"prefix_{run_id}",
+                config=_QUIET,
+                alt=_("Share of answers still identical to the reference, by length in tokens"),
+            )
+
+
+def measure_name(measure: str) -> str:
+    return measure if measure != RIGHT_ANSWERS else _("Correct answers")

@@ -1,19 +1,22 @@
-"""The images of the benchmark's form: taken in as they are uploaded, and added to its plan."""
+"""What is uploaded in the benchmark's form, images and a prompt file: checked and kept at once."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import streamlit as st
 
-from core.bench.planning.plan import BenchPlan
+from core.bench.planning.parsing import PROMPT_ENDINGS
+from core.bench.planning.plan import BenchPlan, Workload
 from core.bench.workload.images import check_sendable
+from core.bench.workload.prompts import keep_prompt_file
 from core.domain.images import StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.images.sanitise import sanitise
 from core.ui.shared import resources
-from core.ui.shared.components import show_error
+from core.ui.shared.components import escape, show_error
 from core.ui.shared.images import show_images
 
 _ON = "bench_with_images"
@@ -22,8 +25,12 @@ _IMAGES = "bench_images"
 _PROBLEMS = "bench_image_problems"
 _THUMBNAIL_PX = 64
 
+_FILE = "bench_file"
+_FILE_ERROR = "bench_file_error"
+_FILE_UPLOAD = "bench_upload"
 
-def show(on_change: Callable[[], None]) -> None:
+
+def show_images_field(on_change: Callable[[], None]) -> None:
     """The switch and, where it is on, the images; `on_change` as for the form's other fields."""
     is_on = st.toggle(
         _("An image with each request"),
@@ -44,7 +51,7 @@ def show(on_change: Callable[[], None]) -> None:
     show_images(_images(), width_px=_THUMBNAIL_PX)
 
 
-def added(plan: BenchPlan) -> BenchPlan:
+def with_images(plan: BenchPlan) -> BenchPlan:
     """The plan with the images that are to go with its requests.
 
     Raises InputError if there are none yet, too many, or a lane that can't be sent them.
@@ -60,7 +67,7 @@ def added(plan: BenchPlan) -> BenchPlan:
     return plan
 
 
-def start_with(images: tuple[StoredImage, ...]) -> None:
+def start_with_images(images: tuple[StoredImage, ...]) -> None:
     """Have the form hold those of the images that are still there; without any the switch is off."""
     there = tuple(each for each in images if resources.image_store().thumbnail(each, _THUMBNAIL_PX))
     st.session_state[_ON], st.session_state[_IMAGES] = bool(there), there
@@ -80,3 +87,49 @@ def _take() -> None:
         except LMDynoError as error:
             problems.append(ErrorInfo.of(error))
     st.session_state[_IMAGES], st.session_state[_PROBLEMS] = tuple(images), tuple(problems)
+
+
+def show_prompt_file() -> None:
+    """The upload, and the file that is kept or what is wrong with it."""
+    st.file_uploader(
+        _("Prompt file"),
+        type=list(PROMPT_ENDINGS),
+        key=_FILE_UPLOAD,
+        on_change=_take_prompt_file,
+        help=_(
+            "Text: one prompt per line. JSONL: one text or one object with `prompt`, `text`, or "
+            "`messages` per line. JSON: a list in ShareGPT format. CSV: a column named `prompt`. For larger "
+            "files, use `lmdyno bench --prompts FILE`."
+        ),
+    )
+    if error := st.session_state.get(_FILE_ERROR):
+        show_error(error)
+    elif file := prompt_file():
+        st.caption(f":material/description: {escape(Path(file.path or '').name)}")
+
+
+def prompt_file() -> Workload | None:
+    """A workload that names the file; None without one."""
+    file: Workload | None = st.session_state.get(_FILE)
+    return file
+
+
+def start_with_prompt_file(workload: Workload) -> None:
+    """Have the form hold the file of this workload, if it has one that is still there."""
+    if workload.path and Path(workload.path).is_file():
+        st.session_state[_FILE] = workload
+
+
+def _take_prompt_file() -> None:
+    uploaded = st.session_state[_FILE_UPLOAD]
+    st.session_state.pop(_FILE_ERROR, None)
+    if uploaded is None:  # taken out again
+        st.session_state.pop(_FILE, None)
+        return
+    try:
+        st.session_state[_FILE] = keep_prompt_file(
+            resources.resources().settings, uploaded.name, uploaded.getvalue()
+        )
+    except LMDynoError as error:
+        st.session_state[_FILE_ERROR] = error
+        st.session_state.pop(_FILE, None)

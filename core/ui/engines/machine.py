@@ -1,17 +1,28 @@
-"""The audit log: who started, stopped, changed, deleted or exported what, refused attempts included."""
+"""What concerns the whole machine: what keeps lanes from running here, and the audit log of all actions."""
 
+from collections.abc import Sequence
 from math import ceil
 
 import pyarrow as pa
 import streamlit as st
 
 from core.access.guard import Action
+from core.doctor import examine
+from core.doctor.findings import Diagnosis, Finding, Status
 from core.errors import StoreError
 from core.i18n import N_, _, ngettext
 from core.reports.audit_table import to_csv
 from core.ui.shared import resources
-from core.ui.shared.components import show_error
+from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.visitor import exporting
+
+_DIAGNOSIS = "doctor_diagnosis"
+_MARKS = {
+    Status.OK: ":green[:material/check_circle:]",
+    Status.INFO: ":blue[:material/info:]",
+    Status.WARN: ":orange[:material/warning:]",
+    Status.FAIL: ":red[:material/error:]",
+}
 
 _PAGE_SIZE = 50
 _PAGE = "audit_page"
@@ -39,6 +50,37 @@ _ACTIONS = {
 }
 
 
+def show_doctor() -> None:
+    st.markdown(_("Checks driver, packages, memory, and disk from the engines' environment."))
+    clicked = st.button(_("Check this machine"), icon=":material/stethoscope:")
+    if clicked or _DIAGNOSIS not in st.session_state:
+        _examine()
+    found: Diagnosis = st.session_state[_DIAGNOSIS]
+    for finding in sorted(found.findings, key=lambda each: -list(Status).index(each.status)):
+        _show_finding(finding)
+
+
+def _examine() -> None:
+    """Look at everything; what is known stands there at once, the rest as it comes."""
+
+    def show_all(findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            _show_finding(finding)
+
+    place = st.empty()
+    with place.container(), st.spinner(_("Checking the engines' Python environment"), show_time=True):
+        st.session_state[_DIAGNOSIS] = examine(
+            resources.resources().settings, resources.lanes(), on_findings=show_all
+        )
+    place.empty()
+
+
+def _show_finding(finding: Finding) -> None:
+    remedy = f"  \n:gray[{prose(_(finding.remedy))}]" if finding.remedy else ""
+    what, detail = escape(_(finding.what)), prose(_(finding.detail))
+    st.markdown(f"{_MARKS[finding.status]} **{what}** {detail}{remedy}")
+
+
 def show_audit() -> None:
     """The newest entries as a table, with older ones by page; the whole log as CSV."""
     try:
@@ -46,7 +88,7 @@ def show_audit() -> None:
         if not count:
             st.info(_("There are no changes yet."), icon=":material/shield_person:")
             return
-        page = _show_bar(count)
+        page = _show_audit_bar(count)
         entries = resources.audit().entries(limit=_PAGE_SIZE, offset=(page - 1) * _PAGE_SIZE)
     except StoreError as error:
         show_error(error)
@@ -76,7 +118,7 @@ def show_audit() -> None:
     )
 
 
-def _show_bar(count: int) -> int:
+def _show_audit_bar(count: int) -> int:
     """How many entries there are and the export; returns the page that is wanted."""
     pages = ceil(count / _PAGE_SIZE)
     if st.session_state.get(_PAGE, 1) > pages:

@@ -6,7 +6,7 @@ from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.turns import Mode, RequestRecord, TurnRecord, utc_now
 from core.ui.chat.session import CHAT, VISION
-from core.ui.history.turn_page import page_of, turn_json
+from core.ui.history.entry_pages import page_of, turn_json
 from tests.unit.bench.bench_samples import HF
 
 IMAGE = StoredImage(sha256="0" * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=99)

@@ -2,8 +2,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from core.ui.history.address import Address, link, parse
 from core.ui.history.filters import span
+from core.ui.history.session import Address, link, parse
 
 
 @pytest.mark.parametrize(

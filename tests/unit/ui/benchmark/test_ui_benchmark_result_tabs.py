@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.errors import EngineBusy
 from core.telemetry.gpus import GpuReading
-from core.ui.benchmark import bandwidth as bandwidth_offer
+from core.ui.benchmark import result_tabs as bandwidth_offer
 
 measured: list[int] = []
 
@@ -17,7 +17,7 @@ def script():
 
     from core.bench.roofline.roofline import roofline
     from core.bench.roofline.utilisation import BandwidthUtilisation
-    from core.ui.benchmark.bandwidth import offer_bandwidth
+    from core.ui.benchmark.result_tabs import offer_bandwidth
 
     limit = roofline(10**9, ["H100"])
     utilisation = BandwidthUtilisation(

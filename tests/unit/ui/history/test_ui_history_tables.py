@@ -8,8 +8,8 @@ from core.bench.planning.plan import Workload
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
 from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary
-from core.ui.history import compare_tables as history_comparison_rows
-from core.ui.history.table import comparable, failures, rows
+from core.ui.history import tables
+from core.ui.history.tables import comparable, failures, rows
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request, a_timing
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -70,17 +70,17 @@ def test_two_to_six_load_tests_can_be_compared(kinds, expected):
 
 
 def test_a_change_for_the_worse_is_red_and_an_unclear_one_grey():
-    worse = history_comparison_rows.figure_table(compare([a_result(0.01), a_result(0.02)]), "tpot_s.mean")
+    worse = tables.figure_table(compare([a_result(0.01), a_result(0.02)]), "tpot_s.mean")
     assert ":red[+100.0%\N{NO-BREAK SPACE}(" in worse
-    better = history_comparison_rows.figure_table(compare([a_result(0.02), a_result(0.01)]), "tpot_s.mean")
+    better = tables.figure_table(compare([a_result(0.02), a_result(0.01)]), "tpot_s.mean")
     assert ":green[-50.0%\N{NO-BREAK SPACE}(" in better
-    unclear = history_comparison_rows.figure_table(compare([a_result(0.01), a_result(0.0101)]), "tpot_s.mean")
+    unclear = tables.figure_table(compare([a_result(0.01), a_result(0.0101)]), "tpot_s.mean")
     assert ":gray[+1.0%\N{NO-BREAK SPACE}(" in unclear
 
 
 def test_more_speed_is_green():
     slow, fast = a_result(0.02), a_result(0.01)
-    table = history_comparison_rows.figure_table(compare([slow, fast]), "system_tok_per_s")
+    table = tables.figure_table(compare([slow, fast]), "system_tok_per_s")
     assert ":green[+" in table
     assert ":red[" not in table
 
@@ -88,14 +88,14 @@ def test_more_speed_is_green():
 def test_the_differences_of_the_workloads_are_named():
     other = Workload(prompt_tokens=64, output_tokens=11)
     comparison = compare([a_result(0.01), a_result(0.01, workload=other)])
-    assert history_comparison_rows.workload_differences(comparison) == ["prompt_tokens: A 32, B 64"]
-    table = history_comparison_rows.difference_table(comparison.settings, 2)
+    assert tables.workload_differences(comparison) == ["prompt_tokens: A 32, B 64"]
+    table = tables.difference_table(comparison.settings, 2)
     assert table.to_pylist() == [{"setting": "workload.prompt_tokens", "differs": True, "A": "32", "B": "64"}]
 
 
 def test_the_csv_has_a_row_a_figure_and_run():
     comparison = compare([a_result(0.01, title="first"), a_result(0.02, title="second")])
-    found = list(csv.DictReader(io.StringIO(history_comparison_rows.to_csv(comparison))))
+    found = list(csv.DictReader(io.StringIO(tables.to_csv(comparison))))
     base, other = [row for row in found if row["figure"] == "tpot_s.mean"]
     assert (base["is_baseline"], base["change_ratio"], base["change_low_ratio"]) == ("True", "0.0", "")
     assert (other["run_title"], other["lane"], other["concurrency"]) == ("second", "a", "1")
