@@ -30,6 +30,7 @@ LAYERS = [
     {"core.memory", "core.doctor"},
     {"core.chat_api"},
     {"core.engines"},
+    {"core.cluster"},
     {"core.meter"},
     {"core.bench", "core.memory_sweep"},
     {"core.quality"},
@@ -82,6 +83,7 @@ LIBRARY_HOMES = {
     "krippendorff": ("core.sessions.analysis",),
     "jsonschema": ("core.quality.tasks.graders",),
     "referencing": ("core.quality.tasks.graders",),
+    "ray": ("core.cluster.ray_fabric",),
     "prometheus_client": ("core.chat_api.prometheus", "core.cli.metrics"),
 }
 

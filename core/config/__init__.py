@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.config.changes import read_changes
+from core.config.cluster import read_cluster, require_cluster
 from core.config.cpu import cpu_features, native_dtype
 from core.config.lanes import LANE_NAME, read_lanes
 from core.config.models import (
@@ -24,7 +25,7 @@ from core.config.models import (
     read_models,
 )
 from core.config.toml_source import TomlSource
-from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
+from core.domain.specs import ClusterSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.errors import ConfigError
 from core.i18n import N_, Message
 from core.settings import Settings
@@ -42,6 +43,9 @@ __all__ = [
 ]
 
 
+_TABLES = ("models", "lanes", "cluster")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRegistry:
     """All lanes that can be picked, in the file's order, and the models they use."""
@@ -50,6 +54,8 @@ class LaneRegistry:
     lanes: tuple[LaneSpec, ...]
     source: Path | None
     """The lanes file; None for the defaults of the machine."""
+    cluster: ClusterSpec | None = None
+    """The Ray cluster that lanes can run on; None without `[cluster]`."""
 
     def lane(self, name: str) -> LaneSpec:
         """The lane of that name; raises ConfigError with the names there are."""
@@ -93,11 +99,13 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneRegistry:
 def _from_file(settings: Settings) -> LaneRegistry:
     source = TomlSource.read(settings.lanes_file)
     for key in source.values:
-        if key not in ("models", "lanes"):
-            raise source.unknown_key((key,), ("models", "lanes"), N_("{key} is not a key of the lanes file."))
+        if key not in _TABLES:
+            raise source.unknown_key((key,), _TABLES, N_("{key} is not a key of the lanes file."))
     models = read_models(source, settings)
     lanes = read_lanes(source, models, settings.lanes_file.parent)
-    return LaneRegistry(models=models, lanes=lanes, source=settings.lanes_file)
+    cluster = read_cluster(source)
+    require_cluster(source, lanes, cluster)
+    return LaneRegistry(models=models, lanes=lanes, source=settings.lanes_file, cluster=cluster)
 
 
 def _with_changes(settings: Settings, registry: LaneRegistry) -> LaneRegistry:

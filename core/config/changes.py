@@ -137,7 +137,9 @@ def _with_file_settings(source: TomlSource, lane: LaneSpec, base: LaneSpec | Non
                 ),
                 code="lanes-file-only",
             )
-    return replace(lane, settings=replace(lane.settings, **_file_only(base)))
+    settings = replace(lane.settings, **_file_only(base))
+    # Where a lane runs says the lanes file too, and nothing here is in its way.
+    return replace(lane, settings=settings, node=base.node if base else None)
 
 
 def _file_only(base: LaneSpec | None) -> dict[str, Any]:

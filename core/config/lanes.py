@@ -29,7 +29,8 @@ from core.domain.specs import (
 from core.i18n import N_
 
 LANE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-LOCAL_KEYS = frozenset({"engine", "model", "weights"})
+NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+LOCAL_KEYS = frozenset({"engine", "model", "weights", "node"})
 _IS = N_("{key} is {value}.")
 
 Table = Mapping[str, Any]
@@ -91,6 +92,18 @@ def _read_lane(
         weights=_weights(source, here, kind, model, table),
         settings=_settings(source, base, here, kind, table),
         patience=patience,
+        node=_node(source, here, table),
+    )
+
+
+def _node(source: TomlSource, here: KeyPath, table: Table) -> str | None:
+    name = table.get("node")
+    if name is None or (isinstance(name, str) and NODE_NAME.fullmatch(name)):
+        return name
+    raise source.error(
+        (*here, "node"),
+        N_("{key} is not the name of a node."),
+        N_("Use the name that the node was started with: `ray start --node-name=NAME`."),
     )
 
 

@@ -19,6 +19,8 @@ KeyPath = tuple[str, ...]
 
 NOT_A_TABLE = N_("{key} is not a table.")
 NOT_TEXT = N_("{key} is not text.")
+_FLAT_TABLES = (("cluster",),)
+"""Tables that hold keys at once, and no tables of a name each."""
 IN_QUOTES = N_('Write text in "double quotes".')
 
 
@@ -80,9 +82,10 @@ class TomlSource:
 
 def spelled(path: KeyPath) -> str:
     """("lanes", "hf", "dtype") as a person reads it in the file: `[lanes.hf] dtype`."""
-    if len(path) <= 2:
+    depth = 1 if path[:1] in _FLAT_TABLES else 2
+    if len(path) <= depth:
         return f"[{'.'.join(path)}]" if path else "TOML"
-    return f"[{'.'.join(path[:2])}] {'.'.join(path[2:])}"
+    return f"[{'.'.join(path[:depth])}] {'.'.join(path[depth:])}"
 
 
 def _syntax_error(name: str, text: str, parser_says: str) -> ConfigError:

@@ -197,9 +197,12 @@ class LaneSpec:
     settings: EngineSettings = field(default_factory=EngineSettings)
     endpoint: EndpointSpec | None = None
     patience: Patience = field(default_factory=Patience)
+    node: str | None = None
+    """The node of the Ray cluster that its engine runs on; None leaves it to LMDyno."""
 
     @property
     def is_local(self) -> bool:
+        """Whether LMDyno runs its engine, on this machine or on a node of the cluster."""
         return self.endpoint is None
 
 
@@ -214,7 +217,9 @@ class Endpoint:
     version: str | None = None
     """What runs there, such as `transformers 5.23.0, torch 2.12.1`."""
     device: str | None = None
-    """The local device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""
+    """The device that the engine works on (`cpu`, `cuda:0`, `cuda:0,1`); None for remote servers."""
+    node: str | None = None
+    """The node of the Ray cluster that the engine runs on; None for this machine and for remote servers."""
     request: RequestOptions = field(default_factory=RequestOptions, repr=False)
     """Its headers may hold keys."""
     patience: Patience = field(default_factory=Patience)
@@ -225,8 +230,25 @@ class Endpoint:
 
     @property
     def devices(self) -> frozenset[str]:
-        """The local devices that it keeps busy: `cuda:0,1` is two; none for a remote server."""
+        """The devices that it keeps busy: `cuda:0,1` is two, those of a node begin with `NODE/`.
+
+        None for a remote server.
+        """
         if self.device is None:
             return frozenset()
         kind, _, indices = self.device.partition(":")
-        return frozenset(f"{kind}:{index.strip()}" if index else kind for index in indices.split(","))
+        where = f"{self.node}/" if self.node else ""
+        return frozenset(
+            f"{where}{kind}:{index.strip()}" if index else f"{where}{kind}" for index in indices.split(",")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSpec:
+    """The Ray cluster whose nodes run engines beside this machine."""
+
+    address: str
+    """`HOST:PORT` of Ray's head, or `auto` for the cluster that this machine belongs to."""
+    home: str | None = None
+    """The folder on each node that its engines' files go to, in a subfolder named after the node; None takes
+    `nodes` below the path of LMDYNO_HOME."""

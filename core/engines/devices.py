@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from core.domain.specs import LaneSpec
-from core.engines.launch.placement import CPU, GpuView, Need, Place, choose, visible, wants_gpu
+from core.engines.launch.placement import CPU, LOOPBACK, GpuView, Need, Place, choose, visible, wants_gpu
 from core.engines.registry import Registry
 from core.i18n import N_, Text
 from core.locks import lock_path, try_lock, unlock
@@ -32,10 +33,14 @@ def load_lock(locks_dir: Path, name: str) -> Path:
 class Devices:
     """Places for engines. Thread-safe if its GpuView is."""
 
-    def __init__(self, settings: Settings, registry: Registry, gpu: GpuView | None) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, gpu: GpuView | None, *, host: str = LOOPBACK
+    ) -> None:
+        """`host` is where engines listen."""
         self._locks_dir = settings.locks_dir
         self._registry = registry
         self._gpu = gpu
+        self._host = host
 
     @contextmanager
     def reserved(
@@ -55,7 +60,7 @@ class Devices:
             if place and (held := self._lock(place)) is not None:
                 try:
                     if self._still_fits(place, need):
-                        yield place
+                        yield replace(place, host=self._host)
                         return
                 finally:
                     for descriptor in held:

@@ -17,8 +17,8 @@ from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import utc_now
 from core.engines import status, supervisor
 from core.engines.devices import Devices
-from core.engines.launch.placement import GpuView
-from core.engines.launch.table import HOST, LAUNCH_TABLE, LaunchRow
+from core.engines.launch.placement import LOOPBACK, GpuView
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
 from core.engines.leases import in_use, sole_use
 from core.engines.log.file import STARTING, log_path, tail
 from core.engines.monitor import Monitor
@@ -63,6 +63,7 @@ class EngineManager:
         rows: Mapping[EngineKind, LaunchRow] = LAUNCH_TABLE,
         grace_s: float = TERM_GRACE_S,
         port: int | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         """Starts nothing and reads nothing yet.
 
@@ -75,12 +76,14 @@ class EngineManager:
             grace_s: seconds between SIGTERM and SIGKILL.
             port: where engines listen; None takes a free one for each. A fixed one serves one engine at a
             time.
+            host: the address that engines listen on, which must be this machine's.
 
         Raises ConfigError if the settings say nothing sensible about how long engines outlive LMDyno.
         """
         _ = settings.end_engines_after_s
         self._settings = settings
         self._lanes = {lane.name: lane for lane in lanes}
+        self._host = host
         self._me = this_process()
         self._owner = None if persistent else self._me
         self._made_at = utc_now()
@@ -90,7 +93,7 @@ class EngineManager:
             settings=settings,
             registry=self._registry,
             rows=rows,
-            devices=Devices(settings, self._registry, gpu),
+            devices=Devices(settings, self._registry, gpu, host=host),
             grace_s=grace_s,
             port=port,
         )
@@ -98,7 +101,7 @@ class EngineManager:
         self._used: set[str] = set()
         """Lanes whose engines this process has asked for."""
         self._adopts_all = False
-        self._monitor = Monitor(settings, self._registry, rows, self._me, self._stopped, self._adopt)
+        self._monitor = Monitor(settings, self._registry, rows, self._me, self._stopped, self._adopt, host)
 
     def configure(self, lanes: Sequence[LaneSpec]) -> None:
         """Take these lanes instead. What runs stays until it is ensured with other settings."""
@@ -317,9 +320,8 @@ class EngineManager:
         path = self._around.rows[entry.lane.kind].health_path
         deadline = time.monotonic() + _ADOPTION_S
         while entry.process is not None and entry.port is not None and supervisor.alive(entry.process):
-            if supervisor.answers(HOST, entry.port, path, _HEALTH_TIMEOUT_S) and supervisor.is_served_by(
-                entry.process, entry.port
-            ):
+            answers = supervisor.answers(self._host, entry.port, path, _HEALTH_TIMEOUT_S)
+            if answers and supervisor.is_served_by(entry.process, entry.port):
                 log.info("engine adopted lane=%s pid=%d", entry.name, entry.process.pid)
                 return
             if time.monotonic() >= deadline and not in_use(self._settings, entry.name):

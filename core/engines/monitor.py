@@ -14,7 +14,7 @@ from core.domain.specs import EngineKind
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
 from core.engines.guardian import is_guarded, see_to_guardian
-from core.engines.launch.table import HOST, LaunchRow
+from core.engines.launch.table import LaunchRow
 from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail, shorten
 from core.engines.registry import EngineEntry, EngineState, Registry, replica_logs
@@ -44,6 +44,7 @@ class Monitor:
         me: ProcessId,
         stopped: StoppedRequests,
         on_orphan: Callable[[EngineEntry], None],
+        host: str,
     ) -> None:
         """`on_orphan` is called, again and again, with engines that run and whose owner is gone."""
         self._settings = settings
@@ -52,6 +53,7 @@ class Monitor:
         self._rows = rows
         self._me = me
         self._on_orphan = on_orphan
+        self._host = host
         self._started = threading.Lock()
         """Taken once, by the first start, and never given back."""
         self._stopped = threading.Event()
@@ -122,7 +124,7 @@ class Monitor:
             if entry.state is not EngineState.HEALTHY or entry.port is None or not entry.alive:
                 continue
             path = self._rows[entry.lane.kind].health_path
-            if supervisor.answers(HOST, entry.port, path, _HEALTH_TIMEOUT_S):
+            if supervisor.answers(self._host, entry.port, path, _HEALTH_TIMEOUT_S):
                 self._answered_s[entry.start_id] = time.monotonic()
             else:
                 self._answered_s.setdefault(entry.start_id, time.monotonic())

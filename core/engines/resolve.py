@@ -1,4 +1,7 @@
-"""Where a lane's requests go right now, as any LMDyno process can tell from engines.json and the system."""
+"""Where a lane's requests go right now.
+
+Any LMDyno process can tell, from engines.json, nodes.json and the system.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +12,13 @@ from core.domain.turns import ErrorInfo
 from core.engines.log.causes import ERROR_OF_CODE
 from core.engines.log.diagnose import explain_death
 from core.engines.log.file import read_tail
+from core.engines.nodes import node_trouble, read_snapshot
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import ConfigError, EngineError
 from core.i18n import N_
 from core.settings import Settings
 
+_UP = (EngineState.STARTING, EngineState.HEALTHY, EngineState.STOPPING)
 _START_HINT = N_("Start it on the Engines page or with `lmdyno engines start {lane}`.")
 
 
@@ -29,14 +34,11 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     if lane.endpoint is not None:
         return _remote(settings, lane)
     entry = Registry(settings).get(lane.name)
+    if (node := engine_node(settings, lane, entry)) is not None:
+        return _on_node(settings, lane, node)
     if entry is None:
         raise _not_running(lane.name)
-    if not same_engine(entry.lane, lane):
-        raise EngineError(
-            N_("The engine of {lane} runs with settings that the lane no longer has.", lane=lane.name),
-            hint=N_("Restart it."),
-            code="engine-settings-differ",
-        )
+    _require_same(entry.lane, lane)
     now = observed(entry)
     if now.state is EngineState.STARTING:
         return None
@@ -47,6 +49,46 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     if now.error is not None:
         raise error_of(now.error)
     raise _not_running(lane.name)
+
+
+def engine_node(settings: Settings, lane: LaneSpec, entry: EngineEntry | None) -> str | None:
+    """The node that the lane's engine is or belongs on; None for this machine.
+
+    `entry` is the lane's in engines.json: of a lane that may run anywhere, an engine here comes first.
+    """
+    if lane.node is not None:
+        return lane.node
+    if entry is not None and observed(entry).state in _UP:
+        return None
+    snapshot = read_snapshot(settings)
+    return snapshot.node_of(lane) if snapshot else None
+
+
+def _on_node(settings: Settings, lane: LaneSpec, name: str) -> Endpoint | None:
+    snapshot = read_snapshot(settings)
+    if problem := node_trouble(snapshot, name):
+        raise error_of(problem)
+    node = snapshot.node(name) if snapshot else None
+    engine = node.engine(lane.name) if node else None
+    if engine is None:
+        raise _not_running(lane.name)
+    _require_same(engine.lane, lane)
+    if engine.state is EngineState.STARTING:
+        return None
+    if engine.state is EngineState.HEALTHY and engine.endpoint is not None:
+        return replace(engine.endpoint, patience=lane.patience)
+    if engine.error is not None:
+        raise error_of(engine.error)
+    raise _not_running(lane.name)
+
+
+def _require_same(started: LaneSpec, lane: LaneSpec) -> None:
+    if not same_engine(started, lane):
+        raise EngineError(
+            N_("The engine of {lane} runs with settings that the lane no longer has.", lane=lane.name),
+            hint=N_("Restart it."),
+            code="engine-settings-differ",
+        )
 
 
 def observed(entry: EngineEntry) -> EngineEntry:

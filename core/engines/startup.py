@@ -20,7 +20,7 @@ from core.engines.devices import Devices, StartOrder
 from core.engines.guardian import see_to_guardian
 from core.engines.launch.checks import need_of, version_of
 from core.engines.launch.placement import Place
-from core.engines.launch.table import HOST, Command, LaunchRow, is_local_path
+from core.engines.launch.table import Command, LaunchRow, is_local_path
 from core.engines.log import diagnose
 from core.engines.log.causes import PORT_TAKEN
 from core.engines.log.file import STARTING, log_path, read_tail
@@ -121,7 +121,7 @@ class Startup:
             before = self._around.devices.free_bytes(place)
             command, port = self._spawn_until_it_answers(place)
             endpoint = Endpoint(
-                url=f"http://{HOST}:{port}/v1",
+                url=f"http://{place.host}:{port}/v1",
                 model=command.served_model,
                 dialect=self._row.dialect,
                 api_key=command.api_key,
@@ -163,11 +163,11 @@ class Startup:
 
     def _spawn_until_it_answers(self, place: Place) -> tuple[Command, int]:
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            port = self._around.port or supervisor.free_port(HOST)
+            port = self._around.port or supervisor.free_port(place.host)
             command = self._row.command(self._lane, place, port)
             process = self._spawn(command, place, port)
             try:
-                self._await_health(process, port)
+                self._await_health(process, place.host, port)
                 return command, port
             except EngineError as error:
                 self._end(process, self._entry.start_id)
@@ -201,7 +201,7 @@ class Startup:
     def _end(self, process: ProcessId | None, start_id: str) -> None:
         supervisor.end([Target(process, start_id)], grace_s=self._around.grace_s)
 
-    def _await_health(self, process: ProcessId, port: int) -> None:
+    def _await_health(self, process: ProcessId, host: str, port: int) -> None:
         deadline = time.monotonic() + self._lane.settings.start_timeout_s
         while True:
             self._require_wanted()
@@ -212,7 +212,7 @@ class Startup:
             if fallback := diagnose.wrong_backend(text):
                 raise fallback
             if supervisor.answers(
-                HOST, port, self._row.health_path, _HEALTH_TIMEOUT_S
+                host, port, self._row.health_path, _HEALTH_TIMEOUT_S
             ) and supervisor.is_served_by(process, port):
                 return
             if time.monotonic() >= deadline:

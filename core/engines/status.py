@@ -47,6 +47,9 @@ class EngineStatus:
     """Whether this process ends it when it ends itself."""
     replicas: tuple[Replica, ...] = ()
     """The servers behind its address; none for an engine that is one server."""
+    node: str | None = None
+    """The node of the Ray cluster that it is or belongs on, and that `pid` and `device` are of; None for this
+    machine."""
 
 
 def without_engine(lane: LaneSpec, since: datetime) -> EngineStatus:

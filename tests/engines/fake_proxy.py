@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int)
     parser.add_argument("--replicas", type=int)
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main():
         def log_message(self, template, *arguments):
             """Nothing."""
 
-    ThreadingHTTPServer(("127.0.0.1", options.port), Handler).serve_forever(0.05)
+    ThreadingHTTPServer((options.host, options.port), Handler).serve_forever(0.05)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from core.i18n import N_, Message
 from core.telemetry.gpus import GpuFacts
 from core.units import gib
 
+LOOPBACK = "127.0.0.1"
 _USELESS_RATIO = 0.05
 """A KV cache share below this serves nobody; then something else has to go."""
 
@@ -27,9 +28,11 @@ class GpuView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The CPU (no GPUs) or the GPUs that an engine gets."""
+    """The CPU (no GPUs) or the GPUs that an engine gets, and where it listens."""
 
     gpus: tuple[GpuFacts, ...] = ()
+    host: str = LOOPBACK
+    """The address that the engine listens on."""
 
     @property
     def label(self) -> str:

@@ -20,6 +20,7 @@ KEY_VARIABLE = "LMDYNO_ENGINE_KEY"
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--replicas", type=int, required=True)
     options = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
     proxy.app.add_api_route("/health", health, response_model=None)
     proxy.app.add_middleware(key_for_all_but_health)
     proxy.proxy(
-        server_name="127.0.0.1", server_port=options.port, disable_cache_status=True, log_level="WARNING"
+        server_name=options.host, server_port=options.port, disable_cache_status=True, log_level="WARNING"
     )
 
 

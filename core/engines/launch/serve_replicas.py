@@ -45,10 +45,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def request(port: int, method: str, path: str, body: object = None) -> bool:
+def request(port: int, method: str, path: str, body: object = None, *, host: str = HOST) -> bool:
     """Whether it was answered with 200."""
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get(KEY_VARIABLE)}"}
-    connection = http.client.HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         return connection.getresponse().status == 200
@@ -118,6 +118,8 @@ class Group:
             [
                 sys.executable,
                 options.proxy,
+                "--host",
+                options.host,
                 "--port",
                 str(options.port),
                 "--replicas",
@@ -161,18 +163,22 @@ class Group:
             return False
         replica.exit_code = replica.process.poll()
         if replica.exit_code is not None:
-            request(self.options.port, "POST", "/nodes/remove", replica.node(self.options.model))
+            self.tell_proxy("/nodes/remove", replica)
             replica.to("failed")
             text = replica.log.read_text("utf-8", "replace")
             say(f"{text[-8000:]}\nreplica {replica.number} has ended with {replica.exit_code}")
             return True
         if replica.state == "starting" and request(replica.port, "GET", "/health"):
-            if not request(self.options.port, "POST", "/nodes/add", replica.node(self.options.model)):
+            if not self.tell_proxy("/nodes/add", replica):
                 return False  # the proxy still loads
             replica.to("healthy")
             self.tell_start(replica)
             return True
         return False
+
+    def tell_proxy(self, path: str, replica: Replica) -> bool:
+        options = self.options
+        return request(options.port, "POST", path, replica.node(options.model), host=options.host)
 
     def tell_start(self, replica: Replica) -> None:
         for line in replica.log.read_text("utf-8", "replace").splitlines():
@@ -195,6 +201,7 @@ class Group:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default=HOST, help="of the proxy")
     parser.add_argument("--port", type=int, required=True, help="of the proxy")
     parser.add_argument("--name", required=True, help="how the names of files in this folder begin")
     parser.add_argument("--model", required=True, help="the id that the replicas serve the model under")

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
-from core.engines.launch.placement import Place
+from core.engines.launch.placement import LOOPBACK, Place
 from core.engines.log.file import log_path
 from core.models.vision.model import vision_of
 
-HOST = "127.0.0.1"
 _SCRIPTS = Path(__file__).parent
 _GIB = 2**30
 
@@ -78,7 +77,7 @@ def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
         model = f"{file.parent}:{file.name}"
     argv = [
         *(python_of(lane), str(_SCRIPTS / "serve_transformers.py"), model),
-        *("--host", HOST, "--port", str(port)),
+        *("--host", place.host, "--port", str(port)),
         *("--device", place.torch_device),
         *("--dtype", settings.dtype),
     ]
@@ -98,7 +97,6 @@ def new_key() -> str:
 def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
     server = [
         model_path(lane),
-        *("--server-name", HOST),
         *("--model-name", lane.name),
         *lmdeploy_flags(lane),
         *("--max-batch-size", str(lane.settings.max_batch_size)),
@@ -107,13 +105,15 @@ def _lmdeploy(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
     ]
     replicas = lane.settings.replicas
     if replicas == 1:
-        argv = [str(_SCRIPTS / "serve_lmdeploy.py"), *server, "--server-port", str(port)]
+        argv = [str(_SCRIPTS / "serve_lmdeploy.py"), *server]
+        argv += ["--server-name", place.host, "--server-port", str(port)]
     else:
         # Each replica takes a port of its own; this one is the proxy's.
-        argv = [str(_SCRIPTS / "serve_replicas.py"), "--port", str(port), "--model", lane.name]
+        argv = [str(_SCRIPTS / "serve_replicas.py"), "--host", place.host, "--port", str(port)]
+        argv += ["--model", lane.name]
         argv += ["--name", log_path(Path(), lane.name).stem]
         argv += [f"--devices={share.visible_devices}" for share in place.shares(replicas)]
-        argv += ["--", *server]
+        argv += ["--", *server, "--server-name", LOOPBACK]
     environment = {
         **_environment(lane, place),
         # LMDeploy's own level stays at WARNING, since at INFO it logs prompts. TurboMind's INFO tells the KV

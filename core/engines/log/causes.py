@@ -289,6 +289,8 @@ _RUNTIME_CODES: dict[str, type[EngineError]] = {
     "engine-died": EngineCrashed,
     "engine-not-running": EngineError,
     "engine-stopping": EngineBusy,
+    "node-silent": EngineCrashed,
+    "node-gone": EngineCrashed,
     "gpu-full": EngineOutOfMemory,
     "no-gpu": EngineLoadFailed,
 }

@@ -1,0 +1,141 @@
+"""What the cluster's process is told, and what it asks the agents on the nodes.
+
+On the Unix socket each line is one JSON document (`core.codec`): a connection carries one `Command` and its
+`Reply`. To an agent goes one `Request` as bytes, its `Answer` comes back as bytes, so that nothing but text
+passes through Ray and an agent of another version is told apart before anything else is read.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from core.domain.specs import ClusterSpec, LaneSpec
+from core.domain.turns import ErrorInfo
+from core.engines.nodes import NodeEngine
+from core.settings import Settings
+from core.telemetry.gpus import GpuFacts
+from core.telemetry.processes import ProcessId
+from core.telemetry.samples import Sample
+
+
+class Verb(StrEnum):
+    """What the cluster's process, or an agent, can be asked."""
+
+    REPORT = "report"
+    """Agents only: how the node and its engines are."""
+    WEIGH = "weigh"
+    """Agents only: whether the lane's engine would fit there."""
+    ENSURE = "ensure"
+    STOP = "stop"
+    RESTART = "restart"
+    LOG = "log"
+    CLOSE = "close"
+    """End what belongs to the sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One line to the cluster's process."""
+
+    verb: Verb
+    sender: ProcessId
+    lane: LaneSpec | None = None
+    """As it is configured now."""
+    persistent: bool = False
+    """The engine outlives the sender."""
+    force: bool = False
+    """End the engine even while it answers a request."""
+    lines: int = 0
+    """Of the log, from its end."""
+    replica: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The answer to a command; `error` if it could not be done."""
+
+    text: str = ""
+    """The log's end."""
+    node: str | None = None
+    """Where the lane's engine is."""
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What one agent is asked."""
+
+    verb: Verb
+    lmdyno_version: str
+    end_engines_after: str = "60"
+    """How long engines may run with nobody asking, as LMDYNO_END_ENGINES_AFTER has it."""
+    revision: int = -1
+    """Of the newest `Report` that is known; its engines needn't be told again."""
+    in_use: tuple[str, ...] = ()
+    """Lanes whose engines answer requests right now."""
+    lane: LaneSpec | None = None
+    persistent: bool = False
+    force: bool = False
+    lines: int = 0
+    replica: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A node at one moment."""
+
+    at: datetime
+    """By the node's clock."""
+    lmdyno_version: str
+    revision: int
+    """Another one each time that `engines` differs; unique to one agent's life."""
+    engines: tuple[NodeEngine, ...] | None = None
+    """None if they are as in the revision that was known."""
+    gpus: tuple[GpuFacts, ...] = ()
+    sample: Sample | None = None
+    ray_version: str | None = None
+    token_auth: bool | None = None
+    home: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """Whether a lane's engine would fit on a node now."""
+
+    fits: bool
+    free_bytes: int | None
+    """Of the emptiest GPU that it would take, or of the fullest of several; None where unknown."""
+    need_bytes: int | None
+    """What it would take of that GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An agent's answer; `error` if it could not be done."""
+
+    report: Report | None = None
+    """To all but WEIGH and LOG: how the node is afterwards."""
+    weighed: Weighed | None = None
+    text: str = ""
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The one line on the standard input of the cluster's process."""
+
+    home: str
+    cluster: ClusterSpec
+    end_engines_after: str
+
+    @property
+    def settings(self) -> Settings:
+        """Enough of the home's settings for engines: neither lanes nor the store."""
+        home = Path(self.home)
+        return Settings(
+            home=home,
+            lanes_file=home / "lanes.toml",
+            database_url="",
+            end_engines_after=self.end_engines_after,
+        )
