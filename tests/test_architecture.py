@@ -87,8 +87,18 @@ LIBRARY_HOMES = {
     "prometheus_client": ("core.chat_api.prometheus", "core.cli.metrics"),
 }
 
-ENGINE_LIBRARIES = {"torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"}
+ENGINE_LIBRARIES = {
+    "torch",
+    "transformers",
+    "lmdeploy",
+    "gguf",
+    "safetensors",
+    "sentencepiece",
+    "tokenizers",
+    "ray",
+}
 ENGINE_PROCESSES = {
+    "core.cluster.ray_fabric",
     "core.engines.launch.serve_transformers",
     "core.engines.launch.serve_lmdeploy",
     "core.engines.launch.serve_proxy",

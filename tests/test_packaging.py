@@ -23,8 +23,9 @@ PYTHONS = ("3.11.0", "3.12.0", "3.13.0")
 ENGINE_LIBRARIES = {
     *("torch", "transformers", "lmdeploy", "gguf", "safetensors", "sentencepiece", "tokenizers"),
     "openai",  # comes with transformers' and LMDeploy's servers
+    "ray",
 }
-"""Imported in engines' processes only, which may have an environment of their own."""
+"""Imported in processes of their own only, most of which may have an environment of their own."""
 MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
 
 

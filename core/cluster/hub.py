@@ -35,6 +35,7 @@ ASK_INTERVAL_S = 1.5
 ASK_TIMEOUT_S = 2.0
 _NODES_INTERVAL_S = 2.0
 _WRITE_INTERVAL_S = 1.0
+_POLL_S = 0.1
 _COMMAND_TIMEOUT_S = 60.0
 """Stopping an engine takes up to its grace and then some."""
 _FORGET_S = 3600.0
@@ -55,7 +56,7 @@ class Hub:
         self._placements = {placement.lane: placement for placement in before.placements} if before else {}
         self._orphaned_s: dict[str, float] = {}
         """Since when a lane's owner has been gone and nobody used its engine, on the monotonic clock."""
-        self._connected = False
+        self._connected = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -83,7 +84,7 @@ class Hub:
             process=self._me,
             written_at=utc_now(),
             address=self._address,
-            connected=self._connected,
+            connected=self._connected.is_set(),
             problem=problem,
             nodes=tuple(node.node() for node in self._nodes.values()),
             placements=tuple(self._placements.values()),
@@ -97,8 +98,9 @@ class Hub:
             log.warning("nodes.json not written reason=%s", exc.strerror)
 
     async def obey(self, command: Command) -> Reply:
-        """Do what a command says; its error stands in the reply."""
+        """Do what a command says, once the cluster is reached; its error stands in the reply."""
         try:
+            await self._connected.wait()
             return await self._do(command)
         except LMDynoError as error:
             return Reply(error=ErrorInfo.of(error))
@@ -122,7 +124,7 @@ class Hub:
                 name = self._node_name(lane)
                 if name is None:
                     return Reply()
-                answer = await self._ask(self._usable(name), self._request(command.verb, lane, command))
+                answer = await self._ask(await self._usable(name), self._request(command.verb, lane, command))
                 self.write()
                 return Reply(text=answer.text, node=name)
             case _:
@@ -136,8 +138,8 @@ class Hub:
         if name is None:
             name = await self._choose(lane)
         if before is not None and was_up and before.node != name:
-            await self._ask(self._usable(before.node), self._request(Verb.STOP, lane))
-        node = self._usable(name)
+            await self._ask(await self._usable(before.node), self._request(Verb.STOP, lane))
+        node = await self._usable(name)
         self._placements[lane.name] = Placement(
             lane=lane.name,
             node=name,
@@ -161,6 +163,7 @@ class Hub:
 
     async def _choose(self, lane: LaneSpec) -> str:
         """The node with the most room for a lane that names none; raises EngineError if none has any."""
+        await asyncio.gather(*(self._joined(node) for node in self._nodes.values()))
         alive = [node for node in self._nodes.values() if node.problem() is None]
         request = self._request(Verb.WEIGH, lane)
         answers = await asyncio.gather(*(self._ask(node, request) for node in alive), return_exceptions=True)
@@ -180,8 +183,13 @@ class Hub:
                 await self._ask(node, request)
         self._placements.pop(placement.lane, None)
 
-    def _usable(self, name: str) -> TrackedNode:
-        """The node; raises EngineError if it can't be used now."""
+    async def _joined(self, node: TrackedNode) -> None:
+        """Wait while the node's agent is being started."""
+        while node.is_joining:
+            await asyncio.sleep(_POLL_S)
+
+    async def _usable(self, name: str) -> TrackedNode:
+        """The node, once its agent has started; raises EngineError if it can't be used now."""
         node = self._nodes.get(name)
         if node is None:
             raise EngineError(
@@ -192,6 +200,7 @@ class Hub:
                 ),
                 code="node-unknown",
             )
+        await self._joined(node)
         if problem := node.problem():
             raise error_of(problem)
         return node
@@ -253,7 +262,7 @@ class Hub:
 
     async def _look_at_nodes(self) -> None:
         listed = await self._fabric.nodes()
-        self._connected = True
+        self._connected.set()
         for fabric_node in _newest(listed, self._nodes):
             node = self._nodes.get(fabric_node.name)
             if node is not None:

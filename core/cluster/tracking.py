@@ -71,16 +71,22 @@ class TrackedNode:
         """No answer came."""
         self.last_failure = reason
 
+    @property
+    def is_joining(self) -> bool:
+        """Whether its first answer is still waited for."""
+        if self.answered_s is not None or not self.fabric.alive:
+            return False
+        return time.monotonic() - self.seen_s < _ARRIVAL_S
+
     def problem(self) -> ErrorInfo | None:
         """Why no lane can use the node now; None while its agent answers."""
-        now_s = time.monotonic()
         if not self.fabric.alive:
             return self._silent()
         if self.refusal is not None:
             return self.refusal
         if self.answered_s is not None:
-            return self._silent() if now_s - self.answered_s > SILENT_S else None
-        if now_s - self.seen_s < _ARRIVAL_S:
+            return self._silent() if time.monotonic() - self.answered_s > SILENT_S else None
+        if self.is_joining:
             return ErrorInfo(
                 code="node-joining",
                 message=N_("LMDyno is starting its agent on node {node}.", node=self.fabric.name),
