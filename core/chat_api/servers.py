@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,9 @@ from core.chat_api.connection_errors import not_a_stream
 from core.chat_api.lenient import UNREADABLE, json_document, one_line
 from core.chat_api.refusals import address, failure
 from core.chat_api.server_errors import ServerError, error_of, is_html
+from core.chat_api.session import is_loopback
 from core.domain.specs import Dialect, Endpoint
+from core.domain.turns import Place
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_
 
@@ -72,6 +75,35 @@ async def with_model(
             code="model-not-found",
         )
     return replace(endpoint, model=listing.models[0])
+
+
+async def place_of(endpoint: Endpoint, *, measured_on: str | None = None) -> Place:
+    """Where the endpoint's server is, seen from this machine, or from the node that sends the requests."""
+    if measured_on is not None:
+        over_network: bool | None = endpoint.node != measured_on
+    else:
+        host = urlsplit(endpoint.url).hostname or ""
+        over_network = not is_loopback(host) and await asyncio.to_thread(_is_elsewhere, host)
+    return Place(node=endpoint.node, measured_on=measured_on, over_network=over_network)
+
+
+def _is_elsewhere(host: str) -> bool | None:
+    """Whether none of the name's addresses is this machine's; None if it has none."""
+    try:
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return None
+    return not any(_is_own(family, address) for family, _type, _protocol, _name, address in addresses)
+
+
+def _is_own(family: socket.AddressFamily, address: tuple[Any, ...]) -> bool:
+    """The system lets a socket have only an address of its own."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address[0], 0, *address[2:]))
+        except OSError:
+            return False
+    return True
 
 
 async def list_models(

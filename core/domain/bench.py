@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
-from core.domain.turns import ErrorInfo, FinishReason, Machine
+from core.domain.turns import ErrorInfo, FinishReason, Machine, Place
 from core.i18n import N_, Message, Text
 
 
@@ -163,6 +163,8 @@ class LaneFacts:
     engine_version: str | None = None
     device: str | None = None
     served_model: str | None = None
+    place: Place | None = None
+    """None for runs of versions that did not note it."""
     weight_bytes: int | None = None
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
     prompts: Text = ""

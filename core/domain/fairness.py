@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
-from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnRecord
+from core.domain.turns import FinishReason, Place, RequestPlan, RequestRecord, TurnRecord
 from core.i18n import N_, N_plural, Text, _
 from core.units import count
 
@@ -48,6 +48,7 @@ def before(
     `images` tells, by lane, what its model is given of the turn's images, where that is known.
     """
     lanes = [request.lane for request in requests]
+    planned = [request.lane for request in requests if isinstance(request, RequestPlan)]
     flags = [
         _compare(N_("model"), lanes, _model),
         _compare(N_("weights"), lanes, lambda lane: lane.weights if lane.model else None, intended=True),
@@ -57,6 +58,7 @@ def before(
         _compare(N_("context limit"), lanes, _context),
         _compare(N_("batch limit"), lanes, _batch_limit),
         _compare(N_("prefix caching"), lanes, _prefix_cache),
+        _compare(N_("node"), planned, lambda lane: lane.node),
         _difference(
             N_("history"),
             {r.lane.name: N_plural("{n} message", "{n} messages", len(r.messages)) for r in requests},
@@ -82,11 +84,39 @@ def after(turn: TurnRecord) -> tuple[Flag, ...]:
         _difference(N_("prompt tokens"), _known(done, lambda r: r.prompt_tokens)),
         _difference(N_("cached prompt tokens"), _known(done, lambda r: r.cached_tokens)),
     ]
+    flags += places({r.lane.name: r.place for r in done})
     flags.append(_wrong_length(turn.sampling, done))
     notes = {r.lane.name: "; ".join(r.notes) for r in turn.requests if r.notes}
     if notes:
         flags.append(Flag(N_("sent differently"), notes, compares=False))
     return tuple(flag for flag in flags if flag)
+
+
+def places(by_lane: Mapping[str, Place | None]) -> tuple[Flag, ...]:
+    """Lanes on different machines, and lanes with a network between meter and engine beside others without.
+
+    Lanes whose place was not noted are left out.
+    """
+    known = {name: place for name, place in by_lane.items() if place}
+    flags = [
+        _difference(N_("node"), {name: _node(place) for name, place in known.items() if _node(place)}),
+        _difference(
+            N_("between meter and engine"),
+            {
+                name: N_("a network") if place.over_network else N_("no network")
+                for name, place in known.items()
+                if place.over_network is not None
+            },
+        ),
+    ]
+    return tuple(flag for flag in flags if flag)
+
+
+def _node(place: Place) -> Text:
+    """ "" for a server that somebody else runs: which machine that is, is not known."""
+    if place.node is not None:
+        return place.node
+    return N_("this machine") if place.over_network is False else ""
 
 
 def _wrong_length(sampling: Sampling, done: Iterable[RequestRecord]) -> Flag | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from core.domain.bench import RunState
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
-from core.domain.turns import ErrorInfo, FinishReason, Machine
+from core.domain.turns import ErrorInfo, FinishReason, Machine, Place
 
 
 class Prompted(StrEnum):
@@ -130,6 +130,8 @@ class QualityLane:
     engine_version: str | None = None
     device: str | None = None
     served_model: str | None = None
+    place: Place | None = None
+    """None for runs of versions that did not note it."""
     weight_bytes: int | None = None
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
     peak_gpu_bytes: int | None = None

@@ -16,7 +16,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.errors import LMDynoError
-from core.i18n import Text
+from core.i18n import N_, Text
 
 
 def new_id() -> str:
@@ -144,6 +144,43 @@ class UsageWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where an engine ran, and from where it was measured."""
+
+    node: str | None = None
+    """The node of the Ray cluster that the engine ran on; None for this machine and for remote servers."""
+    measured_on: str | None = None
+    """The node whose processes sent the requests and took the times; None for the machine of the record."""
+    over_network: bool | None = None
+    """Whether the server's address was one of another machine than that which took the times.
+
+    None if the name could not be resolved. A tunnel or a proxy on the own machine counts as no network.
+    """
+
+    @property
+    def path(self) -> Text:
+        """What lay between meter and engine, in words."""
+        if self.over_network is None:
+            return N_("unknown")
+        if self.over_network:
+            return N_("a network")
+        if self.measured_on:
+            return N_("no network, measured on {node}", node=self.measured_on)
+        return N_("no network")
+
+    @property
+    def caption(self) -> Text:
+        """Beside figures: where the engine ran if not on this machine, and a network; "" for neither."""
+        if self.node is None:
+            return N_("over a network") if self.over_network else ""
+        if self.over_network:
+            return N_("on node {node}, over a network", node=self.node)
+        if self.measured_on == self.node:
+            return N_("on node {node}, measured there", node=self.node)
+        return N_("on node {node}", node=self.node)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """What one lane did in a turn."""
 
@@ -155,6 +192,8 @@ class RequestRecord:
     engine_version: str | None = None
     device: str | None = None
     served_model: str | None = None
+    place: Place | None = None
+    """None for records of versions that did not note it."""
     sent_at: datetime | None = None
     """Wall clock at `timing.sent_ns`."""
     timing: Timing | None = None

@@ -11,7 +11,7 @@ from core.chat_api.answer import Answer
 from core.domain.growth import Growth
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestPlan, RequestRecord, UsageWindow
+from core.domain.turns import ErrorInfo, FinishReason, Phase, Place, RequestPlan, RequestRecord, UsageWindow
 from core.engines.unfinished import Unfinished
 from core.errors import LMDynoError
 from core.i18n import N_, Text
@@ -42,6 +42,8 @@ class Request:
         self.images = {shown.sha256: shown for message in plan.messages for shown in message.images}
         """Those of all messages, each once, by hash."""
         self.endpoint: Endpoint | None = None
+        self.place: Place | None = None
+        """Where the endpoint's server is."""
         self.body: bytes | None = None
         """The encoded request, if it was made beforehand; let go of when the request is done."""
         self.work: asyncio.Task[object] | None = None
@@ -146,6 +148,7 @@ class Request:
             engine_version=endpoint.version if endpoint else None,
             device=endpoint.device if endpoint else None,
             served_model=endpoint.model if endpoint else None,
+            place=self.place,
             finish_reason=self._finish_reason,
             error=self._error,
             stopped_by=self._stopped_by if self._finish_reason is FinishReason.CANCELLED else None,

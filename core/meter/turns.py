@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from core.access.identity import Person
 from core.chat_api.client import Session, Timeouts, encoded, open_session
-from core.chat_api.servers import with_model
+from core.chat_api.servers import place_of, with_model
 from core.domain.images import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
@@ -180,6 +180,7 @@ class Turn:
                 code="engine-restarting",
             )
         request.endpoint = await with_model(self._around.session, endpoint, self._around.timeouts)
+        request.place = await place_of(request.endpoint)
         if request.images:
             # In a thread, and before the clock starts: it reads files and encodes megabytes.
             request.body = await asyncio.to_thread(self._encode, request, request.endpoint)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from core.domain.fairness import Flag, before
+from core.domain.fairness import Flag, before, places
 from core.domain.turns import RequestPlan
 from core.i18n import N_
 from core.quality.results import LaneQuality, QualityResult
@@ -18,7 +18,9 @@ def flags(result: QualityResult) -> tuple[Flag, ...]:
         _failed(lanes),
     ]
     settings = before([RequestPlan(lane=lane.facts.lane, messages=()) for lane in lanes])
-    return (*settings, *(flag for flag in observed if flag))
+    apart = places({lane.name: lane.facts.place for lane in lanes})
+    known = (*settings, *(flag for flag in apart if flag not in settings))
+    return (*known, *(flag for flag in observed if flag))
 
 
 def _differs(

@@ -107,6 +107,7 @@ def lane_json(lane: LaneQuality) -> dict[str, Any]:
         "role": lane.role,
         "error": lane.facts.error,
         "engine_version": lane.facts.engine_version,
+        "place": lane.facts.place,
         "tasks": _tasks(lane.tasks) if lane.tasks else None,
         "agreement": _agreement(lane.agreement) if lane.agreement else None,
         "texts": [_text(text) for text in lane.texts],

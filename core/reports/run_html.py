@@ -123,6 +123,7 @@ def _lanes(result: BenchResult) -> list[tuple[str, ...]]:
             facts.lane.kind,
             facts.engine_version or units.UNKNOWN,
             facts.device or units.UNKNOWN,
+            _(facts.place.caption) if facts.place else "",
             _(facts.error.message) if facts.error else _(facts.prompts),
         )
         for facts in result.run.lanes

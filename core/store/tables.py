@@ -32,7 +32,7 @@ from core.domain.images import StoredImage
 from core.domain.quality import Prompted, QualityLane
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
-from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, UsageWindow
+from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, Place, UsageWindow
 from core.domain.walk import WalkRun
 from core.store.columns import Choice, Document, FreeText, Timestamps, UtcDateTime
 
@@ -111,6 +111,8 @@ requests = Table(
     Column("engine_version", FreeText),
     Column("device", Text),
     Column("served_model", FreeText),
+    # NULL in rows of older schemas.
+    Column("place", Document(Place)),
     Column("sent_at", UtcDateTime),
     Column("prompt_tokens", Integer),
     Column("cached_tokens", Integer),

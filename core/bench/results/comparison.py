@@ -316,6 +316,8 @@ def _environment_facts(result: BenchResult) -> dict[str, str]:
             "engine_version": facts.engine_version,
             "device": facts.device,
             "served_model": facts.served_model,
+            "node": facts.place.node if facts.place else None,
+            "between_meter_and_engine": facts.place.path if facts.place else None,
             "prompts": facts.prompts,
         }
         for facts in run.lanes

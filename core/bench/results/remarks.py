@@ -9,6 +9,7 @@ from core import units
 from core.bench.planning.wording import unequal
 from core.bench.results.result import BenchResult, Interference, SpeedUp
 from core.bench.statistics import Ratio
+from core.domain import fairness
 from core.i18n import _, ngettext
 
 
@@ -35,7 +36,17 @@ def remarks(result: BenchResult) -> Remarks:
                 for lane, concurrency in result.saturation.items()
             ),
         ),
-        warnings=(*_left_out(result), *_failures(result), *unequal(result.plan), *_lengths(result)),
+        warnings=tuple(
+            dict.fromkeys(
+                (
+                    *_left_out(result),
+                    *_failures(result),
+                    *unequal(result.plan),
+                    *_places(result),
+                    *_lengths(result),
+                )
+            )
+        ),
         notes=tuple(
             dict.fromkeys(
                 _("{lane}: {note}", lane=point.lane, note=_(note))
@@ -131,6 +142,11 @@ def _failures(result: BenchResult) -> list[str]:
         for point in result.points
         for code, number in point.requests.by_code.items()
     ]
+
+
+def _places(result: BenchResult) -> list[str]:
+    flags = fairness.places({facts.lane.name: facts.place for facts in result.run.lanes if not facts.error})
+    return [_("Differs between lanes: {difference}.", difference=flag.text) for flag in flags]
 
 
 def _lengths(result: BenchResult) -> list[str]:

@@ -28,7 +28,7 @@ from core.bench.workload.prompts import Prompts
 from core.bench.workload.synthesis import PromptMaker
 from core.chat_api.client import Session, Timeouts
 from core.chat_api.dialects import notes as dialect_notes
-from core.chat_api.servers import with_model
+from core.chat_api.servers import place_of, with_model
 from core.codec import encode
 from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
 from core.domain.specs import Endpoint, LaneSpec
@@ -206,6 +206,7 @@ class Runner:
             engine_version=endpoint.version,
             device=endpoint.device,
             served_model=endpoint.model,
+            place=await place_of(endpoint),
             weight_bytes=await asyncio.to_thread(lane_weight_bytes, lane),
             image_tokens=image_tokens(lane, self._plan.workload.images),
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from core import __version__
 from core.chat_api.client import Session, Timeouts
-from core.chat_api.servers import with_model
+from core.chat_api.servers import place_of, with_model
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.quality import (
@@ -164,6 +164,7 @@ class Runner:
                 engine_version=endpoint.version,
                 device=endpoint.device,
                 served_model=endpoint.model,
+                place=await place_of(endpoint),
                 weight_bytes=await asyncio.to_thread(lane_weight_bytes, lane),
             )
             await self._ask(lane)

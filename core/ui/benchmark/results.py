@@ -94,6 +94,11 @@ def _show_head(record: BenchRecord) -> None:
             for lane in run.lanes
             if lane.engine_version
         ),
+        *(
+            _("{lane}: {place}", lane=lane.lane.name, place=_(lane.place.caption))
+            for lane in run.lanes
+            if lane.place and lane.place.caption
+        ),
         _("imported") if run.imported else "",
     ]
     st.caption(" · ".join(escape(fact) for fact in facts if fact))

@@ -133,6 +133,8 @@ def summary(record: RequestRecord, standing: Standing) -> str:
         parts.append(_("{count} out", count=tokens_out))
     if record.finish_reason:
         parts.append(_stopped(record.stopped_by) or _(FINISH_NAMES[record.finish_reason]))
+    if record.place and record.place.caption:
+        parts.append(escape(_(record.place.caption)))
     if standing.speed_ratio is not None and standing.baseline:
         parts.append(
             _(

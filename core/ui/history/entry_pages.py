@@ -136,6 +136,14 @@ def _show_turn_environment(turn: TurnRecord) -> None:
                 _("Lane"): [escape(request.lane.name) for request in turn.requests],
                 _("Engine"): [escape(request.engine_version or units.UNKNOWN) for request in turn.requests],
                 _("Device"): [escape(request.device or units.UNKNOWN) for request in turn.requests],
+                _("Node"): [
+                    escape((request.place.node if request.place else None) or units.UNKNOWN)
+                    for request in turn.requests
+                ],
+                _("Between meter and engine"): [
+                    escape(_(request.place.path) if request.place else units.UNKNOWN)
+                    for request in turn.requests
+                ],
                 _("Served model"): [
                     escape(request.served_model or units.UNKNOWN) for request in turn.requests
                 ],

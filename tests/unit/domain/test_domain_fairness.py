@@ -1,12 +1,21 @@
 from dataclasses import replace
 
 from core.domain.conversation import Message, Role
-from core.domain.fairness import after, before
+from core.domain.fairness import after, before, places
 from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
-from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnRecord, utc_now
+from core.domain.turns import (
+    FinishReason,
+    Mode,
+    Phase,
+    Place,
+    RequestPlan,
+    RequestRecord,
+    TurnRecord,
+    utc_now,
+)
 
 MODEL = ModelSpec(name="m", checkpoint="/m", gguf="/m/m.gguf", awq="/m-awq")
 
@@ -136,3 +145,31 @@ def test_other_preprocessing_of_the_same_image_is_seen():
     (flag,) = before(records, images={"a": same, "b": other})
     assert flag.text == f"images as the model sees them: {same} (a) · {other} (b)"
     assert not flag.intended
+
+
+class TestPlaces:
+    HERE = Place(over_network=False)
+
+    def test_equal_places_and_unknown_ones_raise_no_flag(self):
+        assert places({"a": self.HERE, "b": self.HERE, "c": None}) == ()
+
+    def test_lanes_on_different_nodes_are_flagged(self):
+        (flag,) = places({"a": self.HERE, "b": Place(node="gpu1", measured_on="gpu1", over_network=False)})
+        assert flag.text == "node: this machine (a) · gpu1 (b)"
+
+    def test_a_network_on_one_side_alone_is_flagged(self):
+        server = Place(over_network=True)
+        (flag,) = places({"a": self.HERE, "b": server})
+        assert flag.text == "between meter and engine: no network (a) · a network (b)"
+
+    def test_a_turn_shows_where_its_lanes_ran(self):
+        one = replace(record(lane("a")), place=Place(node="gpu1", over_network=True))
+        other = replace(record(lane("b")), place=Place(node="gpu2", over_network=True))
+        assert names(after(turn(one, other))) == {"node"}
+
+    def test_named_nodes_are_compared_before_anything_runs(self):
+        plans = [
+            RequestPlan(lane=replace(lane(n), node=node), messages=()) for n, node in (("a", "x"), ("b", "y"))
+        ]
+        assert names(before(plans)) == {"node"}
+        assert before([plans[0], replace(plans[1], lane=lane("b"))]) == ()

@@ -24,6 +24,7 @@ from core.domain.turns import (
     Machine,
     Mode,
     Phase,
+    Place,
     RequestPlan,
     RequestRecord,
     TurnPlan,
@@ -87,6 +88,7 @@ def a_full_record(plan: TurnPlan, position: int = 0) -> RequestRecord:
         engine_version="transformers 5.23.0",
         device="cuda:0",
         served_model="smol@main",
+        place=Place(node="gpu1", measured_on="gpu2", over_network=True),
         sent_at=datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
         timing=Timing(
             sent_ns=5_000_000_000,

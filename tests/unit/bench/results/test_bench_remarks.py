@@ -4,7 +4,7 @@ from core.bench.planning.plan import Isolation, Workload
 from core.bench.results.remarks import remarks
 from core.bench.results.result import results
 from core.domain.bench import LaneFacts
-from core.domain.turns import ErrorInfo
+from core.domain.turns import ErrorInfo, Place
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
 FAST, SLOW, JITTER_S = 0.01, 0.02, 0.0005
@@ -78,3 +78,12 @@ def test_failures_and_lanes_left_out_are_warnings():
 def test_what_the_plan_warned_of_is_repeated():
     other = replace(B, endpoint=replace(B.endpoint, model="other"))
     assert any("Differs between lanes: model" in line for line in said(plan=a_plan(A, other)).warnings)
+
+
+def test_lanes_on_different_machines_are_a_warning():
+    record = a_record(a_plan(A, B), [a_pass(0, ("a",)), a_pass(1, ("b",))], both(FAST, FAST, 3))
+    places = (Place(over_network=False), Place(node="gpu1", over_network=True))
+    lanes = tuple(LaneFacts(lane=lane, place=place) for lane, place in zip((A, B), places, strict=True))
+    warnings = remarks(results(replace(record, run=replace(record.run, lanes=lanes)))).warnings
+    assert "Differs between lanes: node: this machine (a) · gpu1 (b)." in warnings
+    assert "Differs between lanes: between meter and engine: no network (a) · a network (b)." in warnings
