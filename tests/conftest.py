@@ -1,4 +1,4 @@
-"""Order of the whole suite, and what every AppTest would do again."""
+"""Order of the whole suite, and what its tests would otherwise do again and again."""
 
 import sys
 from functools import cache
@@ -25,4 +25,16 @@ def components_of_installed_packages():
             "scan_component_manifests",
             cache(manifest_scanner.scan_component_manifests),
         )
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def migrations_of_new_stores():
+    """Run once: each store would go through all of them."""
+    if "core.store.schema" not in sys.modules:
+        yield
+        return
+    from tests import new_stores
+
+    with new_stores.migrated_once():
         yield

@@ -1,12 +1,13 @@
 """Databases to test against: SQLite files, and a PostgreSQL server of our own where one is installed."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from core.store.turns import Store
-from tests import postgresql
+from tests import new_stores, postgresql
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +22,20 @@ def sqlite_url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'home' / 'lmdyno.db'}"
 
 
+@pytest.fixture(scope="session")
+def migrated_postgresql_url(postgresql_server: Path) -> str:
+    """A database with this version's schema, which the tests use one after another."""
+    url = postgresql.new_database(postgresql_server)
+    with closing(Store(url)) as store:
+        store.open()
+    return url
+
+
 @pytest.fixture
-def postgresql_url(postgresql_server: Path) -> str:
-    """A new, empty database."""
-    return postgresql.new_database(postgresql_server)
+def postgresql_url(migrated_postgresql_url: str) -> str:
+    """A database with this version's schema and no rows."""
+    new_stores.empty_postgresql(migrated_postgresql_url)
+    return migrated_postgresql_url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,11 +1,20 @@
 import multiprocessing
 from pathlib import Path
 
+import pytest
+
 from core.domain.turns import Phase
 from core.store.turns import Store
+from tests import postgresql
 from tests.unit.store.store_samples import open_in_step, write_turns
 
 _TURNS = 8
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: Path) -> str:
+    """A new database without any table."""
+    return postgresql.new_database(postgresql_server)
 
 
 def test_processes_open_and_write_at_once_while_another_reads(database_url: str) -> None:

@@ -2,7 +2,7 @@ import json
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -22,6 +22,7 @@ from core.store.history import History
 from core.store.location import parse_location
 from core.store.tables import metadata
 from core.store.turns import Store
+from tests import new_stores, postgresql
 from tests.unit.store.store_samples import HF, MACHINE, QUESTION, a_full_record, a_plan
 
 
@@ -34,6 +35,19 @@ def _head() -> str:
 
 
 HEAD = _head()
+
+
+@pytest.fixture(autouse=True)
+def all_migrations() -> Iterator[None]:
+    """New stores are migrated from nothing."""
+    with new_stores.migrated_each_time():
+        yield
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: Path) -> str:
+    """A new database without any table."""
+    return postgresql.new_database(postgresql_server)
 
 
 @pytest.fixture
