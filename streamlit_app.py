@@ -5,7 +5,6 @@ import streamlit as st
 from core.access.guard import is_read_only
 from core.i18n import _
 from core.ui.engines.status import show_overview
-from core.ui.overview import preload
 from core.ui.shared import account, language, shell
 
 shell.configure()
@@ -23,4 +22,4 @@ if not shell.is_bare():
     st.title(page.title, anchor=False)
 with shell.open_files_explained():
     page.run()
-preload.begin()
+shell.preload()

@@ -2,14 +2,22 @@
 
 Streamlit runs `pages/<name>.py` without the router when a fresh server's first request is a deep link to it.
 So every page begins with `require()`, and both doors lead through the same gate.
+
+When a process has drawn its first page, it imports what the others need.
 """
 
+import importlib
+import logging
+import pkgutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import streamlit as st
 from streamlit.navigation.page import Page
 
+import core.ui
 from core import open_files
 from core.access import guard
 from core.errors import ConfigError
@@ -19,9 +27,15 @@ from core.ui.shared import account, presenting, resources
 from core.ui.shared.components import show_error
 from core.ui.shared.visitor import VOTING_LINK, Standing, identity, visitor
 
+log = logging.getLogger(__name__)
+
 ICON = PROJECT_ROOT / "assets" / "icon.svg"
 """A file of our own: Streamlit fetches its named icons from a server on the internet."""
 _ENTERED = "shell_entered"
+
+_LOOKED_FOR = ("numpy", "pandas")
+"""Plotly looks for these among the modules that are there, and would use one that another thread has only
+half imported. So they are imported where the first page has been drawn, and no figure is drawn meanwhile."""
 
 
 def pages() -> list[Page]:
@@ -193,3 +207,26 @@ def _show_config_error(error: ConfigError) -> None:
     show_error(error)
     st.markdown(_("Correct the file, then try again. For all settings, see `lanes.example.toml`."))
     st.button(_("Try again"), icon=":material/refresh:", type="primary")
+
+
+@cache
+def preload() -> threading.Thread:
+    """Import in the background what pages need at their first visit, so that nobody waits for it.
+
+    pandas and the pages' own modules take a second or more to import on a small machine. Begins once a
+    process, when the first page has been drawn; returns the thread. Never raises.
+    """
+    for name in _LOOKED_FOR:
+        importlib.import_module(name)
+    thread = threading.Thread(target=_import_all, name="preload", daemon=True)
+    thread.start()
+    return thread
+
+
+def _import_all() -> None:
+    names = (module.name for module in pkgutil.walk_packages(core.ui.__path__, f"{core.ui.__name__}."))
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except Exception:  # a page that needs it says what is wrong
+            log.exception("not preloaded module=%s", name)

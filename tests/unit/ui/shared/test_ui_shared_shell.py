@@ -7,11 +7,11 @@ from core.settings import PROJECT_ROOT
 
 PROGRAM = """
 import sys
-from core.ui.overview import preload
-assert "plotly.graph_objects" not in sys.modules
-thread = preload.begin()
+from core.ui.shared import shell
+assert "core.ui.memory.live" not in sys.modules
+thread = shell.preload()
 assert {"numpy", "pandas"} <= set(sys.modules)  # before any thread could see them half imported
-assert preload.begin() is thread
+assert shell.preload() is thread
 thread.join()
 wanted = {"plotly.graph_objects", "core.ui.benchmark.form", "core.ui.memory.live"}
 missing = wanted - set(sys.modules)
