@@ -4,6 +4,7 @@ import streamlit as st
 
 from core.access.guard import is_read_only
 from core.i18n import _
+from core.ui.chat import session as chat_session
 from core.ui.engines.status import show_overview
 from core.ui.shared import account, language, shell
 
@@ -16,7 +17,7 @@ if not shell.is_bare():
         if is_read_only():
             st.caption(f":material/replay: {_('Recordings only. Nothing is measured here.')}")
         else:
-            show_overview()
+            show_overview(refreshes=chat_session.sidebar_refreshes())
         language.show_switch()
         account.show_account()
     st.title(page.title, anchor=False)

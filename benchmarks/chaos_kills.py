@@ -21,7 +21,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from benchmarks.crowd import lanes_file, scenarios, server
+from benchmarks.crowd_stand import lanes_file, scenarios, server
 from benchmarks.page_session import PageSession
 from core.bench.planning.plan import Workload
 from core.bench.run.job import bench_status, start_bench

@@ -1,13 +1,14 @@
 """Many visitors at once: what the dashboard and its meter do while each of them follows two lanes.
 
-    python -m benchmarks.crowd [--sessions 64] [--minutes 10] [--soak MINUTES] [--out FILE.json]
+    python -m benchmarks.crowd [--sessions 64] [--minutes 10] [--turn-seconds 120] [--load-cores N] [--out F]
 
 Each visitor is a websocket session that does what Streamlit's page does (`benchmarks/page_session.py`); no
-browser draws. The lanes are scripted servers, whose schedule is known: TPOT of each answer is held against
-it. Meanwhile further visitors open the page, and the processes' CPU time and memory are read.
-
-`--soak` lets two visitors ask short questions one after another instead, and tells what memory grows by for
-each 1,000 turns.
+browser draws. They come one by one in half the time of a turn. A turn takes `--turn-seconds`, then its
+visitor begins a new conversation and asks again. Visitors and scripted servers are processes of their own, on
+the first `--load-cores` cores if so many are set aside. Meanwhile a further visitor opens the page every few
+seconds, and the processes' CPU time and memory are read. Each look is a line on the standard error, and what
+was seen so far is in `--out`; the run ends by itself, at the latest two minutes after the time that was asked
+for. *Following* are the looks before the first visitor's turn ended.
 """
 
 import argparse
@@ -15,206 +16,147 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.crowd_stand import (  # noqa: E402
+    Processes,
+    Visitors,
+    lanes_file,
+    most_tokens,
+    on_cores,
+    quantile,
+    report,
+    scenarios,
+    servers,
+    shares,
+    timings,
+)
 from benchmarks.page_session import PageSession  # noqa: E402
-from core.store.turns import Store  # noqa: E402
 from tests.e2e.e2e_dashboard import started_dashboard  # noqa: E402
 
-LANES = {"quick": 0.012, "steady": 0.020}
-"""Lanes, and the seconds between their chunks of one token."""
-FIRST_CHUNK_S = 0.15
-_PARAGRAPH_WORDS = 60
-_SHORT_WORDS = 40
-_WARM_UP_S = 5.0
-_OPEN_EVERY_S = 5.0
-_LOOK_S = 1.0
+_SESSIONS_PER_PROCESS = 16
+_LOOK_S = 10.0
+_LATE_S = 60.0
+"""How long the measuring waits for those that are late; they come while it is measured already."""
 
 
-def scenarios(seconds: float) -> dict[str, dict[str, Any]]:
-    """What the lanes answer: text for so long, in paragraphs."""
-    made = {}
-    for lane, interval_s in LANES.items():
-        count = max(_SHORT_WORDS, round(seconds / interval_s))
-        words = (f"{'' if place % _PARAGRAPH_WORDS else chr(10) * 2}word{place}" for place in range(count))
-        made[lane] = {
-            "text": " ".join(words).strip(),
-            "first_chunk_s": FIRST_CHUNK_S,
-            "interval_s": interval_s,
+async def opening_s(base_url: str) -> float:
+    """How long the page takes to open for one more visitor."""
+    async with aiohttp.ClientSession() as http:
+        page = PageSession(http, base_url, "chat")
+        took_s = await page.open()
+        await page.close()
+        return took_s
+
+
+class Watch:
+    """Looks at the processes, and what the looks say."""
+
+    def __init__(self, url: str, pid: int, visitors: Visitors, options: argparse.Namespace) -> None:
+        self._url = url
+        self._visitors = visitors
+        self._options = options
+        self._alone_s = asyncio.run(opening_s(url))
+        self._processes = Processes(pid)
+        self._opened_s: list[float] = []
+        self._empty = self._processes.look()
+        self._looks: list[dict[str, float]] = []
+
+    def gather(self) -> None:
+        """Wait until everybody asks, or for so long as they may take."""
+        deadline = time.perf_counter() + self._options.turn_seconds / 2 + _LATE_S
+        while self._visitors.asking < self._options.sessions and time.perf_counter() < deadline:
+            time.sleep(1.0)
+            self._visitors.take()
+        report(f"{self._visitors.asking} of {self._options.sessions} sessions ask")
+
+    def look(self) -> None:
+        """One look, with a line and what was seen so far."""
+        self._visitors.take()
+        now = self._processes.look() | {
+            "turns": self._visitors.turns,
+            "asking": self._visitors.asking,
+            "deltas": self._visitors.received["delta"],
         }
-    return made
+        if self._looks:
+            last = self._looks[-1]
+            cores = shares(last, now)
+            drawn = (now["deltas"] - last["deltas"]) / (now["at_s"] - last["at_s"])
+            now |= {f"{name}_cores": share for name, share in cores.items()} | {"deltas_per_s": drawn}
+            opened = f"{self._opened_s[-1]:.2f} s" if self._opened_s else "–"
+            report(
+                f"dashboard {cores['dashboard']:.0%} of a core, {now['dashboard_mb']:.0f} MB; "
+                f"meter {cores['meter']:.0%}, {now['meter_mb']:.0f} MB; {drawn:.0f} deltas/s; "
+                f"{self._visitors.turns} turns; page in {opened}; "
+                f"{len(self._visitors.exceptions)} exceptions; load {os.getloadavg()[0]:.1f}"
+            )
+        self._looks.append(now)
+        if self._options.out:
+            self._options.out.write_text(json.dumps(self.figures(), indent=2), "utf-8")
 
+    def follow(self) -> None:
+        """Look until the time is over, and let a visitor open the page in between."""
+        end = time.perf_counter() + 60 * self._options.minutes
+        self.look()
+        while (now := time.perf_counter()) < end:
+            try:
+                self._opened_s.append(asyncio.run(opening_s(self._url)))
+            except OSError:
+                self._opened_s.append(float("inf"))
+            time.sleep(max(0.0, min(now + _LOOK_S, end) - time.perf_counter()))
+            self.look()
 
-@contextmanager
-def server(answers: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The lanes' server, in a process of its own; yields its URL."""
-    command = [sys.executable, "-m", "tests.scripted_server", "--port", "0", "--scenarios"]
-    process = subprocess.Popen([*command, json.dumps(answers)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def lanes_file(url: str) -> str:
-    return "".join(
-        f'[lanes.{lane}]\nengine = "endpoint"\nurl = "{url}"\nmodel = "{lane}"\n' for lane in LANES
-    )
-
-
-class Processes:
-    """The dashboard's process and its meter's: CPU time and memory between two looks."""
-
-    def __init__(self, dashboard_pid: int) -> None:
-        self.dashboard = psutil.Process(dashboard_pid)
-        self.meter = next(
-            child for child in self.dashboard.children(recursive=True) if "core.meter" in child.cmdline()
-        )
-
-    def look(self) -> dict[str, float]:
-        found = {"at_s": time.perf_counter()}
-        for name, process in (("dashboard", self.dashboard), ("meter", self.meter)):
-            times = process.cpu_times()
-            found[f"{name}_cpu_s"] = times.user + times.system
-            found[f"{name}_mb"] = process.memory_info().rss / 1e6
-        return found
-
-
-def shares(first: dict[str, float], last: dict[str, float]) -> dict[str, float]:
-    """Cores that each process took between two looks."""
-    passed_s = last["at_s"] - first["at_s"]
-    return {
-        name: (last[f"{name}_cpu_s"] - first[f"{name}_cpu_s"]) / passed_s for name in ("dashboard", "meter")
-    }
-
-
-async def crowd(base_url: str, pid: int, sessions: int, seconds: float) -> dict[str, Any]:
-    """All visitors ask once, and follow for so long."""
-    async with aiohttp.ClientSession() as http:
-        idle = PageSession(http, base_url, "chat")
-        alone_s = [await idle.open()]
-        processes = Processes(pid)
-        visitors = [PageSession(http, base_url, "chat") for _ in range(sessions)]
-        for visitor in visitors:
-            await visitor.open()
-            await visitor.choose("Together", "Together")
-        await idle.close()
-        empty = processes.look()
-        for visitor in visitors:
-            await visitor.ask("Go on.")
-        await asyncio.sleep(_WARM_UP_S)
-        looks, opened_s = [processes.look()], []
-        while looks[-1]["at_s"] - looks[0]["at_s"] < seconds - 2 * _WARM_UP_S:
-            further = PageSession(http, base_url, "chat")
-            opened_s.append(await further.open())
-            await further.close()
-            await asyncio.sleep(max(0.0, _OPEN_EVERY_S - opened_s[-1]))
-            looks.append(processes.look())
-        for visitor in visitors:
-            await visitor.finished(3, seconds + 120)
-        exceptions = [text for visitor in visitors for text in visitor.exceptions]
-        received = sum(visitor.received["delta"] for visitor in visitors)
-        for visitor in visitors:
-            await visitor.close()
-    cores = shares(looks[0], looks[-1])
-    return {
-        "sessions": sessions,
-        "followed_s": looks[-1]["at_s"] - looks[0]["at_s"],
-        "dashboard_cores": cores["dashboard"],
-        "dashboard_cores_per_session": cores["dashboard"] / sessions,
-        "meter_cores": cores["meter"],
-        "page_open_alone_s": alone_s[0],
-        "page_open_s": opened_s,
-        "deltas_per_session_s": received / sessions / seconds,
-        "dashboard_mb": [round(look["dashboard_mb"], 1) for look in (empty, *looks)],
-        "dashboard_mb_per_session_min": (looks[-1]["dashboard_mb"] - looks[0]["dashboard_mb"])
-        / sessions
-        / ((looks[-1]["at_s"] - looks[0]["at_s"]) / 60),
-        "meter_mb": [round(look["meter_mb"], 1) for look in (empty, *looks)],
-        "exceptions": exceptions,
-    }
-
-
-def timings(home: Path, sessions: int) -> dict[str, Any]:
-    """TTFT and TPOT of all answers in the store against the schedule."""
-    store = Store(f"sqlite:///{home / 'lmdyno.db'}")
-    records = [
-        record
-        for summary in store.conversations(limit=10 * sessions)
-        for turn in store.conversation(summary.id)
-        for record in turn.requests
-    ]
-    store.close()
-    told: dict[str, Any] = {"answers": len(records), "failed": sum(r.error is not None for r in records)}
-    for lane, interval_s in LANES.items():
-        tpot = sorted(r.tpot_s for r in records if r.lane.name == lane and r.tpot_s is not None)
-        ttft = sorted(r.ttft_s for r in records if r.lane.name == lane and r.ttft_s is not None)
-        if tpot:
-            p95 = tpot[min(len(tpot) - 1, round(0.95 * (len(tpot) - 1)))]
-            told[lane] = {
-                "n": len(tpot),
-                "tpot_p50_ms": statistics.median(tpot) * 1e3,
-                "tpot_p95_ms": p95 * 1e3,
-                "tpot_p95_error_ratio": p95 / interval_s - 1,
-                "ttft_p50_ms": statistics.median(ttft) * 1e3,
-                "ttft_max_ms": ttft[-1] * 1e3,
+    def figures(self) -> dict[str, Any]:
+        looks = self._looks
+        figures: dict[str, Any] = {
+            "sessions": self._options.sessions,
+            "asking": self._visitors.asking,
+            "turn_s": self._options.turn_seconds,
+            "turns": self._visitors.turns,
+            "page_open_alone_s": self._alone_s,
+            "page_open_in_the_crowd_s": self._opened_s,
+            "crowd_opened_s": self._visitors.opened_s,
+            "exceptions": self._visitors.exceptions[:20],
+            "exception_count": len(self._visitors.exceptions),
+            "load_average": os.getloadavg(),
+            "cores": os.cpu_count(),
+            "looks": [{key: round(value, 3) for key, value in look.items()} for look in looks],
+        }
+        if self._opened_s:
+            figures["page_open_median_s"] = statistics.median(self._opened_s)
+            figures["page_open_p95_s"] = quantile(self._opened_s, 0.95)
+            figures["page_open_max_s"] = max(self._opened_s)
+        if len(looks) > 1:
+            minutes = (looks[-1]["at_s"] - looks[0]["at_s"]) / 60
+            figures["minutes"] = minutes
+            figures |= {f"{name}_cores": share for name, share in shares(looks[0], looks[-1]).items()}
+            figures["dashboard_mb_per_session"] = (
+                looks[0]["dashboard_mb"] - self._empty["dashboard_mb"]
+            ) / self._options.sessions
+            half = looks[len(looks) // 2 :]
+            if len(half) > 1:
+                grown = half[-1]["dashboard_mb"] - half[0]["dashboard_mb"]
+                passed = (half[-1]["at_s"] - half[0]["at_s"]) / 60
+                figures["second_half_mb_per_session_min"] = grown / self._options.sessions / passed
+        following = [look for look in looks[1:] if look["turns"] == looks[0]["turns"]]
+        if following:
+            figures["following"] = {
+                "looks": len(following),
+                "dashboard_cores": statistics.median(look["dashboard_cores"] for look in following),
+                "meter_cores": statistics.median(look["meter_cores"] for look in following),
+                "deltas_per_s": statistics.median(look["deltas_per_s"] for look in following),
             }
-    return told
-
-
-async def soak(base_url: str, pid: int, seconds: float) -> dict[str, Any]:
-    """Two visitors ask one short question after another, each in a new session every 50 turns."""
-    turns, looks = 0, []
-    deadline = time.perf_counter() + seconds
-    async with aiohttp.ClientSession() as http:
-
-        async def visit() -> None:
-            nonlocal turns
-            while time.perf_counter() < deadline:
-                visitor = PageSession(http, base_url, "chat")
-                await visitor.open()
-                await visitor.choose("Together", "Together")
-                for _ in range(50):
-                    await visitor.ask_and_wait("Go on.", 120)
-                    turns += 1
-                    if time.perf_counter() >= deadline:
-                        break
-                await visitor.close()
-
-        visits = [asyncio.create_task(visit()) for _ in range(2)]
-        while not all(task.done() for task in visits):
-            await asyncio.sleep(_LOOK_S)
-            if turns > 20:
-                looks.append({"turns": turns, **Processes(pid).look()})
-        await asyncio.gather(*visits)
-    # The first third fills caches and pools, which is no growth.
-    settled = looks[len(looks) // 3 :]
-    grown = settled[-1]["turns"] - settled[0]["turns"]
-    return {
-        "turns": turns,
-        "counted_turns": grown,
-        **{
-            f"{name}_mb_per_1000_turns": (settled[-1][f"{name}_mb"] - settled[0][f"{name}_mb"]) / grown * 1000
-            for name in ("dashboard", "meter")
-        },
-        "dashboard_mb": [round(look["dashboard_mb"], 1) for look in looks[:: max(1, len(looks) // 20)]],
-        "meter_mb": [round(look["meter_mb"], 1) for look in looks[:: max(1, len(looks) // 20)]],
-    }
+        return figures
 
 
 def main() -> None:
@@ -223,22 +165,47 @@ def main() -> None:
     )
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--soak", type=float, metavar="MINUTES", help="short turns for so long, instead")
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--turn-seconds", type=float, default=120.0)
+    parser.add_argument(
+        "--load-cores", type=int, default=0, help="cores for visitors and servers alone; 0 shares all"
+    )
+    parser.add_argument("--out", type=Path, help="write the figures as JSON, also while they come")
     options = parser.parse_args()
-    seconds = 60 * (options.soak or options.minutes)
+    cores = sorted(os.sched_getaffinity(0))
+    load_cores = cores[: options.load_cores]
     with ExitStack() as held:
         home = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="lmdyno-crowd-")))
-        url = held.enter_context(server(scenarios(0 if options.soak else seconds)))
-        dashboard = held.enter_context(started_dashboard(home, lanes_file(url)))
-        pid = dashboard.process.pid
-        if options.soak:
-            figures = asyncio.run(soak(dashboard.url, pid, seconds))
-        else:
-            figures = asyncio.run(crowd(dashboard.url, pid, options.sessions, seconds))
-        figures |= {"load_average": os.getloadavg(), "cores": os.cpu_count()}
+        with on_cores(load_cores):
+            urls = held.enter_context(servers(scenarios(options.turn_seconds)))
+        with on_cores(cores[options.load_cores :] if load_cores else ()):
+            dashboard = held.enter_context(started_dashboard(home, lanes_file(urls)))
+        visitors = Visitors()
+        held.callback(visitors.end)
+        report(f"dashboard at {dashboard.url}, process {dashboard.process.pid}")
+        watch = Watch(dashboard.url, dashboard.process.pid, visitors, options)
+        with on_cores(load_cores):
+            for first in range(0, options.sessions, _SESSIONS_PER_PROCESS):
+                count = min(_SESSIONS_PER_PROCESS, options.sessions - first)
+                tokens = str(most_tokens(options.turn_seconds))
+                every = str(options.turn_seconds / 2 / count)
+                visitors.start(
+                    [
+                        "--url",
+                        dashboard.url,
+                        "--sessions",
+                        str(count),
+                        "--max-tokens",
+                        tokens,
+                        "--every",
+                        every,
+                    ]
+                )
+        watch.gather()
+        watch.follow()
+        visitors.end()
         dashboard.end()
-        figures["timings"] = timings(home, options.sessions)
+        report("reading the store")
+        figures = watch.figures() | {"timings": timings(home, 100 * options.sessions)}
     text = json.dumps(figures, indent=2)
     sys.stdout.write(f"{text}\n")
     if options.out:

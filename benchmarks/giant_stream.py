@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.crowd import server  # noqa: E402
+from benchmarks.crowd_stand import server  # noqa: E402
 from core.domain.turns import RequestRecord  # noqa: E402
 from core.meter.link import MeterLink  # noqa: E402
 from core.settings import Settings  # noqa: E402

@@ -13,8 +13,12 @@ from typing import Any
 import aiohttp
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-_HEARTBEAT_S = 20.0
+_RUN_S = 120.0
+"""The longest that a run of the page may take."""
+_KEPT = ("button", "button_group", "chat_input", "number_input")
+"""Elements that are kept as widgets, which can be used."""
 
 
 @dataclass(eq=False)
@@ -30,7 +34,7 @@ class PageSession:
     exceptions: list[str] = field(default_factory=list)
     finished_runs: int = 0
     _widgets: dict[str, Any] = field(default_factory=dict)
-    _values: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _values: dict[str, WidgetState] = field(default_factory=dict)
     _timers: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
     _hash: str = ""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -46,7 +50,7 @@ class PageSession:
         )
         self._reader = asyncio.create_task(self._read())
         await self._rerun()
-        await self.wait_for(lambda: self.finished_runs > 0, 120)
+        await self.wait_for(lambda: self.finished_runs > 0, _RUN_S)
         return time.perf_counter() - began
 
     async def close(self) -> None:
@@ -57,7 +61,9 @@ class PageSession:
     async def wait_for(self, holds: Any, timeout_s: float) -> None:
         """Wait until `holds()` is true; raises TimeoutError."""
         async with asyncio.timeout(timeout_s), self._news:
-            await self._news.wait_for(holds)
+            await self._news.wait_for(lambda: self._reader.done() or holds())
+        if not holds():
+            raise ConnectionError("the dashboard closed the connection") from self._reader.exception()
 
     def widget(self, kind: str, label: str = "") -> Any:
         """The newest widget of that kind whose label or options hold the text."""
@@ -69,13 +75,27 @@ class PageSession:
     async def choose(self, label: str, value: str) -> None:
         """Pick an option of a segmented control or pills."""
         control = self.widget("ButtonGroup", label)
-        self._values[control.id] = {"string_array_value": [value]}
+        state = WidgetState(id=control.id)
+        state.string_array_value.data.append(value)
+        self._values[control.id] = state
         await self._run_to_end()
+
+    async def enter(self, label: str, number: int) -> None:
+        """Fill in a number."""
+        box = self.widget("NumberInput", label)
+        self._values[box.id] = WidgetState(id=box.id, int_value=number)
+        await self._run_to_end()
+
+    async def press(self, label: str) -> None:
+        """Press a button, and return when the page is drawn anew."""
+        button = self.widget("Button", label)
+        await self._run_to_end(WidgetState(id=button.id, trigger_value=True))
 
     async def ask(self, prompt: str) -> None:
         """Send a prompt; returns at once, while the answer comes."""
-        field_id = self.widget("ChatInput").id
-        await self._rerun(trigger=(field_id, prompt))
+        state = WidgetState(id=self.widget("ChatInput").id)
+        state.chat_input_value.data = prompt
+        await self._rerun(trigger=state)
 
     async def ask_and_wait(self, prompt: str, timeout_s: float) -> None:
         """Send a prompt, and return when its answers are there."""
@@ -87,12 +107,12 @@ class PageSession:
         """Wait until so many runs of the page have ended well."""
         await self.wait_for(lambda: self.finished_runs >= runs, timeout_s)
 
-    async def _run_to_end(self) -> None:
+    async def _run_to_end(self, trigger: WidgetState | None = None) -> None:
         before = self.finished_runs
-        await self._rerun()
-        await self.finished(before + 1, 120)
+        await self._rerun(trigger=trigger)
+        await self.finished(before + 1, _RUN_S)
 
-    async def _rerun(self, *, fragment_id: str = "", trigger: tuple[str, str] | None = None) -> None:
+    async def _rerun(self, *, fragment_id: str = "", trigger: WidgetState | None = None) -> None:
         message = BackMsg()
         state = message.rerun_script
         state.query_string = self.query
@@ -101,14 +121,7 @@ class PageSession:
         if fragment_id:
             state.fragment_id = fragment_id
             state.is_auto_rerun = True
-        for widget_id, value in self._values.items():
-            widget = state.widget_states.widgets.add()
-            widget.id = widget_id
-            widget.string_array_value.data.extend(value["string_array_value"])
-        if trigger:
-            widget = state.widget_states.widgets.add()
-            widget.id = trigger[0]
-            widget.chat_input_value.data = trigger[1]
+        state.widget_states.widgets.extend([*self._values.values(), *([trigger] if trigger else [])])
         if not self._socket.closed:
             await self._socket.send_bytes(message.SerializeToString())
 
@@ -116,11 +129,12 @@ class PageSession:
         async for frame in self._socket:
             if frame.type is not aiohttp.WSMsgType.BINARY:
                 break
-            message = ForwardMsg.FromString(frame.data)
             self.received_bytes += len(frame.data)
-            await self._take(message)
+            self._take(ForwardMsg.FromString(frame.data))
+            async with self._news:
+                self._news.notify_all()
 
-    async def _take(self, message: ForwardMsg) -> None:
+    def _take(self, message: ForwardMsg) -> None:
         kind = message.WhichOneof("type") or "none"
         self.received[kind] += 1
         if kind == "delta" and message.delta.WhichOneof("type") == "new_element":
@@ -128,12 +142,14 @@ class PageSession:
             name = element.WhichOneof("type")
             if name == "exception":
                 self.exceptions.append(f"{element.exception.type}: {element.exception.message}")
-            elif name in ("chat_input", "button_group"):
+            elif name in _KEPT:
                 proto = getattr(element, name)
                 self._widgets.pop(proto.id, None)
                 self._widgets[proto.id] = proto
         elif kind == "new_session":
             self._hash = message.new_session.page_script_hash or self._hash
+            if not message.metadata.run.fragment_ids:
+                self._stop_timers()
         elif kind == "auto_rerun":
             self._start_timer(message.auto_rerun.fragment_id, message.auto_rerun.interval)
         elif kind == "stop_auto_rerun":
@@ -142,8 +158,6 @@ class PageSession:
                     task.cancel()
         elif kind == "script_finished":
             self.finished_runs += message.script_finished == ForwardMsg.FINISHED_SUCCESSFULLY
-        async with self._news:
-            self._news.notify_all()
 
     def _start_timer(self, fragment_id: str, interval_s: float) -> None:
         if task := self._timers.pop(fragment_id, None):

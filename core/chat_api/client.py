@@ -48,6 +48,8 @@ MISSING = (404, 405, 501)
 """HTTP statuses of a server that does not have an endpoint."""
 _READ_BYTES = 2**14
 """What is parsed before other streams have their turn: some milliseconds of work at the very most."""
+_RENEWAL_RATIO = 0.01
+"""How much of a time limit may pass before it starts anew with the bytes that came since."""
 _MOST_REFUSED_FIELDS = 8
 T = TypeVar("T")
 
@@ -262,7 +264,7 @@ async def _read(
 ) -> None:
     clock = asyncio.get_running_loop().time
     splitter = EventSplitter()
-    was_complete = False
+    allowed_s, renewed_s = limits.first_token_s, float("-inf")
     try:
         while not answer.over:
             received = await content.read(_READ_BYTES)
@@ -271,11 +273,17 @@ async def _read(
                 answer.add(timestamp_ns, splitter.close())
                 return
             answer.add(timestamp_ns, splitter.feed(inflate.feed(received) if inflate else received))
-            if not answer.complete:
-                limit.reschedule(clock() + (limits.stall_s if answer.has_text else limits.first_token_s))
-            elif not was_complete:
-                was_complete = True
-                limit.reschedule(clock() + limits.trailer_s)
+            before_s, now_s = allowed_s, clock()
+            if answer.complete:
+                allowed_s = limits.trailer_s
+            elif answer.has_text:
+                allowed_s = limits.stall_s
+            # Not with each token, since thousands come a second; and the trailer's time is given once.
+            if allowed_s != before_s or (
+                not answer.complete and now_s - renewed_s > _RENEWAL_RATIO * allowed_s
+            ):
+                renewed_s = now_s
+                limit.reschedule(now_s + allowed_s)
             if len(received) == _READ_BYTES:
                 await asyncio.sleep(0)  # more has arrived: others' bytes are timestamped before it is parsed
     except (EventTooLarge, TooMuchData):

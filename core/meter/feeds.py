@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from core.domain.turns import Phase, RequestRecord
 from core.meter.protocol import Update
 
-_QUICKEST_S = 0.05
-_SLOWEST_S = 0.5
+BEAT_S = 0.05
+"""Followers are told together, on beats: the dashboard's threads wake at once, and it sends once for all."""
+_SLOWEST_S = 1.0
 _UPDATES_PER_S = 200
 """To all followers together. Each costs the dashboard a block of Markdown to parse and to send."""
 
@@ -23,7 +24,11 @@ class Pace:
 
     @property
     def interval_s(self) -> float:
-        return min(_SLOWEST_S, max(_QUICKEST_S, self.followers / _UPDATES_PER_S))
+        return min(_SLOWEST_S, max(BEAT_S, self.followers / _UPDATES_PER_S))
+
+    def next_s(self, now_s: float) -> float:
+        """The beat on which a follower that is told now is told again, by the loop's clock."""
+        return (now_s // BEAT_S + round(self.interval_s / BEAT_S)) * BEAT_S
 
 
 @dataclass(eq=False, slots=True)
@@ -68,6 +73,7 @@ class Feed:
     async def follow(self, tell: Callable[[Update], Awaitable[None]], pace: Pace) -> None:
         """Pass every update to `tell`, from the start to the record; those that come too soon are joined."""
         news = asyncio.Event()
+        clock = asyncio.get_running_loop().time
         self.followers.add(news)
         pace.followers += 1
         try:
@@ -79,7 +85,8 @@ class Feed:
                 if update.record:
                     return
                 with suppress(TimeoutError):  # the end is told at once
-                    await asyncio.wait_for(self.ended.wait(), pace.interval_s)
+                    async with asyncio.timeout_at(pace.next_s(clock())):
+                        await self.ended.wait()
                 await news.wait()
         finally:
             pace.followers -= 1

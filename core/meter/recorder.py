@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from core.domain.growth import Growth, joined
@@ -44,7 +43,7 @@ class RunStore(Protocol):
     def open(self) -> None: ...
     def save_turn(self, plan: TurnPlan, machine: Machine | None) -> None: ...
     def save_request(self, record: RequestRecord) -> None: ...
-    def save_growth(self, growth: Growth) -> None: ...
+    def save_growths(self, growths: Sequence[Growth]) -> None: ...
     def turn(self, turn_id: str) -> TurnRecord | None: ...
     def interrupt_unfinished(self, *, exclude: Collection[str] = ()) -> int: ...
     def close(self) -> None: ...
@@ -180,36 +179,43 @@ class Recorder:
             _end_lost(store, self._lost[0])
             self._lost.popleft()
         while record := self._next_record():
-            self._write(partial(store.save_request, record), partial(self._put_back, record))
+            self._write(store, record)
         while growths := self._next_growths():
-            self._write(partial(store.save_growth, joined(growths)), partial(self._put_back_growths, growths))
+            try:
+                store.save_growths([joined(pieces) for pieces in growths])
+            except Exception:
+                self._put_back_growths(growths)
+                raise
 
-    def _write(self, save: Callable[[], None], put_back: Callable[[], None]) -> None:
+    def _write(self, store: RunStore, record: RequestRecord) -> None:
         try:
-            save()
+            store.save_request(record)
         except Exception as error:
             if isinstance(error, StoreError) and error.code == "store-unknown-turn":
                 return  # it was deleted meanwhile: there is nothing left to write to
-            put_back()
+            self._put_back(record)
             raise
 
     def _next_record(self) -> RequestRecord | None:
         with self._changed:
             return self._records.pop(next(iter(self._records))) if self._records else None
 
-    def _next_growths(self) -> list[Growth]:
+    def _next_growths(self) -> list[list[Growth]]:
+        """All that wait, by request: one transaction for each would cost a crowd's meter half its time."""
         with self._changed:
-            return self._growths.pop(next(iter(self._growths))) if self._growths else []
+            growths, self._growths = list(self._growths.values()), {}
+            return growths
 
     def _put_back(self, record: RequestRecord) -> None:
         with self._changed:
             self._records.setdefault(record.id, record)
 
-    def _put_back_growths(self, growths: list[Growth]) -> None:
-        request_id = growths[0].record.id
+    def _put_back_growths(self, growths: Sequence[list[Growth]]) -> None:
         with self._changed:
-            if request_id not in self._records:
-                self._growths[request_id] = [*growths, *self._growths.get(request_id, ())]
+            for pieces in growths:
+                request_id = pieces[0].record.id
+                if request_id not in self._records:
+                    self._growths[request_id] = [*pieces, *self._growths.get(request_id, ())]
 
 
 def _problem(error: Exception) -> ErrorInfo:

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Executable, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
 from core.access.guard import require_writable
@@ -94,8 +95,14 @@ def upsert(connection: Connection, table: Table, rows: Sequence[Mapping[str, obj
     """Insert the rows, or replace those whose primary key is there already."""
     if not rows:
         return
-    is_sqlite = connection.dialect.name == "sqlite"
+    statement = _upsert(table, tuple(rows[0]), is_sqlite=connection.dialect.name == "sqlite")
+    connection.execute(statement, rows)
+
+
+@cache
+def _upsert(table: Table, names: tuple[str, ...], *, is_sqlite: bool) -> Executable:
+    """Kept, since making it takes longer than executing it."""
     insert = sqlite.insert(table) if is_sqlite else postgresql.insert(table)
     keys = [column.name for column in table.primary_key]
-    changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+    changed = {name: insert.excluded[name] for name in names if name not in keys}
+    return insert.on_conflict_do_update(index_elements=keys, set_=changed)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 
 from core.domain.growth import Growth
 from core.domain.turns import (
@@ -32,6 +32,9 @@ INTERRUPTED = ErrorInfo(
     hint=N_("The text up to that point is kept. For the whole answer, ask again."),
 )
 
+_SAVE_STATE = update(requests).where(requests.c.id == bindparam("request"))
+"""For any number of requests, with the columns that each execution names."""
+
 
 class Store(Access):
     """Turns and requests in SQLite or PostgreSQL.
@@ -56,14 +59,24 @@ class Store(Access):
             connection.execute(delete(request_pieces).where(request_pieces.c.request_id == record.id))
             _save(connection, record, values)
 
-    def save_growth(self, growth: Growth) -> None:
-        """Record how far a request is, and what its answer has grown by; its turn must have been saved."""
-        bare = replace(growth.record, text="", reasoning="", timing=None)
-        values = records.state_values(bare, utc_now())
+    def save_growths(self, growths: Sequence[Growth]) -> None:
+        """Record how far requests are and what their answers have grown by, in one transaction.
+
+        What belongs to a turn that isn't stored, such as one that was deleted meanwhile, is left out.
+        """
+        bare = [replace(growth.record, text="", reasoning="", timing=None) for growth in growths]
+        now = utc_now()
         with self._writing() as connection:
-            _save(connection, bare, values)
-            if growth.record.timing is not None:
-                upsert(connection, request_pieces, [records.piece_values(growth)])
+            rows = [records.state_values(record, now) | {"request": record.id} for record in bare]
+            unknown = set[str]()
+            if connection.execute(_SAVE_STATE, rows).rowcount != len(rows):
+                unknown = _insert_missing(connection, bare)
+            pieces = [
+                records.piece_values(growth)
+                for growth in growths
+                if growth.record.timing is not None and growth.record.id not in unknown
+            ]
+            upsert(connection, request_pieces, pieces)
 
     def turn(self, turn_id: str) -> TurnRecord | None:
         """A turn by its id, replaced or not; None if there is none."""
@@ -118,6 +131,22 @@ def _put_together(connection: Connection, request_ids: Sequence[str]) -> None:
         values = records.progress_values(record, utc_now())
         connection.execute(update(requests).where(requests.c.id == record.id).values(values))
         connection.execute(delete(request_pieces).where(request_pieces.c.request_id == record.id))
+
+
+def _insert_missing(connection: Connection, states: Sequence[RequestRecord]) -> set[str]:
+    """Insert those of the requests that aren't stored; returns the ids of those whose turn isn't either."""
+    ids = [record.id for record in states]
+    known = set(connection.scalars(select(requests.c.id).where(requests.c.id.in_(ids))))
+    unknown = set[str]()
+    for record in states:
+        if record.id not in known:
+            try:
+                position = _next_position(connection, record.turn_id)
+            except StoreError:
+                unknown.add(record.id)
+            else:
+                _insert_requests(connection, [record], first_position=position)
+    return unknown
 
 
 def _save(connection: Connection, record: RequestRecord, values: records.RowValues) -> None:

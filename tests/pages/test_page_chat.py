@@ -3,7 +3,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
+from page_fakes import BOOK, HF, HF_Q4, REMOTE, FakeMeter, finished
 from streamlit.runtime.context import StreamlitCookies
 
 from core.access.identity import Person
@@ -23,6 +23,7 @@ from core.errors import AccessDenied, EngineError, StoreError
 from core.meter.protocol import Update
 from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session
+from core.ui.engines import status as engine_status
 
 
 def texts(app) -> str:
@@ -396,6 +397,23 @@ def test_only_stop_cancels_a_running_turn(new_app, world):
     assert world.meter.cancelled == []
     button(app, "Stop").click().run()
     assert world.meter.cancelled == [turn.id]
+
+
+@pytest.mark.parametrize("is_over_at_once", [False, True])
+def test_the_sidebar_rests_while_answers_are_followed_and_refreshes_afterwards(
+    app, world, monkeypatch, is_over_at_once
+):
+    def start(plan):
+        FakeMeter.start(world.meter, plan)
+        for request in plan.requests:
+            list(world.meter.follow(plan.id, request.id))
+
+    if is_over_at_once:
+        monkeypatch.setattr(world.meter, "start", start)
+    rests = []
+    monkeypatch.setattr(engine_status, "show_overview", lambda *, refreshes: rests.append(not refreshes))
+    ask(app)
+    assert rests == [True, False]
 
 
 def test_a_conversation_comes_back_by_its_address_with_its_settings(new_app, world):

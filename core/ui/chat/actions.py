@@ -87,6 +87,7 @@ def send(
                 return False
             start_engines([request.lane.name for request in plan.requests if request.lane.is_local])
             resources.meter().start(plan)
+            chat_session.note_asked()
         except LMDynoError as error:
             chat.problems = (ErrorInfo.of(error),)
             return False

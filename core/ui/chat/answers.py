@@ -7,7 +7,7 @@ script run that ends, for whatever reason, changes nothing about the request.
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
-from threading import Event
+from threading import Event, Lock
 from time import monotonic, sleep
 
 import streamlit as st
@@ -38,9 +38,30 @@ _WIDTH_CHARS = 150
 _BOX_LINES = 13
 _STATUS_INTERVAL_S = 0.5
 _YIELD_S = 0.1
-"""How soon a click is noticed while nothing is drawn; each look wakes a thread, for every session."""
+"""How soon a click is noticed while nothing is drawn."""
+_YIELDS_PER_S = 200
+"""Of all sessions together, since each look wakes a thread: in a crowd each looks less often."""
 _PARTS = ("status", "reasoning", "text", "end")
 """The places in an answer's box, the same while it comes and afterwards."""
+
+
+class _Count:
+    """How many threads of this process are within its `with` blocks."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._changing = Lock()
+
+    def __enter__(self) -> None:
+        with self._changing:
+            self.number += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changing:
+            self.number -= 1
+
+
+_waiting = _Count()
 
 
 @dataclass(slots=True)
@@ -94,13 +115,14 @@ def _show_head(request: RequestRecord) -> None:
 
 
 def wait_until_done(running: list[RunningLane]) -> bool:
-    """Keep the script run alive while lanes stream: a click ends it within `_YIELD_S`.
+    """Keep the script run alive while lanes stream: a click ends it soon.
 
     False if a lane could not be followed to its end.
     """
-    while not all(lane.ended.is_set() for lane in running):
-        chat_session.tick()
-        sleep(_YIELD_S)
+    with _waiting:
+        while not all(lane.ended.is_set() for lane in running):
+            chat_session.tick()
+            sleep(max(_YIELD_S, _waiting.number / _YIELDS_PER_S))
     # A superseded run must end as such here, however its lanes ended: one that ends well would clear the
     # clicks that belong to the run after it.
     chat_session.tick()

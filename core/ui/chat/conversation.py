@@ -24,7 +24,8 @@ UNKNOWN = ErrorInfo(
     N_("It was deleted, or it belongs to another machine. What you ask here begins a new conversation."),
 )
 POLL_S = 1.0
-TICK_S = 0.05
+TICK_S = 0.2
+"""How soon a click is noticed while no text comes; each look wakes a thread, for every lane."""
 _MOST_VERSIONS = 50
 
 

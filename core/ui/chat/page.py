@@ -205,6 +205,7 @@ def _show_conversation(page: ConversationPage, conversation: Conversation) -> No
     if conversation.running and wait_until_done(running):
         chat_actions.go_on(page)
         st.rerun()  # draws the turns from their records, now with chart and comparison
+    chat_session.wake_sidebar()
 
 
 def _problems(page: ConversationPage, conversation: Conversation) -> list[ErrorInfo]:

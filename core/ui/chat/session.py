@@ -22,6 +22,8 @@ from core.models.vision.model import is_for_images, refusal
 CONVERSATION = "conversation"
 _OPENED = "chat_opened_s"
 _EXPANDED = "expanded_turns"
+_ASKED = "chat_asked"
+_IS_STILL = "chat_sidebar_is_still"
 _FLUSH_S = 0.05
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
@@ -152,6 +154,27 @@ def expanded() -> set[str]:
     """The turns whose long answers this session shows in full, by their ids."""
     turns: set[str] = st.session_state.setdefault(_EXPANDED, set())
     return turns
+
+
+def note_asked() -> None:
+    """A turn was started, so the run that follows will do nothing but follow it."""
+    st.session_state[_ASKED] = True
+
+
+def sidebar_refreshes() -> bool:
+    """Whether what refreshes itself outside of the conversation is to do so in this run; ask once a run.
+
+    While a run follows answers no timer's fragment can run, and yet each of a crowd's timers costs a message
+    a second.
+    """
+    st.session_state[_IS_STILL] = st.session_state.pop(_ASKED, False)
+    return not st.session_state[_IS_STILL]
+
+
+def wake_sidebar() -> None:
+    """Draw the page again if its sidebar would else stay still although nothing is followed."""
+    if st.session_state.get(_IS_STILL):
+        st.rerun()
 
 
 def tick() -> None:

@@ -35,9 +35,12 @@ _BADGES = {
 _REMOVED = "removed_lane"
 
 
-@st.fragment(run_every=REFRESH_S)
-def show_overview() -> None:
-    """All lanes in short; refreshes itself."""
+def show_overview(*, refreshes: bool) -> None:
+    """All lanes in short."""
+    st.fragment(_show_lanes, run_every=REFRESH_S if refreshes else None)()
+
+
+def _show_lanes() -> None:
     with st.container(gap="xsmall"):
         for lane in resources.lanes().lanes:
             st.markdown(f"{lane_label(lane.name)} {_badge(lane)}")

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from core.domain.turns import Phase
-from core.meter.feeds import Feed, Pace
+from core.meter.feeds import BEAT_S, Feed, Pace
 from core.meter.protocol import Update
 from tests.unit.meter.meter_samples import remote_lane, turn_plan
 from tests.unit.meter.test_meter_recorder import record_of
@@ -25,10 +25,17 @@ def test_a_follower_that_comes_late_gets_all_so_far():
 
 
 @pytest.mark.parametrize(
-    ("followers", "interval_s"), [(1, 0.05), (10, 0.05), (40, 0.2), (100, 0.5), (1000, 0.5)]
+    ("followers", "interval_s"), [(1, 0.05), (10, 0.05), (40, 0.2), (128, 0.64), (1000, 1.0)]
 )
 def test_the_more_follow_the_less_often_each_is_told(followers, interval_s):
     assert Pace(followers).interval_s == pytest.approx(interval_s)
+
+
+@pytest.mark.parametrize(("followers", "beats"), [(1, 1), (40, 4)])
+def test_followers_are_told_on_common_beats(followers, beats):
+    pace = Pace(followers)
+    assert pace.next_s(10 * BEAT_S + 0.001) == pytest.approx((10 + beats) * BEAT_S)
+    assert pace.next_s(10 * BEAT_S + 0.04) == pytest.approx((10 + beats) * BEAT_S)
 
 
 def test_pieces_that_come_too_soon_are_joined_and_the_end_is_told_at_once():

@@ -292,9 +292,9 @@ def test_a_growing_answer_is_read_back_whole(store: Store) -> None:
     plan = a_plan(HF)
     store.save_turn(plan, None)
     pieces = _growths(plan, 5, 3)
-    store.save_growth(Growth(record=a_record(plan, phase=Phase.SENT), first_chunk=0))
+    store.save_growths([Growth(record=a_record(plan, phase=Phase.SENT), first_chunk=0)])
     for piece in (*pieces[:3], pieces[2], *pieces[3:]):  # one of them twice: it was not known to be stored
-        store.save_growth(piece)
+        store.save_growths([piece])
     assert _only_request(store, plan) == joined(pieces).record
     store.save_request(a_full_record(plan))
     assert _only_request(store, plan) == a_full_record(plan)
@@ -318,7 +318,7 @@ def test_what_is_written_grows_with_the_text_and_not_with_its_square(store: Stor
             store.save_turn(plan, None)
             written = 0
             for piece in _growths(plan, count, 1000):
-                store.save_growth(piece)
+                store.save_growths([piece])
             totals.append(written)
     finally:
         event.remove(Engine, "before_cursor_execute", note)
@@ -331,17 +331,20 @@ def test_a_growing_answer_of_a_dead_meter_is_put_together(store: Store) -> None:
     store.save_turn(plan, None)
     pieces = _growths(plan, 3, 2)
     for piece in pieces:
-        store.save_growth(piece)
+        store.save_growths([piece])
     assert store.interrupt_unfinished(older_than_s=0) == 1
     ended = replace(
         joined(pieces).record, phase=Phase.DONE, finish_reason=FinishReason.ERROR, error=INTERRUPTED
     )
     assert _only_request(store, plan) == ended
-    store.save_growth(Growth(record=replace(ended, text="", timing=None), first_chunk=3))
+    store.save_growths([Growth(record=replace(ended, text="", timing=None), first_chunk=3)])
     assert _only_request(store, plan) == ended
 
 
-def test_a_growth_of_a_deleted_turn_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError) as caught:
-        store.save_growth(_growths(a_plan(HF), 1, 1)[0])
-    assert caught.value.code == "store-unknown-turn"
+def test_growths_of_a_deleted_turn_are_left_out_and_the_others_kept(store: Store) -> None:
+    plan, deleted = a_plan(HF), a_plan(HF)
+    store.save_turn(plan, None)
+    of_deleted, of_plan = _growths(deleted, 1, 1), _growths(plan, 1, 4)
+    store.save_growths([*of_deleted, *of_plan])
+    assert store.turn(deleted.id) is None
+    assert _only_request(store, plan) == of_plan[0].record
