@@ -21,8 +21,7 @@ import torch
 from torch import nn
 
 from core.models.awq.options import GROUP_SIZE
-from core.models.awq.packing import BITS
-from core.models.awq.rounding import compensated, in_best_ranges
+from core.models.awq.rounding import BITS, compensated, in_best_ranges
 
 RATIOS = 20
 CHUNK = 16

@@ -22,10 +22,10 @@ from markdown_it.token import Token
 
 from core.bench.results.result import results as bench_results
 from core.chat_api.answer import Answer
+from core.chat_api.client import failure_in
 from core.chat_api.refusals import failure
 from core.chat_api.server_errors import refused
 from core.chat_api.sse import EventSplitter, EventTooLarge
-from core.chat_api.verdict import problem
 from core.config import load_lanes
 from core.domain.sessions import SessionRecord
 from core.domain.specs import Dialect, Endpoint
@@ -176,7 +176,7 @@ def _stream(number: int, chance: random.Random, outcome: Outcome) -> None:
     assert timing is not None
     assert sum(timing.content_chars) == len(answer.text)
     assert timing.tpot_s is None or timing.tpot_s >= 0
-    if error := problem(answer, _ENDPOINT):
+    if error := failure_in(answer, _ENDPOINT):
         raise error
 
 

@@ -36,7 +36,7 @@ from core.models.awq.calibration_text import Conversation, python_docs, sample_s
 from core.models.awq.job import DEMO_OPTIONS, quantize
 from core.models.awq.own_answers import as_jsonl, own_answers
 from core.models.demo.text import prepare
-from core.quality.prompts import PROMPTS
+from core.quality.tasks.sets import PROMPTS
 from core.settings import load_settings
 
 EXAMPLES = (

@@ -35,7 +35,7 @@ from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait
 
 from core.bench.results.result import BenchResult, results
 from core.bench.roofline.bandwidth import measured_bandwidth
-from core.bench.roofline.utilisation import utilisations
+from core.bench.roofline.roofline import utilisations
 from core.bench.workload.prompts import SyntheticPrompts
 from core.config import load_lanes
 from core.domain.specs import LaneSpec

@@ -16,12 +16,11 @@ from scenes.drawing import draw
 from scenes.exam import TOPICS, Item, exam
 from scenes.scoring import is_right, normalised
 
-from core.domain.conversation import Exchange, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
-from core.image_quiz.scores import wilson
+from core.image_quiz.results import wilson
 from core.models.vision.model import vision_of
 
 TOKENS = 72

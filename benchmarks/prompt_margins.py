@@ -25,7 +25,7 @@ import transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from core.config.models import demo_model  # noqa: E402
-from core.domain.examples import EXAMPLES  # noqa: E402
+from core.domain.conversation import EXAMPLES  # noqa: E402
 from core.settings import load_settings  # noqa: E402
 
 FIRST_TOKENS = 8

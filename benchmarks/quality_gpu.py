@@ -35,10 +35,9 @@ from core.models.awq.job import DEMO_OPTIONS, check, quantize
 from core.models.awq.options import AwqOptions
 from core.models.demo.text import prepare
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan, kv_variants
-from core.quality.prompts import PROMPTS
 from core.quality.results import LaneQuality, QualityResult, results
 from core.quality.run.process import conduct
-from core.quality.tasks.sets import ShippedSet, shipped
+from core.quality.tasks.sets import PROMPTS, ShippedSet, shipped
 from core.settings import Settings, load_settings
 from core.store.runs.quality_runs import QualityRuns
 

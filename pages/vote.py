@@ -6,9 +6,7 @@ from core.access.guard import current_identity
 from core.domain.sessions import Participant, Session, SessionState, Vote
 from core.errors import LMDynoError
 from core.i18n import _
-from core.sessions.admission import is_invited
-from core.sessions.assignment import Assigned, assigned_items
-from core.sessions.deploying import deploy_items
+from core.sessions.assignment import Assigned, assigned_items, deploy_items, is_invited
 from core.ui.sessions import ballot, deploy, voter
 from core.ui.sessions.results import show_results
 from core.ui.shared import language, resources, shell

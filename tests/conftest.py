@@ -31,7 +31,7 @@ def components_of_installed_packages():
 @pytest.fixture(scope="session", autouse=True)
 def migrations_of_new_stores():
     """Run once: each store would go through all of them."""
-    if "core.store.schema" not in sys.modules:
+    if "core.store.access" not in sys.modules:
         yield
         return
     from tests import new_stores

@@ -7,10 +7,10 @@ import pytest
 from alembic.config import Config
 from sqlalchemy import Connection, inspect
 
-from core.store import schema
-from core.store.location import Location
+from core.store import access
+from core.store.database import Location
 
-_migrate = schema._migrate
+_migrate = access._migrate
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def migrated_once() -> Iterator[None]:
             statements.extend(_statements(connection))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_migrate", create)
+        patch.setattr(access, "_migrate", create)
         yield
 
 
@@ -41,7 +41,7 @@ def migrated_once() -> Iterator[None]:
 def migrated_each_time() -> Iterator[None]:
     """For tests of the migrations themselves."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schema, "_migrate", _migrate)
+        patch.setattr(access, "_migrate", _migrate)
         yield
 
 

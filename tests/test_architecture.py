@@ -10,7 +10,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    {"core.po"},
     {"core.i18n"},
     {
         "core.csv_text",
@@ -102,16 +101,14 @@ ENGINE_PROCESSES = {
     "core.engines.launch.serve_transformers",
     "core.engines.launch.serve_lmdeploy",
     "core.engines.launch.serve_proxy",
-    "core.models.demo.gguf_file",
     "core.models.demo.gguf_to_hf",
     "core.models.demo.vision_assemble",
     "core.models.internlm2.to_llama",
     "core.models.internlm2.tokenizer",
     "core.models.awq.own_answers",
     "core.models.awq.compensated",
-    "core.models.awq.packing",
-    "core.models.awq.probe",
     "core.models.awq.rounding",
+    "core.models.awq.probe",
     "core.models.awq.worker",
     "core.models.tokenizer",
     "core.bench.roofline.bandwidth_worker",

@@ -17,7 +17,7 @@ from core.bench.planning.plan import BenchPlan, Load, Workload
 from core.bench.run.process import conduct
 from core.config import LaneRegistry, load_lanes
 from core.domain.bench import RunState
-from core.domain.examples import EXAMPLES
+from core.domain.conversation import EXAMPLES
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn

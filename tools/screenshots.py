@@ -26,8 +26,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from core.config import load_lanes
 from core.config.cpu import cpu_features, native_dtype
+from core.domain.conversation import StoredImage
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.images import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.sessions import Session, SessionPlan, SessionState, Verdict, Vote
 from core.images.gallery import gallery

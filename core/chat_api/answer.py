@@ -33,7 +33,7 @@ class NewText(NamedTuple):
 class Answer:
     """Collects timestamps, texts and counts of one request. Belongs to one event loop.
 
-    Nothing that a server sends raises. Whether the request succeeded, `core.chat_api.verdict` says.
+    Nothing that a server sends raises. Whether the request succeeded, `core.chat_api.refusals` says.
 
     `on_sent` is called when the request has gone out, `on_text` after each read that brought text; both must
     return at once, since timestamps are taken in the same event loop.

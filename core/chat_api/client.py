@@ -1,7 +1,8 @@
-"""Sends one chat request and timestamps its answer.
+"""Sends one chat request, timestamps its answer, and decides whether it succeeded.
 
-Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`' and `events`', whether it
-succeeded is `verdict`'s. A timestamp is taken when bytes arrive, before anything is parsed.
+Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`' and `events`'. A timestamp is
+taken when bytes arrive, before anything is parsed. `failure_in` is the one place that decides about success,
+for the chat, load tests and everything else.
 """
 
 import asyncio
@@ -15,21 +16,20 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from core.chat_api import prometheus
+from core.chat_api import connection_errors, prometheus
 from core.chat_api.answer import Answer
-from core.chat_api.compression import Inflater, TooMuchData
 from core.chat_api.connection_errors import connect_timeout, connection_failure, no_first_token, stalled
 from core.chat_api.dialects import chat_body, customised
-from core.chat_api.lenient import UNREADABLE, json_document
-from core.chat_api.refusals import failure
+from core.chat_api.lenient import UNREADABLE, Inflater, TooMuchData, json_document
+from core.chat_api.refusals import failure, see_log
 from core.chat_api.server_errors import ServerError, refused
 from core.chat_api.session import Attempt, Session, inflater, open_session, read_body
 from core.chat_api.sse import EventSplitter, EventTooLarge
-from core.chat_api.verdict import problem
 from core.domain.conversation import Message
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.errors import InputError, LMDynoError
+from core.domain.turns import FinishReason
+from core.errors import EngineError, InputError, LMDynoError
 from core.i18n import N_
 
 __all__ = [
@@ -137,7 +137,7 @@ async def send(
             session.left(endpoint)
     for note in adaptation.notes():
         answer.note(note)
-    if error := problem(answer, endpoint, lost):
+    if error := failure_in(answer, endpoint, lost):
         raise error
     if endpoint.tokenizer and answer.output_tokens is None:
         await asyncio.to_thread(_count, answer, endpoint.tokenizer)
@@ -317,3 +317,39 @@ def _wanted(endpoint: Endpoint) -> tuple[str, ...]:
     """Names of the fields that a person added to the request."""
     extra = json_document(endpoint.request.extra_body.encode()) if endpoint.request.extra_body else None
     return tuple(extra) if isinstance(extra, dict) else ()
+
+
+def failure_in(answer: Answer, endpoint: Endpoint, lost: LMDynoError | None = None) -> LMDynoError | None:
+    """Why the request whose stream has ended failed; None if it was answered.
+
+    `lost` is what became of its connection, which doesn't matter once the answer is complete. An answer is
+    one if the server ended it, in events that could be understood, and not with an error; without a finish
+    reason it must also hold something.
+    """
+    if answer.error:
+        return failure(answer.error, endpoint)
+    if answer.is_too_large:
+        return connection_errors.too_much(endpoint)
+    if answer.finish_reason is FinishReason.ERROR:
+        return _given_up(answer.finish_word, endpoint)
+    if not answer.complete:
+        if answer.strange:
+            return connection_errors.bad_stream(answer.strange)
+        if lost:
+            return lost
+        if answer.stray:
+            return connection_errors.not_a_stream(endpoint, answer.stray)
+        return connection_errors.broken_off(endpoint)
+    if answer.strange:
+        return connection_errors.bad_stream(answer.strange)
+    if answer.finish_reason is None and not (answer.has_text or answer.calls_tool):
+        return connection_errors.empty_answer(endpoint)
+    return None
+
+
+def _given_up(word: str, endpoint: Endpoint) -> LMDynoError:
+    return EngineError(
+        N_("The engine aborted the answer: {word}", word=word),
+        hint=see_log(endpoint),
+        code="engine-gave-up",
+    )

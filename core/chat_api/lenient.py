@@ -1,12 +1,13 @@
 """Reads what servers send, however they wrote it: JSON, text and counts that are not quite what they should
-be.
+be, and streams that are compressed although nobody asked for it.
 
 Nothing here raises for a peer's mistake: what can't be read is None.
 """
 
 import json
 import re
-from typing import Any
+import zlib
+from typing import Any, ClassVar
 
 import orjson
 
@@ -20,6 +21,9 @@ _PAIR = re.compile("([\ud800-\udbff])([\udc00-\udfff])")
 _RAW_BYTES = re.compile("[\udc80-\udcff]+")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]+")
 _SPACES = re.compile(r"\s+")
+_MOST_PER_READ = 8 * 2**20
+_ANY_HEADER = zlib.MAX_WBITS | 32
+_ZLIB_METHOD = 8
 
 
 class Unreadable:
@@ -131,3 +135,37 @@ def _joined(pair: re.Match[str]) -> str:
 
 def _decoded(run: re.Match[str]) -> str:
     return run[0].encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+class TooMuchData(Exception):
+    """A small piece decompresses to more than any answer."""
+
+
+class Inflater:
+    """Gzip (also several members in a row), zlib and bare deflate streams."""
+
+    ENCODINGS: ClassVar[tuple[str, ...]] = ("gzip", "x-gzip", "deflate")
+
+    def __init__(self) -> None:
+        self._stream: zlib._Decompress | None = None
+
+    def feed(self, received: bytes) -> bytes:
+        """What the bytes add to the text. Raises TooMuchData; damaged data ends the stream as a lost
+        connection."""
+        parts: list[bytes] = []
+        left = _MOST_PER_READ
+        while received:
+            if self._stream is None:
+                is_bare = received[0] & 0x0F != _ZLIB_METHOD and received[0] != 0x1F
+                self._stream = zlib.decompressobj(-zlib.MAX_WBITS if is_bare else _ANY_HEADER)
+            try:
+                parts.append(self._stream.decompress(received, left + 1))
+            except zlib.error as exc:
+                raise ConnectionError(f"damaged compressed data: {exc}") from exc
+            left -= len(parts[-1])
+            if left < 0:
+                raise TooMuchData
+            received = self._stream.unused_data
+            if self._stream.eof:
+                self._stream = None
+        return b"".join(parts)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.domain.images import MAX_IMAGES, StoredImage
+from core.domain.conversation import MAX_IMAGES, StoredImage
 from core.domain.specs import LaneSpec
 from core.errors import InputError
 from core.i18n import N_, _

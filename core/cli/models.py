@@ -17,7 +17,7 @@ from core.errors import ModelError
 from core.i18n import _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.models import catalogue
+from core.models import provenance
 from core.models.awq.job import prepare_demo_awq
 from core.models.build import Report
 from core.models.demo import text as demo_text
@@ -32,7 +32,7 @@ console = terminal(stderr=True)
 
 @app.command("list", help=_("List the models in the models folder with their weights and sizes."))
 def list_models(as_json: context.AsJson = False) -> None:
-    models = catalogue.list_models(load_settings())
+    models = provenance.list_models(load_settings())
     if as_json:
         typer.echo(encode_plain([_facts(model) for model in models]))
         return
@@ -43,7 +43,7 @@ def list_models(as_json: context.AsJson = False) -> None:
     terminal().print(table)
 
 
-def _facts(model: catalogue.StoredModel) -> dict[str, Any]:
+def _facts(model: provenance.StoredModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "size_bytes": model.size_bytes,

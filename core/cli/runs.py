@@ -262,15 +262,15 @@ def _json(record: BenchRecord) -> bytes:
 
 
 def _csv(record: BenchRecord) -> bytes:
-    from core.reports.run_table import to_csv
+    from core.reports.tables import requests_csv
 
-    return to_csv(record).encode()
+    return requests_csv(record).encode()
 
 
 def _parquet(record: BenchRecord) -> bytes:
-    from core.reports.run_table import to_parquet
+    from core.reports.tables import requests_parquet
 
-    return to_parquet(record)
+    return requests_parquet(record)
 
 
 def _html(record: BenchRecord) -> bytes:

@@ -24,12 +24,11 @@ from core.reports.session_html import session_html
 from core.reports.session_imports import read_session
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
-from core.sessions.figures import lane_figures
 from core.sessions.judging import judge_results
 from core.sessions.results import compute_results
 from core.sessions.run.answering import missing_answers
 from core.sessions.run.job import start_answers, start_judging
-from core.sessions.wording import STATE_NAMES
+from core.sessions.wording import STATE_NAMES, lane_figures
 from core.settings import Settings
 from core.store.sessions.sessions import Sessions
 

@@ -16,13 +16,12 @@ from core.cli.output import write_file
 from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.turns import new_id
-from core.domain.walk import StepResult, WalkRun
+from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.errors import InputError
 from core.i18n import N_, _
 from core.settings import Settings
-from core.store.runs.walks import Walks
+from core.store.runs.job_results import Walks
 from core.walk.runner import summary
-from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
 console = terminal()
 

@@ -2,11 +2,13 @@
 
 A difference is not forbidden (bf16 against 4 bit may be the very question), but it must be visible. Before a
 turn the lanes' settings are compared, afterwards what the engines really did. Differences in the weights'
-form and in dtype are marked as `intended`, since lanes exist to show them.
+form and in dtype are marked as `intended`, since lanes exist to show them. Turns with the same prompt and
+settings are repeats of each other: they show the spread, which a single run can't.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
@@ -199,3 +201,74 @@ def _prefix_cache(lane: LaneSpec) -> str | None:
     if not lane.is_local:
         return None
     return "on" if lane.settings.enable_prefix_caching else "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Median and range of a figure over runs."""
+
+    n: int
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeats:
+    """One lane's runs; None where no run has the figure."""
+
+    lane: str
+    ttft_s: Spread | None
+    decode_tok_per_s: Spread | None
+    e2e_s: Spread | None
+
+
+def comparable(turns: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """Of a turn's versions, the last one given, those that ran the same prompt in the same way."""
+    if not turns:
+        return []
+    last = turns[-1]
+    return [turn for turn in turns if _same(turn, last)]
+
+
+def repeats(turns: Sequence[TurnRecord]) -> list[Repeats]:
+    """The lanes of the last turn over all turns, without requests that failed or were stopped."""
+    if not turns:
+        return []
+    lanes = [request.lane for request in turns[-1].requests]
+    repeated = []
+    for lane in lanes:
+        records = [
+            request
+            for turn in turns
+            for request in turn.requests
+            if request.lane == lane and request.finish_reason in (FinishReason.STOP, FinishReason.LENGTH)
+        ]
+        repeated.append(
+            Repeats(
+                lane=lane.name,
+                ttft_s=_spread(records, lambda record: record.ttft_s),
+                decode_tok_per_s=_spread(records, lambda record: record.decode_tok_per_s),
+                e2e_s=_spread(records, lambda record: record.e2e_s),
+            )
+        )
+    return repeated
+
+
+def _same(turn: TurnRecord, other: TurnRecord) -> bool:
+    return (turn.prompt, turn.system_prompt, turn.mode, turn.sampling, turn.images) == (
+        other.prompt,
+        other.system_prompt,
+        other.mode,
+        other.sampling,
+        other.images,
+    )
+
+
+def _spread(
+    records: Sequence[RequestRecord], figure: Callable[[RequestRecord], float | None]
+) -> Spread | None:
+    values = [value for record in records if (value := figure(record)) is not None]
+    if not values:
+        return None
+    return Spread(len(values), median(values), min(values), max(values))

@@ -11,7 +11,7 @@ from pathlib import Path
 from core.engines.leases import in_use
 from core.engines.log.file import read_start
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.memory.kv_log import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
+from core.memory.kv_cache import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 from core.telemetry.samples import EngineProcess, EngineView, Event, EventLog

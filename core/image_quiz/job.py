@@ -1,7 +1,7 @@
 """Quizzes as background jobs; a quiz and its job have the same id."""
 
 from core.codec import encode
-from core.domain.images import named_images
+from core.domain.conversation import named_images
 from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
 from core.jobs.registry import Jobs

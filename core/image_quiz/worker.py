@@ -1,18 +1,40 @@
-"""The worker of a quiz: `python -m core.image_quiz.worker FOLDER FD`, started by `core.jobs`."""
+"""The worker of a quiz: `python -m core.image_quiz.worker FOLDER FD`, started by `core.jobs`.
 
+It asks the quiz's questions, one after another, each of all lanes; through the meter's own code. It is the
+quiz's own process, so that drawing does not slow its clock. One lane's failure is that lane's result.
+"""
+
+import asyncio
+import logging
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from core import logs
 from core.codec import decode
+from core.domain.turns import FinishReason, RequestRecord
+from core.engines.borrowed import Engines
+from core.engines.leases import lease
+from core.engines.resolve import find_endpoint
+from core.engines.unfinished import StoppedRequests
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.image_quiz.plan import QuizPlan
-from core.image_quiz.results import QuizRun, keep, save
-from core.image_quiz.runner import conduct
+from core.image_quiz.results import QuizAnswer, QuizRun, keep, save
+from core.images.store import ImageStore
 from core.jobs.worker import Report, run
-from core.settings import load_settings
+from core.meter.devices import DeviceQueue
+from core.meter.turns import run_turn
+from core.settings import Settings, load_settings
+from core.telemetry.machine import describe_machine
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
@@ -35,6 +57,71 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
             N_("The quiz was stopped."), hint=N_("The answers so far are kept."), code="stopped"
         )
     return {"quiz": plan.id}
+
+
+def conduct(settings: Settings, plan: QuizPlan, on_answer: Callable[[QuizRun], None], tell: Tell) -> QuizRun:
+    """Ask all questions and return the run; `on_answer` gets it after each one, `tell` gets the current step.
+
+    Main thread only: SIGTERM and SIGINT end it with the questions that were answered by then.
+    """
+    return asyncio.run(_conduct(settings, plan, on_answer, tell))
+
+
+async def _conduct(
+    settings: Settings, plan: QuizPlan, on_answer: Callable[[QuizRun], None], tell: Tell
+) -> QuizRun:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    run = QuizRun(plan=plan, machine=describe_machine())
+    with closing(Engines(settings, plan.lanes)) as engines:
+        await _unless(stop, _bring_up(engines, plan, tell))
+        tell(N_("Asking the first question"))
+        devices = DeviceQueue(settings.locks_dir)
+        stopped = StoppedRequests(settings)
+        for place in range(len(plan.questions)):
+            if stop.is_set():
+                break
+            records = await run_turn(
+                plan.turn(place),
+                resolve=partial(find_endpoint, settings),
+                lease=partial(lease, settings),
+                image_url=ImageStore(settings.images_dir).data_url,
+                devices=devices,
+                stopped=stopped,
+                on_update=lambda _: None,
+                cancel=stop,
+            )
+            if any(_was_cut_short(record) for record in records):
+                break
+            run = replace(run, answers=(*run.answers, QuizAnswer(question=place, records=records)))
+            on_answer(run)
+    return run
+
+
+async def _bring_up(engines: Engines, plan: QuizPlan, tell: Tell) -> None:
+    """Start what does not run; a lane whose engine can't start gets that as each answer's error."""
+    for lane in plan.lanes:
+        try:
+            await engines.ready(lane, tell)
+        except LMDynoError as error:
+            log.warning("engine not ready lane=%s code=%s", lane.name, error.code)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the work or the stop request, whichever comes first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,))
+    elif error := task.exception():
+        raise error
+
+
+def _was_cut_short(record: RequestRecord) -> bool:
+    return record.finish_reason is FinishReason.CANCELLED
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
 """Decoding, colours and encoding: any taken file becomes an upright 8-bit sRGB image without alpha.
 
 The only place where Pillow meets bytes that are not trusted. Knows no limits but Pillow's own; `sanitise`
-looks at the size in between.
+looks at the size in between. Also makes versions of an image that differ in a few pixels, for load tests in
+which no image may come twice.
 """
 
+import random
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from typing import Any
 
 from PIL import Image, ImageCms, ImageFile
 
 from core.i18n import N_
-from core.images.kinds import Kind
+from core.images.containers import Kind, kind_of
 from core.images.refusals import damaged, of_type, too_many_pixels
 
 MAX_PNG_COLOURS = 4096
@@ -37,6 +40,19 @@ MALFORMED = (
 )
 """What Pillow raises for malformed files. TypeError and AttributeError are not among them: Pillow wraps its
 own, so that here they would be mistakes of ours. MemoryError is the machine's, not the file's."""
+_BLOCK_PX = 8
+_NOISE_PIXELS = 64
+"""8 × 8, or wider where the last row of blocks is lower."""
+_SCAN = b"\xff\xda\x00\x0c"
+"""Begins the header of the one scan, which is as long as three components need."""
+_SCAN_HEADER_BYTES = 14
+_END = b"\xff\xd9"
+_OPTIONS: dict[str, Any] = {
+    "quality": JPEG_QUALITY,
+    "subsampling": 0,
+    "optimize": False,
+    "progressive": False,
+}
 
 
 @contextmanager
@@ -119,3 +135,40 @@ def encode(image: Image.Image, kind: Kind) -> tuple[bytes, str]:
         buffer = BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return buffer.getvalue(), "image/jpeg"
+
+
+class Variants:
+    """Makes versions of one image. Thread-safe."""
+
+    def __init__(self, data: bytes) -> None:
+        """`data` comes from the image store; it is decoded and encoded once, as JPEG."""
+        with Image.open(BytesIO(data), formats=(kind_of(data),)) as image:
+            whole = image.convert("RGB")
+        last_row = (whole.height - 1) // _BLOCK_PX
+        self._strip = whole.crop((0, last_row * _BLOCK_PX, whole.width, whole.height))
+        encoded = _jpeg(whole, restart_marker_rows=1)
+        # Restart markers count from D0 to D7 and begin again; the scan holds no other markers.
+        end = (
+            encoded.rindex(bytes((0xFF, 0xD0 + (last_row - 1) % 8))) + 2 if last_row else _scan_start(encoded)
+        )
+        self._above = encoded[:end]
+
+    def make(self, seed: str) -> bytes:
+        """The image as JPEG, with noise in its lower right corner that only this seed has."""
+        strip = self._strip.copy()
+        size = min(_NOISE_PIXELS // strip.height, strip.width), strip.height
+        noise = Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1]))
+        strip.paste(noise, (strip.width - size[0], 0))
+        encoded = _jpeg(strip)
+        return self._above + encoded[_scan_start(encoded) : -len(_END)] + _END
+
+
+def _jpeg(image: Image.Image, **more: int) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", **_OPTIONS, **more)
+    return buffer.getvalue()
+
+
+def _scan_start(encoded: bytes) -> int:
+    """Where the header ends and the entropy-coded data begins."""
+    return encoded.index(_SCAN) + _SCAN_HEADER_BYTES

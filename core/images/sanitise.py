@@ -1,25 +1,44 @@
 """Sanitises images: untrusted bytes in, one of a few harmless formats out.
 
 What lies in the image store and is sent to engines was decoded and encoded here: its type is PNG or JPEG, its
-pixels are upright 8-bit sRGB, and nothing else of the original file is left in it.
+pixels are upright 8-bit sRGB, and nothing else of the original file is left in it. How a camera was held says
+the one EXIF tag that matters for pixels (EXIF 3.0, CIPA DC-008, tag 274 of the first directory, in TIFF 6.0's
+layout); all other tags stay unread. Names from users are made safe for display and never used as paths.
 """
 
 import hashlib
+import struct
 import threading
+import unicodedata
 from dataclasses import dataclass, field
 
 from PIL import Image
 
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.errors import InputError
 from core.i18n import N_
-from core.images.containers import Lean, lean_jpeg, lean_png
-from core.images.kinds import Kind, kind_of
-from core.images.names import display_name
-from core.images.orientation import upright
+from core.images.containers import Kind, Lean, kind_of, lean_jpeg, lean_png
 from core.images.pixels import decoding, encode, open_lazily, to_srgb
 from core.images.refusals import Refused, animated, too_many_pixels
 from core.units import count, gib
+
+_TAG = 274
+_FORMATS = {3: "H", 4: "I"}
+"""SHORT, as the standard wants it, and LONG, as some programs write it."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+MAX_NAME_LENGTH = 80
+
+_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode's categories of characters that draw nothing or turn a line of text around."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,3 +162,47 @@ def _check_size(width_px: int, height_px: int, limits: Limits) -> None:
             size=size,
             ratio=limits.max_aspect_ratio,
         )
+
+
+def orientation_of(exif: bytes) -> int:
+    """1 to 8 as EXIF counts them; 1, upright, where the block says nothing usable."""
+    block = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (entries,) = struct.unpack_from(f"{order}H", block, start)
+        for at in range(start + 2, start + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", block, at)
+            if tag == _TAG and kind in _FORMATS:
+                (value,) = struct.unpack_from(order + _FORMATS[kind], block, at + 8)
+                return int(value) if value in _TURNS else 1
+    except struct.error:
+        pass  # the directory points outside the block
+    return 1
+
+
+def upright(image: Image.Image, exif: bytes) -> Image.Image:
+    """The image as the photographer saw it."""
+    turn = _TURNS.get(orientation_of(exif))
+    return image if turn is None else image.transpose(turn)
+
+
+def display_name(name: str) -> str:
+    """The last part of a path, on one line, without control characters; "" if nothing is left.
+
+    Names over 80 characters lose their middle, so that the ending stays.
+    """
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    plain = unicodedata.normalize("NFC", last.encode("utf-8", "replace").decode("utf-8"))
+    shown = "".join(
+        " " if character.isspace() else character
+        for character in plain
+        if character.isspace() or unicodedata.category(character) not in _HIDDEN
+    )
+    shown = " ".join(shown.split())
+    if len(shown) <= MAX_NAME_LENGTH:
+        return "" if shown in (".", "..") else shown
+    tail = MAX_NAME_LENGTH // 3
+    return f"{shown[: MAX_NAME_LENGTH - tail - 1]}…{shown[-tail:]}"

@@ -19,11 +19,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.errors import StoreError
 from core.files import write_atomically
 from core.i18n import N_
-from core.images.kinds import Kind, kind_of
+from core.images.containers import Kind, kind_of
 from core.images.sanitise import CheckedImage
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core.i18n import N_, Text
-from core.memory.kv_log import KvLog
+from core.memory.kv_cache import KvLog
 from core.telemetry.samples import MemorySource
 
 

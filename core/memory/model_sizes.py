@@ -1,18 +1,34 @@
-"""The sizes that decide an engine's memory: of checkpoints on disk, and of common models by name.
+"""The sizes that decide an engine's memory: of checkpoints on disk and lanes' weights, of common models and
+GPUs by name.
 
-The dimensions of the common models are those of their published config.json files on the Hugging Face hub.
+The dimensions of the common models are those of their published config.json files on the Hugging Face hub. A
+common GPU's `total_bytes` is what `nvidia-smi` shows as the card's memory, a little less than its name says
+where error correction takes a share.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.errors import InputError
 from core.i18n import N_
 from core.memory.kv_cache import KvShape, refuse_unless_plain_attention
 from core.memory.prediction import ModelSizes, weight_bytes_16_bit, weight_bytes_awq
-from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes
+from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes, read_weights
+from core.models.gguf_header import read_gguf_header
 from core.models.lmdeploy_support import LmdeploySupport, lmdeploy_support
 from core.models.model_config import ModelConfig
 from core.models.quantization import AWQ
+from core.models.weight_files import WeightFacts
+
+_MIB = 2**20
+
+DRIVER_RESERVED_BYTES = 600 * _MIB
+"""Kept by the driver for itself, roughly; NVML gives the exact figure of a GPU that is here."""
+_BYTES_16_BIT = 2
+_BYTES_OF_DTYPE = {"float32": 4, "float16": 2, "bfloat16": 2}
+_GGUF_BYTES = _BYTES_OF_DTYPE["float32"]
+"""What transformers unpacks a GGUF file's weights to, unless the lane names a dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +137,59 @@ def _turbomind_weight_bytes(facts: CheckpointFacts, *, awq: bool) -> int:
     if awq:
         return weight_bytes_awq(facts.parameters, facts.linear_parameters)
     return weight_bytes_16_bit(facts.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSize:
+    """A kind of GPU by its memory."""
+
+    name: str
+    total_bytes: int
+
+    @property
+    def free_bytes(self) -> int:
+        """Free memory of an empty GPU."""
+        return self.total_bytes - DRIVER_RESERVED_BYTES
+
+
+COMMON_GPUS = (
+    GpuSize("8 GB · RTX 4060", 8_188 * _MIB),
+    GpuSize("12 GB · RTX 4070", 12_282 * _MIB),
+    GpuSize("16 GB · RTX 4080, T4, V100", 16_376 * _MIB),
+    GpuSize("24 GB · RTX 4090, A10, L4", 24_564 * _MIB),
+    GpuSize("32 GB · RTX 5090", 32_607 * _MIB),
+    GpuSize("40 GB · A100", 40_960 * _MIB),
+    GpuSize("48 GB · L40S, A6000", 49_140 * _MIB),
+    GpuSize("80 GB · A100, H100", 81_559 * _MIB),
+    GpuSize("141 GB · H200", 143_771 * _MIB),
+)
+
+
+def lane_weight_bytes(lane: LaneSpec) -> int | None:
+    """Over all GPUs that the engine spans. None for remote lanes, and for files that can't be read here.
+
+    Reads file headers, which need none of the sizes in config.json.
+    """
+    path = lane.model.path(lane.weights) if lane.model else None
+    if path is None:
+        return None
+    try:
+        if lane.weights is Weights.GGUF:
+            return gguf_weight_bytes(Path(path).expanduser(), lane.settings.dtype)
+        return loaded_weight_bytes(read_weights(path), lane.kind, lane.settings.dtype)
+    except InputError:
+        return None
+
+
+def gguf_weight_bytes(path: Path, dtype: str) -> int:
+    """A GGUF file's weights once transformers has unpacked them. Raises InputError (`model-unreadable`)."""
+    return read_gguf_header(path).parameters * _BYTES_OF_DTYPE.get(dtype, _GGUF_BYTES)
+
+
+def loaded_weight_bytes(weights: WeightFacts, kind: EngineKind, dtype: str) -> int:
+    """A checkpoint's weights in an engine's memory; LMDeploy computes in 16 bits only."""
+    if weights.parameters is None or weights.quantized is not None:
+        return weights.size_bytes
+    if kind is not EngineKind.TRANSFORMERS:
+        return weights.parameters * _BYTES_16_BIT
+    return weights.parameters * _BYTES_OF_DTYPE[dtype] if dtype in _BYTES_OF_DTYPE else weights.size_bytes

@@ -4,7 +4,7 @@ import gc
 from functools import partial
 
 from core import logs
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.turns import Machine
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core.chat_api.client import open_session
 from core.codec import decode
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Machine
 from core.engines.unfinished import StoppedRequests

@@ -12,15 +12,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from core.domain.growth import Growth, joined
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
+    Growth,
     Machine,
     Phase,
     RequestRecord,
     TurnPlan,
     TurnRecord,
+    joined,
 )
 from core.errors import StoreError
 from core.i18n import N_

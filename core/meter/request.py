@@ -8,10 +8,18 @@ from dataclasses import replace
 from core.access.identity import Person
 from core.chat_api import dialects
 from core.chat_api.answer import Answer
-from core.domain.growth import Growth
 from core.domain.sampling import Sampling
 from core.domain.specs import Endpoint
-from core.domain.turns import ErrorInfo, FinishReason, Phase, Place, RequestPlan, RequestRecord, UsageWindow
+from core.domain.turns import (
+    ErrorInfo,
+    FinishReason,
+    Growth,
+    Phase,
+    Place,
+    RequestPlan,
+    RequestRecord,
+    UsageWindow,
+)
 from core.engines.unfinished import Unfinished
 from core.errors import LMDynoError
 from core.i18n import N_, Text

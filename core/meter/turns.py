@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from core.access.identity import Person
 from core.chat_api.client import Session, Timeouts, encoded, open_session
 from core.chat_api.servers import place_of, with_model
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
 from core.engines.log.requests import send_explained
@@ -24,8 +24,7 @@ from core.i18n import N_
 from core.meter.devices import DeviceQueue, Ticket
 from core.meter.protocol import Update
 from core.meter.request import Request
-from core.meter.settling import settled
-from core.meter.usage import UsageMeter
+from core.meter.usage import UsageMeter, settled
 from core.models.vision.context import not_sendable
 
 log = logging.getLogger(__name__)

@@ -1,19 +1,25 @@
-"""What the machine does while requests of this process run: a sampler beside the event loop.
+"""What the machine does while requests of this process run, and the wait until nothing else computes.
 
-Reading sensors takes milliseconds, so it happens in threads; the loop only waits for it before a request is
-sent and after its answer has ended, never in between.
+Reading sensors takes milliseconds, so a sampler does it in threads; the loop only waits for it before a
+request is sent and after its answer has ended, never in between. Before a measured request is sent, nothing
+may still compute for one that was stopped.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from core.domain.specs import Endpoint
 from core.domain.turns import UsageWindow
+from core.engines.unfinished import StoppedRequests, Unfinished
 from core.engines.watch import EngineWatch
+from core.i18n import N_, Text
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 from core.telemetry.window import usage_of
+
+_POLL_S = 0.2
 
 
 class UsageMeter(Protocol):
@@ -53,3 +59,35 @@ class SampledUsage:
 
 def _gpus_of(endpoint: Endpoint) -> tuple[int, ...]:
     return tuple(int(name.split(":")[1]) for name in sorted(endpoint.devices) if name.startswith("cuda:"))
+
+
+async def settled(
+    stopped: StoppedRequests, endpoint: Endpoint, patience_s: float, on_wait: Callable[[Unfinished], None]
+) -> tuple[Text, ...]:
+    """Wait for what still computes, up to `patience_s`; returns what must be known about the next request.
+
+    `on_wait` is called at each look while it waits, and must return at once.
+    """
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience_s
+    while (found := await asyncio.to_thread(stopped.before, endpoint)).must_wait:
+        if clock() >= deadline:
+            if found.server_is_busy:
+                return (N_("The server was busy when this was sent, so the figures may include waiting."),)
+            return (
+                N_(
+                    "{lanes} was still finishing a stopped request when this was sent, so the figures may "
+                    "include waiting.",
+                    lanes=", ".join(found.lanes),
+                ),
+            )
+        on_wait(found)
+        await asyncio.sleep(_POLL_S)
+    if found.server_is_silent:
+        return (
+            N_(
+                "A request to this server was stopped shortly before. The server doesn't say whether it "
+                "still works on it, so the figures may include waiting."
+            ),
+        )
+    return ()

@@ -19,7 +19,7 @@ from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
 from core.store.sessions.sessions import Sessions
 from core.store.turns import Store
-from core.walk import results
+from core.walk import job
 
 
 def collect(settings: Settings, ids: Sequence[str], *, walk: str | None = None, title: str = "") -> Recording:
@@ -94,7 +94,7 @@ def _walk(settings: Settings, walk: str) -> WalkRun:
     file = Path(walk).expanduser()
     if file.is_file():
         return decode(WalkRun, file.read_bytes(), otherwise=N_("{file} is not a walk.", file=file.name))
-    taken = results.load(settings, walk)
+    taken = job.load(settings, walk)
     if taken is None:
         raise InputError(
             N_("There is no walk {id}.", id=walk),

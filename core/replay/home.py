@@ -22,8 +22,8 @@ from core.replay.recording import Recording, recordings_in
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.store.runs.job_results import Walks
 from core.store.runs.quality_runs import QualityRuns
-from core.store.runs.walks import Walks
 from core.store.sessions.sessions import Sessions
 from core.store.turns import Store
 

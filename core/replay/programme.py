@@ -1,4 +1,8 @@
-"""A recording as a show of about a minute: some of its turns, a load test and the walk, one after another."""
+"""A recording as a show of about a minute: some of its turns, a load test and the walk, one after another.
+
+A `Playback` plays, pauses, jumps, and runs faster or slower than what was recorded. The clock is given with
+each call, in seconds; nothing here waits or draws.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +13,8 @@ from core.domain.bench import BenchRecord
 from core.domain.turns import TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError
-from core.replay.load import LoadTimeline
 from core.replay.recording import Recording
-from core.replay.turns import TurnTimeline
-from core.replay.walk import WalkTimeline
+from core.replay.timelines import LoadTimeline, TurnTimeline, WalkTimeline
 
 HOLD_S = 2.0
 """How long the end of each part stays, so that its figures can be read."""
@@ -21,6 +23,7 @@ TURNS_S, LOAD_S, WALK_S = 24.0, 14.0, 18.0
 
 Source: TypeAlias = TurnRecord | BenchRecord | WalkRun
 Timeline: TypeAlias = TurnTimeline | LoadTimeline | WalkTimeline
+SPEEDS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +95,50 @@ def _timeline(source: Source) -> Timeline | None:
                 return WalkTimeline(source)
     except InputError:
         return None
+
+
+@dataclass(slots=True)
+class Playback:
+    """One viewer's replay of something that took `duration_s`. For one thread."""
+
+    duration_s: float
+    speed: float = 1.0
+    _position_s: float = 0.0
+    """Where it stood at `_since_s`, or stands while it is paused."""
+    _since_s: float | None = None
+    """Since when it plays; None while it is paused."""
+
+    def position_s(self, now_s: float) -> float:
+        """Seconds of the recording that have been played, at most all of it."""
+        if self._since_s is None:
+            return self._position_s
+        return min(self.duration_s, self._position_s + (now_s - self._since_s) * self.speed)
+
+    def is_playing(self, now_s: float) -> bool:
+        return self._since_s is not None and not self.has_ended(now_s)
+
+    def has_ended(self, now_s: float) -> bool:
+        return self.position_s(now_s) >= self.duration_s
+
+    def play(self, now_s: float) -> None:
+        """Go on; from the beginning if the end was reached."""
+        if self.has_ended(now_s):
+            self._position_s = 0.0
+        elif self._since_s is not None:
+            return
+        self._since_s = now_s
+
+    def pause(self, now_s: float) -> None:
+        self._position_s, self._since_s = self.position_s(now_s), None
+
+    def seek(self, position_s: float, now_s: float) -> None:
+        """Jump there; a replay that plays goes on from there."""
+        is_playing = self.is_playing(now_s)
+        self._position_s = min(max(position_s, 0.0), self.duration_s)
+        self._since_s = now_s if is_playing else None
+
+    def set_speed(self, speed: float, now_s: float) -> None:
+        """From now on; what was played before stays as it is."""
+        if self._since_s is not None:
+            self._position_s, self._since_s = self.position_s(now_s), now_s
+        self.speed = speed

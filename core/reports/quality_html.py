@@ -19,7 +19,7 @@ from core.charts.quality_points import (
 )
 from core.domain.quality import QualityRecord
 from core.i18n import _
-from core.quality.fairness import flags
+from core.quality.comparison import flags
 from core.quality.results import LaneQuality, Outcome, QualityResult, Role
 from core.quality.verdict import verdicts
 from core.quality.worst import compared_answers

@@ -15,7 +15,7 @@ from core.domain.quality import QualityAnswer, QualityLane, QualityRecord, Quali
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
-from core.quality.fairness import flags
+from core.quality.comparison import flags
 from core.quality.plan import QualityPlan
 from core.quality.results import AgreementScore, LaneQuality, QualityResult, TaskScore, TextComparison
 from core.quality.verdict import verdicts

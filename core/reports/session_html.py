@@ -16,10 +16,10 @@ from core.domain.sessions import SessionRecord
 from core.i18n import _, current_language
 from core.sessions import telling
 from core.sessions.analysis.strengths import Standings
-from core.sessions.figures import lane_figures
 from core.sessions.judging import judge_results
 from core.sessions.prompts import set_label
 from core.sessions.results import compute_results
+from core.sessions.wording import lane_figures
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("core.reports", "templates"),

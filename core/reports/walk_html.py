@@ -1,11 +1,10 @@
 """Write a walk as one HTML file: the tutorial's table, filled in by this machine."""
 
 from core import units
-from core.domain.walk import StepResult, WalkRun
+from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.i18n import _
 from core.reports.page import render
 from core.walk.runner import summary
-from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
 
 def walk_html(run: WalkRun) -> str:

@@ -12,8 +12,7 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import Machine
 from core.quality.results import Outcome, results
 from core.quality.verdict import verdicts
-from core.scorecard.card import LaneQualityFigure, Scorecard, scorecard
-from core.scorecard.freshness import LaneNow
+from core.scorecard.card import LaneNow, LaneQualityFigure, Scorecard, scorecard
 from core.scorecard.speed import LaneSpeed, lane_speed
 from core.telemetry.machine import describe_machine
 

@@ -1,16 +1,21 @@
-"""Who votes on what, and on which side: computed from the seat alone, so that it is the same on any device.
+"""Who may vote, on what, and on which side: computed from the seat alone, so that it is the same on any
+device.
 
 Each participant gets a prompt once before any of them twice. Pairs of lanes rotate over the prompts, so that
 everybody sees all pairs. Two neighbours in the order of joining get the same items with the sides swapped:
 every item has two voters who can agree or not, and each lane is on the left as often as on the right, for
-each person, prompt and pair. The order is shuffled, and control items are mixed in.
+each person, prompt and pair. The order is shuffled, and control items are mixed in. For second votes, some of
+the items that a participant voted on are shown again with lanes and figures.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.domain.sessions import ControlKind, SessionItem, SessionPlan
+from core.access.identity import Identity
+from core.domain.sessions import ControlKind, Session, SessionItem, SessionPlan, Verdict, Vote
+from core.errors import InputError
+from core.i18n import N_
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +89,42 @@ def _shown(item: int, items: Sequence[SessionItem], turn: int) -> Assigned:
     if size > 2 and turn // size % 2:
         places.reverse()
     return Assigned(item, tuple(places))
+
+
+def is_invited(plan: SessionPlan, identity: Identity, name: str | None) -> bool:
+    """Whether somebody is on the session's list, by login or by name; without a list everybody is.
+
+    `name` is None before it is known; then nobody without a login is turned away.
+    """
+    if not plan.invited:
+        return True
+    entries = {entry.strip().casefold() for entry in plan.invited}
+    if identity.owner is not None:
+        address = identity.owner.casefold()
+        domain = f"@{address.partition('@')[2]}" if "@" in address else None
+        return address in entries or domain in entries
+    return name is None or " ".join(name.split()).casefold() in entries
+
+
+def require_invited(plan: SessionPlan, identity: Identity, name: str) -> None:
+    """Raise InputError (`not-invited`) for somebody who is not on the session's list."""
+    if not is_invited(plan, identity, name):
+        raise InputError(
+            N_("This session is for invited people, and this name is not on its list."),
+            hint=N_("Enter it as it is on the invitation, or ask whoever sent you the link."),
+            code="not-invited",
+        )
+
+
+def deploy_items(
+    session: Session, done: Sequence[Assigned], votes: Mapping[int, Vote]
+) -> tuple[Assigned, ...]:
+    """As many real items as the session wants, spread over those that the participant did not skip."""
+    real = [
+        assigned
+        for assigned in done
+        if session.items[assigned.item].control is None
+        and votes[assigned.item].verdict is not Verdict.SKIPPED
+    ]
+    count = min(session.plan.deploy_votes, len(real))
+    return tuple(real[number * len(real) // count] for number in range(count))

@@ -2,12 +2,15 @@
 
 Answers that failed are left out: they are that lane's result, counted apart. Two lanes that gave the same
 text are no question of taste, so nobody votes on them as a pair; they are counted too, and some serve as
-control items. Prompts are mixed by category, so that every part of the list holds all of them.
+control items. Prompts are mixed by category, so that every part of the list holds all of them. Answers that
+name a lane or a model are found, for the host to check before anybody votes.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations, zip_longest
+from pathlib import PurePath
 
 from core.domain.sessions import (
     MOST_RANKED,
@@ -19,10 +22,15 @@ from core.domain.sessions import (
     SessionPlan,
     VotingMode,
 )
+from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason
 
 CONTROL_EVERY = 5
 """Every so many prompts a second answer of a lane is made, where sampling makes it differ."""
+_FAMILY = re.compile(r"[A-Za-z]{4,}")
+"""The start of a model's name that its relatives share, such as `Qwen` of `Qwen2.5-7B-Instruct`."""
+_SHORTEST = 4
+"""Shorter names are words of their own too often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +125,34 @@ def _repeated(real: list[SessionItem]) -> list[SessionItem]:
         SessionItem(prompt=item.prompt, candidates=(item.candidates[0],) * 2, control=ControlKind.IDENTICAL)
         for item in real[::CONTROL_EVERY]
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Giveaway:
+    """A name of a lane or its model in an answer."""
+
+    prompt: int
+    lane: int
+    word: str
+
+
+def giveaways(plan: SessionPlan, answers: Iterable[SessionAnswer]) -> tuple[Giveaway, ...]:
+    """The first name in each answer that holds one which its prompt does not; any lane's name counts."""
+    words = sorted({word.casefold() for lane in plan.lanes for word in _names(lane)})
+    shown = []
+    for answer in answers:
+        asked = plan.prompts.prompts[answer.prompt].text.casefold()
+        answered = answer.record.text.casefold()
+        word = next((word for word in words if word in answered and word not in asked), None)
+        if word is not None:
+            shown.append(Giveaway(answer.prompt, answer.lane, word))
+    return tuple(shown)
+
+
+def _names(lane: LaneSpec) -> list[str]:
+    models = [lane.model.name, lane.model.checkpoint] if lane.model else []
+    if lane.endpoint and lane.endpoint.model:
+        models.append(lane.endpoint.model)
+    families = [_FAMILY.match(PurePath(model).name) for model in models]
+    names = [lane.name, *(family.group() for family in families if family)]
+    return [name for name in names if len(name) >= _SHORTEST]

@@ -14,10 +14,8 @@ from core.domain.sampling import Sampling
 from core.domain.sessions import Judgement, Session, SessionItem, Verdict, Vote
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestPlan, TurnPlan
-from core.sessions.analysis.comparisons import columns
-from core.sessions.analysis.shares import Share
+from core.sessions.analysis.comparisons import Share, columns, of_judgements
 from core.sessions.analysis.strengths import Standings, standings
-from core.sessions.comparing import of_judgements
 
 _INSTRUCTION = """\
 You compare two answers to the same question. Judge how correct, helpful, complete and clear they are, and \

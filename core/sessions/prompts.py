@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import PurePath
 
 from core.codec import decode, encode
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.sessions import MOST_PROMPTS, PromptSet, SessionPrompt
 from core.errors import InputError
 from core.i18n import N_, Message, N_plural

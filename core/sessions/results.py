@@ -11,22 +11,21 @@ from statistics import median
 import numpy as np
 
 from core.domain.sessions import ControlKind, Session, SessionItem, SessionPrompt, Verdict, Vote
-from core.sessions.analysis.agreement import Agreement, agreement
+from core.sessions.analysis.agreement import Agreement, ControlResult, agreement, control_result
 from core.sessions.analysis.comparisons import (
     FIRST,
     SECOND,
     TIE,
     Comparison,
     Floats,
+    Share,
     columns,
+    comparisons_of,
+    of_votes,
     pairs_of,
     tallies,
 )
-from core.sessions.analysis.controls import ControlResult, control_result
-from core.sessions.analysis.resampling import margins, resampled
-from core.sessions.analysis.shares import Share
-from core.sessions.analysis.strengths import Standings, standings
-from core.sessions.comparing import comparisons_of, of_votes
+from core.sessions.analysis.strengths import Standings, margins, resampled, standings
 
 _GROUP_RESAMPLES = 400
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from core import units
 from core.domain.sessions import Session
 from core.i18n import N_, _, ngettext
-from core.sessions.analysis.shares import Share
+from core.sessions.analysis.comparisons import Share
 from core.sessions.analysis.strengths import (
     LEAST_COMPARISONS,
     LEAST_PROMPTS,
@@ -16,10 +16,9 @@ from core.sessions.analysis.strengths import (
     PairStanding,
     Standings,
 )
-from core.sessions.figures import LaneFigures
 from core.sessions.judging import JudgeResult
 from core.sessions.results import GroupScore, SessionResults
-from core.sessions.wording import CONTROL_NAMES
+from core.sessions.wording import CONTROL_NAMES, LaneFigures
 
 Table = dict[str, list[str]]
 """Columns by their heads."""

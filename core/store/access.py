@@ -1,4 +1,8 @@
-"""The connection to the store's database, opened when it is first needed."""
+"""The way into the store's database: opened when it is first needed, its schema brought up to date once.
+
+Whichever process comes first brings the schema to the one this code knows. What whoever acts may see are
+conditions on the column that holds the owner.
+"""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,14 +10,28 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, Executable, Table
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Table, false, func, select, true
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
 
-from core.access.guard import require_writable
-from core.store import schema
-from core.store.database import connect, for_writing, prepare_file
-from core.store.failures import explained
-from core.store.location import Location, parse_location
+from core.access.guard import current_identity, require_writable
+from core.access.identity import Visibility
+from core.errors import StoreError
+from core.i18n import N_
+from core.store.database import Location, connect, copy_file, for_writing, parse_location, prepare_file
+from core.store.failures import OTHER, explain, explained
+
+SCRIPTS = "core.store:migrations"
+_WAIT_S = 60.0
+_ADVISORY_LOCK = 0x6C6D64796E6F  # "lmdyno"
+
+# Alembic hands the running migration around in module globals.
+_one_at_a_time = threading.Lock()
 
 
 class Access:
@@ -75,7 +93,7 @@ def _open(database_url: str, lock_timeout_s: float) -> _Database:
             prepare_file(location.file, lock_timeout_s=lock_timeout_s)
         engine = connect(location, lock_timeout_s=lock_timeout_s)
         try:
-            schema.upgrade(engine, location)
+            upgrade(engine, location)
         except BaseException:
             engine.dispose()
             raise
@@ -106,3 +124,95 @@ def _upsert(table: Table, names: tuple[str, ...], *, is_sqlite: bool) -> Executa
     keys = [column.name for column in table.primary_key]
     changed = {name: insert.excluded[name] for name in names if name not in keys}
     return insert.on_conflict_do_update(index_elements=keys, set_=changed)
+
+
+def upgrade(engine: Engine, location: Location) -> None:
+    """Create or migrate the schema; quick and without a lock if it is the current one.
+
+    All in one transaction that only one process enters at a time, so a failed migration changes nothing.
+    Before an older SQLite schema is migrated, the database is copied to `<file>.schema-<revision>.bak`.
+    Raises StoreError for a schema newer than this code.
+    """
+    config = Config()
+    config.set_main_option("script_location", SCRIPTS)
+    scripts = ScriptDirectory.from_config(config)
+    with engine.connect() as connection:
+        if _is_current(connection, scripts, location):
+            return
+    migration_engine = connect(location, lock_timeout_s=_WAIT_S, for_migration=True)
+    with _one_at_a_time, for_writing(migration_engine).begin() as connection:
+        if location.file is None:
+            connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
+        if _is_current(connection, scripts, location):  # another process was first
+            return
+        _back_up(connection, location)
+        config.attributes["connection"] = connection
+        _migrate(config, connection, location)
+
+
+def _is_current(connection: Connection, scripts: ScriptDirectory, location: Location) -> bool:
+    revision = _revision(connection)
+    if revision is None:
+        return False
+    known = [script.revision for script in scripts.walk_revisions()]
+    if revision not in known:
+        raise StoreError(
+            N_(
+                "A newer version of LMDyno wrote the database: {place} has schema {revision}, but this "
+                "version "
+                "supports only schemas up to {known}.",
+                place=location,
+                revision=revision,
+                known=known[0],
+            ),
+            hint=N_("Update LMDyno, or set LMDYNO_HOME or LMDYNO_DATABASE_URL to another location."),
+            code="store-newer-schema",
+        )
+    return revision == known[0]
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _back_up(connection: Connection, location: Location) -> None:
+    revision = _revision(connection)
+    if location.file and revision:
+        copy_file(
+            location.file,
+            location.file.with_name(f"{location.file.name}.schema-{revision}.bak"),
+        )
+
+
+def _migrate(config: Config, connection: Connection, location: Location) -> None:
+    try:
+        command.upgrade(config, "head")
+        if location.file and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise CommandError("a migration left rows that refer to nothing")
+    except (SQLAlchemyError, CommandError) as exc:
+        if isinstance(exc, SQLAlchemyError):
+            known = explain(exc, location)
+            if known.code != OTHER.code:
+                raise known from exc
+        raise StoreError(
+            N_("Can't upgrade the database: {place} ({detail}).", place=location, detail=exc),
+            hint=N_("Nothing was changed. Use the version of LMDyno that wrote it, and report this message."),
+            code="store-upgrade-failed",
+        ) from exc
+
+
+def listed(owner: Column[str]) -> ColumnElement[bool]:
+    """Rows that lists show: all, or only one's own."""
+    return _own_unless(owner, Visibility.ALL)
+
+
+def by_link(owner: Column[str]) -> ColumnElement[bool]:
+    """Rows that are shown to those who have their address."""
+    return _own_unless(owner, Visibility.ALL, Visibility.LINK)
+
+
+def _own_unless(owner: Column[str], *sufficient: Visibility) -> ColumnElement[bool]:
+    identity = current_identity()
+    if identity.role is None:
+        return false()
+    return true() if identity.sees in sufficient else owner == identity.owner

@@ -1,25 +1,65 @@
-"""Connections to the store's database: SQLite set up for several processes at once, or PostgreSQL."""
+"""Where the store is, and connections to it: SQLite set up for several processes at once, or PostgreSQL.
+
+A `Location` is a checked database URL whose text shows no secret.
+"""
 
 import os
 import sqlite3
 import threading
 import time
 from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, NullPool, QueuePool, create_engine, event
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.errors import StoreError
-from core.i18n import N_
-from core.store.location import Location
+from core.i18n import N_, Text
 
 _BEGIN = "lmdyno_begin"
 _WAL_RETRY_S = 0.02
 _CONNECT_TIMEOUT_S = 5
 
 _creating = threading.Lock()
+_DRIVERS = {
+    "sqlite": "sqlite+pysqlite",
+    "sqlite+pysqlite": "sqlite+pysqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A checked database URL."""
+
+    url: URL = field(repr=False)
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for PostgreSQL."""
+        if self.url.get_backend_name() != "sqlite":
+            return None
+        return Path(self.url.database or "").absolute()
+
+    def __str__(self) -> str:
+        """The file, or the PostgreSQL database and its server; never a password."""
+        if self.file:
+            return str(self.file)
+        host = self.url.host or self.url.query.get("host") or "localhost"
+        port = f":{self.url.port}" if self.url.port else ""
+        return f"postgresql://{host}{port}/{self.url.database or 'postgres'}"
+
+    def without_secrets(self, text: str) -> str:
+        """`text`, such as a driver's message, with the URL's password blotted out."""
+        for secret in (self.url.password, self.url.query.get("password")):
+            if secret:
+                text = text.replace(str(secret), "***")
+        return text
 
 
 def connect(location: Location, *, lock_timeout_s: float, for_migration: bool = False) -> Engine:
@@ -120,3 +160,26 @@ def _postgresql_options(location: Location, lock_timeout_s: float) -> dict[str, 
         "options": f"-c lock_timeout={round(lock_timeout_s * 1000)}",
     }
     return {name: value for name, value in options.items() if name not in location.url.query}
+
+
+def parse_location(database_url: str) -> Location:
+    """The place that a SQLAlchemy URL names; raises StoreError for one that the store can't use."""
+    try:
+        url = make_url(database_url)
+    except (ArgumentError, ValueError):
+        # Without the cause: its text may hold the password.
+        raise _bad_url(N_("it is not a database URL")) from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise _bad_url(N_("{driver} is not supported", driver=url.drivername))
+    if driver.startswith("sqlite") and (url.database in (None, "", ":memory:") or url.query):
+        raise _bad_url(N_("SQLite needs a plain file"))
+    return Location(url.set(drivername=driver))
+
+
+def _bad_url(problem: Text) -> StoreError:
+    return StoreError(
+        N_("Can't use LMDYNO_DATABASE_URL: {reason}.", reason=problem),
+        hint=N_("Use sqlite:////folder/lmdyno.db or postgresql://user:password@host:5432/database."),
+        code="store-bad-url",
+    )

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from core.errors import StoreError
 from core.i18n import N_, Message
-from core.store.location import Location
+from core.store.database import Location
 
 
 class Failure(NamedTuple):

@@ -26,6 +26,7 @@ from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Phase
+from core.store.access import listed
 from core.store.runs.run_rows import is_interrupted
 from core.store.tables import (
     annotations,
@@ -45,7 +46,6 @@ from core.store.tables import (
     walk_lanes,
     walks,
 )
-from core.store.visibility import listed
 
 SUMMARY_VERSION = 1
 """Of the formulas behind a load test's summary; summaries of another version are made anew."""

@@ -10,9 +10,8 @@ from sqlalchemy import Row
 
 from core import codec
 from core.domain.conversation import Message
-from core.domain.growth import Growth, grown
 from core.domain.specs import LaneSpec
-from core.domain.turns import Machine, RequestRecord, TurnPlan, TurnRecord
+from core.domain.turns import Growth, Machine, RequestRecord, TurnPlan, TurnRecord, grown
 
 RowValues = dict[str, Any]
 

@@ -26,9 +26,8 @@ from core import i18n
 from core.access.guard import Action
 from core.access.identity import Person
 from core.domain.bench import BenchPass, LaneFacts, RunState
-from core.domain.conversation import Role
+from core.domain.conversation import Role, StoredImage
 from core.domain.history import RunKind, Summary
-from core.domain.images import StoredImage
 from core.domain.quality import Prompted, QualityLane
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec

@@ -1,15 +1,22 @@
-"""The store: every turn with its requests, written as they happen, read back as records."""
+"""The store of turns: written with their requests as they happen, read back as records and lists.
 
+Functions that read take an open connection; a few statements each, however many turns there are.
+"""
+
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, select, update
 
-from core.domain.growth import Growth
+from core.access.guard import may_see
+from core.domain.history import RunKind
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
+    Growth,
     Machine,
     Phase,
     RequestRecord,
@@ -17,12 +24,28 @@ from core.domain.turns import (
     TurnRecord,
     utc_now,
 )
-from core.errors import StoreError
+from core.errors import AccessDenied, StoreError
 from core.i18n import N_
-from core.store import queries, records
-from core.store.access import Access, insert_new, upsert
-from core.store.records import ConversationSummary
-from core.store.tables import STILL_OPEN, lanes, machines, messages, request_pieces, requests, turns
+from core.store import records
+from core.store.access import Access, by_link, insert_new, listed, upsert
+from core.store.records import (
+    ConversationSummary,
+    StoredMessage,
+    thread_of,
+    to_message,
+    to_request,
+    to_turn,
+)
+from core.store.tables import (
+    STILL_OPEN,
+    annotations,
+    lanes,
+    machines,
+    messages,
+    request_pieces,
+    requests,
+    turns,
+)
 
 __all__ = ["INTERRUPTED", "ConversationSummary", "Store"]
 
@@ -31,6 +54,19 @@ INTERRUPTED = ErrorInfo(
     message=N_("LMDyno exited before this answer was complete."),
     hint=N_("The text up to that point is kept. For the whole answer, ask again."),
 )
+_TITLE_CHARS = 120
+_later = turns.alias("later")
+_is_replaced = select(_later.c.id).where(_later.c.replaces == turns.c.id).exists()
+_is_deleted = (
+    select(annotations.c.item_id)
+    .where(
+        annotations.c.kind == RunKind.CHAT,
+        annotations.c.item_id == turns.c.id,
+        annotations.c.deleted_at.is_not(None),
+    )
+    .exists()
+)
+_SHOWN: ColumnElement[bool] = ~_is_replaced & ~_is_deleted
 
 _SAVE_STATE = update(requests).where(requests.c.id == bindparam("request"))
 """For any number of requests, with the columns that each execution names."""
@@ -81,7 +117,7 @@ class Store(Access):
     def turn(self, turn_id: str) -> TurnRecord | None:
         """A turn by its id, replaced or not; None if there is none."""
         with self._reading() as connection:
-            return queries.read_turn(connection, turn_id)
+            return read_turn(connection, turn_id)
 
     def conversation(self, conversation_id: str) -> tuple[TurnRecord, ...]:
         """Its turns, oldest first, without those that a later one replaces.
@@ -89,14 +125,14 @@ class Store(Access):
         Raises AccessDenied for a conversation that whoever acts may not see.
         """
         with self._reading() as connection:
-            return queries.read_conversation(connection, conversation_id)
+            return read_conversation(connection, conversation_id)
 
     def conversations(
         self, limit: int = 50, *, with_images: bool | None = None
     ) -> tuple[ConversationSummary, ...]:
         """The conversations, the one with the newest turn first; only those with images, or without any."""
         with self._reading() as connection:
-            return queries.read_conversations(connection, limit, with_images)
+            return read_conversations(connection, limit, with_images)
 
     def interrupt_unfinished(self, *, exclude: Collection[str] = (), older_than_s: float = 60.0) -> int:
         """End the requests that a dead meter left open, as failed with `INTERRUPTED`; returns their number.
@@ -127,7 +163,7 @@ class Store(Access):
 
 def _put_together(connection: Connection, request_ids: Sequence[str]) -> None:
     """Write the answers of requests that have ended whole, where they are kept in pieces."""
-    for record in queries.read_grown(connection, request_ids):
+    for record in read_grown(connection, request_ids):
         values = records.progress_values(record, utc_now())
         connection.execute(update(requests).where(requests.c.id == record.id).values(values))
         connection.execute(delete(request_pieces).where(request_pieces.c.request_id == record.id))
@@ -177,3 +213,152 @@ def _next_position(connection: Connection, turn_id: str) -> int:
         )
     last = connection.scalar(select(func.max(requests.c.position)).where(requests.c.turn_id == turn_id))
     return 0 if last is None else last + 1
+
+
+def read_turn(connection: Connection, turn_id: str) -> TurnRecord | None:
+    """The turn, if whoever acts may see it."""
+    return next(iter(_read_turns(connection, (turns.c.id == turn_id) & by_link(turns.c.owner))), None)
+
+
+def read_grown(connection: Connection, request_ids: Sequence[str]) -> tuple[RequestRecord, ...]:
+    """Those of the requests whose answers are kept in pieces."""
+    if not request_ids:
+        return ()
+    grown = select(request_pieces.c.request_id).where(request_pieces.c.request_id.in_(request_ids))
+    ids = set(connection.scalars(grown).all())
+    found = (
+        _read_requests(connection, select(requests.c.turn_id).where(requests.c.id.in_(ids))) if ids else {}
+    )
+    return tuple(record for records in found.values() for record in records if record.id in ids)
+
+
+def read_conversation(connection: Connection, conversation_id: str) -> tuple[TurnRecord, ...]:
+    """Its turns, oldest first, without those that a later one replaces and deleted ones.
+
+    Raises AccessDenied if whoever acts may not see them.
+    """
+    records = _read_turns(connection, (turns.c.conversation_id == conversation_id) & _SHOWN)
+    if not all(may_see(turn.owner, by_link=True) for turn in records):
+        raise AccessDenied(
+            N_("This conversation is private."), hint=N_("Only its owner and operators can open it.")
+        )
+    return records
+
+
+def read_conversations(
+    connection: Connection, limit: int, with_images: bool | None = None
+) -> tuple[ConversationSummary, ...]:
+    updated_at = func.max(turns.c.created_at).label("updated_at")
+    chosen = (
+        select(turns.c.conversation_id, updated_at, func.count().label("turns"))
+        .where(_SHOWN, listed(turns.c.owner))
+        .group_by(turns.c.conversation_id)
+    )
+    if with_images is not None:
+        chosen = chosen.having((func.count(turns.c.images) > 0) == with_images)
+    newest = connection.execute(
+        chosen.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
+    ).all()
+    ids = [row.conversation_id for row in newest]
+    titles = _titles(connection, ids)
+    names = _lane_names(connection, ids)
+    return tuple(
+        ConversationSummary(
+            id=row.conversation_id,
+            title=titles[row.conversation_id],
+            updated_at=row.updated_at,
+            turns=row.turns,
+            lanes=tuple(names[row.conversation_id]),
+        )
+        for row in newest
+    )
+
+
+def _titles(connection: Connection, conversation_ids: list[str]) -> dict[str, str]:
+    order = func.row_number().over(
+        partition_by=turns.c.conversation_id, order_by=(turns.c.created_at, turns.c.id)
+    )
+    numbered = (
+        select(turns.c.id, order.label("number"))
+        .where(turns.c.conversation_id.in_(conversation_ids), _SHOWN)
+        .subquery()
+    )
+    start = func.substr(turns.c.prompt, 1, _TITLE_CHARS).label("start")
+    rows = connection.execute(
+        select(turns.c.conversation_id, start).join(
+            numbered, (numbered.c.id == turns.c.id) & (numbered.c.number == 1)
+        )
+    )
+    return {row.conversation_id: " ".join(row.start.split()) for row in rows}
+
+
+def _lane_names(connection: Connection, conversation_ids: list[str]) -> dict[str, list[str]]:
+    rows = connection.execute(
+        select(turns.c.conversation_id, lanes.c.name)
+        .select_from(turns.join(requests).join(lanes))
+        .where(turns.c.conversation_id.in_(conversation_ids), _SHOWN)
+        .group_by(turns.c.conversation_id, lanes.c.name)
+        .order_by(func.min(turns.c.created_at), func.min(requests.c.position))
+    )
+    names: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        names[row.conversation_id].append(row.name)
+    return names
+
+
+def _read_turns(connection: Connection, chosen: ColumnElement[bool]) -> tuple[TurnRecord, ...]:
+    turn_rows = connection.execute(select(turns).where(chosen).order_by(turns.c.created_at, turns.c.id)).all()
+    found = _read_requests(connection, select(turns.c.id).where(chosen))
+    hosts = {
+        row.id: row.facts
+        for row in connection.execute(
+            select(machines).where(machines.c.id.in_(select(turns.c.machine_id).where(chosen).distinct()))
+        )
+    }
+    return tuple(to_turn(row, found[row.id], hosts.get(row.machine_id)) for row in turn_rows)
+
+
+def _read_requests(connection: Connection, turn_ids: Select[tuple[str]]) -> dict[str, list[RequestRecord]]:
+    """The requests of these turns, by turn, in the order in which they were planned."""
+    chosen = requests.c.turn_id.in_(turn_ids)
+    specs = {
+        row.id: row.spec
+        for row in connection.execute(
+            select(lanes).where(lanes.c.id.in_(select(requests.c.lane_id).where(chosen).distinct()))
+        )
+    }
+    threads = _read_threads(connection, select(requests.c.last_message_id).where(chosen))
+    by_turn: dict[str, list[RequestRecord]] = defaultdict(list)
+    pieces = _read_pieces(connection, select(requests.c.id).where(chosen))
+    for row in connection.execute(select(requests).where(chosen).order_by(requests.c.position)):
+        thread = thread_of(row.last_message_id, threads)
+        by_turn[row.turn_id].append(to_request(row, specs[row.lane_id], thread, pieces.get(row.id, ())))
+    return by_turn
+
+
+def _read_pieces(connection: Connection, request_ids: Select[tuple[str]]) -> dict[str, list[Row[Any]]]:
+    """What running requests have grown by, by request, in order."""
+    rows = connection.execute(
+        select(request_pieces)
+        .where(request_pieces.c.request_id.in_(request_ids))
+        .order_by(request_pieces.c.first_chunk)
+    )
+    pieces: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        pieces[row.request_id].append(row)
+    return pieces
+
+
+def _read_threads(connection: Connection, last_ids: Select[tuple[str | None]]) -> dict[str, StoredMessage]:
+    """These messages and all before them, by id."""
+    thread = (
+        select(messages.c.id, messages.c.parent_id)
+        .where(messages.c.id.in_(last_ids))
+        .cte("thread", recursive=True)
+    )
+    # UNION leaves out what it has already found: histories that share a start are walked once.
+    thread = thread.union(
+        select(messages.c.id, messages.c.parent_id).where(messages.c.id == thread.c.parent_id)
+    )
+    rows = connection.execute(select(messages).where(messages.c.id.in_(select(thread.c.id))))
+    return {row.id: to_message(row) for row in rows}

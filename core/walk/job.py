@@ -1,8 +1,13 @@
-"""Walks as background jobs; a walk and its job have the same id."""
+"""Walks as background jobs, and the files they are kept in; a walk and its job have the same id.
 
-from collections.abc import Callable
+A walk is a JSON file under `home/walks/`, written anew after every step, so that one that was stopped keeps
+what it had.
+"""
+
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 from core import __version__
 from core.access.guard import Action, authorise
@@ -11,12 +16,12 @@ from core.domain.bench import RunState
 from core.domain.turns import new_id
 from core.domain.walk import WalkRun
 from core.i18n import N_, Text
+from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.jobs.registry import Jobs
 from core.settings import Settings
-from core.store.runs.walks import Walks
+from core.store.runs.job_results import Walks
 from core.telemetry.nvml import Nvml
 from core.walk.plan import walk_plan
-from core.walk.results import save
 from core.walk.runner import Walk
 from core.walk.steps import Walker
 
@@ -91,3 +96,30 @@ def _keep(settings: Settings, run: WalkRun) -> WalkRun:
         with closing(Walks(settings.database_url)) as walks:
             walks.save(run)
     return run
+
+
+def save(settings: Settings, run: WalkRun) -> None:
+    """Write the walk in place of an earlier state of it, whole or not at all."""
+    save_outcome(run_file(settings, run.id), run)
+
+
+def load(settings: Settings, walk_id: str) -> WalkRun | None:
+    """The walk so far; None before its first step. Raises InputError (`bad-record`)."""
+    return load_outcome(WalkRun, run_file(settings, walk_id))
+
+
+def run_file(settings: Settings, walk_id: str) -> Path:
+    return outcome_file(settings.home / "walks", walk_id, "walk")
+
+
+def latest(settings: Settings, limit: int = 10) -> Sequence[WalkRun]:
+    """The newest walks; a file that can't be read is left out."""
+    files = sorted(
+        (settings.home / "walks").glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True
+    )
+    runs = []
+    for file in files[:limit]:
+        run = load(settings, file.stem)
+        if run is not None:
+            runs.append(run)
+    return runs

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from core.doctor.fitness import can_run
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
-from core.domain.walk import StepKind, StepResult, StepState, WalkRun
+from core.domain.walk import STEP_TEXTS, StepKind, StepResult, StepState, WalkRun
 from core.errors import LMDynoError
 from core.i18n import N_, Text, _
 from core.telemetry.machine import describe_machine
 from core.telemetry.nvml import Nvml
 from core.walk.plan import WalkPlan
 from core.walk.steps import Notes, Walker
-from core.walk.wording import STEP_TEXTS
 
 log = logging.getLogger(__name__)
 

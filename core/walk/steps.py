@@ -14,8 +14,7 @@ from pathlib import Path
 from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.findings import Status
-from core.domain.conversation import Exchange, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id

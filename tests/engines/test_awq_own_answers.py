@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.models.awq.calibration_prompts import PROMPTS
-from core.models.awq.calibration_text import read_text
-from core.quality import prompts as agreement_prompts
+from core.models.awq.calibration_text import PROMPTS, read_text
+from core.quality.tasks import sets as agreement_prompts
 from tests.engines.awq_tiny_model import write_tiny_llama
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from core.config import demo_model
 from core.models.demo import gguf_to_hf
 from core.models.demo import text as demo_text
-from core.models.demo.gguf_file import GgufFile
+from core.models.demo.gguf_to_hf import GgufFile
 from core.settings import load_settings
 
 MESSAGES = [

@@ -12,9 +12,9 @@ from core.domain.quality import ScoringMethod
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
 from core.models.demo.text import demo_model, is_prepared
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan
-from core.quality.prompts import PROMPTS
 from core.quality.results import results
 from core.quality.run.process import conduct
+from core.quality.tasks.sets import PROMPTS
 from core.quality.verdict import Level, verdicts
 from core.settings import load_settings
 from core.store.runs.quality_runs import QualityRuns

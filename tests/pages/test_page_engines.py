@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.access.guard import Action, AuditEntry
-from core.chat_api.probe import ServerMetrics
-from core.chat_api.reachability import Reach
+from core.chat_api.probe import Reach, ServerMetrics
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
@@ -36,7 +35,7 @@ from core.models.awq import check as awq_check
 from core.models.awq import job as awq_job
 from core.models.awq.options import AwqOptions
 from core.models.provenance import Provenance
-from core.reports.audit_table import to_csv
+from core.reports.tables import audit_csv
 from core.settings import Settings
 from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
@@ -873,6 +872,6 @@ class TestAuditLog:
         assert list(shown["allowed"][:2]) == ["refused", "done"]
         assert list(shown["action"][:1]) == ["Stop an engine"]
         assert len(shown) == 50
-        assert to_csv(audit.entries()).splitlines()[1].split(",")[1:] == [
+        assert audit_csv(audit.entries()).splitlines()[1].split(",")[1:] == [
             "ada@example.com", "'=Ada", "stop-engine", "lane50", "False",
         ]  # fmt: skip

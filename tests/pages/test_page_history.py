@@ -34,9 +34,8 @@ from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import JobResult, JobResults
+from core.store.runs.job_results import JobResult, JobResults, Walks
 from core.store.runs.quality_runs import QualityRuns
-from core.store.runs.walks import Walks
 from core.store.turns import Store
 from core.ui.history import list_page as history_list
 from core.ui.quiz import results as quiz_results

@@ -12,7 +12,7 @@ from core.chat_api.probe import ServerMetrics
 from core.domain.turns import ErrorInfo
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.memory.kv_log import KvLog
+from core.memory.kv_cache import KvLog
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.memory_sweep.results import PointResult, SweepRun, save

@@ -7,7 +7,7 @@ import pytest
 from page_fakes import BOOK, HF, HF_Q4
 
 from core.bench.results.cache import RunRecords
-from core.chat_api.reachability import Reach
+from core.chat_api.probe import Reach
 from core.config import LaneRegistry
 from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineState

@@ -10,10 +10,10 @@ from streamlit.testing.v1 import AppTest
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.settings import load_settings
 from core.store.history import History
-from core.store.runs.walks import Walks
+from core.store.runs.job_results import Walks
 from core.ui.engines import walk as walk_section
 from core.ui.shared import resources
-from core.walk.results import save
+from core.walk.job import save
 from tests.unit.replay.recorded import walk
 
 

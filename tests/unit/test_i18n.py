@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from core import i18n, po
+from core import i18n
 from core.codec import decode, encode, encode_plain
 from core.domain.turns import ErrorInfo
 from core.errors import ConfigError, InputError
 from core.i18n import N_, Language, N_plural, Text, _, ngettext, pgettext, use_language
 
-CHINESE = po.Catalogue(
+CHINESE = i18n.Catalogue(
     texts={
         (None, "Stop"): ("停止",),
         (None, "Lane {name}: {problem}"): ("通道 {name}：{problem}",),
@@ -30,7 +30,7 @@ CHINESE = po.Catalogue(
 @pytest.fixture(autouse=True)
 def catalogue(monkeypatch):
     monkeypatch.setattr(
-        i18n, "catalogue", lambda language: CHINESE if language == "zh_CN" else po.Catalogue()
+        i18n, "catalogue", lambda language: CHINESE if language == "zh_CN" else i18n.Catalogue()
     )
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from core import po
+from core import i18n
 
 CATALOGUE = r"""
 # A translator's comment
@@ -43,7 +43,7 @@ msgstr ""
 def catalogue(tmp_path):
     file = tmp_path / "lmdyno.po"
     file.write_text(CATALOGUE, "utf-8")
-    return po.read(file)
+    return i18n.read(file)
 
 
 def test_texts_are_read_over_several_lines(catalogue):
@@ -70,4 +70,4 @@ def test_what_is_no_catalogue_is_refused(tmp_path):
     file = tmp_path / "lmdyno.po"
     file.write_text("hello", "utf-8")
     with pytest.raises(ValueError, match="hello"):
-        po.read(file)
+        i18n.read(file)

@@ -38,7 +38,7 @@ from core.domain.specs import (
 )
 from core.domain.timing import Timing
 from core.reports import quality_json, run_json
-from core.walk.results import WalkRun
+from core.walk.job import WalkRun
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS: Mapping[str, tuple[str, type[Any]]] = {

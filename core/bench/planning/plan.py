@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core.domain.bench import LoadLevel
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import new_id, utc_now

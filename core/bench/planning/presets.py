@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from core.bench.planning.estimate import Speed, estimated_s, request_s
+from core.bench.planning.passes import Speed, estimated_s, request_s
 from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, Workload
 from core.domain.specs import LaneSpec
 from core.errors import InputError

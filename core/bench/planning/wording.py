@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from core.bench.planning.estimate import Speed, expected_requests, is_serial, request_s
-from core.bench.planning.passes import steps
+from core.bench.planning.passes import Speed, expected_requests, is_serial, request_s, steps
 from core.bench.planning.plan import (
     FILE_KINDS,
     Arrivals,

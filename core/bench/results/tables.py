@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from core import units
+from core.bench.results.notes import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results.points import Point
-from core.bench.results.queueing import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results.result import BenchResult
 from core.bench.statistics import P90_MIN_N, P95_MIN_N, P99_MIN_N, Distribution
 from core.i18n import _

@@ -13,7 +13,7 @@ from itertools import accumulate, count
 from typing import Protocol
 
 from core.bench.planning.plan import Arrivals
-from core.bench.workload.bodies import Bodies
+from core.bench.workload.images import Bodies
 from core.bench.workload.prompts import Prompts
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts

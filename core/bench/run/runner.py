@@ -15,15 +15,13 @@ from itertools import count
 from typing import Any, Protocol
 
 from core import __version__, units
-from core.bench.planning.estimate import estimated_step_s
-from core.bench.planning.passes import Step, SweepProgress, steps
+from core.bench.planning.passes import Step, SweepProgress, estimated_step_s, steps
 from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.run.load import Extent, LaneLoad, Load, PassLoad, Sending, arrivals
-from core.bench.run.queue_counters import QueueReader, rises
 from core.bench.run.recording import Recorder
 from core.bench.run.split_load import LoadProcesses, SplitLoad
-from core.bench.workload.bodies import Bodies
-from core.bench.workload.images import ImagePrompts, RequestImages, image_tokens
+from core.bench.run.telemetry import QueueReader, rises
+from core.bench.workload.images import Bodies, ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
 from core.bench.workload.synthesis import PromptMaker
 from core.chat_api.client import Session, Timeouts
@@ -36,9 +34,9 @@ from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.engines.unfinished import StoppedRequests, Unfinished
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Message, Text
-from core.memory.lane_weights import lane_weight_bytes
+from core.memory.model_sizes import lane_weight_bytes
 from core.meter.devices import DeviceQueue, Ticket
-from core.meter.settling import settled
+from core.meter.usage import settled
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from core import i18n
 from core.bench.planning.parsing import prompt_kind
 from core.bench.planning.plan import PromptKind, Workload
 from core.bench.workload.prompt_files import read_prompts
-from core.domain.conversation import Message, Role
-from core.domain.examples import EXAMPLES
+from core.domain.conversation import EXAMPLES, Message, Role
 from core.errors import InputError
 from core.files import keep_upload, upload_path
 from core.i18n import N_, N_plural, Text

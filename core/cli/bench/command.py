@@ -9,8 +9,8 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core import units
-from core.bench.planning.estimate import estimated_s
 from core.bench.planning.parsing import parse_numbers, parse_whole_numbers, prompt_kind
+from core.bench.planning.passes import estimated_s
 from core.bench.planning.plan import (
     MAX_WORKLOAD_IMAGES,
     Arrivals,
@@ -162,7 +162,7 @@ def bench(
         plan = _with_images(settings, plan, image, vary=not same_images)
     run = _measure(settings, plan)
     # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
-    from core.cli.bench.output import tell
+    from core.cli.bench.tables import tell
 
     failed = tell(settings, run.id, json=json, raw=raw, html=html)
     if run.state is RunState.STOPPED:

@@ -1,4 +1,8 @@
-"""Render tables of benchmark runs for a terminal."""
+"""What `bench` prints and writes after the measurement, and tables of benchmark runs for a terminal."""
+
+import sys
+from contextlib import closing
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -6,17 +10,26 @@ from rich.table import Table
 from rich.text import Text
 
 from core import units
-from core.bench.results import tables as results
+from core.bench.planning.wording import with_images
+from core.bench.results import tables as result_tables
 from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
 from core.bench.results.remarks import remarks
-from core.bench.results.result import BenchResult
-from core.bench.roofline.utilisation import BandwidthUtilisation
+from core.bench.results.result import BenchResult, results
+from core.bench.results.tables import points_table, queueing_table
+from core.bench.roofline.bandwidth import measured_bandwidth
+from core.bench.roofline.roofline import BandwidthUtilisation, utilisations
+from core.cli.output import write_file
+from core.cli.terminal import terminal
 from core.i18n import _
+from core.reports.run_json import to_json
+from core.settings import Settings
+from core.store.runs.bench_runs import BenchRuns
 
-_STYLES = {results.Tone.PLAIN: "", results.Tone.FAINT: "dim", results.Tone.BAD: "red"}
+_STYLES = {result_tables.Tone.PLAIN: "", result_tables.Tone.FAINT: "dim", result_tables.Tone.BAD: "red"}
+console = terminal()
 
 
-def result_table(table: results.Table, caption: str = "") -> Table:
+def result_table(table: result_tables.Table, caption: str = "") -> Table:
     """A table of a result for a terminal, each p95 below its p50 to fit 80 columns."""
     notes = "\n".join(filter(None, (caption, *table.notes)))
     drawn = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=notes or None, caption_justify="left")
@@ -41,7 +54,7 @@ def result_table(table: results.Table, caption: str = "") -> Table:
     return drawn
 
 
-def _belongs_below(table: results.Table, place: int) -> bool:
+def _belongs_below(table: result_tables.Table, place: int) -> bool:
     return table.head[place] == "p95" and table.head[place - 1].endswith("p50")
 
 
@@ -105,3 +118,29 @@ def _changed(figure: str, value: float | None, change_ratio: float | None) -> Te
     better = (change_ratio > 0) == (figure in MORE_IS_BETTER)
     colour = "green" if better else "red"
     return text.append(" ").append(f"{change_ratio:+.1%}", colour)
+
+
+def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: Path | None) -> int:
+    """Print the run as a table, or as JSON if `json` is "-", write its files, and return what failed."""
+    with closing(BenchRuns(settings.database_url)) as runs:
+        record = runs.record(run_id)
+    result = results(record)
+    document = to_json(result, record, raw=raw) if json is not None else b""
+    if json == "-":
+        sys.stdout.buffer.write(document + b"\n")
+    else:
+        console.print(result_table(points_table(result), _(with_images(result.plan.workload))))
+        if (queueing := queueing_table(result)) is not None:
+            console.print(result_table(queueing))
+        print_remarks(console, result)
+        for utilisation in utilisations(result, record.passes, lambda gpu: measured_bandwidth(settings, gpu)):
+            console.print(utilisation_text(utilisation))
+        console.print(_("Stored as {run}", run=run_id), style="dim")
+        if json is not None:
+            write_file(Path(json), document)
+    if html is not None:
+        # plotly takes its time, and only this needs it.
+        from core.reports.run_html import report_html
+
+        write_file(html, report_html(result, record).encode())
+    return result.failed

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedCo
 
 from core.cli import context
 from core.cli.output import write_file
-from core.cli.quality.tables import lane_table, lines
+from core.cli.quality.runs import lane_table, lines
 from core.cli.terminal import progress_text, terminal
 from core.domain.bench import RunState
 from core.domain.quality import QualityRun
@@ -27,12 +27,10 @@ from core.quality.plan import (
     kv_variants,
     text_file,
 )
-from core.quality.prompts import PROMPTS
 from core.quality.results import results
 from core.quality.run.lm_eval import require_installed
 from core.quality.run.process import conduct
-from core.quality.tasks.scenes import SCENES, scenes
-from core.quality.tasks.sets import ShippedSet, read_set, shipped
+from core.quality.tasks.sets import PROMPTS, SCENES, ShippedSet, read_set, scenes, shipped
 from core.quality.tasks.task import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings

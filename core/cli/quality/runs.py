@@ -1,7 +1,10 @@
-"""What `runs` does with quality runs; every function says whether the runs are quality runs at all."""
+"""Quality runs in a terminal: as tables and sentences, and what `runs` does with them.
+
+Every function of `runs` says whether the runs are quality runs at all.
+"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -9,15 +12,16 @@ import typer
 from rich.table import Table
 
 from core import units
+from core.bench.statistics import Interval
 from core.cli.output import write_file
-from core.cli.quality.tables import lane_table, lines
 from core.cli.terminal import terminal
 from core.codec import encode_plain
 from core.domain.quality import QualityRecord
 from core.errors import InputError
 from core.i18n import N_, _
-from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figures
-from core.quality.results import results
+from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figures, flags
+from core.quality.results import LaneQuality, Outcome, QualityResult, results
+from core.quality.verdict import verdicts
 from core.reports.quality_json import to_json
 from core.settings import Settings
 from core.store.runs.quality_runs import QualityRuns
@@ -85,9 +89,9 @@ def _written(record: QualityRecord, form: str) -> bytes:
         return report_html(results(record), record).encode()
     if form == "json":
         return to_json(results(record), record, raw=True)
-    from core.reports.quality_table import to_csv, to_parquet
+    from core.reports.tables import answers_csv, answers_parquet
 
-    return to_csv(record).encode() if form == "csv" else to_parquet(record)
+    return answers_csv(record).encode() if form == "csv" else answers_parquet(record)
 
 
 def _comparison_json(comparison: QualityComparison) -> dict[str, object]:
@@ -120,3 +124,64 @@ def _cell(name: str, value: float | None) -> str:
     if name.endswith("_bytes"):
         return units.gib(value)
     return f"{value:.4g}"
+
+
+def lane_table(result: QualityResult) -> Table:
+    """One row a lane: right answers, agreement, likelihood of each text, speed and memory."""
+    texts = [text.name for text in result.plan.texts]
+    table = Table(
+        _("lane"),
+        _("correct"),
+        _("95% interval"),
+        _("same answers"),
+        _("same tokens"),
+        *(_("{text}, nats", text=name) for name in texts),
+        _("decode p50"),
+        _("memory"),
+    )
+    for lane in result.lanes:
+        table.add_row(*_row(lane, texts))
+    return table
+
+
+def lines(result: QualityResult) -> Iterator[str]:
+    """The verdicts with their reasons, then the differences between lanes."""
+    for verdict in verdicts(result):
+        yield f"{_(verdict.sentence)} {' '.join(_(reason) for reason in verdict.reasons)}".rstrip()
+    for lane in result.lanes:
+        for score in lane.facts.external:
+            yield _(
+                "{lane}, {program}: {task}, {metric} {value}",
+                lane=lane.name,
+                program=score.program,
+                task=score.task,
+                metric=score.metric,
+                value=f"{score.value:.4f}",
+            )
+        if lane.facts.external_error is not None:
+            yield _("{lane}: {problem}", lane=lane.name, problem=_(lane.facts.external_error.message))
+    for flag in flags(result):
+        yield _("Different: {what}", what=flag.text)
+
+
+def _row(lane: LaneQuality, texts: list[str]) -> list[str]:
+    tasks, agreement = lane.tasks, lane.agreement
+    row = [
+        lane.name,
+        f"{tasks.outcomes[Outcome.RIGHT]}/{tasks.asked}" if tasks else units.UNKNOWN,
+        _interval(tasks.interval if tasks else None),
+        f"{agreement.identical}/{agreement.n}" if agreement else units.UNKNOWN,
+        units.share(agreement.token_ratio if agreement else None),
+    ]
+    for name in texts:
+        score = lane.text(name)
+        value = units.nats(score.nats_per_token if score else None)
+        apart = score.difference if score else None
+        row.append(f"{value} ({units.nats_apart(apart.value)})" if apart else value)
+    return [*row, units.tok_per_s(lane.decode_tok_per_s_p50), units.gib(lane.memory_bytes)]
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return units.UNKNOWN
+    return f"{units.share(interval.low)} – {units.share(interval.high)}"

@@ -16,7 +16,7 @@ from core.engines.launch.placement import Need
 from core.engines.launch.table import LaunchRow, is_local_path, model_path, python_of
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
-from core.memory.lane_weights import lane_weight_bytes
+from core.memory.model_sizes import lane_weight_bytes
 from core.models.checkpoint import checkpoint_folder, read_weights
 from core.models.internlm2.convert import is_internlm2
 from core.models.lmdeploy_support import lmdeploy_support

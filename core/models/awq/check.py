@@ -15,7 +15,7 @@ from core.codec import decode
 from core.domain.specs import ModelSpec
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
 from core.i18n import N_
-from core.models.awq.calibration_prompts import ANSWER_TOKENS, PROMPT_TOKENS
+from core.models.awq.calibration_text import ANSWER_TOKENS, PROMPT_TOKENS
 from core.models.awq.options import GROUP_SIZE, OWN_ANSWERS, AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
 from core.settings import PROJECT_ROOT

@@ -21,8 +21,7 @@ from torch import nn
 from core.errors import InputError
 from core.i18n import N_
 from core.models.awq.options import GROUP_SIZE
-from core.models.awq.packing import BITS
-from core.models.awq.rounding import Rounded, compensated, in_best_ranges
+from core.models.awq.rounding import BITS, Rounded, compensated, in_best_ranges
 
 RATIOS = 20
 """How many scales are tried for each block, from none to all of what the inputs' sizes suggest."""

@@ -17,8 +17,13 @@ from typing import Any
 from core.errors import InputError
 from core.i18n import N_
 from core.jobs.worker import Report
-from core.models.awq.calibration_prompts import ANSWER_TOKENS, PROMPT_TOKENS, PROMPTS
-from core.models.awq.calibration_text import CalibrationText, Conversation
+from core.models.awq.calibration_text import (
+    ANSWER_TOKENS,
+    PROMPT_TOKENS,
+    PROMPTS,
+    CalibrationText,
+    Conversation,
+)
 
 SEED = 0
 TEMPERATURE = 0.8

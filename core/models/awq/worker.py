@@ -23,11 +23,10 @@ from core.files import usual_umask
 from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
-from core.models.awq.failures import explain
 from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource, Rounding
+from core.models.awq.output import PassProgress, explain
 from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
-from core.models.awq.packing import BITS, pack_fast
-from core.models.awq.progress import PassProgress
+from core.models.awq.rounding import BITS, pack_fast
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.provenance import Provenance
 

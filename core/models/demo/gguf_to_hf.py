@@ -9,7 +9,8 @@ gives them such sizes without changing what they compute:
   RMSNorm sees them, in the mean over n' instead of n squares: with weights × sqrt(n/n') and epsilon × n/n'
   its output on the real dimensions is the same.
 
-Uses NumPy alone, since importing torch and transformers would take most of the time. Runs by itself:
+Tensors are dequantised with the package `gguf`; everything else uses NumPy alone, since importing torch and
+transformers would take most of the time. Runs by itself:
 `python -m core.models.demo.gguf_to_hf FILE.gguf FOLDER`. Standard output is progress, a line each; the exit
 code is 0 if FOLDER is complete.
 """
@@ -23,11 +24,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
 from core.i18n import N_
 from core.models.child_stages import say
-from core.models.demo.gguf_file import GgufFile
+from core.models.gguf_header import read_gguf_header
 
 MULTIPLE = 128
 
@@ -56,6 +59,33 @@ _OTHER_NAMES = {
 }
 _CONTROL = 3
 """A token's type in GGUF: one that marks, such as the end of a turn, and never stands in a text."""
+
+
+class GgufFile:
+    """An open file; raises InputError for one that is no GGUF file."""
+
+    def __init__(self, path: Path) -> None:
+        self._header = read_gguf_header(path)
+        self._data = np.memmap(path, np.uint8, "r")
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self._header.metadata
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._header.tensors)
+
+    def tensor(self, name: str) -> npt.NDArray[np.float32]:
+        """A tensor's values, dequantised."""
+        tensor = self._header.tensors[name]
+        kind = GGMLQuantizationType(tensor.kind)
+        per_block, block_bytes = GGML_QUANT_SIZES[kind]
+        row_bytes = tensor.shape[-1] // per_block * block_bytes
+        size = tensor.values // tensor.shape[-1] * row_bytes
+        raw = np.asarray(self._data[tensor.offset : tensor.offset + size])
+        values: npt.NDArray[np.float32] = dequantize(raw.reshape(*tensor.shape[:-1], row_bytes), kind)
+        return values.reshape(tensor.shape)
 
 
 def convert(gguf: Path, folder: Path) -> None:

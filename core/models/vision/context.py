@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from core import units
-from core.domain.conversation import Message
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, StoredImage
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, RequestRecord
 from core.errors import InputError

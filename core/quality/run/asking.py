@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
-from core.domain.conversation import messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage, messages_for
 from core.domain.quality import Prompted, QualityAnswer
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan

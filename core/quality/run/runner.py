@@ -32,7 +32,7 @@ from core.engines.borrowed import Engines
 from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
-from core.memory.lane_weights import lane_weight_bytes
+from core.memory.model_sizes import lane_weight_bytes
 from core.meter.devices import DeviceQueue
 from core.meter.usage import UsageMeter
 from core.models.awq.calibration_text import python_docs

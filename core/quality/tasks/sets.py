@@ -1,4 +1,6 @@
-"""Where tasks come from: the sets that are shipped, the gallery's drawn scenes, and files of one's own."""
+"""Where tasks and prompts come from: the sets that are shipped, the gallery's drawn scenes, and files of
+one's own.
+"""
 
 import csv
 import io
@@ -11,6 +13,9 @@ from typing import Any
 from core.codec import decode, encode
 from core.errors import InputError
 from core.i18n import N_, Text
+from core.images.gallery import GalleryKind, gallery
+from core.images.sanitise import sanitise
+from core.images.store import ImageStore
 from core.quality.tasks.task import Grader, TaskItem
 
 _FOLDER = Path(__file__).parent / "data"
@@ -20,6 +25,42 @@ JSONL_EXAMPLE = '{"prompt": "What is 6 × 7?", "grader": "number", "answers": ["
 CSV_EXAMPLE = "prompt,answers,grader\nWhat is 6 × 7?,42,number\nIs ice water?,yes|yes it is,exact"
 _SEPARATOR = "|"
 """Between several answers or choices in a field of a CSV file."""
+SCENES = "scenes"
+"""The set's name."""
+PROMPTS = (
+    "What is the capital of France?",
+    "Explain in two sentences why the sky is blue.",
+    "Write a short poem about the sea.",
+    "What is the difference between a virus and a bacterium?",
+    "Give me three tips for learning a new language.",
+    "Summarise the story of Romeo and Juliet in three sentences.",
+    "Write a Python function that reverses a string.",
+    "What does the word “ubiquitous” mean? Use it in a sentence.",
+    "List five animals that live in Africa.",
+    "How does a bicycle stay upright?",
+    "Describe the taste of a lemon to somebody who has never eaten one.",
+    "What are the three states of matter?",
+    "Write a polite email asking for a day off.",
+    "Explain what a database index is.",
+    "Who was Marie Curie?",
+    "What should I pack for a weekend in the mountains?",
+    "Convert 20 degrees Celsius to Fahrenheit and show the steps.",
+    "Name three advantages and one disadvantage of electric cars.",
+    "Tell me a short story about a lighthouse keeper.",
+    "What happens when water freezes?",
+    "How do I make a cup of tea?",
+    "Explain the rule of three in mathematics with an example.",
+    "What is photosynthesis?",
+    "Give an example of a metaphor and explain it.",
+    "请用两句话介绍北京。",
+    "水为什么会结冰？",
+    "请写一首关于秋天的短诗。",
+    "学习编程有哪些好处？请列出三点。",
+    "请解释什么是光合作用。",
+    "用 Python 写一个计算列表平均值的函数。",
+    "怎样保持健康的生活习惯？",
+    "请用一句话总结《西游记》的故事。",
+)
 
 
 class ShippedSet(StrEnum):
@@ -139,4 +180,28 @@ def _unusable(message: Text) -> InputError:
         message,
         hint=N_("Use a CSV file, or a JSONL file with lines such as {example}", example=JSONL_EXAMPLE),
         code="task-set",
+    )
+
+
+def scene_count() -> int:
+    return sum(len(image.questions) for image in gallery() if image.kind is GalleryKind.SCENE)
+
+
+def scenes(image_store: ImageStore) -> tuple[TaskItem, ...]:
+    """A task for each question about a drawn scene; the scenes are put into the image store."""
+    return tuple(
+        TaskItem(
+            id=f"{image.name}-{number}",
+            prompt=asked.question,
+            grader=Grader.CONTAINS,
+            answers=asked.answers,
+            language="en",
+            topic="scenes",
+            max_tokens=32,
+            image=stored,
+        )
+        for image in gallery()
+        if image.kind is GalleryKind.SCENE
+        for stored in (image_store.put(sanitise(image.path.read_bytes(), name=image.path.name)),)
+        for number, asked in enumerate(image.questions, start=1)
     )

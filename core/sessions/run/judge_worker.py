@@ -15,7 +15,7 @@ from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.sessions.items import usable_texts
 from core.sessions.judging import JudgeTask, judge_tasks, judge_turn, read_verdict
-from core.sessions.run.asking import LanePart, ask_lanes
+from core.sessions.run.answering import LanePart, ask_lanes
 from core.settings import load_settings
 from core.store.sessions.sessions import Sessions
 

@@ -15,10 +15,9 @@ from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_
 from core.store import records
-from core.store.access import Access, upsert
+from core.store.access import Access, by_link, upsert
 from core.store.runs.run_rows import RunTables
 from core.store.tables import bench_lanes, bench_passes, bench_requests, bench_runs
-from core.store.visibility import by_link
 
 RUN_INTERRUPTED = ErrorInfo(
     code="interrupted",

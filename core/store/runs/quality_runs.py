@@ -11,10 +11,9 @@ from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_
-from core.store.access import Access, upsert
+from core.store.access import Access, listed, upsert
 from core.store.runs.run_rows import RunTables
 from core.store.tables import annotations, quality_answers, quality_lanes, quality_runs
-from core.store.visibility import listed
 
 QUALITY_INTERRUPTED = ErrorInfo(
     code="interrupted",

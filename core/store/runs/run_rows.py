@@ -14,9 +14,8 @@ from core.domain.quality import QualityLane, QualityRun
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.store import records
-from core.store.access import insert_new, upsert
+from core.store.access import by_link, insert_new, listed, upsert
 from core.store.tables import annotations, lanes, machines
-from core.store.visibility import by_link, listed
 
 Run = TypeVar("Run", BenchRun, QualityRun)
 

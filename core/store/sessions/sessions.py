@@ -24,7 +24,7 @@ from core.domain.turns import Machine, utc_now
 from core.errors import StoreError
 from core.i18n import N_
 from core.store import records
-from core.store.access import Access, insert_new, upsert
+from core.store.access import Access, by_link, insert_new, listed, upsert
 from core.store.sessions.rows import (
     answer_values,
     judgement_values,
@@ -46,7 +46,6 @@ from core.store.sessions.tables import (
     sessions,
 )
 from core.store.tables import machines
-from core.store.visibility import by_link, listed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

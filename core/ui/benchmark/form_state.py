@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.bench.planning.estimate import Speed, speed_of
+from core.bench.planning.passes import Speed, speed_of
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.presets import Preset, preset_plan
 from core.bench.run.job import last_plan

@@ -10,7 +10,7 @@ from core.bench.planning.parsing import PROMPT_ENDINGS
 from core.bench.planning.plan import BenchPlan, Workload
 from core.bench.workload.images import check_sendable
 from core.bench.workload.prompts import keep_prompt_file
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _

@@ -9,7 +9,7 @@ from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.result import Interference, SpeedUp
 from core.bench.results.tables import LATENCIES
 from core.bench.roofline.bandwidth import measure_bandwidth, measured_bandwidth
-from core.bench.roofline.utilisation import BandwidthUtilisation, utilisations
+from core.bench.roofline.roofline import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCY_TITLES,
     THROUGHPUTS,

@@ -14,7 +14,7 @@ from core.domain.history import RunKind
 from core.i18n import _
 from core.reports.run_html import report_html
 from core.reports.run_json import to_json
-from core.reports.run_table import to_csv, to_parquet
+from core.reports.tables import requests_csv, requests_parquet
 from core.ui.shared.visitor import exporting
 
 
@@ -60,8 +60,12 @@ def show_exports(view: View) -> None:
             "application/json",
             _("Everything, with every timestamp. Can be imported again."),
         ),
-        "CSV": (lambda: to_csv(record).encode(), "text/csv", _("One row per request.")),
-        "Parquet": (lambda: to_parquet(record), "application/vnd.apache.parquet", _("One row per request.")),
+        "CSV": (lambda: requests_csv(record).encode(), "text/csv", _("One row per request.")),
+        "Parquet": (
+            lambda: requests_parquet(record),
+            "application/vnd.apache.parquet",
+            _("One row per request."),
+        ),
         "HTML": (
             lambda: report_html(result, record, colors).encode(),
             "text/html",

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core import units
-from core.bench.planning.estimate import estimated_s
+from core.bench.planning.passes import estimated_s
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.wording import advice, described
 from core.bench.run.job import running_benches, start_bench

@@ -9,7 +9,7 @@ from threading import Lock
 import streamlit as st
 
 from core import units
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.turn_planning import plan_turn
 from core.domain.turns import ErrorInfo, FinishReason, TurnPlan, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError

@@ -8,8 +8,7 @@ from typing import Protocol
 
 import streamlit as st
 
-from core.domain.conversation import messages_for
-from core.domain.images import MAX_IMAGES, StoredImage
+from core.domain.conversation import MAX_IMAGES, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import history
 from core.domain.turns import ErrorInfo, TurnRecord

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.access.guard import Action, may
 from core.config import VISION_DEMO_NAME
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import N_, _, ngettext

@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core.access.guard import Action, may
-from core.domain.examples import EXAMPLES
+from core.domain.conversation import EXAMPLES
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, TurnRecord
 from core.i18n import _, ngettext

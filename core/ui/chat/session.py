@@ -12,7 +12,7 @@ from time import monotonic, sleep
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import MAX_LANES
 from core.domain.turns import ErrorInfo, TurnRecord, new_id

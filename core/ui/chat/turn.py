@@ -7,7 +7,7 @@ import streamlit as st
 from core import units
 from core.charts.turn import LaneFigures, decode_speed_chart, first_token_chart
 from core.domain import fairness
-from core.domain.repeats import Spread, comparable, repeats
+from core.domain.fairness import Spread, comparable, repeats
 from core.domain.turns import TurnRecord
 from core.i18n import _
 from core.image_quiz.plan import QuizPlan

@@ -11,7 +11,7 @@ from core.doctor import examine
 from core.doctor.findings import Diagnosis, Finding, Status
 from core.errors import StoreError
 from core.i18n import N_, _, ngettext
-from core.reports.audit_table import to_csv
+from core.reports.tables import audit_csv
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.visitor import exporting
@@ -128,7 +128,7 @@ def _show_audit_bar(count: int) -> int:
         page = st.pagination(pages, key=_PAGE)
         st.download_button(
             "CSV",
-            exporting("audit log", lambda: to_csv(resources.audit().entries())),
+            exporting("audit log", lambda: audit_csv(resources.audit().entries())),
             file_name="lmdyno-audit.csv",
             mime="text/csv",
             icon=":material/download:",

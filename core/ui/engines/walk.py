@@ -6,7 +6,7 @@ from core import units
 from core.access.guard import Action
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.specs import Weights
-from core.domain.walk import StepResult, StepState, WalkRun
+from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, StepState, WalkRun
 from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
@@ -17,10 +17,8 @@ from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.job_panel import show_job, show_job_log
 from core.ui.shared.visitor import offers
-from core.walk.job import JOB_KIND, start_walk
-from core.walk.results import load
+from core.walk.job import JOB_KIND, load, start_walk
 from core.walk.runner import summary
-from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
 _REFRESH_S = 1.0
 _SHOWN = 5

@@ -12,7 +12,7 @@ from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import _
 from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
-from core.memory.lane_weights import lane_weight_bytes
+from core.memory.model_sizes import lane_weight_bytes
 from core.telemetry.samples import EngineReading, EventKind
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label

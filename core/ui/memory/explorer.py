@@ -9,8 +9,8 @@ from core import units
 from core.charts.memory import Bar, parts_chart, sequences_map
 from core.errors import LMDynoError
 from core.i18n import N_, _
-from core.memory.gpu_sizes import COMMON_GPUS
 from core.memory.kv_cache import KV_BITS, kv_bytes_per_token
+from core.memory.model_sizes import COMMON_GPUS
 from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, largest_ratio, predict
 from core.ui.memory.model_choice import show_model_choice, show_paste, sizes_of_choice
 from core.ui.shared import resources

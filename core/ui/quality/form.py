@@ -22,10 +22,18 @@ from core.quality.plan import (
     kv_variants,
     text_file,
 )
-from core.quality.prompts import PROMPTS
 from core.quality.run.lm_eval import is_installed
-from core.quality.tasks.scenes import SCENES, scene_count, scenes
-from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
+from core.quality.tasks.sets import (
+    CSV_EXAMPLE,
+    JSONL_EXAMPLE,
+    PROMPTS,
+    SCENES,
+    ShippedSet,
+    read_set,
+    scene_count,
+    scenes,
+    shipped,
+)
 from core.quality.tasks.task import TaskItem
 from core.ui.shared import resources
 from core.ui.shared.components import show_error

@@ -19,7 +19,7 @@ from core.charts.quality_points import (
 from core.domain.history import RunKind
 from core.domain.quality import ExternalScore, QualityRecord, ScoringMethod
 from core.i18n import N_, _
-from core.quality.fairness import flags
+from core.quality.comparison import flags
 from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, results
 from core.quality.verdict import Level, verdicts
 from core.reports.quality_json import to_json

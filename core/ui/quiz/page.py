@@ -8,14 +8,21 @@ from core.access.guard import Action
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, N_plural, _, ngettext
 from core.image_quiz.job import JOB_KIND, start_quiz
-from core.image_quiz.plan import QuizPlan, QuizQuestion, one_question
+from core.image_quiz.plan import (
+    UPLOAD_EXAMPLE,
+    QuizPlan,
+    QuizQuestion,
+    gallery_questions,
+    one_question,
+    put,
+    uploaded_questions,
+)
 from core.image_quiz.results import load
-from core.image_quiz.sets import UPLOAD_EXAMPLE, gallery_questions, put, uploaded_questions
 from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
-from core.quality.tasks.wording import RULE
+from core.quality.tasks.task import RULE
 from core.settings import Settings
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused

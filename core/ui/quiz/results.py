@@ -9,9 +9,7 @@ from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_ch
 from core.codec import encode_plain
 from core.domain.turns import RequestRecord
 from core.i18n import N_, _
-from core.image_quiz.grading import Verdict
-from core.image_quiz.results import QuizAnswer, QuizRun, verdict
-from core.image_quiz.scores import LaneScore, scores
+from core.image_quiz.results import LaneScore, QuizAnswer, QuizRun, Verdict, scores, verdict
 from core.ui.chat.turn import describe
 from core.ui.shared.components import color_of, escape, lane_label
 from core.ui.shared.images import show_image

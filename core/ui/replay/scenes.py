@@ -12,9 +12,15 @@ from core import units
 from core.domain.turns import Phase, RequestRecord, TurnRecord
 from core.domain.walk import WalkRun
 from core.i18n import _
-from core.replay.load import SPEED_WINDOW_S, LaneLoad, LoadFrame, LoadTimeline
-from core.replay.turns import LaneFrame, TurnTimeline
-from core.replay.walk import WalkTimeline
+from core.replay.timelines import (
+    SPEED_WINDOW_S,
+    LaneFrame,
+    LaneLoad,
+    LoadFrame,
+    LoadTimeline,
+    TurnTimeline,
+    WalkTimeline,
+)
 from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines.walk import show_step, step_title

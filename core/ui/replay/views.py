@@ -11,11 +11,9 @@ from core.domain.turns import ErrorInfo, Machine, TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError
 from core.i18n import _
-from core.replay.load import LoadTimeline
-from core.replay.origin import origin
 from core.replay.programme import Part, Programme, Source
-from core.replay.turns import TurnTimeline
-from core.replay.walk import WalkTimeline
+from core.replay.recording import origin
+from core.replay.timelines import LoadTimeline, TurnTimeline, WalkTimeline
 from core.telemetry.machine import describe_machine
 from core.ui.replay.player import Scene, playback_of, show_player
 from core.ui.replay.scenes import LoadScene, TurnScene, WalkScene

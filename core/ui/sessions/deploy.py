@@ -7,8 +7,7 @@ from core.domain.sessions import Participant, Session, Verdict, Vote
 from core.errors import LMDynoError
 from core.i18n import _
 from core.sessions.assignment import Assigned
-from core.sessions.figures import LaneFigures, lane_figures
-from core.sessions.wording import LETTERS
+from core.sessions.wording import LETTERS, LaneFigures, lane_figures
 from core.ui.sessions.ballot import answer_boxes, show_prompt, texts_of
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label, show_toast

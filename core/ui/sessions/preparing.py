@@ -10,13 +10,11 @@ from core.domain.sessions import Candidate, Session, SessionAnswer, SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.jobs.records import JobStatus
-from core.sessions.figures import has_failed
-from core.sessions.giveaways import giveaways
-from core.sessions.items import build_ballot, usable_texts
+from core.sessions.items import build_ballot, giveaways, usable_texts
 from core.sessions.prompts import set_label
 from core.sessions.run.answering import missing_answers
 from core.sessions.run.job import ANSWERS_KIND, job_of, start_answers
-from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
+from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES, has_failed
 from core.ui.sessions import address
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error, show_toast

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.domain.sessions import PromptSet, SessionPrompt
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _, ngettext

@@ -17,11 +17,10 @@ from core.i18n import N_, Message, _
 from core.jobs.records import JobStatus
 from core.sessions import telling
 from core.sessions.analysis.strengths import Standings
-from core.sessions.figures import LaneFigures, lane_figures
 from core.sessions.judging import judge_results
 from core.sessions.results import SessionResults, compute_results
 from core.sessions.run.job import JUDGING_KIND, job_of, start_judging
-from core.sessions.wording import REASON_NAMES
+from core.sessions.wording import REASON_NAMES, LaneFigures, lane_figures
 from core.store.sessions.votes import Turnout
 from core.ui.sessions import address
 from core.ui.shared import resources

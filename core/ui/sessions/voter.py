@@ -12,7 +12,7 @@ from core.access.guard import current_identity
 from core.domain.sessions import Participant, Session
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
-from core.sessions.admission import require_invited
+from core.sessions.assignment import require_invited
 from core.store.sessions.votes import LONGEST_NAME
 from core.ui.shared import resources
 from core.ui.shared.components import show_error

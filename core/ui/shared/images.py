@@ -6,8 +6,7 @@ from itertools import groupby
 import streamlit as st
 
 from core import units
-from core.domain.conversation import Message
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import Phase, RequestRecord, TurnPlan
 from core.i18n import _, ngettext

@@ -16,7 +16,7 @@ from core import logs
 from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
-from core.chat_api.reachability import Reachability
+from core.chat_api.probe import Reachability
 from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
 from core.domain.specs import LaneSpec
@@ -37,9 +37,8 @@ from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import JobResults
+from core.store.runs.job_results import JobResults, Walks
 from core.store.runs.quality_runs import QualityRuns
-from core.store.runs.walks import Walks
 from core.store.sessions.sessions import Sessions
 from core.store.sessions.votes import Votes
 from core.store.turns import Store

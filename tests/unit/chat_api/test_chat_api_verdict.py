@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from core.chat_api import answer as answer_module
 from core.chat_api.answer import Answer
+from core.chat_api.client import failure_in
 from core.chat_api.sse import EventSplitter, EventTooLarge
-from core.chat_api.verdict import problem
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import FinishReason
 
@@ -30,7 +30,7 @@ def play(*reads: bytes, dialect: Dialect = Dialect.GENERIC):
         answer.is_too_large = True
     answer.stray = bytes(splitter.stray)
     answer.end()
-    error = problem(answer, REMOTE)
+    error = failure_in(answer, REMOTE)
     answer.text.encode()
     answer.reasoning.encode()
     return answer, error and error.code

@@ -1,5 +1,4 @@
-from core.domain.conversation import Exchange, Message, Role, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, Message, Role, StoredImage, messages_for
 
 CAT, DOG = (
     StoredImage(sha256=char * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=90)

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from core.domain.repeats import Spread, comparable, repeats
+from core.domain.fairness import Spread, comparable, repeats
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.timing import Timing

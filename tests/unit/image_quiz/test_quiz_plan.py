@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -6,8 +7,17 @@ from core.codec import decode, encode
 from core.domain.conversation import Role
 from core.domain.turns import Mode
 from core.errors import InputError
-from core.image_quiz.plan import MOST_QUESTIONS, QuizPlan, one_question
-from tests.unit.image_quiz.quiz_samples import IMAGE, lane, plan, question
+from core.image_quiz.plan import (
+    MOST_QUESTIONS,
+    UPLOAD_EXAMPLE,
+    QuizPlan,
+    gallery_questions,
+    one_question,
+    uploaded_questions,
+)
+from core.images.gallery import GalleryKind, gallery
+from core.images.store import ImageStore
+from tests.unit.image_quiz.quiz_samples import IMAGE, lane, plan, png, question
 
 
 def test_each_question_is_a_turn_of_its_own_for_all_lanes():
@@ -58,3 +68,66 @@ def test_one_question_is_asked_of_every_image_with_the_same_answers():
     asked = one_question("How many?", [IMAGE, other], ["3", " three ", ""])
     assert [each.image for each in asked] == [IMAGE, other]
     assert {each.answers for each in asked} == {("3", "three")}
+
+
+@pytest.fixture
+def image_store(tmp_path):
+    return ImageStore(tmp_path)
+
+
+def lines(*entries):
+    return "\n".join(json.dumps(entry) for entry in entries).encode()
+
+
+@pytest.mark.parametrize("kind", list(GalleryKind))
+def test_the_gallerys_set_goes_through_all_images_before_it_asks_again(image_store, kind):
+    shown = [image for image in gallery() if image.kind is kind and image.questions]
+    asked = gallery_questions(image_store, kind)
+    assert len(asked) == sum(len(image.questions) for image in shown)
+    names = [question.image.name for question in asked[: len(shown)]]
+    assert names == [image.path.name for image in shown]
+    assert all(question.answers for question in asked)
+    for first in asked[:3]:
+        assert image_store.read(first.image)
+
+
+def test_an_uploaded_set_takes_its_images_by_name(image_store):
+    files = {
+        "set.jsonl": lines(
+            {"image": "a.png", "question": "Which colour?", "answers": ["red"]},
+            {"image": "b.png", "question": "And this?"},
+            {"image": "a.png", "question": "Again?", "answers": ["red"]},
+        ),
+        "a.png": png("red"),
+        "b.png": png("blue"),
+    }
+    first, second, third = uploaded_questions(image_store, files)
+    assert (first.question, first.answers) == ("Which colour?", ("red",))
+    assert second.answers == ()
+    assert first.image == third.image != second.image
+    assert image_store.read(second.image)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.png": png()}, "0 JSONL files"),
+        ({"a.jsonl": b"{}", "b.jsonl": b"{}"}, "2 JSONL files"),
+        ({"a.jsonl": b"\n{not json"}, "a.jsonl, line 2: "),
+        ({"a.jsonl": lines({"image": "x.png"})}, "a.jsonl, line 1: question"),
+        ({"a.jsonl": lines({"image": "x.png", "question": "?"})}, 'image "x.png" is missing'),
+        (
+            {"a.jsonl": lines({"image": "x.png", "question": "?"}), "x.png": b"no image"},
+            "x.png is not an image",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_uploaded_set_is_said(image_store, files, said):
+    with pytest.raises(InputError) as refused:
+        uploaded_questions(image_store, files)
+    assert said in refused.value.message
+
+
+def test_the_example_that_is_shown_is_one(image_store):
+    files = {"set.jsonl": UPLOAD_EXAMPLE.encode(), "kitchen.jpg": png()}
+    assert uploaded_questions(image_store, files)[0].answers == ("3",)

@@ -10,8 +10,7 @@ from core.domain.specs import Dialect, Endpoint
 from core.engines.unfinished import StoppedRequests
 from core.errors import InputError
 from core.image_quiz.job import JOB_KIND, start_quiz
-from core.image_quiz.results import load, run_file
-from core.image_quiz.scores import scores
+from core.image_quiz.results import load, run_file, scores
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.records import JobState

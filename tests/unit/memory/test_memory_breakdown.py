@@ -1,5 +1,5 @@
 from core.memory.breakdown import Part, split_memory
-from core.memory.kv_log import KvLog
+from core.memory.kv_cache import KvLog
 
 GIB = 2**30
 KV = KvLog(reserved_bytes=20 * GIB, free_bytes=70 * GIB, ratio=0.4)

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from core.chat_api.dialects import chat_body
-from core.domain.conversation import Exchange, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.specs import Dialect, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import FinishReason, Mode, RequestPlan
 from core.errors import StoreError

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.growth import Growth
-from core.domain.turns import Machine, Phase, RequestRecord
+from core.domain.turns import Growth, Machine, Phase, RequestRecord
 from core.errors import StoreError
 from core.meter import recorder as recorder_module
 from core.meter.recorder import Recorder

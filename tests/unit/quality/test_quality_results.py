@@ -4,7 +4,7 @@ import pytest
 
 from core.domain.quality import Prompted, QualityAnswer, ScoringMethod, TextScore
 from core.domain.turns import ErrorInfo, FinishReason
-from core.quality.fairness import flags
+from core.quality.comparison import flags
 from core.quality.results import Outcome, Role, outcome, results, role_of
 from core.quality.verdict import NOISE_NATS, Level, noise_nats, verdicts
 from tests.unit.quality import quality_samples as samples

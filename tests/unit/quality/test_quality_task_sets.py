@@ -5,8 +5,15 @@ import pytest
 from core.errors import InputError
 from core.images.store import ImageStore
 from core.quality.tasks.graders import Grade, grade
-from core.quality.tasks.scenes import scene_count, scenes
-from core.quality.tasks.sets import CSV_EXAMPLE, JSONL_EXAMPLE, ShippedSet, read_set, shipped
+from core.quality.tasks.sets import (
+    CSV_EXAMPLE,
+    JSONL_EXAMPLE,
+    ShippedSet,
+    read_set,
+    scene_count,
+    scenes,
+    shipped,
+)
 from core.quality.tasks.task import Grader
 
 ALL = [item for name in ShippedSet for item in shipped(name)]

@@ -11,7 +11,7 @@ from core.replay.collecting import collect, paths_of
 from core.settings import load_settings
 from core.store.runs.bench_runs import BenchRuns
 from core.store.turns import Store
-from core.walk.results import save
+from core.walk.job import save
 from tests.unit.replay.recorded import H200, bench, bench_pass, bench_request, lane, request, timing, walk
 
 TIMING = timing(sent_s=1, chunks_s=(2,), content=(2,), ended_s=3, tokens=1)

@@ -15,7 +15,7 @@ from core.charts.quality_points import (
 )
 from core.quality.results import results
 from core.reports.quality_html import report_html
-from core.reports.quality_table import to_csv, to_parquet
+from core.reports.tables import answers_csv, answers_parquet
 from tests.unit.quality import quality_samples as samples
 
 
@@ -30,14 +30,14 @@ def result(record):
 
 
 def test_the_table_has_a_row_an_answer_with_its_outcome(record):
-    rows = list(csv.DictReader(io.StringIO(to_csv(record))))
+    rows = list(csv.DictReader(io.StringIO(answers_csv(record))))
     assert len(rows) == len(record.answers)
     lost = next(row for row in rows if row["lane"] == "awq" and row["task_id"] == "t0")
     assert (lost["question"], lost["expected"], lost["outcome"]) == ("What is 0 + 0?", "0", "wrong")
     assert float(lost["tpot_s"]) == pytest.approx(0.002)
     prompt = next(row for row in rows if row["part"] == "prompt" and row["repeat"] == "1")
     assert (prompt["outcome"], prompt["question"]) == ("", "Say hello.")
-    table = pq.read_table(pa.BufferReader(to_parquet(record)))
+    table = pq.read_table(pa.BufferReader(answers_parquet(record)))
     assert table.num_rows == len(rows)
 
 

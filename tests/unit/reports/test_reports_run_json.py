@@ -13,7 +13,7 @@ from core.bench.roofline.roofline import bandwidth_of, roofline
 from core.domain.bench import BenchRun, LoadLevel
 from core.errors import InputError
 from core.reports.run_json import SCHEMA_VERSION, from_json, to_json
-from core.reports.run_table import to_csv, to_parquet
+from core.reports.tables import requests_csv, requests_parquet
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
 
@@ -83,11 +83,11 @@ def test_a_file_that_is_no_run_is_refused(data, code, message):
 
 def test_the_tables_have_a_row_a_request():
     record = a_full_record()
-    rows = list(csv.DictReader(io.StringIO(to_csv(record))))
+    rows = list(csv.DictReader(io.StringIO(requests_csv(record))))
     assert [row["request"] for row in rows] == ["0", "1", "2", "3"]
     assert float(rows[1]["ttft_s"]) == pytest.approx(0.1)
     assert (rows[3]["error"], rows[3]["ttft_s"]) == ("engine-busy", "")
-    table = parquet.read_table(BufferReader(to_parquet(record))).to_pylist()
+    table = parquet.read_table(BufferReader(requests_parquet(record))).to_pylist()
     assert [row["warmup"] for row in table] == [True, False, False, False]
     assert table[1]["tpot_s"] == pytest.approx(0.01)
 

@@ -7,8 +7,7 @@ from core.bench.results.result import results
 from core.domain.bench import BenchRecord, EngineUse, GpuUse, LaneFacts, LoadLevel
 from core.domain.history import MeasuredLane
 from core.domain.specs import LaneSpec
-from core.scorecard.card import Scorecard, scorecard
-from core.scorecard.freshness import LaneNow
+from core.scorecard.card import LaneNow, Scorecard, scorecard
 from core.scorecard.speed import LaneSpeed, lane_speed
 from tests.unit.bench import bench_samples
 from tests.unit.quality.quality_samples import AWQ, HF, TURBOMIND

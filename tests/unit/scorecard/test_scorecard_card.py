@@ -4,8 +4,10 @@ import pytest
 
 from core.bench.planning.plan import Workload
 from core.domain.bench import LoadLevel
-from core.scorecard.freshness import Staleness
-from tests.unit.scorecard.scorecard_samples import AWQ, HF, TURBOMIND, card_of, now, run_of
+from core.domain.specs import Patience
+from core.scorecard.card import Staleness, staleness
+from tests.unit.bench.bench_samples import MACHINE
+from tests.unit.scorecard.scorecard_samples import AWQ, HF, TURBOMIND, card_of, measured, now, run_of
 
 SLOW = [0.040, 0.042, 0.038, 0.041]
 FAST = [0.010, 0.011, 0.009, 0.010]
@@ -69,3 +71,47 @@ def test_only_figures_of_the_same_work_are_ranked():
 def test_the_best_load_stands_beside_the_throughput():
     card = card_of(run_of({HF: SLOW}, second_load=True))
     assert card.row("hf").speed.best_point.level == LoadLevel(concurrency=4)
+
+
+(MEASURED,) = measured(run_of({TURBOMIND: [0.01]}))
+
+
+def settings(**changes):
+    return replace(TURBOMIND, settings=replace(TURBOMIND.settings, **changes))
+
+
+def test_a_lane_as_it_was_measured_is_fresh():
+    assert staleness(now(TURBOMIND), MEASURED) is None
+
+
+@pytest.mark.parametrize(
+    ("lane", "reason"),
+    [
+        (now(settings(cache_max_entry_count=0.8)), Staleness.OTHER_SETTINGS),
+        (now(settings(quant_policy=8)), Staleness.OTHER_SETTINGS),
+        (now(replace(TURBOMIND, model=replace(TURBOMIND.model, checkpoint="/b"))), Staleness.OTHER_SETTINGS),
+        (now(TURBOMIND, engine_version="engine 2"), Staleness.OTHER_ENGINE_VERSION),
+        (now(TURBOMIND, machine=replace(MACHINE, gpus=("H200",))), Staleness.OTHER_MACHINE),
+        (now(TURBOMIND, machine=replace(MACHINE, host="other")), Staleness.OTHER_MACHINE),
+        (now(TURBOMIND, machine=replace(MACHINE, driver="600.1")), Staleness.OTHER_MACHINE),
+    ],
+)
+def test_what_figures_depend_on_makes_them_stale(lane, reason):
+    assert staleness(lane, MEASURED) is reason
+
+
+@pytest.mark.parametrize(
+    "lane",
+    [
+        now(settings(start_timeout_s=5.0)),
+        now(replace(TURBOMIND, patience=Patience(stall_s=3.0))),
+        now(TURBOMIND, engine_version=None),
+        now(TURBOMIND, machine=replace(MACHINE, python="3.13.0", platform="Linux-7")),
+    ],
+)
+def test_what_changes_no_figure_keeps_them(lane):
+    assert staleness(lane, MEASURED) is None
+
+
+def test_a_run_of_an_unknown_machine_is_not_taken_for_one_of_this():
+    assert staleness(now(TURBOMIND), replace(MEASURED, machine=None)) is Staleness.OTHER_MACHINE

@@ -10,7 +10,7 @@ from core.bench.results.cache import RunRecords
 from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.turns import ErrorInfo
-from core.scorecard.freshness import Staleness
+from core.scorecard.card import Staleness
 from core.scorecard.reading import ScorecardReader
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns

@@ -13,11 +13,16 @@ from core.engines.unfinished import StoppedRequests
 from core.errors import InputError
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.sessions.figures import has_failed
 from core.sessions.judging import JudgeTask, judge_results, judge_tasks, judge_turn, read_verdict
-from core.sessions.run.answering import make_answers, missing_answers, planned_answers, turn_for
-from core.sessions.run.asking import GIVE_UP_AFTER
+from core.sessions.run.answering import (
+    GIVE_UP_AFTER,
+    make_answers,
+    missing_answers,
+    planned_answers,
+    turn_for,
+)
 from core.sessions.run.job import ANSWERS_KIND, job_of, start_answers, start_judging
+from core.sessions.wording import has_failed
 from core.store.sessions.sessions import Sessions
 from tests.unit.sessions.session_samples import answers, open_session, plan
 

@@ -1,15 +1,17 @@
 """What is voted on, and by whom on which side."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from core.domain.sampling import Sampling
 from core.domain.sessions import Candidate, ControlKind, VotingMode
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo, FinishReason
 from core.sessions.assignment import assigned_items
-from core.sessions.items import build_ballot, mixed_prompts, second_samples, usable_texts
+from core.sessions.items import build_ballot, giveaways, mixed_prompts, second_samples, usable_texts
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan
 
 
@@ -164,3 +166,30 @@ def test_rankings_put_each_lane_in_each_place_equally_often():
         for assigned in order:
             places.update((place, position) for position, place in enumerate(assigned.shown))
     assert set(places.values()) == {20}
+
+
+QWEN = LaneSpec(
+    name="hf", kind=EngineKind.TRANSFORMERS, model=ModelSpec(name="7b", checkpoint="hub/Qwen2.5-7B-Instruct")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("I am qwen, made to help.", "qwen"),
+        ("Ask Beta-Lane instead.", "beta"),
+        ("I am a language model.", None),
+        ("hf", None),
+        ("", None),
+    ],
+)
+def test_names_in_answers(text, word):
+    session = plan("beta-lane", "other-lane", prompts=2)
+    session = replace(session, lanes=(QWEN, session.lanes[0]))
+    found = giveaways(session, [answer(1, 0, text=text)])
+    assert [(each.prompt, each.lane, each.word) for each in found] == ([] if word is None else [(1, 0, word)])
+
+
+def test_a_name_that_the_prompt_has_too_gives_nothing_away():
+    session = plan("prompt", "other", prompts=1)
+    assert giveaways(session, [answer(0, 1, text="This prompt is short.")]) == ()

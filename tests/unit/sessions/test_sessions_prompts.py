@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from core.domain.images import StoredImage
+from core.domain.conversation import StoredImage
 from core.errors import InputError
 from core.images.gallery import gallery
 from core.sessions.prompts import (

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 
 from core.access.identity import Person
-from core.domain.conversation import Message, Role
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, Role, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import (
     Dialect,

@@ -10,8 +10,8 @@ from sqlalchemy import Pool, event
 from sqlalchemy.exc import OperationalError
 
 from core.errors import StoreError
+from core.store.database import parse_location
 from core.store.failures import explain, explained
-from core.store.location import parse_location
 from core.store.turns import Store
 from tests.unit.store.store_samples import HF, a_full_record, a_plan, a_record
 

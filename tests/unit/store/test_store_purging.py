@@ -8,14 +8,12 @@ import pytest
 from sqlalchemy import text
 from test_store_bench_runs import RUN
 
-from core.domain.conversation import Message, Role
+from core.domain.conversation import Message, Role, named_images
 from core.domain.history import RunKind
-from core.domain.images import named_images
 from core.domain.turns import utc_now
 from core.store import turns as runs
-from core.store.database import connect
+from core.store.database import connect, parse_location
 from core.store.history import History, Purged
-from core.store.location import parse_location
 from core.store.runs.bench_runs import BenchRuns
 from core.store.tables import requests
 from tests.unit.store.store_samples import HF, IMAGE, MACHINE, a_plan

@@ -16,10 +16,9 @@ from sqlalchemy import Engine, event, text
 
 from core import codec
 from core.errors import StoreError
-from core.store import records, schema
-from core.store.database import connect
+from core.store import access, records
+from core.store.database import connect, parse_location
 from core.store.history import History
-from core.store.location import parse_location
 from core.store.tables import metadata
 from core.store.turns import Store
 from tests import new_stores, postgresql
@@ -28,7 +27,7 @@ from tests.unit.store.store_samples import HF, MACHINE, QUESTION, a_full_record,
 
 def _head() -> str:
     config = Config()
-    config.set_main_option("script_location", schema.SCRIPTS)
+    config.set_main_option("script_location", access.SCRIPTS)
     head = ScriptDirectory.from_config(config).get_current_head()
     assert head
     return head
@@ -64,7 +63,7 @@ def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
             f"revision, down_revision = '9000', '{HEAD}'\n"
             f"def upgrade():\n    {body}\n"
         )
-        monkeypatch.setattr(schema, "SCRIPTS", str(scripts))
+        monkeypatch.setattr(access, "SCRIPTS", str(scripts))
 
     return add
 
@@ -123,7 +122,7 @@ def test_turns_of_the_first_schema_are_still_there(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[2-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", str(scripts))
         store = Store(database_url)
         store.open()
         store.close()
@@ -148,7 +147,7 @@ def test_a_turn_stored_before_there_were_images_comes_back_without_any(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[4-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", str(scripts))
         store = Store(sqlite_url)
         store.open()
         store.close()
@@ -187,7 +186,7 @@ def test_plans_stored_under_the_old_words_are_read_under_the_new_ones(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[7-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(schema, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", str(scripts))
         store = Store(database_url)
         store.open()
         store.close()
@@ -225,12 +224,12 @@ def test_a_failed_migration_changes_nothing(
     sqlite_url: str, next_migration: Callable[[str], None], body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = _with_a_turn(sqlite_url)
-    scripts = schema.SCRIPTS
+    scripts = access.SCRIPTS
     next_migration(body)
     with pytest.raises(StoreError) as caught:
         Store(sqlite_url).open()
     assert caught.value.code == "store-upgrade-failed"
-    monkeypatch.setattr(schema, "SCRIPTS", scripts)
+    monkeypatch.setattr(access, "SCRIPTS", scripts)
     store = Store(sqlite_url)
     assert store.conversation("talk")[0].requests[0].text == "Par是"
     store.close()
@@ -243,12 +242,12 @@ def test_a_failed_migration_of_a_server_changes_nothing(
     store = Store(postgresql_url)
     store.save_turn(a_plan(), None)
     store.close()
-    scripts = schema.SCRIPTS
+    scripts = access.SCRIPTS
     next_migration("op.drop_table('requests'); op.execute('SELECT * FROM nowhere')")
     with pytest.raises(StoreError) as caught:
         store.open()
     assert caught.value.code == "store-upgrade-failed"
-    monkeypatch.setattr(schema, "SCRIPTS", scripts)
+    monkeypatch.setattr(access, "SCRIPTS", scripts)
     assert len(store.conversation("talk")[0].requests) == 2
     store.close()
 

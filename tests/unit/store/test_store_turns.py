@@ -6,9 +6,8 @@ import pytest
 from sqlalchemy import Engine, event
 
 from core.domain.conversation import Exchange, Message, Role, messages_for
-from core.domain.growth import Growth, joined
 from core.domain.timing import Timing
-from core.domain.turns import FinishReason, Machine, Phase, TurnPlan, TurnRecord
+from core.domain.turns import FinishReason, Growth, Machine, Phase, TurnPlan, TurnRecord, joined
 from core.errors import StoreError
 from core.store.turns import INTERRUPTED, Store
 from tests.unit.store.store_samples import (

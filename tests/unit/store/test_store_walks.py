@@ -8,7 +8,7 @@ from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import utc_now
 from core.store.history import History
-from core.store.runs.walks import Walks
+from core.store.runs.job_results import Walks
 from tests.unit.replay.recorded import H200, lane, walk
 
 RUN = replace(walk(1.0, 2.0), lanes=(lane("hf"), lane("awq")))

@@ -6,9 +6,9 @@ import pytest
 from core.domain.bench import RunState
 from core.domain.walk import StepKind, StepResult, StepState
 from core.settings import load_settings
-from core.store.runs.walks import Walks
+from core.store.runs.job_results import Walks
 from core.walk import job
-from core.walk.results import load
+from core.walk.job import load
 
 
 @pytest.fixture

@@ -6,15 +6,14 @@ import pytest
 
 from core.config import load_lanes
 from core.domain.specs import Dialect, Endpoint, EngineKind
-from core.domain.walk import Answer, Figure, StepKind, StepState, Unit, WalkRun
+from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, StepState, Unit, WalkRun
 from core.errors import ConfigError, EngineError, InputError
 from core.reports.walk_html import walk_html
 from core.settings import load_settings
+from core.walk.job import latest, load, save
 from core.walk.plan import AWQ_RATIO, walk_plan
 from core.walk.programs import run_client
-from core.walk.results import latest, load, save
 from core.walk.runner import Walk, summary
-from core.walk.wording import STATE_NAMES, STEP_TEXTS
 
 
 class NoGpu:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.estimate import Speed, estimated_s
+from core.bench.planning.passes import Speed, estimated_s
 from core.bench.planning.plan import (
     Arrivals,
     BenchPlan,

@@ -1,4 +1,4 @@
-from core.bench.planning.estimate import Speed, estimated_s
+from core.bench.planning.passes import Speed, estimated_s
 from core.bench.planning.presets import Preset, preset_plan
 from tests.unit.bench.bench_samples import A, B
 

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from core.bench.planning.estimate import Speed
+from core.bench.planning.passes import Speed
 from core.bench.planning.plan import Arrivals, Isolation, Load, LoadKind, PromptKind, Workload
 from core.bench.planning.wording import advice, described
 from core.domain.specs import EngineSettings

@@ -16,7 +16,7 @@ from core.bench.roofline.bandwidth import (
     measured_bandwidth,
     measured_bandwidths,
 )
-from core.bench.roofline.utilisation import utilisations
+from core.bench.roofline.roofline import utilisations
 from core.cli.bench.tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings

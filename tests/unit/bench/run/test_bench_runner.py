@@ -13,9 +13,9 @@ from statistics import median
 import pytest
 
 from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, Workload
-from core.bench.results.queueing import QueueTime
+from core.bench.results.notes import QueueTime
 from core.bench.results.result import results
-from core.bench.run import queue_counters
+from core.bench.run import telemetry
 from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
 from core.domain.bench import EngineQueue, EngineUse, RunState
@@ -406,7 +406,7 @@ def test_somebody_elses_requests_make_the_queue_time_unknown(bench, server):
 
 
 def test_a_server_whose_metrics_hang_is_asked_once_a_run(bench, server, monkeypatch):
-    monkeypatch.setattr(queue_counters, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(telemetry, "_TIMEOUT_S", 0.2)
     asked = []
 
     def hang():

@@ -14,8 +14,7 @@ from core.bench.run.load import Extent, LaneLoad, arrivals
 from core.bench.run.split_load import LoadProcesses, SplitLoad, processes_for, share
 from core.bench.workload.prompts import ListedPrompts
 from core.chat_api.client import Timeouts
-from core.domain.conversation import Message, Role
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, Role, StoredImage
 from core.domain.specs import Endpoint, EngineKind
 from core.domain.turns import FinishReason
 from core.errors import EngineError, InputError

@@ -13,14 +13,12 @@ from core.bench.planning.wording import advice, described
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
 from core.bench.run.job import start_bench
-from core.bench.workload.bodies import Bodies
-from core.bench.workload.images import ImagePrompts, RequestImages, check_sendable, image_tokens
+from core.bench.workload.images import Bodies, ImagePrompts, RequestImages, check_sendable, image_tokens
 from core.bench.workload.prompts import ListedPrompts, SyntheticPrompts
 from core.charts.load import conditions, latency_chart
 from core.codec import decode, encode
 from core.domain.bench import LaneFacts
-from core.domain.conversation import Message, Role
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, Role, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError

@@ -11,7 +11,7 @@ from core.config import demo_model, demo_vision_model
 from core.errors import ModelError
 from core.models.demo import text as demo_text
 from core.models.demo import vision as demo_vision
-from core.models.demo.vision_files import with_image_token
+from core.models.demo.vision_assemble import with_image_token
 from core.settings import load_settings
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from core.domain.conversation import Exchange, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import RequestPlan
 from core.models.vision.context import as_seen, context_tokens, context_use, not_sendable, too_large

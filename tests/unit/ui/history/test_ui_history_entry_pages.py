@@ -1,8 +1,7 @@
 import json
 from dataclasses import replace
 
-from core.domain.conversation import Message, Role
-from core.domain.images import StoredImage
+from core.domain.conversation import Message, Role, StoredImage
 from core.domain.sampling import Sampling
 from core.domain.turns import Mode, RequestRecord, TurnRecord, utc_now
 from core.ui.chat.session import CHAT, VISION

@@ -2,8 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.conversation import Exchange, messages_for
-from core.domain.images import StoredImage
+from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.timing import Timing

@@ -1,0 +1,240 @@
+"""Where something recorded stood at any moment: the lanes of a turn by the timestamps of their chunks, a load
+test by its pass and what each lane was doing, a walk by the steps that were taken.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from core.domain.bench import BenchPass, BenchRecord, BenchRequest, RunState
+from core.domain.timing import Timing
+from core.domain.turns import Phase, RequestRecord, TurnRecord
+from core.domain.walk import WalkRun
+from core.errors import InputError
+from core.i18n import N_
+
+_NS = 1e-9
+SPEED_WINDOW_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneFrame:
+    """One lane at one moment."""
+
+    phase: Phase
+    """QUEUED until it was sent, SENT until its first text, STREAMING, then DONE."""
+    content_chars: int = 0
+    """How much of the answer's text had arrived."""
+    reasoning_chars: int = 0
+    since_sent_s: float | None = None
+    """Until now, or until the stream ended; None before sending, and of what was never sent."""
+
+
+class TurnTimeline:
+    """The turn from its first request's sending to the end of its last stream."""
+
+    def __init__(self, turn: TurnRecord) -> None:
+        """Raises InputError for a turn that goes on, and for one of which nothing was sent."""
+        timings = [request.timing for request in turn.requests if request.timing]
+        if not turn.done:
+            raise InputError(
+                N_("The turn is still running."),
+                hint=N_("Replay it when all answers are complete."),
+                code="nothing-to-replay",
+            )
+        if not timings:
+            raise InputError(
+                N_("Nothing was sent in this turn, so there is nothing to replay."),
+                code="nothing-to-replay",
+            )
+        start_ns = min(timing.sent_ns for timing in timings)
+        self._lanes = tuple(_Lane(request, start_ns) for request in turn.requests)
+        self.duration_s = max(lane.end_s for lane in self._lanes)
+
+    def frame(self, at_s: float) -> tuple[LaneFrame, ...]:
+        """Every lane that many seconds after the start, in the turn's order."""
+        return tuple(lane.frame(at_s) for lane in self._lanes)
+
+
+class _Lane:
+    """One request on the turn's clock."""
+
+    def __init__(self, request: RequestRecord, start_ns: int) -> None:
+        timing = request.timing
+        self._sent_s: float | None = None
+        self.end_s = 0.0
+        self._whole = (len(request.text), len(request.reasoning))
+        self._chunks_s: Sequence[float] = ()
+        self._content: Sequence[int] = (0,)
+        self._reasoning: Sequence[int] = (0,)
+        if timing is None:
+            return
+        self._sent_s = (timing.sent_ns - start_ns) * _NS
+        self.end_s = (ended_ns(timing) - start_ns) * _NS
+        self._chunks_s = [(at_ns - start_ns) * _NS for at_ns in timing.chunk_ns]
+        self._content = list(accumulate(timing.content_chars, initial=0))
+        reasoning = timing.reasoning_chars or (0,) * len(timing.chunk_ns)
+        self._reasoning = list(accumulate(reasoning, initial=0))
+
+    def frame(self, at_s: float) -> LaneFrame:
+        if self._sent_s is None or at_s >= self.end_s:
+            # The record's own texts: they may end with more than the chunks, as when the server said so.
+            content, reasoning = self._whole
+            since_s = None if self._sent_s is None else self.end_s - self._sent_s
+            return LaneFrame(
+                phase=Phase.DONE, content_chars=content, reasoning_chars=reasoning, since_sent_s=since_s
+            )
+        if at_s < self._sent_s:
+            return LaneFrame(phase=Phase.QUEUED)
+        arrived = bisect_right(self._chunks_s, at_s)
+        return LaneFrame(
+            phase=Phase.STREAMING if arrived else Phase.SENT,
+            content_chars=self._content[arrived],
+            reasoning_chars=self._reasoning[arrived],
+            since_sent_s=at_s - self._sent_s,
+        )
+
+
+def ended_ns(timing: Timing) -> int:
+    """The last timestamp of a request: the end of its stream, where that was recorded."""
+    return max(timing.sent_ns, timing.ended_ns or 0, timing.first_event_ns or 0, *timing.chunk_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkFrame:
+    """The walk at one moment."""
+
+    done: int
+    """Steps that were over; skipped ones take no time."""
+    elapsed_s: float
+    """Since the step under way began; 0 once all are done."""
+
+
+class WalkTimeline:
+    """The steps one after another, each as long as it took."""
+
+    def __init__(self, run: WalkRun) -> None:
+        """Raises InputError for a walk without a step."""
+        if not run.steps:
+            raise InputError(
+                N_("No step of this walk was taken, so there is nothing to replay."),
+                code="nothing-to-replay",
+            )
+        self._ends_s = list(accumulate(step.duration_s for step in run.steps))
+        self.duration_s = self._ends_s[-1]
+
+    def frame(self, at_s: float) -> WalkFrame:
+        """The walk that many seconds after its start."""
+        done = bisect_right(self._ends_s, at_s)
+        if done == len(self._ends_s):
+            return WalkFrame(done=done, elapsed_s=0.0)
+        began_s = self._ends_s[done - 1] if done else 0.0
+        return WalkFrame(done=done, elapsed_s=max(0.0, at_s - began_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLoad:
+    """One lane at one moment. Warm-up requests count as in flight only."""
+
+    lane: str
+    in_flight: int
+    answered: int
+    """Measured requests that were answered to their end by then."""
+    failed: int
+    output_tokens: int
+    """Of measured requests. Of an answer whose chunks' tokens are unknown, all count at its end."""
+    tok_per_s: float
+    """Output tokens within the last `SPEED_WINDOW_S`, by that time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadFrame:
+    """The run at one moment."""
+
+    current: BenchPass | None
+    """The pass that was being measured; None before, between and after passes, as while warming up."""
+    passes_done: int
+    lanes: tuple[LaneLoad, ...]
+
+
+class LoadTimeline:
+    """A run from its first request to the end of its last one, engine starts in between included."""
+
+    def __init__(self, record: BenchRecord) -> None:
+        """Raises InputError for a run that goes on, and for one that sent nothing."""
+        sent = [(request, request.timing) for request in record.requests if request.timing]
+        if record.run.state is RunState.RUNNING:
+            raise InputError(
+                N_("The run is still going on."),
+                hint=N_("Replay it when it has finished."),
+                code="nothing-to-replay",
+            )
+        if not sent:
+            raise InputError(
+                N_("Nothing was sent in this run, so there is nothing to replay."), code="nothing-to-replay"
+            )
+        start_ns = min(timing.sent_ns for _, timing in sent)
+        self.passes = tuple(sorted(record.passes, key=lambda one: one.start_ns))
+        self._bounds_s = [
+            ((one.start_ns - start_ns) * _NS, ((one.end_ns or one.start_ns) - start_ns) * _NS)
+            for one in self.passes
+        ]
+        names = dict.fromkeys(facts.lane.name for facts in record.run.lanes)
+        self._lanes = tuple(
+            _LoadLane(name, [(request, timing) for request, timing in sent if request.lane == name], start_ns)
+            for name in names
+        )
+        self.duration_s = max((ended_ns(timing) - start_ns) * _NS for _, timing in sent)
+
+    def frame(self, at_s: float) -> LoadFrame:
+        """The run that many seconds after its first request."""
+        under_way = [
+            one
+            for one, (start_s, end_s) in zip(self.passes, self._bounds_s, strict=True)
+            if start_s <= at_s < end_s
+        ]
+        return LoadFrame(
+            current=under_way[0] if under_way else None,
+            passes_done=sum(end_s <= at_s for _, end_s in self._bounds_s),
+            lanes=tuple(lane.load(at_s) for lane in self._lanes),
+        )
+
+
+class _LoadLane:
+    """One lane's requests as sorted moments, so that each frame takes a few look-ups."""
+
+    def __init__(self, name: str, requests: Sequence[tuple[BenchRequest, Timing]], start_ns: int) -> None:
+        def since_start(moments_ns: list[int]) -> list[float]:
+            return [(at_ns - start_ns) * _NS for at_ns in sorted(moments_ns)]
+
+        measured = [(request, timing) for request, timing in requests if not request.warmup]
+        self._name = name
+        self._sent_s = since_start([timing.sent_ns for _, timing in requests])
+        self._ended_s = since_start([ended_ns(timing) for _, timing in requests])
+        self._answered_s = since_start([ended_ns(timing) for request, timing in measured if request.ok])
+        self._failed_s = since_start([ended_ns(timing) for request, timing in measured if request.failed])
+        tokens = sorted(moment for _, timing in measured for moment in _token_moments(timing))
+        self._tokens_s = [(at_ns - start_ns) * _NS for at_ns, _ in tokens]
+        self._tokens = list(accumulate((count for _, count in tokens), initial=0))
+
+    def load(self, at_s: float) -> LaneLoad:
+        tokens = self._tokens[bisect_right(self._tokens_s, at_s)]
+        before = self._tokens[bisect_left(self._tokens_s, at_s - SPEED_WINDOW_S)]
+        return LaneLoad(
+            lane=self._name,
+            in_flight=bisect_right(self._sent_s, at_s) - bisect_right(self._ended_s, at_s),
+            answered=bisect_right(self._answered_s, at_s),
+            failed=bisect_right(self._failed_s, at_s),
+            output_tokens=tokens,
+            tok_per_s=(tokens - before) / SPEED_WINDOW_S,
+        )
+
+
+def _token_moments(timing: Timing) -> list[tuple[int, int]]:
+    """When how many output tokens arrived."""
+    if timing.chunk_tokens is not None:
+        return list(zip(timing.chunk_ns, timing.chunk_tokens, strict=True))
+    if timing.output_tokens is not None and timing.output_tokens == len(timing.chunk_ns):
+        return [(at_ns, 1) for at_ns in timing.chunk_ns]
+    return [(ended_ns(timing), timing.output_tokens or 0)]

@@ -1,0 +1,63 @@
+import asyncio
+
+import pytest
+
+from core.domain.turns import Phase
+from core.meter.host import BEAT_S, Feed, Pace
+from core.meter.protocol import Update
+from tests.unit.meter.meter_samples import remote_lane, turn_plan
+from tests.unit.meter.test_meter_recorder import record_of
+
+
+def test_news_is_unsaved_until_somebody_says_it_is():
+    feed = Feed("r")
+    assert not feed.unsaved
+    feed.take(Update(request_id="r", phase=Phase.SENT))
+    assert feed.unsaved
+
+
+def test_a_follower_that_comes_late_gets_all_so_far():
+    feed = Feed("r")
+    for piece in ("a", "b", "c"):
+        feed.take(Update(request_id="r", phase=Phase.STREAMING, content=piece))
+    assert feed.since(0).content == "abc"
+    assert feed.since(2).content == "c"
+
+
+@pytest.mark.parametrize(
+    ("followers", "interval_s"), [(1, 0.05), (10, 0.05), (40, 0.2), (128, 0.64), (1000, 1.0)]
+)
+def test_the_more_follow_the_less_often_each_is_told(followers, interval_s):
+    assert Pace(followers).interval_s == pytest.approx(interval_s)
+
+
+@pytest.mark.parametrize(("followers", "beats"), [(1, 1), (40, 4)])
+def test_followers_are_told_on_common_beats(followers, beats):
+    pace = Pace(followers)
+    assert pace.next_s(10 * BEAT_S + 0.001) == pytest.approx((10 + beats) * BEAT_S)
+    assert pace.next_s(10 * BEAT_S + 0.04) == pytest.approx((10 + beats) * BEAT_S)
+
+
+def test_pieces_that_come_too_soon_are_joined_and_the_end_is_told_at_once():
+    """A crowd's pace is so slow here that nothing but the end can be told after the beginning."""
+    record = record_of(turn_plan(remote_lane("a", "http://host/v1", "m")), phase=Phase.DONE)
+
+    async def play():
+        feed, pace, told = Feed("r"), Pace(followers=10**6), []
+
+        async def tell(update):
+            told.append(update)
+
+        following = asyncio.create_task(feed.follow(tell, pace))
+        await asyncio.sleep(0)
+        for piece in ("a", "b", "c"):
+            feed.take(Update(request_id="r", phase=Phase.STREAMING, content=piece))
+            await asyncio.sleep(0)
+        feed.take(Update(request_id="r", phase=Phase.DONE, record=record))
+        await following
+        return told, pace
+
+    told, pace = asyncio.run(play())
+    assert [update.content for update in told] == ["", "abc"]
+    assert told[-1].record is record
+    assert pace.followers == 10**6
