@@ -13,12 +13,14 @@ from core import units
 from core.cli import context, images
 from core.cli.output import error_text, stage_text
 from core.cli.terminal import terminal
+from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
+from core.config import load_cluster
 from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn
 from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnPlan, new_id
-from core.engines.manager import EngineManager, EngineStatus
+from core.engines.manager import EngineStatus
 from core.errors import EngineError, StoreError
 from core.i18n import _
 from core.meter.keeping import run_and_keep
@@ -107,7 +109,7 @@ def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRec
         # What is refused in the turn needs no engine.
         if request.lane.is_local and not_sendable(request.lane, request.messages) is None
     ]
-    manager = EngineManager(settings, local, gpu=Nvml())
+    manager = engines_of(settings, local, load_cluster(settings), gpu=Nvml(), wait=True)
     try:
         _start_engines(manager, local, quiet=quiet)
         return asyncio.run(_measure(settings, plan, _Printer(plan, quiet=quiet)))
@@ -115,7 +117,7 @@ def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRec
         manager.close()
 
 
-def _start_engines(manager: EngineManager, lanes: Sequence[LaneSpec], *, quiet: bool) -> None:
+def _start_engines(manager: EngineControl, lanes: Sequence[LaneSpec], *, quiet: bool) -> None:
     """Start what isn't running; an engine that fails here becomes its own lane's error in the turn."""
     for spec in lanes:
         manager.ensure(spec.name)

@@ -9,10 +9,10 @@ from core import units
 from core.cli import context
 from core.cli.output import stage_text
 from core.cli.terminal import printable, terminal
+from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
-from core.engines.log.file import tail
-from core.engines.manager import EngineManager, EngineStatus
+from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
 from core.errors import EngineError, InputError
 from core.i18n import N_, _
@@ -24,10 +24,10 @@ console = terminal()
 Name = Annotated[str, typer.Argument(help=_("Name of the lane."))]
 
 
-def _manager() -> EngineManager:
+def _manager() -> EngineControl:
     settings, registry = context.load()
     local = [lane for lane in registry.lanes if lane.is_local]
-    return EngineManager(settings, local, persistent=True, gpu=Nvml())
+    return engines_of(settings, local, registry.cluster, gpu=Nvml(), persistent=True, wait=True)
 
 
 @app.command("list", help=_("List all engines with state, process, address, and uptime."))
@@ -36,11 +36,17 @@ def list_engines(as_json: context.AsJson = False) -> None:
     if as_json:
         typer.echo(encode_plain([_facts(status) for status in statuses]))
         return
-    table = Table(_("Lane"), _("Engine"), _("State"), _("PID"), _("Address"), _("Uptime"), _("Version"))
+    on_nodes = any(status.node for status in statuses)
+    table = Table(_("Lane"), _("Engine"))
+    for heading in (*([_("Node")] if on_nodes else []), _("State"), _("PID"), _("Address")):
+        table.add_column(heading)
+    table.add_column(_("Uptime"))
+    table.add_column(_("Version"))
     for status in statuses:
         table.add_row(
             status.name,
             status.lane.kind,
+            *([status.node or units.UNKNOWN] if on_nodes else []),
             _(STATE_NAMES[status.state]),
             str(status.pid or units.UNKNOWN),
             status.url or units.UNKNOWN,
@@ -48,7 +54,8 @@ def list_engines(as_json: context.AsJson = False) -> None:
             status.version or units.UNKNOWN,
         )
         if status.error:
-            table.add_row("", "", _(status.error.message), "", _(status.error.hint), "", "")
+            blank = ["", "", ""] if on_nodes else ["", ""]
+            table.add_row(*blank, _(status.error.message), "", _(status.error.hint), "", "")
     console.print(table)
 
 
@@ -106,7 +113,7 @@ def _runs(status: EngineStatus) -> bool:
     return status.pid is not None or status.state is EngineState.STARTING
 
 
-def _stop(manager: EngineManager, name: str, *, force: bool) -> ErrorInfo | None:
+def _stop(manager: EngineControl, name: str, *, force: bool) -> ErrorInfo | None:
     """Stop one engine; print why it failed instead of raising, so that the others are stopped too.
 
     Raises ConfigError for a name that is no lane's.
@@ -135,9 +142,10 @@ def logs(
     manager = _manager()
     manager.status(name)  # raises for a name that is no lane's
     file = manager.log_file(name)
-    last = tail(file, lines)
+    last = manager.log_tail(name, lines).splitlines()
     if as_json:
-        typer.echo(encode_plain({"lane": name, "log_file": str(file), "lines": last}))
+        path = str(file) if file else None
+        typer.echo(encode_plain({"lane": name, "log_file": path, "lines": last}))
     else:
         typer.echo(printable("\n".join(last)))
 
@@ -155,6 +163,7 @@ def _facts(status: EngineStatus) -> dict[str, Any]:
         "url": status.url,
         "version": status.version,
         "device": status.device,
+        "node": status.node,
         "elapsed_s": status.elapsed_s,
         "in_use": status.in_use,
         "error": status.error,

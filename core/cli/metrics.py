@@ -19,10 +19,10 @@ from prometheus_client.registry import Collector
 
 import core
 from core.cli.terminal import terminal
+from core.cluster.control import engines_of
 from core.config import load_lanes
 from core.domain.history import HistoryFilter, RunKind
 from core.engines.leases import lease_count
-from core.engines.manager import EngineManager
 from core.engines.registry import EngineState
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
@@ -109,12 +109,13 @@ class HomeCollector(Collector):
             "Leases of the lane's engine: one for each request, and one for each run that keeps it.",
             labels=["lane"],
         )
-        lanes = load_lanes(self._settings, gpu=self._gpu).lanes
+        registry = load_lanes(self._settings, gpu=self._gpu)
+        lanes = registry.lanes
         for lane in lanes:
             if (held := lease_count(self._settings, lane.name)) is not None:
                 leases.add_metric([lane.name], held)
         local = [lane for lane in lanes if lane.is_local]
-        for status in EngineManager(self._settings, local, persistent=True).statuses():
+        for status in engines_of(self._settings, local, registry.cluster, persistent=True).statuses():
             engine = [status.name, str(status.lane.kind)]
             for state in EngineState:
                 states.add_metric([*engine, str(state)], state is status.state)

@@ -230,12 +230,17 @@ class Agent:
             endpoint=replace(endpoint, node=self._node) if endpoint else None,
             stage=status.stage,
             last_log_line=status.last_log_line,
-            error=status.error,
+            error=self._named(status.error) if status.error else None,
             gpus=entry.gpus,
             gpu_bytes=entry.gpu_bytes,
             replicas=status.replicas,
             persistent=entry.owner is None,
         )
+
+    def _named(self, error: ErrorInfo) -> ErrorInfo:
+        """The error with the node's name, as paths and devices in it are the node's."""
+        message = N_("Node {node}: {problem}", node=self._node, problem=error.message)
+        return replace(error, message=message)
 
     def _gpus(self) -> tuple[GpuFacts, ...]:
         read_s, facts = self._gpu_facts

@@ -170,8 +170,12 @@ class Hub:
         return choose_node(lane, {node.fabric.name: a for node, a in zip(alive, answers, strict=True)})
 
     async def _close(self, sender: ProcessId) -> None:
-        """End the engines of a process that ends."""
-        mine = [placement for placement in self._placements.values() if placement.owner == sender]
+        """End the engines of a process that ends, but those that others use: they end once nobody does."""
+        mine = [
+            placement
+            for placement in self._placements.values()
+            if placement.owner == sender and not in_use(self._settings, placement.lane)
+        ]
         await asyncio.gather(*(self._end(placement) for placement in mine))
         self.write()
 

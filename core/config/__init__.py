@@ -39,6 +39,7 @@ __all__ = [
     "awq_dir",
     "demo_model",
     "demo_vision_model",
+    "load_cluster",
     "load_lanes",
 ]
 
@@ -94,6 +95,11 @@ def load_lanes(settings: Settings, *, gpu: bool) -> LaneRegistry:
     registry = _from_file(settings) if settings.lanes_file.exists() else _defaults(settings, gpu=gpu)
     registry = _with_changes(settings, registry)
     return _with_quantised(registry) if gpu else registry
+
+
+def load_cluster(settings: Settings) -> ClusterSpec | None:
+    """The cluster alone, for processes that were given their lanes. Raises ConfigError."""
+    return read_cluster(TomlSource.read(settings.lanes_file)) if settings.lanes_file.exists() else None
 
 
 def _from_file(settings: Settings) -> LaneRegistry:

@@ -45,12 +45,13 @@ def can_run(
     """Why the lane can't run on this machine and what to do; None if nothing speaks against it.
 
     Args:
-        lane: any lane; an endpoint is always fit, since only a request shows whether somebody answers.
+        lane: any lane; an endpoint is always fit, since only a request shows whether somebody answers, and
+            so is a lane on a node, whose files are there.
         gpu: an NVIDIA GPU is here.
         installed: whether a package can be imported by this Python.
         here: operating system and processor, as `sys.platform` and `platform.machine` name them.
     """
-    if not lane.is_local:
+    if not lane.is_local or lane.node is not None:
         return None
     return (
         _platform_problem(lane, here())

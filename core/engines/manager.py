@@ -20,19 +20,18 @@ from core.engines.devices import Devices
 from core.engines.launch.placement import LOOPBACK, GpuView
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
 from core.engines.leases import in_use, sole_use
-from core.engines.log.file import STARTING, log_path, tail
+from core.engines.log.file import log_path, tail
 from core.engines.monitor import Monitor
 from core.engines.registry import EngineEntry, EngineState, Registry, replica_log
-from core.engines.resolve import error_of, observed, same_engine
+from core.engines.resolve import observed, same_engine
 from core.engines.startup import Startup, Surroundings
 from core.engines.status import EngineStatus
 from core.engines.supervisor import TERM_GRACE_S, Target
 from core.engines.unfinished import StoppedRequests
-from core.errors import ConfigError, EngineBusy, EngineError, EngineTimeout
+from core.errors import ConfigError, EngineBusy
 from core.i18n import N_
 from core.settings import Settings
 from core.telemetry.processes import this_process
-from core.units import duration
 
 __all__ = ["EngineManager", "EngineStatus"]
 
@@ -159,31 +158,7 @@ class EngineManager:
 
         Raises EngineError: it failed, was stopped, or is not ready after `timeout_s`, and goes on starting.
         """
-        deadline = time.monotonic() + timeout_s
-        while (now := self.status(name)).state is EngineState.STARTING:
-            if on_progress is not None:
-                on_progress(now)
-            if time.monotonic() >= deadline:
-                raise EngineTimeout(
-                    N_(
-                        "{lane} isn't ready after {time}: {stage}",
-                        lane=name,
-                        time=duration(timeout_s),
-                        stage=now.stage or STARTING,
-                    ),
-                    hint=N_("It keeps starting. Check again later."),
-                    code="engine-not-ready",
-                )
-            time.sleep(_PROGRESS_S)
-        if now.state is EngineState.HEALTHY:
-            return now
-        if now.error is not None:
-            raise error_of(now.error)
-        raise EngineError(
-            N_("The engine of {lane} isn't running.", lane=name),
-            hint=N_("Start it again."),
-            code="engine-not-running",
-        )
+        return status.wait_until_healthy(lambda: self.status(name), timeout_s, on_progress)
 
     def stop(self, name: str, *, force: bool = False) -> None:
         """End the lane's engine and wait until it is gone; nothing happens if there is none.

@@ -1,5 +1,7 @@
 """The status of an engine, for display."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,11 +10,13 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.log.file import STARTING, last_stage, lines_of, read_tail
 from core.engines.registry import EngineEntry, EngineState, Replica, replica_logs, replicas_of
-from core.engines.resolve import observed, same_engine
+from core.engines.resolve import error_of, observed, same_engine
+from core.errors import EngineError, EngineTimeout
 from core.i18n import N_, Text
 from core.units import duration
 
 _TAIL_BYTES = 8192
+_PROGRESS_S = 0.25
 _FINISHING_S = 1.5
 """Most engines are idle by then; only what takes longer is worth telling."""
 _SILENT_S = 25.0
@@ -118,6 +122,42 @@ def of_engine(
         finishing_s=finishing_s,
         owned=owned,
         replicas=replicas,
+    )
+
+
+def wait_until_healthy(
+    status: Callable[[], EngineStatus],
+    timeout_s: float,
+    on_progress: Callable[[EngineStatus], None] | None = None,
+) -> EngineStatus:
+    """Wait for an engine that is starting; `on_progress` is called a few times a second meanwhile.
+
+    Raises EngineError: it failed, was stopped, or is not ready after `timeout_s`, and goes on starting.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (now := status()).state is EngineState.STARTING:
+        if on_progress is not None:
+            on_progress(now)
+        if time.monotonic() >= deadline:
+            raise EngineTimeout(
+                N_(
+                    "{lane} isn't ready after {time}: {stage}",
+                    lane=now.name,
+                    time=duration(timeout_s),
+                    stage=now.stage or STARTING,
+                ),
+                hint=N_("It keeps starting. Check again later."),
+                code="engine-not-ready",
+            )
+        time.sleep(_PROGRESS_S)
+    if now.state is EngineState.HEALTHY:
+        return now
+    if now.error is not None:
+        raise error_of(now.error)
+    raise EngineError(
+        N_("The engine of {lane} isn't running.", lane=now.name),
+        hint=N_("Start it again."),
+        code="engine-not-running",
     )
 
 

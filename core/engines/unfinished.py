@@ -70,7 +70,7 @@ class StoppedRequests:
 
     def before(self, endpoint: Endpoint) -> Unfinished:
         """What may disturb a request to the endpoint now; takes up to a second where there is a note."""
-        if endpoint.device is None:
+        if endpoint.device is None or endpoint.node is not None:
             return self._of_server(endpoint)
         lanes = [
             entry.name

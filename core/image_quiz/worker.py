@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from core import logs
+from core.cluster.borrowed import Engines
 from core.codec import decode
 from core.domain.turns import FinishReason, RequestRecord
-from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests

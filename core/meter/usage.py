@@ -47,14 +47,18 @@ class SampledUsage:
 
     async def begin(self, endpoint: Endpoint) -> None:
         # Idle sampling is once a second: without this the energy at the start would be a guess.
-        if endpoint.device is not None:
+        if _is_here(endpoint):
             await asyncio.to_thread(self._sampler.sample)
 
     async def end(self, lane: str, endpoint: Endpoint, start_ns: int, end_ns: int) -> UsageWindow | None:
-        if endpoint.device is None:
+        if not _is_here(endpoint):
             return None
         stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
         return usage_of(stats, lane, _gpus_of(endpoint))
+
+
+def _is_here(endpoint: Endpoint) -> bool:
+    return endpoint.device is not None and endpoint.node is None
 
 
 def _gpus_of(endpoint: Endpoint) -> tuple[int, ...]:

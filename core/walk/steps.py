@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from core.cluster.borrowed import Engines
 from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.findings import Status
@@ -19,7 +20,6 @@ from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit
-from core.engines.borrowed import Engines
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
 from core.engines.manager import EngineManager
 from core.engines.recipes import recipes

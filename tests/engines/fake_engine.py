@@ -25,6 +25,7 @@ time.sleep(600)
 
 def parse(arguments=None):
     parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", default="stand-in")
     parser.add_argument("--load-s", type=float, default=0.0, help="seconds until it listens")
@@ -70,9 +71,9 @@ def main():
     if options.hang:
         time.sleep(3600)
     if options.silent:
-        with socket.create_server(("127.0.0.1", options.port)):
+        with socket.create_server((options.host, options.port)):
             time.sleep(3600)
-    server = Server(("127.0.0.1", options.port), handler_for(options))
+    server = Server((options.host, options.port), handler_for(options))
     say(f"INFO:     Uvicorn running on http://127.0.0.1:{options.port} (Press CTRL+C to quit)")
     signal.signal(signal.SIGTERM, signal.SIG_IGN if options.stubborn else lambda *_: stop(server))
     server.serve_forever(poll_interval=0.05)

@@ -17,8 +17,8 @@ from core.bench.run.split_load import LoadProcesses, cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.bench.workload.images import RequestImages, check_sendable
 from core.chat_api.client import Timeouts, open_session
+from core.cluster.borrowed import Engines
 from core.domain.bench import BenchRun
-from core.engines.borrowed import Engines
 from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue

@@ -48,7 +48,7 @@ _PROMPTS_OF_A_PASS = 2**24
 
 
 class Engines(Protocol):
-    """What the runner needs of `core.engines.borrowed.Engines`."""
+    """What the runner needs of `core.cluster.borrowed.Engines`."""
 
     async def ready(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint: ...
     async def stop(self, lane: LaneSpec) -> None: ...

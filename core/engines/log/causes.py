@@ -290,7 +290,9 @@ _RUNTIME_CODES: dict[str, type[EngineError]] = {
     "engine-not-running": EngineError,
     "engine-stopping": EngineBusy,
     "node-silent": EngineCrashed,
-    "node-gone": EngineCrashed,
+    "cluster-lost": EngineCrashed,
+    "cluster-process-died": EngineCrashed,
+    "cluster-process-hangs": EngineTimeout,
     "gpu-full": EngineOutOfMemory,
     "no-gpu": EngineLoadFailed,
 }

@@ -16,6 +16,7 @@ from pathlib import Path
 from core import __version__
 from core.chat_api.client import Session, Timeouts
 from core.chat_api.servers import place_of, with_model
+from core.cluster.borrowed import Engines
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.quality import (
@@ -28,7 +29,6 @@ from core.domain.quality import (
 )
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
-from core.engines.borrowed import Engines
 from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text

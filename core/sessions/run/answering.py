@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from core.chat_api.client import open_session
+from core.cluster.borrowed import Engines
 from core.domain.conversation import messages_for
 from core.domain.sessions import Session, SessionAnswer, SessionPlan
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan
-from core.engines.borrowed import Engines
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests

@@ -17,11 +17,12 @@ from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
 from core.chat_api.probe import Reachability
+from core.cluster.control import EngineControl, engines_of
 from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
+from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
-from core.engines.manager import EngineManager
 from core.engines.watch import EngineWatch
 from core.errors import InputError
 from core.files import close_to_others, keep_to_oneself
@@ -58,7 +59,7 @@ class Resources:
     settings: Settings
     gpu: bool
     registry: LaneRegistry
-    manager: EngineManager
+    manager: EngineControl
     meter: MeterLink
     store: Store
     image_store: ImageStore
@@ -143,7 +144,7 @@ def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
         settings=settings,
         gpu=gpu,
         registry=registry,
-        manager=EngineManager(settings, registry.lanes, gpu=nvml if gpu else None),
+        manager=engines_of(settings, registry.lanes, registry.cluster, gpu=nvml if gpu else None),
         meter=MeterLink(settings),
         store=Store(settings.database_url),
         image_store=ImageStore(settings.images_dir),
@@ -204,7 +205,9 @@ def lanes() -> LaneRegistry:
 
 
 def unfit(lane: LaneSpec) -> ErrorInfo | None:
-    """Why a lane can't run on this machine and what to do; None if nothing speaks against it."""
+    """Why a lane can't run and what to do; None if nothing speaks against it, or a node may run it."""
+    if lanes().cluster is not None and lane.kind in LMDEPLOY_KINDS:
+        return None
     return _unfit(resources().settings, lane, gpu=resources().gpu)
 
 
@@ -216,7 +219,7 @@ def _unfit(settings: Settings, lane: LaneSpec, *, gpu: bool) -> ErrorInfo | None
     return problem
 
 
-def manager() -> EngineManager:
+def manager() -> EngineControl:
     return resources().manager
 
 

@@ -59,7 +59,8 @@ def row(*options: str, needs_gpu: bool = False) -> LaunchRow:
     """An engine that behaves as the options of `fake_engine.py` say."""
 
     def command(lane, place, port):
-        argv = (sys.executable, str(FAKE_ENGINE), "--port", str(port), "--model", lane.name, *options)
+        address = ("--host", place.host, "--port", str(port))
+        argv = (sys.executable, str(FAKE_ENGINE), *address, "--model", lane.name, *options)
         environment = {"CUDA_VISIBLE_DEVICES": place.visible_devices}
         return Command(argv, environment, served_model=lane.name)
 

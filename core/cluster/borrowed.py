@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from core.cluster.control import engines_of
+from core.config import load_cluster
 from core.domain.specs import Endpoint, LaneSpec
 from core.engines.leases import lease
 from core.engines.log.file import STARTING
-from core.engines.manager import EngineManager
 from core.engines.registry import Registry
 from core.engines.resolve import find_endpoint
 from core.i18n import N_
@@ -34,7 +35,9 @@ class Engines:
         self._registry = Registry(settings)
         self._me = this_process()
         local = [lane for lane in lanes if lane.is_local]
-        self._manager = EngineManager(settings, local, gpu=Nvml()) if local else None
+        self._manager = (
+            engines_of(settings, local, load_cluster(settings), gpu=Nvml(), wait=True) if local else None
+        )
         self._held: dict[str, ExitStack] = {}
 
     async def ready(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint:
@@ -47,10 +50,11 @@ class Engines:
         held = ExitStack()
         held.enter_context(lease(self._settings, lane.name))
         self._held[lane.name] = held
-        former = self._take_over(lane.name)
-        if former is not None:
+        endpoint = await self._endpoint(lane, on_stage)
+        # One on a node is kept by its lease: the cluster's process ends none that is in use.
+        if endpoint.node is None and (former := self._take_over(lane.name)) is not None:
             held.callback(self._give_back, lane.name, former)
-        return await self._endpoint(lane, on_stage)
+        return endpoint
 
     async def stop(self, lane: LaneSpec) -> None:
         """End the lane's engine if it runs here."""

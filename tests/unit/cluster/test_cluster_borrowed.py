@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from core.cluster.borrowed import Engines
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import utc_now
-from core.engines.borrowed import Engines
 from core.engines.leases import in_use
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import EngineError

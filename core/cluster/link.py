@@ -1,0 +1,218 @@
+"""How other LMDyno processes reach the cluster's process: find it, start it, ask it, keep it running."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from core.cluster.protocol import Command, Hello, Reply, Verb
+from core.cluster.whereabouts import Whereabouts, find_process, needed
+from core.codec import decode, encode
+from core.domain.specs import ClusterSpec
+from core.engines.nodes import read_snapshot, trouble
+from core.engines.resolve import error_of
+from core.errors import EngineCrashed, EngineTimeout
+from core.files import private_folder
+from core.i18n import N_
+from core.settings import PROJECT_ROOT, Settings
+from core.telemetry.processes import this_process
+
+log = logging.getLogger(__name__)
+
+_COMMAND = (sys.executable, "-m", "core.cluster")
+_START_S = 20.0
+"""Until the process listens; it connects to Ray afterwards."""
+_REPLY_S = 120.0
+"""Connecting to Ray, starting an agent and stopping an engine take up to half a minute each."""
+_REPORTS_S = 20.0
+_POLL_S = 0.05
+_LOOK_S = 1.0
+_BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""How long to wait before the process is started once more, by how often it has ended in a row."""
+_STEADY_S = 60.0
+"""After so long a life, an end counts as the first again."""
+
+
+class ClusterLink:
+    """The way to one home's cluster process, which starts when it is needed. Thread-safe."""
+
+    def __init__(
+        self, settings: Settings, cluster: ClusterSpec, *, command: Sequence[str] = _COMMAND
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            settings: the home.
+            cluster: what to connect to.
+            command: starts the process, which reads a `Hello` from its standard input.
+        """
+        self._settings = settings
+        self._cluster = cluster
+        self._command = command
+        self._me = this_process()
+        self._starting = threading.Lock()
+        """Held while the process is started, so that one thread does it."""
+        self._need = ExitStack()
+        self._closed = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def keep(self) -> None:
+        """Have the process run from now on, until `close`, and start it again if it ends; returns at once."""
+        with self._starting:
+            if self._keeper is None and not self._closed.is_set():
+                self._need.enter_context(needed(self._settings))
+                self._keeper = threading.Thread(target=self._keep, name="cluster-keeper", daemon=True)
+                self._keeper.start()
+
+    def await_reports(self) -> None:
+        """Need the process until `close`, start it if need be, and wait until all nodes have told what runs.
+
+        Gives up after some seconds, or when Ray turns out to be out of reach: nodes.json then says so.
+        Raises EngineCrashed if the process can't be started.
+        """
+        self._need.enter_context(needed(self._settings))
+        deadline = time.monotonic() + _REPORTS_S
+        while (whereabouts := self._running()).process.alive and time.monotonic() < deadline:
+            snapshot = read_snapshot(self._settings)
+            if snapshot is not None and snapshot.process == whereabouts.process:
+                is_joining = any(
+                    node.problem and node.problem.code == "node-joining" for node in snapshot.nodes
+                )
+                if trouble(snapshot) or (snapshot.connected and not is_joining):
+                    return
+            time.sleep(_POLL_S)
+
+    def ask(self, verb: Verb, **fields: Any) -> Reply:  # noqa: ANN401 - those of a Command
+        """Have the process do something, and start it if it doesn't run.
+
+        Raises EngineError: the process or Ray can't be reached, or it could not be done.
+        """
+        command = Command(verb=verb, sender=self._me, **fields)
+        with needed(self._settings):
+            for _attempt in range(2):
+                whereabouts = self._running()
+                try:
+                    return _asked(whereabouts, command)
+                except (ConnectionError, FileNotFoundError):
+                    _await_end(whereabouts)
+        raise _unavailable(N_("it exits immediately"))
+
+    def close(self) -> None:
+        """End the engines that were started through here, and need the process no longer."""
+        self._closed.set()
+        if find_process(self._settings) is not None:
+            try:
+                self.ask(Verb.CLOSE)
+            except (EngineCrashed, EngineTimeout) as error:
+                log.warning("engines on nodes not ended reason=%s", error.message)
+        self._need.close()
+
+    def _keep(self) -> None:
+        ends = 0
+        while not self._closed.is_set():
+            began_s = time.monotonic()
+            try:
+                whereabouts = self._running()
+                while whereabouts.process.alive:
+                    if self._closed.wait(_LOOK_S):
+                        return
+            except EngineCrashed as error:
+                log.warning("cluster's process not started reason=%s", error.message)
+            ends = 0 if time.monotonic() - began_s > _STEADY_S else min(ends, len(_BACK_OFF_S) - 1)
+            if self._closed.wait(_BACK_OFF_S[ends]):
+                return
+            ends += 1
+
+    def _running(self) -> Whereabouts:
+        with self._starting:
+            whereabouts = find_process(self._settings) or self._start()
+        if whereabouts.cluster != self._cluster:
+            raise EngineCrashed(
+                N_(
+                    "LMDyno is still connected to {address}, which [cluster] in lanes.toml named before.",
+                    address=whereabouts.cluster.address,
+                ),
+                hint=N_("End the dashboard and other LMDyno commands, then start the dashboard again."),
+                code="cluster-other",
+            )
+        return whereabouts
+
+    def _start(self) -> Whereabouts:
+        log_file = private_folder(self._settings.logs_dir) / "cluster.log"
+        hello = Hello(
+            home=str(self._settings.home),
+            cluster=self._cluster,
+            end_engines_after=self._settings.end_engines_after,
+        )
+        descriptor = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "ab") as output:
+            process = subprocess.Popen(
+                self._command,
+                cwd=PROJECT_ROOT,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        assert process.stdin is not None
+        try:
+            process.stdin.write(encode(hello) + b"\n")
+            process.stdin.close()
+        except BrokenPipeError:
+            log.warning("cluster's process ended at once pid=%s", process.pid)
+        # It may end before this process does; nobody else would take its exit status.
+        threading.Thread(target=process.wait, name="cluster-process", daemon=True).start()
+        deadline = time.monotonic() + _START_S
+        while time.monotonic() < deadline:
+            # Another process may have been quicker to start one.
+            if whereabouts := find_process(self._settings):
+                log.info("cluster's process runs pid=%s", whereabouts.process.pid)
+                return whereabouts
+            time.sleep(_POLL_S)
+        raise _unavailable(N_("it isn't ready in time"))
+
+
+def _asked(whereabouts: Whereabouts, command: Command) -> Reply:
+    """The reply; raises EngineError for its error, and ConnectionError if the process ended."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_REPLY_S)
+        connection.connect(whereabouts.address)
+        connection.sendall(encode(command) + b"\n")
+        received = b""
+        while not received.endswith(b"\n"):
+            try:
+                part = connection.recv(65_536)
+            except TimeoutError:
+                raise EngineTimeout(
+                    N_("LMDyno's connection to the Ray cluster doesn't respond."),
+                    hint=N_("Check with `ray status` whether the cluster runs."),
+                    code="cluster-process-hangs",
+                ) from None
+            if not part:
+                raise ConnectionResetError
+            received += part
+    reply = decode(Reply, received)
+    if reply.error is not None:
+        raise error_of(reply.error)
+    return reply
+
+
+def _await_end(whereabouts: Whereabouts) -> None:
+    """The kernel closes the sockets of a process that ends a little before it is gone."""
+    deadline = time.monotonic() + 2.0
+    while whereabouts.process.alive and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _unavailable(reason: str) -> EngineCrashed:
+    return EngineCrashed(
+        N_("Can't start LMDyno's connection to the Ray cluster: {reason}", reason=reason),
+        hint=N_("See logs/cluster.log in LMDYNO_HOME."),
+        code="cluster-process-died",
+    )
