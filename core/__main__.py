@@ -82,6 +82,13 @@ COMMANDS = {
         N_("Check Python, driver, GPU, engines, and lanes. Exit code 1: something needs to be repaired."),
     ),
     "engines": Command("core.cli.engines:app", N_("Start, stop, and inspect the engines of the lanes.")),
+    "nodes": Command(
+        "core.cli.engines:nodes",
+        N_(
+            "List the nodes of the Ray cluster that lanes.toml names, with free memory and engines.\n\n"
+            "Exit code 1: the cluster can't be reached."
+        ),
+    ),
     "models": Command("core.cli.models:app", N_("List, prepare, and convert checkpoints on disk.")),
     "quantize": Command(
         "core.cli.quantize:quantize",

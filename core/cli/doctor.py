@@ -6,8 +6,9 @@ from rich.text import Text
 
 from core.cli import context
 from core.cli.terminal import terminal
+from core.cluster.findings import examine_all
 from core.codec import encode_plain
-from core.doctor import Diagnosis, Status, examine
+from core.doctor import Diagnosis, Status
 from core.i18n import N_, _
 
 output = terminal()
@@ -27,7 +28,7 @@ def doctor(
     """Examine the machine and print a finding per line."""
     settings, registry = context.load()
     with progress.status(_("Importing the engines in child processes")):
-        diagnosis = examine(settings, registry)
+        diagnosis = examine_all(settings, registry)
     if as_json:
         typer.echo(encode_plain(_document(diagnosis)))
     else:

@@ -1,4 +1,4 @@
-"""`engines`: start, stop and look at the engines of the lanes."""
+"""`engines`: start, stop and look at the engines of the lanes; `nodes`: where they can run beside here."""
 
 from typing import Annotated, Any
 
@@ -7,12 +7,13 @@ from rich.table import Table
 
 from core import units
 from core.cli import context
-from core.cli.output import stage_text
+from core.cli.output import error_text, stage_text
 from core.cli.terminal import printable, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineStatus
+from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble
 from core.engines.registry import STATE_NAMES, EngineState
 from core.errors import EngineError, InputError
 from core.i18n import N_, _
@@ -167,4 +168,63 @@ def _facts(status: EngineStatus) -> dict[str, Any]:
         "elapsed_s": status.elapsed_s,
         "in_use": status.in_use,
         "error": status.error,
+    }
+
+
+def nodes(as_json: context.AsJson = False) -> None:
+    """List the nodes with what is free and what runs there."""
+    settings, registry = context.load()
+    if registry.cluster is None:
+        raise InputError(
+            N_("lanes.toml has no cluster."),
+            hint=N_('Add `[cluster]` with `address = "HOST:6379"`.'),
+        )
+    snapshot = read_snapshot(settings)
+    problem = trouble(snapshot)
+    known = sorted(snapshot.nodes, key=lambda node: node.name) if snapshot else []
+    if as_json:
+        facts = [_node_facts(snapshot, node) for node in known] if snapshot else []
+        typer.echo(encode_plain({"address": registry.cluster.address, "error": problem, "nodes": facts}))
+    else:
+        if snapshot and known:
+            console.print(_node_table(snapshot, known))
+        if problem:
+            console.print(error_text(problem))
+    if problem:
+        raise typer.Exit(1)
+
+
+def _node_table(snapshot: ClusterSnapshot, known: list[Node]) -> Table:
+    table = Table(
+        _("Node"), _("Address"), _("State"), _("Free GPU memory"), _("Engines"), _("Last answer"), "Ray"
+    )
+    for node in known:
+        free = [units.gib(gpu.free_bytes) for gpu in node.gpus]
+        silent_s = node.silent_s()
+        table.add_row(
+            node.name,
+            node.address,
+            _("connected") if node.alive else _(node.problem.message) if node.problem else "",
+            ", ".join(free) or units.UNKNOWN,
+            ", ".join(snapshot.lanes_on(node)) or units.UNKNOWN,
+            units.UNKNOWN if silent_s is None else _("{time} ago", time=units.duration(silent_s)),
+            node.ray_version or units.UNKNOWN,
+        )
+    return table
+
+
+def _node_facts(snapshot: ClusterSnapshot, node: Node) -> dict[str, Any]:
+    return {
+        "node": node.name,
+        "address": node.address,
+        "error": node.problem,
+        "silent_s": node.silent_s(),
+        "cores": node.cores,
+        "memory_bytes": node.memory_bytes,
+        "gpus": node.gpus,
+        "lanes": snapshot.lanes_on(node),
+        "ray_version": node.ray_version,
+        "lmdyno_version": node.lmdyno_version,
+        "token_auth": node.token_auth,
+        "clock_offset_s": node.clock_offset_s,
     }

@@ -12,7 +12,7 @@ from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_pr
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
-from core.i18n import N_
+from core.i18n import N_, Text
 from core.models.demo.text import demo_model, is_prepared
 from core.settings import Settings
 from core.store.turns import Store
@@ -33,18 +33,21 @@ def examine(
     nvml: Nvml | None = None,
     probe: Callable[[str], EngineStack] = probe_stack,
     on_findings: Callable[[Sequence[Finding]], None] = lambda _findings: None,
+    of_cluster: Sequence[Finding] = (),
+    node_problem: Callable[[str], ErrorInfo | None] = lambda _node: None,
 ) -> Diagnosis:
     """Look at everything that decides which lanes can run here.
 
     Takes 10 to 20 s where torch is installed, since it is imported in a child process; `on_findings` gets
     what is found as it comes, first what takes no such process. Opens the store, which creates or migrates
-    it. Never raises for what it finds.
+    it. Never raises for what it finds. The last two arguments tell of the Ray cluster, if there is one
+    (`core.cluster.findings.examine_all`).
     """
     nvml = nvml or Nvml()
     machine = describe_machine(nvml)
     driver, gpus = nvml.driver_version(), nvml.devices()
     of_machine = tuple(machine_findings(settings, machine, nvml))
-    of_home = (*_demo_weights(settings, lanes), _store(settings))
+    of_home = (*of_cluster, *_demo_weights(settings, lanes), _store(settings))
     on_findings((*of_machine, *of_home))
     stacks: dict[str, EngineStack] = {}
     of_stacks: list[Finding] = []
@@ -53,7 +56,12 @@ def examine(
         found = tuple(stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable))
         on_findings(found)
         of_stacks += found
-    fitness = tuple(_fitness(lane, stacks, driver, gpus) for lane in lanes.lanes)
+    fitness = tuple(
+        LaneFitness(lane.name, node_problem(lane.node), node=lane.node)
+        if lane.node
+        else _fitness(lane, stacks, driver, gpus)
+        for lane in lanes.lanes
+    )
     of_lanes = tuple(_lane_findings(fitness))
     on_findings(of_lanes)
     findings = (*of_machine, *of_stacks, *of_home, *of_lanes)
@@ -139,6 +147,15 @@ def _store(settings: Settings) -> Finding:
     return Finding(Status.OK, N_("Store"), N_("The database is writable."))
 
 
+def _where(lane: LaneFitness) -> Text:
+    if lane.node:
+        return N_(
+            "Node {node} is connected. The engine's start checks its weights there.",
+            node=lane.node,
+        )
+    return N_("Can run on this machine.") if lane.is_local else N_("Endpoint, configured.")
+
+
 def _lane_findings(fitness: Sequence[LaneFitness]) -> Iterator[Finding]:
     for lane in fitness:
         what = N_("Lane {name}", name=lane.name)
@@ -146,7 +163,7 @@ def _lane_findings(fitness: Sequence[LaneFitness]) -> Iterator[Finding]:
             yield Finding(
                 Status.OK,
                 what,
-                N_("Can run on this machine.") if lane.is_local else N_("Endpoint, configured."),
+                _where(lane),
             )
         else:
             yield Finding(Status.WARN, what, lane.reason.message, lane.reason.hint)

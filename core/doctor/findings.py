@@ -33,6 +33,8 @@ class LaneFitness:
     name: str
     reason: ErrorInfo | None
     is_local: bool = True
+    node: str | None = None
+    """The node of the Ray cluster that the lane names; `reason` is then about the node."""
 
     @property
     def can_run(self) -> bool:

@@ -137,6 +137,11 @@ class ClusterSnapshot:
     def node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.name == name), None)
 
+    def lanes_on(self, node: Node) -> tuple[str, ...]:
+        """The lanes whose engine runs or belongs on the node, by name."""
+        placed = {placement.lane for placement in self.placements if placement.node == node.name}
+        return tuple(sorted(placed | {engine.name for engine in node.engines if engine.pid is not None}))
+
     def placement(self, lane: str) -> Placement | None:
         return next((placement for placement in self.placements if placement.lane == lane), None)
 
@@ -169,7 +174,7 @@ def read_snapshot(settings: Settings) -> ClusterSnapshot | None:
         known = _read.get(path)
         if known is None or known[0] != stamp:
             known = _read[path] = (stamp, _decoded(path.read_bytes()))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return known[1]
 

@@ -196,6 +196,7 @@ class FakeManager:
         self.states: dict[str, EngineState] = {}
         self.errors: dict[str, ErrorInfo] = {}
         self.replicas: dict[str, tuple[Replica, ...]] = {}
+        self.nodes: dict[str, str] = {}
 
     def ensure(self, name):
         self.ensured.append(name)
@@ -233,6 +234,7 @@ class FakeManager:
             finishing_s=self.finishing.get(name),
             owned=True,
             replicas=self.replicas.get(name, ()),
+            node=self.nodes.get(name),
         )
 
     def statuses(self):

@@ -10,6 +10,7 @@ import pytest
 
 from core.access.guard import Action, AuditEntry
 from core.chat_api.probe import Reach, ServerMetrics
+from core.codec import encode
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
 from core.doctor.findings import Diagnosis, Finding, Status
@@ -28,8 +29,10 @@ from core.domain.specs import (
     Weights,
 )
 from core.domain.turns import ErrorInfo, utc_now
+from core.engines.nodes import nodes_file
 from core.engines.registry import EngineEntry, EngineState, Registry, Replica
 from core.errors import EngineBusy, EngineCrashed, InputError
+from core.files import write_atomically
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.models.awq import check as awq_check
 from core.models.awq import job as awq_job
@@ -44,6 +47,7 @@ from core.ui.engines import machine
 from core.ui.engines import quantise as quantise_panel
 from core.ui.shared import job_panel, resources
 from tests import scripted_server
+from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 
 GIB = 2**30
 KEY = "sk-not-for-other-eyes"
@@ -758,7 +762,7 @@ class TestMachine:
             on_findings(found[:2])
             return Diagnosis(findings=found, lanes=(), machine=None)
 
-        monkeypatch.setattr(machine, "examine", examine)
+        monkeypatch.setattr(machine, "examine_all", examine)
         app = open_page(MACHINE)
         lines = [m.value for m in app.main.markdown if "**" in m.value]
         assert [line.split("**")[1] for line in lines] == ["Driver", "Disk", "GPU", "Memory"]
@@ -875,3 +879,42 @@ class TestAuditLog:
         assert audit_csv(audit.entries()).splitlines()[1].split(",")[1:] == [
             "ada@example.com", "'=Ada", "stop-engine", "lane50", "False",
         ]  # fmt: skip
+
+
+class TestNodes:
+    @pytest.fixture
+    def cluster(self, engines):
+        """The lanes file names a cluster; returns what writes its last state."""
+        dashboard = engines.dashboard
+        dashboard.settings.lanes_file.write_text('[cluster]\naddress = "head:6379"\n' + LANES)
+        dashboard.reload_lanes()
+        return lambda snapshot: write_atomically(nodes_file(dashboard.settings), encode(snapshot))
+
+    def test_without_a_cluster_there_is_no_word_of_nodes(self, open_page):
+        assert "Nodes" not in [each.value for each in open_page().subheader]
+
+    def test_a_table_shows_the_nodes_and_one_message_for_each_that_is_lost(self, open_page, cluster):
+        cluster(a_snapshot(a_node(), a_lost_node()))
+        app = open_page()
+        table = app.table[0].value
+        assert list(table["Free GPU memory"]) == ["100\\.00 GiB on 1 GPU"] * 2
+        assert [("connected" in state, "lost" in state) for state in table["State"]] == [
+            (True, False),
+            (False, True),
+        ]
+        assert list(table["Last answer"]) == ["now", "1 min 15 s ago"]
+        (message,) = [each.value for each in app.markdown if "stopped answering" in each.value]
+        assert message.endswith("Lanes: hf.")
+
+    def test_a_cluster_that_can_not_be_reached_is_one_error(self, open_page, cluster):
+        cluster(a_snapshot(a_node(), problem=ErrorInfo("cluster-lost", "The cluster is gone.", "Look.")))
+        (error,) = open_page().error
+        assert error.value.startswith("The cluster is gone.")
+
+    def test_a_card_names_the_node_of_its_engine(self, open_page, engines, cluster):
+        cluster(a_snapshot(a_node()))
+        engines.manager.nodes["hf"] = "gpu1"
+        app = open_page()
+        assert [each.value for each in app.caption if "node gpu1" in each.value] == [
+            "Transformers · tiny · bfloat16 · node gpu1"
+        ]

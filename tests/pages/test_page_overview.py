@@ -116,7 +116,9 @@ class TestFirstRun:
         home.jobs = [preparing()]
         home.manager.states = dict.fromkeys(("hf", "hf-q4"), EngineState.STARTING)
         monkeypatch.setattr(
-            resources, "lanes", lambda: SimpleNamespace(lanes=BOOK.lanes[:2], models=(), source=None)
+            resources,
+            "lanes",
+            lambda: SimpleNamespace(lanes=BOOK.lanes[:2], models=(), source=None, cluster=None),
         )
         assert "Lanes start by themselves when their weights are there" in texts(open_page())
 

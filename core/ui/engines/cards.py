@@ -14,7 +14,7 @@ from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.engines import status as engine_status
 from core.ui.engines.settings_form import settings_form
-from core.ui.engines.status import REFRESH_S, finishing_badge, show_stage, show_unfit, state_badge
+from core.ui.engines.status import REFRESH_S, finishing_badge, show_lane, show_stage, show_unfit, state_badge
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, lane_label, show_error, show_tabs
 
@@ -38,7 +38,7 @@ def _show_card(status: EngineStatus) -> None:
     busy = f" :violet-badge[{_('in use')}]" if status.in_use else ""
     badge = state_badge(status.state) if status.finishing_s is None else finishing_badge()
     st.markdown(f"{lane_label(status.name)} {badge}{busy}")
-    st.caption(describe_lane(status.lane))
+    show_lane(status)
     if status.state is EngineState.STARTING:
         show_stage(status)
         if status.last_log_line:

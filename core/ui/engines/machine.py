@@ -7,7 +7,7 @@ import pyarrow as pa
 import streamlit as st
 
 from core.access.guard import Action
-from core.doctor import examine
+from core.cluster.findings import examine_all
 from core.doctor.findings import Diagnosis, Finding, Status
 from core.errors import StoreError
 from core.i18n import N_, _, ngettext
@@ -69,7 +69,7 @@ def _examine() -> None:
 
     place = st.empty()
     with place.container(), st.spinner(_("Checking the engines' Python environment"), show_time=True):
-        st.session_state[_DIAGNOSIS] = examine(
+        st.session_state[_DIAGNOSIS] = examine_all(
             resources.resources().settings, resources.lanes(), on_findings=show_all
         )
     place.empty()

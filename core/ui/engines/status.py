@@ -100,6 +100,14 @@ def finishing_badge() -> str:
     return f":orange-badge[:material/hourglass_bottom: {_('finishing a stopped request')}]"
 
 
+def show_lane(status: EngineStatus) -> None:
+    """The lane in words, with its node."""
+    parts = [describe_lane(status.lane)]
+    if status.node:
+        parts.append(_("node {node}", node=escape(status.node)))
+    st.caption(" · ".join(parts))
+
+
 def show_log(name: str) -> None:
     """The end of an engine's log; for operators, since it can hold what others asked."""
     if not may(Action.CHANGE_LANE):
@@ -116,7 +124,7 @@ def show_stage(status: EngineStatus) -> None:
 
 def _show_card(status: EngineStatus) -> None:
     st.markdown(f"{lane_label(status.name)} {state_badge(status.state)}")
-    st.caption(describe_lane(status.lane))
+    show_lane(status)
     if status.state is EngineState.STARTING:
         show_stage(status)
         if status.last_log_line:

@@ -12,11 +12,13 @@ from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.demo import job as demo_job
 from core.ui.engines import status as engine_status
+from core.ui.engines.nodes import show_nodes
 from core.ui.engines.status import (
     REFRESH_S,
     finishing_badge,
     reach_badge,
     reach_of,
+    show_lane,
     show_stage,
     show_unfit,
     state_badge,
@@ -82,6 +84,7 @@ def _usable() -> str:
 def show() -> None:
     st.subheader(_("Lanes"), anchor=False)
     _show_cards()
+    show_nodes()
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -98,7 +101,7 @@ def _show_cards() -> None:
 
 def _show_engine(status: EngineStatus) -> None:
     st.markdown(f"{lane_label(status.name)}  \n{_engine_badge(status)}")
-    st.caption(describe_lane(status.lane))
+    show_lane(status)
     match status.state:
         case EngineState.STARTING:
             show_stage(status)

@@ -206,7 +206,7 @@ def lanes() -> LaneRegistry:
 
 def unfit(lane: LaneSpec) -> ErrorInfo | None:
     """Why a lane can't run and what to do; None if nothing speaks against it, or a node may run it."""
-    if lanes().cluster is not None and lane.kind in LMDEPLOY_KINDS:
+    if lane.node is not None or (lanes().cluster is not None and lane.kind in LMDEPLOY_KINDS):
         return None
     return _unfit(resources().settings, lane, gpu=resources().gpu)
 

@@ -45,7 +45,7 @@ def diagnosis(status):
 
 @pytest.mark.parametrize(("status", "code"), [(Status.WARN, 0), (Status.FAIL, 1)])
 def test_doctor_as_json(app, monkeypatch, status, code):
-    monkeypatch.setattr(doctor, "examine", lambda settings, registry: diagnosis(status))
+    monkeypatch.setattr(doctor, "examine_all", lambda settings, registry: diagnosis(status))
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == code
     document = json.loads(result.stdout)
@@ -60,7 +60,7 @@ def test_doctor_as_json(app, monkeypatch, status, code):
 
 
 def test_doctor_as_a_table_shows_each_remedy(app, monkeypatch):
-    monkeypatch.setattr(doctor, "examine", lambda settings, registry: diagnosis(Status.FAIL))
+    monkeypatch.setattr(doctor, "examine_all", lambda settings, registry: diagnosis(Status.FAIL))
     result = CliRunner().invoke(app, ["doctor"])
     assert "It is full" in result.stdout
     assert "Correct [models.m]." in result.stdout
