@@ -19,7 +19,7 @@ _SHOWN = 20
 
 
 def _running() -> JobStatus | None:
-    statuses = Jobs(resources.resources().settings).statuses(JOB_KIND)
+    statuses = Jobs(resources.settings()).statuses(JOB_KIND)
     return next((status for status in statuses if not status.state.ended), None)
 
 

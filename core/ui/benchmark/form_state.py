@@ -106,7 +106,7 @@ def known_speeds(lanes: Sequence[LaneSpec]) -> Mapping[str, Speed]:
 
 def _repeat_last(names: Sequence[str]) -> bool:
     """The values of the plan that was started last into all fields; False if its lanes are not there."""
-    plan, state = last_plan(resources.resources().settings), st.session_state
+    plan, state = last_plan(resources.settings()), st.session_state
     if plan is None or not all(lane.name in names for lane in plan.lanes):
         return False
     state[LANES] = [lane.name for lane in plan.lanes]

@@ -127,9 +127,7 @@ def _take_prompt_file() -> None:
         st.session_state.pop(_FILE, None)
         return
     try:
-        st.session_state[_FILE] = keep_prompt_file(
-            resources.resources().settings, uploaded.name, uploaded.getvalue()
-        )
+        st.session_state[_FILE] = keep_prompt_file(resources.settings(), uploaded.name, uploaded.getvalue())
     except LMDynoError as error:
         st.session_state[_FILE_ERROR] = error
         st.session_state.pop(_FILE, None)

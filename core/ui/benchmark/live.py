@@ -21,7 +21,7 @@ from core.jobs.registry import Jobs
 from core.ui.benchmark.result_tables import pass_text, show_points
 from core.ui.benchmark.results import show_results
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, show_error
+from core.ui.shared.components import color_of, escape, show_chart, show_error
 from core.ui.shared.job_panel import show_job
 
 FINISHED = "bench_finished"
@@ -57,14 +57,14 @@ def is_running() -> bool:
 
 
 def _running() -> tuple[JobStatus, ...]:
-    return running_benches(resources.resources().settings)[::-1]
+    return running_benches(resources.settings())[::-1]
 
 
 def _show_failed_start(running: tuple[JobStatus, ...]) -> None:
     """A job that failed before there was a run to show: the newest one only."""
     if running:
         return
-    newest = next(iter(Jobs(resources.resources().settings).statuses(JOB_KIND)), None)
+    newest = next(iter(Jobs(resources.settings()).statuses(JOB_KIND)), None)
     if newest is None or newest.state is not JobState.FAILED or _has_run(newest.id):
         return
     with st.container(border=True):
@@ -131,10 +131,9 @@ def _show_course() -> None:
     if record is None or not record.passes:
         return
     names = [facts.lane.name for facts in record.run.lanes]
-    st.plotly_chart(
+    show_chart(
         incoming_chart(record.requests, record.passes, {name: color_of(name) for name in names}),
         key="bench_live_chart",
-        config={"displayModeBar": False},
         alt=_("TTFT and TPOT of the answers so far, by lane: {lanes}", lanes=", ".join(names)),
     )
     complete = finished_part(record)

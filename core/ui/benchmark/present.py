@@ -23,7 +23,7 @@ _LOOKED_AT = 20
 
 def show_benchmark_board() -> None:
     """The run as it stands; call it in a fragment that refreshes itself. Raises StoreError."""
-    running = running_benches(resources.resources().settings)
+    running = running_benches(resources.settings())
     if running:
         _show_running(running[-1])
         return

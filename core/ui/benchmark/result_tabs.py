@@ -155,7 +155,7 @@ def show_comparison(view: View) -> None:
 
 
 def _show_utilisation(view: View) -> None:
-    settings = resources.resources().settings
+    settings = resources.settings()
     shares_of_lanes = utilisations(
         view.result, view.record.passes, lambda name: measured_bandwidth(settings, name)
     )
@@ -266,7 +266,7 @@ def offer_bandwidth(shares: Sequence[BandwidthUtilisation], *, key: str) -> None
         return
     try:
         with st.spinner(_("Copying within the GPU's memory")):
-            measure_bandwidth(resources.resources().settings, gpu_index=gpu.index)
+            measure_bandwidth(resources.settings(), gpu_index=gpu.index)
     except LMDynoError as error:
         show_error(error)
     else:

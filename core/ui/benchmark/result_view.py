@@ -15,7 +15,7 @@ from core.i18n import _
 from core.reports.run_html import report_html
 from core.reports.run_json import to_json
 from core.reports.tables import requests_csv, requests_parquet
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,33 +54,25 @@ def file_stem(run: BenchRun) -> str:
 
 def show_exports(view: View) -> None:
     record, result, colors = view.record, view.result, view.colors
-    formats: dict[str, tuple[Callable[[], bytes], str, str]] = {
+    formats: dict[str, tuple[Callable[[], bytes], str]] = {
         "JSON": (
             lambda: to_json(result, record, raw=True),
-            "application/json",
             _("Everything, with every timestamp. Can be imported again."),
         ),
-        "CSV": (lambda: requests_csv(record).encode(), "text/csv", _("One row per request.")),
-        "Parquet": (
-            lambda: requests_parquet(record),
-            "application/vnd.apache.parquet",
-            _("One row per request."),
-        ),
+        "CSV": (lambda: requests_csv(record).encode(), _("One row per request.")),
+        "Parquet": (lambda: requests_parquet(record), _("One row per request.")),
         "HTML": (
             lambda: report_html(result, record, colors).encode(),
-            "text/html",
             _("A report with interactive charts that opens without a network."),
         ),
     }
     with st.container(horizontal=True):
-        for name, (make, mime, meaning) in formats.items():
-            st.download_button(
+        for name, (make, meaning) in formats.items():
+            show_export(
                 name,
-                data=exporting(f"{RunKind.BENCH} {record.run.id} as {name}", make),
+                f"{RunKind.BENCH} {record.run.id} as {name}",
+                make,
                 file_name=f"{file_stem(record.run)}.{name.lower()}",
-                mime=mime,
-                icon=":material/download:",
                 key=f"{view.key}_export_{name.lower()}",
-                help=meaning,
-                on_click="ignore",
+                meaning=meaning,
             )

@@ -24,7 +24,7 @@ def show_start() -> None:
         show_error(error)
     else:
         _show_outlook(plan)
-    is_busy = bool(running_benches(resources.resources().settings))
+    is_busy = bool(running_benches(resources.settings()))
     is_wanted = st.button(
         _("Queue after the current run") if is_busy else _("Start"),
         type="primary",

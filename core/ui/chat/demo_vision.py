@@ -75,13 +75,13 @@ def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> Non
 def needs_preparing(lanes: Sequence[LaneSpec]) -> bool:
     """Whether one of the lanes wants the demo model and it is not there yet."""
     wanted = any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes)
-    return wanted and not demo_vision.is_prepared(resources.resources().settings)
+    return wanted and not demo_vision.is_prepared(resources.settings())
 
 
 @st.fragment(run_every=REFRESH_S)
 def show_preparing() -> None:
     """The way to the demo model: a button, then how far it is; refreshes itself, and the page when done."""
-    settings = resources.resources().settings
+    settings = resources.settings()
     if demo_vision.is_prepared(settings):
         st.rerun()  # the page has the rest to show now
     status = next(iter(Jobs(settings).statuses(demo_job.JOB_KIND)), None)
@@ -111,6 +111,6 @@ def show_preparing() -> None:
 
 def _prepare() -> None:
     try:
-        demo_job.start(resources.resources().settings)
+        demo_job.start(resources.settings())
     except LMDynoError as error:
         show_toast(error)

@@ -19,7 +19,7 @@ from core.ui.chat.comparison import show_agreement
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.session import ConversationPage
 from core.ui.chat.settings import MODE_NAMES
-from core.ui.shared.components import color_of, escape, lane_label
+from core.ui.shared.components import color_of, escape, lane_label, show_chart
 from core.ui.shared.images import show_images
 from core.ui.shared.slots import Slots
 from core.ui.text.live_text import show_text
@@ -223,10 +223,9 @@ def _show_charts(turn: TurnRecord, baseline: str | None) -> None:
 def _show_first_token(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: dict[str, str]) -> None:
     with_images = any(record.image_count for record in turn.requests)
     values = ", ".join(f"{lane.lane} {units.milliseconds(lane.ttft_s)}" for lane in lanes)
-    st.plotly_chart(
+    show_chart(
         first_token_chart(lanes, colors, with_images=with_images),
         key=f"first_token_{turn.id}",
-        config={"displayModeBar": False},
         alt=_("Time to first token with images by lane: {values}", values=values)
         if with_images
         else _("Time to first token by lane: {values}", values=values),
@@ -235,10 +234,9 @@ def _show_first_token(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: di
 
 def _show_decode(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: dict[str, str]) -> None:
     values = ", ".join(f"{lane.lane} {units.tok_per_s(lane.decode_tok_per_s)}" for lane in lanes)
-    st.plotly_chart(
+    show_chart(
         decode_speed_chart(lanes, colors),
         key=f"decode_speed_{turn.id}",
-        config={"displayModeBar": False},
         alt=_("Decode speed by lane: {values}", values=values),
     )
 

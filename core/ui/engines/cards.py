@@ -164,7 +164,7 @@ def _show_recipes(lane: LaneSpec) -> None:
 @st.fragment(run_every=REFRESH_S)
 def _show_connection(lane: LaneSpec) -> None:
     try:
-        endpoint = find_endpoint(resources.resources().settings, lane)
+        endpoint = find_endpoint(resources.settings(), lane)
     except LMDynoError as error:
         show_error(error)
         return

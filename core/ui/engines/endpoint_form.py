@@ -37,7 +37,7 @@ def edit_form(lane: LaneSpec) -> LaneSpec | None:
     entries["extra_body"] = _json_object(body)
     entries["leave_out"] = [name.strip() for name in left_out.split(",") if name.strip()]
     kept = {name: value for name, value in entries.items() if value not in (None, "", {}, [])}
-    return endpoint_lane(resources.resources().settings, lane.name, kept)
+    return endpoint_lane(resources.settings(), lane.name, kept)
 
 
 def _server_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _server_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
         return f"endpoint_{field}_{name}"
 
     try:
-        names = list(key_names(resources.resources().settings))
+        names = list(key_names(resources.settings()))
     except ConfigError:
         names = []
     if table.get("api_key") and table["api_key"] not in names:

@@ -25,7 +25,7 @@ _REPORT = "endpoint_report"
 
 def show_endpoints() -> None:
     remote = [lane for lane in resources.lanes().lanes if not lane.is_local]
-    added = changed_lanes(resources.resources().settings)
+    added = changed_lanes(resources.settings())
     for lane in remote:
         with st.container(border=True):
             _show_server(lane)
@@ -117,7 +117,7 @@ def _show_removal(lane: LaneSpec) -> None:
 
 def _is_of_file(lane: LaneSpec) -> bool:
     try:
-        return lane.name in {known.name for known in file_lanes(resources.resources().settings)}
+        return lane.name in {known.name for known in file_lanes(resources.settings())}
     except ConfigError:  # a file that broke meanwhile; reading the lanes again says what is wrong with it
         return False
 
@@ -143,7 +143,7 @@ def _show_undo() -> None:
 
 def _show_test() -> None:
     try:
-        names = key_names(resources.resources().settings)
+        names = key_names(resources.settings())
     except ConfigError as error:
         show_error(error)
         names = ()
@@ -177,7 +177,7 @@ def _show_test() -> None:
 
 
 def _key(name: str | None, url: str) -> str | None:
-    return api_key(resources.resources().settings, name, url) if name else None
+    return api_key(resources.settings(), name, url) if name else None
 
 
 def _show_found(url: str, key_name: str | None, report: EndpointReport) -> None:

@@ -14,7 +14,7 @@ from core.i18n import N_, _, ngettext
 from core.reports.tables import audit_csv
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 _DIAGNOSIS = "doctor_diagnosis"
 _MARKS = {
@@ -70,7 +70,7 @@ def _examine() -> None:
     place = st.empty()
     with place.container(), st.spinner(_("Checking the engines' Python environment"), show_time=True):
         st.session_state[_DIAGNOSIS] = examine_all(
-            resources.resources().settings, resources.lanes(), on_findings=show_all
+            resources.settings(), resources.lanes(), on_findings=show_all
         )
     place.empty()
 
@@ -126,12 +126,7 @@ def _show_audit_bar(count: int) -> int:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(ngettext("{n} action", "{n} actions", count), width="content")
         page = st.pagination(pages, key=_PAGE)
-        st.download_button(
-            "CSV",
-            exporting("audit log", lambda: audit_csv(resources.audit().entries())),
-            file_name="lmdyno-audit.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
+        show_export(
+            "CSV", "audit log", lambda: audit_csv(resources.audit().entries()), file_name="lmdyno-audit.csv"
         )
     return page

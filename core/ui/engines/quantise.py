@@ -66,7 +66,7 @@ def _check(order: Order) -> None:
     st.session_state.pop(_WARNED, None)
     try:
         with st.spinner(_("Checking requirements")):
-            findings = awq_job.check(resources.resources().settings, order.model, order.options)
+            findings = awq_job.check(resources.settings(), order.model, order.options)
     except LMDynoError as error:
         show_error(error)
         return
@@ -81,7 +81,7 @@ def _start(order: Order) -> None:
     """Start it, or say what stands in its way."""
     try:
         with st.spinner(_("Starting")):
-            awq_job.quantize(resources.resources().settings, order.model, order.options)
+            awq_job.quantize(resources.settings(), order.model, order.options)
     except LMDynoError as error:
         show_error(error)
         return
@@ -103,7 +103,7 @@ def _show_warnings(order: Order) -> None:
 @st.fragment(run_every=REFRESH_S)
 def show_jobs() -> None:
     """All quantisations, newest first; refreshes itself, and the lanes when one is done."""
-    statuses = Jobs(resources.resources().settings).statuses(awq_job.JOB_KIND)
+    statuses = Jobs(resources.settings()).statuses(awq_job.JOB_KIND)
     done = {status.id for status in statuses if status.state is JobState.DONE}
     if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
         st.session_state[_KNOWN_AS_DONE] = done
@@ -244,5 +244,5 @@ def _kept(file: UploadedFile | None) -> str:
         raise InputError(
             N_("No calibration file is uploaded."), hint=N_("Upload one, or choose another text.")
         )
-    folder = resources.resources().settings.home / "calibration"
+    folder = resources.settings().home / "calibration"
     return str(keep_upload(folder, file.name, file.getvalue(), nameless="calibration.txt"))

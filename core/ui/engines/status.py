@@ -80,7 +80,7 @@ def reach_of(lane: LaneSpec) -> Reach | None:
     """Whether an endpoint's server answers; None before its first answer. Never waits for the server."""
 
     def endpoint() -> Endpoint:
-        found = find_endpoint(resources.resources().settings, lane)
+        found = find_endpoint(resources.settings(), lane)
         assert found is not None  # only a local engine may still be starting
         return found
 

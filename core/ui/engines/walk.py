@@ -12,7 +12,6 @@ from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.vision.model import is_for_images
-from core.settings import Settings
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.job_panel import show_job, show_job_log
@@ -48,10 +47,6 @@ def show_section() -> None:
     _show_earlier()
 
 
-def _settings() -> Settings:
-    return resources.resources().settings
-
-
 def _show_start() -> None:
     names = _models()
     if not names:
@@ -62,7 +57,7 @@ def _show_start() -> None:
         started = st.form_submit_button(_("Start the walk"), type="primary", icon=":material/play_arrow:")
     if started:
         try:
-            start_walk(_settings(), name)
+            start_walk(resources.settings(), name)
         except LMDynoError as error:
             show_error(error)
 
@@ -81,7 +76,7 @@ def _models() -> list[str]:
 @st.fragment(run_every=_REFRESH_S)
 def _show_current() -> None:
     """The newest walk's job, with the steps that it has taken; refreshes itself."""
-    statuses = Jobs(_settings()).statuses(JOB_KIND)
+    statuses = Jobs(resources.settings()).statuses(JOB_KIND)
     if not statuses:
         return
     with st.container(border=True):
@@ -91,7 +86,7 @@ def _show_current() -> None:
 
 def _show_taken(status: JobStatus) -> None:
     try:
-        run = load(_settings(), status.id)
+        run = load(resources.settings(), status.id)
     except LMDynoError as error:
         show_error(error)
         return

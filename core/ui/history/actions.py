@@ -121,9 +121,9 @@ def _purge(deleted_before: datetime) -> int:
     """Entries go for good, and the files of images that were only theirs; returns how many entries."""
     purged = resources.history().purge(deleted_before)
     for job_id in purged.job_results:
-        Jobs(resources.resources().settings).forget(job_id)
+        Jobs(resources.settings()).forget(job_id)
     if purged.images:
-        unused = purged.images - images_of_jobs(resources.resources().settings)
+        unused = purged.images - images_of_jobs(resources.settings())
         removed = resources.image_store().remove(unused, put_before=deleted_before)
         log.info("images of removed entries removed count=%d", removed)
     return purged.entries

@@ -30,7 +30,7 @@ from core.ui.history.session import BASELINE
 from core.ui.history.tables import cell_text
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 _BASELINE = "history_baseline"
 _FIGURE = "history_figure"
@@ -168,30 +168,14 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
     baseline = ids[comparison.baseline]
     name = f"comparison-{'-'.join(run_id[:6] for run_id in ids)}"
     with st.container(horizontal=True):
-        st.download_button(
-            "JSON",
-            exporting(name, lambda: encode_plain(comparison_json(comparison))),
-            file_name=f"{name}.json",
-            mime="application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
-            "CSV",
-            exporting(name, lambda: tables.to_csv(comparison)),
-            file_name=f"{name}.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        st.download_button(
+        show_export("JSON", name, lambda: encode_plain(comparison_json(comparison)), file_name=f"{name}.json")
+        show_export("CSV", name, lambda: tables.to_csv(comparison), file_name=f"{name}.csv")
+        show_export(
             _("HTML report"),
-            exporting(name, lambda: comparison_html(comparison, lane_colors)),
+            name,
+            lambda: comparison_html(comparison, lane_colors),
             file_name=f"{name}.html",
-            mime="text/html",
-            icon=":material/download:",
-            on_click="ignore",
-            help=_("One file with interactive charts that opens without a network."),
+            meaning=_("One file with interactive charts that opens without a network."),
         )
         history_entry.show_link(history_state.link_to(compare=ids, baseline=baseline))
 

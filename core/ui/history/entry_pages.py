@@ -29,7 +29,7 @@ from core.ui.quiz.results import show_results as show_quiz_results
 from core.ui.replay.views import show_load_replay, show_turn_replay, show_walk_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 EXPORT_SCHEMA_VERSION = 1
 
@@ -95,13 +95,11 @@ def show_turn_page(turn_id: str) -> None:
                 query_params={CONVERSATION: turn.conversation_id},
                 width="content",
             )
-        st.download_button(
+        show_export(
             _("Export JSON"),
-            exporting(f"{RunKind.CHAT} {turn.id}", lambda: turn_json(turn)),
+            f"{RunKind.CHAT} {turn.id}",
+            lambda: turn_json(turn),
             file_name=f"turn-{turn.id}.json",
-            mime="application/json",
-            icon=":material/download:",
-            on_click="ignore",
         )
         history_entry.show_entry_actions(entry)
     history_entry.show_annotation(entry)
@@ -162,23 +160,14 @@ def show_walk(walk_id: str) -> None:
         return
     name = f"{RunKind.WALK} {run.id}"
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.download_button(
+        show_export(
             _("HTML report"),
-            exporting(name, lambda: walk_html(run).encode()),
+            name,
+            lambda: walk_html(run).encode(),
             file_name=f"walk-{run.id}.html",
-            mime="text/html",
-            icon=":material/download:",
-            on_click="ignore",
-            help=_("The tutorial's table, filled in by this machine, as one file."),
+            meaning=_("The tutorial's table, filled in by this machine, as one file."),
         )
-        st.download_button(
-            "JSON",
-            exporting(name, lambda: encode_plain(run)),
-            file_name=f"walk-{run.id}.json",
-            mime="application/json",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        show_export("JSON", name, lambda: encode_plain(run), file_name=f"walk-{run.id}.json")
         history_entry.show_entry_actions(entry)
     history_entry.show_annotation(entry)
     st.caption(f"{history_entry.moment(run.created_at)} · {escape(entry.host or units.UNKNOWN)}")

@@ -15,7 +15,7 @@ from core.ui.history import entry as history_entry
 from core.ui.quality.results import lane_cells, show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_error
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 
 def show_quality(run_id: str) -> None:
@@ -28,16 +28,11 @@ def show_quality(run_id: str) -> None:
         record = resources.quality_runs().record(run_id)
     with st.container(horizontal=True):
         history_entry.show_entry_actions(entry)
-        st.download_button(
+        show_export(
             _("HTML report"),
-            exporting(
-                f"{RunKind.QUALITY} {run_id}",
-                lambda: report_html(results(record), record, _colors(results(record))),
-            ),
+            f"{RunKind.QUALITY} {run_id}",
+            lambda: report_html(results(record), record, _colors(results(record))),
             file_name=f"quality-{run_id}.html",
-            mime="text/html",
-            icon=":material/html:",
-            on_click="ignore",
         )
     history_entry.show_annotation(entry)
     st.subheader(escape(record.run.title), anchor=False)

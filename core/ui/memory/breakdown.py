@@ -15,7 +15,7 @@ from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
 from core.memory.model_sizes import lane_weight_bytes
 from core.telemetry.samples import EngineReading, EventKind
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label
+from core.ui.shared.components import escape, lane_label, show_chart
 
 _REFRESH_S = 5.0
 """LMDeploy renews these figures of its /metrics every ten seconds."""
@@ -39,11 +39,8 @@ def show_split() -> None:
             Bar(name=name, parts=[(part.part, part.size_bytes) for part in parts])
             for name, parts in splits.items()
         ]
-        st.plotly_chart(
-            parts_chart(bars),
-            key="memory_split_chart",
-            config={"displayModeBar": False},
-            alt=_("Memory of each engine by part; values below"),
+        show_chart(
+            parts_chart(bars), key="memory_split_chart", alt=_("Memory of each engine by part; values below")
         )
     with st.grid(max(1, min(3, len(running))), min_column_width=320):
         for status, reading in running:
@@ -87,7 +84,7 @@ def _weight_bytes(lane: LaneSpec) -> int | None:
 
 def _metrics(lane: LaneSpec) -> ServerMetrics | None:
     try:
-        endpoint = find_endpoint(resources.resources().settings, lane)
+        endpoint = find_endpoint(resources.settings(), lane)
     except LMDynoError:
         return None
     if endpoint is None:

@@ -14,7 +14,7 @@ from core.memory.model_sizes import COMMON_GPUS
 from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, largest_ratio, predict
 from core.ui.memory.model_choice import show_model_choice, show_paste, sizes_of_choice
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
+from core.ui.shared.components import escape, show_chart, show_error
 
 FORMS = (str(N_("16-bit")), "AWQ")
 _RATIOS = tuple(round(0.05 * step, 2) for step in range(1, 20))
@@ -264,15 +264,14 @@ def _show_awq(plain: ModelSizes, quantised: ModelSizes, choice: Choice) -> None:
 
 def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice) -> None:
     bar = Bar(name=choice.model, parts=[(part.name, part.size_bytes) for part in prediction.parts])
-    st.plotly_chart(
+    show_chart(
         parts_chart([bar], limit_bytes=choice.free_bytes, limit_name=_("out of memory")),
         key="explorer_bars",
-        config={"displayModeBar": False},
         alt=_("Predicted memory by part, compared with the GPU's free memory"),
     )
     st.markdown(_("**Concurrent sequences** by KV cache ratio and sequence length"))
     counts = [[_sequences(sizes, choice, ratio, length) for ratio in _RATIOS] for length in _CONTEXTS]
-    st.plotly_chart(
+    show_chart(
         sequences_map(
             _RATIOS,
             _CONTEXTS,
@@ -281,7 +280,6 @@ def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice
             chosen=(choice.settings.cache_max_entry_count, choice.settings.session_len),
         ),
         key="explorer_map",
-        config={"displayModeBar": False},
         alt=_("Sequences that fit for each KV cache ratio and sequence length, with the out-of-memory line"),
     )
 

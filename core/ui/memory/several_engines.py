@@ -14,7 +14,7 @@ from core.memory.kv_cache import KV_BITS
 from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, predict_in_order
 from core.ui.memory.explorer import FORMS, gpu_choices
 from core.ui.memory.model_choice import model_names, sizes_of
-from core.ui.shared.components import show_error
+from core.ui.shared.components import show_chart, show_error
 
 _MODEL, _FORM, _RATIO, _BITS = "model", "weights", "ratio", "bits"
 _EXAMPLE: list[dict[str, Any]] = [
@@ -92,10 +92,9 @@ def _show_result(
         for name, prediction in zip(names, predictions, strict=True)
     ]
     colors = {name: LANE_COLORS[place % len(LANE_COLORS)] for place, name in enumerate(names)}
-    st.plotly_chart(
+    show_chart(
         order_chart(bars, limit_bytes=free_bytes, limit_name=_("out of memory"), colors=colors),
         key="order_chart",
-        config={"displayModeBar": False},
         alt=_("Memory of the engines in start order, compared with the GPU's free memory; values below"),
     )
     table = [

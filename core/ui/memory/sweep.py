@@ -14,12 +14,11 @@ from core.memory.kv_cache import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
 from core.memory_sweep.results import SweepRun, load
-from core.settings import Settings
 from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
+from core.ui.shared.components import escape, show_chart, show_error
 from core.ui.shared.job_panel import not_deleted, show_job
-from core.ui.shared.visitor import exporting, offers
+from core.ui.shared.visitor import offers, show_export
 
 _REFRESH_S = 1.0
 _SHOWN = 5
@@ -36,14 +35,10 @@ def show_sweep() -> None:
     plan = _show_form()
     if plan:
         try:
-            start_sweep(_settings(), plan)
+            start_sweep(resources.settings(), plan)
         except LMDynoError as error:
             show_error(error)
     show_runs()
-
-
-def _settings() -> Settings:
-    return resources.resources().settings
 
 
 def _show_form() -> SweepPlan | None:
@@ -102,14 +97,14 @@ def _show_form() -> SweepPlan | None:
 @st.fragment(run_every=_REFRESH_S)
 def show_runs() -> None:
     """The newest sweeps with what they measured so far; refreshes itself."""
-    for status in not_deleted(Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN]):
+    for status in not_deleted(Jobs(resources.settings()).statuses(JOB_KIND)[:_SHOWN]):
         with st.container(border=True):
             show_job(status, show_detail=_show_measured)
 
 
 def _show_measured(status: JobStatus) -> None:
     try:
-        run = load(_settings(), sweep_id(status.spec))
+        run = load(resources.settings(), sweep_id(status.spec))
     except LMDynoError as error:
         show_error(error)
         return
@@ -129,10 +124,9 @@ def show_points(key: str, run: SweepRun, *, export: bool = False) -> None:
         for result in run.points
         if result.predicted_bytes is not None
     ]
-    st.plotly_chart(
+    show_chart(
         sweep_chart(bars, _("GPU memory of the engine, GiB")),
         key=f"sweep_{key}",
-        config={"displayModeBar": False},
         alt=_("Predicted and measured memory of each point; values below"),
     )
     error = _("Error")
@@ -156,14 +150,12 @@ def show_points(key: str, run: SweepRun, *, export: bool = False) -> None:
         st.markdown("\n".join(head + rows))
         st.caption(_("Error: predicted divided by measured, minus 1."))
     if export:
-        st.download_button(
+        show_export(
             _("Export JSON"),
-            exporting(f"sweep {run.plan.id}", lambda: encode_plain(run)),
+            f"sweep {run.plan.id}",
+            lambda: encode_plain(run),
             file_name=f"sweep-{run.plan.id}.json",
-            mime="application/json",
-            icon=":material/download:",
             key=f"export_{key}",
-            on_click="ignore",
         )
     for result in run.points:
         if result.error:

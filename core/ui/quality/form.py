@@ -81,7 +81,7 @@ def show_form() -> None:
     if not asked:
         return
     try:
-        start_quality(resources.resources().settings, _plan(lanes, reference, values))
+        start_quality(resources.settings(), _plan(lanes, reference, values))
     except LMDynoError as error:
         show_error(error)
         return

@@ -24,8 +24,8 @@ from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityRe
 from core.quality.verdict import Level, verdicts
 from core.reports.quality_json import to_json
 from core.ui.quality.answers import show_answers
-from core.ui.shared.components import color_of, escape, lane_label, show_error
-from core.ui.shared.visitor import exporting
+from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_error
+from core.ui.shared.visitor import show_export
 
 _ICONS = {
     Level.REFERENCE: ":material/flag:",
@@ -42,8 +42,6 @@ _METHODS = {
     ScoringMethod.GET_PPL: "/get_ppl",
     ScoringMethod.PROMPT_LOGPROBS: "prompt_logprobs",
 }
-
-_QUIET = {"displayModeBar": False}
 
 
 def show_results(record: QualityRecord, *, drill_down: bool) -> None:
@@ -206,14 +204,12 @@ def _show_flags(result: QualityResult) -> None:
 
 
 def _show_exports(result: QualityResult, record: QualityRecord) -> None:
-    st.download_button(
+    show_export(
         _("Export JSON"),
-        exporting(f"{RunKind.QUALITY} {result.run.id}", lambda: to_json(result, record, raw=True)),
+        f"{RunKind.QUALITY} {result.run.id}",
+        lambda: to_json(result, record, raw=True),
         file_name=f"quality-{result.run.id}.json",
-        mime="application/json",
-        icon=":material/download:",
         key=f"export_{result.run.id}",
-        on_click="ignore",
     )
 
 
@@ -241,7 +237,7 @@ def show_charts(result: QualityResult) -> None:
             key=f"area_{run_id}",
             help=_("Memory includes the KV cache that the engine reserves."),
         )
-        st.plotly_chart(
+        show_chart(
             trade_off_chart(
                 trade_off_points(result, measure, area),
                 colors,
@@ -250,23 +246,20 @@ def show_charts(result: QualityResult) -> None:
                 is_share=measure == RIGHT_ANSWERS,
             ),
             key=f"trade_off_{run_id}",
-            config=_QUIET,
             alt=_("Quality against decode speed by lane; values in the table above"),
         )
     with st.grid(2, min_column_width=320):
         for chart in differences(result):
             title = _(chart.title)
-            st.plotly_chart(
+            show_chart(
                 difference_chart(chart.rows, colors, title=title, noise=chart.noise, is_share=chart.is_share),
                 key=f"difference_{run_id}_{chart.key}",
-                config=_QUIET,
                 alt=_("{title}; values in the table above", title=title),
             )
         if curves := prefix_curves(result):
-            st.plotly_chart(
+            show_chart(
                 prefix_chart(curves, colors),
                 key=f"prefix_{run_id}",
-                config=_QUIET,
                 alt=_("Share of answers still identical to the reference, by length in tokens"),
             )
 

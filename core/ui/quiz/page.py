@@ -23,7 +23,6 @@ from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
 from core.quality.tasks.task import RULE
-from core.settings import Settings
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
 from core.ui.chat.session import ConversationPage
@@ -95,7 +94,7 @@ def _show_form(page: ConversationPage) -> None:
             sampling=settings.sampling,
             system_prompt=settings.system_prompt,
         )
-        start_quiz(_settings(), plan)
+        start_quiz(resources.settings(), plan)
     except LMDynoError as error:
         show_error(error)
 
@@ -204,7 +203,7 @@ def _ask_button() -> bool:
 
 
 def _show_runs() -> None:
-    statuses = not_deleted(Jobs(_settings()).statuses(JOB_KIND)[:_SHOWN])
+    statuses = not_deleted(Jobs(resources.settings()).statuses(JOB_KIND)[:_SHOWN])
     if statuses and not statuses[0].state.ended:
         _show_running()
         statuses = statuses[1:]
@@ -215,7 +214,7 @@ def _show_runs() -> None:
 @st.fragment(run_every=REFRESH_S)
 def _show_running() -> None:
     """The newest quiz while it runs; refreshes itself, and the page at its end."""
-    status = Jobs(_settings()).statuses(JOB_KIND)[0]
+    status = Jobs(resources.settings()).statuses(JOB_KIND)[0]
     if status.state.ended:
         st.rerun()
     with st.container(border=True):
@@ -246,13 +245,9 @@ def _show_all(status: JobStatus) -> None:
 
 def _show(status: JobStatus, *, drill_down: bool) -> None:
     try:
-        run = load(_settings(), status.id)
+        run = load(resources.settings(), status.id)
     except LMDynoError as error:
         show_error(error)
         return
     if run and run.answers:
         show_results(run, drill_down=drill_down)
-
-
-def _settings() -> Settings:
-    return resources.resources().settings

@@ -11,9 +11,9 @@ from core.domain.turns import RequestRecord
 from core.i18n import N_, _
 from core.image_quiz.results import LaneScore, QuizAnswer, QuizRun, Verdict, scores, verdict
 from core.ui.chat.turn import describe
-from core.ui.shared.components import color_of, escape, lane_label
+from core.ui.shared.components import color_of, escape, lane_label, show_chart
 from core.ui.shared.images import show_image
-from core.ui.shared.visitor import exporting
+from core.ui.shared.visitor import show_export
 
 _PAGE = 8
 _IMAGE_PX = 140
@@ -48,14 +48,12 @@ def show_results(run: QuizRun, *, drill_down: bool) -> None:
     if any(record.device == "cpu" for answer in run.answers for record in answer.records):
         st.caption(f":material/info: {_('Measured on a CPU. Not comparable with GPU figures.')}")
     if drill_down:
-        st.download_button(
+        show_export(
             _("Export JSON"),
-            exporting(f"quiz {run.plan.id}", lambda: encode_plain(run)),
+            f"quiz {run.plan.id}",
+            lambda: encode_plain(run),
             file_name=f"quiz-{run.plan.id}.json",
-            mime="application/json",
-            icon=":material/download:",
             key=f"export_{run.plan.id}",
-            on_click="ignore",
         )
         _show_questions(run)
 
@@ -93,16 +91,14 @@ def _interval(score: LaneScore) -> str:
 
 def _show_charts(run: QuizRun, lane_scores: tuple[LaneScore, ...]) -> None:
     colors = {score.lane: color_of(score.lane) for score in lane_scores}
-    quiet = {"displayModeBar": False}
     with st.grid(2, min_column_width=300):
         if run.graded:
-            st.plotly_chart(
+            show_chart(
                 accuracy_chart([_accuracy_bar(score) for score in lane_scores], colors),
                 key=f"accuracy_{run.plan.id}",
-                config=quiet,
                 alt=_("Share of correct answers by lane; values in the table above"),
             )
-        st.plotly_chart(
+        show_chart(
             latency_chart(
                 [
                     LatencyBar(lane=score.lane, ttft_s=score.ttft_p50_s, e2e_s=score.e2e_p50_s)
@@ -111,7 +107,6 @@ def _show_charts(run: QuizRun, lane_scores: tuple[LaneScore, ...]) -> None:
                 colors,
             ),
             key=f"latency_{run.plan.id}",
-            config=quiet,
             alt=_("Median TTFT and E2E latency by lane; values in the table above"),
         )
 

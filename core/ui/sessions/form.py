@@ -68,7 +68,7 @@ def _create(plan: SessionPlan) -> Session:
     """Keep the session and begin with its answers; a job that can't start leaves a session to resume."""
     resources.sessions().save_prompt_set(plan.prompts)
     session = resources.sessions().create(Session(plan=plan))
-    start_answers(resources.resources().settings, session)
+    start_answers(resources.settings(), session)
     return session
 
 

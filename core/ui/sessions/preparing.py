@@ -45,7 +45,7 @@ def show(session: Session) -> None:
 
 
 def _job(session: Session) -> JobStatus | None:
-    return job_of(resources.resources().settings, session.id, ANSWERS_KIND)
+    return job_of(resources.settings(), session.id, ANSWERS_KIND)
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -170,7 +170,7 @@ def _show_answers(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
 
 def _resume(session: Session) -> None:
     try:
-        start_answers(resources.resources().settings, session)
+        start_answers(resources.settings(), session)
     except LMDynoError as error:
         show_toast(error)
 

@@ -24,12 +24,11 @@ from core.sessions.wording import REASON_NAMES, LaneFigures, lane_figures
 from core.store.sessions.votes import Turnout
 from core.ui.sessions import address
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, lane_label, show_toast
+from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_toast
 from core.ui.shared.job_panel import show_job
 
 _RESULTS = "session_results"
 _FIGURES = "session_figures"
-_QUIET = {"displayModeBar": False}
 
 REFRESH_S = 2.0
 _PAIRS = 60
@@ -134,10 +133,9 @@ def show_strengths(session: Session, standings: Standings, *, key: str, large: b
         st.info(_("No vote prefers an answer yet, so there are no ratings."), icon=":material/balance:")
         return
     colors = {name: color_of(name) for name in names}
-    st.plotly_chart(
+    show_chart(
         strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals"), large=large),
         key=key,
-        config=_QUIET,
         alt=_("Rating of each lane; values in the table below"),
     )
 
@@ -161,7 +159,7 @@ def _show_trade_off(session: Session, results: SessionResults) -> None:
         if lane.points is not None and (value := trade_off.value(figure)) is not None
     ]
     if points:
-        st.plotly_chart(
+        show_chart(
             trade_off_chart(
                 points,
                 {name: color_of(name) for name in names},
@@ -170,7 +168,6 @@ def _show_trade_off(session: Session, results: SessionResults) -> None:
                 x_format=trade_off.tick_format,
             ),
             key=f"trade_off_chart_{session.id}_{chosen}",
-            config=_QUIET,
             alt=_(
                 "Rating and {figure} of each lane; values in the tables",
                 figure=_(trade_off.name),
@@ -261,7 +258,7 @@ def show_judge(session: Session) -> None:
 
 
 def _judging_job(session: Session) -> JobStatus | None:
-    return job_of(resources.resources().settings, session.id, JUDGING_KIND)
+    return job_of(resources.settings(), session.id, JUDGING_KIND)
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -278,8 +275,6 @@ def _start_judging(session: Session) -> None:
     name = st.session_state[_JUDGE]
     judge = next(lane for lane in resources.lanes().lanes if lane.name == name)
     try:
-        start_judging(
-            resources.resources().settings, session, judge, most_items=int(st.session_state[_NUMBER])
-        )
+        start_judging(resources.settings(), session, judge, most_items=int(st.session_state[_NUMBER]))
     except LMDynoError as error:
         show_toast(error)

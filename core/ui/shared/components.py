@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -13,6 +14,9 @@ from core.domain.turns import ErrorInfo
 from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.ui.shared import resources
+
+if TYPE_CHECKING:
+    from core.charts.load import Figure
 
 KIND_NAMES = {
     EngineKind.TRANSFORMERS: "Transformers",
@@ -129,6 +133,11 @@ def prose(text: str) -> str:
     if len(parts) % 2 == 0:
         return escape(text)
     return "`".join(part if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+def show_chart(figure: "Figure", *, key: str, alt: str) -> None:
+    """A chart without plotly's tools; `alt` is what a screen reader says of it."""
+    st.plotly_chart(figure, key=key, config={"displayModeBar": False}, alt=alt)
 
 
 def show_tabs(titles: Sequence[str], *, key: str, opened: int = 0) -> Sequence[TabContainer]:

@@ -104,4 +104,4 @@ def _end(job_id: str) -> None:
 
 
 def _jobs() -> Jobs:
-    return Jobs(resources.resources().settings)
+    return Jobs(resources.settings())

@@ -200,6 +200,10 @@ def autostarted(settings: Settings, lanes: tuple[LaneSpec, ...], *, gpu: bool) -
     return tuple(fitting[:AUTOSTART_LIMIT])
 
 
+def settings() -> Settings:
+    return resources().settings
+
+
 def lanes() -> LaneRegistry:
     return resources().registry
 

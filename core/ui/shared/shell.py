@@ -12,6 +12,7 @@ import pkgutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 
 import streamlit as st
@@ -21,7 +22,7 @@ import core.ui
 from core import open_files
 from core.access import guard
 from core.errors import ConfigError
-from core.i18n import _
+from core.i18n import N_, Text, _
 from core.settings import PROJECT_ROOT, Mode, load_settings
 from core.ui.shared import account, presenting, resources
 from core.ui.shared.components import show_error
@@ -38,96 +39,91 @@ _LOOKED_FOR = ("numpy", "pandas")
 half imported. So they are imported where the first page has been drawn, and no figure is drawn meanwhile."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A page in the navigation."""
+
+    title: Text
+    icon: str
+    purpose: Text
+
+
+_NAVIGATION = {
+    "overview": _Entry(
+        N_("Overview"),
+        ":material/dashboard:",
+        N_("See how the lanes are and how they compare, and where to begin."),
+    ),
+    "chat": _Entry(
+        N_("Chat"),
+        ":material/forum:",
+        N_("Send one prompt to several lanes and compare their answers and latency side by side."),
+    ),
+    "vision": _Entry(
+        N_("Vision"),
+        ":material/imagesmode:",
+        N_("Ask several lanes about images, in a conversation or as a quiz."),
+    ),
+    "benchmark": _Entry(
+        N_("Benchmark"),
+        ":material/speed:",
+        N_("Load-test lanes and endpoints: reproducible latency and throughput."),
+    ),
+    "quality": _Entry(
+        N_("Quality"),
+        ":material/fact_check:",
+        N_("Compare the lanes' answers with a reference lane to see what speed costs."),
+    ),
+    "sessions": _Entry(
+        N_("Sessions"),
+        ":material/how_to_vote:",
+        N_("Let people vote blindly on the lanes' answers, with sound statistics."),
+    ),
+    "engines": _Entry(
+        N_("Engines"),
+        ":material/dns:",
+        N_("Start, stop, and configure engines, add endpoints, and quantise models."),
+    ),
+    "memory": _Entry(
+        N_("Memory"),
+        ":material/memory:",
+        N_("See what uses GPU and host memory, and predict what an engine needs."),
+    ),
+    "history": _Entry(
+        N_("History"),
+        ":material/history:",
+        N_("Find, compare, export, and share everything that was measured."),
+    ),
+    "recordings": _Entry(
+        N_("Recordings"),
+        ":material/movie:",
+        N_("Watch what a machine measured, with its original timing."),
+    ),
+}
+"""By the name of their file in `pages/`, which is their path in the address, in the navigation's order."""
+_LINKED_ONLY = ("recordings",)
+"""No entry in the navigation leads to them where engines run."""
+
+
 def pages() -> list[Page]:
     """Those of the navigation, and some that only links lead to."""
     if load_settings().mode is Mode.REPLAY:
-        return [_recordings(default=True), _sessions(), _history()]
+        return [_page("recordings", is_default=True), _page("sessions"), _page("history")]
     return [
-        st.Page(
-            PROJECT_ROOT / "pages" / "overview.py",
-            title=_("Overview"),
-            icon=":material/dashboard:",
-            default=True,
-            help=_("See how the lanes are and how they compare, and where to begin."),
-        ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "chat.py",
-            title=_("Chat"),
-            icon=":material/forum:",
-            url_path="chat",
-            help=_("Send one prompt to several lanes and compare their answers and latency side by side."),
-        ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "vision.py",
-            title=_("Vision"),
-            icon=":material/imagesmode:",
-            url_path="vision",
-            help=_("Ask several lanes about images, in a conversation or as a quiz."),
-        ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "benchmark.py",
-            title=_("Benchmark"),
-            icon=":material/speed:",
-            url_path="benchmark",
-            help=_("Load-test lanes and endpoints: reproducible latency and throughput."),
-        ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "quality.py",
-            title=_("Quality"),
-            icon=":material/fact_check:",
-            url_path="quality",
-            help=_("Compare the lanes' answers with a reference lane to see what speed costs."),
-        ),
-        _sessions(),
-        st.Page(
-            PROJECT_ROOT / "pages" / "engines.py",
-            title=_("Engines"),
-            icon=":material/dns:",
-            url_path="engines",
-            help=_("Start, stop, and configure engines, add endpoints, and quantise models."),
-        ),
-        st.Page(
-            PROJECT_ROOT / "pages" / "memory.py",
-            title=_("Memory"),
-            icon=":material/memory:",
-            url_path="memory",
-            help=_("See what uses GPU and host memory, and predict what an engine needs."),
-        ),
-        _history(),
-        _recordings(default=False),
+        _page(name, is_default=name == "overview", is_hidden=name in _LINKED_ONLY) for name in _NAVIGATION
     ]
 
 
-def _sessions() -> Page:
+def _page(name: str, *, is_default: bool = False, is_hidden: bool = False) -> Page:
+    entry = _NAVIGATION[name]
     return st.Page(
-        PROJECT_ROOT / "pages" / "sessions.py",
-        title=_("Sessions"),
-        icon=":material/how_to_vote:",
-        url_path="sessions",
-        help=_("Let people vote blindly on the lanes' answers, with sound statistics."),
-    )
-
-
-def _history() -> Page:
-    return st.Page(
-        PROJECT_ROOT / "pages" / "history.py",
-        title=_("History"),
-        icon=":material/history:",
-        url_path="history",
-        help=_("Find, compare, export, and share everything that was measured."),
-    )
-
-
-def _recordings(*, default: bool) -> Page:
-    """Where engines run, only links lead to it."""
-    return st.Page(
-        PROJECT_ROOT / "pages" / "recordings.py",
-        title=_("Recordings"),
-        icon=":material/movie:",
-        url_path=None if default else "recordings",
-        default=default,
-        visibility="visible" if default else "hidden",
-        help=_("Watch what a machine measured, with its original timing."),
+        PROJECT_ROOT / "pages" / f"{name}.py",
+        title=_(entry.title),
+        icon=entry.icon,
+        url_path=None if is_default else name,
+        default=is_default,
+        visibility="hidden" if is_hidden else "visible",
+        help=_(entry.purpose),
     )
 
 

@@ -45,6 +45,13 @@ class Standing(StrEnum):
     """Reachable from other machines without a login: nobody gets in."""
 
 
+_MEDIA_TYPES = {
+    "csv": "text/csv",
+    "html": "text/html",
+    "json": "application/json",
+    "parquet": "application/vnd.apache.parquet",
+}
+"""By the ending of a file's name."""
 _WITHOUT_ACCESS = (Standing.LOGGED_OUT, Standing.EXPIRED, Standing.UNLISTED)
 
 
@@ -145,7 +152,7 @@ def offers(action: Action) -> bool:
     return False
 
 
-def exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
+def _exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
     """The function as the audit log knows of it: a download is made later, outside of the session's run."""
     identity = current_identity()
 
@@ -157,6 +164,28 @@ def exporting(target: str, make: Callable[[], T]) -> Callable[[], T]:
             return make()
 
     return made
+
+
+def show_export(
+    label: str,
+    target: str,
+    make: Callable[[], str | bytes],
+    *,
+    file_name: str,
+    key: str | None = None,
+    meaning: str | None = None,
+) -> None:
+    """A button that downloads what `make` makes; the audit log calls it the export of `target`."""
+    st.download_button(
+        label,
+        _exporting(target, make),
+        file_name=file_name,
+        mime=_MEDIA_TYPES[file_name.rpartition(".")[2]],
+        icon=":material/download:",
+        key=key,
+        help=meaning,
+        on_click="ignore",
+    )
 
 
 def is_mine(owner: str | None) -> bool:

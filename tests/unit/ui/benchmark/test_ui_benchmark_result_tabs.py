@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.errors import EngineBusy
 from core.telemetry.gpus import GpuReading
-from core.ui.benchmark import result_tabs as bandwidth_offer
+from core.ui.benchmark import result_tabs
 
 measured: list[int] = []
 
@@ -31,12 +31,12 @@ def machine(monkeypatch):
     gpus = (GpuReading(index=0, name="L4"), GpuReading(index=1, name="H100"))
     fake = SimpleNamespace(
         sampler=lambda: SimpleNamespace(samples=lambda: (SimpleNamespace(gpus=gpus),)),
-        resources=lambda: SimpleNamespace(settings=None),
+        settings=lambda: None,
     )
-    monkeypatch.setattr(bandwidth_offer, "resources", fake)
+    monkeypatch.setattr(result_tabs, "resources", fake)
     measured.clear()
     monkeypatch.setattr(
-        bandwidth_offer, "measure_bandwidth", lambda _settings, gpu_index: measured.append(gpu_index)
+        result_tabs, "measure_bandwidth", lambda _settings, gpu_index: measured.append(gpu_index)
     )
     return fake
 
@@ -62,6 +62,6 @@ def test_a_refusal_is_told(monkeypatch):
     def busy(_settings, gpu_index):
         raise EngineBusy("GPU 1 is busy", hint="Later.", code="gpu-busy")
 
-    monkeypatch.setattr(bandwidth_offer, "measure_bandwidth", busy)
+    monkeypatch.setattr(result_tabs, "measure_bandwidth", busy)
     shown = app().button(key="b").click().run()
     assert "GPU 1 is busy" in shown.error[0].value
