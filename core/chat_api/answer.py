@@ -85,6 +85,7 @@ class Answer:
         self._strange_events = 0
         self._usage = Usage()
         self._counted_tokens: int | None = None
+        self._has_end_token = False
         self._taken = 0
 
     @property
@@ -113,6 +114,7 @@ class Answer:
         """By usage, else by the token ids that came, else as counted here. 0 tokens of a text are unknown."""
         if self._usage.completion_tokens is not None:
             tokens = dialects.output_tokens(self._dialect, self._usage.completion_tokens, self.finish_reason)
+            tokens -= self._has_end_token
             if tokens or not self.has_text:
                 return tokens
         if self._names_tokens:
@@ -138,10 +140,27 @@ class Answer:
         if text not in self.notes:
             self.notes.append(text)
 
+    @property
+    def needs_counting(self) -> bool:
+        """Whether a tokenizer is needed to know the output tokens: the server sends no count, or one that may
+        include the end-of-sequence token."""
+        may_count_end = self._dialect is Dialect.GENERIC and self.finish_reason is FinishReason.STOP
+        return self.has_text and (self.output_tokens is None or may_count_end)
+
     def count_with(self, count: Callable[[str], int]) -> None:
-        """Count the text's tokens where the server doesn't; the answer must have ended."""
-        if self.output_tokens is None and self.has_text:
-            self._counted_tokens = count(self.text) + count(self.reasoning)
+        """Count the text's tokens where `needs_counting`; the answer must have ended."""
+        tokens = count(self.text) + count(self.reasoning)
+        if self.output_tokens is None:
+            self._counted_tokens = tokens
+            self.note(N_("Tokens are counted with the lane's tokenizer, since the server sends no counts."))
+        elif self._usage.completion_tokens == tokens + 1:
+            self._has_end_token = True
+            self.note(
+                N_(
+                    "The server counts the end-of-sequence token, by the lane's tokenizer. It is left "
+                    "out of the output tokens."
+                )
+            )
 
     def add(self, timestamp_ns: int, events: list[Event]) -> None:
         """Take the events of one read that arrived at `timestamp_ns`."""

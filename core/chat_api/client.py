@@ -139,7 +139,7 @@ async def send(
         answer.note(note)
     if error := failure_in(answer, endpoint, lost):
         raise error
-    if endpoint.tokenizer and answer.output_tokens is None:
+    if endpoint.tokenizer and answer.needs_counting:
         await asyncio.to_thread(_count, answer, endpoint.tokenizer)
 
 
@@ -308,9 +308,8 @@ def _count(answer: Answer, tokenizer_folder: str) -> None:
     try:
         answer.count_with(tokenizer_in(tokenizer_folder).count)
     except InputError as error:
-        answer.note(N_("Tokens aren't counted: {problem}", problem=error.message))
-        return
-    answer.note(N_("Tokens are counted with the lane's tokenizer, since the server sends no counts."))
+        if answer.output_tokens is None:
+            answer.note(N_("Tokens aren't counted: {problem}", problem=error.message))
 
 
 def _wanted(endpoint: Endpoint) -> tuple[str, ...]:

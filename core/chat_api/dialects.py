@@ -12,7 +12,7 @@ out how usage counts. `core.chat_api.events` reads the answer.
 | fixed length | `min_new_tokens` | `min_new_tokens` | `min_tokens` | `ignore_eos` | `min_tokens` |
 | tokens of a chunk | `output_ids` | – | vllm: `token_ids` | `timings` | – |
 | usage | asked for | always sent | asked for | asked for | asked for |
-| EOS in usage | no | yes | yes | yes | taken for no |
+| EOS in usage | no | yes | yes | yes | taken for no, unless the lane's tokenizer says otherwise |
 | `[DONE]` | yes | no | yes | yes | usually |
 
 transformers takes sampling in a `generation_config`; `ignore_eos` goes with every fixed length where it

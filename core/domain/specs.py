@@ -180,7 +180,8 @@ class EndpointSpec:
     """Whether its model takes images; None if nobody said, in which case the server is asked."""
     request: RequestOptions = field(default_factory=RequestOptions)
     tokenizer: str | None = None
-    """A folder with a tokenizer.json of the same model, to count tokens where the server sends no usage."""
+    """A folder with a tokenizer.json of the same model, to count tokens where the server sends no usage, and
+    to tell with dialect `generic` whether its usage counts the end-of-sequence token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,10 @@ def _server_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
             _("Tokenizer folder"),
             table.get("tokenizer", ""),
             key=key("tokenizer"),
-            help=_("A folder with the model's tokenizer.json. Counts tokens if the server doesn't."),
+            help=_(
+                "A folder with the model's tokenizer.json. Counts tokens if the server doesn't, and shows "
+                "whether a generic server counts the end-of-sequence token."
+            ),
         )
     return {
         "url": url.strip(),

@@ -328,8 +328,33 @@ def test_a_lanes_tokenizer_counts_where_the_server_does_not(server, tokenizer_fo
     assert counted.notes == []
 
 
+ONE_COUNTED_TOO_MANY = "one two  three"
+"""The second blank is a chunk and a token of its own to the server, and none to the tokenizer."""
+
+
+def test_a_lanes_tokenizer_tells_whether_usage_counts_the_closing_token(server, tokenizer_folder):
+    answer, error = ask(server.url, tokenizer=tokenizer_folder, text=ONE_COUNTED_TOO_MANY)
+    assert error is None
+    assert answer.output_tokens == 3
+    assert any("end-of-sequence token" in note for note in answer.notes)
+
+
+def test_a_closing_token_is_looked_for_only_where_it_may_be(server, tokenizer_folder):
+    cut, _ = ask(server.url, tokenizer=tokenizer_folder, text=ONE_COUNTED_TOO_MANY, finish_reason="length")
+    assert cut.output_tokens == 4
+    two_more, _ = ask(server.url, tokenizer=tokenizer_folder, text="one two   three")
+    assert two_more.output_tokens == 5
+    known, _ = ask(server.url, Dialect.LMDEPLOY, tokenizer=tokenizer_folder, text=ONE_COUNTED_TOO_MANY)
+    assert known.output_tokens == 4
+    nameless, _ = ask(server.url, text=ONE_COUNTED_TOO_MANY)
+    assert nameless.output_tokens == 4
+
+
 def test_a_tokenizer_that_is_missing_fails_no_answer(server, tmp_path):
     answer, error = ask(server.url, tokenizer=str(tmp_path / "none"), text="one two", usage="none")
     assert error is None
     assert answer.output_tokens is None
     assert any("Tokens aren't counted" in note for note in answer.notes)
+    counted, _ = ask(server.url, tokenizer=str(tmp_path / "none"), chunks=5)
+    assert counted.output_tokens == 5
+    assert counted.notes == []
