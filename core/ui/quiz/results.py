@@ -5,7 +5,7 @@ import math
 import streamlit as st
 
 from core import units
-from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
+from core.charts.quality_points import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
 from core.codec import encode_plain
 from core.domain.turns import RequestRecord
 from core.i18n import N_, _

@@ -1,6 +1,6 @@
 import pytest
 
-from core.charts.quiz import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
+from core.charts.quality_points import AccuracyBar, LatencyBar, accuracy_chart, latency_chart
 
 COLORS = {"hf": "#111111", "pt": "#222222"}
 
