@@ -19,7 +19,7 @@ from core.jobs.records import JobState
 from core.jobs.registry import Jobs
 from core.models import provenance
 from core.models.awq.job import prepare_demo_awq
-from core.models.build import Report
+from core.models.build import StageCallback
 from core.models.demo import text as demo_text
 from core.models.demo import vision as demo_vision
 from core.models.internlm2 import convert as internlm2
@@ -79,7 +79,7 @@ def prepare_demo(
     console.print(_("Demo weights: {path}", path=settings.models_dir))
 
 
-def _prepare(prepare: Callable[[Settings, Report], ModelSpec], settings: Settings) -> None:
+def _prepare(prepare: Callable[[Settings, StageCallback], ModelSpec], settings: Settings) -> None:
     with Progress(SpinnerColumn(), progress_text(), TimeElapsedColumn()) as progress:
         task = progress.add_task(_("Preparing the demo weights"))
         prepare(settings, lambda line: progress.update(task, description=_(line)))

@@ -4,14 +4,19 @@ A run is made of passes: one stretch of time with one load on one lane, or on se
 said about a run (percentiles, speeds, goodput) is computed from these facts by `core.bench`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeAlias
 
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Machine, Place
 from core.i18n import N_, Message, Text
+
+ProgressCallback: TypeAlias = Callable[[Text, float | None], None]
+"""Takes what a run does now, in words, and how much of the whole is done (0 to 1; None if unknown)."""
 
 
 class RunState(StrEnum):
@@ -178,25 +183,31 @@ class LaneFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchRun:
-    """A run as a whole, without its passes and requests."""
+class RunFacts:
+    """What every kind of run has that is measured lane by lane, whatever it measures."""
 
     id: str
     created_at: datetime
     state: RunState
     title: str
     plan: str
-    """The plan as JSON (`core.bench.planning.plan.BenchPlan`)."""
+    """The plan as JSON."""
     lmdyno: str
     """LMDyno's version."""
     machine: Machine | None = None
-    lanes: tuple[LaneFacts, ...] = ()
     finished_at: datetime | None = None
     error: ErrorInfo | None = None
     imported: bool = False
     """Measured elsewhere and read from an exported file."""
     note: str = ""
     tag: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRun(RunFacts):
+    """A run without its passes and requests; its plan is a `core.bench.planning.plan.BenchPlan`."""
+
+    lanes: tuple[LaneFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,12 @@ these facts by `core.quality`.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 
-from core.domain.bench import RunState
+from core.domain.bench import RunFacts
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
-from core.domain.turns import ErrorInfo, FinishReason, Machine, Place
+from core.domain.turns import ErrorInfo, FinishReason, Place
 
 
 class Prompted(StrEnum):
@@ -149,25 +148,10 @@ class QualityLane:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QualityRun:
-    """A run as a whole, without its answers."""
+class QualityRun(RunFacts):
+    """A run without its answers; its plan is a `core.quality.plan.QualityPlan`."""
 
-    id: str
-    created_at: datetime
-    state: RunState
-    title: str
-    plan: str
-    """The plan as JSON (`core.quality.plan.QualityPlan`)."""
-    lmdyno: str
-    """LMDyno's version."""
-    machine: Machine | None = None
     lanes: tuple[QualityLane, ...] = ()
-    finished_at: datetime | None = None
-    error: ErrorInfo | None = None
-    imported: bool = False
-    """Measured elsewhere and read from an exported file."""
-    note: str = ""
-    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

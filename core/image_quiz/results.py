@@ -6,7 +6,6 @@ keeps what it had; when it ends, it goes into the history. An answer counts as r
 `core.quality.tasks.graders`.
 """
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -14,15 +13,13 @@ from pathlib import Path
 from statistics import median
 
 from core.bench.statistics import Interval, wilson
-from core.codec import encode
-from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.turns import FinishReason, Machine, RequestRecord, utc_now
 from core.image_quiz.plan import QuizPlan, QuizQuestion
 from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.quality.tasks.task import holds_any
 from core.settings import Settings
-from core.store.runs.job_results import JobResult, JobResults
+from core.store.runs.job_results import keep_run
 
 
 class Verdict(StrEnum):
@@ -76,20 +73,17 @@ def keep(settings: Settings, run: QuizRun) -> None:
     """Put a run that ended into the history; one without any answer leaves nothing. Raises StoreError."""
     if not run.answers:
         return
-    is_whole = len(run.answers) == len(run.plan.questions)
-    with closing(JobResults(settings.database_url)) as results:
-        results.save(
-            JobResult(
-                kind=RunKind.QUIZ,
-                id=run.plan.id,
-                created_at=run.created_at,
-                state=RunState.DONE if is_whole else RunState.STOPPED,
-                title=run.plan.title,
-                lanes=run.plan.lanes,
-                machine=run.machine,
-                facts=encode(run).decode(),
-            )
-        )
+    keep_run(
+        settings.database_url,
+        run,
+        kind=RunKind.QUIZ,
+        run_id=run.plan.id,
+        created_at=run.created_at,
+        is_whole=len(run.answers) == len(run.plan.questions),
+        title=run.plan.title,
+        lanes=run.plan.lanes,
+        machine=run.machine,
+    )
 
 
 def load(settings: Settings, quiz_id: str) -> QuizRun | None:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -28,7 +28,7 @@ from core.image_quiz.results import QuizAnswer, QuizRun, keep, save
 from core.images.store import ImageStore
 from core.jobs.worker import Report, run
 from core.meter.devices import DeviceQueue
-from core.meter.turns import run_turn
+from core.meter.turns import run_turn, unless_stopped
 from core.settings import Settings, load_settings
 from core.telemetry.machine import describe_machine
 
@@ -75,7 +75,7 @@ async def _conduct(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     run = QuizRun(plan=plan, machine=describe_machine())
     with closing(Engines(settings, plan.lanes)) as engines:
-        await _unless(stop, _bring_up(engines, plan, tell))
+        await unless_stopped(stop, _bring_up(engines, plan, tell))
         tell(N_("Asking the first question"))
         devices = DeviceQueue(settings.locks_dir)
         stopped = StoppedRequests(settings)
@@ -106,18 +106,6 @@ async def _bring_up(engines: Engines, plan: QuizPlan, tell: Tell) -> None:
             await engines.ready(lane, tell)
         except LMDynoError as error:
             log.warning("engine not ready lane=%s code=%s", lane.name, error.code)
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for the work or the stop request, whichever comes first."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.wait((task,))
-    elif error := task.exception():
-        raise error
 
 
 def _was_cut_short(record: RequestRecord) -> bool:

@@ -4,13 +4,10 @@ A run is a JSON file under `home/sweeps/`, written anew after every point, so th
 keeps what it had; when it ends, it goes into the history.
 """
 
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from core.codec import encode
-from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.i18n import Text
@@ -18,7 +15,7 @@ from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.settings import Settings
-from core.store.runs.job_results import JobResult, JobResults
+from core.store.runs.job_results import keep_run
 from core.telemetry.samples import MemorySource
 
 
@@ -87,20 +84,17 @@ def keep(settings: Settings, run: SweepRun, title: Text) -> None:
     """Put a run that ended into the history; one without any point leaves nothing. Raises StoreError."""
     if not run.points:
         return
-    is_whole = len(run.points) == len(run.plan.points)
-    with closing(JobResults(settings.database_url)) as results:
-        results.save(
-            JobResult(
-                kind=RunKind.SWEEP,
-                id=run.plan.id,
-                created_at=run.created_at,
-                state=RunState.DONE if is_whole else RunState.STOPPED,
-                title=title,
-                lanes=(run.plan.lane(run.points[0].point),),
-                machine=run.machine,
-                facts=encode(run).decode(),
-            )
-        )
+    keep_run(
+        settings.database_url,
+        run,
+        kind=RunKind.SWEEP,
+        run_id=run.plan.id,
+        created_at=run.created_at,
+        is_whole=len(run.points) == len(run.plan.points),
+        title=title,
+        lanes=(run.plan.lane(run.points[0].point),),
+        machine=run.machine,
+    )
 
 
 def load(settings: Settings, sweep_id: str) -> SweepRun | None:

@@ -298,3 +298,15 @@ def _internal_error() -> LMDynoError:
         hint=N_("See the dashboard's log for details. The other lanes continue."),
         code="internal",
     )
+
+
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Wait for the work or the stop request, whichever comes first."""
+    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait((task,))
+    elif error := task.exception():
+        raise error

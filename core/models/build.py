@@ -19,7 +19,7 @@ from core.i18n import N_, Text
 from core.models.child_stages import stage_of
 from core.settings import PROJECT_ROOT, Settings
 
-Report = Callable[[Text], None]
+StageCallback = Callable[[Text], None]
 """Takes one line for people about what is being done now."""
 
 _CHILD_ENVIRONMENT = {
@@ -32,7 +32,7 @@ _CHILD_ENVIRONMENT = {
 
 
 @contextmanager
-def exclusive(settings: Settings, name: str, report: Report) -> Iterator[None]:
+def exclusive(settings: Settings, name: str, report: StageCallback) -> Iterator[None]:
     """Hold the model's lock, across threads and processes; the kernel releases it if the holder dies."""
     settings.locks_dir.mkdir(parents=True, exist_ok=True)
     with (settings.locks_dir / f"model-{name}.lock").open("w") as lock:
@@ -82,7 +82,7 @@ def require_space(folder: Path, needed_bytes: int, what: Text) -> None:
         )
 
 
-def run_child(module: str, arguments: Sequence[str], log_file: Path, report: Report) -> None:
+def run_child(module: str, arguments: Sequence[str], log_file: Path, report: StageCallback) -> None:
     """Run `python -m module arguments`; its standard output is its progress, a line each.
 
     Standard error goes to `log_file`. Raises ModelError with its last line if the child fails; a child that

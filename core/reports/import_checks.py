@@ -1,12 +1,11 @@
 """What an imported run has to be, beyond its form: ids, ranges, and that its parts belong together."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from core.config.lanes import LANE_NAME
-from core.domain.bench import BenchPass, BenchRequest
+from core.domain.bench import BenchPass, BenchRequest, RunFacts
 from core.domain.quality import QualityAnswer
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
@@ -37,19 +36,13 @@ def check_schema(version: int, known: int) -> None:
         )
 
 
-def check_head(
-    *,
-    run_id: str,
-    moments: Mapping[str, datetime | None],
-    texts: Mapping[str, str],
-    lanes: Sequence[LaneSpec],
-) -> None:
+def check_head(run: RunFacts, lanes: Sequence[LaneSpec]) -> None:
     """Raises InputError (`bad-record`) for a run whose own fields can't be."""
-    _require(_ID.fullmatch(run_id) is not None, "id", "is no id of a run")
-    for name, moment in moments.items():
+    _require(_ID.fullmatch(run.id) is not None, "id", "is no id of a run")
+    for name, moment in (("created_at", run.created_at), ("finished_at", run.finished_at)):
         _require(moment is None or moment.tzinfo is not None, name, "has no time zone")
-    for name, text in texts.items():
-        _require(len(text) <= _MAX_TEXT_CHARS[name], name, "is too long")
+    for name, most in _MAX_TEXT_CHARS.items():
+        _require(len(getattr(run, name)) <= most, name, "is too long")
     names = [lane.name for lane in lanes]
     _require(0 < len(names) <= _MAX_LANES, "lanes", "are none, or too many")
     _require(len(set(names)) == len(names), "lanes", "have names that occur twice")

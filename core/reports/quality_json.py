@@ -151,12 +151,7 @@ def read_run(file: BinaryIO) -> QualityRecord:
         )
     run = _run_of(document)
     lanes = [facts.lane for facts in run.lanes]
-    check_head(
-        run_id=run.id,
-        moments={"created_at": run.created_at, "finished_at": run.finished_at},
-        texts={"title": run.title, "note": run.note, "tag": run.tag, "lmdyno": run.lmdyno},
-        lanes=lanes,
-    )
+    check_head(run, lanes)
     answers = (decode(QualityAnswer, entry, otherwise=_NOT_EXPORTED) for entry in exported.entries())
     return QualityRecord(run=run, answers=tuple(checked_answers(answers, [lane.name for lane in lanes])))
 

@@ -211,12 +211,7 @@ def read_run(file: BinaryIO) -> ExportedRun:
         )
     run = _run_of(document)
     lanes = [facts.lane for facts in run.lanes]
-    check_head(
-        run_id=run.id,
-        moments={"created_at": run.created_at, "finished_at": run.finished_at},
-        texts={"title": run.title, "note": run.note, "tag": run.tag, "lmdyno": run.lmdyno},
-        lanes=lanes,
-    )
+    check_head(run, lanes)
     check_passes(document.raw.passes, [lane.name for lane in lanes])
     return ExportedRun(run, document.raw.passes, exported)
 

@@ -1,10 +1,11 @@
 """Plans and records to rows, and rows back to records. Knows the columns, runs no statement."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Row
 
@@ -14,6 +15,7 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import Growth, Machine, RequestRecord, TurnPlan, TurnRecord, grown
 
 RowValues = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,17 @@ class ConversationSummary:
     turns: int
     lanes: tuple[str, ...]
     """Names of the lanes that took part, those of the first turn first."""
+
+
+def record_of(kind: type[T], row: Row[Any], **others: object) -> T:
+    """The dataclass whose fields have the names of the row's columns, but for those in `others`."""
+    names = _field_names(cast("Hashable", kind))
+    return kind(**{name: getattr(row, name) for name in names if name not in others}, **others)
+
+
+@cache
+def _field_names(kind: Hashable) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cast("Any", kind)))
 
 
 def turn_values(plan: TurnPlan, machine: Machine | None) -> RowValues:

@@ -647,7 +647,7 @@ class TestQuantisation:
 
     def test_warnings_are_seen_before_it_starts(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Concern(slow, blocking=False),))
         app = submit(open_page(QUANTISE), "Quantise")
         assert [each.value for each in app.warning] == [
             "On the CPU it is slow\n\nTake `none`.\n\n`cpu-is-slow`"
@@ -659,7 +659,7 @@ class TestQuantisation:
 
     def test_a_warning_can_be_taken_to_heart(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Finding(slow, blocking=False),))
+        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Concern(slow, blocking=False),))
         app = submit(open_page(QUANTISE), "Quantise")
         app.button(key="quantise_not").click().run()
         assert not app.warning

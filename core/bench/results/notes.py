@@ -83,7 +83,7 @@ def _is_mixed(counted: Sequence[tuple[float, int, int]]) -> bool:
     return any(requests != ok for _, requests, ok in counted)
 
 
-class _Finding(NamedTuple):
+class _Observation(NamedTuple):
     text: Message
     requests: int
     """That it is true of."""
@@ -101,8 +101,8 @@ def answer_notes(requests: Sequence[BenchRequest], workload: Workload) -> tuple[
     )
 
 
-def _ends(answered: Sequence[BenchRequest]) -> Iterator[_Finding]:
-    yield _Finding(
+def _ends(answered: Sequence[BenchRequest]) -> Iterator[_Observation]:
+    yield _Observation(
         N_("{n} of {all} answers have no text; they make requests/s look better than it is."),
         sum(not request.has_text for request in answered),
     )
@@ -111,10 +111,10 @@ def _ends(answered: Sequence[BenchRequest]) -> Iterator[_Finding]:
         (FinishReason.CONTENT_FILTER, N_("{n} of {all} answers were cut by the server's content filter.")),
         (FinishReason.TOOL_CALLS, N_("{n} of {all} answers ended with a tool call.")),
     ):
-        yield _Finding(text, sum(request.finish_reason is reason for request in answered))
+        yield _Observation(text, sum(request.finish_reason is reason for request in answered))
 
 
-def _lengths(answered: Sequence[BenchRequest], workload: Workload) -> Iterator[_Finding]:
+def _lengths(answered: Sequence[BenchRequest], workload: Workload) -> Iterator[_Observation]:
     timings = [request.timing for request in answered if request.timing]
     lengths = [timing.output_tokens for timing in timings if timing.output_tokens is not None]
     asked = workload.output_tokens
@@ -124,12 +124,14 @@ def _lengths(answered: Sequence[BenchRequest], workload: Workload) -> Iterator[_
     else:
         wrong = [length for length in lengths if length > asked]
         text = N_("{n} of {all} answers are {lengths} tokens long, though at most {asked} were asked for.")
-    yield _Finding(text, len(wrong), _range(wrong), f"{asked:,}")
-    yield _Finding(
+    yield _Observation(text, len(wrong), _range(wrong), f"{asked:,}")
+    yield _Observation(
         N_("{n} of {all} answers came in one burst; their decode speed is unknown."),
         sum(timing.is_burst for timing in timings),
     )
-    yield _Finding(N_("The server counted no tokens for {n} of {all} answers."), len(answered) - len(lengths))
+    yield _Observation(
+        N_("The server counted no tokens for {n} of {all} answers."), len(answered) - len(lengths)
+    )
 
 
 def _range(lengths: Sequence[int]) -> str:

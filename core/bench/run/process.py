@@ -12,13 +12,13 @@ from dataclasses import replace
 from core.bench.planning.plan import BenchPlan
 from core.bench.run.load_process import switch_threads_quickly
 from core.bench.run.recording import BenchStore, Recorder
-from core.bench.run.runner import Report, Runner, new_run
+from core.bench.run.runner import Runner, new_run
 from core.bench.run.split_load import LoadProcesses, cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.bench.workload.images import RequestImages, check_sendable
 from core.chat_api.client import Timeouts, open_session
 from core.cluster.borrowed import Engines
-from core.domain.bench import BenchRun
+from core.domain.bench import BenchRun, ProgressCallback
 from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
@@ -27,7 +27,7 @@ from core.settings import Settings
 from core.telemetry.machine import describe_machine
 
 
-def conduct(settings: Settings, plan: BenchPlan, report: Report) -> BenchRun:
+def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> BenchRun:
     """Run a plan to its end and return its run, in its final state and stored. Main thread only.
 
     Raises LMDynoError if it can't be run at all, or not be stored: InputError for a lane that can't be
@@ -62,7 +62,7 @@ async def _run(
     plan: BenchPlan,
     run: BenchRun,
     recorder: Recorder,
-    report: Report,
+    report: ProgressCallback,
     images: RequestImages | None,
 ) -> BenchRun:
     stop = asyncio.Event()

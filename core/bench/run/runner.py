@@ -28,7 +28,7 @@ from core.chat_api.client import Session, Timeouts
 from core.chat_api.dialects import notes as dialect_notes
 from core.chat_api.servers import place_of, with_model
 from core.codec import encode
-from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, RunState
+from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, ProgressCallback, RunState
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.engines.unfinished import StoppedRequests, Unfinished
@@ -66,10 +66,6 @@ class Telemetry(Protocol):
         """The GPUs that these lanes are on, and the run's engines, between two timestamps."""
 
 
-Report = Callable[[str, float | None], None]
-"""Takes what is being done, in words, and how much of the whole is done (0 to 1)."""
-
-
 def new_run(plan: BenchPlan, machine: Machine | None) -> BenchRun:
     """The run of a plan before anything has happened."""
     return BenchRun(
@@ -97,7 +93,7 @@ class Runner:
         devices: DeviceQueue,
         telemetry: Telemetry,
         recorder: Recorder,
-        report: Report,
+        report: ProgressCallback,
         images: RequestImages | None = None,
         stopped: StoppedRequests | None = None,
         processes: LoadProcesses | None = None,

@@ -106,7 +106,7 @@ def ask_stack(python: str) -> QuantiserStack:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Concern:
     """Something to know before a quantisation; a blocking one keeps it from starting."""
 
     problem: LMDynoError
@@ -120,25 +120,25 @@ def check_awq(
     gpus: Sequence[GpuFacts],
     *,
     stack: Callable[[str], QuantiserStack] = ask_stack,
-) -> tuple[Finding, ...]:
-    """All findings. Slow (ten seconds) when the engine's Python is asked for the first time."""
+) -> tuple[Concern, ...]:
+    """All concerns. Slow (ten seconds) when the engine's Python is asked for the first time."""
     try:
         facts = read_checkpoint(model.checkpoint)
     except LMDynoError as problem:
-        return (Finding(problem, blocking=True),)
-    findings = [
+        return (Concern(problem, blocking=True),)
+    concerns = [
         *_about_sizes(facts),
         *_about_text(options),
         *_about_target(facts, model, target),
         *_about_memory(facts, options, gpus),
     ]
     # Whether LMDeploy can do it is asked last, and only if there is a point to it.
-    if not any(finding.blocking for finding in findings):
+    if not any(concern.blocking for concern in concerns):
         try:
-            findings += _about_lmdeploy(facts, options, stack(options.python))
+            concerns += _about_lmdeploy(facts, options, stack(options.python))
         except LMDynoError as problem:
-            findings.append(Finding(problem, blocking=True))
-    return tuple(findings)
+            concerns.append(Concern(problem, blocking=True))
+    return tuple(concerns)
 
 
 def choose_gpu(options: AwqOptions, gpus: Sequence[GpuFacts]) -> GpuFacts | None:
@@ -164,7 +164,7 @@ def choose_gpu(options: AwqOptions, gpus: Sequence[GpuFacts]) -> GpuFacts | None
     )
 
 
-def _about_sizes(facts: CheckpointFacts) -> Iterator[Finding]:
+def _about_sizes(facts: CheckpointFacts) -> Iterator[Concern]:
     if facts.quantization:
         yield _blocking(
             InputError(
@@ -187,7 +187,7 @@ def _about_sizes(facts: CheckpointFacts) -> Iterator[Finding]:
         )
 
 
-def _about_text(options: AwqOptions) -> Iterator[Finding]:
+def _about_text(options: AwqOptions) -> Iterator[Concern]:
     file = options.calibration_file
     if file is not None and not file.is_file():
         yield _blocking(
@@ -210,7 +210,7 @@ def _about_text(options: AwqOptions) -> Iterator[Finding]:
         )
 
 
-def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Iterator[Finding]:
+def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Iterator[Concern]:
     if target.exists():
         yield _blocking(
             InputError(
@@ -244,7 +244,7 @@ def _about_target(facts: CheckpointFacts, model: ModelSpec, target: Path) -> Ite
         )
 
 
-def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[GpuFacts]) -> Iterator[Finding]:
+def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[GpuFacts]) -> Iterator[Concern]:
     host = host_memory()
     if (needed_bytes := _host_bytes(facts)) > host.available_bytes:
         error = EngineOutOfMemory(
@@ -256,7 +256,7 @@ def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[Gp
             hint=N_("Stop engines on this machine, or quantise on a machine with more memory."),
             code="host-out-of-memory",
         )
-        yield Finding(error, blocking=needed_bytes > host.total_bytes)
+        yield Concern(error, blocking=needed_bytes > host.total_bytes)
     try:
         gpu = choose_gpu(options, gpus)
     except InputError as problem:
@@ -281,10 +281,10 @@ def _about_memory(facts: CheckpointFacts, options: AwqOptions, gpus: Sequence[Gp
             ),
             hint=N_("Stop engines on that GPU, or choose fewer or shorter samples."),
         )
-        yield Finding(error, blocking=gpu.total_bytes is not None and needed_bytes > gpu.total_bytes)
+        yield Concern(error, blocking=gpu.total_bytes is not None and needed_bytes > gpu.total_bytes)
 
 
-def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: QuantiserStack) -> Iterator[Finding]:
+def _about_lmdeploy(facts: CheckpointFacts, options: AwqOptions, stack: QuantiserStack) -> Iterator[Concern]:
     name, lmdeploy = facts.architecture, f"LMDeploy {stack.lmdeploy}"
     if name not in stack.quantisable:
         yield _blocking(
@@ -386,9 +386,9 @@ def _existing(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def _blocking(problem: LMDynoError) -> Finding:
-    return Finding(problem, blocking=True)
+def _blocking(problem: LMDynoError) -> Concern:
+    return Concern(problem, blocking=True)
 
 
-def _warning(problem: LMDynoError) -> Finding:
-    return Finding(problem, blocking=False)
+def _warning(problem: LMDynoError) -> Concern:
+    return Concern(problem, blocking=False)

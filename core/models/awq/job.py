@@ -12,7 +12,7 @@ from core.errors import InputError
 from core.i18n import N_
 from core.jobs.records import JobSpec, JobStatus
 from core.jobs.registry import Jobs
-from core.models.awq.check import Finding, check_awq, choose_gpu
+from core.models.awq.check import Concern, check_awq, choose_gpu
 from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource, Rounding
 from core.models.checkpoint import checkpoint_folder
 from core.models.provenance import PROVENANCE_FILE, Provenance
@@ -34,35 +34,35 @@ def awq_folder(settings: Settings, model: ModelSpec, options: AwqOptions) -> Pat
 
 def check(
     settings: Settings, model: ModelSpec, options: AwqOptions, *, gpus: Sequence[GpuFacts] | None = None
-) -> tuple[Finding, ...]:
-    """Findings before the quantisation; a blocking one keeps `quantize` from starting.
+) -> tuple[Concern, ...]:
+    """Concerns before the quantisation; a blocking one keeps `quantize` from starting.
 
     Takes ten seconds the first time, since lmdeploy is asked in a child process. `gpus` default to the
     machine's.
     """
     gpus = Nvml().devices() if gpus is None else gpus
-    findings = check_awq(model, options, awq_folder(settings, model, options), gpus)
+    concerns = check_awq(model, options, awq_folder(settings, model, options), gpus)
     if _running(settings, awq_folder(settings, model, options)):
         busy = InputError(
             N_("Another job is already writing this result."),
             hint=N_("Wait for it to finish, or cancel it."),
             code="already-running",
         )
-        return (*findings, Finding(busy, blocking=True))
-    return findings
+        return (*concerns, Concern(busy, blocking=True))
+    return concerns
 
 
 def quantize(
     settings: Settings, model: ModelSpec, options: AwqOptions, *, gpus: Sequence[GpuFacts] | None = None
 ) -> str:
-    """Start the job and return its id; raises the first blocking finding.
+    """Start the job and return its id; raises the first blocking concern.
 
     The result appears in its folder at once and whole, with a `provenance.json`; or not at all.
     """
     gpus = Nvml().devices() if gpus is None else gpus
-    for finding in check(settings, model, options, gpus=gpus):
-        if finding.blocking:
-            raise finding.problem
+    for concern in check(settings, model, options, gpus=gpus):
+        if concern.blocking:
+            raise concern.problem
     return Jobs(settings).start(_job(settings, model, options, choose_gpu(options, gpus)))
 
 
@@ -70,7 +70,7 @@ def prepare_demo_awq(settings: Settings) -> str | None:
     """Start quantising the prepared demo model, on a GPU, unless its W4A16 form is there.
 
     Returns the id of the job that makes it, perhaps one that runs already; None if there is nothing to do.
-    Raises the first blocking finding.
+    Raises the first blocking concern.
     """
     model = demo_model(settings)
     target = awq_folder(settings, model, DEMO_OPTIONS)

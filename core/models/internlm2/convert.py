@@ -19,7 +19,7 @@ from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.i18n import N_, Message
 from core.models.build import (
-    Report,
+    StageCallback,
     exclusive,
     require_space,
     run_child,
@@ -97,7 +97,7 @@ def rope_type(config: dict[str, Any]) -> str:
     return str(scaling.get("rope_type") or scaling.get("type") or "default")
 
 
-def convert(settings: Settings, source: Path, *, name: str | None = None, report: Report) -> ModelSpec:
+def convert(settings: Settings, source: Path, *, name: str | None = None, report: StageCallback) -> ModelSpec:
     """Write the Llama form of `source` into the models folder, as `name` or SOURCE-llama.
 
     Returns at once if it was made from the same source before. Takes a minute for each 10 GB or so, as much

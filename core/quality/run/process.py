@@ -9,10 +9,11 @@ import signal
 from contextlib import closing, suppress
 
 from core.chat_api.client import open_session
+from core.domain.bench import ProgressCallback
 from core.domain.quality import QualityRun
 from core.meter.usage import SampledUsage
 from core.quality.plan import QualityPlan
-from core.quality.run.runner import Report, Runner, new_run
+from core.quality.run.runner import Runner, new_run
 from core.settings import Settings
 from core.store.runs.quality_runs import QualityRuns
 from core.telemetry.machine import describe_machine
@@ -21,7 +22,7 @@ _SIGN_OF_LIFE_S = 20.0
 """A run that is not saved for a minute counts as interrupted; loading large weights takes longer."""
 
 
-def conduct(settings: Settings, plan: QualityPlan, report: Report) -> QualityRun:
+def conduct(settings: Settings, plan: QualityPlan, report: ProgressCallback) -> QualityRun:
     """Run a plan to its end and return its run, in its final state and stored. Main thread only.
 
     Raises LMDynoError if it can't be run at all, and StoreError if it can't be stored.
@@ -33,7 +34,7 @@ def conduct(settings: Settings, plan: QualityPlan, report: Report) -> QualityRun
 
 
 async def _run(
-    settings: Settings, plan: QualityPlan, run: QualityRun, store: QualityRuns, report: Report
+    settings: Settings, plan: QualityPlan, run: QualityRun, store: QualityRuns, report: ProgressCallback
 ) -> QualityRun:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,7 +18,7 @@ from core.chat_api.client import Session, Timeouts
 from core.chat_api.servers import place_of, with_model
 from core.cluster.borrowed import Engines
 from core.codec import encode
-from core.domain.bench import RunState
+from core.domain.bench import ProgressCallback, RunState
 from core.domain.quality import (
     Prompted,
     QualityAnswer,
@@ -53,7 +53,6 @@ from core.settings import Settings
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[Text, float | None], None]
 Save = Callable[[QualityRun, Sequence[QualityAnswer]], None]
 _SCORING_SHARE = 0.25
 """Of a lane's part of the progress, when it is asked and scored."""
@@ -85,7 +84,7 @@ class Runner:
         session: Session,
         usage: UsageMeter | None,
         save: Save,
-        report: Report,
+        report: ProgressCallback,
         stop: asyncio.Event,
     ) -> None:
         self._settings = settings

@@ -8,11 +8,10 @@ it was started for it, ends with it. A lane's failure is its own.
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from core.chat_api.client import open_session
 from core.cluster.borrowed import Engines
@@ -27,7 +26,7 @@ from core.errors import LMDynoError
 from core.i18n import N_
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
-from core.meter.turns import Surroundings, Turn
+from core.meter.turns import Surroundings, Turn, unless_stopped
 from core.meter.usage import SampledUsage
 from core.models.vision.context import require_sendable
 from core.sessions.items import second_samples
@@ -85,7 +84,7 @@ async def _ask_lanes(settings: Settings, parts: Sequence[LanePart], tell: Tell) 
                 if stop.is_set():
                     break
                 with closing(Engines(settings, (part.lane,))) as engines:
-                    await _unless(stop, _bring_up(engines, part.lane, tell))
+                    await unless_stopped(stop, _bring_up(engines, part.lane, tell))
                     await _ask_lane(part, around, stop)
     return not stop.is_set()
 
@@ -103,7 +102,7 @@ async def _ask_lane(part: LanePart, around: Surroundings, stop: asyncio.Event) -
     failures = 0
     for place, plan in enumerate(part.turns):
         turn = Turn(plan, around, lambda _: None)
-        await _unless(stop, turn.run())
+        await unless_stopped(stop, turn.run())
         (record,) = turn.records()
         if record.finish_reason is FinishReason.CANCELLED or stop.is_set():
             return
@@ -112,18 +111,6 @@ async def _ask_lane(part: LanePart, around: Surroundings, stop: asyncio.Event) -
         if failures == GIVE_UP_AFTER:
             log.warning("lane given up lane=%s code=%s", part.lane.name, record.error and record.error.code)
             return
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Wait for the work or the stop request, whichever comes first."""
-    task, stopped = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
-    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if not task.done():
-        task.cancel()
-        await asyncio.wait((task,))
-    elif error := task.exception():
-        raise error
 
 
 def planned_answers(plan: SessionPlan) -> tuple[Key, ...]:

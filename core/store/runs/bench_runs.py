@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from core.access.guard import Action, authorise
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, RunState
@@ -158,7 +158,7 @@ class BenchRuns(Access):
                     .limit(limit)
                 ).all()
                 if rows:
-                    return tuple(_to_request(row) for row in rows)
+                    return tuple(records.record_of(BenchRequest, row) for row in rows)
         return ()
 
     def request_count(self, run_id: str) -> int:
@@ -202,19 +202,4 @@ def _read_requests(connection: Connection, run_id: str, *, after: int) -> tuple[
         .where(bench_requests.c.run_id == run_id, bench_requests.c.number > after)
         .order_by(bench_requests.c.number)
     )
-    return tuple(_to_request(row) for row in rows)
-
-
-def _to_request(row: Row[Any]) -> BenchRequest:
-    return BenchRequest(
-        number=row.number,
-        pass_number=row.pass_number,
-        lane=row.lane,
-        warmup=row.warmup,
-        planned_ns=row.planned_ns,
-        timing=row.timing,
-        prompt_tokens=row.prompt_tokens,
-        cached_tokens=row.cached_tokens,
-        finish_reason=row.finish_reason,
-        error=row.error,
-    )
+    return tuple(records.record_of(BenchRequest, row) for row in rows)

@@ -1,12 +1,14 @@
 """Runs that are stored whole once they have ended: walks with their steps, quizzes and memory sweeps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Table, select
 
 from core.access.guard import current_identity
+from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.specs import LaneSpec
@@ -70,6 +72,34 @@ class JobResults(Access):
                 select(runs.c.facts).where(runs.c.id == result_id, by_link(runs.c.owner))
             )
         return facts
+
+
+def keep_run(
+    database_url: str,
+    run: object,
+    *,
+    kind: RunKind,
+    run_id: str,
+    created_at: datetime,
+    is_whole: bool,
+    title: Text,
+    lanes: Sequence[LaneSpec],
+    machine: Machine | None,
+) -> None:
+    """Put a run that ended into the history, as JSON; if not whole, as a stopped one. Raises StoreError."""
+    with closing(JobResults(database_url)) as results:
+        results.save(
+            JobResult(
+                kind=kind,
+                id=run_id,
+                created_at=created_at,
+                state=RunState.DONE if is_whole else RunState.STOPPED,
+                title=title,
+                lanes=tuple(lanes),
+                machine=machine,
+                facts=encode(run).decode(),
+            )
+        )
 
 
 class Walks(Access):

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 
 from core.access.guard import Action, authorise
 from core.domain.history import MeasuredLane, RunKind
@@ -11,6 +11,7 @@ from core.domain.quality import QualityAnswer, QualityRecord, QualityRun
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_
+from core.store import records
 from core.store.access import Access, listed, upsert
 from core.store.runs.run_rows import RunTables
 from core.store.tables import annotations, quality_answers, quality_lanes, quality_runs
@@ -86,7 +87,9 @@ class QualityRuns(Access):
                     quality_answers.c.repeat,
                 )
             )
-            return QualityRecord(run=run, answers=tuple(_to_answer(row) for row in rows))
+            return QualityRecord(
+                run=run, answers=tuple(records.record_of(QualityAnswer, row) for row in rows)
+            )
 
     def latest(self, limit: int = 20) -> tuple[QualityRun, ...]:
         """The newest runs that are not deleted, without their answers."""
@@ -119,18 +122,3 @@ def _answer_values(run_id: str, answer: QualityAnswer) -> dict[str, Any]:
         "timing": answer.timing,
         "text": answer.text,
     }
-
-
-def _to_answer(row: Row[Any]) -> QualityAnswer:
-    return QualityAnswer(
-        lane=row.lane,
-        part=row.part,
-        item=row.item,
-        repeat=row.repeat,
-        text=row.text,
-        prompt_tokens=row.prompt_tokens,
-        finish_reason=row.finish_reason,
-        error=row.error,
-        token_ids=row.token_ids,
-        timing=row.timing,
-    )

@@ -57,20 +57,7 @@ def read_session(connection: Connection, condition: ColumnElement[bool]) -> Sess
     ).first()
     if row is None:
         return None
-    return Session(
-        id=row.id,
-        link=row.link,
-        created_at=row.created_at,
-        opened_at=row.opened_at,
-        closed_at=row.closed_at,
-        state=row.state,
-        owner=row.owner,
-        imported=row.imported,
-        machine=row.facts,
-        identical_pairs=row.identical_pairs,
-        plan=row.plan,
-        items=row.items,
-    )
+    return records.record_of(Session, row, machine=row.facts)
 
 
 def read_participants(connection: Connection, session_id: str) -> tuple[Participant, ...]:
@@ -80,7 +67,7 @@ def read_participants(connection: Connection, session_id: str) -> tuple[Particip
         .where(session_participants.c.session_id == session_id)
         .order_by(session_participants.c.seat)
     )
-    return tuple(to_participant(row) for row in rows)
+    return tuple(records.record_of(Participant, row) for row in rows)
 
 
 def read_votes(connection: Connection, condition: ColumnElement[bool]) -> tuple[Vote, ...]:
@@ -125,18 +112,6 @@ def participant_values(person: Participant) -> RowValues:
     }
 
 
-def to_participant(row: Row[Any]) -> Participant:
-    return Participant(
-        id=row.id,
-        session_id=row.session_id,
-        joined_at=row.joined_at,
-        seat=row.seat,
-        name=row.name,
-        user=row.user,
-        code=row.code,
-    )
-
-
 def vote_values(session_id: str, vote: Vote) -> RowValues:
     return {
         "participant_id": vote.participant_id,
@@ -155,19 +130,7 @@ def vote_values(session_id: str, vote: Vote) -> RowValues:
 
 
 def to_vote(row: Row[Any]) -> Vote:
-    return Vote(
-        participant_id=row.participant_id,
-        item=row.item,
-        shown=row.shown,
-        verdict=row.verdict,
-        order=row.preference,
-        reasons=row.reasons,
-        comment=row.comment,
-        took_s=row.took_s,
-        given_at=row.given_at,
-        deploy=row.deploy,
-        deploy_order=row.deploy_preference or (),
-    )
+    return records.record_of(Vote, row, order=row.preference, deploy_order=row.deploy_preference or ())
 
 
 def judgement_values(session_id: str, judgement: Judgement) -> RowValues:
@@ -185,13 +148,4 @@ def judgement_values(session_id: str, judgement: Judgement) -> RowValues:
 
 
 def to_judgement(row: Row[Any]) -> Judgement:
-    return Judgement(
-        judge=row.judge,
-        item=row.item,
-        turned=row.turned,
-        verdict=row.verdict,
-        order=row.preference,
-        text=row.text,
-        error=row.error,
-        given_at=row.given_at,
-    )
+    return records.record_of(Judgement, row, order=row.preference)

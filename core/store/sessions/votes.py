@@ -11,6 +11,7 @@ from core.access.guard import Action, authorise
 from core.domain.sessions import Participant, SessionState, Verdict, Vote
 from core.errors import InputError
 from core.i18n import N_
+from core.store import records
 from core.store.access import Access, insert_new
 from core.store.sessions.rows import (
     name_key,
@@ -18,7 +19,6 @@ from core.store.sessions.rows import (
     participant_values,
     read_participants,
     read_votes,
-    to_participant,
     to_vote,
     vote_values,
 )
@@ -61,7 +61,7 @@ class Votes(Access):
                     select(session_participants).where(own, session_participants.c.user == user)
                 ).first()
                 if row:
-                    return to_participant(row)
+                    return records.record_of(Participant, row)
                 name = _free_name(connection, session_id, name)
             elif _is_taken(connection, session_id, name):
                 raise InputError(
@@ -89,7 +89,7 @@ class Votes(Access):
                     session_participants.c.code == code.strip().lower(),
                 )
             ).first()
-        return to_participant(row) if row else None
+        return records.record_of(Participant, row) if row else None
 
     def participants(self, session_id: str) -> tuple[Participant, ...]:
         """Who takes part, in the order of joining."""

@@ -11,7 +11,7 @@ from core.domain.specs import ModelSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import ConfigError, InputError
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.models.awq.check import Finding
+from core.models.awq.check import Concern
 from core.models.awq.options import AwqOptions
 from core.settings import Settings
 
@@ -49,7 +49,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(
         command.context, "load", lambda: (settings, LaneRegistry(models=(demo,), lanes=(), source=None))
     )
-    warning = Finding(InputError("It is slow", hint="Wait."), blocking=False)
+    warning = Concern(InputError("It is slow", hint="Wait."), blocking=False)
     monkeypatch.setattr(command, "check", lambda *_: (warning,))
     monkeypatch.setattr(command, "_LOOK_S", 0.0)
     asked: list[tuple[ModelSpec, AwqOptions]] = []

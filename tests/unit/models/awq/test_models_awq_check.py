@@ -9,7 +9,7 @@ from core.domain.specs import ModelSpec
 from core.errors import EngineNotInstalled, EngineOutOfMemory, InputError
 from core.models.attention import Attention, AttentionKind
 from core.models.awq import check as awq_check
-from core.models.awq.check import Finding, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
+from core.models.awq.check import Concern, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
 from core.models.awq.options import AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts
 from core.models.quantization import Quantization
@@ -69,7 +69,7 @@ def find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         stack: QuantiserStack = STACK,
         target: str = "small-llama-awq",
         **facts: object,
-    ) -> dict[str, Finding]:
+    ) -> dict[str, Concern]:
         monkeypatch.setattr(awq_check, "read_checkpoint", lambda path: replace(FACTS, **facts))
         checkpoint = tmp_path / "small-llama"
         checkpoint.mkdir(exist_ok=True)

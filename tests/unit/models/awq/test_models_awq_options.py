@@ -8,7 +8,7 @@ from core.errors import InputError
 from core.jobs.records import JobFolder, JobSpec
 from core.jobs.registry import Jobs
 from core.models.awq import job as awq_job
-from core.models.awq.check import Finding
+from core.models.awq.check import Concern
 from core.models.awq.job import awq_folder, prepare_demo_awq, quantize, read_provenance
 from core.models.awq.options import AwqOptions
 from core.settings import Settings
@@ -105,8 +105,8 @@ def test_one_result_is_written_by_one_job(
 def test_a_blocking_finding_keeps_the_job_from_starting(
     settings: Settings, model: ModelSpec, queued: list[JobSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warning = Finding(InputError("slow"), blocking=False)
-    problem = Finding(InputError("no", code="sizes-not-divisible"), blocking=True)
+    warning = Concern(InputError("slow"), blocking=False)
+    problem = Concern(InputError("no", code="sizes-not-divisible"), blocking=True)
     monkeypatch.setattr(awq_job, "check_awq", lambda *_: (warning, problem))
 
     with pytest.raises(InputError) as caught:
