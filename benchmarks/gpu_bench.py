@@ -20,18 +20,14 @@ import itertools
 import json
 import lzma
 import os
-import signal
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from gpu_sides import Side
-from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
+from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.results.result import BenchResult, results
 from core.bench.roofline.bandwidth import measured_bandwidth
@@ -181,7 +177,7 @@ class Measurement:
     def bandwidth(self) -> Any:
         """The GPU is still empty, and the small weights are written meanwhile."""
         self._small = self._write_weights("1.8b")
-        done = self._core("bandwidth", "--json", timeout_s=60)
+        done = self._steps.core("bandwidth", "--json", timeout_s=60)
         return json.loads(done.stdout) if done.returncode == 0 else {"error": done.stderr.strip()}
 
     def start_small(self) -> Any:
@@ -323,20 +319,10 @@ class Measurement:
         arguments = [word for lane in there for word in ("--lane", lane)] + [*load, "--title", name]
         arguments += ["--prompt-tokens", str(self._scale.prompt_tokens)]
         arguments += ["--output-tokens", str(self._scale.output_tokens)]
-        began = time.monotonic()
-        done = self._core("bench", *arguments, "--json", str(file), "--raw", timeout_s=timeout_s)
-        facts = {
-            "command": " ".join(["python", "-m", "core", "bench", *arguments]).replace(
-                str(self._work), "WORK"
-            ),
-            "exit_code": done.returncode,
-            "wall_s": round(time.monotonic() - began, 1),
-            "stderr": done.stderr[-1500:],
-        }
-        if not file.exists():
-            return {**facts, "stdout": done.stdout[-1500:]}
-        self._raw.append(file)
-        return facts | self._figures(file.read_bytes())
+        facts = self._steps.load_test(file, arguments, self._figures, timeout_s=timeout_s)
+        if file.exists():
+            self._raw.append(file)
+        return facts | {"command": facts["command"].replace(str(self._work), "WORK")}
 
     def _figures(self, document: bytes) -> dict[str, Any]:
         record = from_json(document)
@@ -369,26 +355,6 @@ class Measurement:
                 for each in near
             ],
         }
-
-    def _core(self, *arguments: str, timeout_s: float) -> "subprocess.CompletedProcess[str]":
-        """Run `python -m core …`; after the timeout it is asked to stop with what it has."""
-        limit_s = max(5.0, min(timeout_s, self._steps.left_s))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "core", *arguments],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for patience_s, how in ((limit_s, signal.SIGINT), (15.0, signal.SIGKILL), (15.0, signal.SIGKILL)):
-            try:
-                said, complaints = process.communicate(timeout=patience_s)
-                return subprocess.CompletedProcess(process.args, process.returncode, said, complaints)
-            except subprocess.TimeoutExpired:
-                tell(f"{' '.join(arguments[:3])} … takes longer than {patience_s:.0f} s: {how.name}")
-                process.send_signal(how)
-        raise RuntimeError(f"{arguments[0]} can't be ended")
 
 
 def _side_ratios(rounds: Sequence[dict[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -458,9 +424,7 @@ def main() -> None:
         ("run hf with continuous batching", run.hf_batching, 40),
     ]
     try:
-        for name, work, needs_s in planned:
-            if not options.only or name in options.only:
-                steps.run(name, work, needs_s=needs_s)
+        steps.run_planned(planned, options.only or [])
     finally:
         run.close()
         tell(f"over after {options.limit_s - steps.left_s:.0f} s")

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -80,6 +81,56 @@ class Steps:
             temporary = self._out.with_suffix(".part")
             temporary.write_text(json.dumps(self._report, indent=1), "utf-8")
             temporary.replace(self._out)
+
+    def run_planned(
+        self, planned: Sequence[tuple[str, Callable[[], Any], float]], only: Sequence[str]
+    ) -> None:
+        """Run steps of (name, work, seconds that it needs) in their order; with `only`, those alone."""
+        for name, work, needs_s in planned:
+            if not only or name in only:
+                self.run(name, work, needs_s=needs_s)
+
+    def load_test(
+        self,
+        file: Path,
+        words: Sequence[str],
+        figures: Callable[[bytes], dict[str, Any]],
+        *,
+        timeout_s: float,
+    ) -> dict[str, Any]:
+        """`python -m core bench` with these words, and the figures of the run that it writes to `file`."""
+        file.unlink(missing_ok=True)
+        began = time.monotonic()
+        done = self.core("bench", *words, "--json", str(file), "--raw", timeout_s=timeout_s)
+        facts = {
+            "command": " ".join(["python", "-m", "core", "bench", *words]),
+            "exit_code": done.returncode,
+            "wall_s": round(time.monotonic() - began, 1),
+            "stderr": done.stderr[-1500:],
+        }
+        if not file.exists():
+            return {**facts, "stdout": done.stdout[-1500:]}
+        return facts | figures(file.read_bytes())
+
+    def core(self, *words: str, timeout_s: float) -> "subprocess.CompletedProcess[str]":
+        """Run `python -m core …`; after the timeout it is asked to stop with what it has."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "core", *words],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        limit_s = max(5.0, min(timeout_s, self.left_s))
+        for patience_s, how in ((limit_s, signal.SIGINT), (15.0, signal.SIGKILL), (15.0, signal.SIGKILL)):
+            try:
+                output, errors = process.communicate(timeout=patience_s)
+                return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+            except subprocess.TimeoutExpired:
+                tell(f"{' '.join(words[:3])} … takes longer than {patience_s:.0f} s: {how.name}")
+                process.send_signal(how)
+        raise RuntimeError(f"{words[0]} can't be ended")
 
 
 def arguments(about: str, *, out: str, work: str, limit_s: float) -> argparse.ArgumentParser:

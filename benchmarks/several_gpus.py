@@ -14,15 +14,11 @@ answer. It measures nothing.
 import argparse
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpu_steps import ROOT, Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
+from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.config import load_lanes
 from core.domain.specs import EngineKind
@@ -255,7 +251,7 @@ class Measurement:
     def _ask_all(self) -> None:
         """One request to each engine, so that what is allocated with the first one is there."""
         for name in self._up:
-            self._core("chat", "--lane", name, "--max-tokens", "64", "Count.", timeout_s=40)
+            self._steps.core("chat", "--lane", name, "--max-tokens", "64", "Count.", timeout_s=40)
 
     def _bench(
         self, name: str, lanes: Sequence[str], *load: str, repeats: int, timeout_s: float
@@ -266,42 +262,11 @@ class Measurement:
             return {"failed": f"no engine of {', '.join(lanes)} runs"}
         options = [option for option in load if option != "--together" or len(there) > 1]
         file = self._work / f"run-{name}.json"
-        file.unlink(missing_ok=True)
         words = [word for lane in there for word in ("--lane", lane)] + options
         words += ["--seconds", f"{self._seconds:g}", "--repeats", str(repeats), "--title", name]
         words += ["--prompt-tokens", "16" if self._tiny else "128"]
         words += ["--output-tokens", "8" if self._tiny else str(OUTPUT_TOKENS)]
-        began = time.monotonic()
-        done = self._core("bench", *words, "--json", str(file), "--raw", timeout_s=timeout_s)
-        facts = {
-            "command": " ".join(["python", "-m", "core", "bench", *words]),
-            "exit_code": done.returncode,
-            "wall_s": round(time.monotonic() - began, 1),
-            "stderr": done.stderr[-1500:],
-        }
-        if not file.exists():
-            return {**facts, "stdout": done.stdout[-1500:]}
-        return facts | figures(file.read_bytes())
-
-    def _core(self, *words: str, timeout_s: float) -> "subprocess.CompletedProcess[str]":
-        """Run `python -m core …`; after the timeout it is asked to stop with what it has."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "core", *words],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        limit_s = max(5.0, min(timeout_s, self._steps.left_s))
-        for patience_s, how in ((limit_s, signal.SIGINT), (15.0, signal.SIGKILL), (15.0, signal.SIGKILL)):
-            try:
-                out, errors = process.communicate(timeout=patience_s)
-                return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
-            except subprocess.TimeoutExpired:
-                tell(f"{' '.join(words[:3])} … takes longer than {patience_s:.0f} s: {how.name}")
-                process.send_signal(how)
-        raise RuntimeError(f"{words[0]} can't be ended")
+        return self._steps.load_test(file, words, figures, timeout_s=timeout_s)
 
 
 def figures(document: bytes) -> dict[str, Any]:
@@ -349,9 +314,7 @@ def main() -> None:
         ("one gpu", run.one_gpu, 60),
     ]
     try:
-        for name, work, needs_s in planned:
-            if not options.only or name in options.only or name == "checkpoints":
-                steps.run(name, work, needs_s=needs_s)
+        steps.run_planned(planned, [*options.only, "checkpoints"] if options.only else [])
     finally:
         run.close()
         tell(f"over after {options.limit_s - steps.left_s:.0f} s")
