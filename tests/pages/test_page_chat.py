@@ -3,8 +3,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from page_fakes import BOOK, HF, HF_Q4, REMOTE, FakeMeter, finished
+from page_fakes import BOOK, HF, HF_Q4, REMOTE, finished
 from streamlit.runtime.context import StreamlitCookies
+from streamlit.testing.v1 import AppTest
 
 from core.access.identity import Person
 from core.domain.conversation import Role
@@ -23,7 +24,6 @@ from core.errors import AccessDenied, EngineError, StoreError
 from core.meter.protocol import Update
 from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session
-from core.ui.engines import status as engine_status
 
 
 def texts(app) -> str:
@@ -399,21 +399,26 @@ def test_only_stop_cancels_a_running_turn(new_app, world):
     assert world.meter.cancelled == [turn.id]
 
 
-@pytest.mark.parametrize("is_over_at_once", [False, True])
-def test_the_sidebar_rests_while_answers_are_followed_and_refreshes_afterwards(
-    app, world, monkeypatch, is_over_at_once
-):
-    def start(plan):
-        FakeMeter.start(world.meter, plan)
-        for request in plan.requests:
-            list(world.meter.follow(plan.id, request.id))
-
-    if is_over_at_once:
-        monkeypatch.setattr(world.meter, "start", start)
-    rests = []
-    monkeypatch.setattr(engine_status, "show_overview", lambda *, refreshes: rests.append(not refreshes))
+def test_what_follows_a_prompt_is_known_to_the_router(app):
+    assert "chat_asked" not in app.session_state
     ask(app)
-    assert rests == [True, False]
+    assert app.session_state["chat_asked"]
+
+
+def test_the_sidebar_rests_in_the_run_that_follows_and_is_drawn_again_afterwards():
+    def router_and_page():
+        import streamlit as st
+
+        from core.ui.chat import session
+
+        st.button("Ask", on_click=session.note_asked)
+        st.session_state.setdefault("refreshes", []).append(session.sidebar_refreshes())
+        session.wake_sidebar()
+
+    app = AppTest.from_function(router_and_page).run()
+    assert app.session_state["refreshes"] == [True]
+    app.button[0].click().run()
+    assert app.session_state["refreshes"] == [True, False, True]
 
 
 def test_a_conversation_comes_back_by_its_address_with_its_settings(new_app, world):
