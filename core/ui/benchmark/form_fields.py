@@ -105,12 +105,12 @@ def fields_of(plan: BenchPlan) -> PlanFields:
 def preset_of(plan: BenchPlan) -> Preset | None:
     """The preset that makes the same fields for the plan's lanes; None for a plan of one's own."""
     fields = fields_of(plan)
-    return next((each for each in Preset if fields_of(preset_plan(each, plan.lanes)) == fields), None)
+    return next((preset for preset in Preset if fields_of(preset_plan(preset, plan.lanes)) == fields), None)
 
 
 def _with_limits(fields: PlanFields, limits: Limits) -> PlanFields:
-    for name, each in LIMIT_PRESETS.items():
-        if each == limits:
+    for name, preset in LIMIT_PRESETS.items():
+        if preset == limits:
             return replace(fields, limits=name)
     given = {"ttft": limits.ttft_s, "tpot": limits.tpot_s, "e2e": limits.e2e_s}
     own = ",".join(f"{name}={seconds!r}" for name, seconds in given.items() if seconds is not None)

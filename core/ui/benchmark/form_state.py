@@ -26,7 +26,7 @@ _TURN = "key_turn_"
 
 def read() -> BenchPlan:
     """The plan that the fields make; raises InputError."""
-    values = {each.name: value_of(each.name) for each in fields_of_class(PlanFields)}
+    values = {field.name: value_of(field.name) for field in fields_of_class(PlanFields)}
     return form_uploads.with_images(plan_of(PlanFields(**values), _picked(), form_uploads.prompt_file()))
 
 
@@ -122,8 +122,8 @@ def _plan_of(preset: Preset, lanes: Sequence[LaneSpec]) -> BenchPlan:
 
 
 def _fill(fields: PlanFields) -> None:
-    for each in fields_of_class(PlanFields):
-        st.session_state[_key(each.name)] = getattr(fields, each.name)
+    for field in fields_of_class(PlanFields):
+        st.session_state[_key(field.name)] = getattr(fields, field.name)
 
 
 def _key(name: str) -> str:

@@ -69,7 +69,7 @@ def with_images(plan: BenchPlan) -> BenchPlan:
 
 def start_with_images(images: tuple[StoredImage, ...]) -> None:
     """Have the form hold those of the images that are still there; without any the switch is off."""
-    there = tuple(each for each in images if resources.image_store().thumbnail(each, _THUMBNAIL_PX))
+    there = tuple(image for image in images if resources.image_store().thumbnail(image, _THUMBNAIL_PX))
     st.session_state[_ON], st.session_state[_IMAGES] = bool(there), there
 
 

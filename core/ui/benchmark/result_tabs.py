@@ -226,7 +226,7 @@ def show_resources(view: View) -> None:
 
 
 def _energy_gaps(passes: Sequence[BenchPass]) -> tuple[str, ...]:
-    gpus = [gpu for each in passes for gpu in each.gpus]
+    gpus = [gpu for bench_pass in passes for gpu in bench_pass.gpus]
     if not gpus:
         return (_("It is measured only on local NVIDIA GPUs, and no lane used one."),)
     return tuple(

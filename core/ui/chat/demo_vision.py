@@ -74,8 +74,8 @@ def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> Non
 
 def needs_preparing(lanes: Sequence[LaneSpec]) -> bool:
     """Whether one of the lanes wants the demo model and it is not there yet."""
-    wanted = any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes)
-    return wanted and not demo_vision.is_prepared(resources.settings())
+    has_demo_lane = any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes)
+    return has_demo_lane and not demo_vision.is_prepared(resources.settings())
 
 
 @st.fragment(run_every=REFRESH_S)

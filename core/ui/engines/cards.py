@@ -79,7 +79,7 @@ def _facts(status: EngineStatus) -> str:
 def _memory(status: EngineStatus) -> str:
     """GPU memory and host memory of the engine's process tree, as sampled last."""
     readings = [e for sample in resources.sampler().samples()[-1:] for e in sample.engines]
-    reading = next((each for each in readings if each.name == status.name), None)
+    reading = next((engine for engine in readings if engine.name == status.name), None)
     if reading is None:
         return units.UNKNOWN
     gpu = [share for share in reading.gpu_memory if share.used_bytes is not None]

@@ -55,8 +55,8 @@ def show_doctor() -> None:
     clicked = st.button(_("Check this machine"), icon=":material/stethoscope:")
     if clicked or _DIAGNOSIS not in st.session_state:
         _examine()
-    found: Diagnosis = st.session_state[_DIAGNOSIS]
-    for finding in sorted(found.findings, key=lambda each: -list(Status).index(each.status)):
+    diagnosis: Diagnosis = st.session_state[_DIAGNOSIS]
+    for finding in sorted(diagnosis.findings, key=lambda finding: -list(Status).index(finding.status)):
         _show_finding(finding)
 
 

@@ -21,7 +21,7 @@ def show_nodes() -> None:
         st.empty()
         return
     st.subheader(_("Nodes"), anchor=False)
-    snapshot = read_snapshot(resources.resources().settings)
+    snapshot = read_snapshot(resources.settings())
     if problem := trouble(snapshot):
         show_error(problem)
     if snapshot is None or not snapshot.nodes:

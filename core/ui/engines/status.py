@@ -80,9 +80,9 @@ def reach_of(lane: LaneSpec) -> Reach | None:
     """Whether an endpoint's server answers; None before its first answer. Never waits for the server."""
 
     def endpoint() -> Endpoint:
-        found = find_endpoint(resources.settings(), lane)
-        assert found is not None  # only a local engine may still be starting
-        return found
+        endpoint = find_endpoint(resources.settings(), lane)
+        assert endpoint is not None  # only a local engine may still be starting
+        return endpoint
 
     return resources.reachability().of(lane.name, endpoint)
 

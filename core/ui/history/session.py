@@ -104,8 +104,8 @@ class HistoryState:
 
 
 def state() -> HistoryState:
-    found: HistoryState = st.session_state.setdefault(_STATE, HistoryState())
-    return found
+    kept: HistoryState = st.session_state.setdefault(_STATE, HistoryState())
+    return kept
 
 
 def address() -> Address:

@@ -131,10 +131,10 @@ def figure_table(comparison: Comparison, figure: str) -> str:
     letters = LETTERS[: len(comparison.runs)]
     head = "".join(f" {letter} |" for letter in letters)
     lines = [f"| |{head}", "|:--|" + "--:|" * len(letters)]
-    for each in comparison.points:
-        if any(value is not None for value in each.values(figure)):
-            cells = "".join(f" {cell} |" for cell in _cells(comparison, each, figure))
-            lines.append(f"| {cell_text(point_name(each))} |{cells}")
+    for point in comparison.points:
+        if any(value is not None for value in point.values(figure)):
+            cells = "".join(f" {cell} |" for cell in _cells(comparison, point, figure))
+            lines.append(f"| {cell_text(point_name(point))} |{cells}")
     return "\n".join(lines)
 
 

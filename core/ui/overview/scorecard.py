@@ -226,14 +226,14 @@ def _show_origin(card: Scorecard) -> None:
 
 def _show_gaps(card: Scorecard) -> None:
     """What is missing or stale, and buttons that open the form of the run that fills it."""
-    told = [gap_text(row) for row in card.rows if row.speed_gap]
-    told += [
+    lines = [gap_text(row) for row in card.rows if row.speed_gap]
+    lines += [
         _gap_text(_STALE_QUALITY, row.name, row.quality_gap)
         for row in card.rows
         if row.quality_gap and row.quality_gap.reason is not Staleness.NEVER_MEASURED
     ]
-    if told:
-        st.caption("  \n".join(f":orange[:material/history:] {prose(line)}" for line in told))
+    if lines:
+        st.caption("  \n".join(f":orange[:material/history:] {prose(line)}" for line in lines))
     if not may(Action.START_JOB):
         return
     with st.container(horizontal=True):

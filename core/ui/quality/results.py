@@ -180,11 +180,11 @@ def _same(score: AgreementScore | None) -> str:
 
 
 def _nats(lane: LaneQuality, name: str) -> str:
-    found = lane.text(name)
-    if found is None or found.nats_per_token is None:
+    score = lane.text(name)
+    if score is None or score.nats_per_token is None:
         return units.UNKNOWN
-    value = units.nats(found.nats_per_token)
-    return f"{value} ({units.nats_apart(found.difference.value)})" if found.difference else value
+    value = units.nats(score.nats_per_token)
+    return f"{value} ({units.nats_apart(score.difference.value)})" if score.difference else value
 
 
 def _interval(interval: Interval | None) -> str:
@@ -194,11 +194,11 @@ def _interval(interval: Interval | None) -> str:
 
 
 def _show_flags(result: QualityResult) -> None:
-    found = flags(result)
-    for flag in found:
+    fairness_flags = flags(result)
+    for flag in fairness_flags:
         if not flag.intended:
             st.warning(_("Differs between lanes: {what}", what=escape(flag.text)), icon=":material/balance:")
-    intended = [flag.text for flag in found if flag.intended]
+    intended = [flag.text for flag in fairness_flags if flag.intended]
     if intended:
         st.caption(_("Compared intentionally: {what}", what=escape("; ".join(intended))))
 

@@ -96,7 +96,7 @@ def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> Non
     telling = giveaways(session.plan, answers)
     if not telling:
         return
-    told = ngettext(
+    warning = ngettext(
         "{n} answer names a lane or a model, which tells voters whose it is.",
         "{n} answers name a lane or a model, which tells voters whose they are.",
         len(telling),
@@ -110,7 +110,7 @@ def _show_giveaways(session: Session, answers: tuple[SessionAnswer, ...]) -> Non
         )
         for giveaway in telling[:_GIVEAWAYS_SHOWN]
     )
-    st.warning(f"{told}\n\n{places}", icon=":material/visibility:")
+    st.warning(f"{warning}\n\n{places}", icon=":material/visibility:")
 
 
 def _show_next(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
@@ -138,14 +138,14 @@ def _show_next(session: Session, answers: tuple[SessionAnswer, ...]) -> None:
     if not real:
         st.caption(_("There is nothing to vote on, because no prompt has different answers from two lanes."))
         return
-    told = ngettext("{n} item can be voted on.", "{n} items can be voted on.", real)
+    outlook = ngettext("{n} item can be voted on.", "{n} items can be voted on.", real)
     if missing:
-        told += " " + ngettext(
+        outlook += " " + ngettext(
             "{n} answer is missing. Comparisons that need it are excluded.",
             "{n} answers are missing. Comparisons that need them are excluded.",
             len(missing),
         )
-    st.caption(told)
+    st.caption(outlook)
 
 
 def _show_answers(session: Session, answers: tuple[SessionAnswer, ...]) -> None:

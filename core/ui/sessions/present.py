@@ -54,7 +54,7 @@ def _show(session: Session | None) -> None:
 
 
 def _show_counts(people: int, votes: int) -> None:
-    told = ngettext("{n} person", "{n} people", people)
+    voters = ngettext("{n} person", "{n} people", people)
     cast = ngettext("{n} vote", "{n} votes", votes)
-    st.markdown(f"## {told}", anchors=False)
+    st.markdown(f"## {voters}", anchors=False)
     st.markdown(f"## {cast}", anchors=False)
