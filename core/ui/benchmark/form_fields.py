@@ -25,7 +25,7 @@ OWN_LIMITS = "own"
 
 
 class Prompts(StrEnum):
-    """Where the form takes prompts from."""
+    """Sources of prompts in the form."""
 
     SYNTHETIC = "synthetic"
     EXAMPLES = "examples"
@@ -37,7 +37,7 @@ _PROMPTS = {PromptKind.SYNTHETIC: Prompts.SYNTHETIC, PromptKind.EXAMPLES: Prompt
 
 
 class Extent(StrEnum):
-    """What ends a point."""
+    """Conditions that end a point."""
 
     REQUESTS = "requests"
     SECONDS = "seconds"
@@ -45,7 +45,7 @@ class Extent(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFields:
-    """What the form's fields hold; each has a widget of its own, shown or not."""
+    """Values of the form's fields; each has a widget of its own, shown or not."""
 
     prompts: Prompts = Prompts.SYNTHETIC
     prompt_tokens: int = 128

@@ -1,4 +1,4 @@
-"""What the fields of the benchmark's form hold: their first values, a preset's, and the plan they make."""
+"""The values of the benchmark form's fields: the first ones, a preset's, and the plan that they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields as fields_of_class
@@ -38,8 +38,8 @@ def prepare(lanes: tuple[LaneSpec, ...]) -> None:
     names = [lane.name for lane in lanes]
     state = st.session_state
     if LANES not in state and not _repeat_last(names):
-        made = resources.resources()
-        started = resources.autostarted(made.settings, lanes, gpu=made.gpu) or lanes[:1]
+        dashboard = resources.resources()
+        started = resources.autostarted(dashboard.settings, lanes, gpu=dashboard.gpu) or lanes[:1]
         state[LANES] = [lane.name for lane in started]
         state[preset_key()] = Preset.QUICK_LOOK
         _fill(fields_of(_plan_of(Preset.QUICK_LOOK, _picked())))
@@ -58,7 +58,7 @@ def start_with(names: Sequence[str]) -> None:
 
 
 def take_preset(key: str) -> None:
-    """What was pressed on the widget of that key, which may have made way for a new one meanwhile."""
+    """Apply the preset chosen on the widget of that key, which may have been replaced meanwhile."""
     st.session_state[preset_key()] = st.session_state[key]
     apply_preset()
 
@@ -86,7 +86,7 @@ def preset_key() -> str:
 
 
 def field(name: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - arguments of widgets
-    """What the widget of a field shares with all others."""
+    """The arguments that all fields' widgets have in common."""
     return {"key": _key(name), "on_change": changed, "persist_state": "session", **more}
 
 

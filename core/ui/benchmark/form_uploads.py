@@ -1,4 +1,4 @@
-"""What is uploaded in the benchmark's form, images and a prompt file: checked and kept at once."""
+"""Uploads of the benchmark's form, images and a prompt file: checked and kept at once."""
 
 from collections.abc import Callable
 from dataclasses import replace

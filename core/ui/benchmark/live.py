@@ -142,7 +142,7 @@ def _show_course() -> None:
 
 
 def _record(status: JobStatus) -> BenchRecord | None:
-    """What is stored of a run; None before there is anything, and while the store can't be read."""
+    """The stored part of a run; None before there is any, and while the store can't be read."""
     if status.state is not JobState.RUNNING:
         return None
     try:
@@ -177,7 +177,7 @@ def show_latest() -> None:
 
 
 def _open(ended: Collection[str]) -> None:
-    """What has just ended comes first, then what the address names."""
+    """Select the run that has just ended, else the one that the address names."""
     named = st.query_params.get(RUN)
     if (finished := st.session_state.pop(FINISHED, None)) in ended:
         st.session_state[RUN] = finished

@@ -28,7 +28,7 @@ class View:
     statistic: str
     log: bool
     image: str
-    """What the charts' camera saves: `png` or `svg`."""
+    """Format that the charts' camera saves: `png` or `svg`."""
 
     def show(self, figure: Figure, name: str, alt: str) -> None:
         """Draw a chart; `name` is unique within the run."""

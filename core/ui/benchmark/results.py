@@ -157,7 +157,7 @@ def _show_options(record: BenchRecord, key: str) -> View:
 
 
 def _definition_note(tool: Tool) -> str:
-    """What is different under a tool's definitions, in one line."""
+    """The differences under a tool's definitions, in one line."""
     ours, theirs = DEFINITIONS[Tool.LMDYNO], DEFINITIONS[tool]
     if tool is Tool.LMDYNO:
         return f"TTFT: {escape(_(ours.ttft))} · TPOT: {escape(_(ours.tpot))} · E2E: {escape(_(ours.e2e))}"
@@ -178,13 +178,13 @@ def _definition_note(tool: Tool) -> str:
 
 
 def show_plan(plan: BenchPlan) -> None:
-    """What the plan does, a line per setting."""
+    """The plan in words, a line per setting."""
     lines = (_("**{label}**: {text}", label=fact.label, text=escape(fact.text)) for fact in described(plan))
     st.markdown("  \n".join(lines))
 
 
 def _show_verdict(notes: Remarks) -> None:
-    """How the lanes compare, and what weakens that: above the figures."""
+    """The comparison of the lanes and its caveats, above the figures."""
     for sentence in notes.verdict:
         st.markdown(f":material/compare_arrows: {escape(sentence)}")
     if notes.warnings:
@@ -192,7 +192,7 @@ def _show_verdict(notes: Remarks) -> None:
 
 
 def _show_notes(result: BenchResult, notes: Remarks) -> None:
-    """How it was measured."""
+    """The conditions of the measurement."""
     plan = result.plan
     parts = [
         conditions(result),

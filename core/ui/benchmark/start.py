@@ -16,7 +16,7 @@ from core.ui.shared.components import escape, show_error
 
 
 def show_start() -> None:
-    """What will be done, for how long, what speaks against it, and Start; or what is wrong in the form."""
+    """The plan in words, its duration, its warnings and the start button; or the error in the form."""
     plan = None
     try:
         plan = bench_values.read()
@@ -37,10 +37,10 @@ def show_start() -> None:
 
 
 def _start(plan: BenchPlan) -> None:
-    made = resources.resources()
+    dashboard = resources.resources()
     try:
         with st.spinner(_("Starting")):
-            start_bench(made.settings, plan, gpu=made.gpu)
+            start_bench(dashboard.settings, plan, gpu=dashboard.gpu)
     except LMDynoError as error:
         show_error(error)
         return

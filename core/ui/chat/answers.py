@@ -207,7 +207,7 @@ def _reasoning_expander() -> DeltaGenerator:
 
 
 def _show_end(record: RequestRecord) -> None:
-    """What has to be said where the text ends, or instead of it."""
+    """The error, or the reason for no text, where the text ends."""
     if record.error:
         show_error(record.error)
     elif not record.text and not record.reasoning:
@@ -238,7 +238,7 @@ def _offer_restart(record: RequestRecord) -> None:
 
 
 class _StatusLine:
-    """What a lane without text waits for; sent only when it reads differently."""
+    """The reason why a lane has no text yet; sent only when it changes."""
 
     def __init__(self, request: RequestRecord) -> None:
         self._slot = st.empty()
@@ -289,7 +289,7 @@ class _StatusLine:
 
 
 def starting_text(request: RequestRecord) -> str:
-    """What the engine's start-up is doing, as its manager knows it."""
+    """The stage of the engine's start-up, as its manager knows it."""
     if not request.lane.is_local:
         return _shimmering(_("Connecting"))
     status = resources.manager().status(request.lane.name)

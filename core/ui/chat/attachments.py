@@ -35,7 +35,7 @@ _SECTIONS = {
 
 
 class File(Protocol):
-    """What a browser sent."""
+    """A file that a browser sent."""
 
     name: str
 
@@ -126,7 +126,7 @@ def show_ways_to_add(page: ConversationPage, lanes: Sequence[LaneSpec], turns: S
 
 
 def _summary(chosen: tuple[StoredImage, ...], lanes: Sequence[LaneSpec], turns: Sequence[TurnRecord]) -> str:
-    """How many of how many, and what each picked lane makes of them, where that is known."""
+    """The number of images, and their size and tokens for each picked lane, where these are known."""
     parts = [_("{n} of {most} images", n=len(chosen), most=MAX_IMAGES)]
     for lane in lanes:
         messages = messages_for("", earlier=history(lane.name, turns), images=chosen)
@@ -159,7 +159,7 @@ def _show_gallery(page: ConversationPage) -> None:
 
 def open_camera(page: ConversationPage) -> None:
     """A dialog with the browser's camera."""
-    st.dialog(_("Take a picture"), icon=":material/photo_camera:")(_show_camera)(page)
+    st.dialog(_("Take a photo"), icon=":material/photo_camera:")(_show_camera)(page)
 
 
 def _show_camera(page: ConversationPage) -> None:
@@ -175,7 +175,7 @@ def add_from_gallery(page: ConversationPage, image: GalleryImage) -> None:
 
 
 def origin(image: GalleryImage) -> str:
-    """Where an image comes from and how it may be used."""
+    """The source of an image and its licence."""
     return escape(
         _(
             "{title}. {licence}. Source: {source}",

@@ -13,7 +13,7 @@ from core.ui.shared.components import escape, lane_label
 _WORD = re.compile(r"[\u2e80-\uffff]|[^\s\u2e80-\uffff]+\s*|\s+")
 """East Asian text in characters, other text in words with the space after them."""
 _MOST_WORDS = 4_000
-"""What is compared of each answer: a diff takes the square of it."""
+"""Words of each answer that are compared: a diff takes time with the square of it."""
 
 
 def show_agreement(turn: TurnRecord, baseline: str | None) -> None:
@@ -40,7 +40,7 @@ def answered(turn: TurnRecord) -> list[RequestRecord]:
 
 
 def describe(reference: RequestRecord, others: Sequence[RequestRecord]) -> str:
-    """Where each answer leaves the reference's, in Markdown."""
+    """The first difference of each answer from the reference's, in Markdown."""
     if all(record.text == reference.text for record in others):
         return f":green-badge[:material/equal: {_('Identical answers')}]"
     parts = [_difference(reference, record) for record in others]

@@ -34,7 +34,7 @@ class Conversation:
     turns: tuple[TurnRecord, ...]
     """Oldest first, without those that were replaced."""
     problem: ErrorInfo | None = None
-    """Why the store could not be read or written."""
+    """The error that kept the store from being read or written."""
     last_turn_id: str | None = None
     """The turn that the meter started last."""
 

@@ -57,7 +57,7 @@ def show_refused(lanes: Sequence[LaneSpec]) -> None:
 
 
 def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> None:
-    """What the demo model can't do, if one of the lanes has it; plainer with what may be a photograph."""
+    """The limits of the demo model, if one of the lanes has it; stressed for possible photographs."""
     if not any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes):
         return
     # Drawings are mostly PNG, photographs JPEG; only the model would know better.

@@ -41,7 +41,7 @@ FINISH_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one answer compares with the others of its turn."""
+    """One answer compared with the others of its turn."""
 
     first_token_fastest: bool = False
     decode_fastest: bool = False
@@ -147,7 +147,7 @@ def summary(record: RequestRecord, standing: Standing) -> str:
 
 
 def _stopped(by: Person | None) -> str | None:
-    """Who stopped an answer, if that was somebody else."""
+    """The person who stopped an answer, if that was somebody else."""
     if by is None or by.id == current_identity().id:
         return None
     return _("stopped by {name}", name=escape(by.name))

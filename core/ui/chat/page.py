@@ -98,7 +98,7 @@ def _move_to_vision(page: ConversationPage, conversation_id: str) -> None:
 
 
 def _show_sidebar(page: ConversationPage, offered: Sequence[LaneSpec]) -> None:
-    """What the next turn will be, and the way to other conversations."""
+    """The settings of the next turn, and the way to other conversations."""
     st.button(
         _("New conversation"),
         icon=":material/edit_square:",

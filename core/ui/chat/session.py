@@ -80,9 +80,9 @@ class ChatState:
     attachments: tuple[StoredImage, ...] = ()
     """Images chosen for the next prompt."""
     problems: tuple[ErrorInfo, ...] = ()
-    """Why the last prompt was not sent, or images were not taken."""
+    """Reasons why the last prompt was not sent, or images were not taken."""
     warning: ErrorInfo | None = None
-    """Why the last prompt waits to be sent once more, unchanged."""
+    """The warning to be confirmed by sending the last prompt once more, unchanged."""
     warned_of: str = ""
     """The prompt that the warning was about."""
     repeats_left: int = 0
@@ -90,7 +90,7 @@ class ChatState:
     versions: dict[str, TurnRecord] = field(default_factory=dict)
     """Turns that later ones replaced, as the store has them."""
     closed: ErrorInfo | None = None
-    """Why the address led to no conversation; what is asked now begins one."""
+    """The reason why the address led to no conversation; the next prompt begins one."""
 
 
 def chat(page: ConversationPage) -> ChatState:

@@ -28,7 +28,7 @@ _MOST_CHARS = 800
 
 
 def read(page: ConversationPage, lanes: Sequence[LaneSpec]) -> ChatSettings:
-    """What the controls say now, also inside a callback; raises InputError for impossible sampling."""
+    """The settings of the controls, also inside a callback; raises InputError for impossible sampling."""
     return ChatSettings(
         lanes=picked_lanes(page, lanes),
         mode=Mode(st.session_state[page.key("mode")]),
@@ -163,7 +163,7 @@ def _sampling(page: ConversationPage) -> Sampling:
 
 
 def _kept(page: ConversationPage, what: str) -> dict[str, Any]:
-    """What all of these widgets have in common."""
+    """The arguments that all of these widgets have in common."""
     return {
         "key": page.key(what),
         "persist_state": "session",
@@ -206,7 +206,7 @@ def _show_sampling(page: ConversationPage) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What the settings said last in this browser."""
+    """The last settings of this browser."""
 
     lanes: tuple[str, ...]
     mode: Mode
@@ -216,7 +216,7 @@ class Remembered:
 
 
 def recall(page: ConversationPage) -> Remembered | None:
-    """What the browser remembers; None if that is nothing, or not valid."""
+    """The settings that the browser keeps; None if there are none, or invalid ones."""
     cookie = st.context.cookies.get(_name(page))
     if not isinstance(cookie, str):
         return None

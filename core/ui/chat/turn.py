@@ -61,7 +61,7 @@ def show_turn(versions: Sequence[TurnRecord], *, baseline: str | None, latest: b
 
 
 def describe(turn: TurnRecord | QuizPlan) -> str:
-    """How the turn was run: `One after another · greedy · at most 512 tokens`."""
+    """The conditions of the turn: `One after another · greedy · at most 512 tokens`."""
     sampling = turn.sampling
     parts = [f"**{_(MODE_NAMES[turn.mode])}**"]
     if sampling.greedy:
@@ -182,7 +182,7 @@ def _spread(spread: Spread | None, text: Callable[[float | None], str]) -> str:
 
 
 def _show_head(turn: TurnRecord, versions: Sequence[TurnRecord], *, is_expanded: bool) -> None:
-    """How the turn was run, its versions, and a button for answers cut at the height of their boxes."""
+    """The conditions of the turn, its versions, and a button for answers cut at the height of their boxes."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.caption(describe(turn), width="content")
         if len(versions) > 1 and versions[-1].done:
@@ -242,7 +242,7 @@ def _show_decode(turn: TurnRecord, lanes: Sequence[LaneFigures], colors: dict[st
 
 
 def _show_caveats(turn: TurnRecord) -> None:
-    """What a reader of the figures must know."""
+    """Differences between lanes and deviations that weaken the figures."""
     images = as_seen(turn.requests) if turn.images else None
     flags = [flag for flag in fairness.before(turn.requests, images=images) if not flag.intended]
     flags += fairness.after(turn)

@@ -41,7 +41,7 @@ def edit_form(lane: LaneSpec) -> LaneSpec | None:
 
 
 def _server_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
-    """Where the server is and what it serves."""
+    """The fields for the server's address and model."""
 
     def key(field: str) -> str:
         return f"endpoint_{field}_{name}"
@@ -104,7 +104,7 @@ def _server_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _request_fields(name: str, table: dict[str, Any]) -> dict[str, Any]:
-    """What is sent differently, and how long is waited."""
+    """The fields for the dialect of requests and for timeouts."""
 
     def key(field: str) -> str:
         return f"endpoint_{field}_{name}"

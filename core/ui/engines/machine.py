@@ -1,4 +1,4 @@
-"""What concerns the whole machine: what keeps lanes from running here, and the audit log of all actions."""
+"""The whole machine: obstacles that keep lanes from running here, and the audit log of all actions."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -119,7 +119,7 @@ def show_audit() -> None:
 
 
 def _show_audit_bar(count: int) -> int:
-    """How many entries there are and the export; returns the page that is wanted."""
+    """The number of entries and the export; returns the chosen page."""
     pages = ceil(count / _PAGE_SIZE)
     if st.session_state.get(_PAGE, 1) > pages:
         st.session_state[_PAGE] = pages

@@ -89,7 +89,7 @@ def _start(order: Order) -> None:
 
 
 def _show_warnings(order: Order) -> None:
-    """What is to be known before the start, and the way to go on all the same."""
+    """Warnings before the start, and the button to start all the same."""
     for problem in order.warnings:
         show_warning(problem)
     with st.container(horizontal=True):

@@ -32,7 +32,7 @@ def settings_form(lane: LaneSpec) -> EngineSettings | None:
 
 
 def _show_file_settings(lane: LaneSpec) -> None:
-    """What decides which code runs here is shown, and can't be changed from a web page."""
+    """Settings that decide which code runs here are shown, and can't be changed from a web page."""
     python = escape(lane.settings.python or _("the dashboard's own"))
     interpreter = _("Python interpreter (`python`): {path}", path=python)
     if lane.settings.trust_remote_code:

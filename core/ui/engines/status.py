@@ -117,7 +117,7 @@ def show_log(name: str) -> None:
 
 
 def show_stage(status: EngineStatus) -> None:
-    """What an engine that is starting does, and since when."""
+    """The stage of an engine that is starting, and for how long."""
     stage = escape(_(status.stage or STARTING))
     st.markdown(f":shimmer[{stage}] · {units.duration(status.elapsed_s)}")
 
@@ -141,7 +141,7 @@ def _show_card(status: EngineStatus) -> None:
 
 
 def show_unfit(lane: LaneSpec) -> bool:
-    """Why the lane can't run on this machine and what to do; False, and nothing, if it can."""
+    """The reason why the lane can't run on this machine, with a hint; False, and nothing, if it can."""
     reason = resources.unfit(lane)
     if reason is None:
         return False
@@ -187,9 +187,9 @@ def read_lanes_again() -> None:
 
 def keep_lane(lane: LaneSpec) -> None:
     """Add a lane, or change one, for every session and for the command line. Raises ConfigError."""
-    made = resources.resources()
-    save_lane(made.settings, lane)
-    made.reload_lanes()
+    dashboard = resources.resources()
+    save_lane(dashboard.settings, lane)
+    dashboard.reload_lanes()
     resources.reachability().forget(lane.name)
 
 
@@ -207,10 +207,10 @@ def forget(lane: LaneSpec) -> None:
 
 
 def _forget(lane: LaneSpec) -> None:
-    made = resources.resources()
-    if forget_lane(made.settings, lane.name):
+    dashboard = resources.resources()
+    if forget_lane(dashboard.settings, lane.name):
         st.session_state[_REMOVED] = lane
-    made.reload_lanes()
+    dashboard.reload_lanes()
     resources.reachability().forget(lane.name)
 
 

@@ -32,7 +32,7 @@ _FIGURE_COLUMNS = 3
 
 
 def show_section() -> None:
-    """What a walk is, the way to start one, the one that runs, and those before. Raises StoreError."""
+    """An explanation, the button that starts a walk, the running one, and earlier ones. Raises StoreError."""
     st.markdown(
         _(
             "Takes the tutorial's steps on this machine, one after another, and writes a report: chat with "

@@ -1,4 +1,4 @@
-"""What the history's buttons do. All are widget callbacks: each runs exactly once a click."""
+"""Actions of the history's buttons. All are widget callbacks: each runs exactly once a click."""
 
 import logging
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from core.ui.shared import resources
 log = logging.getLogger(__name__)
 
 BIN_DAYS = 30
-"""What was deleted longer ago is removed for good when the history is looked at."""
+"""Entries deleted longer ago are removed for good when somebody opens the history."""
 UPLOAD = "history_upload"
 
 

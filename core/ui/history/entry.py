@@ -1,4 +1,4 @@
-"""What a run's and a turn's page have in common: the way back, head, note and tag, link, deleting."""
+"""Parts of every entry's page: the way back, head, note and tag, link, deleting."""
 
 from datetime import datetime
 
@@ -136,7 +136,7 @@ def moment(at: datetime) -> str:
 
 
 def machine_rows(machine: Machine | None) -> dict[str, str]:
-    """What is known of a machine, for a table; as it was when the entry was measured."""
+    """The known facts of a machine, for a table; as it was when the entry was measured."""
     if machine is None:
         return {_("Machine"): units.UNKNOWN}
     return {

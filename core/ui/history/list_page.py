@@ -80,7 +80,7 @@ def _show_pages(count: int) -> int:
 
 
 def show_outcome() -> None:
-    """What the last action did, with a way back; or why it failed."""
+    """The outcome of the last action, with a way back; or its error."""
     state = history_state.state()
     if state.problem:
         show_error(state.problem)
@@ -159,7 +159,7 @@ def _open_clicked(entries: Sequence[HistoryEntry]) -> None:
 
 
 def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags: Sequence[str]) -> None:
-    """What can be done with the selected rows."""
+    """The actions on the selected rows."""
     is_own = all(is_mine(entry.owner) for entry in selected)
     if chosen.deleted:
         st.button(
@@ -228,7 +228,7 @@ def tag_control(tags: Sequence[str], *, key: str, value: str = "") -> DeltaGener
 
 
 def _show_general_actions(chosen: HistoryFilter, count: int) -> None:
-    """What needs no selection."""
+    """The actions that need no selection."""
     if not chosen.deleted:
         if may(Action.IMPORT):
             show_import()

@@ -1,4 +1,4 @@
-"""Where a session is in the history, by the page's address, and what it did last.
+"""The place of a session in the history, by the page's address, and its last action.
 
 The address names one entry, `?compare=…,…`, or none of them.
 """
@@ -34,7 +34,7 @@ QUERY_OF = {
     RunKind.QUIZ: QUIZ,
     RunKind.SWEEP: SWEEP,
 }
-"""What an address calls the entries of each kind."""
+"""The name of each kind of entry in an address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def link(url: str | None, query: Mapping[str, str | Sequence[str]]) -> str:
 
 @dataclass(slots=True)
 class HistoryState:
-    """What a session remembers between two runs of the script."""
+    """State that a session keeps between two runs of the script."""
 
     deleted: tuple[HistoryEntry, ...] = ()
-    """What was deleted last and can be brought back with one click."""
+    """Entries deleted last; one click brings them back."""
     problem: ErrorInfo | None = None
-    """Why the last action failed."""
+    """The error of the last action."""
     message: str = ""
-    """What the last action did, in Markdown."""
+    """The outcome of the last action, in Markdown."""
     round: int = 0
     """Counted up by whatever ends a selection in the table."""
     unreadable: set[str] = field(default_factory=set)

@@ -151,7 +151,7 @@ def difference_table(rows: Sequence[Difference], runs: int) -> pa.Table:
 
 
 def workload_differences(comparison: Comparison) -> list[str]:
-    """What exactly is not the same in the workloads: `output_tokens: A 128, B 256`."""
+    """The differences between the workloads: `output_tokens: A 128, B 256`."""
     prefix = "plan.workload."
     return [
         f"{row.path.removeprefix(prefix)}: "

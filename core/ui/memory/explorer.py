@@ -32,7 +32,7 @@ _SOURCE = N_(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What the controls of the explorer say."""
+    """The choice made with the explorer's controls."""
 
     model: str
     awq: bool
@@ -235,7 +235,7 @@ def _advice(sizes: ModelSizes, choice: Choice) -> str:
 
 
 def _show_awq(plain: ModelSizes, quantised: ModelSizes, choice: Choice) -> None:
-    """What the memory that AWQ frees turns into: the answer to why the total hardly changes."""
+    """An explanation why the total hardly changes with AWQ: the freed memory becomes KV cache."""
     freed = (plain.weight_bytes - quantised.weight_bytes) // choice.settings.tp
     if freed <= 0:
         st.caption(_("This checkpoint is already quantised, so there are no 16-bit weights to compare with."))

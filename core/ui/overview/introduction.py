@@ -1,4 +1,4 @@
-"""What LMDyno is, how to read its figures, and what to do next; stays closed in a browser that closed it."""
+"""An introduction to LMDyno, its figures and the next steps; stays closed in a browser that closed it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

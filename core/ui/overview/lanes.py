@@ -54,17 +54,19 @@ def _show_progress() -> None:
 
 def _preparing() -> JobStatus | None:
     """The job that makes weights which lanes wait for, while it goes on or after it failed."""
-    made = resources.resources()
-    newest = next(iter(Jobs(made.settings).statuses(demo_job.JOB_KIND)), None)
+    dashboard = resources.resources()
+    newest = next(iter(Jobs(dashboard.settings).statuses(demo_job.JOB_KIND)), None)
     if newest is None or newest.state in (JobState.DONE, JobState.CANCELLED):
         return None
-    if newest.state is JobState.FAILED and not demo_job.is_wanted(made.settings, resources.lanes().lanes):
+    if newest.state is JobState.FAILED and not demo_job.is_wanted(
+        dashboard.settings, resources.lanes().lanes
+    ):
         return None
     return newest
 
 
 def _usable() -> str:
-    """What works already: a demo model's lanes start by themselves as soon as their files are there."""
+    """The lanes that work already; a demo model's start by themselves as soon as their files are there."""
     ready = [
         status.name for status in resources.manager().statuses() if status.state is EngineState.HEALTHY
     ] + [lane.name for lane in resources.lanes().lanes if not lane.is_local]

@@ -225,7 +225,7 @@ def _show_origin(card: Scorecard) -> None:
 
 
 def _show_gaps(card: Scorecard) -> None:
-    """What is missing or stale, and buttons that open the form of the run that fills it."""
+    """Missing and outdated figures, and buttons that open the form of the run that measures them."""
     lines = [gap_text(row) for row in card.rows if row.speed_gap]
     lines += [
         _gap_text(_STALE_QUALITY, row.name, row.quality_gap)
@@ -252,7 +252,7 @@ def _show_gaps(card: Scorecard) -> None:
 
 
 def gap_text(row: Row) -> str:
-    """Why a lane has no figures of a benchmark; "" if it has."""
+    """The reason why a lane has no benchmark figures; "" if it has some."""
     return _gap_text(_STALE, row.name, row.speed_gap) if row.speed_gap else ""
 
 

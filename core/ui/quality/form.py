@@ -1,4 +1,4 @@
-"""What a quality run is to compare: lanes with a reference, tasks, prompts and texts."""
+"""The form of a quality run: lanes with a reference, tasks, prompts and texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ _TOKEN_CHOICES = (1024, 2048, 4096, 8192, 16384)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Values:
-    """What the form's fields hold."""
+    """The values of the form's fields."""
 
     sets: Sequence[str]
     own_sets: Sequence[Any]

@@ -45,7 +45,7 @@ _METHODS = {
 
 
 def show_results(record: QualityRecord, *, drill_down: bool) -> None:
-    """What is known so far; with `drill_down` the answers one by one, and the exports."""
+    """The results so far; with `drill_down` the answers one by one, and the exports."""
     result = results(record)
     _show_verdicts(result)
     st.table(_table(result), border="horizontal", hide_index=True)
@@ -127,7 +127,7 @@ def _show_texts(result: QualityResult) -> None:
 
 
 def _show_external(result: QualityResult) -> None:
-    """What other programs found out, and why they did not."""
+    """Scores of other evaluation programs, or the reasons why there are none."""
     rows = [(lane.name, score) for lane in result.lanes for score in lane.facts.external]
     if rows:
         st.table(

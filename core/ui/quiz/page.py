@@ -40,7 +40,7 @@ _Questions = tuple[QuizQuestion, ...]
 
 
 def show_quiz(page: ConversationPage) -> None:
-    """What to ask, the quiz that runs, and the results of those before."""
+    """The form, the running quiz, and the results of earlier ones."""
     lanes = resources.lanes().lanes
     offered = page.offered(lanes)
     if not offered:

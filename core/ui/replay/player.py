@@ -24,7 +24,7 @@ _STEP_S = 0.01
 
 
 class Scene(Protocol):
-    """What is replayed. It is made anew for each run of the player and draws into the current container."""
+    """A replayed recording, made anew for each run of the player; it draws into the current container."""
 
     def draw(self, at_s: float, *, final: bool) -> None:
         """Show that moment; `final` is the last one before the replay rests. Time never goes back."""

@@ -1,4 +1,4 @@
-"""What a replay draws: a turn, a load test or a walk at a moment of its recording.
+"""Scenes of a replay: a turn, a load test or a walk at a moment of its recording.
 
 Each scene draws into the container that is current when it is made, and is for one run of the script.
 """

@@ -20,7 +20,7 @@ from core.ui.replay.scenes import LoadScene, TurnScene, WalkScene
 from core.ui.shared.components import escape, show_error
 
 LONG_S = 30.0
-"""What takes longer begins at a speed at which it takes about as long."""
+"""Longer replays begin at a speed at which they take about as long."""
 _SPEEDS = (1.0, 2.0, 5.0, 10.0, 20.0)
 _TIMELINE = "replay_timeline"
 
@@ -109,7 +109,7 @@ class ShowScene:
 
 
 def title_of(part: Part) -> str:
-    """What the part shows, as plain text."""
+    """The title of the part, as plain text."""
     match part.source:
         case TurnRecord():
             return _("Chat: {prompt}", prompt=part.source.prompt)
@@ -120,7 +120,7 @@ def title_of(part: Part) -> str:
 
 
 def origin_of(source: Source) -> str:
-    """Where and when that was recorded; parts of one recording may be of several days."""
+    """The machine and date of the recording; parts of one recording may be of several days."""
     match source:
         case TurnRecord():
             devices = [request.device for request in source.requests]

@@ -113,7 +113,7 @@ def _replay(
 
 
 def _show_buttons(session: Session, person: Participant, assigned: Assigned, *, serial: int) -> None:
-    """What a thumb needs, and no more: it covers part of a phone's screen."""
+    """Only the buttons needed to vote: they cover part of a phone's screen."""
     with st.container(horizontal=True, horizontal_alignment="center", gap="small"):
         if len(assigned.shown) == 2:
             _show_pair_buttons(session, person, assigned, serial)

@@ -25,27 +25,27 @@ def show(session: Session) -> None:
     if session.state is SessionState.DRAFT:
         st.info(_("People can join once voting is open. Open it on the Answers tab."), icon=":material/lock:")
         return
-    link, picture = st.columns([2, 1], vertical_alignment="center")
+    link, code = st.columns([2, 1], vertical_alignment="center")
     with link:
         _show_base()
         st.code(voting_link(session), language=None, wrap_lines=True)
         st.caption(_("The link opens this session and nothing else of the dashboard."))
         _show_buttons(session)
-    with picture:
+    with code:
         st.image(qr_code(voting_link(session)), width=220, alt=_("QR code of the voting link"))
     _show_people()
 
 
 def voting_link(session: Session) -> str:
-    """Where people vote, as the host's browser reaches the dashboard or as the host says that others do."""
+    """The voting link, by the address of the host's browser or the one that the host entered for others."""
     return f"{_base()}/?{urlencode({voter.LINK: session.link})}"
 
 
 def qr_code(text: str, *, scale: int = 8) -> bytes:
     """The text as a PNG, black on white in either theme."""
-    picture = BytesIO()
-    segno.make(text, error="m").save(picture, kind="png", scale=scale, border=3)
-    return picture.getvalue()
+    file = BytesIO()
+    segno.make(text, error="m").save(file, kind="png", scale=scale, border=3)
+    return file.getvalue()
 
 
 def _base() -> str:

@@ -92,26 +92,26 @@ def show_results(session: Session, *, for_voters: bool = False) -> None:
 def current_results(session: Session) -> tuple[SessionResults, Sequence[Vote]]:
     """Computed anew only when somebody voted since."""
     turnout = resources.votes().turnout(session.id)
-    kept: dict[str, tuple[Turnout, SessionResults, tuple[Vote, ...]]] = st.session_state.setdefault(
+    cache: dict[str, tuple[Turnout, SessionResults, tuple[Vote, ...]]] = st.session_state.setdefault(
         _RESULTS, {}
     )
-    known = kept.get(session.id)
-    if known is None or known[0] != turnout:
+    cached = cache.get(session.id)
+    if cached is None or cached[0] != turnout:
         votes = resources.votes().votes(session.id)
-        known = (turnout, compute_results(session, votes), votes)
-        kept[session.id] = known
-    return known[1], known[2]
+        cached = (turnout, compute_results(session, votes), votes)
+        cache[session.id] = cached
+    return cached[1], cached[2]
 
 
 def current_figures(session: Session) -> tuple[LaneFigures, ...]:
     """Of answers that are made; kept, since they are many and don't change any more."""
-    kept: dict[str, tuple[int, tuple[LaneFigures, ...]]] = st.session_state.setdefault(_FIGURES, {})
+    cache: dict[str, tuple[int, tuple[LaneFigures, ...]]] = st.session_state.setdefault(_FIGURES, {})
     number = len(resources.sessions().answer_keys(session.id))
-    known = kept.get(session.id)
-    if known is None or known[0] != number:
-        known = (number, lane_figures(session, resources.sessions().answers(session.id)))
-        kept[session.id] = known
-    return known[1]
+    cached = cache.get(session.id)
+    if cached is None or cached[0] != number:
+        cached = (number, lane_figures(session, resources.sessions().answers(session.id)))
+        cache[session.id] = cached
+    return cached[1]
 
 
 def show_strengths(session: Session, standings: Standings, *, key: str, large: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Who votes in this browser session: joining, in which session, and when the item in view was shown.
+"""The voter of this browser session: joining, the session, and when the item in view was shown.
 
 The address holds both: `session` is the secret of the voting link, `seat` the code of whoever joined, so that
 a reload goes on where it was.
@@ -33,7 +33,7 @@ def session_in_view() -> Session | None:
 
 
 def current_participant(session: Session) -> Participant | None:
-    """Who votes here: by the code in the address; None before joining. Raises StoreError."""
+    """The voter, by the code in the address; None before joining. Raises StoreError."""
     code = st.query_params.get(SEAT, "")
     person = resources.votes().participant(session.id, code) if code else None
     user = current_identity().owner

@@ -20,7 +20,7 @@ _ROLES = {Role.VIEWER: N_("Viewer"), Role.OPERATOR: N_("Operator")}
 
 
 def show_door(visitor: Visitor, page: Page) -> None:
-    """What a visitor sees who doesn't get in; where they wanted to is remembered over a login."""
+    """The page for a visitor without access; the page that they asked for is remembered over a login."""
     with st.container(horizontal_alignment="center"):
         st.title("LMDyno", anchor=False, width="content")
         match visitor.standing:
@@ -52,7 +52,7 @@ def show_door(visitor: Visitor, page: Page) -> None:
 
 
 def show_account() -> None:
-    """Who is logged in, and the way out; nothing where there are no accounts."""
+    """The account and the logout button; nothing where there are no accounts."""
     if st.session_state.pop(_TO_FORGET, False):
         _tell_browser("", 0)
     identity = current_identity()

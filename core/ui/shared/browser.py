@@ -1,4 +1,4 @@
-"""What takes a script in the browser: scroll, put the cursor into the prompt, keep a cookie.
+"""Scripts in the browser: scroll, put the cursor into the prompt, keep a cookie.
 
 A script runs when it comes to the page and when it changes, not at every rerun.
 """

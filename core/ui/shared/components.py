@@ -37,7 +37,7 @@ _MARKS = re.compile(r"[\\`*_\[\]<>$~|&#:]")
 _LINE_START = re.compile(r"^( {0,3})(?:([-+=])|(\d{1,9})([.)]))", re.M)
 _INDENT = re.compile(r"(?<=\n)[ \t]+")
 _CODE_INDENT = re.compile(r"\A(?: {4,}| *\t)[ \t]*")
-"""What would make the text a code block."""
+"""Indentation that would make the text a code block."""
 _NAMED = re.compile(r":(?=material/|[\w+-]+:)", re.A)
 """The colon before an emoji's or icon's name."""
 _BEFORE_LINK = re.compile(r"!\Z")
@@ -49,7 +49,7 @@ _SPLIT = "\0"
 
 
 def show_error(error: LMDynoError | ErrorInfo) -> None:
-    """What happened, what to do next, and the code to search for."""
+    """The error's message, its hint, and its code to search for."""
     st.error(_told(error), icon=":material/error:")
 
 

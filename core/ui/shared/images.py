@@ -16,7 +16,7 @@ from core.ui.shared import resources
 from core.ui.shared.components import escape
 
 SIDE_PX = 768
-"""What is sent to the browser, so that the full-screen view shows more than the thumbnail."""
+"""Longer side of the image sent to the browser: the full-screen view shows more than the thumbnail."""
 THUMBNAIL_PX = 120
 
 
@@ -32,7 +32,7 @@ def refuse_misfits(plan: TurnPlan) -> None:
 
 
 def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
-    """What the lane would make of the last message's images, and how much context all of them leave.
+    """Size and tokens of the last message's images for the lane, and how much context all of them leave.
 
     None where only the server knows.
     """
@@ -61,7 +61,7 @@ def preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
 
 
 def given(record: RequestRecord) -> str:
-    """What a lane was given for its answer, and what of its context is left.
+    """The images that a lane got for its answer, and how much of its context is left.
 
     A request that ended before it was sent gave its lane nothing.
     """

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class Standing(StrEnum):
-    """How a visitor stands to this dashboard."""
+    """A visitor's access to this dashboard."""
 
     ADMITTED = "admitted"
     GUEST = "guest"
@@ -143,7 +143,7 @@ def _table(name: str) -> object:
 
 
 def offers(action: Action) -> bool:
-    """Whether to draw what does that; if not, say in its place for whom it is."""
+    """Whether the visitor may do that; if not, say in place of its controls who may."""
     if may(action):
         return True
     if is_read_only():

@@ -27,7 +27,7 @@ OPENING_INTERVAL_S = 0.4
 text comes for a moment, and with 20 updates a second on a busy machine that moment never came."""
 OPENING_S = 4.0
 OPEN_BYTES_PER_S = 16_000
-"""What sending one lane's open block again may cost; a block of 8 kB is so redrawn twice a second."""
+"""The limit for sending one lane's open block again; a block of 8 kB is redrawn twice a second."""
 
 BLOCK_LIMIT = 200.0
 TEXT_LIMIT = 800.0
@@ -58,7 +58,7 @@ class LiveText:
         self._drawn_blocks = 0
         self._cost = 0.0
         self._full = False
-        """What comes now is too much to be drawn: it waits, folded, for the end."""
+        """New text is too much to be drawn: it waits, folded, for the end."""
         self._due_s = 0.0
         self._changed = False
 
@@ -87,7 +87,7 @@ class LiveText:
         self._due_s = self._next_s(now_s, len(open_block.encode()))
 
     def _next_s(self, now_s: float, open_bytes: int) -> float:
-        """When to draw again: on a beat that all lanes share, so that the browser rests between."""
+        """The next time to draw: on a beat that all lanes share, so that the browser rests between."""
         opening = now_s < self._opened_s + OPENING_S
         interval_s = max(OPENING_INTERVAL_S if opening else MIN_INTERVAL_S, open_bytes / OPEN_BYTES_PER_S)
         return (now_s // interval_s + 1) * interval_s
@@ -154,7 +154,7 @@ def draw(block: str, references: References) -> Drawn:
 
 
 def cost(tokens: Sequence[Token]) -> float:
-    """What it takes a browser to draw them."""
+    """The cost of drawing the tokens in a browser."""
     total = 0.0
     for token in tokens:
         if token.children:

@@ -24,7 +24,7 @@ FORMULAS = frozenset({MATH_BLOCK, MATH_DISPLAY, MATH_INLINE})
 
 _DOLLAR = re.compile(r"\$(?![\s$])((?:[^$\n\\]|\\.)*?)(?<!\s)\$(?!\d)", re.S)
 _INLINE = {"$$": ("$$", MATH_DISPLAY), r"\[": (r"\]", MATH_DISPLAY), r"\(": (r"\)", MATH_INLINE)}
-"""What opens a formula within a paragraph, what closes it, and its kind."""
+"""Opening and closing marks of formulas within a paragraph, and their kind."""
 _CLOSING = {"$$": "$$", r"\[": r"\]"}
 _UNDECIDED = re.compile(r"[ \t]*(?:\d{0,9}[.)]?[ \t]*|[\W_]*|(?:\[|\\\[|\$\$|```).*)")
 """A line that may still become a list item, a fence, a formula or a link's address as it goes on."""
