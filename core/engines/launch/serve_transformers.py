@@ -1,4 +1,4 @@
-"""Hands over to `transformers serve`, with two mends for GGUF files and one for requests that are stopped.
+"""Hands over to `transformers serve`, with mends for GGUF files and stopped requests, and with a key.
 
 Run as a script by the engine's own Python, so it imports nothing of LMDyno.
 
@@ -11,18 +11,24 @@ it is asked for and for the weights, and builds the table of tensor names again 
 
 When a client goes away, it notices at the next token. During the prefill of a long prompt that may be
 minutes later, with the next request waiting (seen in 5.23).
+
+It knows no API key. An engine that other machines reach gets one, which the process list does not show.
 """
 
 import ctypes
+import hmac
+import importlib
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+KEY_VARIABLE = "LMDYNO_ENGINE_KEY"
 _LONG = 1000
 """Elements of an array from which on it is a vocabulary and no setting."""
 
@@ -172,9 +178,42 @@ def _end_of_strings(data: memoryview, start: int, length: int) -> int:
     return start
 
 
+App = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI application."""
+
+
+def guarded(app: App, key: str) -> App:
+    """The application for those alone who send the key; `/health` is for everybody."""
+    expected = f"Bearer {key}".encode()
+
+    async def guard(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own
+        if scope["type"] != "lifespan" and scope.get("path") != "/health":
+            sent = dict(scope["headers"]).get(b"authorization", b"")
+            if not hmac.compare_digest(sent, expected):
+                headers = [(b"content-type", b"application/json")]
+                await send({"type": "http.response.start", "status": 401, "headers": headers})
+                await send({"type": "http.response.body", "body": b'{"detail": "Wrong API key"}'})
+                return
+        await app(scope, receive, send)
+
+    return guard
+
+
+def require_key(key: str) -> None:
+    config: Any = importlib.import_module("uvicorn").Config
+    configure = config.__init__
+
+    def configure_guarded(self: Any, app: App, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
+        configure(self, guarded(app, key), *arguments, **options)
+
+    config.__init__ = configure_guarded
+
+
 def main() -> None:
     from transformers.cli.transformers import main as transformers_main
 
+    if key := os.environ.pop(KEY_VARIABLE, None):
+        require_key(key)
     fill_in_architectures()
     if any(argument.endswith(".gguf") for argument in sys.argv):
         with suppress(ImportError):  # it only saves time

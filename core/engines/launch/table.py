@@ -69,7 +69,7 @@ def is_local_path(path: str) -> bool:
     return path.startswith(("/", "~", ".")) or Path(path).exists()
 
 
-def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
+def _transformers(lane: LaneSpec, place: Place, port: int, key: str) -> Command:
     settings = lane.settings
     model = model_path(lane)
     if lane.weights is Weights.GGUF:
@@ -85,7 +85,11 @@ def _transformers(lane: LaneSpec, place: Place, port: int) -> Command:
         argv.append("--continuous-batching")
     if settings.trust_remote_code:
         argv.append("--trust-remote-code")
-    return Command(tuple(argv), _environment(lane, place), served_model=model)
+    environment = _environment(lane, place)
+    if place.host == LOOPBACK:
+        return Command(tuple(argv), environment, served_model=model)
+    environment["LMDYNO_ENGINE_KEY"] = key
+    return Command(tuple(argv), environment, served_model=model, api_key=key)
 
 
 def new_key() -> str:
@@ -163,11 +167,15 @@ def _lmdeploy_row(backend: str, make_key: Callable[[], str]) -> LaunchRow:
 
 def launch_table(make_key: Callable[[], str] = new_key) -> Mapping[EngineKind, LaunchRow]:
     """The rows of all kinds; `make_key` gives the API key of each engine that takes one."""
+
+    def transformers(lane: LaneSpec, place: Place, port: int) -> Command:
+        return _transformers(lane, place, port, make_key())
+
     return {
         EngineKind.TRANSFORMERS: LaunchRow(
             packages=("transformers", "torch"),
             dialect=Dialect.TRANSFORMERS,
-            command=_transformers,
+            command=transformers,
             needs_gpu=False,
             overhead_bytes=1 * _GIB,
             warms_up=True,

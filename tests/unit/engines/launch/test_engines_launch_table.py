@@ -49,6 +49,13 @@ class TestTransformers:
         assert made.environment["HF_HUB_OFFLINE"] == "1"
         assert made.environment["CUDA_VISIBLE_DEVICES"] == ""
 
+    def test_other_machines_need_a_key(self, tmp_path):
+        made = command(lane_in(tmp_path), Place(host="10.0.0.7"))
+        assert option(made.argv, "--host") == "10.0.0.7"
+        assert made.api_key
+        assert made.environment["LMDYNO_ENGINE_KEY"] == made.api_key
+        assert made.api_key not in " ".join(made.argv)
+
     def test_idle_threads_spin_shortly_on_a_cpu_only(self, tmp_path):
         assert "GOMP_SPINCOUNT" in command(lane_in(tmp_path)).environment
         assert "GOMP_SPINCOUNT" not in command(lane_in(tmp_path), GPU).environment
@@ -95,9 +102,9 @@ class TestLmdeploy:
     def test_replicas_get_equal_shares_of_the_gpus_and_no_port(self, tmp_path):
         lane = lane_in(tmp_path, kind=EngineKind.TURBOMIND, tp=2, replicas=2)
         gpus = tuple(GpuFacts(index=n, name="GPU", total_bytes=None, free_bytes=None) for n in range(4))
-        made = command(lane, Place(gpus))
+        made = command(lane, Place(gpus, host="10.0.0.7"))
         assert Path(made.argv[1]).name == "serve_replicas.py"
-        assert option(made.argv, "--port") == "4711"
+        assert (option(made.argv, "--host"), option(made.argv, "--port")) == ("10.0.0.7", "4711")
         assert [word for word in made.argv if word.startswith("--devices")] == [
             "--devices=0,1",
             "--devices=2,3",
@@ -105,6 +112,7 @@ class TestLmdeploy:
         server = made.argv[made.argv.index("--") + 1 :]
         assert server[0] == lane.model.checkpoint
         assert option(server, "--tp") == "2"
+        assert option(server, "--server-name") == "127.0.0.1"
         assert "--server-port" not in server
         assert made.environment["LMDYNO_ENGINE_KEY"] == made.api_key
         assert not any(made.api_key in word for word in made.argv)

@@ -1,3 +1,4 @@
+import asyncio
 import sys
 import threading
 from types import ModuleType, SimpleNamespace
@@ -165,3 +166,43 @@ def test_transformers_serve_is_stopped_by_its_own_cancelling(monkeypatch):
     thread.join(10)
     assert streamer.cancelled
     assert ended == ["stopped"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "headers", "status"),
+    [
+        ("http", "/v1/models", [(b"authorization", b"Bearer k")], 200),
+        ("http", "/v1/models", [(b"authorization", b"Bearer other")], 401),
+        ("http", "/v1/models", [], 401),
+        ("websocket", "/v1/realtime", [], 401),
+        ("http", "/health", [], 200),
+        ("lifespan", None, [], 200),
+    ],
+)
+def test_only_health_is_for_everybody(kind, path, headers, status):
+    sent = []
+
+    async def app(_scope, _receive, send):
+        await send({"status": 200})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": kind, "headers": headers} | ({"path": path} if path else {})
+    asyncio.run(serve_transformers.guarded(app, "k")(scope, None, send))
+    assert sent[0]["status"] == status
+
+
+def test_the_key_stands_before_whatever_uvicorn_serves(monkeypatch):
+    uvicorn = ModuleType("uvicorn")
+
+    class Config:
+        def __init__(self, app, *, host):
+            self.app, self.host = app, host
+
+    uvicorn.Config = Config
+    monkeypatch.setitem(sys.modules, "uvicorn", uvicorn)
+    serve_transformers.require_key("k")
+    config = uvicorn.Config("app", host="10.0.0.7")
+    assert config.host == "10.0.0.7"
+    assert config.app.__name__ == "guard"
