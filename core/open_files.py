@@ -32,15 +32,15 @@ def allowed() -> int:
 def allow_many() -> None:
     """Raise this process's limit as far as it may, and warn if that isn't far. Children inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = allowed()
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    limit = allowed()
+    if soft != resource.RLIM_INFINITY and soft < limit:
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (OSError, ValueError) as exc:  # macOS has a further limit of its own
             log.warning("open files limit not raised soft=%d hard=%d reason=%s", soft, hard, exc)
             return
-    if wanted < ENOUGH:
-        log.warning("few open files allowed limit=%d tabs=%d", wanted, wanted // FILES_PER_TAB)
+    if limit < ENOUGH:
+        log.warning("few open files allowed limit=%d tabs=%d", limit, limit // FILES_PER_TAB)
 
 
 def explained(error: OSError) -> LMDynoError | None:

@@ -184,7 +184,7 @@ def mean_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed
         return Ratio(value=value, interval=None, n=n)
     means = []
     for place, sample in enumerate((numerator, denominator)):
-        groups = [np.asarray((each,), dtype=float) for each in sample]
+        groups = [np.asarray((number,), dtype=float) for number in sample]
         if len(groups) > _RESAMPLED_REQUESTS:
             source = np.random.default_rng(seed + place)
             means.append(source.normal(fmean(sample), _standard_error(groups), _RESAMPLES))

@@ -75,28 +75,28 @@ def customised(body: dict[str, Any], options: RequestOptions) -> dict[str, Any]:
 
 def notes(dialect: Dialect, sampling: Sampling, options: RequestOptions = NO_OPTIONS) -> tuple[Text, ...]:
     """What a reader of the numbers must know about this translation."""
-    found: list[Text] = []
+    texts: list[Text] = []
     if options.leave_out:
-        found.append(
+        texts.append(
             N_("Not sent because of the lane's settings: {fields}.", fields=", ".join(options.leave_out))
         )
     if options.extra_body:
-        found.append(N_("Also sent because of the lane's settings: {fields}.", fields=options.extra_body))
+        texts.append(N_("Also sent because of the lane's settings: {fields}.", fields=options.extra_body))
     if dialect is not Dialect.GENERIC:
-        return tuple(found)
+        return tuple(texts)
     extra = [name for name in _generic(sampling) if name in _NOT_IN_OPENAI and name not in options.leave_out]
     if extra:
-        found.append(
+        texts.append(
             N_("{fields}: not part of the OpenAI API, so the server may ignore it.", fields=", ".join(extra))
         )
     if not sampling.greedy and not sampling.top_k:
-        found.append(
+        texts.append(
             N_(
                 "The server may apply a top_k, min_p, or repetition penalty of its own. Naming its "
                 "dialect avoids this."
             )
         )
-    return tuple(found)
+    return tuple(texts)
 
 
 def output_tokens(dialect: Dialect, completion_tokens: int, finish_reason: FinishReason | None) -> int:

@@ -13,14 +13,14 @@ def published(text: str) -> dict[str, list[float]]:
     Empty for a text that is not in the format. What is larger than any server's is left out.
     """
     lines = "\n".join(line for line in text[:MAX_CHARS].split("\n") if len(line) <= MAX_LINE_CHARS)
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
     try:
         for family in text_string_to_metric_families(lines):
             for sample in family.samples:
-                found.setdefault(sample.name, []).append(sample.value)
+                values.setdefault(sample.name, []).append(sample.value)
     except ValueError:
         return {}
-    return found
+    return values
 
 
 def url_of(base_url: str) -> str:

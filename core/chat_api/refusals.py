@@ -82,12 +82,16 @@ def names_a_length(words: str) -> bool:
 def failure(error: ServerError, endpoint: Endpoint) -> LMDynoError:
     """The error for what a server said, whether before or in the middle of an answer."""
     for decide in (_by_status, _by_words):
-        if found := decide(error, endpoint):
-            return found
+        if known_error := decide(error, endpoint):
+            return known_error
     return EngineError(
-        N_("The server refused the request (HTTP {status}): {words}", status=error.status, words=_said(error))
+        N_(
+            "The server refused the request (HTTP {status}): {words}",
+            status=error.status,
+            words=_reason(error),
+        )
         if error.status
-        else N_("The server reported an error: {words}", words=_said(error)),
+        else N_("The server reported an error: {words}", words=_reason(error)),
         hint=N_("Check that the base URL ends in the version path, such as /v1.")
         if error.status in (404, 405)
         else see_log(endpoint),
@@ -130,7 +134,7 @@ def _by_status(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
                 return _busy(error)
             if not (_names_prompt_length(words) or _names_answer_length(words)):
                 return InputError(
-                    N_("The request is too large for the server: {words}", words=_said(error)),
+                    N_("The request is too large for the server: {words}", words=_reason(error)),
                     hint=N_("Shorten the prompt, or send fewer or smaller images."),
                     code="request-too-large",
                 )
@@ -138,7 +142,7 @@ def _by_status(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
             return _busy(error)
         case 408 | 504:
             return EngineBusy(
-                N_("The server or a proxy before it gave up waiting: {words}", words=_said(error)),
+                N_("The server or a proxy before it gave up waiting: {words}", words=_reason(error)),
                 hint=N_("The engine may be busy. Try again later."),
                 code="gateway-timeout",
             )
@@ -146,19 +150,19 @@ def _by_status(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
 
 
 def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
-    words, said = f"{error.code} {error.words}", _said(error)
+    words, reason = f"{error.code} {error.words}", _reason(error)
     if says_plain_http_on_tls(words):
         return expects_tls(endpoint)
     if _names_memory(words):
         return EngineOutOfMemory(
-            N_("The engine ran out of memory: {words}", words=said),
+            N_("The engine ran out of memory: {words}", words=reason),
             hint=N_("Shorten the conversation, lower max_tokens, or give the engine more memory."),
         )
     if error.status is None and _names_rate(words):
         return _busy(error)
     if _names_answer_length(words) and not _prompt_alone_is_too_long(words):
         return InputError(
-            N_("max_tokens is too large: {words}", words=said),
+            N_("max_tokens is too large: {words}", words=reason),
             hint=N_(
                 "Lower max_tokens or shorten the conversation: prompt and answer together must fit "
                 "the context."
@@ -167,7 +171,7 @@ def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
         )
     if _names_prompt_length(words):
         return InputError(
-            N_("The prompt is too long for the model: {words}", words=said),
+            N_("The prompt is too long for the model: {words}", words=reason),
             hint=N_(
                 "Start a new conversation or shorten the prompt. For a local lane, you can raise session_len."
             ),
@@ -175,19 +179,19 @@ def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
         )
     if _asks_text_only(words):
         return InputError(
-            N_("The model takes no images: {words}", words=said),
+            N_("The model takes no images: {words}", words=reason),
             hint=N_("Choose a lane with a vision model, or ask without images."),
             code="text-only",
         )
     if _names_template(words):
         return EngineError(
-            N_("The model's chat template can't render this conversation: {words}", words=said),
+            N_("The model's chat template can't render this conversation: {words}", words=reason),
             hint=N_("Remove the system prompt, or use a model with a chat template that supports it."),
             code="chat-template",
         )
     if _names_model(words) and error.status in (None, 400, 404, 422):
         return EngineError(
-            N_("The server doesn't serve this model: {words}", words=said),
+            N_("The server doesn't serve this model: {words}", words=reason),
             hint=N_("Choose one of the models that the server lists."),
             code="model-not-found",
         )
@@ -195,26 +199,28 @@ def _by_words(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
 
 
 def _unauthorised(error: ServerError, endpoint: Endpoint) -> LMDynoError:
-    said, status = _said(error), error.status
+    reason, status = _reason(error), error.status
     if endpoint.api_key is None:
         message = N_(
-            "The server denies access without an API key (HTTP {status}): {words}", status=status, words=said
+            "The server denies access without an API key (HTTP {status}): {words}",
+            status=status,
+            words=reason,
         )
         hint = N_("Set the environment variable LMDYNO_KEY_… and name it in the lane's api_key.")
     elif status == 401:
         message = N_(
-            "The server didn't accept the API key (HTTP {status}): {words}", status=status, words=said
+            "The server didn't accept the API key (HTTP {status}): {words}", status=status, words=reason
         )
         hint = N_("Check the value of the key that the lane's api_key names.")
     else:
-        message = N_("The server denies access (HTTP {status}): {words}", status=status, words=said)
+        message = N_("The server denies access (HTTP {status}): {words}", status=status, words=reason)
         hint = N_("The key may lack the rights for this model, or the server may block this address.")
     return EngineError(message, hint=hint, code="endpoint-unauthorised")
 
 
 def _no_quota(error: ServerError) -> LMDynoError:
     return EngineError(
-        N_("The account's quota is used up: {words}", words=_said(error)),
+        N_("The account's quota is used up: {words}", words=_reason(error)),
         hint=N_("Check the plan and the balance at the provider. Waiting doesn't help."),
         code="quota-exhausted",
     )
@@ -225,13 +231,13 @@ def _busy(error: ServerError) -> LMDynoError:
         hint = N_("The server asks to wait for {time}.", time=units.duration(error.retry_after_s))
     else:
         hint = N_("Try again in a moment, or send fewer requests at once.")
-    return EngineBusy(N_("The server doesn't accept requests now: {words}", words=_said(error)), hint=hint)
+    return EngineBusy(N_("The server doesn't accept requests now: {words}", words=_reason(error)), hint=hint)
 
 
 def _prompt_alone_is_too_long(words: str) -> bool:
-    found = _PROMPT_OF.search(words)
-    return found is not None and int(found[2]) >= int(found[1])
+    match = _PROMPT_OF.search(words)
+    return match is not None and int(match[2]) >= int(match[1])
 
 
-def _said(error: ServerError) -> Message | str:
+def _reason(error: ServerError) -> Message | str:
     return error.words or N_("no reason given")

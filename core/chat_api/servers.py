@@ -148,10 +148,10 @@ async def recognised(session: Session, endpoint: Endpoint, listing: Listing, *, 
 def read_metrics(text: str) -> ServerMetrics | None:
     """The load in what a server publishes, by the names of LMDeploy, vLLM, SGLang and llama.cpp; None
     without."""
-    found = prometheus.published(text)
-    kv_used = _values(found, _KV_USED)
-    running = _values(found, _RUNNING)
-    waiting = _values(found, _WAITING)
+    published = prometheus.published(text)
+    kv_used = _values(published, _KV_USED)
+    running = _values(published, _RUNNING)
+    waiting = _values(published, _WAITING)
     if not (kv_used or running or waiting):
         return None
     return ServerMetrics(
@@ -182,9 +182,11 @@ _WAITING = (
 )
 
 
-def _values(found: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[float]:
+def _values(published: Mapping[str, Sequence[float]], names: Sequence[str]) -> list[float]:
     """The finite values of the gauges of these names: a server may publish NaN for what it can't tell."""
-    return [value for name in names for value in found.get(name, ()) if math.isfinite(value) and value >= 0]
+    return [
+        value for name in names for value in published.get(name, ()) if math.isfinite(value) and value >= 0
+    ]
 
 
 def _listing(document: object) -> Listing | None:

@@ -66,13 +66,13 @@ class Adaptation:
                 document[self.length_name] = document.pop(name)
         return orjson.dumps(document)
 
-    def learn(self, error: ServerError, body: bytes, wanted: Collection[str] = ()) -> bool:
+    def learn(self, error: ServerError, body: bytes, keep: Collection[str] = ()) -> bool:
         """Whether the request can be sent differently than in `body` after this refusal.
 
-        The fields in `wanted` were asked for by a person and are never left out.
+        The fields in `keep` were asked for by a person and are never left out.
         """
         document: dict[str, Any] = orjson.loads(body)
-        name = _refused_field(error, document.keys() - _NEEDED - set(wanted))
+        name = _refused_field(error, document.keys() - _NEEDED - set(keep))
         if name is None:
             return False
         if name not in _LENGTH_NAMES:

@@ -53,10 +53,10 @@ def facts(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[dict
 
 def lines(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[str]:
     """For a person: a line an image and, below it, one for each lane of which it is known what it sees."""
-    told = []
+    texts = []
     for image in images:
-        told.append(f"{image.name}: {image.width_px} × {image.height_px} px")
-        told += [
+        texts.append(f"{image.name}: {image.width_px} × {image.height_px} px")
+        texts += [
             "  "
             + _(
                 "{lane}: {tokens} tokens at {width} × {height} px",
@@ -68,7 +68,7 @@ def lines(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[str]
             for lane in lanes
             if (cost := image_cost(lane, image))
         ]
-    return told
+    return texts
 
 
 def _read(file: Path) -> bytes:

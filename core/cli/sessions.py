@@ -187,13 +187,13 @@ def _record(session: str) -> SessionRecord:
 
 def _follow(settings: Settings, job: str) -> None:
     """Print the job's progress until it ends; exit with 1 if it failed."""
-    jobs, told = Jobs(settings), ""
+    jobs, shown = Jobs(settings), ""
     while True:
         status = jobs.wait(job, _POLL_S)
         stage = _(status.record.stage)
-        if stage and stage != told:
+        if stage and stage != shown:
             typer.echo(stage, err=True)
-            told = stage
+            shown = stage
         if status.state.ended:
             break
     if status.state is not JobState.DONE:

@@ -89,8 +89,8 @@ def spelled(path: KeyPath) -> str:
 
 
 def _syntax_error(name: str, text: str, parser_says: str) -> ConfigError:
-    found = re.search(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", parser_says)
-    reason, line, column = found.groups() if found else (parser_says, None, None)
+    match = re.search(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", parser_says)
+    reason, line, column = match.groups() if match else (parser_says, None, None)
     if line:
         message = N_(
             "{file}, line {line}, column {column}: not valid TOML: {reason}",

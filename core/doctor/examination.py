@@ -53,9 +53,9 @@ def examine(
     of_stacks: list[Finding] = []
     for python in _pythons(lanes.lanes):
         stacks[python] = stack = probe(python)
-        found = tuple(stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable))
-        on_findings(found)
-        of_stacks += found
+        about_stack = tuple(stack_findings(stack, driver=driver, gpus=gpus, own=python == sys.executable))
+        on_findings(about_stack)
+        of_stacks += about_stack
     fitness = tuple(
         LaneFitness(lane.name, node_problem(lane.node), node=lane.node)
         if lane.node

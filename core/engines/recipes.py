@@ -63,7 +63,7 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
         *("--max-batch-size", str(lane.settings.max_batch_size)),
         *("--generation-config", "lmdeploy"),
     ]
-    found = [
+    recipes = [
         Recipe(
             N_("Chat in a terminal"),
             "bash",
@@ -75,8 +75,8 @@ def _lmdeploy(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ..
         Recipe(N_("The same weights in transformers"), "python", _transformers_program(lane, sampling)),
     ]
     if lane.weights is Weights.AWQ:
-        found.append(Recipe(N_("How the W4A16 weights were made"), "bash", _quantise(lane.model, path)))
-    return tuple(found)
+        recipes.append(Recipe(N_("How the W4A16 weights were made"), "bash", _quantise(lane.model, path)))
+    return tuple(recipes)
 
 
 def _transformers(lane: LaneSpec, path: str, sampling: Sampling) -> tuple[Recipe, ...]:

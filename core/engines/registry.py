@@ -198,10 +198,10 @@ def replicas_of(entry: EngineEntry) -> tuple[Replica, ...]:
     log_file = Path(entry.log_file)
     try:
         with log_file.with_name(f"{log_file.stem}~replicas.json").open("rb") as file:
-            told = json.loads(file.read(_MOST_BYTES))
-        if told["leader"] != entry.process.pid:
+            document = json.loads(file.read(_MOST_BYTES))
+        if document["leader"] != entry.process.pid:
             return ()  # left by an earlier start
-        replicas = told["replicas"]
+        replicas = document["replicas"]
         return tuple(_replica(facts, entry.gpus, len(replicas)) for facts in replicas)
     except (OSError, ValueError, KeyError, TypeError):
         return ()

@@ -119,7 +119,7 @@ class Jobs:
 
         Everybody sees what runs or waits; of what has ended, what whoever acts may see in lists.
         """
-        found = []
+        statuses = []
         for path in self._dir.glob("*/spec.json"):
             try:
                 status = self.status(path.parent.name)
@@ -128,8 +128,8 @@ class Jobs:
                 continue
             is_listed = not status.state.ended or may_see(status.spec.owner, by_link=False)
             if is_listed and kind in (None, status.spec.kind):
-                found.append(status)
-        return tuple(sorted(found, key=lambda status: status.spec.created_at, reverse=True))
+                statuses.append(status)
+        return tuple(sorted(statuses, key=lambda status: status.spec.created_at, reverse=True))
 
     def log_tail(self, job_id: str, lines: int = 40) -> str:
         return self._folder(job_id).log_tail(lines)

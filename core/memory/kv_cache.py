@@ -169,7 +169,7 @@ def read_kv_log(log: str) -> KvLog | None:
         return None
     reserved, free = (int(float(size) * _MIB) for size in budget.group(1, 2))
     facts = KvLog(reserved_bytes=reserved, free_bytes=free, ratio=float(budget[3]))
-    layouts = {found.groups() for found in _SLAB.finditer(log)}
+    layouts = {match.groups() for match in _SLAB.finditer(log)}
     if len(layouts) != 1:
         return facts
     slab, block, count = map(int, layouts.pop())

@@ -74,20 +74,20 @@ async def settled(
     """
     clock = asyncio.get_running_loop().time
     deadline = clock() + patience_s
-    while (found := await asyncio.to_thread(stopped.before, endpoint)).must_wait:
+    while (unfinished := await asyncio.to_thread(stopped.before, endpoint)).must_wait:
         if clock() >= deadline:
-            if found.server_is_busy:
+            if unfinished.server_is_busy:
                 return (N_("The server was busy when this was sent, so the figures may include waiting."),)
             return (
                 N_(
                     "{lanes} was still finishing a stopped request when this was sent, so the figures may "
                     "include waiting.",
-                    lanes=", ".join(found.lanes),
+                    lanes=", ".join(unfinished.lanes),
                 ),
             )
-        on_wait(found)
+        on_wait(unfinished)
         await asyncio.sleep(_POLL_S)
-    if found.server_is_silent:
+    if unfinished.server_is_silent:
         return (
             N_(
                 "A request to this server was stopped shortly before. The server doesn't say whether it "

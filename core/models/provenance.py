@@ -139,7 +139,9 @@ def list_models(settings: Settings) -> tuple[StoredModel, ...]:
             name = folder.name.removesuffix(AWQ_SUFFIX)
             kind = Weights.AWQ if is_awq else Weights.CHECKPOINT
             forms.setdefault(name, []).extend(_forms(folder, kind))
-    return tuple(StoredModel(name=name, forms=tuple(found)) for name, found in sorted(forms.items()))
+    return tuple(
+        StoredModel(name=name, forms=tuple(model_forms)) for name, model_forms in sorted(forms.items())
+    )
 
 
 def _forms(folder: Path, kind: Weights) -> list[StoredForm]:

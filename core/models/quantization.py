@@ -56,8 +56,8 @@ def read_quantization(
                 return _of_config(values[key])
     for name in _CONFIG_FILES if folder is not None else ():
         assert folder is not None
-        if (folder / name).is_file() and (found := _of_file(name, read_json(folder / name))):
-            return found
+        if (folder / name).is_file() and (quantization := _of_file(name, read_json(folder / name))):
+            return quantization
     return _of_tensors(tensors)
 
 

@@ -123,7 +123,11 @@ def check_timing(place: str, timing: Timing) -> None:
     _require(moments == sorted(moments), place, "has timestamps out of order")
     _require(moments[0] >= 0 and moments[-1] <= _MAX_NS, place, "has a timestamp out of range")
     lengths: tuple[tuple[Any, ...], ...] = (timing.content_chars, timing.reasoning_chars)
-    _require(all(len(each) in (0, len(chunks)) for each in lengths), place, "has not a length for each chunk")
+    _require(
+        all(len(chunk_lengths) in (0, len(chunks)) for chunk_lengths in lengths),
+        place,
+        "has not a length for each chunk",
+    )
     _require(len(timing.chunk_tokens or chunks) == len(chunks), place, "has not a token count for each chunk")
     counts = (*timing.content_chars, *timing.reasoning_chars, *(timing.chunk_tokens or ()))
     check_tokens(place, timing.output_tokens, min(counts, default=None), max(counts, default=None))

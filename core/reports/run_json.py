@@ -110,16 +110,16 @@ def to_json(result: BenchResult, record: BenchRecord, *, raw: bool) -> bytes:
             points=tuple(point_json(point) for point in result.points),
             speed_ups=tuple(
                 {
-                    "lane": each.lane,
-                    "together": each.together,
-                    **_level(each.level),
-                    **_ratio(each.tpot_ratio),
+                    "lane": ratio.lane,
+                    "together": ratio.together,
+                    **_level(ratio.level),
+                    **_ratio(ratio.tpot_ratio),
                 }
-                for each in result.speed_ups
+                for ratio in result.speed_ups
             ),
             interference=tuple(
-                {"lane": each.lane, **_level(each.level), **_ratio(each.tpot_ratio)}
-                for each in result.interference
+                {"lane": ratio.lane, **_level(ratio.level), **_ratio(ratio.tpot_ratio)}
+                for ratio in result.interference
             ),
             saturation=result.saturation,
             raw=RawFacts(passes=record.passes, requests=record.requests) if raw else None,

@@ -195,7 +195,7 @@ def figures_table(figures: Sequence[LaneFigures], labels: Sequence[str]) -> Tabl
 
 def checks(session: Session, results: SessionResults) -> list[str]:
     """How far to trust the room, a sentence each."""
-    told = [
+    sentences = [
         _(
             "Left or right: {share} of the preferences went to the answer on the left. {judged}",
             share=share_text(results.left),
@@ -203,7 +203,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
         )
     ]
     agreement = results.agreement
-    told.append(
+    sentences.append(
         _(
             "Agreement between participants: Krippendorff's alpha {alpha}, over {items} pairs of answers "
             "that several of them voted on (1 is full agreement, 0 is chance).",
@@ -212,7 +212,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
         )
     )
     for control in results.controls:
-        told.append(
+        sentences.append(
             _(
                 "Control pairs ({kind}): {share} of the votes preferred one of two answers that are equally "
                 "good; of the real pairs {real}.",
@@ -222,7 +222,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
             )
         )
         if control.chance is not None and control.chance < 0.05:
-            told.append(
+            sentences.append(
                 _(
                     "First or second samples of a lane are favoured (p = {p}). Look for a flaw in how the "
                     "answers were generated.",
@@ -230,7 +230,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
                 )
             )
     if session.identical_pairs:
-        told.append(
+        sentences.append(
             ngettext(
                 "In {n} case, two lanes gave the same answer to a prompt. These aren't voted on.",
                 "In {n} cases, two lanes gave the same answer to a prompt. These aren't voted on.",
@@ -238,13 +238,13 @@ def checks(session: Session, results: SessionResults) -> list[str]:
             )
         )
     if results.deploy:
-        told.append(
+        sentences.append(
             _(
                 "With speed, memory, and energy known, {share} of the second votes differ from the first.",
                 share=share_text(results.deploy.changed),
             )
         )
-    return told
+    return sentences
 
 
 def judge_lines(session: Session, result: JudgeResult) -> list[str]:

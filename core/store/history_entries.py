@@ -172,10 +172,10 @@ def entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEn
     turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
     run_ids = [row.id for row in rows if row.kind == RunKind.BENCH]
     answers = _answers(connection, turn_ids)
-    took_part = {turn_id: [row.spec for row in found] for turn_id, found in answers.items()}
+    took_part = {turn_id: [row.spec for row in lane_answers] for turn_id, lane_answers in answers.items()}
     for kind, part_of in _LANES.items():
         took_part |= _run_lanes(connection, part_of, [row.id for row in rows if row.kind == kind])
-    summaries = {turn_id: _turn_summary(found) for turn_id, found in answers.items()}
+    summaries = {turn_id: _turn_summary(lane_answers) for turn_id, lane_answers in answers.items()}
     summaries |= _kept_summaries(connection, run_ids)
     return tuple(
         HistoryEntry(

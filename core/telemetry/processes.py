@@ -105,8 +105,8 @@ def _cpu_s(pid: int) -> float:
 
 def _has_ready_thread(pid: int) -> bool:
     """Whether a thread of the tree runs or waits for a core; False where the system doesn't tell."""
-    for each in tree(pid):
-        for path in Path(f"/proc/{each}/task").glob("*/stat"):
+    for member in tree(pid):
+        for path in Path(f"/proc/{member}/task").glob("*/stat"):
             try:
                 state = path.read_text().rpartition(")")[2].split()[0]
             except (OSError, IndexError):

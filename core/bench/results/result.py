@@ -70,7 +70,7 @@ def results(record: BenchRecord, tool: Tool = Tool.LMDYNO) -> BenchResult:
     """Everything about a run, with latencies as `tool` defines them."""
     plan = plan_of(record.run)
     groups = _grouped(record)
-    facts = {each.lane.name: each for each in record.run.lanes}
+    facts = {lane_facts.lane.name: lane_facts for lane_facts in record.run.lanes}
     points = tuple(
         point_of(key, parts, facts[key.lane], plan, DEFINITIONS[tool]) for key, parts in groups.items()
     )
@@ -94,11 +94,11 @@ def _grouped(record: BenchRecord) -> dict[PointKey, list[Part]]:
         if not request.warmup:
             by_pass.setdefault((request.pass_number, request.lane), []).append(request)
     groups: dict[PointKey, list[Part]] = {}
-    for each in record.passes:
-        for lane in each.lanes:
-            if requests := by_pass.get((each.number, lane)):
-                key = PointKey(lane, each.lanes, each.level)
-                groups.setdefault(key, []).append(Part(each, tuple(requests)))
+    for bench_pass in record.passes:
+        for lane in bench_pass.lanes:
+            if requests := by_pass.get((bench_pass.number, lane)):
+                key = PointKey(lane, bench_pass.lanes, bench_pass.level)
+                groups.setdefault(key, []).append(Part(bench_pass, tuple(requests)))
     order = [facts.lane.name for facts in record.run.lanes]
     return dict(sorted(groups.items(), key=lambda item: (len(item[0].together), order.index(item[0].lane))))
 

@@ -252,14 +252,14 @@ def processes_for(plan: BenchPlan, cores: int) -> int:
     on_cpu = any(lane.is_local and lane.settings.device == "cpu" for lane in plan.lanes)
     if plan.workload.images or on_cpu:
         return 1
-    wanted = 1.0
+    processes = 1.0
     for level in plan.load.levels:
         if level.concurrency is not None:
-            wanted = max(wanted, level.concurrency / _STREAMS_A_PROCESS)
+            processes = max(processes, level.concurrency / _STREAMS_A_PROCESS)
         elif level.rate_req_per_s is not None:
             chunks_per_s = level.rate_req_per_s * plan.workload.output_tokens
-            wanted = max(wanted, chunks_per_s / _CHUNKS_PER_S_A_PROCESS)
-    return max(1, min(cores // _CORES_A_PROCESS, math.ceil(wanted)))
+            processes = max(processes, chunks_per_s / _CHUNKS_PER_S_A_PROCESS)
+    return max(1, min(cores // _CORES_A_PROCESS, math.ceil(processes)))
 
 
 def cores_here() -> int:

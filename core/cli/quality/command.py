@@ -102,7 +102,7 @@ def quality(
     endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
     lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     named = reference or lanes[0].name
-    if all(each.name != named for each in lanes):
+    if all(lane.name != named for lane in lanes):
         lanes = (registry.lane(named), *lanes)
     items, names = _tasks(settings, tasks)
     plan = QualityPlan(
@@ -135,7 +135,7 @@ def quality(
         write_file(out, to_json(result, record, raw=True))
     if run.state is RunState.STOPPED:
         raise typer.Exit(STOPPED_EXIT_CODE)
-    if run.state is not RunState.DONE or any(each.error for each in run.lanes):
+    if run.state is not RunState.DONE or any(lane.error for lane in run.lanes):
         raise typer.Exit(1)
 
 

@@ -149,7 +149,7 @@ class Group:
             for replica in self.replicas:
                 if self.look_at(replica):
                     self.write()
-                if replica.state == "failed" and any(each.state == "starting" for each in self.replicas):
+                if replica.state == "failed" and any(other.state == "starting" for other in self.replicas):
                     return 1
             if all(replica.state == "failed" for replica in self.replicas):
                 say("no replica is left")

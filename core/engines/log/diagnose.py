@@ -22,19 +22,19 @@ def _first_cause(log: str) -> EngineError | None:
     return None
 
 
-def _error(cause: Cause, found: re.Match[str]) -> EngineError:
+def _error(cause: Cause, match: re.Match[str]) -> EngineError:
     # A group's name may stand only once in a pattern, so what, what2 and so on mean the same.
-    words = {name.rstrip("2345"): text for name, text in found.groupdict().items() if text}
+    words = {name.rstrip("2345"): text for name, text in match.groupdict().items() if text}
     return cause.error(cause.message.filled(**{"what": "?", **words}), hint=cause.hint, code=cause.code)
 
 
 def wrong_backend(log: str) -> EngineError | None:
     """LMDeploy's own word that it runs another engine than it was asked for; it goes on all the same."""
-    found = re.search(FALLBACK.pattern, log)
-    if found is None:
+    match = re.search(FALLBACK.pattern, log)
+    if match is None:
         return None
-    error = _error(FALLBACK, found)
-    if reason := _first_cause(found["why"]):
+    error = _error(FALLBACK, match)
+    if reason := _first_cause(match["why"]):
         error.hint = reason.hint
     return error
 

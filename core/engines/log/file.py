@@ -114,8 +114,8 @@ def shorten(path: Path, limit_bytes: int) -> None:
 def stage_of(line: str) -> Text | None:
     """The stage that a log line shows, in words for people; None if it shows none."""
     for pattern, words in _STAGES:
-        if found := pattern.search(line):
-            return words.filled(**found.groupdict())
+        if match := pattern.search(line):
+            return words.filled(**match.groupdict())
     return None
 
 

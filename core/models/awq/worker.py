@@ -145,8 +145,8 @@ def _auto_awq(
     )
 
     def follow(line: str) -> None:
-        if told := progress.take(line):
-            report(*told)
+        if step := progress.take(line):
+            report(*step)
 
     named = options.source is CalibrationSource.NAMED_SET
     report(N_("Loading the weights"), done_before)

