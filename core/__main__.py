@@ -36,7 +36,7 @@ from core.i18n import (
 
 
 class Command(NamedTuple):
-    """Where a command is, and its help text."""
+    """The module and function of a command, and its help text."""
 
     place: str
     help: Message

@@ -30,7 +30,7 @@ def encode_plain(value: object) -> bytes:
 
 
 def _plain(value: object) -> object:
-    """What orjson leaves to us: texts with their ids, and subclasses of built-in types."""
+    """Return what orjson leaves to us: texts with their ids, and subclasses of built-in types."""
     if isinstance(value, Message):
         return value.as_json()
     if isinstance(value, str):

@@ -77,7 +77,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def upload_path(folder: Path, name: str, data: bytes, *, nameless: str) -> Path:
-    """Where `keep_upload` keeps these bytes.
+    """Return where `keep_upload` keeps these bytes.
 
     `name` is what a person called them: its ending says how they are read, and nothing else of it reaches the
     disk but letters, digits, dots and dashes. `nameless` stands in where that leaves nothing.

@@ -66,7 +66,7 @@ def is_held(path: Path) -> bool:
 
 
 def holders(path: Path) -> int | None:
-    """How many hold the lock at once; None where the system has no list of locks, which Linux has."""
+    """Return how many hold the lock at once; None where the system has no list of locks, which Linux has."""
     if not path.exists():
         return 0
     try:

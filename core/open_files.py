@@ -44,7 +44,7 @@ def allow_many() -> None:
 
 
 def explained(error: OSError) -> LMDynoError | None:
-    """What to tell when the limit is reached; None for other errors."""
+    """Return what to tell when the limit is reached; None for other errors."""
     if error.errno not in (errno.EMFILE, errno.ENFILE):
         return None
     return LMDynoError(

@@ -30,7 +30,7 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
 class Mode(StrEnum):
-    """What the dashboard is for."""
+    """The purpose of the dashboard."""
 
     LIVE = "live"
     REPLAY = "replay"
@@ -93,7 +93,8 @@ class Settings:
         )
 
     def secrets(self) -> Mapping[str, Any]:
-        """What Streamlit's secrets file holds; empty without one. Its values must never be shown or logged.
+        """Return what Streamlit's secrets file holds; empty without one. Its values must never be shown or
+        logged.
 
         Raises ConfigError for a file that can't be read or is not TOML.
         """

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Action(StrEnum):
-    """What can be done; the audit log holds these words."""
+    """Actions that a role may allow; the audit log holds these words."""
 
     CHAT = "chat"
     VOTE = "vote"
@@ -119,7 +119,7 @@ def acting_as(identity: Identity) -> Iterator[None]:
 
 
 def current_identity() -> Identity:
-    """Who acts here and now."""
+    """Return who acts here and now."""
     if identity := _acting.get():
         return identity
     return _find() if _find else _of_process()

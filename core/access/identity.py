@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a user may do; each role includes the one before."""
+    """The rights of a user; each role includes the one before."""
 
     GUEST = "guest"
     """Vote in the one session whose link they came with."""

@@ -46,7 +46,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessPolicy:
-    """Who is admitted; nobody without entries."""
+    """The list of those who are admitted; nobody without entries."""
 
     operators: tuple[_Entry, ...] = ()
     viewers: tuple[_Entry, ...] = ()
@@ -84,7 +84,7 @@ class AccessPolicy:
         return Role.VIEWER if any(entry.fits(claims) for entry in self.viewers) else None
 
     def identify(self, claims: Mapping[str, Any], now: datetime) -> Identity:
-        """Who a visitor is: without a role if they aren't listed, NOBODY if their login is too old."""
+        """Return who a visitor is: without a role if they aren't listed, NOBODY if their login is too old."""
         email = claims.get("email")
         subject = str(claims.get("sub") or "")
         has_email = isinstance(email, str) and bool(email) and claims.get("email_verified") is not False

@@ -38,7 +38,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution:
-    """How one metric is spread over a point's requests (or their tokens); seconds, for all metrics here."""
+    """The spread of one metric over a point's requests (or their tokens); seconds, for all metrics here."""
 
     n: int
     mean: float

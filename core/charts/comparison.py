@@ -22,7 +22,7 @@ _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is drawn against the load."""
+    """A figure that is drawn against the load."""
 
     title: Text
     axis: Text
@@ -40,7 +40,7 @@ CURVES: Mapping[str, Curve] = {
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How the points of one lane of one run are drawn."""
+    """The color and symbols of the points of one lane of one run."""
 
     color: str
     dash: str

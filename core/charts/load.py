@@ -135,7 +135,7 @@ def pareto_chart(result: BenchResult, colors: Colors) -> go.Figure:
 
 
 def conditions(result: BenchResult, *, lines: bool = True) -> str:
-    """How the lanes shared the machine and whether images were sent, in words for every chart.
+    """Return how the lanes shared the machine and whether images were sent, in words for every chart.
 
     `lines`: of a chart that has dashes.
     """
@@ -146,7 +146,7 @@ def conditions(result: BenchResult, *, lines: bool = True) -> str:
 
 
 def isolation_text(plan: BenchPlan, *, together: bool) -> str:
-    """How the lanes shared the machine at one point."""
+    """Return how the lanes shared the machine at one point."""
     if together:
         return _("all lanes together")
     if plan.isolation is Isolation.STOPPED:

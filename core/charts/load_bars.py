@@ -35,7 +35,7 @@ class _Bar:
 
 
 def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
-    """How many times as fast each lane decodes as the baseline, with 95 % intervals."""
+    """Return how many times as fast each lane decodes as the baseline, with 95 % intervals."""
     bars = [
         _Bar(
             speed_up.lane,
@@ -61,7 +61,7 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
 
 
 def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
-    """What each lane loses while the others work too: 1 is nothing; with 95 % intervals."""
+    """Return what each lane loses while the others work too: 1 is nothing; with 95 % intervals."""
     bars = [
         _Bar(
             loss.lane,

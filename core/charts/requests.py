@@ -27,7 +27,8 @@ def gaps_chart(
     definition: Definition = DEFINITIONS[Tool.LMDYNO],
     subtitle: str = "",
 ) -> go.Figure:
-    """What share of the gaps between tokens is how short; between chunks where their tokens are unknown.
+    """Return what share of the gaps between tokens is how short; between chunks where their tokens are
+    unknown.
 
     Another tool's definition has its own idea of these gaps.
     """

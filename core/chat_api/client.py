@@ -177,7 +177,7 @@ async def get(session: Session, endpoint: Endpoint, url: str, *, timeout_s: floa
 
 
 async def metrics_text(session: Session, endpoint: Endpoint, *, timeout_s: float) -> str | None:
-    """What the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
+    """Return what the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
     try:
         body = await get(session, endpoint, prometheus.url_of(endpoint.url), timeout_s=timeout_s)
     except LMDynoError:
@@ -319,7 +319,7 @@ def _wanted(endpoint: Endpoint) -> tuple[str, ...]:
 
 
 def failure_in(answer: Answer, endpoint: Endpoint, lost: LMDynoError | None = None) -> LMDynoError | None:
-    """Why the request whose stream has ended failed; None if it was answered.
+    """Return why the request whose stream has ended failed; None if it was answered.
 
     `lost` is what became of its connection, which doesn't matter once the answer is complete. An answer is
     one if the server ended it, in events that could be understood, and not with an error; without a finish

@@ -74,7 +74,7 @@ def customised(body: dict[str, Any], options: RequestOptions) -> dict[str, Any]:
 
 
 def notes(dialect: Dialect, sampling: Sampling, options: RequestOptions = NO_OPTIONS) -> tuple[Text, ...]:
-    """What a reader of the numbers must know about this translation."""
+    """Return what a reader of the numbers must know about this translation."""
     texts: list[Text] = []
     if options.leave_out:
         texts.append(

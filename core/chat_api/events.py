@@ -88,7 +88,9 @@ class _Texts:
 
 
 def read_event(event: Event) -> Iterable[StreamEvent]:
-    """What an event says: one thing, or several where a server left out the blank lines between events."""
+    """Yield what an event says: one thing, or several where a server left out the blank lines
+    between events.
+    """
     data = stripped(event.data)
     if not data:
         return ()

@@ -39,8 +39,8 @@ def stripped(data: bytes) -> bytes:
 
 
 def json_document(data: bytes) -> Any:  # noqa: ANN401 - JSON
-    """What the bytes say; `UNREADABLE` for what is no JSON even with NaN, bad UTF-8 and lone surrogates let
-    pass.
+    """Return what the bytes say; `UNREADABLE` for what is no JSON even with NaN, bad UTF-8 and lone
+    surrogates let pass.
 
     Bytes that are no UTF-8 stay in the texts as lone surrogates, so that `TextJoiner` can put a character
     that was cut in two together.
@@ -100,7 +100,7 @@ class TextJoiner:
         return _SURROGATE.sub("\ufffd", _RAW_BYTES.sub(_decoded, text))
 
     def close(self) -> str:
-        """What is still held, when nothing follows."""
+        """Return what is still held, when nothing follows."""
         held, self._held = self._held, ""
         return "\ufffd" if held else ""
 
@@ -150,8 +150,9 @@ class Inflater:
         self._stream: zlib._Decompress | None = None
 
     def feed(self, received: bytes) -> bytes:
-        """What the bytes add to the text. Raises TooMuchData; damaged data ends the stream as a lost
-        connection."""
+        """Return what the bytes add to the text. Raises TooMuchData; damaged data ends the stream as a lost
+        connection.
+        """
         parts: list[bytes] = []
         left = _MOST_PER_READ
         while received:

@@ -86,7 +86,7 @@ def server_metrics(url: str, api_key: str | None = None, *, timeout_s: float = 2
 
 
 def round_trip_s(endpoint: Endpoint, *, timeout_s: float) -> float:
-    """How long a lane's server takes for its list of models; raises EngineError if it gives none."""
+    """Return how long a lane's server takes for its list of models; raises EngineError if it gives none."""
 
     async def ask(session: Session) -> float:
         started_s = time.perf_counter()
@@ -134,7 +134,7 @@ class Reachability:
         self._asking: set[str] = set()
 
     def of(self, name: str, find: Callable[[], Endpoint]) -> Reach | None:
-        """What is known of the lane's server; None before its first answer.
+        """Return what is known of the lane's server; None before its first answer.
 
         `find` gives its endpoint and may raise LMDynoError, which then is what is known.
         """

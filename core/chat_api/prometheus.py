@@ -24,5 +24,5 @@ def published(text: str) -> dict[str, list[float]]:
 
 
 def url_of(base_url: str) -> str:
-    """Where a server publishes them: beside the version path of its base URL."""
+    """Return where a server publishes them: beside the version path of its base URL."""
     return f"{base_url.rstrip('/').removesuffix('/v1')}/metrics"

@@ -113,7 +113,7 @@ def expects_tls(endpoint: Endpoint) -> LMDynoError:
 
 
 def see_log(endpoint: Endpoint) -> Message:
-    """Where to look next."""
+    """Return where to look next."""
     if endpoint.device is not None:
         return N_("See the engine's log for details.")
     return N_("The server's own log may say more.")

@@ -85,7 +85,7 @@ def is_html(body: bytes) -> bool:
 
 
 def page_text(body: bytes) -> str:
-    """What a web page shows: its title and text without markup, scripts and styles."""
+    """Return what a web page shows: its title and text without markup, scripts and styles."""
     reader = _PageReader()
     with suppress(AssertionError):  # the standard library's way to refuse `<![x`; the text before it is kept
         reader.feed(body[: 2**16].decode("utf-8", "replace"))

@@ -36,7 +36,7 @@ _MAX_MODELS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What a server lists at `/models`."""
+    """A server's answer to `/models`."""
 
     models: tuple[str, ...]
     owners: frozenset[str]
@@ -78,7 +78,9 @@ async def with_model(
 
 
 async def place_of(endpoint: Endpoint, *, measured_on: str | None = None) -> Place:
-    """Where the endpoint's server is, seen from this machine, or from the node that sends the requests."""
+    """Return where the endpoint's server is, seen from this machine, or from the node that sends the
+    requests.
+    """
     if measured_on is not None:
         over_network: bool | None = endpoint.node != measured_on
     else:
@@ -109,8 +111,9 @@ def _is_own(family: socket.AddressFamily, address: tuple[Any, ...]) -> bool:
 async def list_models(
     session: Session, endpoint: Endpoint, *, timeout_s: float = _LISTING_S, patience_s: float = 0.0
 ) -> Listing:
-    """What the server lists at `/models`. Raises EngineError, also for a server that is no OpenAI-compatible
-    one."""
+    """Return what the server lists at `/models`. Raises EngineError, also for a server that is no
+    OpenAI-compatible one.
+    """
     clock = asyncio.get_running_loop().time
     deadline, wait_s = clock() + patience_s, _BACK_OFF_S
     while isinstance(

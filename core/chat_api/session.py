@@ -48,7 +48,7 @@ _LENGTH_NAMES = ("max_tokens", "max_completion_tokens")
 
 @dataclass(slots=True)
 class Adaptation:
-    """What one endpoint was found not to take."""
+    """The fields that one endpoint was found not to take."""
 
     left_out: list[str] = field(default_factory=list)
     length_name: str | None = None
@@ -85,7 +85,7 @@ class Adaptation:
         return True
 
     def notes(self) -> list[Text]:
-        """What a reader of the numbers must know."""
+        """Return what a reader of the numbers must know."""
         notes: list[Text] = [
             N_("The server refused {field}, so requests are sent without it.", field=name)
             for name in self.left_out
@@ -122,7 +122,9 @@ class Attempt:
 
 
 class Session:
-    """What requests are sent with; one a process. Belongs to one event loop."""
+    """The connections and adaptations that requests are sent with; one a process. Belongs to one
+    event loop.
+    """
 
     def __init__(self, *, reuse: bool, on_left: Callable[[Endpoint], None] | None = None) -> None:
         self._reuse = reuse
@@ -152,7 +154,7 @@ class Session:
             self._on_left(endpoint)
 
     def adaptation(self, endpoint: Endpoint) -> Adaptation:
-        """What the endpoint was found not to take."""
+        """Return what the endpoint was found not to take."""
         return self._adaptations.setdefault((endpoint.url, endpoint.model), Adaptation())
 
     @asynccontextmanager
@@ -257,8 +259,9 @@ async def read_body(
 
 
 def inflater(response: aiohttp.ClientResponse, endpoint: Endpoint) -> Inflater | None:
-    """What undoes the response's compression; None without any. Raises EngineError for one that nobody asked
-    for and that can't be undone."""
+    """Return what undoes the response's compression; None without any. Raises EngineError for one that nobody
+    asked for and that can't be undone.
+    """
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding in ("", "identity"):
         return None

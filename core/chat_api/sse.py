@@ -68,7 +68,9 @@ class EventSplitter:
         return self._events(lines)
 
     def close(self) -> list[Event]:
-        """What an event without its closing blank line held; some servers leave out the last newline."""
+        """Return what an event without its closing blank line held; some servers leave out the last
+        newline.
+        """
         lines, self._tail = [bytes(self._tail), b""], bytearray()
         return self._events(lines)
 

@@ -41,7 +41,7 @@ SessionId = Annotated[str, typer.Argument(help=_("The session's ID, as `sessions
 
 
 class Format(StrEnum):
-    """What a session is exported as."""
+    """The file formats that a session is exported to."""
 
     JSON = "json"
     CSV = "csv"

@@ -20,7 +20,9 @@ _SYSCTL = "hw.optional.arm."
 
 
 def native_dtype(features: frozenset[str]) -> str:
-    """What a CPU with these features computes natively; their names are Linux' or those of macOS' sysctl."""
+    """Return what a CPU with these features computes natively; their names are Linux' or those of macOS'
+    sysctl.
+    """
     if features & _BFLOAT16:
         return "bfloat16"
     return "float16" if features & _FLOAT16 else "float32"
@@ -28,7 +30,7 @@ def native_dtype(features: frozenset[str]) -> str:
 
 @cache
 def cpu_features() -> frozenset[str]:
-    """What the operating system says that this CPU can do; empty where it doesn't say."""
+    """Return what the operating system says that this CPU can do; empty where it doesn't say."""
     try:
         match platform.system():
             case "Linux":

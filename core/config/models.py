@@ -39,7 +39,7 @@ def demo_vision_model(settings: Settings) -> ModelSpec:
 
 
 def awq_dir(settings: Settings, name: str) -> Path:
-    """Where the AWQ form of a model goes unless the lanes file names another place."""
+    """Return where the AWQ form of a model goes unless the lanes file names another place."""
     return settings.models_dir / f"{name}-awq"
 
 

@@ -8,7 +8,7 @@ from core.i18n import Text
 
 
 class Status(StrEnum):
-    """How a finding is meant: only `fail` needs something done before lanes can work as configured."""
+    """The severity of a finding: only `fail` needs something done before lanes can work as configured."""
 
     OK = "ok"
     INFO = "info"

@@ -42,7 +42,7 @@ def can_run(
     installed: Callable[[str], bool] = _installed,
     here: Callable[[], tuple[str, str]] = _here,
 ) -> ErrorInfo | None:
-    """Why the lane can't run on this machine and what to do; None if nothing speaks against it.
+    """Return why the lane can't run on this machine and what to do; None if nothing speaks against it.
 
     Args:
         lane: any lane; an endpoint is always fit, since only a request shows whether somebody answers, and

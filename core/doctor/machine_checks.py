@@ -21,7 +21,7 @@ _FULL_DISK_BYTES = 512 * 2**20
 
 
 def machine_findings(settings: Settings, machine: Machine, nvml: Nvml) -> Iterator[Finding]:
-    """What the machine offers, from its Python to its GPUs."""
+    """Yield what the machine offers, from its Python to its GPUs."""
     yield _python(machine, (sys.version_info.major, sys.version_info.minor))
     yield Finding(
         Status.INFO,

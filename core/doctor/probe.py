@@ -52,7 +52,7 @@ print(json.dumps({}))
 
 @dataclass(frozen=True, slots=True)
 class TorchFacts:
-    """How PyTorch was built, and whether it reaches a GPU."""
+    """The build of PyTorch, and whether it reaches a GPU."""
 
     cuda: str | None
     """CUDA version it was built for, such as "13.0"; None for a CPU-only build."""

@@ -37,7 +37,7 @@ _BOUND_PACKAGES = ("torch", "torchvision", "transformers", "triton")
 def stack_findings(
     stack: EngineStack, *, driver: str | None, gpus: Sequence[GpuFacts], own: bool
 ) -> Iterator[Finding]:
-    """What an environment holds and what in it does not fit. `own` is the one that LMDyno runs in."""
+    """Yield what an environment holds and what in it does not fit. `own` is the one that LMDyno runs in."""
     where = N_("Engines") if own else N_("Engines in {python}", python=stack.python)
     if stack.problem is not None:
         yield Finding(Status.FAIL, where, stack.problem, N_("Correct `python` in the lanes that use it."))

@@ -20,7 +20,7 @@ ProgressCallback: TypeAlias = Callable[[Text, float | None], None]
 
 
 class RunState(StrEnum):
-    """Where a run stands; every state but RUNNING is final."""
+    """The state of a run; every state but RUNNING is final."""
 
     RUNNING = "running"
     DONE = "done"
@@ -31,7 +31,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadLevel:
-    """How hard a lane is driven; exactly one of the two is set."""
+    """The load on a lane; exactly one of the two is set."""
 
     concurrency: int | None = None
     """Closed loop: requests that are always under way; each answer makes room for the next."""
@@ -126,7 +126,7 @@ class EngineUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineQueue:
-    """What a pass added to the counter of queue times that a lane's server publishes."""
+    """The growth, during a pass, of the counter of queue times that a lane's server publishes."""
 
     lane: str
     total_s: float
@@ -184,7 +184,7 @@ class LaneFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFacts:
-    """What every kind of run has that is measured lane by lane, whatever it measures."""
+    """The fields that runs of every kind share."""
 
     id: str
     created_at: datetime

@@ -83,7 +83,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryChoices:
-    """What a filter can ask for: everything that is in the store, in the order of the alphabet."""
+    """The values that a filter offers: everything that is in the store, in the order of the alphabet."""
 
     lanes: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class HistoryChoices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryFilter:
-    """Which entries are wanted; None is any."""
+    """A filter of the history; None is any."""
 
     kind: RunKind | None = None
     lane: str | None = None

@@ -14,7 +14,7 @@ from core.domain.turns import ErrorInfo, FinishReason, Place
 
 
 class Prompted(StrEnum):
-    """Which list of the plan an answer belongs to."""
+    """The list of the plan that an answer belongs to."""
 
     PROMPT = "prompt"
     """A prompt whose answers are compared with the reference's."""
@@ -23,7 +23,7 @@ class Prompted(StrEnum):
 
 
 class ScoringMethod(StrEnum):
-    """How the likelihood of a text was found out."""
+    """The method by which the likelihood of a text was measured."""
 
     FORWARD_PASS = "forward-pass"
     """The logits of one pass over the token ids, in a process with the lane's own weights and settings."""
@@ -99,7 +99,7 @@ class TextScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerFacts:
-    """What identifies how a lane turns text into token ids; None where the lane does not reveal it."""
+    """The facts that identify a lane's tokenizer; None where the lane does not reveal it."""
 
     probe_sha256: str | None = None
     """Of the token ids of a fixed text."""

@@ -18,7 +18,7 @@ _LMDEPLOY_DTYPES = ("auto", "float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one setting accepts, and the hint for a value that it doesn't accept."""
+    """A check of one setting's values, and the hint for a value that fails it."""
 
     accepts: Callable[[object], bool]
     hint: Message

@@ -23,7 +23,7 @@ MOST_RANKED = 4
 
 
 class VotingMode(StrEnum):
-    """What a participant does with an item."""
+    """The way in which participants vote on an item."""
 
     PAIRWISE = "pairwise"
     """Chooses between two answers."""
@@ -32,7 +32,7 @@ class VotingMode(StrEnum):
 
 
 class Display(StrEnum):
-    """How answers appear to voters; neither way reveals a lane's speed."""
+    """The way in which answers appear to voters; neither way reveals a lane's speed."""
 
     AT_ONCE = "at-once"
     REPLAYED = "replayed"
@@ -40,7 +40,7 @@ class Display(StrEnum):
 
 
 class SessionState(StrEnum):
-    """Where a session stands."""
+    """The state of a session."""
 
     DRAFT = "draft"
     """Answers are being made, nobody can vote."""
@@ -50,7 +50,7 @@ class SessionState(StrEnum):
 
 
 class ControlKind(StrEnum):
-    """What an item shows instead of answers of different lanes."""
+    """The content of a control item, shown instead of answers of different lanes."""
 
     TWO_SAMPLES = "two-samples"
     """Two answers of one lane to the same prompt."""
@@ -59,7 +59,7 @@ class ControlKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a vote says."""
+    """The possible outcomes of a vote."""
 
     PREFERRED = "preferred"
     """The answers in the vote's order."""
@@ -92,7 +92,7 @@ class PromptSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
-    """What a session is about and how it is run. Raises InputError for what can't be run."""
+    """A session's prompts, lanes and rules. Raises InputError for values that can't be run."""
 
     title: str
     purpose: str = ""
@@ -150,7 +150,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionItem:
-    """What participants vote on: answers to one prompt."""
+    """One item to vote on: answers to one prompt."""
 
     prompt: int
     candidates: tuple[Candidate, ...]
@@ -207,7 +207,7 @@ class Participant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vote:
-    """What one participant says about one item."""
+    """One participant's vote on one item."""
 
     participant_id: str
     item: int
@@ -228,7 +228,7 @@ class Vote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a model says about one item, in one order of the answers."""
+    """One model's judgement of one item, in one order of the answers."""
 
     judge: str
     """The lane that judged."""

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class EngineKind(StrEnum):
-    """How a lane's answers are made; each local kind is a row of `core.engines.launch.table`."""
+    """The kinds of engines; each local kind is a row of `core.engines.launch.table`."""
 
     TRANSFORMERS = "transformers"
     TURBOMIND = "turbomind"
@@ -20,7 +20,7 @@ class EngineKind(StrEnum):
 
 
 class Weights(StrEnum):
-    """Which form of a model a lane loads; all forms come from the same checkpoint."""
+    """The form of a model that a lane loads; all forms come from the same checkpoint."""
 
     CHECKPOINT = "checkpoint"
     GGUF = "gguf"
@@ -28,7 +28,7 @@ class Weights(StrEnum):
 
 
 class Dialect(StrEnum):
-    """How a server streams and which sampling fields it takes (`core.chat_api.dialects`)."""
+    """A server's way of streaming, and the sampling fields it takes (`core.chat_api.dialects`)."""
 
     LMDEPLOY = "lmdeploy"
     TRANSFORMERS = "transformers"
@@ -51,7 +51,7 @@ class ModelSpec:
     """A folder with the W4A16 (AWQ) form of the same weights."""
 
     def path(self, weights: Weights) -> str | None:
-        """Where the given form is; None if the model has no such form."""
+        """Return where the given form is; None if the model has no such form."""
         return {
             Weights.CHECKPOINT: self.checkpoint,
             Weights.GGUF: self.gguf,
@@ -141,7 +141,7 @@ WEIGHTS_OF: Mapping[EngineKind, tuple[Weights, ...]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """What is sent to one server beside, or instead of, what its dialect says."""
+    """Fields that are sent to one server beside, or instead of, those of its dialect."""
 
     headers: tuple[tuple[str, str], ...] = ()
     """More HTTP headers. They are kept with results: a value that begins with $ names a key instead of
@@ -156,7 +156,7 @@ class RequestOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long requests of one lane wait; None takes the usual time."""
+    """The time limits of one lane's requests; None takes the usual time."""
 
     first_token_s: float | None = None
     """Until the first byte of an answer, and then until its first text."""
@@ -209,7 +209,7 @@ class LaneSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Where a lane's requests go right now, and what answers there."""
+    """The server that a lane's requests go to right now."""
 
     url: str
     model: str

@@ -21,7 +21,7 @@ _BURST_TOKENS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When a request was sent and when each chunk of its answer arrived."""
+    """The timestamps of a request's sending and of each chunk of its answer."""
 
     sent_ns: int
     """Immediately before the request was written to the connection, which then stands: connecting counts in

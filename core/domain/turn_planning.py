@@ -16,7 +16,7 @@ MAX_LANES = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatSettings:
-    """What the controls say, for the next turn."""
+    """The settings of the controls, for the next turn."""
 
     lanes: tuple[LaneSpec, ...]
     mode: Mode
@@ -119,7 +119,7 @@ def history(lane: str, turns: Sequence[TurnRecord]) -> list[Exchange]:
 
 
 def _answer(lane: str, turn: TurnRecord) -> str:
-    """What the lane said in that turn; "" if it failed or was not asked. A stopped answer counts."""
+    """Return what the lane said in that turn; "" if it failed or was not asked. A stopped answer counts."""
     for request in turn.requests:
         if request.lane.name == lane and request.finish_reason is not FinishReason.ERROR:
             return request.text

@@ -37,7 +37,9 @@ class Mode(StrEnum):
 
 
 class FinishReason(StrEnum):
-    """Why an answer ended; None in a record means that it has not, or that the engine did not say."""
+    """The reason why an answer ended; None in a record means that it has not, or that the engine
+    did not say.
+    """
 
     STOP = "stop"
     LENGTH = "length"
@@ -50,7 +52,7 @@ class FinishReason(StrEnum):
 
 
 class Phase(StrEnum):
-    """Where a request stands."""
+    """The phase that a request is in."""
 
     QUEUED = "queued"
     """Waits for other requests on its device, or for its place in the turn."""
@@ -108,7 +110,7 @@ class TurnPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageWindow:
-    """What the machine did while a request ran, from its sending to the end of its stream.
+    """The machine's load while a request ran, from its sending to the end of its stream.
 
     Energy and power are those of the whole boards that the engine is on; None where they can't be told.
     """
@@ -146,7 +148,7 @@ class UsageWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where an engine ran, and from where it was measured."""
+    """The place of an engine, and the one from which it was measured."""
 
     node: str | None = None
     """The node of the Ray cluster that the engine ran on; None for this machine and for remote servers."""
@@ -183,7 +185,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """What one lane did in a turn."""
+    """The record of one lane's request in a turn."""
 
     id: str
     turn_id: str

@@ -34,7 +34,7 @@ class StepState(StrEnum):
 
 
 class Unit(StrEnum):
-    """What a figure counts."""
+    """The unit of a figure."""
 
     SECONDS = "s"
     SPEED = "tok/s"
@@ -70,7 +70,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What was asked of whom, and what came back."""
+    """A prompt to a lane, and its answer."""
 
     who: Text
     prompt: str

@@ -58,7 +58,7 @@ def in_use(settings: Settings, lane_name: str) -> bool:
 
 
 def lease_count(settings: Settings, lane_name: str) -> int | None:
-    """How often the lane's lease is held, by all processes; None where the system can't tell.
+    """Return how often the lane's lease is held, by all processes; None where the system can't tell.
 
     A request holds it once, and so does a run for its engines; a load test's requests hold none of their own.
     """

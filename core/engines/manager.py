@@ -184,7 +184,7 @@ class EngineManager:
             self._ensure(lane, None)
 
     def status(self, name: str) -> EngineStatus:
-        """How the lane's engine is now. Cheap. Raises ConfigError for a lane that there isn't."""
+        """Return how the lane's engine is now. Cheap. Raises ConfigError for a lane that there isn't."""
         entry = self._registry.get(name)
         if entry is None:
             return status.without_engine(self._lane(name), self._made_at)
@@ -208,7 +208,7 @@ class EngineManager:
         return tuple(self.status(name) for name in (*local, *others))
 
     def log_file(self, name: str) -> Path:
-        """Where the lane's engine writes its log; there is no such file before its first start."""
+        """Return where the lane's engine writes its log; there is no such file before its first start."""
         return log_path(self._settings.logs_dir, name)
 
     def log_tail(self, name: str, lines: int = 40, *, replica: int | None = None) -> str:

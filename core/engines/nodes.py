@@ -102,13 +102,13 @@ class Node:
         return next((engine for engine in self.engines if engine.name == lane), None)
 
     def since(self, engine: NodeEngine) -> datetime:
-        """When the engine entered its state, on this machine's clock."""
+        """Return when the engine entered its state, on this machine's clock."""
         return engine.since - timedelta(seconds=self.clock_offset_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Which node a lane's engine was started on last."""
+    """The node that a lane's engine was started on last."""
 
     lane: str
     node: str
@@ -187,7 +187,7 @@ def _decoded(data: bytes) -> ClusterSnapshot | None:
 
 
 def trouble(snapshot: ClusterSnapshot | None) -> ErrorInfo | None:
-    """Why nothing on any node can be used now; None while the cluster's process reports."""
+    """Return why nothing on any node can be used now; None while the cluster's process reports."""
     if snapshot is None:
         return _not_started()
     if not snapshot.process.alive:
@@ -210,7 +210,7 @@ def trouble(snapshot: ClusterSnapshot | None) -> ErrorInfo | None:
 
 
 def node_trouble(snapshot: ClusterSnapshot | None, name: str) -> ErrorInfo | None:
-    """Why the engines of that node can't be used now; None while its agent answers."""
+    """Return why the engines of that node can't be used now; None while its agent answers."""
     if (problem := trouble(snapshot)) is not None or snapshot is None:
         return problem
     node = snapshot.node(name)

@@ -56,7 +56,7 @@ class _NotWanted(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What every start of one manager shares."""
+    """The parts that all starts of one manager share."""
 
     settings: Settings
     registry: Registry

@@ -97,7 +97,7 @@ def reap() -> None:
 
 
 def exit_code(process: ProcessId) -> int | None:
-    """How it ended, negative for a signal; None while it runs, and for other processes' children."""
+    """Return how it ended, negative for a signal; None while it runs, and for other processes' children."""
     with _children_lock:
         child = _children.get(process)
     return child.poll() if child is not None else None

@@ -28,7 +28,7 @@ _BUSY_GPU_RATIO = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unfinished:
-    """What may disturb a request that is sent now."""
+    """Work on a server that may disturb a request that is sent now."""
 
     lanes: tuple[str, ...] = ()
     """Local lanes on its devices whose engines still compute for a stopped request."""
@@ -69,7 +69,9 @@ class StoppedRequests:
         return None if noted_at is None else max(0.0, time.time() - noted_at)
 
     def before(self, endpoint: Endpoint) -> Unfinished:
-        """What may disturb a request to the endpoint now; takes up to a second where there is a note."""
+        """Return what may disturb a request to the endpoint now; takes up to a second where there
+        is a note.
+        """
         if endpoint.device is None or endpoint.node is not None:
             return self._of_server(endpoint)
         lanes = [

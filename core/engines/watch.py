@@ -63,7 +63,7 @@ class EngineWatch:
         return self._events.events(since_ns)
 
     def kv_log(self, name: str) -> KvLog | None:
-        """What the running engine's log says of its KV cache; None if it says nothing (yet)."""
+        """Return what the running engine's log says of its KV cache; None if it says nothing (yet)."""
         entry = self._registry.get(name)
         if entry is None or not entry.alive:
             return None

@@ -97,7 +97,7 @@ def run_file(settings: Settings, quiz_id: str) -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneScore:
-    """What one lane did in a quiz."""
+    """One lane's counts and times in a quiz."""
 
     lane: str
     right: int

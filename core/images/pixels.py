@@ -170,5 +170,5 @@ def _jpeg(image: Image.Image, **more: int) -> bytes:
 
 
 def _scan_start(encoded: bytes) -> int:
-    """Where the header ends and the entropy-coded data begins."""
+    """Return where the header ends and the entropy-coded data begins."""
     return encoded.index(_SCAN) + _SCAN_HEADER_BYTES

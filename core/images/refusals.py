@@ -17,7 +17,7 @@ class Refused(Exception):
         self._values = values
 
     def problem(self, image: Text) -> Message:
-        """What is wrong with the image of that name."""
+        """Return what is wrong with the image of that name."""
         return self._problem.filled(image=image, **self._values)
 
 

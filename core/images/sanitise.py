@@ -43,7 +43,9 @@ _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What is taken. Checked from the outside in: bytes, then the header's size, then the pixels."""
+    """The largest images that are taken. Checked from the outside in: bytes, then the header's size, then the
+    pixels.
+    """
 
     max_bytes: int = 10 * 2**20
     max_pixels: int = 40_000_000

@@ -85,7 +85,7 @@ class ImageStore:
         return content
 
     def data_url(self, image: StoredImage) -> str:
-        """What a message carries, with the type that the bytes have; raises StoreError like `read`."""
+        """Return what a message carries, with the type that the bytes have; raises StoreError like `read`."""
         return data_url(self.read(image))
 
     def remove(self, sha256s: Iterable[str], *, put_before: datetime) -> int:

@@ -42,7 +42,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
-    """What a job does. Its worker is a module that calls `core.jobs.worker.run`."""
+    """A job to run. Its worker is a module that calls `core.jobs.worker.run`."""
 
     kind: str
     title: Text

@@ -110,7 +110,7 @@ class Jobs:
         )
 
     def status(self, job_id: str) -> JobStatus:
-        """Where a job stands now; raises InputError (`no-such-job`)."""
+        """Return where a job stands now; raises InputError (`no-such-job`)."""
         folder = self._folder(job_id)
         return JobStatus(folder.spec(), self._settled(folder))
 

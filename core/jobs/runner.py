@@ -215,7 +215,7 @@ class Runner:
 def out_of_memory_kills(
     *, cgroup: Path = _CGROUP, cgroups: Path = _CGROUPS, whole_machine: Path = _WHOLE_MACHINE
 ) -> int | None:
-    """How many processes the kernel has killed for want of memory; None where it doesn't tell.
+    """Return how many processes the kernel has killed for want of memory; None where it doesn't tell.
 
     Counted are those of this process's control group, which its children share; without one, all of the
     machine's.

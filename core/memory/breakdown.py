@@ -66,7 +66,9 @@ def split_memory(
 
 
 def _baseline(weight_bytes: int | None, free_before_bytes: int | None, kv: KvLog | None) -> SplitPart:
-    """What the process took before and while it loaded, besides the weights: CUDA's context and libraries."""
+    """Return what the process took before and while it loaded, besides the weights: CUDA's context and
+    libraries.
+    """
     if weight_bytes is None or free_before_bytes is None or kv is None:
         return SplitPart(
             Part.BASELINE,

@@ -41,7 +41,7 @@ _WEIGHTS_LOADED = re.compile(r"Loading[^|\r\n]*?100%\||Object cache budget: ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KvShape:
-    """What of a model decides the size of its KV cache."""
+    """The dimensions of a model that decide the size of its KV cache."""
 
     layers: int
     kv_heads: int

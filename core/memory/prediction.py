@@ -32,7 +32,7 @@ _GEMM_WORKSPACE_BYTES = 33 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSizes:
-    """What of a checkpoint the prediction needs, for the form in which it is loaded."""
+    """The sizes of a checkpoint that the prediction needs, for the form in which it is loaded."""
 
     weight_bytes: int
     kv: KvShape

@@ -39,8 +39,9 @@ _UPDATES_PER_S = 200
 
 @dataclass(eq=False, slots=True)
 class Pace:
-    """How often a process's followers are told: the more there are, the less often each. Belongs to one event
-    loop."""
+    """The interval at which a process's followers are told: longer, the more there are. Belongs to one event
+    loop.
+    """
 
     followers: int = 0
 

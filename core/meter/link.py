@@ -68,7 +68,7 @@ class _Process:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What the meter holds of a conversation."""
+    """The meter's state of a conversation."""
 
     turns: tuple[TurnRecord, ...] = ()
     """Those that the store doesn't have as they are: running, not written yet, or not to be written."""

@@ -36,7 +36,7 @@ class Update:
 
 
 class Verb(StrEnum):
-    """What the meter's process can be asked."""
+    """The requests that the meter's process answers."""
 
     START = "start"
     FOLLOW = "follow"

@@ -96,7 +96,7 @@ class Request:
         self._said.extend(texts)
 
     def begin(self) -> tuple[Endpoint, Answer]:
-        """Where to send, and the answer to fill; the request must have its endpoint."""
+        """Return where to send, and the answer to fill; the request must have its endpoint."""
         if self.endpoint is None:
             raise RuntimeError("a request is prepared before it is sent")
         self._answer = Answer(

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a turn needs from the rest of the program."""
+    """The parts of the program that a turn uses."""
 
     session: Session
     resolve: Callable[[LaneSpec], Endpoint | None]

@@ -23,7 +23,7 @@ _POLL_S = 0.2
 
 
 class UsageMeter(Protocol):
-    """What a turn asks about the machine."""
+    """A turn's view of the machine."""
 
     async def begin(self, endpoint: Endpoint) -> None:
         """A request is about to be sent there."""

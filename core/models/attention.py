@@ -95,7 +95,7 @@ _CHUNKED = Attention(AttentionKind.WINDOW, N_("some of its layers see only a par
 
 
 def attention_of(config: ModelConfig) -> Attention:
-    """How the language model attends; raises InputError for values of a wrong type."""
+    """Return how the language model attends; raises InputError for values of a wrong type."""
     if config.get("kv_lora_rank"):
         return _LATENT
     if any(config.get(key) for key in _CROSS_KEYS):

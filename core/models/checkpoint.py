@@ -24,7 +24,9 @@ _BYTES_16_BIT = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """What a checkpoint is made of. Sizes are those of the text model where there is a vision part too."""
+    """The architecture and sizes of a checkpoint, those of the text model where there is a vision
+    part too.
+    """
 
     architecture: str
     """The first of the config's `architectures`, such as `LlamaForCausalLM`."""
@@ -115,7 +117,9 @@ def read_checkpoint(path: str | Path) -> CheckpointFacts:
 
 
 def read_weights(path: str | Path) -> WeightFacts:
-    """What the weight files hold, whatever config.json says; raises InputError like `read_checkpoint`."""
+    """Return what the weight files hold, whatever config.json says; raises InputError like
+    `read_checkpoint`.
+    """
     folder = checkpoint_folder(str(path))
     return _read_weights(folder, read_config(folder))
 
@@ -192,7 +196,7 @@ def _counted_bytes(total: int, linear: int, quantized: Quantization | None) -> i
 
 
 def _hub_cache() -> Path:
-    """Where huggingface_hub keeps downloads (HF_HUB_CACHE, else HF_HOME/hub)."""
+    """Return where huggingface_hub keeps downloads (HF_HUB_CACHE, else HF_HOME/hub)."""
     if cache := os.environ.get("HF_HUB_CACHE"):
         return Path(cache)
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"

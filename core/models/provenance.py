@@ -20,7 +20,7 @@ AWQ_SUFFIX = "-awq"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How a W4A16 checkpoint was made."""
+    """The way in which a W4A16 checkpoint was made."""
 
     tool: str
     source: str

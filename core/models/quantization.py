@@ -21,7 +21,7 @@ _GROUP_SIZES = {"awq": {128}, "gptq": {128}, "compressed-tensors": {32, 128}, "f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """What the files say; None for what they leave open."""
+    """The quantisation that a checkpoint's files declare; None for what they leave open."""
 
     method: str
     """`awq`, `gptq`, `fp8`, `bitsandbytes`, …"""
@@ -62,7 +62,7 @@ def read_quantization(
 
 
 def turbomind_refusal(quantization: Quantization) -> ErrorInfo | None:
-    """Why TurboMind can't load weights of this kind, and what to do; None if it can."""
+    """Return why TurboMind can't load weights of this kind, and what to do; None if it can."""
     method = quantization.method
     if method not in _GROUP_SIZES:
         return _refused(N_("TurboMind doesn't support {method} weights.", method=method))

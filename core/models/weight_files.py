@@ -36,7 +36,7 @@ _KEPT = re.compile(r"(?:^|[._])(?:norm|conv1d|gate|router|embed\w*)\.weight$|bia
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFacts:
-    """What the weight files hold."""
+    """The sizes and the quantisation of the tensors in weight files."""
 
     size_bytes: int
     """The tensors' bytes on disk."""

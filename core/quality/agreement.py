@@ -71,7 +71,7 @@ def agreement(reference: Sequence[int], lane: Sequence[int]) -> Agreement:
 
 
 def diff(reference: Sequence[str], lane: Sequence[str]) -> tuple[Piece, ...]:
-    """What the answers have in common and where they differ, in the order of reading.
+    """Return what the answers have in common and where they differ, in the order of reading.
 
     Both are given as the texts of their tokens, or in words.
     """

@@ -21,7 +21,7 @@ _MOST_FILE_BYTES = 4 * 2**20
 
 
 class TextKind(StrEnum):
-    """Where a text to score comes from."""
+    """The source of a text to score."""
 
     OWN_ANSWERS = "own-answers"
     """The reference's answers to the prompts, each after its prompt in the chat template."""

@@ -32,7 +32,7 @@ from core.quality.tasks.task import TaskItem
 
 
 class Outcome(StrEnum):
-    """What became of a task's answer."""
+    """The outcome of a task."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -52,7 +52,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskScore:
-    """What a lane made of the tasks."""
+    """A lane's results in the tasks."""
 
     outcomes: Mapping[Outcome, int]
     differing_prompts: int
@@ -76,7 +76,7 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementScore:
-    """How far a lane's answers to the prompts agree with the reference's."""
+    """The agreement of a lane's answers to the prompts with the reference's."""
 
     agreements: Mapping[int, Agreement]
     """By the prompt's place in the plan."""

@@ -44,7 +44,9 @@ def verdicts(result: QualityResult) -> tuple[Verdict, ...]:
 
 
 def noise_nats(result: QualityResult, text: str) -> float:
-    """How far apart lanes with the same weights are on a text; the least that counts as a difference."""
+    """Return how far apart lanes with the same weights are on a text; the least that counts as a
+    difference.
+    """
     controls = [
         abs(score.difference.value)
         for lane in result.lanes

@@ -86,7 +86,7 @@ def collect(settings: Settings, ids: Sequence[str], *, walk: str | None = None, 
 
 
 def paths_of(settings: Settings) -> dict[str, str]:
-    """What the machine's own paths are called in a recording; longer ones first."""
+    """Return what the machine's own paths are called in a recording; longer ones first."""
     return {str(settings.home): "HOME", str(PROJECT_ROOT): "LMDYNO"}
 
 

@@ -57,7 +57,7 @@ class Programme:
         self.duration_s = sum(part.length_s for part in self.parts)
 
     def place(self, at_s: float) -> Place:
-        """What is on that many seconds after the start; after the end the last part's end."""
+        """Return what is on that many seconds after the start; after the end the last part's end."""
         left_s = at_s
         for number, part in enumerate(self.parts):
             if left_s < part.length_s or number == len(self.parts) - 1:

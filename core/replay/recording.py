@@ -33,7 +33,7 @@ _GPU_INDEX = re.compile(r"(?:cuda:|(?<=[\d]),\s*)(\d+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """What was recorded, each part in the order in which it is shown."""
+    """The recorded turns and runs, each kind in the order in which it is shown."""
 
     title: str
     recorded_at: datetime = field(default_factory=utc_now)
@@ -111,7 +111,7 @@ class _Version:
 
 
 def device_name(machine: Machine | None, devices: Iterable[str | None] = ()) -> str | None:
-    """What did the work, such as `2 × NVIDIA H200`: the GPUs that engines were on, or the CPU.
+    """Return what did the work, such as `2 × NVIDIA H200`: the GPUs that engines were on, or the CPU.
 
     `devices` are the engines' own, such as `cuda:0,1` or `cpu`; without any, all GPUs of the machine count.
     None where nothing is known.

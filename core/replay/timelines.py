@@ -232,7 +232,7 @@ class _LoadLane:
 
 
 def _token_moments(timing: Timing) -> list[tuple[int, int]]:
-    """When how many output tokens arrived."""
+    """Return when how many output tokens arrived."""
     if timing.chunk_tokens is not None:
         return list(zip(timing.chunk_ns, timing.chunk_tokens, strict=True))
     if timing.output_tokens is not None and timing.output_tokens == len(timing.chunk_ns):

@@ -121,7 +121,7 @@ class ExportedFile:
 
 
 class _Path:
-    """Where in a document a reader is, from brackets, keys and colons."""
+    """A reader's place in a document, from brackets, keys and colons."""
 
     def __init__(self, sought: Collection[tuple[bytes, ...]]) -> None:
         self._sought = sought

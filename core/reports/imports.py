@@ -15,7 +15,7 @@ from core.store.runs.quality_runs import QualityRuns
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What a file held."""
+    """The content of an imported file."""
 
     kind: RunKind
     run: BenchRun | QualityRun

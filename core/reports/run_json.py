@@ -48,7 +48,7 @@ _RENAMED_KEYS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a run was measured on and with."""
+    """The machine and versions that a run was measured with."""
 
     lmdyno: str
     machine: Machine | None

@@ -33,7 +33,7 @@ _MOST_READ = 3
 
 
 class Staleness(StrEnum):
-    """Why there is no measurement of a lane as it is now."""
+    """The reason why there is no measurement of a lane as it is now."""
 
     NEVER_MEASURED = "never-measured"
     OTHER_SETTINGS = "other-settings"
@@ -52,7 +52,7 @@ class LaneNow:
 
 
 def staleness(now: LaneNow, measured: MeasuredLane) -> Staleness | None:
-    """What is different since a measurement; None if nothing is that makes a difference."""
+    """Return what is different since a measurement; None if nothing is that makes a difference."""
     if _configuration(now.lane) != _configuration(measured.lane):
         return Staleness.OTHER_SETTINGS
     if measured.machine is None or _fingerprint(now.machine) != _fingerprint(measured.machine):
@@ -70,13 +70,13 @@ def _configuration(lane: LaneSpec) -> LaneSpec:
 
 
 def _fingerprint(machine: Machine) -> tuple[object, ...]:
-    """What figures depend on; the kernel's and Python's versions change too often to say much."""
+    """Return what figures depend on; the kernel's and Python's versions change too often to say much."""
     return (machine.host, machine.cpu, machine.cores, machine.memory_bytes, machine.gpus, machine.driver)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why a lane has no figures, and the newest run that it had some in."""
+    """The reason why a lane has no figures, and the newest run that it had some in."""
 
     reason: Staleness
     last: MeasuredLane | None = None
@@ -84,7 +84,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneQualityFigure:
-    """What a quality run says of a lane."""
+    """A lane's figures in a quality run."""
 
     run_id: str
     measured_at: datetime
@@ -226,7 +226,7 @@ def _newest(
 
 
 def _distance(run: MeasuredLane, like: LaneSpeed) -> int:
-    """How far a run is from being comparable: 0 for the same one, 1 for one with the same workload."""
+    """Return how far a run is from being comparable: 0 for the same one, 1 for one with the same workload."""
     if run.run_id == like.run_id:
         return 0
     return 1 if _workload(run.plan) == like.workload else 2

@@ -22,7 +22,7 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneSpeed:
-    """What a run tells of a lane that was alone under load; None where that leaves a figure undefined."""
+    """The speed of a lane that was alone under load; None where the run leaves a figure undefined."""
 
     lane: str
     run_id: str

@@ -67,7 +67,7 @@ def _claims(card: Scorecard) -> Iterator[Text]:
 
 
 def _decodes(card: Scorecard, row: Row) -> Text:
-    """How fast the lane is by the baseline; with its weights if they are the baseline's in 4 bits."""
+    """Return how fast the lane is by the baseline; with its weights if they are the baseline's in 4 bits."""
     plain = _in_16_bits(card, row)
     if plain is not None and plain.name == card.baseline:
         with_weights = next(_four_bit_weights(row, plain), None)

@@ -31,7 +31,7 @@ class Assigned:
 def assigned_items(
     session_id: str, plan: SessionPlan, items: Sequence[SessionItem], seat: int
 ) -> tuple[Assigned, ...]:
-    """What the participant in this seat votes on, in their order."""
+    """Return what the participant in this seat votes on, in their order."""
     controls = _controls(items, seat, round(plan.votes_per_person * plan.control_ratio))
     number = max(1, plan.votes_per_person - len(controls))
     source = random.Random(f"{session_id}/{seat}")

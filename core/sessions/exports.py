@@ -48,7 +48,7 @@ def portable(record: SessionRecord, *, names: bool) -> SessionRecord:
 
 
 def label_of(person: Participant) -> str:
-    """What a participant is called where names are left out."""
+    """Return what a participant is called where names are left out."""
     return f"P{person.seat + 1}"
 
 
@@ -119,7 +119,7 @@ def battle_log(record: SessionRecord) -> bytes:
 
 
 def llm_comparator(record: SessionRecord, first: int, second: int) -> bytes:
-    """What LLM Comparator reads: two lanes, each prompt with both answers and every rating."""
+    """Return what LLM Comparator reads: two lanes, each prompt with both answers and every rating."""
     plan, texts = record.session.plan, usable_texts(record.answers)
     ratings = _ratings(record, first, second)
     examples = []

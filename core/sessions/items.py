@@ -35,7 +35,7 @@ _SHORTEST = 4
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What a session votes on."""
+    """The items that a session votes on."""
 
     items: tuple[SessionItem, ...]
     """Real ones first, in the mixed order of prompts; then the controls."""

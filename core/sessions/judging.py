@@ -42,7 +42,7 @@ class JudgeTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeResult:
-    """What one judge says, and how far to trust it."""
+    """One judge's results, and how far to trust them."""
 
     judge: str
     judgements: int
@@ -61,7 +61,9 @@ class JudgeResult:
 def judge_tasks(
     session: Session, judgements: Iterable[Judgement], judge: str, most_items: int
 ) -> list[JudgeTask]:
-    """What is left for this judge: both orders of up to so many real pairs, spread over the prompts."""
+    """Return what is left for this judge: both orders of up to so many real pairs, spread over the
+    prompts.
+    """
     pairs = [
         place
         for place, item in enumerate(session.items)
@@ -78,7 +80,7 @@ def judge_tasks(
 
 
 def judge_turn(session: Session, task: JudgeTask, texts: Sequence[str], judge: LaneSpec) -> TurnPlan:
-    """What the judge is sent; `texts` are those of the item's candidates."""
+    """Return what the judge is sent; `texts` are those of the item's candidates."""
     item = session.items[task.item]
     prompt = session.plan.prompts.prompts[item.prompt]
     first, second = (texts[place] for place in task.places)

@@ -66,7 +66,7 @@ def rank_text(standing: LaneStanding, standings: Standings) -> str:
 
 
 def headline(session: Session, standings: Standings) -> str:
-    """What the votes say, in one sentence."""
+    """Return what the votes say, in one sentence."""
     names = lane_names(session)
     first = [
         names[lane.lane] for lane in standings.lanes if standings.is_ranked(lane.lane) and lane.rank_high == 1
@@ -88,7 +88,7 @@ def headline(session: Session, standings: Standings) -> str:
 
 
 def turnout(results: SessionResults) -> list[str]:
-    """How many people voted, how often, and how long a vote took."""
+    """Return how many people voted, how often, and how long a vote took."""
     facts = [
         ngettext("{n} person", "{n} people", results.participants),
         ngettext("{n} vote", "{n} votes", results.votes),
@@ -117,7 +117,7 @@ def standings_table(standings: Standings, labels: Sequence[str]) -> Table:
 
 
 def win_matrix(standings: Standings, labels: Sequence[str]) -> Table:
-    """How often the row's lane was preferred to the column's, and how often they tied."""
+    """Return how often the row's lane was preferred to the column's, and how often they tied."""
     lanes = range(len(labels))
     wins = {(pair.first, pair.second): pair.first_wins for pair in standings.pairs} | {
         (pair.second, pair.first): pair.second_wins for pair in standings.pairs
@@ -137,7 +137,7 @@ def win_matrix(standings: Standings, labels: Sequence[str]) -> Table:
 
 
 def pairs_table(standings: Standings, labels: Sequence[str]) -> Table:
-    """What each two lanes' votes say, and how many more would decide it."""
+    """Return what each two lanes' votes say, and how many more would decide it."""
     return {
         _("Lanes"): [
             _("{first} and {second}", first=labels[p.first], second=labels[p.second]) for p in standings.pairs
@@ -178,7 +178,7 @@ def groups_table(scores: Sequence[GroupScore], labels: Sequence[str], head: str)
 
 
 def figures_table(figures: Sequence[LaneFigures], labels: Sequence[str]) -> Table:
-    """What was measured while the answers were made."""
+    """Return what was measured while the answers were made."""
     return {
         _("Lane"): [labels[lane.lane] for lane in figures],
         _("Answers"): [str(lane.answers) for lane in figures],
@@ -194,7 +194,7 @@ def figures_table(figures: Sequence[LaneFigures], labels: Sequence[str]) -> Tabl
 
 
 def checks(session: Session, results: SessionResults) -> list[str]:
-    """How far to trust the room, a sentence each."""
+    """Return how far to trust the session, a sentence each."""
     sentences = [
         _(
             "Left or right: {share} of the preferences went to the answer on the left. {judged}",
@@ -248,7 +248,7 @@ def checks(session: Session, results: SessionResults) -> list[str]:
 
 
 def judge_lines(session: Session, result: JudgeResult) -> list[str]:
-    """How far to trust a judge, a sentence each."""
+    """Return how far to trust a judge, a sentence each."""
     return [
         _(
             "{n} judgements, {unusable} without a usable verdict.",

@@ -23,7 +23,7 @@ from core.i18n import N_, Message
 
 
 class Reason(StrEnum):
-    """Why one answer is preferred, to tick beside a vote."""
+    """A reason to prefer an answer, to tick beside a vote."""
 
     CORRECT = "correct"
     COMPLETE = "complete"

@@ -62,7 +62,7 @@ _JOB_RESULTS = frozenset({RunKind.QUIZ, RunKind.SWEEP})
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """What was removed for good."""
+    """The entries, jobs and images that were removed for good."""
 
     entries: int = 0
     job_results: frozenset[str] = frozenset()
@@ -112,7 +112,7 @@ class History(Access):
         return tuple(by_id[item_id] for item_id in unique_ids if item_id in by_id)
 
     def count(self, chosen: HistoryFilter | None = None) -> int:
-        """How many entries fit."""
+        """Return how many entries fit."""
         chosen = chosen or HistoryFilter()
         with self._reading() as connection:
             return sum(
@@ -128,7 +128,7 @@ class History(Access):
             )
 
     def choices(self) -> HistoryChoices:
-        """What a filter can ask for."""
+        """Return what a filter can ask for."""
         with self._reading() as connection:
             return HistoryChoices(
                 lanes=_used(connection, lanes.c.name),

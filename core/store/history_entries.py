@@ -97,7 +97,7 @@ def part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any
 
 
 def conditions(kind: RunKind, chosen: HistoryFilter) -> list[ColumnElement[bool]]:
-    """What `wanted` asks of the rows of a kind, and which of them whoever acts may see in lists."""
+    """Return what `wanted` asks of the rows of a kind, and which of them whoever acts may see in lists."""
     table = TABLES[kind]
     is_deleted = annotations.c.deleted_at.is_not(None)
     terms: list[ColumnElement[bool]] = [

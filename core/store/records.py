@@ -76,7 +76,7 @@ def progress_values(record: RequestRecord, updated_at: datetime) -> RowValues:
 
 
 def piece_values(growth: Growth) -> RowValues:
-    """What a running request has grown by."""
+    """Return what a running request has grown by."""
     return {"request_id": growth.record.id, "first_chunk": growth.first_chunk} | _answer_values(growth.record)
 
 

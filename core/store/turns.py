@@ -337,7 +337,7 @@ def _read_requests(connection: Connection, turn_ids: Select[tuple[str]]) -> dict
 
 
 def _read_pieces(connection: Connection, request_ids: Select[tuple[str]]) -> dict[str, list[Row[Any]]]:
-    """What running requests have grown by, by request, in order."""
+    """Return what running requests have grown by, by request, in order."""
     rows = connection.execute(
         select(request_pieces)
         .where(request_pieces.c.request_id.in_(request_ids))

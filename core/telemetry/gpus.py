@@ -81,7 +81,7 @@ class GpuReading:
     gaps: tuple[Gap, ...] = ()
 
     def reason(self, figure: str) -> str | None:
-        """Why the named figure is missing; None if nothing went wrong with it."""
+        """Return why the named figure is missing; None if nothing went wrong with it."""
         return next((gap.reason for gap in self.gaps if gap.figure == figure), None)
 
 
@@ -100,7 +100,7 @@ def code_of(library: ModuleType, error: Exception) -> int:
 
 
 def reason_of(library: ModuleType, error: Exception) -> str:
-    """Why a figure is missing, for the gap in a chart."""
+    """Return why a figure is missing, for the gap in a chart."""
     if problem := problem_of(library, error):
         return problem.message
     reasons = {
@@ -157,7 +157,7 @@ def problem_of(library: ModuleType, error: Exception) -> ErrorInfo | None:
 
 
 def failure_of(library: ModuleType, error: Exception) -> ErrorInfo:
-    """Why the library could not be opened at all."""
+    """Return why the library could not be opened at all."""
     return problem_of(library, error) or ErrorInfo(
         "driver-failed", N_("Can't query the NVIDIA driver: {reason}", reason=error), _CPU_HINT
     )

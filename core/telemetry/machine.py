@@ -15,7 +15,7 @@ from core.units import gib
 
 
 def describe_machine(nvml: Nvml | None = None) -> Machine:
-    """What can be told about this machine; None for what can't. Never raises. Thread-safe.
+    """Return what can be told about this machine; None for what can't. Never raises. Thread-safe.
 
     `nvml` is used if given, otherwise one is opened and closed again.
     """

@@ -96,7 +96,7 @@ class Nvml:
         self._problem: ErrorInfo | None = None
 
     def problem(self) -> ErrorInfo | None:
-        """Why some or all figures are missing right now; None while all is well."""
+        """Return why some or all figures are missing right now; None while all is well."""
         with self._lock:
             self._refresh()
             return self._problem

@@ -40,7 +40,7 @@ class ProcessId:
 
 
 def process_created_s(pid: int) -> float | None:
-    """When the process was created, in seconds since the epoch; None if there is none."""
+    """Return when the process was created, in seconds since the epoch; None if there is none."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:

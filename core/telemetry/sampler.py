@@ -23,7 +23,7 @@ _KEEP_S = 900.0
 
 
 class GpuSensors(Protocol):
-    """What the sampler needs of `core.telemetry.nvml.Nvml`."""
+    """The part of `core.telemetry.nvml.Nvml` that the sampler uses."""
 
     def readings(self) -> tuple[GpuReading, ...]: ...
     def problem(self) -> ErrorInfo | None: ...
@@ -75,7 +75,7 @@ class Sampler:
         return self._take(self._engines())
 
     def samples(self, since_ns: int | None = None) -> tuple[Sample, ...]:
-        """What is kept, oldest first; with `since_ns` only what came later."""
+        """Return what is kept, oldest first; with `since_ns` only what came later."""
         with self._lock:
             if since_ns is None:
                 return tuple(self._samples)

@@ -17,7 +17,7 @@ _MOST_EVENTS = 5_000
 
 
 class MemorySource(StrEnum):
-    """How an engine's share of a GPU's memory was found."""
+    """The method by which an engine's share of a GPU's memory was found."""
 
     PROCESSES = "processes"
     """The driver's figures for each process of the engine's process tree, added up."""
@@ -167,7 +167,7 @@ class EventLog:
 
 
 def _steps(view: EngineView) -> list[EventKind]:
-    """How far its start-up is, in order."""
+    """Return how far its start-up is, in order."""
     steps = {
         EventKind.START: view.running,
         EventKind.WEIGHTS: view.weights_loaded,

@@ -61,7 +61,7 @@ class EngineWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowStats:
-    """What the samples say about a stretch of time; timestamps are perf_counter_ns."""
+    """The statistics of a stretch of time; timestamps are perf_counter_ns."""
 
     start_ns: int
     end_ns: int
@@ -193,7 +193,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def usage_of(stats: WindowStats, lane: str, gpus: Sequence[int]) -> UsageWindow:
-    """What the window says of a lane whose engine is on the GPUs with these indices (none: on the CPU)."""
+    """Return what the window says of a lane whose engine is on the GPUs with these indices (none: on the
+    CPU).
+    """
     engine = next((engine for engine in stats.engines if engine.name == lane), None)
     here = [gpu for gpu in stats.gpus if gpu.index in gpus]
     # MIG instances of one board share its sensors, so each board counts once.

@@ -104,7 +104,9 @@ class Walk:
         )
 
     def _obstacle(self, lane: LaneSpec | None, *, weights: bool = True) -> Text | None:
-        """Why the lane can't run here; missing weights don't count where a step makes them (`weights`)."""
+        """Return why the lane can't run here; missing weights don't count where a step makes them
+        (`weights`).
+        """
         if lane is None:
             return N_("No lane on this machine supports this.") if self._gpu else N_("Needs an NVIDIA GPU.")
         problem = can_run(lane, gpu=self._gpu)
@@ -118,7 +120,7 @@ async def _awaited(work: Awaitable[None]) -> None:
 
 
 def summary(run: WalkRun) -> str:
-    """How the walk went, in one sentence."""
+    """Return how the walk went, in one sentence."""
     counts = {state: sum(step.state is state for step in run.steps) for state in StepState}
     return _(
         "{done} steps done, {skipped} skipped, {failed} failed",

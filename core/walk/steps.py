@@ -50,7 +50,7 @@ _SERVER = "api-server"
 
 @dataclass(slots=True)
 class Notes:
-    """What a step finds out as it goes; kept even if it fails half-way."""
+    """The results of a step as it goes; kept even if it fails half-way."""
 
     by_hand: str = ""
     figures: list[Figure] = field(default_factory=list)
@@ -85,7 +85,7 @@ class Walker:
         self._rows = rows
 
     async def environment(self, notes: Notes) -> None:
-        """What the doctor says of this machine and the walk's lanes."""
+        """Note what the doctor says of this machine and the walk's lanes."""
         notes.by_hand = "lmdyno doctor"
         diagnosis = await asyncio.to_thread(examine, self._settings, self._registry, nvml=self._nvml)
         for finding in diagnosis.findings:
@@ -278,7 +278,7 @@ class Walker:
             )
 
     async def publish(self, notes: Notes) -> None:
-        """Where the documentation says how to share the dashboard."""
+        """Note where the documentation says how to share the dashboard."""
         notes.by_hand = "docker compose -f deploy/compose.yaml up"
         notes.notes.append(
             N_("Sharing, logins, and reverse proxies: see the guide “Publish” in docs/publish.md.")

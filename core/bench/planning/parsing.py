@@ -46,7 +46,9 @@ def parse_whole_numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def prompt_kind(file_name: str) -> PromptKind:
-    """How a prompt file is read, by its ending. Raises InputError (`prompt-file`) for one that is unknown."""
+    """Return how a prompt file is read, by its ending. Raises InputError (`prompt-file`) for one that is
+    unknown.
+    """
     ending = PurePath(file_name).suffix.lower()
     if ending not in _KINDS:
         raise InputError(

@@ -142,7 +142,7 @@ def speed_of(requests: Sequence[BenchRequest]) -> Speed | None:
 def expected_requests(
     plan: BenchPlan, lane: LaneSpec, level: LoadLevel, speeds: Mapping[str, Speed] | None = None
 ) -> int:
-    """How many measured requests a point of the lane will have, over all repeats."""
+    """Return how many measured requests a point of the lane will have, over all repeats."""
     number = plan.requests_at(level)
     if number is None:
         seconds = plan.seconds or 0.0

@@ -31,7 +31,7 @@ _TITLE = re.compile(r"[^\x00-\x1f]{0,120}")
 
 
 class PromptKind(StrEnum):
-    """Where prompts come from."""
+    """The source of prompts."""
 
     SYNTHETIC = "synthetic"
     """Words drawn at random to a fixed number of the lane's own tokens; no two prompts begin alike."""
@@ -51,7 +51,7 @@ FILE_KINDS = frozenset({PromptKind.TEXT, PromptKind.JSONL, PromptKind.SHAREGPT, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What each request asks for; decoding is greedy."""
+    """The prompts, images and lengths of a run's requests; decoding is greedy."""
 
     prompts: PromptKind = PromptKind.SYNTHETIC
     prompt_tokens: int = 128
@@ -114,7 +114,7 @@ class Arrivals(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How hard each lane is driven."""
+    """The load levels that each lane goes through."""
 
     kind: LoadKind = LoadKind.CLOSED
     concurrencies: tuple[int, ...] = (1,)
@@ -167,7 +167,7 @@ class Load:
 
 
 class Isolation(StrEnum):
-    """What the other lanes do while one is measured."""
+    """The use of the other lanes' engines while one lane is measured."""
 
     ISOLATED = "isolated"
     """They are idle."""

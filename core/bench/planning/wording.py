@@ -28,7 +28,7 @@ class PlanFact:
 
 
 def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
-    """What the plan does, one fact per setting, in the reader's language."""
+    """Return what the plan does, one fact per setting, in the reader's language."""
     facts = [
         PlanFact(_("Lanes"), ", ".join(lane.name for lane in plan.lanes)),
         PlanFact(_("Other lanes"), isolation_text(plan)) if len(plan.lanes) > 1 else None,
@@ -45,7 +45,7 @@ def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
 
 
 def with_images(workload: Workload) -> Text:
-    """What goes with the text of each request, for titles and captions; "" without images."""
+    """Return what goes with the text of each request, for titles and captions; "" without images."""
     number = len(workload.images)
     if not number:
         return ""
@@ -53,7 +53,7 @@ def with_images(workload: Workload) -> Text:
 
 
 def isolation_text(plan: BenchPlan) -> str:
-    """What the other lanes do while one is measured."""
+    """Return what the other lanes do while one is measured."""
     match plan.isolation:
         case Isolation.ISOLATED:
             return _("one lane at a time, the others idle")
@@ -64,7 +64,7 @@ def isolation_text(plan: BenchPlan) -> str:
 
 
 def advice(plan: BenchPlan, *, gpu: bool, speeds: Mapping[str, Speed] | None = None) -> tuple[str, ...]:
-    """What makes the comparison unfair, or a figure of it meaningless; empty if nothing does.
+    """Return what makes the comparison unfair, or a figure of it meaningless; empty if nothing does.
 
     `gpu`: an NVIDIA GPU is here. `speeds` by lane name, where they are known.
     """
@@ -226,7 +226,7 @@ def _repeated(plan: BenchPlan) -> list[str]:
 
 
 def _unprepared(plan: BenchPlan) -> list[str]:
-    """What the plan can't arrange."""
+    """Return what the plan can't arrange."""
     lines = []
     remote = [lane.name for lane in plan.lanes if not lane.is_local]
     if plan.isolation is Isolation.STOPPED and remote:

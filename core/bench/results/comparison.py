@@ -292,7 +292,7 @@ def _served_differently(runs: Sequence[BenchResult]) -> list[Text]:
 
 
 def _images(workload: Workload) -> tuple[bool, tuple[str, ...]]:
-    """What makes the images of two workloads the same; their names don't matter."""
+    """Return what makes the images of two workloads the same; their names don't matter."""
     hashes = tuple(image.sha256 for image in workload.images)
     return bool(hashes) and workload.vary_images, hashes
 

@@ -38,7 +38,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
-    """What a tool means by its figures, in words and as functions of the timestamps."""
+    """A tool's definitions of its figures, in words and as functions of the timestamps."""
 
     tool: Tool
     title: str

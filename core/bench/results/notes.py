@@ -52,7 +52,7 @@ def queue_time(lane: str, answered: Sequence[tuple[BenchPass, int]]) -> QueueTim
 def queue_notes(
     lane: LaneSpec, level: LoadLevel, answered: Sequence[tuple[BenchPass, int]]
 ) -> tuple[Text, ...]:
-    """What must be known of a lane's queue time, or why it is unknown although its server counts."""
+    """Return what must be known of a lane's queue time, or why it is unknown although its server counts."""
     counted = _counted(lane.name, answered)
     if not counted:
         return ()

@@ -105,7 +105,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class PointKey:
-    """What identifies a point."""
+    """The lanes and the load that identify a point."""
 
     lane: str
     together: tuple[str, ...]

@@ -17,7 +17,7 @@ from core.domain.bench import BenchRecord, BenchRequest, BenchRun, LoadLevel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interference:
-    """What a lane loses to the others: its TPOT together over its TPOT alone, at the same load."""
+    """A lane's TPOT together with others over its TPOT alone, at the same load."""
 
     lane: str
     level: LoadLevel

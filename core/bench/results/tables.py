@@ -97,7 +97,9 @@ def points_table(result: BenchResult) -> Table:
 
 
 def queueing_table(result: BenchResult) -> Table | None:
-    """How long requests waited before they were sent and in the engine; None where neither is known."""
+    """Return how long requests waited before they were sent and in the engine; None where neither
+    is known.
+    """
     if not any(point.delay_s or point.queue_s for point in result.points):
         return None
     rows = []
@@ -136,7 +138,9 @@ def distributions_table(result: BenchResult) -> Table:
 
 
 def repeats_table(result: BenchResult) -> Table | None:
-    """How well the repeats agree, each of which counts as one value; None for a run without repeats."""
+    """Return how well the repeats agree, each of which counts as one value; None for a run without
+    repeats.
+    """
     if not any(point.repeats > 1 for point in result.points):
         return None
     names = {"ttft_s": "TTFT", "tpot_s": "TPOT", "system_tok_per_s": _("system speed")}
@@ -160,7 +164,7 @@ def repeats_table(result: BenchResult) -> Table | None:
 
 
 def resources_table(result: BenchResult) -> Table:
-    """What each point took: tokens, time, energy and memory."""
+    """Return what each point took: tokens, time, energy and memory."""
     rows = []
     for point in result.points:
         cells = [
@@ -180,7 +184,7 @@ def resources_table(result: BenchResult) -> Table:
 
 
 def few_requests_note() -> str:
-    """What a faint percentile means."""
+    """Return what a faint percentile means."""
     return _(
         "Grey: too few requests for that percentile (p95 needs at least {p95}, p99 at least {p99}).",
         p95=P95_MIN_N,

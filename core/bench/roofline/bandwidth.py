@@ -71,7 +71,7 @@ class Bandwidth:
 
 
 class Gpus(Protocol):
-    """What is asked of `core.telemetry.nvml.Nvml`."""
+    """The part of `core.telemetry.nvml.Nvml` that a bandwidth measurement uses."""
 
     def devices(self) -> tuple[GpuFacts, ...]: ...
     def readings(self) -> tuple[GpuReading, ...]: ...
@@ -202,7 +202,7 @@ def _buffer_bytes(gpu: GpuFacts) -> int:
 
 
 async def _copy(python: str, gpu: GpuFacts, buffer_bytes: int) -> dict[str, Any]:
-    """What the worker says; it is gone when this returns or raises."""
+    """Return what the worker says; it is gone when this returns or raises."""
     environment = {
         **os.environ,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

@@ -52,7 +52,7 @@ class Roofline:
         return self.bandwidth_bytes_per_s / self.weight_bytes
 
     def share(self, decode_tok_per_s: float) -> float:
-        """How much of the limit a measured decode speed reaches; 1 would be all of it."""
+        """Return how much of the limit a measured decode speed reaches; 1 would be all of it."""
         return decode_tok_per_s / self.decode_tok_per_s
 
 
@@ -81,7 +81,7 @@ def roofline(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandwidthUtilisation:
-    """How close a lane came to its roofline, answering one request at a time."""
+    """The share of its roofline that a lane reached, answering one request at a time."""
 
     lane: str
     decode_tok_per_s: float

@@ -40,7 +40,7 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
 
 
 def bench_status(settings: Settings, run_id: str) -> JobStatus:
-    """Where the job of a run stands; raises InputError (`no-such-job`)."""
+    """Return where the job of a run stands; raises InputError (`no-such-job`)."""
     return Jobs(settings).status(run_id)
 
 
@@ -67,7 +67,9 @@ def stop_bench(settings: Settings, run_id: str) -> None:
 
 
 def _device(lane: LaneSpec, *, gpu: bool) -> str:
-    """What a run keeps busy, as jobs name it. The meter's own locks settle what this name leaves open."""
+    """Return what a run keeps busy, as jobs name it. The meter's own locks settle what this name
+    leaves open.
+    """
     if lane.endpoint is not None:
         parts = urlsplit(lane.endpoint.url)
         return re.sub(r"[^A-Za-z0-9.-]", "-", f"{parts.hostname}-{parts.port or parts.scheme}")

@@ -68,7 +68,7 @@ class LaneLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """How long a pass is: exactly one of the two."""
+    """The length of a pass, in seconds or requests: exactly one of the two."""
 
     requests: int | None = None
     """Of each lane. Of several lanes each goes on until the last has its number, so that none is alone."""
@@ -78,7 +78,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sending:
-    """What every request of a run shares."""
+    """The options that all requests of a run share."""
 
     session: Session
     sampling: Sampling

@@ -32,7 +32,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a process does for a whole run: told once, first."""
+    """The instructions of a process for a whole run: sent once, first."""
 
     number: int
     """0 for the first process."""
@@ -77,7 +77,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the pass is."""
+    """The progress of a process within the pass."""
 
     finished: dict[str, int]
     tokens: dict[str, int]
@@ -201,7 +201,7 @@ def _progress(load: PassLoad) -> Progress:
 
 
 def switch_threads_quickly() -> None:
-    """What every process that measures asks of Python."""
+    """Set Python's thread switching as every process that measures needs it."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
 

@@ -48,14 +48,14 @@ _PROMPTS_OF_A_PASS = 2**24
 
 
 class Engines(Protocol):
-    """What the runner needs of `core.cluster.borrowed.Engines`."""
+    """The part of `core.cluster.borrowed.Engines` that the runner uses."""
 
     async def ready(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint: ...
     async def stop(self, lane: LaneSpec) -> None: ...
 
 
 class Telemetry(Protocol):
-    """What the runner needs to know about the machine during a pass."""
+    """The runner's view of the machine during a pass."""
 
     async def mark(self) -> None:
         """The pass begins or has ended, now."""

@@ -247,8 +247,9 @@ class SplitLoad:
 
 
 def processes_for(plan: BenchPlan, cores: int) -> int:
-    """How many processes a plan gets where nobody says: one for small loads, on small machines, for images,
-    and beside engines that compute on the same CPU."""
+    """Return how many processes a plan gets where nobody says: one for small loads, on small machines, for
+    images, and beside engines that compute on the same CPU.
+    """
     on_cpu = any(lane.is_local and lane.settings.device == "cpu" for lane in plan.lanes)
     if plan.workload.images or on_cpu:
         return 1
@@ -270,7 +271,7 @@ def cores_here() -> int:
 
 
 def share(amount: int | None, place: int, of: int) -> int | None:
-    """What falls to one of so many processes; the first ones take what can't be divided."""
+    """Return what falls to one of so many processes; the first ones take what can't be divided."""
     return None if amount is None else amount // of + (place < amount % of)
 
 

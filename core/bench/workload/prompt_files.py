@@ -41,7 +41,7 @@ _DELIMITERS = ",;\t"
 
 
 class _Wrong(Exception):
-    """What is wrong with one prompt, to be told with its place."""
+    """A problem with one prompt, to be told with its place."""
 
     def __init__(self, reason: Text) -> None:
         super().__init__(reason)
@@ -77,7 +77,7 @@ class PromptFile:
         self.prompts.append(kept)
 
     def remarks(self) -> list[Text]:
-        """What was left out, for the prompts' label."""
+        """Return what was left out, for the prompts' label."""
         remarks: list[Text] = []
         if self.left_out:
             remarks.append(

@@ -46,7 +46,7 @@ class Prompts(Protocol):
         """How they were made and their length counted, in words."""
 
     def messages(self, number: int) -> tuple[Message, ...]:
-        """What the request with this number is sent; numbers may be any."""
+        """Return what the request with this number is sent; numbers may be any."""
 
 
 class SyntheticPrompts:
@@ -100,7 +100,7 @@ def listed_prompts(workload: Workload) -> ListedPrompts | None:
 
 
 def words_for(tokens: int, short: tuple[int, int | None], long: tuple[int, int | None]) -> int | None:
-    """How many common words make `tokens` tokens, from two prompts' (words, tokens by the server).
+    """Return how many common words make `tokens` tokens, from two prompts' (words, tokens by the server).
 
     The difference of the two leaves out what the chat template adds. None if the server does not count, or
     counts in a way that does not follow the length.

@@ -80,8 +80,9 @@ class PromptMaker:
         return self._words[folder]
 
     async def _calibrated(self, endpoint: Endpoint, tokens: int) -> tuple[int | None, Text | None]:
-        """How many common words make as many tokens by the server's count; None if that can't be told, and
-        why if the requests failed."""
+        """Return how many common words make as many tokens by the server's count; None if that can't be told,
+        and why if the requests failed.
+        """
         problem: Text | None = None
         for wait_s in (0.0, _RETRY_S):
             await asyncio.sleep(wait_s)

@@ -67,7 +67,7 @@ def print_remarks(console: Console, result: BenchResult) -> None:
 
 
 def utilisation_text(utilisation: BandwidthUtilisation) -> str:
-    """How close a lane came to the limit that memory bandwidth sets."""
+    """Return how close a lane came to the limit that memory bandwidth sets."""
     return _(
         "{lane} decodes at {share} of what memory bandwidth allows (limit: {limit}, bandwidth {source}).",
         lane=utilisation.lane,

@@ -40,7 +40,7 @@ print(json.dumps(found))
 
 
 def version_of(lane: LaneSpec, row: LaunchRow) -> str:
-    """What will run, such as `lmdeploy 0.18.0 (turbomind), torch 2.12.1`.
+    """Return what will run, such as `lmdeploy 0.18.0 (turbomind), torch 2.12.1`.
 
     Raises EngineNotInstalled for a Python that can't be run or a package that is missing there.
     """
@@ -66,7 +66,7 @@ def version_of(lane: LaneSpec, row: LaunchRow) -> str:
 
 
 def need_of(lane: LaneSpec, row: LaunchRow) -> Need:
-    """What the lane's model will take; checks on the way that the model is there and fits the engine.
+    """Return what the lane's model will take; checks on the way that the model is there and fits the engine.
 
     Raises EngineLoadFailed: form missing, path missing, files incomplete, or a vision model or a quantisation
     that the engine can't load.

@@ -20,7 +20,7 @@ _USELESS_RATIO = 0.05
 
 
 class GpuView(Protocol):
-    """What the manager asks about GPUs; `core.telemetry.nvml.Nvml` is one."""
+    """The manager's view of GPUs; `core.telemetry.nvml.Nvml` is one."""
 
     def devices(self) -> Sequence[GpuFacts]:
         """All GPUs with their free memory right now; empty without any."""
@@ -69,7 +69,7 @@ CPU = Place()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What an engine takes on each GPU that it spans."""
+    """The memory that an engine takes on each GPU that it spans."""
 
     weight_bytes: int | None
     """Its share of the weights in memory; None where unknown, and then nothing is refused for their size."""

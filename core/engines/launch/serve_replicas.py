@@ -59,7 +59,9 @@ def request(port: int, method: str, path: str, body: object = None, *, host: str
 
 
 def end_with_leader() -> Callable[[], None] | None:
-    """What a child does before it runs: ask Linux to be ended when the leader is, however that ends."""
+    """Return what a child does before it runs: ask Linux to be ended when the leader is, however
+    that ends.
+    """
     if sys.platform != "linux":
         return None
     prctl = ctypes.CDLL(None).prctl

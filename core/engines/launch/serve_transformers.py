@@ -172,7 +172,7 @@ def skip_vocabularies() -> None:
 
 
 def _end_of_strings(data: memoryview, start: int, length: int) -> int:
-    """Where `length` strings end, each of which follows its own length of eight bytes."""
+    """Return where `length` strings end, each of which follows its own length of eight bytes."""
     for _ in range(length):
         start += 8 + int.from_bytes(data[start : start + 8], sys.byteorder)
     return start

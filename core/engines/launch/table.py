@@ -22,7 +22,7 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What is executed, and what a client must know to use it."""
+    """A command line with its environment, and what a client must know to use the server."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]

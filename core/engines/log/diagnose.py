@@ -48,7 +48,9 @@ def unpacked_gguf(log: str) -> bool:
 
 
 def explain_failed_start(log: str, exit_code: int | None) -> EngineError:
-    """Why an engine ended before it was healthy; exit codes are Popen's (negative: a signal's number)."""
+    """Return why an engine ended before it was healthy; exit codes are Popen's (negative: a
+    signal's number).
+    """
     if cause := recognise(log):
         return cause
     if (death := _killed(exit_code)) is not None:
@@ -66,7 +68,7 @@ def explain_failed_start(log: str, exit_code: int | None) -> EngineError:
 
 
 def explain_death(log: str, exit_code: int | None) -> EngineError:
-    """Why an engine that was healthy is gone; only what its last lines say counts."""
+    """Return why an engine that was healthy is gone; only what its last lines say counts."""
     recent = "\n".join(lines_of(log)[-40:])
     cause = recognise(recent)
     if cause and (isinstance(cause, EngineOutOfMemory) or cause.code == CUDA_ERROR):

@@ -66,8 +66,9 @@ def read_tail(path: Path, size_bytes: int = _TAIL_BYTES) -> str:
 
 
 def read_since(path: Path, start: int, size_bytes: int = _TAIL_BYTES) -> str:
-    """What was written since the log had `start` bytes, at most its last `size_bytes`; all that is kept of a
-    log that was shortened meanwhile."""
+    """Return what was written since the log had `start` bytes, at most its last `size_bytes`; all that is
+    kept of a log that was shortened meanwhile.
+    """
     try:
         written = path.stat().st_size - start
     except OSError:

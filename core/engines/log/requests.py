@@ -57,7 +57,7 @@ async def send_explained(
 
 
 async def _cause(log: Path, size_before: int) -> EngineError | None:
-    """What the engine wrote since then; it is given a moment to write it."""
+    """Return what the engine wrote since then; it is given a moment to write it."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + _WRITTEN_WITHIN_S
     while True:

@@ -129,7 +129,7 @@ def read_text(file: Path) -> CalibrationText:
 
 
 def sample_starts(tokens: int, samples: int, seqlen: int) -> range:
-    """Where each sample of `seqlen` tokens begins: spread evenly over the text, without overlap.
+    """Return where each sample of `seqlen` tokens begins: spread evenly over the text, without overlap.
 
     Raises InputError (`calibration-too-short`) saying how many samples there would be.
     """

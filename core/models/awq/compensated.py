@@ -130,7 +130,7 @@ def _quantize_layer(
     *,
     search_scale: bool,
 ) -> Tensor:
-    """What the rounded layer puts out; its linears are in LMDeploy's form afterwards, on the CPU."""
+    """Return what the rounded layer puts out; its linears are in LMDeploy's form afterwards, on the CPU."""
     dtype = next(layer.parameters()).dtype
     layer.to(device, torch.float32)
     inputs = _observed(layer, hidden, shared)
@@ -210,7 +210,7 @@ def _searched(layer: Module, block: _Block, x: Tensor, arguments: Arguments) -> 
 
 
 def _shares(weight: Tensor) -> Tensor:
-    """How large each input's weights are beside the largest of their groups, on average; [inputs]."""
+    """Return how large each input's weights are beside the largest of their groups, on average; [inputs]."""
     groups = weight.view(-1, GROUP_SIZE).abs()
     return (groups / groups.amax(1, keepdim=True).clamp(min=1e-4)).view(weight.shape).mean(0)
 

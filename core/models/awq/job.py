@@ -27,7 +27,7 @@ DEMO_OPTIONS = AwqOptions(
 
 
 def awq_folder(settings: Settings, model: ModelSpec, options: AwqOptions) -> Path:
-    """Where the result goes: `options.out`, else the model's own AWQ folder."""
+    """Return where the result goes: `options.out`, else the model's own AWQ folder."""
     chosen = options.out or model.awq
     return Path(chosen).expanduser().absolute() if chosen else awq_dir(settings, model.name)
 
@@ -82,7 +82,7 @@ def prepare_demo_awq(settings: Settings) -> str | None:
 
 
 def read_provenance(folder: Path) -> Provenance | None:
-    """How the checkpoint in a folder was made; None if LMDyno didn't make it.
+    """Return how the checkpoint in a folder was made; None if LMDyno didn't make it.
 
     Raises InputError (`bad-record`) for a file that is none of ours.
     """

@@ -175,7 +175,9 @@ class PassProgress:
         )
 
     def take(self, line: str) -> tuple[Text, float] | None:
-        """What the line says is being done, and how much of the whole is done; None if it says nothing."""
+        """Return what the line says is being done, and how much of the whole is done; None if it says
+        nothing.
+        """
         done = 0.0
         for step in self._passes:
             if match := step.line.search(line):

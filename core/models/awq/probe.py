@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _turbomind_problem() -> str | None:
-    """Why TurboMind's library can't be loaded; lmdeploy itself keeps silent about it."""
+    """Return why TurboMind's library can't be loaded; lmdeploy itself keeps silent about it."""
     try:
         import lmdeploy.turbomind._turbomind  # noqa: F401
     except (ImportError, OSError) as exc:

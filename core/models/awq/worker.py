@@ -38,7 +38,7 @@ _PACKAGES = ("lmdeploy", "torch", "transformers")
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """What to calibrate with; `samples` are [1, seqlen] LongTensors, None for a hub's set."""
+    """The calibration data; `samples` are [1, seqlen] LongTensors, None for a hub's set."""
 
     name: str
     sha256: str | None

@@ -37,7 +37,7 @@ _RESERVE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a conversion reads."""
+    """The input files of a conversion."""
 
     source: Path
     config: dict[str, Any]

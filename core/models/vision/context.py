@@ -14,7 +14,7 @@ from core.models.vision.model import ImageCost, lane_vision, refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextUse:
-    """What the images of a request take of a lane's context."""
+    """The part of a lane's context that the images of a request take."""
 
     image_tokens: int | None
     """All images of all messages, since each request sends the whole conversation; None if not known."""
@@ -30,20 +30,20 @@ class ContextUse:
 
 
 def image_cost(lane: LaneSpec, image: StoredImage) -> ImageCost | None:
-    """What the image becomes for the lane's model; None where that is not known."""
+    """Return what the image becomes for the lane's model; None where that is not known."""
     vision = lane_vision(lane)
     return vision.cost(image.width_px, image.height_px) if vision else None
 
 
 def image_costs(lane: LaneSpec, images: Iterable[StoredImage]) -> list[ImageCost] | None:
-    """What each of the images becomes; None if that of any is not known."""
+    """Return what each of the images becomes; None if that of any is not known."""
     costs = [image_cost(lane, image) for image in images]
     known = [cost for cost in costs if cost]
     return known if len(known) == len(costs) else None
 
 
 def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, Text]:
-    """What each lane's model is given of the last message's images, by lane, where it is known.
+    """Return what each lane's model is given of the last message's images, by lane, where it is known.
 
     Such as `576 tokens at 336 × 336 px`; for `core.domain.fairness.before`.
     """
@@ -59,7 +59,7 @@ def as_seen(requests: Iterable[RequestPlan | RequestRecord]) -> dict[str, Text]:
 
 
 def context_use(lane: LaneSpec, messages: Sequence[Message]) -> ContextUse:
-    """How the messages' images fill the context of the lane; reads files, sends nothing."""
+    """Return how the messages' images fill the context of the lane; reads files, sends nothing."""
     costs = image_costs(lane, (image for message in messages for image in message.images))
     return ContextUse(
         image_tokens=None if costs is None else sum(cost.tokens for cost in costs),
@@ -78,7 +78,7 @@ def context_tokens(lane: LaneSpec) -> int | None:
 
 
 def not_sendable(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
-    """Why these messages must not go to the lane because of their images; None without images."""
+    """Return why these messages must not go to the lane because of their images; None without images."""
     if not any(message.images for message in messages):
         return None
     return refusal(lane) or too_large(lane, messages)
@@ -91,7 +91,7 @@ def require_sendable(lane: LaneSpec, messages: Sequence[Message]) -> None:
 
 
 def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
-    """Why the images can't fit the lane's context; None if they fit, or if that is not known.
+    """Return why the images can't fit the lane's context; None if they fit, or if that is not known.
 
     The text's tokens come on top, which only the engine can count: what passes here may still be too long.
     """

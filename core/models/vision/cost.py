@@ -27,7 +27,7 @@ class ImageCost:
 
 
 class Preprocessing(Protocol):
-    """How one checkpoint prepares images."""
+    """One checkpoint's preprocessing of images."""
 
     def cost(self, width_px: int, height_px: int) -> ImageCost | None:
         """The cost of an image of that size; None if the model's processor refuses the shape."""

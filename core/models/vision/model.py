@@ -51,7 +51,7 @@ _ENGINE_NAMES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisionModel:
-    """What a checkpoint's files tell about the images it takes."""
+    """The facts in a checkpoint's files about the images it takes."""
 
     architecture: str
     has_common_tower: bool = True
@@ -84,7 +84,7 @@ class VisionModel:
         return frozenset(kinds)
 
     def cost(self, width_px: int, height_px: int) -> ImageCost | None:
-        """What an image of that size becomes; None where that is not known."""
+        """Return what an image of that size becomes; None where that is not known."""
         return self.preprocessing.cost(width_px, height_px) if self.preprocessing else None
 
 
@@ -100,7 +100,8 @@ def vision_of(checkpoint: str) -> VisionModel | None:
 
 
 def refusal(lane: LaneSpec) -> ErrorInfo | None:
-    """Why the lane takes no images and what to do instead; None if nothing speaks against sending them.
+    """Return why the lane takes no images and what to do instead; None if nothing speaks against sending
+    them.
 
     Nothing is known of a checkpoint that is not on this machine, and of a server that nobody described.
     """
@@ -120,7 +121,7 @@ def refusal(lane: LaneSpec) -> ErrorInfo | None:
 
 
 def not_served(lane: LaneSpec) -> ErrorInfo | None:
-    """Why the lane's engine can't serve its vision model at all; None for any other lane."""
+    """Return why the lane's engine can't serve its vision model at all; None for any other lane."""
     vision = lane_vision(lane)
     return _unless_served(lane, vision) if vision else None
 
@@ -217,7 +218,7 @@ def _read(folder: Path, _changed: tuple[int | None, ...]) -> VisionModel | None:
 
 
 def _chat_template(folder: Path, architecture: str) -> str | None:
-    """What LMDeploy must be told, since it knows LLaVA-1.5 by its folder's name alone.
+    """Return what LMDeploy must be told, since it knows LLaVA-1.5 by its folder's name alone.
 
     The checkpoint's own template, which it takes otherwise, puts out nothing for the plain text it is given.
     """

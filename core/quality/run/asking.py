@@ -34,7 +34,9 @@ class Asked:
 
 
 def requests_of(plan: QualityPlan, lane: LaneSpec) -> Iterator[Asked]:
-    """What a lane is asked, in order; the reference gets the prompts twice, the second time at the end."""
+    """Yield what a lane is asked, in order; the reference gets the prompts twice, the second time
+    at the end.
+    """
     for place, prompt in enumerate(plan.prompts):
         yield Asked(Prompted.PROMPT, place, 0, prompt, plan.answer_tokens)
     for place, task in enumerate(plan.tasks):
@@ -46,7 +48,7 @@ def requests_of(plan: QualityPlan, lane: LaneSpec) -> Iterator[Asked]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asker:
-    """What asking needs from the rest of the program."""
+    """The parts of the program that asking uses."""
 
     settings: Settings
     devices: DeviceQueue
@@ -81,7 +83,7 @@ class Asker:
 
 
 def answer_of(asked: Asked, record: RequestRecord) -> QualityAnswer:
-    """What is kept of a request."""
+    """Return what is kept of a request."""
     return QualityAnswer(
         lane=record.lane.name,
         part=asked.part,

@@ -312,7 +312,9 @@ class Runner:
             return unknown(self._texts, error)
 
     def _no_scores(self) -> tuple[TextScore, ...]:
-        """Why there is no likelihood, where texts were asked for and the reference's ids aren't known."""
+        """Return why there is no likelihood, where texts were asked for and the reference's ids
+        aren't known.
+        """
         if self._no_texts is None:
             return ()
         error = ErrorInfo.of(self._no_texts)
@@ -370,7 +372,7 @@ class Runner:
 
 
 def _usage(records: Sequence[RequestRecord]) -> dict[str, object]:
-    """What the lane's requests took together."""
+    """Return what the lane's requests took together."""
     measured = [record.window for record in records if record.window is not None]
     energies = [window.energy_j for window in measured]
     known = [energy for energy in energies if energy is not None]

@@ -54,7 +54,7 @@ class TextIds:
 
 
 def other_tokenizer(reference: TokenizerFacts, lane: TokenizerFacts) -> LMDynoError | None:
-    """Why the lane can't score the reference's token ids; None if it can."""
+    """Return why the lane can't score the reference's token ids; None if it can."""
     for one, other in (
         (reference.vocab_sha256, lane.vocab_sha256),
         (reference.probe_sha256, lane.probe_sha256),
@@ -145,7 +145,7 @@ async def by_forward_pass(
 
 
 def engine_request(lane: LaneSpec, device: str, *, longest: int) -> dict[str, Any]:
-    """What the scoring process loads: the lane's weights, with the settings of its engine."""
+    """Return what the scoring process loads: the lane's weights, with the settings of its engine."""
     settings = lane.settings
     path = model_path(lane)
     common = {"trust_remote_code": settings.trust_remote_code, "device": device, "dtype": settings.dtype}

@@ -50,7 +50,7 @@ _MOST_CHARS = 20_000
 
 
 class Grade(StrEnum):
-    """What a rule says about the text of an answer."""
+    """A rule's result for the text of an answer."""
 
     RIGHT = "right"
     WRONG = "wrong"

@@ -78,7 +78,8 @@ def control_result(kind: ControlKind, comparisons: Sequence[Comparison], *, seed
 
 
 def _sign_flip(comparisons: Sequence[Comparison], seed: int) -> float | None:
-    """Which of two samples comes first is arbitrary, so flipping a prompt's votes as a whole must not matter.
+    """Return how likely so uneven a preference is by chance, flipping each prompt's votes as a whole: it is
+    arbitrary which of two samples comes first.
 
     An exact test whatever the voters agree on: one sample may well be better than the other.
     """

@@ -71,7 +71,7 @@ def columns(comparisons: Iterable[Comparison], lanes: int) -> Comparisons:
 
 
 def tallies(comparisons: Comparisons) -> Floats:
-    """How often each pair ended how, for each prompt with comparisons: prompts × pairs × outcomes."""
+    """Return how often each pair ended how, for each prompt with comparisons: prompts × pairs × outcomes."""
     prompts, rows = np.unique(comparisons.prompt, return_inverse=True)
     counts = np.zeros((len(prompts), len(pairs_of(comparisons.lanes)), 3))
     np.add.at(counts, (rows, comparisons.pair, comparisons.outcome), 1)
@@ -81,7 +81,7 @@ def tallies(comparisons: Comparisons) -> Floats:
 def comparisons_of(
     item: SessionItem, verdict: Verdict | None, order: Sequence[int]
 ) -> tuple[Comparison, ...]:
-    """What a vote on an item says of each two of its answers; nothing for one that was skipped.
+    """Return what a vote on an item says of each two of its answers; nothing for one that was skipped.
 
     `order` has places of candidates, the best first. For real items lanes are compared, for controls the
     candidates themselves.

@@ -42,7 +42,7 @@ RESAMPLES = 1000
 
 
 class Margins(NamedTuple):
-    """How far a row of estimates may be off."""
+    """The error margins of a row of estimates."""
 
     errors: Floats
     """Standard error of each."""
@@ -79,7 +79,7 @@ def margins(estimates: Floats, drawn: Floats, prompts: int) -> Margins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneStanding:
-    """Where one lane stands; None where nothing connects it with the other lanes."""
+    """One lane's strength with its interval; None where nothing connects it with the other lanes."""
 
     lane: int
     comparisons: int

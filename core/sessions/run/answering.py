@@ -48,7 +48,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class LanePart:
-    """What one lane is asked: turns with a single request each."""
+    """The turns of one lane, each with a single request."""
 
     lane: LaneSpec
     turns: tuple[TurnPlan, ...]

@@ -162,7 +162,7 @@ class BenchRuns(Access):
         return ()
 
     def request_count(self, run_id: str) -> int:
-        """How many requests are saved; tells cheaply whether there is anything new."""
+        """Return how many requests are saved; tells cheaply whether there is anything new."""
         with self._reading() as connection:
             chosen = select(func.count()).where(bench_requests.c.run_id == run_id)
             return connection.scalar(chosen) or 0

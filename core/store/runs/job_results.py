@@ -28,7 +28,7 @@ _TABLES: Mapping[RunKind, tuple[Table, Table]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job found, and what a list shows of it."""
+    """A job's result, with what a list shows of it."""
 
     kind: RunKind
     """QUIZ or SWEEP."""

@@ -25,7 +25,7 @@ _SILENT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """Where runs of one kind are kept, and the error of one whose process was lost."""
+    """The tables of one kind of run, and the error of a run whose process was lost."""
 
     kind: RunKind
     runs: Table

@@ -26,7 +26,7 @@ def new_code() -> str:
 
 
 def name_key(name: str) -> str:
-    """What two names share that look alike."""
+    """Return what two names share that look alike."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
@@ -61,7 +61,7 @@ def read_session(connection: Connection, condition: ColumnElement[bool]) -> Sess
 
 
 def read_participants(connection: Connection, session_id: str) -> tuple[Participant, ...]:
-    """Who takes part, in the order of joining."""
+    """Return who takes part, in the order of joining."""
     rows = connection.execute(
         select(session_participants)
         .where(session_participants.c.session_id == session_id)

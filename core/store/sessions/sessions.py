@@ -200,7 +200,7 @@ class Sessions(Access):
         self._update(session_id, plan=plan, title=plan.title)
 
     def set_machine(self, session_id: str, machine: Machine) -> None:
-        """Where the answers are made."""
+        """Store on which machine the answers are made."""
         with self._writing() as connection:
             insert_new(connection, machines, records.machine_rows(machine))
             connection.execute(

@@ -29,7 +29,7 @@ LONGEST_NAME = 40
 
 @dataclass(frozen=True, slots=True)
 class Turnout:
-    """How far a session's voting is; equal values mean that nothing was voted in between."""
+    """The progress of a session's voting; equal values mean that nothing was voted in between."""
 
     participants: int
     votes: int
@@ -81,7 +81,7 @@ class Votes(Access):
         return person
 
     def participant(self, session_id: str, code: str) -> Participant | None:
-        """Who has this code in the session; None for nobody."""
+        """Return who has this code in the session; None for nobody."""
         with self._reading() as connection:
             row = connection.execute(
                 select(session_participants).where(
@@ -92,7 +92,7 @@ class Votes(Access):
         return records.record_of(Participant, row) if row else None
 
     def participants(self, session_id: str) -> tuple[Participant, ...]:
-        """Who takes part, in the order of joining."""
+        """Return who takes part, in the order of joining."""
         with self._reading() as connection:
             return read_participants(connection, session_id)
 
