@@ -9,7 +9,7 @@ import typer
 from core.chat_api.probe import probe
 from core.config import LaneRegistry, load_lanes
 from core.config.endpoints import url_problem
-from core.config.keys import api_key, bind_for_process
+from core.config.keys import api_key, bind_for_command
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _
@@ -35,8 +35,7 @@ EndpointKeys = Annotated[
         metavar="NAME",
         help=_(
             "Environment variable (LMDYNO_KEY_…) that holds the endpoints' API key. Give one for all "
-            "endpoints, "
-            "or one for each."
+            "endpoints, or one for each. A key whose hosts are listed goes to those alone."
         ),
     ),
 ]
@@ -129,8 +128,8 @@ def _endpoint_lane(
 ) -> LaneSpec:
     key = None
     if key_name is not None:
-        bind_for_process(key_name, url)
         try:
+            bind_for_command(settings, key_name, url)
             key = api_key(settings, key_name, url)
         except ConfigError as error:
             message = N_("--api-key {name}: {problem}", name=key_name, problem=error.message)

@@ -3,7 +3,8 @@
 Whoever reaches the engines page can name a key and an address, so neither is enough on its own. A key is
 either an environment variable whose name begins with `LMDYNO_KEY_`, or the `key` of a `[keys.NAME]` table in
 Streamlit's secrets. It goes only to the hosts that it is bound to: those of the lanes in the lanes file that
-name it, the `hosts` of its table, and those in the variable NAME_HOSTS (comma-separated).
+name it, the `hosts` of its table, and those in the variable NAME_HOSTS (comma-separated). On the command
+line, whose user names both, a key whose hosts are not listed goes to the endpoint that it is given for.
 """
 
 import os
@@ -19,6 +20,8 @@ from core.settings import Settings
 
 PREFIX = "LMDYNO_KEY_"
 HOSTS_SUFFIX = "_HOSTS"
+_COMMAND_SUFFIX = "_COMMAND_HOSTS"
+"""Of the variable with what a command line binds the key to, for this process and those that it starts."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -39,11 +42,11 @@ def api_key(settings: Settings, name: str, url: str) -> str:
     if not value:
         raise _missing(name)
     bound = [
-        *table.get("hosts", ()),
+        *_listed_hosts(table, name),
         *_of_lanes_file(settings, name),
-        *os.environ.get(f"{name}{HOSTS_SUFFIX}", "").split(","),
+        *os.environ.get(f"{name}{_COMMAND_SUFFIX}", "").split(","),
     ]
-    if not any(_covers(entry.strip(), url) for entry in bound):
+    if not any(_covers(entry, url) for entry in bound):
         raise ConfigError(
             N_("The API key isn't allowed for {host}.", host=urlsplit(url).netloc),
             hint=N_(
@@ -63,10 +66,20 @@ def api_key(settings: Settings, name: str, url: str) -> str:
     return str(value)
 
 
-def bind_for_process(name: str, url: str) -> None:
-    """Allow the key for the URL's host in this process, whose user named both."""
-    variable = f"{name}{HOSTS_SUFFIX}"
-    os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), url)))
+def bind_for_command(settings: Settings, name: str, url: str) -> None:
+    """Allow the key for the URL's host in this process, whose user named both.
+
+    Not a key whose hosts are listed: it goes to those alone. Raises ConfigError for faulty secrets.
+    """
+    if not _listed_hosts(_tables(settings).get(name, {}), name):
+        variable = f"{name}{_COMMAND_SUFFIX}"
+        os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), url)))
+
+
+def _listed_hosts(table: Mapping[str, Any], name: str) -> list[str]:
+    """What the key's table and its variable name."""
+    listed = (*table.get("hosts", ()), *os.environ.get(f"{name}{HOSTS_SUFFIX}", "").split(","))
+    return [stripped for entry in listed if (stripped := entry.strip())]
 
 
 def _tables(settings: Settings) -> Mapping[str, Mapping[str, Any]]:

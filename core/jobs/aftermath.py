@@ -1,15 +1,16 @@
-"""Ends the stored run of a job that couldn't do it itself: `python -m core.jobs.aftermath RUN`.
+"""Ends the stored run of a process that couldn't do it itself: `python -m core.jobs.aftermath RUN`.
 
 A worker that was killed leaves its run in the store as one that goes on. Whoever finds the job dead ends the
 run, with the reason: the job's runner, through this process, since it loads no database library itself, or
-whoever looks at a job whose runner was killed too. The reason comes through stdin, as JSON.
+whoever looks at a job whose runner was killed too. A command that measures without a job has this process
+beside it. The reason comes through stdin, as JSON, and counts when stdin ends.
 """
 
 import logging
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 
 from core import logs
 from core.codec import decode, encode
@@ -50,6 +51,28 @@ def end_run_in_process(run_id: str, error: ErrorInfo | None, environment: Mappin
         )
     except (OSError, subprocess.SubprocessError) as exc:
         log.warning("lost run not ended id=%s reason=%s", run_id, exc)
+
+
+@contextmanager
+def ended_if_killed(run_id: str, error: ErrorInfo) -> Iterator[None]:
+    """Within this a run is ended in the store, with the error, as soon as this process is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.jobs.aftermath", run_id],
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.PIPE,
+        # Ctrl-C in the terminal is for this process alone.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        with suppress(BrokenPipeError):  # it ended at once; the run counts as interrupted a minute later
+            process.stdin.write(encode(error))
+            process.stdin.flush()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
 
 
 def main() -> None:

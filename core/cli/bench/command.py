@@ -30,7 +30,9 @@ from core.cli.terminal import progress_text, terminal
 from core.domain.bench import BenchRun, RunState
 from core.errors import InputError
 from core.i18n import N_, _
+from core.jobs.aftermath import ended_if_killed
 from core.settings import Settings
+from core.store.runs.bench_runs import RUN_INTERRUPTED
 
 STOPPED_EXIT_CODE = 130
 _DRAWN_PER_S = 2
@@ -239,4 +241,5 @@ def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
         def report(stage: str, done: float | None = None) -> None:
             bar.update(task, description=_(stage), completed=done)
 
-        return conduct(settings, plan, report)
+        with ended_if_killed(plan.id, RUN_INTERRUPTED):
+            return conduct(settings, plan, report)

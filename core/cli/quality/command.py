@@ -18,6 +18,7 @@ from core.domain.specs import SETTINGS_OF, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
 from core.images.store import ImageStore
+from core.jobs.aftermath import ended_if_killed
 from core.quality.plan import (
     KV_BITS,
     OWN_ANSWERS,
@@ -34,7 +35,7 @@ from core.quality.tasks.sets import PROMPTS, SCENES, ShippedSet, read_set, scene
 from core.quality.tasks.task import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs.quality_runs import QUALITY_INTERRUPTED, QualityRuns
 
 STOPPED_EXIT_CODE = 130
 NONE = "none"
@@ -202,4 +203,5 @@ def _conduct(settings: Settings, plan: QualityPlan) -> QualityRun:
         def report(stage: Text, done: float | None = None) -> None:
             bar.update(task, description=_(stage), completed=done)
 
-        return conduct(settings, plan, report)
+        with ended_if_killed(plan.id, QUALITY_INTERRUPTED):
+            return conduct(settings, plan, report)

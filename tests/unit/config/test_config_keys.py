@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.config.changes import save_lane
-from core.config.keys import api_key, key_names
+from core.config.keys import api_key, bind_for_command, key_names
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError
 from core.settings import load_settings
@@ -92,6 +92,27 @@ def test_hosts_of_a_variable_and_of_a_table(settings, monkeypatch, hosts, url, f
             assert api_key(settings, name, url) == key
         else:
             assert refused(settings, name, url).code == "key-not-for-host"
+
+
+def test_a_command_line_binds_a_key_to_its_endpoints(settings, monkeypatch):
+    monkeypatch.setenv("LMDYNO_KEY_LAB", "sk-lab")
+    monkeypatch.setenv("LMDYNO_KEY_LAB_COMMAND_HOSTS", "")
+    for url in (URL, "http://other:1/v1"):
+        bind_for_command(settings, "LMDYNO_KEY_LAB", url)
+        assert api_key(settings, "LMDYNO_KEY_LAB", url) == "sk-lab"
+    assert refused(settings, "LMDYNO_KEY_LAB", "http://third/v1").code == "key-not-for-host"
+
+
+@pytest.mark.parametrize("by_table", [False, True])
+def test_a_command_line_sends_a_key_with_listed_hosts_nowhere_else(settings, monkeypatch, by_table):
+    monkeypatch.setenv("LMDYNO_KEY_LAB", "sk-lab")
+    if by_table:
+        settings.secrets_file.write_text('[keys.LMDYNO_KEY_LAB]\nhosts = ["gpu-host"]\n')
+    else:
+        monkeypatch.setenv("LMDYNO_KEY_LAB_HOSTS", "gpu-host")
+    bind_for_command(settings, "LMDYNO_KEY_LAB", "http://other:1/v1")
+    assert refused(settings, "LMDYNO_KEY_LAB", "http://other:1/v1").code == "key-not-for-host"
+    assert api_key(settings, "LMDYNO_KEY_LAB", URL) == "sk-lab"
 
 
 def test_the_names_are_listed_without_values(settings, monkeypatch):
