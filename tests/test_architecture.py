@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -148,16 +149,26 @@ def layer(module: str) -> int:
     raise AssertionError(f"{module} is in no layer: add its folder to LAYERS")
 
 
-SOURCES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in PATHS}
+MODULES = {module_name(path): path for path in PATHS}
+
+
+@cache
+def source(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    return frozenset(imports(source(module)))
 
 
 def test_imports_run_one_way():
     wrong = []
-    for module, tree in SOURCES.items():
+    for module in MODULES:
         if module == "core":
             continue
-        for other in imports(tree):
-            if other not in SOURCES or folder(other) == folder(module) or other == "core":
+        for other in imports_of(module):
+            if other not in MODULES or folder(other) == folder(module) or other == "core":
                 continue
             below = layer(other) < layer(module)
             if not below and folder(other) not in NEIGHBOURS.get(folder(module), set()):
@@ -169,8 +180,8 @@ def test_csv_is_written_in_one_place():
     """The one that keeps spreadsheets from taking a text for a formula."""
     writing = {
         module
-        for module, tree in SOURCES.items()
-        for node in ast.walk(tree)
+        for module in MODULES
+        for node in ast.walk(source(module))
         if isinstance(node, ast.Attribute)
         and node.attr in ("DictWriter", "writer")
         and isinstance(node.value, ast.Name)
@@ -180,15 +191,15 @@ def test_csv_is_written_in_one_place():
 
 
 def test_pages_never_import_pages():
-    assert not [m for m, tree in SOURCES.items() if any(name.startswith("pages") for name in imports(tree))]
+    assert not [m for m in MODULES if any(name.startswith("pages") for name in imports_of(m))]
 
 
 @pytest.mark.parametrize(("library", "homes"), LIBRARY_HOMES.items())
 def test_a_foreign_library_has_one_home(library, homes):
     outside = [
         module
-        for module, tree in SOURCES.items()
-        if any(name.split(".")[0] == library for name in imports(tree))
+        for module in MODULES
+        if any(name.split(".")[0] == library for name in imports_of(module))
         and not any(module == home or module.startswith(home + ".") for home in homes)
     ]
     assert not outside
@@ -196,9 +207,7 @@ def test_a_foreign_library_has_one_home(library, homes):
 
 def test_engine_libraries_stay_in_engine_processes():
     users = {
-        module
-        for module, tree in SOURCES.items()
-        if {name.split(".")[0] for name in imports(tree)} & ENGINE_LIBRARIES
+        module for module in MODULES if {name.split(".")[0] for name in imports_of(module)} & ENGINE_LIBRARIES
     }
     assert users <= ENGINE_PROCESSES
 
@@ -223,7 +232,7 @@ def test_unit_and_page_tests_load_no_engine():
         return names | {name.split(".")[0] for name in names}
 
     heavy = {"torch", "transformers", "lmdeploy", "gguf"}
-    loading = heavy | {name for name in ENGINE_PROCESSES if at_import(SOURCES[name]) & heavy}
+    loading = heavy | {name for name in ENGINE_PROCESSES if at_import(source(name)) & heavy}
     paths = [*ROOT.glob("tests/unit/**/*.py"), *ROOT.glob("tests/pages/**/*.py")]
     found = {path.name: at_import(ast.parse(path.read_text("utf-8"))) & loading for path in paths}
     assert not {name: modules for name, modules in found.items() if modules}
@@ -242,9 +251,9 @@ def test_ui_folders_import_one_way():
         return None
 
     wrong = []
-    for module, tree in SOURCES.items():
+    for module in MODULES:
         own = layer_of(module)
-        for other in imports(tree):
+        for other in imports_of(module):
             theirs = layer_of(other)
             if own is None or theirs is None or other.split(".")[2] == module.split(".")[2]:
                 continue
