@@ -16,8 +16,8 @@ client_id = "lmdyno"
 client_secret = "not-a-secret"
 server_metadata_url = "http://127.0.0.1:9/.well-known/openid-configuration"
 """
-PAGES = ("chat", "vision", "engines", "memory", "history")
-"""Pages with a path of their own; the overview is at the root."""
+PATHS = ("memory", "", "chat", "vision", "engines", "history", "nowhere")
+"""The root is the overview, and the last one no page at all."""
 
 
 @pytest.fixture
@@ -33,24 +33,25 @@ def fresh(tmp_path, page):
     return start
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_a_deep_link_to_a_fresh_server_shows_the_frame(fresh, lanes, page, path):
+def test_a_deep_link_to_a_fresh_server_shows_the_frame(fresh, lanes, page):
+    """Every page as the first one of a server: tests/pages/test_page_shell.py."""
     with fresh(lanes) as dashboard:
-        page.goto(f"{dashboard.url}/{path}")
-        expect(page.get_by_role("navigation").get_by_role("link", name="Chat")).to_be_visible()
-        expect(page.get_by_test_id("stSidebar").get_by_text("reachable").first).to_be_visible()
-        expect(page).to_have_title(f"{path.capitalize()} · LMDyno")
+        for path in filter(None, PATHS[:-1]):
+            page.goto(f"{dashboard.url}/{path}")
+            expect(page.get_by_role("navigation").get_by_role("link", name="Chat")).to_be_visible()
+            expect(page.get_by_test_id("stSidebar").get_by_text("reachable").first).to_be_visible()
+            expect(page).to_have_title(f"{path.capitalize()} · LMDyno")
 
 
-@pytest.mark.parametrize("path", ["", "nowhere", *PAGES])
-def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, path, console_errors):
+def test_nobody_sees_a_page_before_logging_in(tmp_path, fresh, lanes, page, console_errors):
     (tmp_path / "secrets.toml").write_text(AUTH)
     with fresh(lanes) as dashboard:
-        page.goto(f"{dashboard.url}/{path}")
-        expect(page.get_by_role("button", name="Log in")).to_be_visible()
-        settle(page)
-        expect(page.get_by_test_id("stChatInputTextArea")).to_have_count(0)
-        expect(page.get_by_text("quick")).to_have_count(0)
+        for path in PATHS:
+            page.goto(f"{dashboard.url}/{path}")
+            expect(page.get_by_role("button", name="Log in")).to_be_visible()
+            settle(page)
+            expect(page.get_by_test_id("stChatInputTextArea")).to_have_count(0)
+            expect(page.get_by_text("quick")).to_have_count(0)
     console_errors.clear()  # Streamlit says that /nowhere is no page, and runs the router instead
 
 
