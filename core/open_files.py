@@ -1,4 +1,4 @@
-"""How many files, sockets and pipes a process may have open at once.
+"""The limit of files, sockets and pipes that a process may have open at once.
 
 Each browser tab and each running answer takes some. Many systems allow 1,024 unless a process asks for more,
 and then all that comes on top fails.

@@ -1,4 +1,4 @@
-"""Where LMDyno keeps its things, read once from the environment.
+"""LMDyno's settings, read once from the environment.
 
 | variable | meaning | default |
 |---|---|---|

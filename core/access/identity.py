@@ -1,4 +1,4 @@
-"""Who acts: a visitor of the dashboard, the owner of this machine, or LMDyno itself."""
+"""Identities: a visitor of the dashboard, the owner of this machine, or LMDyno itself."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""What went wrong with a connection, as one of LMDyno's errors, each by name."""
+"""Problems of a connection as LMDyno's errors, each by name."""
 
 import re
 import ssl

@@ -1,4 +1,4 @@
-"""What each kind of server wants to be asked, and what it means by its answer.
+"""Dialects: the requests that each kind of server takes, and the meaning of its answers.
 
 `chat_body` writes the request so that the same `Sampling` means the same everywhere; `output_tokens` evens
 out how usage counts. `core.chat_api.events` reads the answer.

@@ -1,4 +1,4 @@
-"""What one event of a chat stream says, of any server. The types of all that is kept are checked here.
+"""Events of a chat stream, read from any server. The types of all that is kept are checked here.
 
 Nothing raises: an event that can't be understood says so. Fields that nobody here needs may hold anything.
 """

@@ -1,4 +1,4 @@
-"""What servers publish at `/metrics`, in Prometheus' text format."""
+"""Metrics that servers publish at `/metrics`, in Prometheus' text format."""
 
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -1,4 +1,4 @@
-"""What a server said when it failed, as one of LMDyno's errors: the status decides first, then the words."""
+"""A server's refusal as one of LMDyno's errors: the status decides first, then the words."""
 
 import re
 from collections.abc import Callable

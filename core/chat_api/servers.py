@@ -1,4 +1,4 @@
-"""What servers say of themselves: their models, which program they are, how busy they are."""
+"""Facts that servers tell about themselves: their models, which program they are, how busy they are."""
 
 import asyncio
 import math

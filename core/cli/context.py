@@ -1,4 +1,4 @@
-"""What every command starts from: settings, and the lanes it is to use."""
+"""The start of every command: settings, and the lanes it is to use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""What commands have in common: errors on the terminal, and files that they write where they are told to."""
+"""Output that commands have in common: errors on the terminal, and files where they are told to
+write them.
+"""
 
 from pathlib import Path
 

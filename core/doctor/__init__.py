@@ -1,4 +1,4 @@
-"""Which lanes can run on this machine, and what to do about those that can't.
+"""The doctor: finds out which lanes can run on this machine, and what to do about those that can't.
 
 `can_run` tells it cheaply from files and installed packages; `examine` looks at everything, imports of the
 engines in child processes included.

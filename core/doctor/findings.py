@@ -1,4 +1,4 @@
-"""What the doctor says: one line for each thing looked at."""
+"""Findings of the doctor: one line for each thing looked at."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Whether a lane can run here, told from files and installed packages alone: cheap enough for every start.
+"""Decide whether a lane can run here, from files and installed packages alone: cheap enough for every start.
 
 Imports no engine library and starts no process; what only an import can show is left to `examine`.
 """

@@ -1,4 +1,4 @@
-"""What an engine's Python environment can do, found out in that environment.
+"""Probe an engine's Python environment: what it can do is found out in that environment.
 
 Each question is a small program for a child process of the engine's interpreter: importing torch takes
 seconds, and a stack that doesn't fit together may abort or hang instead of raising. The last line of its

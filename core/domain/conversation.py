@@ -1,4 +1,4 @@
-"""What was said: messages with images, the history that each lane sees, and prompts to begin with.
+"""Conversations: messages with images, the history that each lane sees, and prompts to begin with.
 
 An image is known by its hash and sizes here; no image format is known and no file read.
 """

@@ -1,4 +1,4 @@
-"""What the history lists: turns of the chat and load tests, each with what a person wrote to it."""
+"""Entries of the history: turns of the chat and load tests, each with what a person wrote to it."""
 
 from dataclasses import dataclass
 from datetime import datetime

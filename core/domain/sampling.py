@@ -1,4 +1,4 @@
-"""How the next token is chosen and when an answer ends, in one engine-neutral form.
+"""Sampling settings, which decide on the next token and the end of an answer, in one engine-neutral form.
 
 A dialect (`core.chat_api.dialects`) translates it so that it means the same to every engine.
 """

@@ -1,4 +1,5 @@
-"""What is compared: models, the engines that serve them, and the lanes that put both side by side.
+"""Specifications of what is compared: models, the engines that serve them, and the lanes that put both side
+by side.
 
 A lane is one column: engine + model + settings. A local lane owns one engine process, known by the lane's
 name; an `endpoint` lane is a server that somebody else runs.

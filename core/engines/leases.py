@@ -1,4 +1,4 @@
-"""Who is using an engine right now.
+"""Leases: they show who is using an engine right now.
 
 A request holds its engine's lease while it runs, and nobody stops an engine whose lease is held.
 Leases are kernel locks, so those of a process that died are gone with it.

@@ -1,4 +1,4 @@
-"""What a quiz asks: questions about images of the gallery or uploaded files, of the same lanes and with the
+"""The plan of a quiz: questions about images of the gallery or uploaded files, of the same lanes and with the
 same settings.
 """
 

@@ -1,4 +1,4 @@
-"""Why an image is not taken, before the words for a person are complete."""
+"""Reasons why an image is not taken, before the words for a person are complete."""
 
 from core.i18n import N_, Message, Text
 

@@ -1,4 +1,4 @@
-"""How TurboMind divides GPU memory into a KV cache, and how many tokens fit into it.
+"""TurboMind's division of GPU memory into a KV cache, and how many tokens fit into it.
 
 The arithmetic is TurboMind's own, read in LMDeploy's sources (https://github.com/InternLM/lmdeploy):
 `src/turbomind/turbomind.cc` takes `cache_max_entry_count` of the memory that is free after the weights are

@@ -1,4 +1,4 @@
-"""What an LMDeploy TurboMind engine will take of a GPU, before it is started.
+"""Predict the GPU memory of an LMDeploy TurboMind engine before it is started.
 
 The KV cache follows from `core.memory.kv_cache`, the weights from the checkpoint. What CUDA and TurboMind
 need besides was measured with a model of InternLM2-1.8B's size on an H100 (docs/measurements/memory.md), over

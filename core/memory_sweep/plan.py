@@ -1,4 +1,4 @@
-"""What a sweep measures: one model, loaded again and again with another KV cache each time."""
+"""The plan of a sweep: one model, loaded again and again with another KV cache each time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

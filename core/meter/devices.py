@@ -1,4 +1,4 @@
-"""Who measures on a device of this machine: one turn at a time, first come, first served.
+"""The queue for each device of this machine: one turn measures at a time, first come, first served.
 
 Within a process turns queue in order; between processes (the command line beside the dashboard) a kernel lock
 for each device decides, so a process that dies leaves nothing behind.

@@ -1,4 +1,4 @@
-"""Whether a meter of this home is running, shown by a lock that it holds."""
+"""A lock that shows whether a meter of this home is running."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

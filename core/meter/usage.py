@@ -1,4 +1,4 @@
-"""What the machine does while requests of this process run, and the wait until nothing else computes.
+"""The machine's load while requests of this process run, and the wait until nothing else computes.
 
 Reading sensors takes milliseconds, so a sampler does it in threads; the loop only waits for it before a
 request is sent and after its answer has ended, never in between. Before a measured request is sent, nothing

@@ -1,4 +1,4 @@
-"""How a model's layers attend, as far as it decides the layout of a KV cache.
+"""The attention of a model's layers, as far as it decides the layout of a KV cache.
 
 A KV cache can be predicted only where every layer keeps keys and values of the whole context. What isn't
 known to be of that kind counts as unknown: a wrong guess is off by 2 to 70 times.

@@ -1,4 +1,4 @@
-"""What every way of making a model folder has in common.
+"""Steps that every way of making a model folder has in common.
 
 Made once however many processes ask, in a child process that alone imports the heavy libraries, and moved to
 its place as a whole: a half-written model is never seen.

@@ -1,4 +1,4 @@
-"""What a converting child process is doing: one JSON text per line of its standard output.
+"""The stages of a converting child process: one JSON text per line of its standard output.
 
 Runs in engine processes too, so only the standard library and `core.i18n` are imported.
 """

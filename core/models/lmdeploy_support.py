@@ -1,4 +1,4 @@
-"""Which architectures the installed LMDeploy serves, by its own tables.
+"""Architectures that the installed LMDeploy serves, by its own tables.
 
 Its files are read, not imported: importing LMDeploy takes ten seconds and half a gigabyte. The tables are
 `SUPPORTED_ARCHS` in `turbomind/supported_models.py` and `MODULE_MAP` in `pytorch/models/module_map.py`.

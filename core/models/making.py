@@ -1,4 +1,4 @@
-"""Which background job makes a model's files right now."""
+"""Find the background job that makes a model's files right now."""
 
 from pathlib import Path
 

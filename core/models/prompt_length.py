@@ -1,4 +1,4 @@
-"""Whether a conversation's text may be too long for a lane, estimated before anything is sent.
+"""Estimate whether a conversation's text is too long for a lane, before anything is sent.
 
 Exact counts need the model's tokenizer and chat template, which the dashboard doesn't load. The estimate
 serves for a warning and refuses nothing.

@@ -1,4 +1,4 @@
-"""How a checkpoint's weights are quantised, wherever its files tell it, and whether TurboMind takes that.
+"""The quantisation of a checkpoint's weights, wherever its files tell it, and whether TurboMind takes that.
 
 The rules are those of LMDeploy 0.18 (`turbomind/converter.py`), which checks them by assertions after a
 minute of imports.

@@ -1,4 +1,4 @@
-"""How far two greedy answers to the same prompt agree, token by token.
+"""The agreement of two greedy answers to the same prompt, token by token.
 
 Knows lists of token ids, or of pieces of text; nothing of lanes. Greedy decoding has no chance in it, so two
 engines with the same weights differ only by rounding: one near tie that falls the other way changes all that

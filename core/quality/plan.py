@@ -1,4 +1,4 @@
-"""What a quality run asks: prompts, tasks and texts, of the same lanes, always greedily."""
+"""The plan of a quality run: prompts, tasks and texts, of the same lanes, always greedily."""
 
 import re
 from collections.abc import Iterable, Sequence

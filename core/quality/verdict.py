@@ -1,4 +1,4 @@
-"""What a quality run says about a lane, in sentences: is it the same, worse or better than the reference?
+"""The verdict of a quality run on a lane, in sentences: is it the same, worse or better than the reference?
 
 A difference counts if its interval leaves out 0 and it is larger than the numerical noise: that between the
 control lanes and the reference, and at least 0.002 nats, by which the same weights in 16 bits differ between

@@ -1,5 +1,5 @@
-"""Where something recorded stood at any moment: the lanes of a turn by the timestamps of their chunks, a load
-test by its pass and what each lane was doing, a walk by the steps that were taken.
+"""Timelines of recordings: the state of a turn's lanes, a load test or a walk at any moment, by its
+timestamps.
 """
 
 from bisect import bisect_left, bisect_right

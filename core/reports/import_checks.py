@@ -1,4 +1,4 @@
-"""What an imported run has to be, beyond its form: ids, ranges, and that its parts belong together."""
+"""Checks of an imported run beyond its form: ids, ranges, and that its parts belong together."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence

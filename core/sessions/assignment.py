@@ -1,5 +1,5 @@
-"""Who may vote, on what, and on which side: computed from the seat alone, so that it is the same on any
-device.
+"""The assignment of items to voters, and of sides: computed from the seat alone, so that it is the same on
+any device.
 
 Each participant gets a prompt once before any of them twice. Pairs of lanes rotate over the prompts, so that
 everybody sees all pairs. Two neighbours in the order of joining get the same items with the sides swapped:

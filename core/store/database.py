@@ -1,4 +1,4 @@
-"""Where the store is, and connections to it: SQLite set up for several processes at once, or PostgreSQL.
+"""The database's location, and connections to it: SQLite set up for several processes at once, or PostgreSQL.
 
 A `Location` is a checked database URL whose text shows no secret.
 """

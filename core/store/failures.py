@@ -1,4 +1,4 @@
-"""What a database can answer instead of doing its part, in words for people: one table of causes."""
+"""Failures of a database in words for people: one table of causes."""
 
 import errno
 import sqlite3

@@ -1,4 +1,4 @@
-"""Which engine a GPU's memory belongs to.
+"""The attribution of a GPU's memory to engines.
 
 The driver's process list is asked first. Inside a container it may name processes by the host's numbers, or
 none at all, and on Windows' WDDM it names no sizes; then an engine's share is what the used memory grew by

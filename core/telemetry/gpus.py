@@ -1,4 +1,4 @@
-"""What is known about GPUs and their faults: the words of GPU telemetry, without the library behind them.
+"""Facts about GPUs and their faults: the words of GPU telemetry, without the library behind them.
 
 A figure that can't be read is None, and a Gap beside it says why. NVML's return codes are told apart by
 whether they concern one figure, or the driver or a GPU as a whole; functions about them are given pynvml as

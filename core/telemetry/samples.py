@@ -1,4 +1,4 @@
-"""What the sampler records at one moment, and what happened to engines between two.
+"""Samples of the machine at one moment, and the events of engines between two.
 
 Timestamps are `time.perf_counter_ns()`. On Linux and macOS this clock is the same in every process of the
 machine, so a request's timestamps from the meter and the samples here can be laid over each other.

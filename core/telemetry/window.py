@@ -1,4 +1,4 @@
-"""What happened between two timestamps: peaks, means and energy from a series of samples.
+"""Statistics of the time between two timestamps: peaks, means and energy from a series of samples.
 
 Energy is the change of NVML's counter, read off between the samples around each timestamp. It belongs to the
 whole board and everything that ran on it; the power that the board draws when idle stands beside it,

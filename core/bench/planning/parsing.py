@@ -1,4 +1,6 @@
-"""What people type or name, as values of a plan; every mistake is an InputError that says what to write."""
+"""Parse what people type or name into values of a plan; every mistake is an InputError that says what to
+write.
+"""
 
 import math
 from pathlib import PurePath

@@ -1,4 +1,4 @@
-"""Which pass comes after which, and roughly how long a plan takes.
+"""The order of passes, and a rough estimate of how long a plan takes.
 
 In every second repeat the lanes come in reverse order (ABBA), so that a machine that gets slower or faster
 during a run favours nobody. All lanes are measured at one level before the next level begins. Only where the

@@ -1,4 +1,4 @@
-"""What a load test does, checked before anything is started.
+"""The plan of a load test, checked before anything is started.
 
 A plan is JSON through `core.codec` and is kept with its run, so that a result says what it is a result of.
 """

@@ -1,4 +1,4 @@
-"""What must be known of a lane's figures before they are compared: how its answers ended, and how long they
+"""Notes that belong to a lane's figures before they are compared: on how its answers ended, and how long they
 waited.
 
 Answers may be empty, cut or of another length. Requests wait here for their turn to be sent, and in the

@@ -1,4 +1,5 @@
-"""How fast one request could be decoded at best, and how close the lanes of a run came to that.
+"""The fastest decoding of one request that memory bandwidth allows, and how close the lanes of a run came to
+it.
 
 Each token reads all weights from memory once. The roofline is theory, not measurement: it leaves out the KV
 cache and all arithmetic, and no engine reaches it.

@@ -1,4 +1,4 @@
-"""What is measured beside the requests of a pass: what the machine did, and how long requests waited in the
+"""Measurements beside the requests of a pass: the machine's load, and the time that requests waited in the
 engine's queue.
 
 The machine's part is the sampler's window. The queue's part is a counter that the server publishes: LMDeploy

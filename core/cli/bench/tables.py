@@ -1,4 +1,4 @@
-"""What `bench` prints and writes after the measurement, and tables of benchmark runs for a terminal."""
+"""Output of `bench` after the measurement, and tables of benchmark runs for a terminal."""
 
 import sys
 from contextlib import closing

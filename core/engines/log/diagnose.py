@@ -1,4 +1,4 @@
-"""Why an engine ended, told from its log and its exit code. Works on text alone."""
+"""Find out why an engine ended, from its log and its exit code. Works on text alone."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""What a model is calibrated on: text from a file or from Python's own documentation, or prompts for answers.
+"""Calibration data: text from a file or from Python's own documentation, or prompts for answers.
 
 Text is cut into samples of equal length; files and numbers of tokens are known, no tokenizer. The prompts are
 everyday requests in English and Chinese, different in kind and length, so that the answers use much of what

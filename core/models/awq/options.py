@@ -1,4 +1,4 @@
-"""How a model is quantised to W4A16, and where the calibration text comes from.
+"""Options of a quantisation to W4A16, the source of the calibration text among them.
 
 Only the standard library and `core.errors`: the worker in the engine's Python reads it too.
 """

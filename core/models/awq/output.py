@@ -1,5 +1,5 @@
-"""What the output of a quantisation tells: how far it is, and why it failed. Standard library only, since the
-worker runs it.
+"""Progress and failures of a quantisation, read from its output. Standard library only, since the worker runs
+it.
 
 LMDeploy's `auto_awq` goes over the decoder layers three times and prints a line for each layer (calibrating,
 smoothing) or each linear layer (packing); without data only the last pass is left. The layers of a pass cost

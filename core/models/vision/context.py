@@ -1,4 +1,4 @@
-"""Whether images fit a lane's context, told before anything is sent."""
+"""Decide whether images fit a lane's context, before anything is sent."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

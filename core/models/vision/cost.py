@@ -1,4 +1,4 @@
-"""What an image costs a vision model: its size after preprocessing, and the tokens that stand for it.
+"""The cost of an image for a vision model: its size after preprocessing, and the tokens that stand for it.
 
 Arithmetic only. Each class repeats what transformers' processor of that model family computes (5.23; the same
 for LMDeploy 0.18, which calls those processors). A cost is exact for the checkpoint's own preprocessing; a

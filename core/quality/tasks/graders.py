@@ -1,4 +1,4 @@
-"""When an answer counts as right: deterministic rules, no model judges another.
+"""Graders decide whether an answer is right: deterministic rules, no model judges another.
 
 | grader | an answer is right if |
 |---|---|

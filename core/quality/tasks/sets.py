@@ -1,5 +1,5 @@
-"""Where tasks and prompts come from: the sets that are shipped, the gallery's drawn scenes, and files of
-one's own.
+"""Sources of tasks and prompts: the sets that are shipped, the gallery's drawn scenes, and files of one's
+own.
 """
 
 import csv

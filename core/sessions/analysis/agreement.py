@@ -1,5 +1,4 @@
-"""How far participants can be relied on: their agreement, and what they prefer where there is nothing to
-prefer.
+"""The reliability of participants: their agreement, and what they prefer where there is nothing to prefer.
 
 Krippendorff's alpha over the items that several of them voted on: 1 is full agreement, 0 what chance would
 give, less is systematic disagreement. Preferences are ordered (one answer, neither, the other), so the

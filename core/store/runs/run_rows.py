@@ -1,4 +1,4 @@
-"""What the rows of a benchmark run and of a quality run have in common."""
+"""Rows that benchmark runs and quality runs have in common."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Who takes part in sessions and what they vote: one row for each person and item, whatever browsers send."""
+"""Participants of sessions and their votes: one row for each person and item, whatever browsers send."""
 
 from dataclasses import dataclass
 from datetime import datetime
