@@ -18,7 +18,7 @@ from core.domain.quality import ExternalScore
 from core.domain.specs import Endpoint
 from core.errors import EngineError, EngineNotInstalled
 from core.i18n import N_
-from core.quality.run.processes import end
+from core.quality.run.child_process import end
 
 PROGRAM = "lm-evaluation-harness"
 _MODULE = "lm_eval"

@@ -21,7 +21,7 @@ from core.domain.turns import ErrorInfo
 from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError, EngineOutOfMemory, LMDynoError
 from core.i18n import N_
-from core.quality.run.processes import child_environment, end
+from core.quality.run.child_process import child_environment, end
 from core.quality.run.score_worker import PROGRESS
 from core.quality.run.token_worker import digest
 from core.quality.run.tokens import nll_nats, prompt_logprobs

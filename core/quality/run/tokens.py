@@ -24,7 +24,7 @@ from core.domain.specs import Dialect, Endpoint, LaneSpec, Weights
 from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError
 from core.i18n import N_
-from core.quality.run.processes import child_environment, end
+from core.quality.run.child_process import child_environment, end
 from core.quality.run.token_worker import PROBE, PROBE_QUESTION, RESULT, digest
 from core.settings import PROJECT_ROOT
 
