@@ -1,5 +1,6 @@
 """`engines`: start, stop and look at the engines of the lanes; `nodes`: where they can run beside here."""
 
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from core.cli import context
 from core.cli.output import error_text, stage_text
 from core.cli.terminal import printable, terminal
 from core.cluster.control import EngineControl, engines_of
+from core.cluster.link import ClusterLink
 from core.codec import encode_plain
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineStatus
@@ -179,7 +181,9 @@ def nodes(as_json: context.AsJson = False) -> None:
             N_("lanes.toml has no cluster."),
             hint=N_('Add `[cluster]` with `address = "HOST:6379"`.'),
         )
-    snapshot = read_snapshot(settings)
+    with closing(ClusterLink(settings, registry.cluster)) as link:
+        link.await_reports()
+        snapshot = read_snapshot(settings)
     problem = trouble(snapshot)
     known = sorted(snapshot.nodes, key=lambda node: node.name) if snapshot else []
     if as_json:

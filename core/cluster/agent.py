@@ -17,6 +17,7 @@ from pathlib import Path
 from core import __version__
 from core.access.guard import acting_as
 from core.access.identity import SYSTEM
+from core.cluster.load_processes import start_load_process
 from core.cluster.protocol import Answer, Report, Request, Verb, Weighed
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
@@ -133,6 +134,8 @@ class Agent:
         if asked.verb is Verb.REPORT:
             self._hold(settings, asked.in_use)
             return Answer(report=self._report(asked.revision))
+        if asked.verb is Verb.LOAD:
+            return Answer(port=start_load_process(self._home, self._address, asked.secret))
         if lane is None:
             raise InputError("A lane is missing")
         manager = self._manager(persistent=asked.persistent)

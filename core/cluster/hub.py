@@ -114,6 +114,10 @@ class Hub:
         if command.verb is Verb.CLOSE:
             await self._close(command.sender)
             return Reply()
+        if command.verb is Verb.LOAD:
+            request = replace(self._request(Verb.LOAD), secret=command.secret)
+            answer = await self._ask(await self._usable(command.node), request)
+            return Reply(node=command.node, port=answer.port)
         if command.lane is None:
             raise InputError("A lane is missing")
         lane = command.lane

@@ -30,6 +30,8 @@ class Verb(StrEnum):
     STOP = "stop"
     RESTART = "restart"
     LOG = "log"
+    LOAD = "load"
+    """Start a process there that sends requests of a load test."""
     CLOSE = "close"
     """End what belongs to the sender."""
 
@@ -49,6 +51,10 @@ class Command:
     lines: int = 0
     """Of the log, from its end."""
     replica: int | None = None
+    node: str = ""
+    """Of LOAD, which has no lane."""
+    secret: str = ""
+    """Of LOAD: what the process is to be shown by whoever connects to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,8 @@ class Reply:
     """The log's end."""
     node: str | None = None
     """Where the lane's engine is."""
+    port: int | None = None
+    """Of LOAD: where the process listens, on the node's address."""
     error: ErrorInfo | None = None
 
 
@@ -79,6 +87,7 @@ class Request:
     force: bool = False
     lines: int = 0
     replica: int | None = None
+    secret: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +127,7 @@ class Answer:
     """To all but WEIGH and LOG: how the node is afterwards."""
     weighed: Weighed | None = None
     text: str = ""
+    port: int | None = None
     error: ErrorInfo | None = None
 
 

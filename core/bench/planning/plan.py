@@ -195,6 +195,16 @@ class Limits:
             )
 
 
+class SendFrom(StrEnum):
+    """Which machines send the requests and take the times."""
+
+    HERE = "here"
+    ENGINE = "engine"
+    """The node of each lane's engine, so that no network lies between."""
+    NODES = "nodes"
+    """This machine and all nodes of the cluster, for more load than one machine can send."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchPlan:
     """A whole load test. Raises InputError for what can't be measured."""
@@ -216,6 +226,7 @@ class BenchPlan:
     limits: Limits | None = None
     workers: int | None = None
     """Processes that send the requests; None lets the machine that measures decide by its cores."""
+    send_from: SendFrom = SendFrom.HERE
     title: str = ""
     id: str = field(default_factory=new_id)
     created_at: datetime = field(default_factory=utc_now)
@@ -246,6 +257,15 @@ class BenchPlan:
         return self.title or f"{', '.join(lane.name for lane in self.lanes)} · {self.load.label}"
 
     def _check_workers(self) -> None:
+        if self.send_from is not SendFrom.HERE and self.workload.images:
+            raise InputError(
+                N_("Requests with images can't be sent from nodes."), hint=N_("Send them from this machine.")
+            )
+        if self.send_from is SendFrom.ENGINE and self.isolation is Isolation.TOGETHER:
+            raise InputError(
+                N_("Lanes that run together can't be measured on the nodes of their engines."),
+                hint=N_("Measure one lane at a time, or send from this machine."),
+            )
         if self.workers is None:
             return
         _whole("workers", self.workers, 1, MAX_WORKERS)

@@ -11,12 +11,19 @@ from core.bench.planning.plan import (
     Isolation,
     LoadKind,
     PromptKind,
+    SendFrom,
     Workload,
 )
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
 from core.domain.turns import RequestPlan
-from core.i18n import N_plural, Text, _, ngettext
+from core.i18n import N_, N_plural, Text, _, ngettext
+
+SEND_FROM_NAMES = {
+    SendFrom.HERE: N_("this machine"),
+    SendFrom.ENGINE: N_("the engine's node"),
+    SendFrom.NODES: N_("all nodes"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,9 @@ def described(plan: BenchPlan) -> tuple[PlanFact, ...]:
         PlanFact(_("Repeats"), f"{plan.repeats:,}") if plan.repeats > 1 else None,
         PlanFact(_("Passes"), _passes(plan)),
         PlanFact(_("Sending processes"), f"{plan.workers:,}") if (plan.workers or 1) > 1 else None,
+        PlanFact(_("Sent from"), _(SEND_FROM_NAMES[plan.send_from]))
+        if plan.send_from is not SendFrom.HERE
+        else None,
     ]
     return tuple(fact for fact in facts if fact is not None)
 

@@ -1,21 +1,26 @@
-"""A process that sends a share of a load test's requests, started by `core.bench.run.split_load`.
+"""A process that sends a share of a load test's requests, started through `core.bench.run.load_ways`.
 
-It is told what to send through a connection whose descriptor it inherits, sends it with the code that a test
-in one process uses, and hands every finished request back at once. It ends when the connection does. The
-messages are pickled: both ends are this program.
+It is told what to send through a connection whose descriptor it inherits, or that it accepts on a node. It
+sends it with the code that a test in one process uses, and hands every finished request back at once. It ends
+when the connection does. The messages are pickled: both ends are this program.
 """
 
 import asyncio
 import gc
+import json
+import os
 import queue
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
 from typing import Any
 
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
@@ -26,6 +31,8 @@ from core.i18n import Text
 from core.settings import Settings
 
 _PROGRESS_S = 0.25
+_PATIENCE_S = 30.0
+"""How long a process on a node waits for the load test."""
 _SWITCH_INTERVAL_S = 0.0005
 """Python's own 5 ms would let another thread delay a timestamp by as much."""
 
@@ -55,7 +62,7 @@ class PassTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Go:
-    """Begin the prepared pass at a time by `time.perf_counter_ns`, which all processes here share."""
+    """Begin the prepared pass at a time by `time.perf_counter_ns` of the process that is told."""
 
     start_ns: int
     concurrency: int | None = None
@@ -68,6 +75,21 @@ class Go:
 @dataclass(frozen=True, slots=True)
 class Stop:
     """End the pass; what is under way is handed back as cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The answer to a `Ping`."""
+
+    at_ns: int
+    """`time.perf_counter_ns` where it was answered."""
+    arrived_ns: int = 0
+    """The same where it was asked, when the answer arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +133,16 @@ class Outbox:
                 self._connection.send(self._messages.get())
 
 
-async def serve(connection: Connection) -> None:
-    """Do what is asked until the connection ends."""
+async def serve(connection: Connection, home: Path | None = None) -> None:
+    """Do what is asked until the connection ends; `home` replaces that of the machine that asks."""
     outbox = Outbox(connection)
     inbox: asyncio.Queue[Any] = asyncio.Queue()
     threading.Thread(
-        target=_receive, args=(connection, inbox, asyncio.get_running_loop()), daemon=True
+        target=_receive, args=(connection, inbox, asyncio.get_running_loop(), outbox), daemon=True
     ).start()
     task: Task = await inbox.get()
+    if home is not None:
+        task = replace(task, settings=replace(task.settings, home=home))
     stopped = StoppedRequests(task.settings)
     async with open_session(reuse=True, on_left=stopped.note) as session:
         sending = Sending(
@@ -135,11 +159,17 @@ async def serve(connection: Connection) -> None:
                 outbox.put(Done(Progress({}, {}), 0, {}))
 
 
-def _receive(connection: Connection, inbox: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop) -> None:
+def _receive(
+    connection: Connection, inbox: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop, outbox: Outbox
+) -> None:
     try:
         with suppress(EOFError, OSError):
             while True:
-                loop.call_soon_threadsafe(inbox.put_nowait, connection.recv())
+                message = connection.recv()
+                if isinstance(message, Ping):
+                    outbox.put(Pong(time.perf_counter_ns()))
+                else:
+                    loop.call_soon_threadsafe(inbox.put_nowait, message)
     finally:
         loop.call_soon_threadsafe(inbox.put_nowait, None)
 
@@ -206,8 +236,31 @@ def switch_threads_quickly() -> None:
 
 
 def main() -> None:
+    """On the machine of the load test."""
+    _prepare()
+    asyncio.run(serve(Connection(int(sys.argv[1]))))
+
+
+def listen() -> None:
+    """On a node: say a port on the standard output and serve whoever connects with the secret."""
+    _prepare()
+    told = json.loads(sys.stdin.readline())
+    with Listener((told["address"], 0), authkey=told["secret"].encode()) as listener:
+        sys.stdout.write(f"{listener.address[1]}\n")
+        sys.stdout.flush()
+        unwanted = threading.Timer(_PATIENCE_S, os._exit, (1,))
+        unwanted.daemon = True
+        unwanted.start()
+        connection = listener.accept()
+        unwanted.cancel()
+    # A machine that has gone says no goodbye.
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    asyncio.run(serve(connection, Path(told["home"])))
+
+
+def _prepare() -> None:
     # These reach the whole group; whoever started this process decides what they mean for it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     switch_threads_quickly()
-    asyncio.run(serve(Connection(int(sys.argv[1]))))

@@ -9,15 +9,17 @@ import signal
 from contextlib import ExitStack
 from dataclasses import replace
 
-from core.bench.planning.plan import BenchPlan
+from core.bench.planning.plan import BenchPlan, SendFrom
 from core.bench.run.load_process import switch_threads_quickly
 from core.bench.run.recording import BenchStore, Recorder
 from core.bench.run.runner import Runner, new_run
-from core.bench.run.split_load import LoadProcesses, cores_here, processes_for
+from core.bench.run.senders import Senders
+from core.bench.run.split_load import cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.bench.workload.images import RequestImages, check_sendable
 from core.chat_api.client import Timeouts, open_session
 from core.cluster.borrowed import Engines
+from core.config import load_cluster
 from core.domain.bench import BenchRun, ProgressCallback
 from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
@@ -37,7 +39,8 @@ def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> Be
     images = RequestImages(plan, ImageStore(settings.images_dir).read) if plan.workload.images else None
     switch_threads_quickly()
     allow_many()
-    plan = replace(plan, workers=plan.workers or processes_for(plan, cores_here()))
+    if plan.send_from is not SendFrom.NODES:  # that begins with one for each machine
+        plan = replace(plan, workers=plan.workers or processes_for(plan, cores_here()))
 
     def open_store() -> BenchStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
@@ -77,10 +80,9 @@ async def _run(
             telemetry = PassTelemetry(settings, local)
             held.callback(telemetry.close)
             telemetry.start()
-        processes = None
-        if plan.workers and plan.workers > 1:
-            processes = LoadProcesses(settings, plan, Timeouts(), recorder.save_request)
-            held.callback(processes.close)
+        cluster = load_cluster(settings) if plan.send_from is not SendFrom.HERE else None
+        senders = Senders(settings, plan, Timeouts(), recorder.save_request, cluster)
+        held.callback(senders.close)
         stopped = StoppedRequests(settings)
         async with open_session(reuse=True, on_left=stopped.note) as session:
             runner = Runner(
@@ -94,6 +96,6 @@ async def _run(
                 report=report,
                 images=images,
                 stopped=stopped,
-                processes=processes,
+                senders=senders,
             )
             return await runner.run(stop)

@@ -19,7 +19,8 @@ from core.bench.planning.passes import Step, SweepProgress, estimated_step_s, st
 from core.bench.planning.plan import BenchPlan, Isolation
 from core.bench.run.load import Extent, LaneLoad, Load, PassLoad, Sending, arrivals
 from core.bench.run.recording import Recorder
-from core.bench.run.split_load import LoadProcesses, SplitLoad
+from core.bench.run.senders import Senders
+from core.bench.run.split_load import SplitLoad
 from core.bench.run.telemetry import QueueReader, rises
 from core.bench.workload.images import Bodies, ImagePrompts, RequestImages, image_tokens
 from core.bench.workload.prompts import Prompts
@@ -96,11 +97,11 @@ class Runner:
         report: ProgressCallback,
         images: RequestImages | None = None,
         stopped: StoppedRequests | None = None,
-        processes: LoadProcesses | None = None,
+        senders: Senders | None = None,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
     ) -> None:
         """`images`: those of the plan; `stopped`: engines that still compute for stopped requests are waited
-        for; `processes`: what sends the load, instead of this process. Raises InputError for a prompt file
+        for; `senders`: what sends the load, instead of this process. Raises InputError for a prompt file
         that can't be used."""
         self._plan = plan
         self._run = run
@@ -112,7 +113,7 @@ class Runner:
         self._report = report
         self._images = images
         self._stopped = stopped
-        self._processes = processes
+        self._senders = senders
         self._timeouts = timeouts
         self._maker = PromptMaker(plan, session, timeouts)
         self._queues = QueueReader(session)
@@ -200,7 +201,7 @@ class Runner:
             engine_version=endpoint.version,
             device=endpoint.device,
             served_model=endpoint.model,
-            place=await place_of(endpoint),
+            place=await (self._senders.place if self._senders else place_of)(endpoint),
             weight_bytes=await asyncio.to_thread(lane_weight_bytes, lane),
             image_tokens=image_tokens(lane, self._plan.workload.images),
         )
@@ -233,7 +234,7 @@ class Runner:
         self._ticket = None
 
     async def _measure(self, step: Step, number: int, costs: Mapping[Step, float], left_s: float) -> None:
-        load = self._load(step, number)
+        load = await self._load(step, number)
         title = _title(step, self._plan.repeats)
         await self._settle(step, title, left_s)
         self._report(N_("{point}: warm-up", point=title), self._progress(0.0, left_s))
@@ -271,12 +272,13 @@ class Runner:
         self._recorder.save_pass(replace(bench_pass, gpus=gpus, engines=engines, queues=queues))
         self._sweep.reached(step, _tok_per_s(load))
 
-    def _load(self, step: Step, number: int) -> Load:
+    async def _load(self, step: Step, number: int) -> Load:
         lanes = [self._lane_load(name, step) for name in step.group]
         extent = Extent(requests=self._plan.requests_at(step.level), seconds=self._plan.seconds)
-        if self._processes is None:
+        processes = await self._senders.of([lane.endpoint for lane in lanes]) if self._senders else None
+        if processes is None:
             return PassLoad(number, lanes, extent, self._sending)
-        return SplitLoad(number, lanes, extent, self._processes, step.level.concurrency)
+        return SplitLoad(number, lanes, extent, processes, step.level.concurrency)
 
     async def _settle(self, step: Step, title: str, left_s: float) -> None:
         """Wait until nothing computes for a stopped request where the pass will be measured."""

@@ -2,135 +2,34 @@
 
 A schedule's requests are dealt out one after another, so every request is sent when it would have been; at a
 concurrency each process keeps its share of the requests under way. All processes begin at the same moment of
-the clock that they share. Their records come back as they end and make up one run.
+the clock that they share, or of clocks that were compared before. Their records come back as they end and
+make up one run.
 """
 
 import asyncio
 import math
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import Pipe
 
 from core.bench.planning.plan import BenchPlan
 from core.bench.run.load import Extent, LaneLoad
-from core.bench.run.load_process import Done, Go, PassTask, Progress, Ready, Stop, Task
-from core.chat_api.client import Timeouts
-from core.domain.bench import BenchRequest
+from core.bench.run.load_process import Done, Go, PassTask, Stop
+from core.bench.run.load_processes import LoadProcesses
 from core.errors import EngineError
 from core.i18n import N_, Text
-from core.settings import PROJECT_ROOT, Settings
+from core.units import milliseconds
 
 _NS = 1e-9
 _HEAD_START_NS = 50_000_000
 """From the order to begin to the beginning; an order arrives in a fraction of it."""
 _END_S = 5.0
-_PROGRAM = "from core.bench.run.load_process import main; main()"
-"""Not `python -m`, under which its messages would be those of another module, `__main__`."""
 _STREAMS_A_PROCESS = 32
 _CHUNKS_PER_S_A_PROCESS = 10_000
 _CORES_A_PROCESS = 4
 """The engines, or what else the machine is for, need cores too."""
-
-
-class LoadProcess:
-    """One of the processes, as the one that started it sees it. Belongs to one event loop."""
-
-    def __init__(self, task: Task, on_request: Callable[[BenchRequest], None]) -> None:
-        self._on_request = on_request
-        self._loop = asyncio.get_running_loop()
-        self._connection, theirs = Pipe()
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, str(theirs.fileno())],
-                cwd=PROJECT_ROOT,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "LMDYNO_HOME": str(task.settings.home)},
-            )
-        self.progress = Progress({}, {})
-        self._awaited: asyncio.Future[Ready | Done] | None = None
-        self._thread = threading.Thread(target=self._receive, daemon=True)
-        self._thread.start()
-        self._connection.send(task)
-
-    async def ask(self, message: PassTask | Go | Stop) -> Ready | Done:
-        """The answer; raises EngineError if the process has ended."""
-        self._awaited = self._loop.create_future()
-        if isinstance(message, PassTask):
-            self.progress = Progress({}, {})
-        try:
-            self._connection.send(message)
-        except OSError:
-            raise _ended(self._process.poll()) from None
-        return await self._awaited
-
-    def close(self) -> None:
-        # Closing would not reach it: the thread that receives keeps the connection open.
-        with suppress(OSError):
-            self._connection.send(None)
-        try:
-            self._process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._thread.join()
-        self._connection.close()
-
-    def _receive(self) -> None:
-        try:
-            while True:
-                message = self._connection.recv()
-                if isinstance(message, BenchRequest):
-                    self._on_request(message)
-                elif isinstance(message, Progress):
-                    self.progress = message
-                else:
-                    self._loop.call_soon_threadsafe(self._answer, message)
-        except (EOFError, OSError):
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._answer, None)
-
-    def _answer(self, message: Ready | Done | None) -> None:
-        awaited = self._awaited
-        if awaited is None or awaited.done():
-            return
-        if isinstance(message, Done):
-            self.progress = message.progress
-        if message is None:
-            awaited.set_exception(_ended(self._process.poll()))
-        else:
-            awaited.set_result(message)
-
-
-class LoadProcesses:
-    """All processes of a run. Enter it inside the event loop."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        plan: BenchPlan,
-        timeouts: Timeouts,
-        on_request: Callable[[BenchRequest], None],
-    ) -> None:
-        number = plan.workers or 1
-        sampling = plan.workload.sampling()
-        self.all = [
-            LoadProcess(
-                Task(number=place, of=number, settings=settings, sampling=sampling, timeouts=timeouts),
-                on_request,
-            )
-            for place in range(number)
-        ]
-
-    def close(self) -> None:
-        for process in self.all:
-            process.close()
 
 
 class SplitLoad:
@@ -182,6 +81,9 @@ class SplitLoad:
     async def warm_up(self, requests: int, concurrency: int) -> None:
         """Prepare the pass in all processes, each with its share of the warm-up."""
         number = len(self._processes)
+        for process in self._processes:
+            await process.compare_clocks()
+        self._note_clocks()
         tasks = [
             PassTask(
                 number=self._number,
@@ -210,7 +112,12 @@ class SplitLoad:
         )
 
     async def _run(self, orders: Sequence[Go]) -> None:
-        await self._all(orders)
+        await self._all(
+            [
+                replace(order, start_ns=order.start_ns + process.offset_ns)
+                for process, order in zip(self._processes, orders, strict=True)
+            ]
+        )
         self.end_ns = time.perf_counter_ns()
 
     async def _all(self, messages: Sequence[PassTask | Go]) -> None:
@@ -231,6 +138,18 @@ class SplitLoad:
             for stop in stops:
                 stop.cancel()
             raise
+
+    def _note_clocks(self) -> None:
+        for process in self._processes:
+            if process.node is None:
+                continue
+            note = N_(
+                "sent from node {node}, whose clock is known to within {time}",
+                node=process.node,
+                time=milliseconds(_rounded_up(process.offset_error_ns) * _NS),
+            )
+            for notes in self._notes.values():
+                notes[note] = None
 
     def _take(self, done: Done) -> None:
         for lane, notes in done.notes.items():
@@ -275,9 +194,7 @@ def share(amount: int | None, place: int, of: int) -> int | None:
     return None if amount is None else amount // of + (place < amount % of)
 
 
-def _ended(code: int | None) -> EngineError:
-    return EngineError(
-        N_("A process of the load test ended unexpectedly (exit code {code}).", code=code),
-        hint=N_("Run the test again, with --workers 1 if it happens again."),
-        code="load-process-ended",
-    )
+def _rounded_up(error_ns: int) -> int:
+    """To 1, 2 or 5 and zeros, so that passes whose clocks are known about equally well say the same."""
+    steps = (step * int(10**power) for power in range(5, 20) for step in (1, 2, 5))
+    return next(step for step in steps if step >= error_ns)

@@ -20,6 +20,7 @@ from core.bench.planning.plan import (
     Load,
     LoadKind,
     PromptKind,
+    SendFrom,
     Workload,
 )
 from core.bench.planning.presets import Preset, parse_limits, preset_plan
@@ -127,6 +128,15 @@ def bench(
             help=_("Processes that send the requests. By default as many as the load and the cores suggest.")
         ),
     ] = None,
+    send_from: Annotated[
+        SendFrom,
+        typer.Option(
+            help=_(
+                "Which machines send the requests: this one (here), the node of each lane's engine "
+                "(engine), or all nodes of the cluster (nodes)."
+            )
+        ),
+    ] = SendFrom.HERE,
     title: Annotated[str, typer.Option(help=_("Title of the run."))] = "",
     json: Annotated[
         str | None, typer.Option(metavar="FILE", help=_("Write the result as JSON; - for stdout."))
@@ -143,7 +153,7 @@ def bench(
     endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
     lanes = context.chosen_lanes(settings, registry, lane, endpoints)
     if preset is not None:
-        plan = replace(preset_plan(preset, lanes), workers=workers)
+        plan = replace(preset_plan(preset, lanes), workers=workers, send_from=send_from)
     else:
         load = _load(concurrency, rate, sweep, poisson=poisson)
         plan = BenchPlan(
@@ -158,6 +168,7 @@ def bench(
             seed=seed,
             limits=_limits(goodput),
             workers=workers,
+            send_from=send_from,
             title=title,
         )
     if image:

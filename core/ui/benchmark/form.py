@@ -14,8 +14,10 @@ from core.bench.planning.plan import (
     Arrivals,
     Isolation,
     LoadKind,
+    SendFrom,
 )
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
+from core.bench.planning.wording import SEND_FROM_NAMES
 from core.domain.specs import LaneSpec
 from core.i18n import N_, Text, _
 from core.ui.benchmark import form_uploads
@@ -282,6 +284,17 @@ def _show_more() -> None:
             ),
             **field("workers"),
         )
+        if resources.lanes().cluster is not None:
+            st.selectbox(
+                _("Send from"),
+                list(SendFrom),
+                format_func=_named(SEND_FROM_NAMES),
+                help=_(
+                    "**The engine's node** takes the network out of the figures. **All nodes** send more "
+                    "load than one machine can."
+                ),
+                **field("send_from"),
+            )
         st.text_input(_("Title"), max_chars=120, placeholder=_("Load and lanes"), **field("title"))
 
 

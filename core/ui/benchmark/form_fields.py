@@ -13,6 +13,7 @@ from core.bench.planning.plan import (
     Load,
     LoadKind,
     PromptKind,
+    SendFrom,
     Workload,
 )
 from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
@@ -68,6 +69,7 @@ class PlanFields:
     own_limits: str = "ttft=0.5,tpot=0.05"
     workers: int | None = None
     """Processes that send the requests; None is automatic."""
+    send_from: SendFrom = SendFrom.HERE
     title: str = ""
 
 
@@ -88,6 +90,7 @@ def fields_of(plan: BenchPlan) -> PlanFields:
         isolation=plan.isolation,
         seed=plan.seed,
         workers=plan.workers,
+        send_from=plan.send_from,
         title=plan.title,
     )
     if load.kind is LoadKind.OPEN:
@@ -135,6 +138,7 @@ def plan_of(fields: PlanFields, lanes: Sequence[LaneSpec], file: Workload | None
         seed=fields.seed,
         limits=_limits(fields),
         workers=fields.workers,
+        send_from=fields.send_from,
         title=fields.title.strip(),
     )
 

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from core import __main__ as program
+from core.cluster.link import ClusterLink
 from core.codec import encode
 from core.engines.nodes import nodes_file
 from core.files import write_atomically
@@ -17,6 +18,7 @@ LANES = '[models.m]\ncheckpoint = "/m"\n[lanes.hf]\nengine = "transformers"\nmod
 def run(tmp_path, monkeypatch, capsys):
     """Runs `lmdyno nodes` over a home; returns its exit code and what it printed."""
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path))
+    monkeypatch.setattr(ClusterLink, "await_reports", lambda link: None)
     monkeypatch.setenv("LMDYNO_LANES", str(tmp_path / "lanes.toml"))
 
     def call(*arguments, cluster='[cluster]\naddress = "head:6379"\n', snapshot=None):

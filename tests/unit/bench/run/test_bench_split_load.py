@@ -11,7 +11,8 @@ import pytest
 
 from core.bench.planning.plan import Arrivals, BenchPlan, Load, LoadKind, Workload
 from core.bench.run.load import Extent, LaneLoad, arrivals
-from core.bench.run.split_load import LoadProcesses, SplitLoad, processes_for, share
+from core.bench.run.load_processes import LoadProcesses
+from core.bench.run.split_load import SplitLoad, processes_for, share
 from core.bench.workload.prompts import ListedPrompts
 from core.chat_api.client import Timeouts
 from core.domain.conversation import Message, Role, StoredImage
@@ -45,7 +46,7 @@ class Sent:
                 await act(self.load, processes)
             finally:
                 processes.close()
-            return [process._process.returncode for process in processes.all]
+            return [process.exit_code for process in processes.all]
 
         return asyncio.run(send())
 
@@ -150,7 +151,7 @@ def test_what_stops_the_whole_group_is_left_to_the_first_process(tmp_path, serve
         while len(server.seen) < 2:
             await asyncio.sleep(0.01)
         for process in processes.all:
-            os.kill(process._process.pid, number)
+            os.kill(process._way.process.pid, number)
         await work
 
     assert sent.run(act, Extent(requests=4), width=2) == [0, 0]
@@ -164,7 +165,7 @@ def test_a_killed_process_fails_the_pass_and_ends_the_others(tmp_path, server):
         work = asyncio.create_task(load.run_closed(2))
         while len(server.seen) < 2:
             await asyncio.sleep(0.01)
-        os.kill(processes.all[0]._process.pid, signal.SIGKILL)
+        os.kill(processes.all[0]._way.process.pid, signal.SIGKILL)
         with pytest.raises(EngineError) as caught:
             await work
         assert caught.value.code == "load-process-ended"

@@ -2,7 +2,15 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, PromptKind, Workload
+from core.bench.planning.plan import (
+    Arrivals,
+    Isolation,
+    Limits,
+    Load,
+    LoadKind,
+    PromptKind,
+    Workload,
+)
 from core.bench.planning.presets import Preset, preset_plan
 from core.errors import InputError
 from core.ui.benchmark.form_fields import (
