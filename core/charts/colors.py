@@ -18,7 +18,7 @@ under normal, protan, deutan and tritan vision (Machado et al. 2009 matrices, OK
 `chartCategoricalColors` in `.streamlit/config.toml` is the same list."""
 
 
-def lane_color(lane: str, known: Sequence[str]) -> str:
+def lane_color(lane: str, lane_order: Sequence[str]) -> str:
     """A known lane's colour goes by its place, an unknown one's (from an old turn) by its name."""
-    place = known.index(lane) if lane in known else zlib.crc32(lane.encode())
+    place = lane_order.index(lane) if lane in lane_order else zlib.crc32(lane.encode())
     return LANE_COLORS[place % len(LANE_COLORS)]

@@ -88,9 +88,11 @@ def latency_chart(
     return _against_load(figure, result, log=log)
 
 
-def throughput_chart(result: BenchResult, what: str, colors: Colors, *, log: bool = False) -> go.Figure:
+def throughput_chart(
+    result: BenchResult, figure_name: str, colors: Colors, *, log: bool = False
+) -> go.Figure:
     """One of `THROUGHPUTS` against the load, a line a lane."""
-    title, unit, value = THROUGHPUTS[what]
+    title, unit, value = THROUGHPUTS[figure_name]
     figure = go.Figure()
     for name, points in _series(result).items():
         known = [(point, height) for point in points if (height := value(point)) is not None]

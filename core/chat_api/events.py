@@ -88,7 +88,7 @@ class _Texts:
 
 
 def read_event(event: Event) -> Iterable[StreamEvent]:
-    """Yield what an event says: one thing, or several where a server left out the blank lines
+    """Return what an event says: one thing, or several where a server left out the blank lines
     between events.
     """
     data = stripped(event.data)
@@ -96,7 +96,7 @@ def read_event(event: Event) -> Iterable[StreamEvent]:
         return ()
     document = UNREADABLE if data == _DONE else json_document(data)
     if document is UNREADABLE and b"\n" in data:
-        return [said for line in data.split(b"\n") for said in read_event(Event(line, event.name))]
+        return [part for line in data.split(b"\n") for part in read_event(Event(line, event.name))]
     return (_read(data, document, is_error=event.name == b"error"),)
 
 

@@ -60,5 +60,5 @@ def _table(diagnosis: Diagnosis) -> Table:
         if finding.remedy:
             detail += f"\n→ {_(finding.remedy)}"
         mark, style = _MARKS[finding.status]
-        table.add_row(Text(_(mark), style), _(finding.what), detail)
+        table.add_row(Text(_(mark), style), _(finding.subject), detail)
     return table

@@ -30,34 +30,34 @@ _IS = N_("{key} is {value}.")
 Table = Mapping[str, Any]
 
 
-def read_endpoint(source: TomlSource, here: KeyPath, table: Table, base: Path) -> EndpointSpec:
+def read_endpoint(source: TomlSource, path: KeyPath, table: Table, base: Path) -> EndpointSpec:
     """The server of a table whose keys are all known; a relative path is taken from `base`. Raises
     ConfigError."""
     for key in _TEXTS:
         if key in table and (not isinstance(table[key], str) or not table[key].strip()):
-            raise source.error((*here, key), NOT_TEXT, IN_QUOTES)
+            raise source.error((*path, key), NOT_TEXT, IN_QUOTES)
     if not isinstance(table.get("vision", True), bool):
         raise source.error(
-            (*here, "vision"), _IS, N_("Allowed: true or false."), value=quoted(table["vision"])
+            (*path, "vision"), _IS, N_("Allowed: true or false."), value=quoted(table["vision"])
         )
     if "url" not in table:
-        raise source.error(here, N_("{key} has no url."), N_('Write url = "http://HOST:PORT/v1".'))
+        raise source.error(path, N_("{key} has no url."), N_('Write url = "http://HOST:PORT/v1".'))
     tokenizer = table.get("tokenizer")
     return EndpointSpec(
-        url=_url(source, (*here, "url"), table["url"]),
+        url=_url(source, (*path, "url"), table["url"]),
         model=table.get("model"),
-        dialect=Dialect(choice(source, (*here, "dialect"), table.get("dialect", Dialect.GENERIC), Dialect)),
-        api_key_name=_key_name(source, (*here, "api_key"), table.get("api_key")),
+        dialect=Dialect(choice(source, (*path, "dialect"), table.get("dialect", Dialect.GENERIC), Dialect)),
+        api_key_name=_key_name(source, (*path, "api_key"), table.get("api_key")),
         vision=table.get("vision"),
-        request=_options(source, here, table),
+        request=_options(source, path, table),
         tokenizer=str((base / Path(tokenizer).expanduser()).absolute()) if tokenizer else None,
     )
 
 
-def read_patience(source: TomlSource, here: KeyPath, table: Table) -> Patience:
+def read_patience(source: TomlSource, path: KeyPath, table: Table) -> Patience:
     for key in sorted(PATIENCE_KEYS):
         if key in table and not TIMEOUT.accepts(table[key]):
-            raise source.error((*here, key), _IS, TIMEOUT.hint, value=quoted(table[key]))
+            raise source.error((*path, key), _IS, TIMEOUT.hint, value=quoted(table[key]))
     return Patience(first_token_s=table.get("first_token_timeout_s"), stall_s=table.get("stall_timeout_s"))
 
 
@@ -133,22 +133,22 @@ def quoted(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
-def _options(source: TomlSource, here: KeyPath, table: Table) -> RequestOptions:
-    headers = _table(source, (*here, "headers"), table.get("headers", {}))
+def _options(source: TomlSource, path: KeyPath, table: Table) -> RequestOptions:
+    headers = _table(source, (*path, "headers"), table.get("headers", {}))
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
             raise source.error(
-                (*here, "headers", name),
+                (*path, "headers", name),
                 N_("{key} is not a valid HTTP header."),
                 N_(
                     'Write NAME = "value" on one line. To send a key, write "$" and the key\'s name as the '
                     "value, never the key itself."
                 ),
             )
-    extra_body = _table(source, (*here, "extra_body"), table.get("extra_body", {}))
+    extra_body = _table(source, (*path, "extra_body"), table.get("extra_body", {}))
     if taken := _OWN_FIELDS & extra_body.keys():
         raise source.error(
-            (*here, "extra_body", min(taken)),
+            (*path, "extra_body", min(taken)),
             N_("{key} is set by LMDyno itself."),
             N_("Not allowed here: {names}.", names=", ".join(sorted(_OWN_FIELDS))),
         )
@@ -156,9 +156,9 @@ def _options(source: TomlSource, here: KeyPath, table: Table) -> RequestOptions:
         headers=tuple((name, value.strip()) for name, value in headers.items()),
         extra_body=json.dumps(extra_body, default=str) if extra_body else "",
         max_tokens_name=choice(
-            source, (*here, "max_tokens_name"), table.get("max_tokens_name", LENGTH_NAMES[0]), LENGTH_NAMES
+            source, (*path, "max_tokens_name"), table.get("max_tokens_name", LENGTH_NAMES[0]), LENGTH_NAMES
         ),
-        leave_out=_leave_out(source, (*here, "leave_out"), table.get("leave_out", [])),
+        leave_out=_leave_out(source, (*path, "leave_out"), table.get("leave_out", [])),
     )
 
 

@@ -96,35 +96,35 @@ def _read_lane(
     )
 
 
-def _node(source: TomlSource, here: KeyPath, table: Table) -> str | None:
+def _node(source: TomlSource, path: KeyPath, table: Table) -> str | None:
     name = table.get("node")
     if name is None or (isinstance(name, str) and NODE_NAME.fullmatch(name)):
         return name
     raise source.error(
-        (*here, "node"),
+        (*path, "node"),
         N_("{key} is not the name of a node."),
         N_("Use the name that the node was started with: `ray start --node-name=NAME`."),
     )
 
 
-def _model(source: TomlSource, models: Mapping[str, ModelSpec], here: KeyPath, table: Table) -> ModelSpec:
+def _model(source: TomlSource, models: Mapping[str, ModelSpec], path: KeyPath, table: Table) -> ModelSpec:
     known = allowed_values(models) if models else N_("Add a model first: write [models.NAME].")
     if "model" not in table:
-        raise source.error(here, N_("{key} has no model."), known)
+        raise source.error(path, N_("{key} has no model."), known)
     name = table["model"]
     if not isinstance(name, str) or name not in models:
         raise source.error(
-            (*here, "model"), N_("{key} is {value}, which is not in [models]."), known, value=quoted(name)
+            (*path, "model"), N_("{key} is {value}, which is not in [models]."), known, value=quoted(name)
         )
     return models[name]
 
 
-def _weights(source: TomlSource, here: KeyPath, kind: EngineKind, model: ModelSpec, table: Table) -> Weights:
+def _weights(source: TomlSource, path: KeyPath, kind: EngineKind, model: ModelSpec, table: Table) -> Weights:
     allowed = WEIGHTS_OF[kind]
-    weights = Weights(choice(source, (*here, "weights"), table.get("weights", allowed[0]), allowed))
+    weights = Weights(choice(source, (*path, "weights"), table.get("weights", allowed[0]), allowed))
     if model.path(weights) is None:
         raise source.error(
-            (*here, "weights"),
+            (*path, "weights"),
             N_('{key} is "{weights}", but model {model} has no such weights.'),
             N_(
                 "Add {weights} = … to [models.{model}], or choose other weights.",
@@ -138,12 +138,12 @@ def _weights(source: TomlSource, here: KeyPath, kind: EngineKind, model: ModelSp
 
 
 def _settings(
-    source: TomlSource, base: Path, here: KeyPath, kind: EngineKind, table: Table
+    source: TomlSource, base: Path, path: KeyPath, kind: EngineKind, table: Table
 ) -> EngineSettings:
     given = {key: value for key, value in table.items() if key in SETTINGS_OF[kind]}
     for key, value in given.items():
         if not (needed := rule(kind, key)).accepts(value):
-            raise source.error((*here, key), _IS, needed.hint, value=quoted(value))
+            raise source.error((*path, key), _IS, needed.hint, value=quoted(value))
     if "devices" in given:
         given["devices"] = tuple(given["devices"])
     if "python" in given:
@@ -152,5 +152,5 @@ def _settings(
     settings = EngineSettings(**given)
     if contradiction := conflict(settings):
         key, hint = contradiction
-        raise source.error((*here, key), _IS, hint, value=quoted(given[key]))
+        raise source.error((*path, key), _IS, hint, value=quoted(given[key]))
     return settings

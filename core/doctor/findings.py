@@ -21,7 +21,7 @@ class Finding:
     """One thing looked at: what it is, how it is, and what to do about it if anything."""
 
     status: Status
-    what: Text
+    subject: Text
     detail: Text
     remedy: Text = ""
 

@@ -23,7 +23,7 @@ LMDEPLOY_KINDS = frozenset({EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYT
 class Flag:
     """One visible difference between the lanes of a turn."""
 
-    what: Text
+    subject: Text
     """The thing that differs, such as `prompt tokens`."""
     by_lane: Mapping[str, Text]
     """What each lane has, by the lane's name."""
@@ -39,7 +39,7 @@ class Flag:
         for lane, value in self.by_lane.items():
             lanes_of.setdefault(value, []).append(lane)
         values = " · ".join(f"{_(value)} ({', '.join(names)})" for value, names in lanes_of.items())
-        return _("{name}: {value}", name=self.what, value=values)
+        return _("{name}: {value}", name=self.subject, value=values)
 
 
 def before(
@@ -145,18 +145,18 @@ def _known(records: Iterable[RequestRecord], value: Callable[[RequestRecord], in
 
 
 def _compare(
-    what: Text,
+    subject: Text,
     lanes: Iterable[LaneSpec],
     value: Callable[[LaneSpec], Text | None],
     *,
     intended: bool = False,
 ) -> Flag | None:
     known = {lane.name: value(lane) for lane in lanes}
-    return _difference(what, {name: v for name, v in known.items() if v is not None}, intended=intended)
+    return _difference(subject, {name: v for name, v in known.items() if v is not None}, intended=intended)
 
 
-def _difference(what: Text, by_lane: Mapping[str, Text], *, intended: bool = False) -> Flag | None:
-    return Flag(what, by_lane, intended) if len(set(by_lane.values())) > 1 else None
+def _difference(subject: Text, by_lane: Mapping[str, Text], *, intended: bool = False) -> Flag | None:
+    return Flag(subject, by_lane, intended) if len(set(by_lane.values())) > 1 else None
 
 
 def _model(lane: LaneSpec) -> str | None:

@@ -62,25 +62,25 @@ def _whole(low: int, high: int) -> Rule:
     )
 
 
-def _number(given: object) -> float | None:
-    return float(given) if isinstance(given, int | float) and not isinstance(given, bool) else None
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _is_share(given: object) -> bool:
-    number = _number(given)
+def _is_share(value: object) -> bool:
+    number = _number(value)
     return number is not None and 0 < number < 1
 
 
-def _is_timeout(given: object) -> bool:
-    number = _number(given)
+def _is_timeout(value: object) -> bool:
+    number = _number(value)
     return number is not None and 1 <= number <= 86_400
 
 
-def _is_device_list(given: object) -> bool:
+def _is_device_list(value: object) -> bool:
     return (
-        isinstance(given, list | tuple)
-        and 0 < len(given) == len(set(given))
-        and all(type(index) is int and 0 <= index < 64 for index in given)
+        isinstance(value, list | tuple)
+        and 0 < len(value) == len(set(value))
+        and all(type(index) is int and 0 <= index < 64 for index in value)
     )
 
 

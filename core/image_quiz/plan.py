@@ -159,9 +159,10 @@ def uploaded_questions(image_store: ImageStore, files: Mapping[str, bytes]) -> t
     )
 
 
-def _questions(image: StoredImage, shown: GalleryImage) -> list[QuizQuestion]:
+def _questions(image: StoredImage, gallery_image: GalleryImage) -> list[QuizQuestion]:
     return [
-        QuizQuestion(image=image, question=asked.question, answers=asked.answers) for asked in shown.questions
+        QuizQuestion(image=image, question=asked.question, answers=asked.answers)
+        for asked in gallery_image.questions
     ]
 
 

@@ -146,14 +146,14 @@ def lean_png(data: bytes) -> Lean:
     return Lean(data[:8] + _png_chunks(kept, b"".join(pixels)), exif)
 
 
-def _png_chunks(kept: dict[bytes, bytes], pixels: bytes) -> bytes:
-    header = kept[b"IHDR"]
-    if b"tRNS" in kept:
-        kept[b"tRNS"] = _transparent_in_8_bits(kept[b"tRNS"], depth=header[8], colour_type=header[9])
-    if b"iCCP" in kept and not _is_small_profile(kept[b"iCCP"]):
-        del kept[b"iCCP"]
-    names = [name for name in (b"IHDR", b"iCCP", b"PLTE", b"tRNS") if name in kept]
-    chunks = [(name, kept[name]) for name in names] + [(b"IDAT", pixels), (b"IEND", b"")]
+def _png_chunks(parts: dict[bytes, bytes], pixels: bytes) -> bytes:
+    header = parts[b"IHDR"]
+    if b"tRNS" in parts:
+        parts[b"tRNS"] = _transparent_in_8_bits(parts[b"tRNS"], depth=header[8], colour_type=header[9])
+    if b"iCCP" in parts and not _is_small_profile(parts[b"iCCP"]):
+        del parts[b"iCCP"]
+    names = [name for name in (b"IHDR", b"iCCP", b"PLTE", b"tRNS") if name in parts]
+    chunks = [(name, parts[name]) for name in names] + [(b"IDAT", pixels), (b"IEND", b"")]
     return b"".join(
         len(content).to_bytes(4) + name + content + zlib.crc32(name + content).to_bytes(4)
         for name, content in chunks

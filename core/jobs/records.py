@@ -180,8 +180,8 @@ def load_outcome(kind: type[T], file: Path) -> T | None:
         return None
 
 
-def outcome_file(folder: Path, job_id: str, what: str) -> Path:
+def outcome_file(folder: Path, job_id: str, kind: str) -> Path:
     """The job's file in the folder; raises InputError for what can't be a job's id, such as a path."""
     if not job_id.isalnum():
-        raise InputError(N_("There is no result {id}.", id=job_id), code=f"no-such-{what}")
+        raise InputError(N_("There is no result {id}.", id=job_id), code=f"no-such-{kind}")
     return folder / f"{job_id}.json"

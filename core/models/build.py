@@ -64,7 +64,7 @@ def staging(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def require_space(folder: Path, needed_bytes: int, what: Text) -> None:
+def require_space(folder: Path, needed_bytes: int, model: Text) -> None:
     """Raises ModelError if the disk that `folder` is or will be on has less than `needed_bytes` free."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
@@ -72,7 +72,7 @@ def require_space(folder: Path, needed_bytes: int, what: Text) -> None:
         raise ModelError(
             N_(
                 "{model} needs {needed} of disk space in {folder}, but only {free} are free.",
-                model=what,
+                model=model,
                 needed=units.gib(needed_bytes),
                 folder=folder,
                 free=units.gib(free_bytes),

@@ -74,9 +74,9 @@ _ASPECTS: Mapping[Text, Callable[[QualityResult], object]] = {
 }
 
 
-def _warning(what: Text, runs: Sequence[QualityResult]) -> Text | None:
-    values = [_ASPECTS[what](run) for run in runs]
-    return what if any(value != values[0] for value in values) else None
+def _warning(warning: Text, runs: Sequence[QualityResult]) -> Text | None:
+    values = [_ASPECTS[warning](run) for run in runs]
+    return warning if any(value != values[0] for value in values) else None
 
 
 def flags(result: QualityResult) -> tuple[Flag, ...]:
@@ -95,13 +95,13 @@ def flags(result: QualityResult) -> tuple[Flag, ...]:
 
 
 def _differs(
-    what: str, lanes: Sequence[LaneQuality], same: Callable[[LaneQuality], bool | None]
+    subject: str, lanes: Sequence[LaneQuality], same: Callable[[LaneQuality], bool | None]
 ) -> Flag | None:
     known = {lane.name: same(lane) for lane in lanes}
     if all(value is not False for value in known.values()):
         return None
     words = {True: N_("the reference's"), False: N_("another"), None: N_("unknown")}
-    return Flag(what, {name: words[value] for name, value in known.items()})
+    return Flag(subject, {name: words[value] for name, value in known.items()})
 
 
 def _prompts(lanes: Sequence[LaneQuality]) -> Flag | None:

@@ -21,15 +21,15 @@ _MAX_TOKENS = 10**9
 _MAX_NS = 2**62
 
 
-def check_schema(version: int, known: int) -> None:
+def check_schema(version: int, supported: int) -> None:
     """Raises InputError (`newer-schema`) for a document of a later version."""
-    if version > known:
+    if version > supported:
         raise InputError(
             N_(
                 "A newer version of LMDyno exported this run (schema {version}, this version supports "
                 "{known}).",
                 version=version,
-                known=known,
+                known=supported,
             ),
             hint=N_("Update LMDyno."),
             code="newer-schema",

@@ -91,7 +91,7 @@ def to_json(result: QualityResult, record: QualityRecord, *, raw: bool) -> bytes
                 for verdict in verdicts(result)
             ),
             flags=tuple(
-                {"what": str(flag.what), "by_lane": dict(flag.by_lane), "intended": flag.intended}
+                {"what": str(flag.subject), "by_lane": dict(flag.by_lane), "intended": flag.intended}
                 for flag in flags(result)
             ),
             facts=run.lanes if raw else (),

@@ -114,7 +114,7 @@ def _quality_figures(record: QualityRecord) -> dict[str, LaneQualityFigure]:
     }
 
 
-def _keep(kept: OrderedDict[Key, Value], key: Key, value: Value) -> None:
-    kept[key] = value
-    while len(kept) > _KEPT:
-        kept.popitem(last=False)
+def _keep(cache: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    cache[key] = value
+    while len(cache) > _KEPT:
+        cache.popitem(last=False)

@@ -124,9 +124,9 @@ def judge_results(
 
 
 def _result(
-    session: Session, judge: str, given: Sequence[Judgement], majority: dict[int, int]
+    session: Session, judge: str, judgements: Sequence[Judgement], majority: dict[int, int]
 ) -> JudgeResult:
-    usable = [judgement for judgement in given if judgement.verdict is not None]
+    usable = [judgement for judgement in judgements if judgement.verdict is not None]
     by_item: dict[int, dict[bool, Judgement]] = defaultdict(dict)
     for judgement in usable:
         by_item[judgement.item][judgement.turned] = judgement
@@ -141,7 +141,7 @@ def _result(
     return JudgeResult(
         judge=judge,
         judgements=len(usable),
-        unusable=len(given) - len(usable),
+        unusable=len(judgements) - len(usable),
         standings=standings(
             columns(of_judgements(session.items, usable), len(session.plan.lanes)), votes=len(usable)
         ),

@@ -161,9 +161,9 @@ def _scores(tally: Floats, lanes: int) -> tuple[Floats, Floats]:
     return np.divide(won, compared, out=np.full(lanes, np.nan), where=compared > 0), compared
 
 
-def _left(given: Iterable[Vote]) -> Share:
+def _left(votes: Iterable[Vote]) -> Share:
     left = right = 0
-    for vote in given:
+    for vote in votes:
         if vote.verdict is Verdict.PREFERRED:
             position, size = vote.shown.index(vote.order[0]), len(vote.shown)
             left += position < size // 2
@@ -171,9 +171,9 @@ def _left(given: Iterable[Vote]) -> Share:
     return Share(left, left + right)
 
 
-def _controls(items: Sequence[SessionItem], given: Iterable[Vote]) -> tuple[ControlResult, ...]:
+def _controls(items: Sequence[SessionItem], votes: Iterable[Vote]) -> tuple[ControlResult, ...]:
     compared: dict[ControlKind, list[Comparison]] = defaultdict(list)
-    for vote in given:
+    for vote in votes:
         item = items[vote.item]
         if item.control is not None:
             compared[item.control] += comparisons_of(item, vote.verdict, vote.order)

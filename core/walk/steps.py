@@ -90,7 +90,7 @@ class Walker:
         diagnosis = await asyncio.to_thread(examine, self._settings, self._registry, nvml=self._nvml)
         for finding in diagnosis.findings:
             if finding.status is not Status.INFO:
-                notes.notes.append(N_("{what}: {detail}", what=finding.what, detail=finding.detail))
+                notes.notes.append(N_("{what}: {detail}", what=finding.subject, detail=finding.detail))
 
     async def chat(self, lane: LaneSpec, notes: Notes) -> None:
         """Start the lane's engine and ask each prompt cold and warm."""

@@ -78,7 +78,7 @@ def test_the_request_loads_what_the_lane_serves():
     assert engine_request(pytorch, "cuda:0", longest=10)["engine"] == "lmdeploy-pytorch"
 
 
-TEXT = TextIds(name="book", sequences=(Scored((1, 2, 3)), Scored((1, 2, 3, 4), given=2)))
+TEXT = TextIds(name="book", sequences=(Scored((1, 2, 3)), Scored((1, 2, 3, 4), context_tokens=2)))
 
 
 @pytest.fixture

@@ -78,9 +78,9 @@ class RunRecords:
                 self._values.popitem(last=False)
         return made
 
-    def _grown(self, known: BenchRecord, run: BenchRun) -> BenchRecord:
+    def _grown(self, earlier: BenchRecord, run: BenchRun) -> BenchRecord:
         # The run was read first: if it is final, all of its requests are in the store by now.
-        requests = {request.number: request for request in known.requests}
+        requests = {request.number: request for request in earlier.requests}
         complete = next((place for place in range(len(requests)) if place not in requests), len(requests))
         for request in self._source.requests(run.id, after=complete - 1):
             requests[request.number] = request

@@ -250,7 +250,7 @@ class Runner:
         sequences, left = [], self._plan.text_tokens
         for prompt, answer in zip(ids.prompts, ids.texts, strict=True):
             if prompt and 0 < len(answer) <= left:
-                sequences.append(Scored((*prompt, *answer), given=len(prompt)))
+                sequences.append(Scored((*prompt, *answer), context_tokens=len(prompt)))
                 left -= len(answer)
         return tuple(sequences)
 

@@ -71,12 +71,12 @@ class _Reference:
 
             self._read = np.load(request["read_reference"])
 
-    def add(self, key: str, logits: Any, ids: list[int], given: int) -> dict[str, Any]:  # noqa: ANN401 - a tensor
+    def add(self, key: str, logits: Any, ids: list[int], context_tokens: int) -> dict[str, Any]:  # noqa: ANN401 - a tensor
         import torch
 
-        tokens = len(ids) - given
-        targets = torch.tensor(ids[given:], device=logits.device)
-        log_p = torch.log_softmax(logits[given - 1 : len(ids) - 1].float(), dim=-1)
+        tokens = len(ids) - context_tokens
+        targets = torch.tensor(ids[context_tokens:], device=logits.device)
+        log_p = torch.log_softmax(logits[context_tokens - 1 : len(ids) - 1].float(), dim=-1)
         nll = -log_p.gather(1, targets[:, None]).double().sum()
         scored: dict[str, Any] = {"tokens": tokens, "nll_nats": float(nll)}
         if self._write_to:

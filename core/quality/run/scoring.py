@@ -35,10 +35,10 @@ _LINE_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Token ids, of which the first `given` are context and not scored."""
+    """Token ids, of which the first `context_tokens` are context and not scored."""
 
     ids: tuple[int, ...]
-    given: int = 1
+    context_tokens: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class TextIds:
 
     @property
     def sha256(self) -> str:
-        return digest([(sequence.ids, sequence.given) for sequence in self.sequences])
+        return digest([(sequence.ids, sequence.context_tokens) for sequence in self.sequences])
 
 
 def other_tokenizer(reference: TokenizerFacts, lane: TokenizerFacts) -> LMDynoError | None:
@@ -98,10 +98,14 @@ async def over_http(
         try:
             for sequence in text.sequences:
                 if is_lmdeploy:
-                    nats = await nll_nats(session, endpoint, sequence.ids, sequence.given)
+                    nats = await nll_nats(session, endpoint, sequence.ids, sequence.context_tokens)
                 else:
-                    nats = -sum(await prompt_logprobs(session, endpoint, sequence.ids, sequence.given))
-                scored.append(SequenceScore(tokens=len(sequence.ids) - sequence.given, nll_nats=nats))
+                    nats = -sum(
+                        await prompt_logprobs(session, endpoint, sequence.ids, sequence.context_tokens)
+                    )
+                scored.append(
+                    SequenceScore(tokens=len(sequence.ids) - sequence.context_tokens, nll_nats=nats)
+                )
                 done += 1
                 on_progress(done / total)
         except LMDynoError as error:
@@ -126,7 +130,7 @@ async def by_forward_pass(
     """
     request = {
         **engine_request(lane, device, longest=max(len(s.ids) for text in texts for s in text.sequences)),
-        "texts": [[[list(s.ids), s.given] for s in text.sequences] for text in texts],
+        "texts": [[[list(s.ids), s.context_tokens] for s in text.sequences] for text in texts],
         "write_reference": str(write_reference) if write_reference else None,
         "read_reference": str(read_reference) if read_reference and read_reference.exists() else None,
     }

@@ -173,18 +173,18 @@ async def encode(
     return tuple(_ids({"ids": [encoded.get("tokens") for encoded in answers]}, "ids"))
 
 
-async def nll_nats(session: Session, endpoint: Endpoint, ids: Sequence[int], given: int) -> float:
-    """The negative log-likelihood of `ids` after the first `given` of them, by LMDeploy's `/get_ppl`."""
+async def nll_nats(session: Session, endpoint: Endpoint, ids: Sequence[int], context_tokens: int) -> float:
+    """The negative log-likelihood of `ids` after their first `context_tokens`, by LMDeploy's `/get_ppl`."""
     whole = await _mean_nats(session, endpoint, ids) * (len(ids) - 1)
-    if given < 2:
+    if context_tokens < 2:
         return whole
-    return whole - await _mean_nats(session, endpoint, ids[:given]) * (given - 1)
+    return whole - await _mean_nats(session, endpoint, ids[:context_tokens]) * (context_tokens - 1)
 
 
 async def prompt_logprobs(
-    session: Session, endpoint: Endpoint, ids: Sequence[int], given: int
+    session: Session, endpoint: Endpoint, ids: Sequence[int], context_tokens: int
 ) -> tuple[float, ...]:
-    """The log-probability of each of `ids` after the first `given` of them, as vLLM reports it."""
+    """The log-probability of each of `ids` after the first `context_tokens` of them, as vLLM reports it."""
     body = {
         "model": endpoint.model,
         "prompt": list(ids),
@@ -200,7 +200,7 @@ async def prompt_logprobs(
         )
     except (LookupError, TypeError, ValueError) as exc:
         raise _missing("prompt_logprobs") from exc
-    return logprobs[given - 1 :]
+    return logprobs[context_tokens - 1 :]
 
 
 async def _mean_nats(session: Session, endpoint: Endpoint, ids: Sequence[int]) -> float:
@@ -229,9 +229,9 @@ def _root(endpoint: Endpoint) -> str:
     return endpoint.url.rstrip("/").removesuffix("/v1")
 
 
-def _missing(what: str) -> EngineError:
+def _missing(feature: str) -> EngineError:
     return EngineError(
-        N_("The server doesn't offer {what}.", what=what),
+        N_("The server doesn't offer {what}.", what=feature),
         hint=N_("The likelihood of texts can be compared with LMDeploy, vLLM, and local engines."),
         code="no-such-endpoint",
     )

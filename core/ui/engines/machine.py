@@ -77,7 +77,7 @@ def _examine() -> None:
 
 def _show_finding(finding: Finding) -> None:
     remedy = f"  \n:gray[{prose(_(finding.remedy))}]" if finding.remedy else ""
-    what, detail = escape(_(finding.what)), prose(_(finding.detail))
+    what, detail = escape(_(finding.subject)), prose(_(finding.detail))
     st.markdown(f"{_MARKS[finding.status]} **{what}** {detail}{remedy}")
 
 

@@ -7,7 +7,7 @@ CLUSTER = ClusterSpec(address="head:6379")
 
 
 def found(*nodes, **changes):
-    return {str(each.what): each for each in cluster_findings(CLUSTER, a_snapshot(*nodes, **changes))}
+    return {str(each.subject): each for each in cluster_findings(CLUSTER, a_snapshot(*nodes, **changes))}
 
 
 def test_without_a_cluster_there_is_nothing_to_find():
@@ -22,7 +22,7 @@ def test_a_cluster_as_it_should_be():
 
 def test_no_connection_is_the_one_finding():
     (finding,) = cluster_findings(CLUSTER, None)
-    assert (finding.status, finding.what) == (Status.WARN, "Ray cluster")
+    assert (finding.status, finding.subject) == (Status.WARN, "Ray cluster")
     assert "isn't connected" in finding.detail
 
 

@@ -64,7 +64,7 @@ def registry(*lanes):
 
 
 def by_what(diagnosis):
-    return {finding.what: finding for finding in diagnosis.findings}
+    return {finding.subject: finding for finding in diagnosis.findings}
 
 
 def test_a_gpu_machine_where_everything_fits(settings, model):
@@ -200,6 +200,8 @@ def test_what_takes_no_child_process_is_told_first(settings, model):
 
     lane = LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=model)
     diagnosis = examine(settings, registry(lane), nvml=StubNvml(), probe=probe, on_findings=told.append)
-    assert {finding.what for finding in told[0]} >= {"Store"}
-    assert "Lane hf" in {finding.what for finding in told[-1]}
-    assert sorted(found.what for part in told for found in part) == sorted(f.what for f in diagnosis.findings)
+    assert {finding.subject for finding in told[0]} >= {"Store"}
+    assert "Lane hf" in {finding.subject for finding in told[-1]}
+    assert sorted(found.subject for part in told for found in part) == sorted(
+        f.subject for f in diagnosis.findings
+    )

@@ -32,7 +32,7 @@ def stack(**changes):
 
 
 def statuses(stack, *, driver="580.95.05", gpus=(H100,)):
-    return {f.what: f for f in stack_findings(stack, driver=driver, gpus=gpus, own=True)}
+    return {f.subject: f for f in stack_findings(stack, driver=driver, gpus=gpus, own=True)}
 
 
 def test_a_stack_that_fits_is_fine():
@@ -112,7 +112,7 @@ def test_bounds_and_llava_are_warnings():
 
 def test_a_broken_interpreter_is_the_only_finding_about_it():
     findings = list(stack_findings(stack(problem="can't be run"), driver=None, gpus=(), own=False))
-    assert [(f.status, f.what) for f in findings] == [(Status.FAIL, "Engines in /venv/bin/python")]
+    assert [(f.status, f.subject) for f in findings] == [(Status.FAIL, "Engines in /venv/bin/python")]
 
 
 LMDEPLOY = (

@@ -52,7 +52,7 @@ def turn(*records, sampling=None):
 
 
 def names(flags):
-    return {flag.what for flag in flags}
+    return {flag.subject for flag in flags}
 
 
 def test_equal_lanes_raise_no_flag():

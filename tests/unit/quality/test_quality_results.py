@@ -156,12 +156,12 @@ def test_an_unknown_likelihood_and_a_failed_lane_say_why():
 
 
 def test_intended_differences_are_marked_and_others_flagged(result):
-    found = {flag.what: flag.intended for flag in flags(result)}
+    found = {flag.subject: flag.intended for flag in flags(result)}
     assert found["weights"] is True
     assert "tokenizer" not in found
     record = samples.record()
     hf, turbomind, awq = record.run.lanes
     other = replace(awq, tokenizer=replace(samples.TOKENIZER, probe_sha256="zz"))
     changed = results(replace(record, run=replace(record.run, lanes=(hf, turbomind, other))))
-    flag = next(flag for flag in flags(changed) if flag.what == "tokenizer")
+    flag = next(flag for flag in flags(changed) if flag.subject == "tokenizer")
     assert flag.by_lane["awq"] == "another"
