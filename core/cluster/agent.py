@@ -38,6 +38,7 @@ from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
+from core.telemetry.window import WindowStats
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,8 @@ class Agent:
             return Answer(report=self._report(asked.revision))
         if asked.verb is Verb.LOAD:
             return Answer(port=start_load_process(self._home, self._address, asked.secret))
+        if asked.verb in (Verb.MARK, Verb.WINDOW):
+            return Answer(window=self._measure(asked))
         if lane is None:
             raise InputError("A lane is missing")
         manager = self._manager(persistent=asked.persistent)
@@ -276,6 +279,15 @@ class Agent:
             free_bytes=free_bytes,
             need_bytes=None if free_bytes is None else need.total_bytes(free_bytes),
         )
+
+    def _measure(self, asked: Request) -> WindowStats | None:
+        assert self._sampler is not None
+        if asked.verb is Verb.MARK:
+            self._sampler.sample()
+            return None
+        now_ns = time.perf_counter_ns()
+        start_ns, end_ns = (now_ns - int(ago_s * 1e9) for ago_s in (asked.since_s, asked.until_s))
+        return self._sampler.window(start_ns, end_ns)
 
     def _hold(self, settings: Settings, in_use: tuple[str, ...]) -> None:
         """Hold the leases of these lanes, and of no others, as their requests run elsewhere."""

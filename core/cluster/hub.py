@@ -118,6 +118,8 @@ class Hub:
             request = replace(self._request(Verb.LOAD), secret=command.secret)
             answer = await self._ask(await self._usable(command.node), request)
             return Reply(node=command.node, port=answer.port)
+        if command.verb in (Verb.MARK, Verb.WINDOW):
+            return await self._measure(command)
         if command.lane is None:
             raise InputError("A lane is missing")
         lane = command.lane
@@ -133,6 +135,11 @@ class Hub:
                 return Reply(text=answer.text, node=name)
             case _:
                 raise InputError(f"The cluster's process doesn't do {command.verb}")
+
+    async def _measure(self, command: Command) -> Reply:
+        request = replace(self._request(command.verb), since_s=command.since_s, until_s=command.until_s)
+        answer = await self._ask(await self._usable(command.node), request, timeout_s=ASK_TIMEOUT_S)
+        return Reply(node=command.node, window=answer.window)
 
     async def _start(self, command: Command, lane: LaneSpec) -> str:
         """Start the lane's engine, or see that it runs; returns the node."""

@@ -98,7 +98,7 @@ class ClusterLink:
             for _attempt in range(2):
                 whereabouts = self._running()
                 try:
-                    return _asked(whereabouts, command)
+                    return asked(whereabouts, command)
                 except (ConnectionError, FileNotFoundError):
                     _await_end(whereabouts)
         raise _unavailable(N_("it exits immediately"))
@@ -178,10 +178,10 @@ class ClusterLink:
         raise _unavailable(N_("it isn't ready in time"))
 
 
-def _asked(whereabouts: Whereabouts, command: Command) -> Reply:
-    """The reply; raises EngineError for its error, and ConnectionError if the process ended."""
+def asked(whereabouts: Whereabouts, command: Command, *, timeout_s: float = _REPLY_S) -> Reply:
+    """The reply; raises EngineError for its error, and OSError if the process ended."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_REPLY_S)
+        connection.settimeout(timeout_s)
         connection.connect(whereabouts.address)
         connection.sendall(encode(command) + b"\n")
         received = b""

@@ -17,6 +17,7 @@ from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.processes import ProcessId
 from core.telemetry.samples import Sample
+from core.telemetry.window import WindowStats
 
 
 class Verb(StrEnum):
@@ -32,6 +33,10 @@ class Verb(StrEnum):
     LOG = "log"
     LOAD = "load"
     """Start a process there that sends requests of a load test."""
+    MARK = "mark"
+    """Take a sample now."""
+    WINDOW = "window"
+    """What the sampler says of a stretch of time."""
     CLOSE = "close"
     """End what belongs to the sender."""
 
@@ -44,6 +49,10 @@ class Command:
     sender: ProcessId
     lane: LaneSpec | None = None
     """As it is configured now."""
+    since_s: float = 0.0
+    """Seconds before the command at which the window begins."""
+    until_s: float = 0.0
+    """Seconds before the command at which it ends."""
     persistent: bool = False
     """The engine outlives the sender."""
     force: bool = False
@@ -52,7 +61,7 @@ class Command:
     """Of the log, from its end."""
     replica: int | None = None
     node: str = ""
-    """Of LOAD, which has no lane."""
+    """Of LOAD, MARK and WINDOW, which have no lane."""
     secret: str = ""
     """Of LOAD: what the process is to be shown by whoever connects to it."""
 
@@ -67,6 +76,7 @@ class Reply:
     """Where the lane's engine is."""
     port: int | None = None
     """Of LOAD: where the process listens, on the node's address."""
+    window: WindowStats | None = None
     error: ErrorInfo | None = None
 
 
@@ -88,6 +98,8 @@ class Request:
     lines: int = 0
     replica: int | None = None
     secret: str = ""
+    since_s: float = 0.0
+    until_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +136,9 @@ class Answer:
     """An agent's answer; `error` if it could not be done."""
 
     report: Report | None = None
-    """To all but WEIGH and LOG: how the node is afterwards."""
+    """To REPORT and what changes engines: how the node is afterwards."""
     weighed: Weighed | None = None
+    window: WindowStats | None = None
     text: str = ""
     port: int | None = None
     error: ErrorInfo | None = None

@@ -112,6 +112,8 @@ class GpuUse:
     mean_power_w: float | None = None
     idle_power_w: float | None = None
     mean_utilisation_ratio: float | None = None
+    node: str | None = None
+    """Of a cluster; None for the machine that measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

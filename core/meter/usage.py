@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from core.cluster.windows import NodeWindows
 from core.domain.specs import Endpoint
 from core.domain.turns import UsageWindow
 from core.engines.unfinished import StoppedRequests, Unfinished
@@ -17,7 +18,7 @@ from core.i18n import N_, Text
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
-from core.telemetry.window import usage_of
+from core.telemetry.window import WindowStats, usage_of
 
 _POLL_S = 0.2
 
@@ -29,15 +30,16 @@ class UsageMeter(Protocol):
         """A request is about to be sent there."""
 
     async def end(self, lane: str, endpoint: Endpoint, start_ns: int, end_ns: int) -> UsageWindow | None:
-        """The window between two perf_counter_ns timestamps; None for a server that is not on this
-        machine."""
+        """The window between two perf_counter_ns timestamps; None for a server that LMDyno does
+        not run."""
 
 
 class SampledUsage:
-    """A UsageMeter over this machine's sensors; samples from `start` to `close`."""
+    """A UsageMeter over this machine's sensors, and over those of nodes; samples from `start` to `close`."""
 
     def __init__(self, settings: Settings) -> None:
         self._sampler = Sampler(Nvml(), EngineWatch(settings))
+        self._nodes = NodeWindows(settings)
 
     def start(self) -> None:
         self._sampler.start()
@@ -47,22 +49,24 @@ class SampledUsage:
 
     async def begin(self, endpoint: Endpoint) -> None:
         # Idle sampling is once a second: without this the energy at the start would be a guess.
-        if _is_here(endpoint):
+        if endpoint.node is not None:
+            await asyncio.to_thread(self._nodes.mark, endpoint.node)
+        elif endpoint.device is not None:
             await asyncio.to_thread(self._sampler.sample)
 
     async def end(self, lane: str, endpoint: Endpoint, start_ns: int, end_ns: int) -> UsageWindow | None:
-        if not _is_here(endpoint):
+        if endpoint.device is None:
             return None
-        stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
-        return usage_of(stats, lane, _gpus_of(endpoint))
-
-
-def _is_here(endpoint: Endpoint) -> bool:
-    return endpoint.device is not None and endpoint.node is None
+        stats: WindowStats | None
+        if endpoint.node is not None:
+            stats = await asyncio.to_thread(self._nodes.window, endpoint.node, start_ns, end_ns)
+        else:
+            stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
+        return usage_of(stats, lane, _gpus_of(endpoint)) if stats else None
 
 
 def _gpus_of(endpoint: Endpoint) -> tuple[int, ...]:
-    return tuple(int(name.split(":")[1]) for name in sorted(endpoint.devices) if name.startswith("cuda:"))
+    return tuple(int(name.split(":")[1]) for name in sorted(endpoint.devices) if "cuda:" in name)
 
 
 async def settled(

@@ -12,7 +12,7 @@ from statistics import fmean, median
 from typing import TypeVar
 
 from core.domain.turns import UsageWindow
-from core.i18n import N_
+from core.i18n import N_, Text
 from core.telemetry.gpus import GpuReading
 from core.telemetry.samples import MemorySource, Sample
 
@@ -38,7 +38,7 @@ class GpuWindow:
     mean_power_w: float | None
     """Mean of the power readings, which many GPUs average over a second: energy is the better measure."""
     energy_j: float | None
-    energy_gap: str | None
+    energy_gap: Text | None
     idle_power_w: float | None
     """Median power while no engine was busy and no kernel ran, shortly before the window."""
     peak_temperature_c: float | None

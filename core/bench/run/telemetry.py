@@ -12,10 +12,11 @@ percentiles that would be more than guesses.
 import asyncio
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.chat_api.client import Session, metrics_text
 from core.chat_api.prometheus import published
+from core.cluster.windows import NodeWindows
 from core.domain.bench import EngineQueue, EngineUse, GpuUse
 from core.domain.specs import Endpoint
 from core.engines.registry import EngineEntry, EngineState, Registry
@@ -44,6 +45,7 @@ class PassTelemetry:
         self._registry = Registry(settings)
         self._lanes = frozenset(lanes)
         self._sampler = Sampler(Nvml(), self._processes)
+        self._nodes = NodeWindows(settings)
 
     def start(self) -> None:
         self._sampler.start()
@@ -52,8 +54,11 @@ class PassTelemetry:
         self._sampler.close()
 
     async def mark(self) -> None:
-        """Take a sample now."""
-        await asyncio.to_thread(self._sampler.sample)
+        """Take a sample now, on the nodes of the lanes too."""
+        await asyncio.gather(
+            asyncio.to_thread(self._sampler.sample),
+            *(asyncio.to_thread(self._nodes.mark, node) for node in self._used_nodes(self._lanes)),
+        )
 
     async def use(
         self, lanes: Collection[str], start_ns: int, end_ns: int
@@ -61,7 +66,22 @@ class PassTelemetry:
         """The GPUs that the engines of these lanes are on, and all engines, between two timestamps."""
         stats = await asyncio.to_thread(self._sampler.window, start_ns, end_ns)
         used = {index for entry in self._entries() if entry.name in lanes for index in entry.gpus}
-        return _gpu_use(stats, used), _engine_use(stats)
+        gpus, engines = _gpu_use(stats, used), _engine_use(stats)
+        for node, indices in self._used_nodes(lanes).items():
+            there = await asyncio.to_thread(self._nodes.window, node, start_ns, end_ns)
+            if there is not None:
+                gpus += tuple(replace(gpu, node=node) for gpu in _gpu_use(there, indices))
+                engines += tuple(engine for engine in _engine_use(there) if engine.lane in self._lanes)
+        return gpus, engines
+
+    def _used_nodes(self, lanes: Collection[str]) -> dict[str, set[int]]:
+        """The GPUs that the engines of these lanes are on, by their nodes."""
+        indices: dict[str, set[int]] = {}
+        for name in lanes:
+            if (running := self._nodes.engine(name)) is not None:
+                node, engine = running
+                indices.setdefault(node, set()).update(engine.gpus)
+        return indices
 
     def _entries(self) -> list[EngineEntry]:
         return [entry for entry in self._registry.read().values() if entry.name in self._lanes]

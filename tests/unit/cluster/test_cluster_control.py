@@ -3,15 +3,12 @@
 import os
 import signal
 import sys
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from core.access.guard import acting_as
 from core.access.identity import Identity, Role
-from core.cluster.control import ClusterEngines, engines_of
-from core.cluster.link import ClusterLink
+from core.cluster.control import engines_of
 from core.cluster.whereabouts import find_process
 from core.domain.specs import ClusterSpec, EngineKind
 from core.engines.leases import lease
@@ -20,40 +17,7 @@ from core.engines.nodes import read_snapshot
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import AccessDenied, ConfigError, EngineBusy, EngineCrashed, EngineError
-from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for
-
-PROCESS = (sys.executable, str(Path(__file__).parent / "agents_process.py"))
-SPEC = ClusterSpec(address="auto")
-
-
-@pytest.fixture
-def settings(tmp_path):
-    return settings_in(tmp_path, end_engines_after="5")
-
-
-@pytest.fixture
-def lanes(tmp_path):
-    return (lane_in(tmp_path, "here"), replace(lane_in(tmp_path, "there"), node="beta"))
-
-
-@pytest.fixture
-def make(settings, lanes):
-    made = []
-
-    def make(*, spec=SPEC, **more):
-        table = more.pop("rows", rows())
-        here = EngineManager(settings, lanes, rows=table, grace_s=1.0)
-        link = ClusterLink(settings, spec, command=PROCESS)
-        made.append(ClusterEngines(settings, lanes, here, link, rows=table, **more))
-        link.await_reports()
-        return made[-1]
-
-    yield make
-    for engines in made:
-        engines.close()
-    if process := find_process(settings):
-        os.kill(process.process.pid, signal.SIGTERM)
-        wait_for(lambda: gone(process.process.pid))
+from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, wait_for
 
 
 def test_without_a_cluster_it_is_the_manager_alone(settings, lanes):
