@@ -228,14 +228,24 @@ def test_unit_and_page_tests_load_no_engine():
 
     def at_import(tree: ast.Module) -> set[str]:
         top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = imports(ast.Module(top, []))
-        return names | {name.split(".")[0] for name in names}
+        return imports(ast.Module(top, []))
+
+    def skipped_without(tree: ast.Module) -> set[str]:
+        """The modules that `pytest.importorskip` names."""
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+        return {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
+
+    def packages(modules: set[str]) -> set[str]:
+        return {name.split(".")[0] for name in modules}
 
     heavy = {"torch", "transformers", "lmdeploy", "gguf"}
-    loading = heavy | {name for name in ENGINE_PROCESSES if at_import(source(name)) & heavy}
-    paths = [*ROOT.glob("tests/unit/**/*.py"), *ROOT.glob("tests/pages/**/*.py")]
-    found = {path.name: at_import(ast.parse(path.read_text("utf-8"))) & loading for path in paths}
-    assert not {name: modules for name, modules in found.items() if modules}
+    loading = {name for name in ENGINE_PROCESSES if packages(at_import(source(name))) & heavy}
+    loaded = {}
+    for path in (*ROOT.glob("tests/unit/**/*.py"), *ROOT.glob("tests/pages/**/*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        everywhere = imports(tree) | skipped_without(tree)
+        loaded[path.name] = packages(everywhere) & heavy | at_import(tree) & loading
+    assert not {name: modules for name, modules in loaded.items() if modules}
 
 
 def test_sizes_stay_readable():

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from core.models.awq.rounding import Rounded, compensated, in_best_ranges  # noqa: E402
+from core.models.awq.rounding import Rounded, compensated, in_best_ranges, pack_fast  # noqa: E402
 
 
 @pytest.fixture
@@ -89,3 +89,30 @@ def test_inputs_that_are_all_zero_leave_finite_weights(weight):
 def test_inputs_that_are_no_numbers_are_an_error(weight):
     with pytest.raises(torch.linalg.LinAlgError):
         compensated(weight, torch.full((256, 256), float("nan")))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_packing_fast_writes_to_the_bit_what_lmdeploy_packs(
+    monkeypatch: pytest.MonkeyPatch, bias: bool
+) -> None:
+    pytest.importorskip("lmdeploy")
+    from lmdeploy.lite.quantization import WeightQuantizer
+    from lmdeploy.lite.quantization.awq import pseudo_quantize_tensor
+    from lmdeploy.lite.quantization.modules import WeightOnlyQLinear
+    from lmdeploy.lite.utils import QParams
+
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 64, bias=bias).half()
+    linear.weight.data, scales, zeros = pseudo_quantize_tensor(
+        linear.weight.data.float(), 4, 128, return_scale_zeros=True
+    )
+    arguments = (linear, WeightQuantizer(4, False, "per_group", 128))
+    slow = WeightOnlyQLinear.from_linear(*arguments, qparams=QParams(scales, zeros))
+    monkeypatch.setattr(WeightOnlyQLinear, "from_linear", WeightOnlyQLinear.from_linear)
+    pack_fast()
+    fast = WeightOnlyQLinear.from_linear(*arguments, qparams=QParams(scales, zeros))
+
+    assert fast.state_dict().keys() == slow.state_dict().keys()
+    for name, value in slow.state_dict().items():
+        assert fast.state_dict()[name].dtype == value.dtype
+        assert torch.equal(fast.state_dict()[name], value), name
