@@ -3,7 +3,13 @@
 import sys
 from functools import cache
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items):
