@@ -7,14 +7,15 @@
 # make messages the translations' catalogues, brought up to date with the code
 PYTHON ?= python3
 PORT ?= 8501
-JOBS ?= logical
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
-# Test processes: as many as there are cores, JOBS=… to change.
+# Test processes: one more than there are cores, since tests also wait; JOBS=… to change.
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
-# Engines one after another in one process, browser tests beside them: files stay whole.
-GROUPED := --numprocesses 2 --dist loadgroup
+# Engines one after another in one process, browser tests beside them in two: files stay whole, in the order in which
+# they are collected, the longest first.
+GROUPED := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
 
 # uv leaves it to Python to compile what is imported. Where that is forbidden, every engine that a test starts would
 # compile torch and transformers anew.
@@ -32,7 +33,7 @@ test: check demo browser
 check: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 unit: .venv/dev.stamp
 	$(PYTEST) $(PARALLEL) tests/unit
