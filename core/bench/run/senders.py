@@ -79,6 +79,7 @@ class Senders:
         """None for processes here alone."""
         if self._link is None or (self._plan.send_from is SendFrom.ENGINE and node is None):
             return None
+        await asyncio.to_thread(self._link.await_reports)
         nodes: list[Node | None] = [None, *self._usable()] if node is None else [self._node(node)]
         number = self._plan.workers or len(nodes)
         places = [nodes[place % len(nodes)] for place in range(number)]
