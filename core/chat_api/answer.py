@@ -93,6 +93,11 @@ class Answer:
         return self._text_chars > 0
 
     @property
+    def text_chars(self) -> int:
+        """Return the length of the text so far, reasoning included."""
+        return self._text_chars
+
+    @property
     def text(self) -> str:
         return "".join(self._content)
 

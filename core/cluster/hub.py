@@ -38,6 +38,8 @@ _WRITE_INTERVAL_S = 1.0
 _POLL_S = 0.1
 _COMMAND_TIMEOUT_S = 60.0
 """Stopping an engine takes up to its grace and then some."""
+_NOBODY = ProcessId(0, 0.0)
+"""Owns what belonged to a process that nobody knows any more."""
 _FORGET_S = 3600.0
 """A node that is gone and that no lane was placed on is forgotten after so long."""
 
@@ -131,7 +133,9 @@ class Hub:
                 if name is None:
                     return Reply()
                 answer = await self._ask(await self._usable(name), self._request(command.verb, lane, command))
-                self.write()
+                if command.verb is Verb.STOP:
+                    self._placements.pop(lane.name, None)
+                    self.write()
                 return Reply(text=answer.text, node=name)
             case _:
                 raise InputError(f"The cluster's process doesn't do {command.verb}")
@@ -318,6 +322,7 @@ class Hub:
 
     def _look_after_owners(self) -> None:
         """End engines whose owner is gone and that nobody has used for long enough."""
+        self._place_unknown()
         after_s = self._settings.end_engines_after_s
         now_s = time.monotonic()
         for lane, placement in tuple(self._placements.items()):
@@ -329,6 +334,18 @@ class Hub:
             if after_s is not None and now_s - since_s >= after_s:
                 log.warning("engine abandoned lane=%s node=%s, ending it", lane, placement.node)
                 self._start_task(self._end(placement))
+
+    def _place_unknown(self) -> None:
+        """Note engines that an earlier process has left without a word in nodes.json."""
+        for name, node in self._nodes.items():
+            for engine in node.engines:
+                if engine.name not in self._placements and node.has_up(engine.name):
+                    self._placements[engine.name] = Placement(
+                        lane=engine.name,
+                        node=name,
+                        owner=None if engine.persistent else _NOBODY,
+                        named=engine.lane.node is not None,
+                    )
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

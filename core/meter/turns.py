@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from core.access.identity import Person
@@ -22,6 +23,7 @@ from core.engines.unfinished import StoppedRequests
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.i18n import N_
 from core.meter.devices import DeviceQueue, Ticket
+from core.meter.node_requests import send_to_node
 from core.meter.protocol import Update
 from core.meter.request import Request
 from core.meter.usage import UsageMeter, settled
@@ -195,7 +197,7 @@ class Turn:
 
     async def _send(self, request: Request) -> None:
         endpoint, answer = request.begin()
-        await send_explained(
+        sending = send_explained(
             self._around.session,
             endpoint,
             request.plan.messages,
@@ -204,6 +206,11 @@ class Turn:
             self._around.timeouts,
             body=request.body,
         )
+        if endpoint.node is None:
+            await sending
+        else:
+            resolve = partial(self._around.resolve, request.plan.lane)
+            await send_to_node(sending, resolve, lambda: answer.text_chars)
         if self._around.usage:
             await request.measure(self._around.usage)
         request.finish()

@@ -38,7 +38,8 @@ def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPl
     Lanes that the registry lacks are added where a GPU can run them. Raises ConfigError for an unknown model
     and where no lane has a model.
     """
-    local = [lane for lane in registry.lanes if lane.is_local and lane.model]
+    # A walk shows this machine: its steps load models here.
+    local = [lane for lane in registry.lanes if lane.is_local and lane.model and lane.node is None]
     spec = registry.model(model) if model else _first_text_model(local)
     own = [lane for lane in local if lane.model == spec]
     base = _first(own, EngineKind.TRANSFORMERS)

@@ -17,7 +17,7 @@ from core.engines.log.diagnose import recognise
 from core.engines.log.file import read_since
 from core.errors import EngineError
 
-_SAY_LITTLE = frozenset(
+SAY_LITTLE = frozenset(
     {
         "bad-stream",
         "empty-answer",
@@ -50,7 +50,7 @@ async def send_explained(
     try:
         await send(session, endpoint, messages, sampling, answer, timeouts, body=body)
     except EngineError as error:
-        cause = await _cause(log, size_before) if log and error.code in _SAY_LITTLE else None
+        cause = await _cause(log, size_before) if log and error.code in SAY_LITTLE else None
         if cause is None:
             raise
         raise cause from error

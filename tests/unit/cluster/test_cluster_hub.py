@@ -243,3 +243,18 @@ def test_agents_without_engines_are_retired(settings, fabric):
         assert fabric.retired == ["alpha"]
 
     with_hub(settings, fabric, scenario)
+
+
+def test_engines_that_nobody_wrote_down_are_found(settings, fabric):
+    fabric.agents["beta"].put(LANE, persistent=True)
+    fabric.agents["alpha"].put(replace(LANE, name="left"))
+
+    async def scenario(hub):
+        placement = await until(lambda: hub.snapshot().placement("hf"))
+        assert (placement.node, placement.owner) == ("beta", None)
+        await until(lambda: fabric.agents["alpha"].engines == {})
+        assert set(fabric.agents["beta"].engines) == {"hf"}
+        assert (await hub.obey(command(Verb.STOP))).node == "beta"
+        assert hub.snapshot().placement("hf") is None
+
+    with_hub(settings, fabric, scenario)
