@@ -163,7 +163,7 @@ class BenchPass:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneFacts:
+class MeasuredEngine:
     """A lane of a run and what answered for it; an error if it could not take part."""
 
     lane: LaneSpec
@@ -174,14 +174,20 @@ class LaneFacts:
     """None for runs of versions that did not note it."""
     weight_bytes: int | None = None
     """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneFacts(MeasuredEngine):
+    """A lane of a load test, with what a reader of its figures must know."""
+
     prompts: Text = ""
     """How its prompts were made and their length counted, in words."""
     image_tokens: float | None = None
     """What an image takes of a prompt, computed from the checkpoint's files: a mean of the plan's images.
     None without images, and where the arithmetic is not known."""
     notes: tuple[Text, ...] = ()
-    """What a reader of its figures must know: how requests were sent, and what the server did."""
-    error: ErrorInfo | None = None
+    """How requests were sent, and what the server did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

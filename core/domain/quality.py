@@ -7,10 +7,9 @@ these facts by `core.quality`.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from core.domain.bench import RunFacts
-from core.domain.specs import LaneSpec
+from core.domain.bench import MeasuredEngine, RunFacts
 from core.domain.timing import Timing
-from core.domain.turns import ErrorInfo, FinishReason, Place
+from core.domain.turns import ErrorInfo, FinishReason
 
 
 class Prompted(StrEnum):
@@ -122,17 +121,9 @@ class ExternalScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QualityLane:
-    """A lane of a run and what answered for it; an error if it could not take part."""
+class QualityLane(MeasuredEngine):
+    """A lane of a quality run, with what its answers took and their scores."""
 
-    lane: LaneSpec
-    engine_version: str | None = None
-    device: str | None = None
-    served_model: str | None = None
-    place: Place | None = None
-    """None for runs of versions that did not note it."""
-    weight_bytes: int | None = None
-    """The weights on disk, in the form that the lane loads; None where they aren't on this machine."""
     peak_gpu_bytes: int | None = None
     """The engine's own GPU memory while it answered, its reserved KV cache included."""
     peak_resident_bytes: int | None = None
@@ -144,7 +135,6 @@ class QualityLane:
     external: tuple[ExternalScore, ...] = ()
     external_error: ErrorInfo | None = None
     """Why another program's tasks have no result."""
-    error: ErrorInfo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

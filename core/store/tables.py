@@ -8,6 +8,8 @@ A change here needs a migration (`core/store/migrations/versions`); so does a ne
 set: an empty one, by which older programs learn that they can't read it.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -21,6 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.schema import SchemaItem
 
 from core import i18n
 from core.access.guard import Action
@@ -148,32 +151,48 @@ Index(
     postgresql_where=STILL_OPEN,
 )
 
-bench_runs = Table(
-    "bench_runs",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", UtcDateTime, nullable=False, index=True),
-    Column("updated_at", UtcDateTime, nullable=False),
-    Column("finished_at", UtcDateTime),
-    Column("state", Choice(RunState), nullable=False),
-    Column("title", FreeText, nullable=False),
-    Column("lmdyno", Text, nullable=False),
-    Column("machine_id", ForeignKey("machines.id")),
-    Column("imported", Boolean, nullable=False),
-    Column("error", Document(ErrorInfo)),
-    Column("plan", FreeText, nullable=False),
-    Column("owner", Text),
-    Index(None, "owner", "created_at"),
-)
 
-bench_lanes = Table(
-    "bench_lanes",
-    metadata,
-    Column("run_id", ForeignKey("bench_runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
-    Column("facts", Document(LaneFacts), nullable=False),
-)
+def _runs(name: str, *columns: SchemaItem) -> Table:
+    """Runs of one kind: what lists show of them, and the columns of that kind."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Text, primary_key=True),
+        Column("created_at", UtcDateTime, nullable=False, index=True),
+        Column("updated_at", UtcDateTime, nullable=False),
+        Column("state", Choice(RunState), nullable=False),
+        Column("title", FreeText, nullable=False),
+        Column("machine_id", ForeignKey("machines.id")),
+        Column("owner", Text),
+        *columns,
+    )
+
+
+def _measured() -> tuple[Column[Any], ...]:
+    """Columns of runs that measure lane by lane (`core.domain.bench.RunFacts`)."""
+    return (
+        Column("finished_at", UtcDateTime),
+        Column("lmdyno", Text, nullable=False),
+        Column("imported", Boolean, nullable=False),
+        Column("error", Document(ErrorInfo)),
+        Column("plan", FreeText, nullable=False),
+    )
+
+
+def _lanes_of(runs: str, name: str, *columns: Column[Any]) -> Table:
+    """The lanes that took part in runs of one kind, in their order."""
+    return Table(
+        name,
+        metadata,
+        Column("run_id", ForeignKey(f"{runs}.id", ondelete="CASCADE"), primary_key=True),
+        Column("position", Integer, primary_key=True),
+        Column("lane_id", ForeignKey("lanes.id"), nullable=False),
+        *columns,
+    )
+
+
+bench_runs = _runs("bench_runs", *_measured(), Index(None, "owner", "created_at"))
+bench_lanes = _lanes_of("bench_runs", "bench_lanes", Column("facts", Document(LaneFacts), nullable=False))
 
 bench_passes = Table(
     "bench_passes",
@@ -208,31 +227,9 @@ bench_summaries = Table(
     Column("run_updated_at", UtcDateTime, nullable=False),
     Column("facts", Document(Summary), nullable=False),
 )
-
-quality_runs = Table(
-    "quality_runs",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", UtcDateTime, nullable=False, index=True),
-    Column("updated_at", UtcDateTime, nullable=False),
-    Column("finished_at", UtcDateTime),
-    Column("state", Choice(RunState), nullable=False),
-    Column("title", FreeText, nullable=False),
-    Column("lmdyno", Text, nullable=False),
-    Column("machine_id", ForeignKey("machines.id")),
-    Column("imported", Boolean, nullable=False),
-    Column("error", Document(ErrorInfo)),
-    Column("plan", FreeText, nullable=False),
-    Column("owner", Text),
-)
-
-quality_lanes = Table(
-    "quality_lanes",
-    metadata,
-    Column("run_id", ForeignKey("quality_runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
-    Column("facts", Document(QualityLane), nullable=False),
+quality_runs = _runs("quality_runs", *_measured())
+quality_lanes = _lanes_of(
+    "quality_runs", "quality_lanes", Column("facts", Document(QualityLane), nullable=False)
 )
 
 quality_answers = Table(
@@ -251,52 +248,13 @@ quality_answers = Table(
     Column("text", FreeText, nullable=False),
 )
 
-walks = Table(
-    "walks",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("created_at", UtcDateTime, nullable=False, index=True),
-    Column("updated_at", UtcDateTime, nullable=False),
-    Column("state", Choice(RunState), nullable=False),
-    Column("title", FreeText, nullable=False),
-    Column("machine_id", ForeignKey("machines.id")),
-    Column("facts", Document(WalkRun), nullable=False),
-    Column("owner", Text),
-)
+walks = _runs("walks", Column("facts", Document(WalkRun), nullable=False))
+walk_lanes = _lanes_of("walks", "walk_lanes")
 
-walk_lanes = Table(
-    "walk_lanes",
-    metadata,
-    Column("run_id", ForeignKey("walks.id", ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("lane_id", ForeignKey("lanes.id"), nullable=False),
-)
-
-
-def _job_results(runs: str, run_lanes: str) -> tuple[Table, Table]:
-    """Results of jobs of one kind, and which lanes took part in each."""
-    return Table(
-        runs,
-        metadata,
-        Column("id", Text, primary_key=True),
-        Column("created_at", UtcDateTime, nullable=False, index=True),
-        Column("updated_at", UtcDateTime, nullable=False),
-        Column("state", Choice(RunState), nullable=False),
-        Column("title", FreeText, nullable=False),
-        Column("machine_id", ForeignKey("machines.id")),
-        Column("facts", FreeText, nullable=False),
-        Column("owner", Text),
-    ), Table(
-        run_lanes,
-        metadata,
-        Column("run_id", ForeignKey(f"{runs}.id", ondelete="CASCADE"), primary_key=True),
-        Column("position", Integer, primary_key=True),
-        Column("lane_id", ForeignKey("lanes.id"), nullable=False),
-    )
-
-
-quizzes, quiz_lanes = _job_results("quizzes", "quiz_lanes")
-sweeps, sweep_lanes = _job_results("sweeps", "sweep_lanes")
+quizzes = _runs("quizzes", Column("facts", FreeText, nullable=False))
+quiz_lanes = _lanes_of("quizzes", "quiz_lanes")
+sweeps = _runs("sweeps", Column("facts", FreeText, nullable=False))
+sweep_lanes = _lanes_of("sweeps", "sweep_lanes")
 
 audit = Table(
     "audit",
