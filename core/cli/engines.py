@@ -56,10 +56,11 @@ def list_engines(as_json: context.AsJson = False) -> None:
             units.duration(status.elapsed_s),
             status.version or units.UNKNOWN,
         )
-        if status.error:
-            blank = ["", "", ""] if on_nodes else ["", ""]
-            table.add_row(*blank, _(status.error.message), "", _(status.error.hint), "", "")
     console.print(table)
+    for status in statuses:
+        if status.error:
+            problem = f"{status.name}: {_(status.error.message)} {_(status.error.hint)}"
+            typer.echo(printable(problem.rstrip()))
 
 
 @app.command(help=_("Start a lane's engine, and wait until it is ready. It runs until `engines stop`."))

@@ -1,6 +1,8 @@
 """`engines` from end to end, with real processes in the place of engines."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -60,6 +62,14 @@ def test_an_engine_lives_from_start_to_stop(run):
     assert (code, json.loads(out)) == (0, [{"lane": "hf", "error": None}])
     assert gone(started["pid"])
     assert pids(run) == {"hf": None, "other": None}
+
+
+def test_a_failed_engine_says_why_in_a_line_below_the_table(run):
+    run("start", "hf")
+    os.killpg(pids(run)["hf"], signal.SIGKILL)
+    lines = run("list")[1].splitlines()
+    error = next(lane["error"] for lane in json.loads(run("list", "--json")[1]) if lane["error"])
+    assert lines[-1] == f"hf: {error['message']} {error['hint']}".rstrip()
 
 
 def test_the_log_is_told_line_by_line(run, tmp_path):
