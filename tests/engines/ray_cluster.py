@@ -38,7 +38,7 @@ class RayNode:
         self.process = None
 
     def start(self):
-        ray = Path(sys.executable).with_name("ray")
+        ray = [sys.executable, "-m", "ray.scripts.scripts"]
         common = [f"--node-ip-address={ADDRESSES[self.name]}", f"--node-name={self.name}"]
         common += ["--num-cpus=2", "--object-store-memory=80000000", "--block"]
         if self.name == "alpha":
@@ -49,7 +49,7 @@ class RayNode:
         log = self.cluster.folder / f"{self.name}.log"
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [ray, "start", *where, *common],
+                [*ray, "start", *where, *common],
                 env=environment(self.cluster.folder),
                 stdout=output,
                 stderr=output,
