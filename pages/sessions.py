@@ -5,7 +5,7 @@ import streamlit as st
 from core.domain.sessions import Session, SessionState
 from core.errors import LMDynoError
 from core.i18n import _
-from core.ui.sessions import address, files, form, invite, list_page, preparing, present
+from core.ui.sessions import address, files, form, invite, list_page, preparing
 from core.ui.sessions.list_page import badge
 from core.ui.sessions.results import show_judge, show_results
 from core.ui.shared import shell
@@ -56,7 +56,7 @@ try:
         form.show()
     elif session := address.session_in_view():
         if presents():
-            present.show()
+            invite.show_screen()
         else:
             _show_session(session)
     else:

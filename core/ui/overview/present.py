@@ -15,7 +15,7 @@ from core.ui.benchmark.present import show_benchmark_board, speed_tile
 from core.ui.chat.present import show_newest_turn_board
 from core.ui.overview import scorecard
 from core.ui.overview.scorecard import lanes_by_model
-from core.ui.sessions.present import show_newest_session
+from core.ui.sessions.invite import show_newest_session
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 from core.ui.shared.presenting import is_kiosk, present, show_board

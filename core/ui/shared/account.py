@@ -9,6 +9,7 @@ from core.access.guard import Action, authorise, current_identity
 from core.access.identity import Role
 from core.i18n import N_, _
 from core.ui.shared import resources
+from core.ui.shared.browser import keep_cookie
 from core.ui.shared.components import escape
 from core.ui.shared.visitor import Standing, Visitor
 
@@ -54,7 +55,7 @@ def show_door(visitor: Visitor, page: Page) -> None:
 def show_account() -> None:
     """The account and the logout button; nothing where there are no accounts."""
     if st.session_state.pop(_TO_FORGET, False):
-        _tell_browser("", 0)
+        keep_cookie(_WANTED_COOKIE, "", for_s=0)
     identity = current_identity()
     if not identity.login or identity.role is None:
         return
@@ -91,14 +92,8 @@ def follow_wanted(pages: list[Page]) -> None:
 def _login_button(page: Page) -> None:
     query = urlencode([(name, value) for name in st.query_params for value in st.query_params.get_all(name)])
     if page.url_path or query:
-        _tell_browser(quote(f"{page.url_path}?{query}", safe=""), _WANTED_S)
+        keep_cookie(_WANTED_COOKIE, quote(f"{page.url_path}?{query}", safe=""), for_s=_WANTED_S)
     st.button(_("Log in"), type="primary", icon=":material/login:", on_click=st.login)
-
-
-def _tell_browser(address: str, seconds: int) -> None:
-    """Streamlit reads cookies but sets none; the value is percent-encoded, so it can't leave its quotes."""
-    cookie = f"{_WANTED_COOKIE}={address}; path=/; max-age={seconds}; samesite=lax"
-    st.html(f"<script>document.cookie = '{cookie}';</script>", unsafe_allow_javascript=True)
 
 
 def _log_out() -> None:

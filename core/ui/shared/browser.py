@@ -55,9 +55,12 @@ def scroll_to(key: str) -> None:
     _run(_SCROLL.replace("KEY", json.dumps(key)))
 
 
-def keep_cookie(name: str, value: str) -> None:
-    """Remember a value in this browser for a year; it comes back in `st.context.cookies`."""
-    _run(f"document.cookie = {json.dumps(f'{name}={value}; path=/; max-age={_YEAR_S}; samesite=lax')};")
+def keep_cookie(name: str, value: str, *, for_s: int = _YEAR_S) -> None:
+    """Remember a value in this browser, from where it comes with `st.context.cookies`.
+
+    Streamlit itself sets no cookies. The value must be one that a cookie can hold.
+    """
+    _run(f"document.cookie = {json.dumps(f'{name}={value}; path=/; max-age={for_s}; samesite=lax')};")
 
 
 def _run(script: str) -> None:
