@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 5.0
 """How long `ensure` waits for the cluster's process; a start takes milliseconds once Ray is reached."""
 _ADOPTION_S = 2.0
+_LOG_S = 5.0
+"""A page that shows a log waits no longer for a node."""
 _UP = (EngineState.STARTING, EngineState.HEALTHY)
 
 
@@ -226,9 +228,10 @@ class ClusterEngines:
         if lane is None or self._node_of(lane) is None:
             return self._here.log_tail(name, lines, replica=replica)
         try:
-            return self._link.ask(Verb.LOG, lane=lane, lines=lines, replica=replica).text
+            reply = self._link.ask(Verb.LOG, timeout_s=_LOG_S, lane=lane, lines=lines, replica=replica)
         except EngineError as error:
             return f"{error.message}\n{error.hint}"
+        return reply.text
 
     def close(self) -> None:
         """End the engines that belong to this process, here and on nodes."""

@@ -36,6 +36,9 @@ ASK_TIMEOUT_S = 2.0
 _NODES_INTERVAL_S = 2.0
 _WRITE_INTERVAL_S = 1.0
 _POLL_S = 0.1
+_WEIGH_TIMEOUT_S = 20.0
+"""The first look at a model asks LMDeploy in a child process, which takes up to ten seconds."""
+_LOG_TIMEOUT_S = 4.0
 _COMMAND_TIMEOUT_S = 60.0
 """Stopping an engine takes up to its grace and then some."""
 _NOBODY = ProcessId(0, 0.0)
@@ -58,7 +61,11 @@ class Hub:
         self._placements = {placement.lane: placement for placement in before.placements} if before else {}
         self._orphaned_s: dict[str, float] = {}
         """Since when a lane's owner has been gone and nobody used its engine, on the monotonic clock."""
-        self._connected = asyncio.Event()
+        self._connected = False
+        self._problem: ErrorInfo | None = None
+        """Why the cluster can't be reached."""
+        self._tried = asyncio.Event()
+        """Whether it can be reached is known."""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -81,28 +88,36 @@ class Hub:
             placement.owner is not None and self._is_up(placement) for placement in self._placements.values()
         )
 
-    def snapshot(self, problem: ErrorInfo | None = None) -> ClusterSnapshot:
+    def lose(self, problem: ErrorInfo) -> None:
+        """Tell whoever asks that the cluster can't be reached, in nodes.json too."""
+        self._problem = problem
+        self._tried.set()
+        self.write()
+
+    def snapshot(self) -> ClusterSnapshot:
         return ClusterSnapshot(
             process=self._me,
             written_at=utc_now(),
             address=self._address,
-            connected=self._connected.is_set(),
-            problem=problem,
+            connected=self._connected,
+            problem=self._problem,
             nodes=tuple(node.node() for node in self._nodes.values()),
             placements=tuple(self._placements.values()),
         )
 
-    def write(self, problem: ErrorInfo | None = None) -> None:
-        """Write nodes.json now; `problem` says why Ray can't be reached."""
+    def write(self) -> None:
+        """Write nodes.json now."""
         try:
-            write_atomically(nodes_file(self._settings), encode(self.snapshot(problem)))
+            write_atomically(nodes_file(self._settings), encode(self.snapshot()))
         except OSError as exc:
             log.warning("nodes.json not written reason=%s", exc.strerror)
 
     async def obey(self, command: Command) -> Reply:
         """Do what a command says, once the cluster is reached; its error stands in the reply."""
         try:
-            await self._connected.wait()
+            await self._tried.wait()
+            if self._problem is not None:
+                return Reply(error=self._problem)
             return await self._do(command)
         except LMDynoError as error:
             return Reply(error=ErrorInfo.of(error))
@@ -132,7 +147,9 @@ class Hub:
                 name = self._node_name(lane)
                 if name is None:
                     return Reply()
-                answer = await self._ask(await self._usable(name), self._request(command.verb, lane, command))
+                request = self._request(command.verb, lane, command)
+                limit_s = _COMMAND_TIMEOUT_S if command.verb is Verb.STOP else _LOG_TIMEOUT_S
+                answer = await self._ask(await self._usable(name), request, timeout_s=limit_s)
                 if command.verb is Verb.STOP:
                     self._placements.pop(lane.name, None)
                     self.write()
@@ -181,7 +198,8 @@ class Hub:
         await asyncio.gather(*(self._joined(node) for node in self._nodes.values()))
         alive = [node for node in self._nodes.values() if node.problem() is None]
         request = self._request(Verb.WEIGH, lane)
-        answers = await asyncio.gather(*(self._ask(node, request) for node in alive), return_exceptions=True)
+        asked = (self._ask(node, request, timeout_s=_WEIGH_TIMEOUT_S) for node in alive)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         return choose_node(lane, {node.fabric.name: a for node, a in zip(alive, answers, strict=True)})
 
     async def _close(self, sender: ProcessId) -> None:
@@ -281,7 +299,8 @@ class Hub:
 
     async def _look_at_nodes(self) -> None:
         listed = await self._fabric.nodes()
-        self._connected.set()
+        self._connected = True
+        self._tried.set()
         for fabric_node in _newest(listed, self._nodes):
             node = self._nodes.get(fabric_node.name)
             if node is not None:

@@ -17,7 +17,7 @@ from core.codec import decode, encode
 from core.domain.specs import ClusterSpec
 from core.engines.nodes import read_snapshot, trouble
 from core.engines.resolve import error_of
-from core.errors import EngineCrashed, EngineTimeout
+from core.errors import EngineCrashed, EngineError, EngineTimeout
 from core.files import private_folder
 from core.i18n import N_
 from core.settings import PROJECT_ROOT, Settings
@@ -30,9 +30,13 @@ _START_S = 20.0
 """Until the process listens; it connects to Ray afterwards."""
 _REPLY_S = 120.0
 """Connecting to Ray, starting an agent and stopping an engine take up to half a minute each."""
+_CLOSE_S = 30.0
+"""Engines have ten seconds to end, and as long again to be killed."""
 _REPORTS_S = 20.0
 _POLL_S = 0.05
 _LOOK_S = 1.0
+_RAY_TRIES = "RAY_NUM_REDIS_GET_RETRIES"
+"""How often Ray tries to reach the head, about once a second. Its own 20 hide a wrong token for 40 s."""
 _BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """How long to wait before the process is started once more, by how often it has ended in a row."""
 _STEADY_S = 60.0
@@ -88,7 +92,13 @@ class ClusterLink:
                     return
             time.sleep(_POLL_S)
 
-    def ask(self, verb: Verb, **fields: Any) -> Reply:  # noqa: ANN401 - those of a Command
+    def ask(
+        self,
+        verb: Verb,
+        *,
+        timeout_s: float = _REPLY_S,
+        **fields: Any,  # noqa: ANN401 - those of a Command
+    ) -> Reply:
         """Have the process do something, and start it if it doesn't run.
 
         Raises EngineError: the process or Ray can't be reached, or it could not be done.
@@ -98,9 +108,12 @@ class ClusterLink:
             for _attempt in range(2):
                 whereabouts = self._running()
                 try:
-                    return asked(whereabouts, command)
+                    return asked(whereabouts, command, timeout_s=timeout_s)
                 except (ConnectionError, FileNotFoundError):
                     _await_end(whereabouts)
+        snapshot = read_snapshot(self._settings)
+        if snapshot is not None and snapshot.problem is not None:
+            raise error_of(snapshot.problem)
         raise _unavailable(N_("it exits immediately"))
 
     def close(self) -> None:
@@ -108,8 +121,8 @@ class ClusterLink:
         self._closed.set()
         if find_process(self._settings) is not None:
             try:
-                self.ask(Verb.CLOSE)
-            except (EngineCrashed, EngineTimeout) as error:
+                self.ask(Verb.CLOSE, timeout_s=_CLOSE_S)
+            except EngineError as error:
                 log.warning("engines on nodes not ended reason=%s", error.message)
         self._need.close()
 
@@ -155,6 +168,7 @@ class ClusterLink:
             process = subprocess.Popen(
                 self._command,
                 cwd=PROJECT_ROOT,
+                env={**os.environ, _RAY_TRIES: os.environ.get(_RAY_TRIES, "5")},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.5
 _ALONE_S = 5.0
 """How long the process stays with nobody needing it: one command line often follows another."""
+_LAST_WORDS_S = 0.5
+"""How long those who asked are given to hear that the cluster is lost."""
 _LINE_BYTES = 2**24
 
 
@@ -65,13 +67,14 @@ async def _serve(hello: Hello, settings: Settings, folder: Path, fabric: Fabric)
     following = asyncio.create_task(hub.run())
     unneeded = asyncio.create_task(_until_unneeded(settings, hub))
     await asyncio.wait((following, unneeded), return_when=asyncio.FIRST_COMPLETED)
-    listener.close()
     unneeded.cancel()
     if following.done():
         reason = following.exception()
         log.error("cluster lost reason=%s", reason)
-        hub.write(lost(hello.cluster.address, str(reason)))
+        hub.lose(lost(hello.cluster.address, str(reason)))
+        await asyncio.sleep(_LAST_WORDS_S)
         return 1
+    listener.close()
     following.cancel()
     await hub.retire_idle_agents()
     await fabric.close()

@@ -16,6 +16,7 @@ import pytest
 
 from core.cluster.control import ClusterEngines
 from core.cluster.link import ClusterLink
+from core.cluster.protocol import Verb
 from core.cluster.whereabouts import find_process
 from core.codec import encode
 from core.domain.specs import ClusterSpec
@@ -26,7 +27,7 @@ from core.engines.nodes import read_snapshot
 from core.engines.registry import EngineState, Registry
 from core.engines.resolve import find_endpoint
 from core.engines.supervisor import Target
-from core.errors import EngineError
+from core.errors import EngineCrashed, EngineError
 from tests.engines.fake_python import fake_python
 from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment
 from tests.unit.engines.engine_stand_ins import FAKE_ENGINE, gone, lane_in, rows, settings_in, wait_for
@@ -208,6 +209,17 @@ def test_a_dashboard_that_is_killed_in_mid_answer_ends_nothing_before_its_end(cl
         owner.stdout.close()
         assert answer(url).count("Paris") > 1
         assert not gone(pid)
+
+
+def test_a_wrong_token_is_told(cluster, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("0" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    link = ClusterLink(settings_in(tmp_path / "home"), ClusterSpec(address=cluster.address))
+    with pytest.raises(EngineCrashed) as caught:
+        link.ask(Verb.CLOSE)
+    link.close()
+    assert caught.value.code == "cluster-lost"
+    assert "token" in caught.value.hint
 
 
 def test_a_head_that_dies_leaves_this_machine_alone(engines, running, cluster, settings):
