@@ -1,6 +1,6 @@
 """What grows with the number of engines and of stored requests: figures for docs/scale.md.
 
-    python -m benchmarks.scale --json FILE [--engines 8 64 256] [--requests 5000]
+    python -m benchmarks.scale --json FILE [--engines 8 64 256] [--requests 5000] [--postgresql]
 
 Engines are entries of the registry whose process sleeps and whose health address a server of a few lines
 answers, so that the manager's own cost is measured: a round of all states as the pages ask for it, and what
@@ -19,10 +19,13 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from benchmarks.history import load_test, save_turn
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec, ModelSpec
@@ -34,6 +37,7 @@ from core.settings import PROJECT_ROOT, Settings
 from core.store.runs.bench_runs import BenchRuns
 from core.store.turns import Store
 from core.telemetry.processes import ProcessId, identify, this_process
+from tests import postgresql
 
 WATCHED_S = 12.0
 ROUNDS = 20
@@ -148,16 +152,14 @@ def _entry(settings: Settings, lane: LaneSpec, process: ProcessId | None, port: 
     )
 
 
-def store(folder: Path, requests: int) -> Any:
+def store(url: str, size: Callable[[], int], requests: int) -> Any:
     """Bytes and time of a stored request of a load test, and of a chat's turn with two requests."""
-    settings = settings_in(folder)
     source = random.Random(1)
     found: dict[str, Any] = {}
-    file = folder / "lmdyno.db"
-    with closing(BenchRuns(settings.database_url)) as runs:
+    with closing(BenchRuns(url)) as runs:
         record = load_test(source, 0)
         runs.save(record.run, record.passes, record.requests)
-        before, written, began, spent = _size(file), 0, time.monotonic(), 0.0
+        before, written, began, spent = size(), 0, time.monotonic(), 0.0
         while written < requests:
             record = load_test(source, written)
             began = time.monotonic()
@@ -166,16 +168,16 @@ def store(folder: Path, requests: int) -> Any:
             written += len(record.requests)
         found["load_test_request"] = {
             "requests": written,
-            "bytes": (_size(file) - before) / written,
+            "bytes": (size() - before) / written,
             "per_s": written / spent,
         }
-    with closing(Store(settings.database_url)) as turns:
-        before, began, number = _size(file), time.monotonic(), requests // 20
+    with closing(Store(url)) as turns:
+        before, began, number = size(), time.monotonic(), requests // 20
         for place in range(number):
             save_turn(turns, source, place)
         found["turn_of_two_requests"] = {
             "turns": number,
-            "bytes": (_size(file) - before) / number,
+            "bytes": (size() - before) / number,
             "per_s": number / (time.monotonic() - began),
         }
     return found
@@ -186,6 +188,19 @@ def _size(file: Path) -> int:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return file.stat().st_size
+
+
+def on_postgresql(requests: int) -> Any:
+    """The same on a PostgreSQL server of its own, over its Unix socket."""
+    with postgresql.running() as folder:
+        url = postgresql.new_database(folder)
+
+        def size() -> int:
+            with closing(psycopg.connect(url)) as connection:
+                row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+                return int(row[0]) if row else 0
+
+        return store(url, size, requests)
 
 
 def _timed(act: Any) -> float:
@@ -199,6 +214,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--engines", type=int, nargs="*", default=[8, 64, 256])
     parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--postgresql", action="store_true", help="stores on PostgreSQL too")
     parser.add_argument("--pages", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pages:
@@ -217,8 +233,12 @@ def main() -> None:
             report["engines"].append(engines(Path(folder), number, server.server_port))
             print(report["engines"][-1], flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        report["store"] = store(Path(folder), options.requests)
+        url, file = settings_in(Path(folder)).database_url, Path(folder, "lmdyno.db")
+        report["store"] = store(url, lambda: _size(file), options.requests)
         print(report["store"], flush=True)
+    if options.postgresql:
+        report["store_postgresql"] = on_postgresql(options.requests)
+        print(report["store_postgresql"], flush=True)
     report = replace_floats(report)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1), "utf-8")

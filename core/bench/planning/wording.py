@@ -186,7 +186,12 @@ def _serial(plan: BenchPlan, speeds: Mapping[str, Speed]) -> list[str]:
 
 
 def _cpu(plan: BenchPlan, *, gpu: bool) -> list[str]:
-    lanes = [lane.name for lane in plan.lanes if lane.is_local and (not gpu or lane.settings.device == "cpu")]
+    # Which GPUs a node has is not known here.
+    lanes = [
+        lane.name
+        for lane in plan.lanes
+        if lane.is_local and (lane.settings.device == "cpu" or (not gpu and lane.node is None))
+    ]
     if not lanes:
         return []
     return [_("{lanes}: measured on a CPU. Not comparable with GPU figures.", lanes=", ".join(lanes))]
