@@ -27,11 +27,13 @@ FAKE_METER = (sys.executable, str(HERE / "fake_meter.py"))
 SLOW = {"chunks": 200, "interval_s": 0.05}
 
 
+def settings_of(home):
+    return Settings(home=home, lanes_file=home / "lanes.toml", database_url=f"sqlite:///{home / 'test.db'}")
+
+
 @pytest.fixture
 def settings(tmp_path):
-    return Settings(
-        home=tmp_path, lanes_file=tmp_path / "lanes.toml", database_url=f"sqlite:///{tmp_path / 'test.db'}"
-    )
+    return settings_of(tmp_path)
 
 
 @contextmanager
@@ -46,6 +48,13 @@ def linked(settings, *arguments):
 @pytest.fixture
 def link(settings):
     with linked(settings) as link:
+        yield link
+
+
+@pytest.fixture(scope="module")
+def shared_link(tmp_path_factory):
+    """For tests that neither end the meter's process nor look at the beginning of its life."""
+    with linked(settings_of(tmp_path_factory.mktemp("meter"))) as link:
         yield link
 
 
@@ -99,69 +108,71 @@ def test_a_turn_is_followed_and_recorded(link, server, settings):
     assert Store(settings.database_url).turn(plan.id).requests == (record,)
 
 
-def test_following_again_and_twice_at_once_gives_the_whole_text(link, server):
+def test_following_again_and_twice_at_once_gives_the_whole_text(shared_link, server):
     plan = plan_for(server, {"chunks": 30, "interval_s": 0.03})
-    link.start(plan)
-    seen = first_text(link, plan)
+    shared_link.start(plan)
+    seen = first_text(shared_link, plan)
     texts = []
-    threads = [threading.Thread(target=lambda: texts.append(text_of(followed(link, plan)))) for _ in range(2)]
+    threads = [
+        threading.Thread(target=lambda: texts.append(text_of(followed(shared_link, plan)))) for _ in range(2)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    whole = text_of(followed(link, plan))
+    whole = text_of(followed(shared_link, plan))
     assert whole.startswith(seen)
     assert len(whole) > len(seen)
     assert texts == [whole, whole]
 
 
-def test_a_silent_stream_ticks(link, server):
+def test_a_silent_stream_ticks(shared_link, server):
     plan = plan_for(server, {"hang": True})
-    link.start(plan)
+    shared_link.start(plan)
     ticks = 0
-    for update in link.follow(plan.id, plan.requests[0].id, tick_s=0.02):
+    for update in shared_link.follow(plan.id, plan.requests[0].id, tick_s=0.02):
         ticks += update is None
         if ticks == 5:
             break
     assert ticks == 5
 
 
-def test_going_away_cancels_nothing_but_cancel_does(link, server):
+def test_going_away_cancels_nothing_but_cancel_does(shared_link, server):
     plan = plan_for(server, SLOW)
-    link.start(plan)
-    text = first_text(link, plan)
+    shared_link.start(plan)
+    text = first_text(shared_link, plan)
     time.sleep(0.2)
-    assert not link.turn(plan.id).done
+    assert not shared_link.turn(plan.id).done
     asked_at = time.monotonic()
-    link.cancel(plan.id)
-    record = followed(link, plan)[-1].record
+    shared_link.cancel(plan.id)
+    record = followed(shared_link, plan)[-1].record
     assert time.monotonic() - asked_at < 2
     assert record.finish_reason is FinishReason.CANCELLED
     assert record.text.startswith(text)
 
 
-def test_a_turn_has_ended_when_its_cancelling_returns(link, server):
+def test_a_turn_has_ended_when_its_cancelling_returns(shared_link, server):
     plan = plan_for(server, SLOW, {"hang": True}, mode=Mode.TOGETHER)
-    link.start(plan)
-    first_text(link, plan)
-    link.cancel(plan.id)
-    assert link.turn(plan.id).done
+    shared_link.start(plan)
+    first_text(shared_link, plan)
+    shared_link.cancel(plan.id)
+    assert shared_link.turn(plan.id).done
 
 
-def test_one_request_is_cancelled_alone(link, server):
+def test_one_request_is_cancelled_alone(shared_link, server):
     plan = plan_for(server, {"hang": True}, {"chunks": 3}, mode=Mode.TOGETHER)
-    link.start(plan)
-    assert followed(link, plan, 1)[-1].record.finish_reason is FinishReason.STOP
-    link.cancel(plan.id, plan.requests[0].id)
-    assert followed(link, plan, 0)[-1].record.finish_reason is FinishReason.CANCELLED
+    shared_link.start(plan)
+    assert followed(shared_link, plan, 1)[-1].record.finish_reason is FinishReason.STOP
+    shared_link.cancel(plan.id, plan.requests[0].id)
+    assert followed(shared_link, plan, 0)[-1].record.finish_reason is FinishReason.CANCELLED
 
 
-def test_the_same_plan_twice_is_one_turn(link, server):
+def test_the_same_plan_twice_is_one_turn(shared_link, server):
     plan = plan_for(server, {"chunks": 3})
-    link.start(plan)
-    link.start(plan)
-    followed(link, plan)
-    link.start(plan)
+    shared_link.start(plan)
+    shared_link.start(plan)
+    followed(shared_link, plan)
+    shared_link.start(plan)
     assert len(server.seen) == 1
 
 
@@ -340,10 +351,10 @@ def test_a_process_that_does_not_start_is_one_clear_error(server, settings):
     link.close()
 
 
-def test_strangers_are_not_served(link, server):
+def test_strangers_are_not_served(shared_link, server):
     plan = plan_for(server, {"chunks": 1})
-    link.start(plan)
-    process = link._process
+    shared_link.start(plan)
+    process = shared_link._process
     assert process.folder.stat().st_mode & 0o077 == 0
     command = Command(token="guessed", verb=Verb.TURN, turn_id=plan.id)
     with socket.socket(socket.AF_UNIX) as stranger:
