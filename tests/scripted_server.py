@@ -129,7 +129,7 @@ class Scenario:
 SCENARIOS: dict[str, Scenario] = {
     "hello": Scenario(text="Hello from the script.", first_chunk_s=0.02, interval_s=0.01),
     "markdown": Scenario(text=MARKDOWN, first_chunk_s=0.1, interval_s=0.02),
-    "slow": Scenario(chunks=1200, first_chunk_s=0.2, interval_s=0.05),
+    "slow": Scenario(chunks=12_000, first_chunk_s=0.2, interval_s=0.05),  # ten minutes: it is stopped
     "hang": Scenario(hang=True),
     "broken": Scenario(chunks=20, interval_s=0.02, cut_after=5),
 }
