@@ -1,8 +1,12 @@
 """Tests that load an engine library or start a real engine, on the CPU."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+# For this process and the engines it starts: browser tests take the other cores, and waiting threads spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

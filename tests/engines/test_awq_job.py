@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
+from core.models.awq import worker
 from core.models.awq.job import check, prepare_demo_awq, quantize, read_provenance
 from core.models.awq.options import AwqOptions
 from core.models.checkpoint import read_checkpoint
@@ -98,19 +100,22 @@ def test_with_a_local_file(settings: Settings, tiny: ModelSpec, tmp_path: Path, 
     assert not list(out.glob("*.pth"))
 
 
-def test_too_little_text_is_told_before_the_weights_are_loaded(
-    settings: Settings, tiny: ModelSpec, tmp_path: Path
-) -> None:
+def test_too_little_text_is_told_before_the_weights_are_loaded(tiny: ModelSpec, tmp_path: Path) -> None:
     file = tmp_path / "short.txt"
     file.write_text("Power is torque times angular speed. " * 20)
+    arguments = {
+        "source": tiny.checkpoint,
+        "scratch": str(tmp_path / "scratch"),
+        "target": str(tmp_path / "tiny-llama-awq"),
+        "options": asdict(on_cpu(calibration=str(file), samples=4000)),
+    }
 
-    status, _ = finish(settings, tiny, on_cpu(calibration=str(file), samples=4000))
+    with pytest.raises(InputError) as caught:
+        worker.quantize(arguments, lambda *_: None)  # without a job: a process would load lmdeploy anew
 
-    assert status.record.error is not None
-    assert status.record.error.code == "calibration-too-short"
-    assert "samples of 16 tokens instead of 4000" in status.record.error.message
-    assert not (settings.models_dir / "tiny-llama-awq").exists()
-    assert left_over(settings) == []
+    assert caught.value.code == "calibration-too-short"
+    assert "samples of 16 tokens instead of 4000" in str(caught.value.message)
+    assert not (tmp_path / "tiny-llama-awq").exists()
 
 
 def test_weights_that_are_no_numbers_are_explained(
