@@ -18,6 +18,7 @@ from core.domain.turns import (
     Phase,
     RequestPlan,
     TurnPlan,
+    TurnRecord,
 )
 from core.engines.registry import EngineState
 from core.errors import AccessDenied, EngineError, StoreError
@@ -397,6 +398,15 @@ def test_only_stop_cancels_a_running_turn(new_app, world):
     assert world.meter.cancelled == []
     button(app, "Stop").click().run()
     assert world.meter.cancelled == [turn.id]
+
+
+def test_no_widget_keeps_a_turn_with_its_answers(app):
+    ask(app)
+    state = app.session_state._state._state  # Streamlit's own, within what guards it
+    widgets = state._new_widget_state.widget_metadata.values()
+    kept = [argument for widget in widgets for argument in widget.callback_args or ()]
+    assert any(isinstance(argument, chat_actions.Asked) for argument in kept)
+    assert not any(isinstance(argument, TurnRecord) for argument in kept)
 
 
 def test_what_follows_a_prompt_is_known_to_the_router(app):

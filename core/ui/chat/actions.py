@@ -4,6 +4,7 @@ Starting and stopping a turn are acts upon the meter. Drawing never starts or st
 """
 
 import logging
+from dataclasses import dataclass
 from threading import Lock
 
 import streamlit as st
@@ -126,20 +127,36 @@ def start_engines(lanes: list[str]) -> None:
             log.warning("engine not started lane=%s code=%s", lane, error.code)
 
 
-def regenerate(page: ConversationPage, turn: TurnRecord) -> None:
-    chat_session.chat(page).warned_of = turn.prompt
-    send(page, turn.prompt, turn.images, replaces=turn.id)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a turn's buttons need of it.
+
+    Streamlit keeps a button's arguments until its session ends, and answers with their timestamps are large.
+    """
+
+    turn_id: str
+    prompt: str
+    images: tuple[StoredImage, ...]
+
+    @classmethod
+    def of(cls, turn: TurnRecord) -> "Asked":
+        return cls(turn.id, turn.prompt, turn.images)
 
 
-def repeat_key(turn: TurnRecord) -> str:
-    return f"repeats_{turn.id}"
+def regenerate(page: ConversationPage, asked: Asked) -> None:
+    chat_session.chat(page).warned_of = asked.prompt
+    send(page, asked.prompt, asked.images, replaces=asked.turn_id)
 
 
-def repeat(page: ConversationPage, turn: TurnRecord) -> None:
+def repeat_key(turn_id: str) -> str:
+    return f"repeats_{turn_id}"
+
+
+def repeat(page: ConversationPage, asked: Asked) -> None:
     """Ask the same several times more, one after another."""
-    times: int = st.session_state[repeat_key(turn)]
-    chat_session.chat(page).warned_of = turn.prompt
-    if send(page, turn.prompt, turn.images, replaces=turn.id):
+    times: int = st.session_state[repeat_key(asked.turn_id)]
+    chat_session.chat(page).warned_of = asked.prompt
+    if send(page, asked.prompt, asked.images, replaces=asked.turn_id):
         chat_session.chat(page).repeats_left = times - 1
 
 
@@ -156,12 +173,12 @@ def go_on(page: ConversationPage) -> None:
         chat.repeats_left -= 1
 
 
-def edited_key(turn: TurnRecord) -> str:
-    return f"edited_prompt_{turn.id}"
+def edited_key(turn_id: str) -> str:
+    return f"edited_prompt_{turn_id}"
 
 
-def send_edited(page: ConversationPage, turn: TurnRecord) -> None:
-    send(page, st.session_state[edited_key(turn)], turn.images, replaces=turn.id)
+def send_edited(page: ConversationPage, asked: Asked) -> None:
+    send(page, st.session_state[edited_key(asked.turn_id)], asked.images, replaces=asked.turn_id)
 
 
 def stop(page: ConversationPage, turn_ids: list[str]) -> None:

@@ -90,13 +90,14 @@ def describe(turn: TurnRecord | QuizPlan) -> str:
 
 def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
     """Regenerate, repeat and edit, for the last turn; all keep the old record in the store as a version."""
+    asked = chat_actions.Asked.of(turn)
     with st.container(horizontal=True):
         st.button(
             _("Regenerate"),
             icon=":material/refresh:",
             shortcut="Alt+G",
             on_click=chat_actions.regenerate,
-            args=(page, turn),
+            args=(page, asked),
             help=_("Ask again with the current settings"),
         )
         again = st.popover(_("Repeat"), icon=":material/repeat:", key=f"repeat_{turn.id}")
@@ -106,10 +107,12 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
                 min_value=1,
                 max_value=20,
                 value=4,
-                key=chat_actions.repeat_key(turn),
+                key=chat_actions.repeat_key(turn.id),
                 help=_("Asked one after another with the current settings. Stops if you leave this page."),
             )
-            st.form_submit_button(_("Start"), type="primary", on_click=chat_actions.repeat, args=(page, turn))
+            st.form_submit_button(
+                _("Start"), type="primary", on_click=chat_actions.repeat, args=(page, asked)
+            )
         st.page_link(
             "pages/history.py",
             label=_("Replay"),
@@ -120,9 +123,9 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
         )
         edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(f"edit_form_{turn.id}", border=False):
-            st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn), height=160)
+            st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn.id), height=160)
             st.form_submit_button(
-                _("Replace and send"), type="primary", on_click=chat_actions.send_edited, args=(page, turn)
+                _("Replace and send"), type="primary", on_click=chat_actions.send_edited, args=(page, asked)
             )
 
 
