@@ -4,7 +4,7 @@ from core.i18n import N_, Message, Text
 
 
 class Refused(Exception):
-    """Internal to this room; `sanitise` turns it into an InputError that names the image.
+    """Internal to this folder; `sanitise` turns it into an InputError that names the image.
 
     `problem` names the image as `{image}`; `values` are its other values.
     """
