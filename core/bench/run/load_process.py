@@ -253,10 +253,19 @@ def listen() -> None:
         unwanted.start()
         connection = listener.accept()
         unwanted.cancel()
-    # A machine that has gone says no goodbye.
+    notice_silence(connection)
+    asyncio.run(serve(connection, Path(told["home"])))
+
+
+def notice_silence(connection: Connection) -> None:
+    """Have a connection to another machine end when that machine has gone without a word, in 15 s."""
     with socket.socket(fileno=os.dup(connection.fileno())) as wire:
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    asyncio.run(serve(connection, Path(told["home"])))
+        if sys.platform == "linux":
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5)
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 5)
+            wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 15_000)
 
 
 def _prepare() -> None:

@@ -14,6 +14,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Protocol
 
+from core.bench.run.load_process import notice_silence
 from core.cluster.link import ClusterLink
 from core.cluster.protocol import Verb
 from core.engines.nodes import Node
@@ -83,6 +84,7 @@ class OnNode:
         port = link.ask(Verb.LOAD, node=node.name, secret=secret).port
         try:
             self.connection = Client((node.address, port or 0), authkey=secret.encode())
+            notice_silence(self.connection)
         except (OSError, EOFError, AuthenticationError) as exc:
             raise EngineError(
                 N_(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from core import __version__, units
 from core.bench.planning.passes import Step, SweepProgress, estimated_step_s, steps
-from core.bench.planning.plan import BenchPlan, Isolation
+from core.bench.planning.plan import BenchPlan, Isolation, SendFrom
 from core.bench.run.load import Extent, LaneLoad, Load, PassLoad, Sending, arrivals
 from core.bench.run.recording import Recorder
 from core.bench.run.senders import Senders
@@ -164,7 +164,11 @@ class Runner:
         numbers = count()
         for place, step in enumerate(planned):
             if self._sweep.wanted(step) and await self._bring_up(step.group):
-                await self._measure(step, next(numbers), costs, sum(costs[left] for left in planned[place:]))
+                left_s = sum(costs[left] for left in planned[place:])
+                try:
+                    await self._measure(step, next(numbers), costs, left_s)
+                except EngineError as error:
+                    self._leave_out(step.group, error)
             self._spent_s += costs[step]
 
     async def _bring_up(self, group: Sequence[str]) -> bool:
@@ -183,6 +187,17 @@ class Runner:
                 await self._attempt(lane, self._make_prompts(lane))
         self._save_run()
         return not any(self._error(name) for name in group)
+
+    def _leave_out(self, group: Sequence[str], error: EngineError) -> None:
+        """The node that sends these lanes' requests is lost: the other lanes go on.
+
+        Raises the error where all requests are sent from the same machines.
+        """
+        if self._plan.send_from is not SendFrom.ENGINE:
+            raise error
+        for name in group:
+            self._facts[name] = replace(self._facts[name], error=ErrorInfo.of(error))
+        self._save_run()
 
     async def _attempt(self, lane: LaneSpec, step: Coroutine[Any, Any, None]) -> None:
         """Do a step for a lane; its failure takes the lane out of the run."""

@@ -70,6 +70,7 @@ class Bench:
         self.told = []
         self.stop_when = lambda bench: False
         self.stopped = None
+        self.senders = None
 
     def run(self, plan):
         return asyncio.run(self._run(plan))
@@ -98,6 +99,7 @@ class Bench:
                     report=report,
                     timeouts=self.timeouts,
                     stopped=self.stopped,
+                    senders=self.senders,
                 ).run(stop)
             finally:
                 recorder.close()

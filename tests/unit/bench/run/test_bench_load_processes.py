@@ -1,11 +1,14 @@
 """Load from processes on nodes: other machines, whose clocks are others."""
 
 import asyncio
+import os
+import signal
 import time
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from core.bench.planning.plan import Arrivals, Isolation, SendFrom, Workload
@@ -45,7 +48,9 @@ class Link:
 
     def ask(self, verb, *, node, secret):
         assert verb is Verb.LOAD
+        before = {child.pid for child in psutil.Process().children()}
         port = load_processes.start_load_process(self._home, "127.0.0.1", secret)
+        (self.pid,) = {child.pid for child in psutil.Process().children()} - before
         return Reply(node=node, port=port)
 
 
@@ -113,6 +118,18 @@ def test_latencies_are_as_the_node_measured_them():
     assert moved.timing.tpot_s == request.timing.tpot_s
     assert moved.timing.e2e_s == request.timing.e2e_s
     assert shifted(replace(request, timing=None), 7) == replace(request, timing=None)
+
+
+def test_a_process_that_dies_on_its_node_is_named(tmp_path, server, link):
+    async def act(load):
+        running = asyncio.create_task(load.run_closed(1))
+        while not load.finished:
+            await asyncio.sleep(0.01)
+        os.kill(link.pid, signal.SIGKILL)
+        await running
+
+    with pytest.raises(EngineError, match="on node gpu1 ended unexpectedly"):
+        send(tmp_path, server, [partial(OnNode, link, GPU1)], act, Extent(requests=10_000))
 
 
 def test_nobody_else_can_use_a_load_process(tmp_path, monkeypatch):

@@ -12,16 +12,16 @@ from statistics import median
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, Workload
+from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, SendFrom, Workload
 from core.bench.results.notes import QueueTime
 from core.bench.results.result import results
 from core.bench.run import telemetry
 from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
 from core.domain.bench import EngineQueue, EngineUse, RunState
-from core.domain.turns import FinishReason
+from core.domain.turns import FinishReason, Place
 from core.engines.unfinished import Unfinished
-from core.errors import StoreError
+from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue
 from core.reports.run_json import point_json
 from tests.expected_figures import Answer, figures_of, spread
@@ -540,3 +540,33 @@ def test_a_calibration_that_fails_is_tried_again_and_then_told(bench, server, mo
     assert "counting by the server failed" in said["always"]
     assert "full" in said["always"]
     assert "doesn't count tokens" in said["uncounted"]
+
+
+class LosingSenders:
+    """Requests are sent from nodes, the first lane's node is lost."""
+
+    def __init__(self, lost):
+        self._lost = lost
+
+    async def of(self, endpoints):
+        if endpoints[0].model == self._lost.endpoint.model:
+            raise EngineError("The node is lost.", code="load-process-ended")
+
+    async def place(self, endpoint):
+        return Place(node="gpu1", measured_on="gpu1", over_network=False)
+
+
+@pytest.mark.parametrize("send_from", [SendFrom.ENGINE, SendFrom.NODES])
+def test_a_lost_node_costs_the_lanes_that_are_measured_there(bench, server, send_from):
+    lost, other = remote("a", server.url, chunks=3), remote("b", server.url, chunks=4)
+    bench.senders = LosingSenders(lost)
+    plan = a_plan(lost, other, workload=Workload(output_tokens=50), requests=2, send_from=send_from)
+    if send_from is SendFrom.NODES:
+        with pytest.raises(EngineError, match="The node is lost"):
+            bench.run(plan)
+        return
+    record = bench.run(plan)
+    assert record.run.state is RunState.DONE
+    assert [facts.error and facts.error.code for facts in record.run.lanes] == ["load-process-ended", None]
+    assert {request.lane for request in record.requests} == {"b"}
+    assert record.run.lanes[1].place == Place(node="gpu1", measured_on="gpu1", over_network=False)
