@@ -53,6 +53,7 @@ FIELD_OF: Mapping[str, tuple[type[Any], str]] = {
     "engine": (LaneSpec, "kind"),
     "model": (LaneSpec, "model"),
     "weights": (LaneSpec, "weights"),
+    "node": (LaneSpec, "node"),
     **{key: (EngineSettings, key) for key in frozenset[str]().union(*SETTINGS_OF.values())},
     "url": (EndpointSpec, "url"),
     "dialect": (EndpointSpec, "dialect"),
