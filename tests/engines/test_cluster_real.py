@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ from core.errors import EngineCrashed, EngineError
 from tests.engines.fake_python import fake_python
 from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment
 from tests.unit.engines.engine_stand_ins import FAKE_ENGINE, gone, lane_in, rows, settings_in, wait_for
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, which comes with LMDeploy")
 
 PATIENCE_S = 60
 OWNER = """
