@@ -17,6 +17,10 @@ from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
 AsJson = Annotated[bool, typer.Option("--json", help=_("Print one JSON document."))]
+NodeName = Annotated[
+    str | None,
+    typer.Option("--node", help=_("Node of the cluster that does it. Default: this machine.")),
+]
 LaneNames = Annotated[
     list[str] | None, typer.Option("--lane", help=_("Name of a lane. Repeat for more lanes."))
 ]

@@ -96,13 +96,14 @@ def sweep_memory(
         bool, typer.Option("--both", help=_("Use the 16-bit weights, then the W4A16 weights."))
     ] = False,
     gpu: Annotated[int, typer.Option(help=_("Index of the GPU."))] = 0,
+    node: context.NodeName = None,
     as_json: context.AsJson = False,
 ) -> None:
     settings, registry = context.load()
     forms = (False, True) if both else (awq,)
     points = grid(ratio or DEFAULT_RATIOS, kv_bits or (16,), forms)
     plan = SweepPlan(model=registry.model(model), points=points, gpu=gpu)
-    status = _follow(Jobs(settings), start_sweep(settings, plan))
+    status = _follow(Jobs(settings), start_sweep(settings, plan, node=node))
     run = load(settings, plan.id)
     if as_json:
         typer.echo(encode_plain({"job": status.record, "run": run, "errors": _errors(run) if run else []}))

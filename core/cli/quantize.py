@@ -11,6 +11,7 @@ from core import units
 from core.cli import context
 from core.cli.output import error_text
 from core.cli.terminal import progress_text, terminal
+from core.cluster.jobs import quantize_on
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
@@ -20,6 +21,7 @@ from core.jobs.registry import Jobs
 from core.models.awq.job import check
 from core.models.awq.job import quantize as start_quantizing
 from core.models.awq.options import NAMED_SETS, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
+from core.settings import Settings
 
 _LOOK_S = 0.25
 _CANCEL_S = 30.0
@@ -71,6 +73,7 @@ def quantize(
         str,
         typer.Option(help=_("Python interpreter with lmdeploy."), show_default=_("this interpreter")),
     ] = DEFAULTS.python,
+    node: context.NodeName = None,
     as_json: context.AsJson = False,
 ) -> None:
     """Quantise a model to W4A16 in a background job, and watch it."""
@@ -88,16 +91,23 @@ def quantize(
         python=python,
     )
     spec = _model(registry, model)
+    jobs = Jobs(settings)
+    status = _watch(jobs, _start(settings, node, spec, options))
+    _tell(jobs, status, as_json=as_json)
+    if status.state is not JobState.DONE:
+        raise typer.Exit(1)
+
+
+def _start(settings: Settings, node: str | None, spec: ModelSpec, options: AwqOptions) -> str:
+    """Check what can be checked here, and start the job."""
+    if node is not None:
+        return quantize_on(settings, node, spec, options)
     with console.status(_("Checking requirements")):
         findings = check(settings, spec, options)
     for finding in findings:
         if not finding.blocking:
             console.print(error_text(finding.problem, "yellow"))
-    jobs = Jobs(settings)
-    status = _watch(jobs, start_quantizing(settings, spec, options))
-    _tell(jobs, status, as_json=as_json)
-    if status.state is not JobState.DONE:
-        raise typer.Exit(1)
+    return start_quantizing(settings, spec, options)
 
 
 def _model(registry: LaneRegistry, name: str) -> ModelSpec:

@@ -17,6 +17,7 @@ from pathlib import Path
 from core import __version__
 from core.access.guard import acting_as
 from core.access.identity import SYSTEM
+from core.cluster.jobs import do_job
 from core.cluster.load_processes import start_load_process
 from core.cluster.protocol import Answer, Report, Request, Verb, Weighed
 from core.codec import decode, encode
@@ -139,6 +140,8 @@ class Agent:
             return Answer(port=start_load_process(self._home, self._address, asked.secret))
         if asked.verb in (Verb.MARK, Verb.WINDOW):
             return Answer(window=self._measure(asked))
+        if asked.job is not None:
+            return Answer(news=do_job(settings, asked.verb, asked.job))
         if lane is None:
             raise InputError("A lane is missing")
         manager = self._manager(persistent=asked.persistent)

@@ -17,7 +17,6 @@ from typing import Protocol
 from core.access.guard import Action, authorise
 from core.cluster.link import ClusterLink
 from core.cluster.protocol import Verb
-from core.cluster.statuses import node_status
 from core.domain.specs import ClusterSpec, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.launch.checks import need_of
@@ -28,7 +27,7 @@ from core.engines.manager import EngineManager
 from core.engines.nodes import read_snapshot
 from core.engines.registry import EngineState, Registry
 from core.engines.resolve import engine_node, same_engine
-from core.engines.status import EngineStatus, wait_until_healthy
+from core.engines.status import EngineStatus, node_status, wait_until_healthy
 from core.errors import ConfigError, EngineBusy, EngineError
 from core.i18n import N_
 from core.settings import Settings

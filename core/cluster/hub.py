@@ -137,6 +137,10 @@ class Hub:
             return Reply(node=command.node, port=answer.port)
         if command.verb in (Verb.MARK, Verb.WINDOW):
             return await self._measure(command)
+        if command.job is not None:
+            request = replace(self._request(command.verb), job=command.job)
+            answer = await self._ask(await self._usable(command.node), request)
+            return Reply(node=command.node, news=answer.news)
         if command.lane is None:
             raise InputError("A lane is missing")
         lane = command.lane

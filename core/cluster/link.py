@@ -1,4 +1,7 @@
-"""How other LMDyno processes reach the cluster's process: find it, start it, ask it, keep it running."""
+"""How other LMDyno processes reach the cluster's process: find it, start it, ask it, keep it running.
+
+Where the process of a home is says `cluster.json`, and who needs it a lock.
+"""
 
 import logging
 import os
@@ -7,21 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core.cluster.protocol import Command, Hello, Reply, Verb
-from core.cluster.whereabouts import Whereabouts, find_process, needed
 from core.codec import decode, encode
 from core.domain.specs import ClusterSpec
 from core.engines.nodes import read_snapshot, trouble
 from core.engines.resolve import error_of
-from core.errors import EngineCrashed, EngineError, EngineTimeout
+from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
 from core.files import private_folder
 from core.i18n import N_
+from core.locks import is_held, lock_path, try_lock, unlock
 from core.settings import PROJECT_ROOT, Settings
-from core.telemetry.processes import this_process
+from core.telemetry.processes import ProcessId, this_process
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +46,58 @@ _BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """How long to wait before the process is started once more, by how often it has ended in a row."""
 _STEADY_S = 60.0
 """After so long a life, an end counts as the first again."""
+
+_PATIENCE_S = 0.1
+"""Longer than anybody holds a lock just to look."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whereabouts:
+    """A running cluster's process."""
+
+    process: ProcessId
+    address: str
+    """The path of its Unix socket, in a folder that only its owner can enter."""
+    cluster: ClusterSpec
+    """What it is connected to."""
+
+
+def whereabouts_file(settings: Settings) -> Path:
+    return settings.home / "cluster.json"
+
+
+def find_process(settings: Settings) -> Whereabouts | None:
+    """The home's cluster process; None if none runs."""
+    try:
+        found = decode(Whereabouts, whereabouts_file(settings).read_bytes())
+    except (FileNotFoundError, InputError):
+        return None
+    return found if found.process.alive else None
+
+
+def process_lock(settings: Settings) -> Path:
+    """Held by the cluster's process for as long as it lives."""
+    return lock_path(settings.locks_dir, "cluster")
+
+
+@contextmanager
+def needed(settings: Settings) -> Iterator[None]:
+    """Keep the cluster's process from ending for want of work; any number of holders."""
+    descriptor = try_lock(_user_lock(settings), shared=True, patience_s=_PATIENCE_S)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            unlock(descriptor)
+
+
+def is_needed(settings: Settings) -> bool:
+    """Whether an LMDyno process needs the cluster's process."""
+    return is_held(_user_lock(settings))
+
+
+def _user_lock(settings: Settings) -> Path:
+    return lock_path(settings.locks_dir, "cluster-user")
 
 
 class ClusterLink:

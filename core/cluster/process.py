@@ -18,8 +18,8 @@ from pathlib import Path
 from core import logs
 from core.cluster.fabric import Fabric
 from core.cluster.hub import Hub
+from core.cluster.link import Whereabouts, is_needed, process_lock, whereabouts_file
 from core.cluster.protocol import Command, Hello, Reply
-from core.cluster.whereabouts import Whereabouts, is_needed, process_lock, whereabouts_file
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
 from core.engines.nodes import nodes_file

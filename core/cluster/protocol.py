@@ -10,9 +10,11 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from core.domain.specs import ClusterSpec, LaneSpec
+from core.domain.specs import ClusterSpec, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
 from core.engines.nodes import NodeEngine
+from core.jobs.records import JobRecord, JobSpec
+from core.models.awq.options import AwqOptions
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.processes import ProcessId
@@ -37,8 +39,50 @@ class Verb(StrEnum):
     """Take a sample now."""
     WINDOW = "window"
     """What the sampler says of a stretch of time."""
+    JOB_START = "job-start"
+    JOB_LOOK = "job-look"
+    JOB_CANCEL = "job-cancel"
     CLOSE = "close"
     """End what belongs to the sender."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantisation:
+    """A quantisation to W4A16 on a node."""
+
+    model: ModelSpec
+    options: AwqOptions
+    own_python: bool = True
+    """The node's own Python does it, whatever path the options name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeJob:
+    """A background job on a node: what to start, or which one to look at."""
+
+    id: str = ""
+    """Of one that was started."""
+    spec: JobSpec | None = None
+    quantisation: Quantisation | None = None
+    """What to start instead of `spec`; the node checks and plans it."""
+    outcome: str = ""
+    """The file with its results so far, below the home; "" for none."""
+    seen: str = ""
+    """Names the content of that file that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobNews:
+    """A background job on a node at one moment."""
+
+    id: str
+    record: JobRecord
+    outcome: str | None = None
+    """The results so far; None if they are as known, or there are none."""
+    digest: str = ""
+    """Names their content."""
+    log: str = ""
+    """The log's end, once the job has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +105,8 @@ class Command:
     """Of the log, from its end."""
     replica: int | None = None
     node: str = ""
-    """Of LOAD, MARK and WINDOW, which have no lane."""
+    """Of LOAD, MARK, WINDOW and the jobs, which have no lane."""
+    job: NodeJob | None = None
     secret: str = ""
     """Of LOAD: what the process is to be shown by whoever connects to it."""
 
@@ -77,6 +122,7 @@ class Reply:
     port: int | None = None
     """Of LOAD: where the process listens, on the node's address."""
     window: WindowStats | None = None
+    news: JobNews | None = None
     error: ErrorInfo | None = None
 
 
@@ -100,6 +146,7 @@ class Request:
     secret: str = ""
     since_s: float = 0.0
     until_s: float = 0.0
+    job: NodeJob | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +186,7 @@ class Answer:
     """To REPORT and what changes engines: how the node is afterwards."""
     weighed: Weighed | None = None
     window: WindowStats | None = None
+    news: JobNews | None = None
     text: str = ""
     port: int | None = None
     error: ErrorInfo | None = None

@@ -6,9 +6,8 @@ Asked over the cluster's process. A node that doesn't answer has no figures, whi
 import logging
 import time
 
-from core.cluster.link import asked
+from core.cluster.link import asked, find_process
 from core.cluster.protocol import Command, Verb
-from core.cluster.whereabouts import find_process
 from core.engines.nodes import NodeEngine, read_snapshot
 from core.errors import EngineError
 from core.settings import Settings

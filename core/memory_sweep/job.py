@@ -12,13 +12,17 @@ from core.settings import Settings
 JOB_KIND = "memory-sweep"
 
 
-def start_sweep(settings: Settings, plan: SweepPlan) -> str:
-    """Start the sweep and return its job's id. Raises InputError if one waits or runs on that GPU already."""
-    device = f"gpu{plan.gpu}"
+def start_sweep(settings: Settings, plan: SweepPlan, *, node: str | None = None) -> str:
+    """Start the sweep, here or on a node of the cluster, and return its job's id.
+
+    Raises InputError if one waits or runs on that GPU already.
+    """
+    arguments = {"plan": json.loads(encode(plan))}
+    device = f"gpu{plan.gpu}" if node is None else f"{node}-gpu{plan.gpu}"
     return Jobs(settings).start_module(
         JOB_KIND,
-        "core.memory_sweep.worker",
-        {"plan": json.loads(encode(plan))},
+        "core.memory_sweep.worker" if node is None else "core.memory_sweep.node_worker",
+        arguments if node is None else {**arguments, "node": node},
         title=sweep_title(plan),
         job_id=plan.id,
         device=device,

@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 
 from core.cluster.control import ClusterEngines
-from core.cluster.link import ClusterLink
+from core.cluster.link import ClusterLink, find_process
 from core.cluster.protocol import Verb
-from core.cluster.whereabouts import find_process
 from core.codec import encode
 from core.domain.specs import ClusterSpec
 from core.engines import supervisor

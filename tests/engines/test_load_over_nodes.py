@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from core.cluster.whereabouts import find_process
+from core.cluster.link import find_process
 from core.settings import PROJECT_ROOT
 from tests.engines.fake_python import fake_python
 from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.cluster.control import ClusterEngines
-from core.cluster.link import ClusterLink
-from core.cluster.whereabouts import find_process
+from core.cluster.link import ClusterLink, find_process
 from core.domain.specs import ClusterSpec
 from core.engines.manager import EngineManager
 from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in, wait_for

@@ -9,7 +9,7 @@ import pytest
 from core.access.guard import acting_as
 from core.access.identity import Identity, Role
 from core.cluster.control import engines_of
-from core.cluster.whereabouts import find_process
+from core.cluster.link import find_process
 from core.domain.specs import ClusterSpec, EngineKind
 from core.engines.leases import lease
 from core.engines.manager import EngineManager

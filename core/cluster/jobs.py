@@ -1,0 +1,85 @@
+"""Background jobs on a node: the agent's side of them, and a quantisation's start from here."""
+
+import hashlib
+import json
+import sys
+from dataclasses import replace
+
+from core.cluster.protocol import JobNews, NodeJob, Quantisation, Verb
+from core.codec import encode
+from core.domain.specs import ModelSpec
+from core.domain.turns import utc_now
+from core.errors import InputError
+from core.i18n import N_
+from core.jobs.registry import Jobs
+from core.models.awq.job import JOB_KIND, awq_folder, quantize
+from core.models.awq.options import AwqOptions
+from core.settings import Settings
+
+_LOG_LINES = 15
+
+
+def do_job(settings: Settings, verb: Verb, job: NodeJob) -> JobNews:
+    """Do what a JOB_… request says in the node's home, and tell how the job is then.
+
+    Raises LMDynoError: the job can't be started, or there is none of that id.
+    """
+    jobs = Jobs(settings)
+    job_id = job.id
+    if verb is Verb.JOB_START:
+        job_id = _start(settings, jobs, job)
+    elif verb is Verb.JOB_CANCEL:
+        jobs.cancel(job_id)
+    status = jobs.status(job_id)
+    outcome, digest = _outcome(settings, job)
+    return JobNews(
+        id=job_id,
+        record=status.record,
+        outcome=outcome if digest != job.seen else None,
+        digest=digest,
+        log=jobs.log_tail(job_id, _LOG_LINES) if status.state.ended else "",
+    )
+
+
+def _start(settings: Settings, jobs: Jobs, job: NodeJob) -> str:
+    if job.quantisation is not None:
+        options = job.quantisation.options
+        if job.quantisation.own_python:
+            options = replace(options, python=sys.executable)
+        return quantize(settings, job.quantisation.model, options)
+    if job.spec is None:
+        raise InputError("A job needs a specification")
+    env = {**job.spec.env, "LMDYNO_HOME": str(settings.home)}
+    return jobs.start(replace(job.spec, python=sys.executable, env=env, created_at=utc_now()))
+
+
+def _outcome(settings: Settings, job: NodeJob) -> tuple[str | None, str]:
+    """The content of the job's results so far, and what names it."""
+    if not job.outcome:
+        return None, ""
+    file = (settings.home / job.outcome).resolve()
+    if not file.is_relative_to(settings.home.resolve()) or not file.is_file():
+        return None, ""
+    content = file.read_bytes()
+    return content.decode(), hashlib.blake2b(content, digest_size=12).hexdigest()
+
+
+def quantize_on(settings: Settings, node: str, model: ModelSpec, options: AwqOptions) -> str:
+    """Start the job and return its id; the node checks what `core.models.awq.job.check` checks here.
+
+    The checkpoint and the result are the node's, under the paths that the model has here.
+
+    Raises AccessDenied, and InputError (`already-running`) while another job writes this result.
+    """
+    target = str(awq_folder(settings, model, options))
+    job = NodeJob(
+        quantisation=Quantisation(model=model, options=options, own_python=options.python == sys.executable)
+    )
+    return Jobs(settings).start_module(
+        JOB_KIND,
+        "core.cluster.job_worker",
+        {"model": model.name, "target": target, "node": node, "job": json.loads(encode(job))},
+        title=N_("W4A16 of {model} on node {node}", model=model.name, node=node),
+        already_running=N_("Another job is already writing this result."),
+        is_same=lambda spec: spec.arguments.get("target") == target and spec.arguments.get("node") == node,
+    )
