@@ -13,6 +13,7 @@ from core import csv_text
 from core.access.guard import AuditEntry
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest
 from core.domain.quality import Prompted, QualityAnswer, QualityRecord
+from core.domain.turns import Place
 from core.quality.plan import QualityPlan
 from core.quality.results import outcome, plan_of
 
@@ -38,8 +39,11 @@ _RUN_COLUMNS: Mapping[str, pa.DataType] = {
     "chunks": pa.int64(),
     "finish_reason": pa.string(),
     "error": pa.string(),
+    "node": pa.string(),
+    "over_network": pa.bool_(),
 }
-"""`sent_s` counts from the start of the request's pass, and is negative in the warm-up."""
+"""`sent_s` counts from the start of the request's pass, and is negative in the warm-up. `node` is where the
+engine ran in a Ray cluster; `over_network` says whether a network lay between it and the clock."""
 _ANSWER_COLUMNS: Mapping[str, pa.DataType] = {
     "run_id": pa.string(),
     "lane": pa.string(),
@@ -108,14 +112,17 @@ def _parquet(columns: Mapping[str, pa.DataType], rows: Sequence[dict[str, Any]])
 
 def _request_rows(record: BenchRecord) -> list[dict[str, Any]]:
     passes = {bench_pass.number: bench_pass for bench_pass in record.passes}
+    places = {facts.lane.name: facts.place for facts in record.run.lanes}
     return [
-        _request_row(record.run.id, passes[request.pass_number], request)
+        _request_row(record.run.id, passes[request.pass_number], request, places.get(request.lane))
         for request in record.requests
         if request.pass_number in passes
     ]
 
 
-def _request_row(run_id: str, bench_pass: BenchPass, request: BenchRequest) -> dict[str, Any]:
+def _request_row(
+    run_id: str, bench_pass: BenchPass, request: BenchRequest, place: Place | None
+) -> dict[str, Any]:
     timing = request.timing
     return {
         "run_id": run_id,
@@ -137,6 +144,8 @@ def _request_row(run_id: str, bench_pass: BenchPass, request: BenchRequest) -> d
         "chunks": len(timing.chunk_ns) if timing else None,
         "finish_reason": request.finish_reason,
         "error": request.error.code if request.error else None,
+        "node": place.node if place else None,
+        "over_network": place.over_network if place else None,
     }
 
 

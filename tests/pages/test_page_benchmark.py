@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.bench.planning.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind
+from core.bench.planning.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind, SendFrom
 from core.bench.planning.presets import Preset, preset_plan
 from core.bench.results.cache import RunRecords
 from core.bench.results.definitions import Tool
@@ -18,7 +18,8 @@ from core.bench.workload.prompts import keep_prompt_file
 from core.codec import encode
 from core.config import LaneRegistry
 from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState
-from core.domain.turns import ErrorInfo, utc_now
+from core.domain.specs import ClusterSpec
+from core.domain.turns import ErrorInfo, Place, utc_now
 from core.errors import InputError
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
@@ -54,6 +55,7 @@ class Bench:
         self.runs, self.history = BenchRuns(url), History(url)
         self.records = RunRecords(self.runs)
         self.lanes = (page_fakes.HF, page_fakes.HF_Q4, page_fakes.REMOTE)
+        self.cluster: ClusterSpec | None = None
         self.jobs: list[JobStatus] = []
         self.started: list[BenchPlan] = []
         self.cancelled: list[str] = []
@@ -96,7 +98,9 @@ class Bench:
 def real(world, monkeypatch, tmp_path):
     """Lanes and a home of the test's own; runs would really be started."""
     bench = Bench(tmp_path)
-    registry = lambda: LaneRegistry(models=(), lanes=bench.lanes, source=None)  # noqa: E731
+    registry = lambda: LaneRegistry(  # noqa: E731
+        models=(), lanes=bench.lanes, source=None, cluster=bench.cluster
+    )
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=bench.settings, gpu=False))
     monkeypatch.setattr(resources, "lanes", registry)
     monkeypatch.setattr(resources, "autostarted", lambda settings, lanes, *, gpu: lanes[:2])
@@ -205,6 +209,15 @@ class TestForm:
         assert (plan.load.kind, plan.load.rates_req_per_s) == (LoadKind.OPEN, (0.5, 1.0))
         assert (plan.requests, plan.repeats, plan.limits, plan.title) == (40, 2, Limits(ttft_s=0.5), "mine")
         assert plan.workers == 3
+
+    def test_with_a_cluster_requests_can_be_sent_from_its_nodes(self, open_page, bench):
+        assert not [each for each in open_page().selectbox if each.key == "bench_send_from"]
+        bench.cluster = ClusterSpec(address="head:6379")
+        app = open_page()
+        app.selectbox(key="bench_send_from").set_value(SendFrom.ENGINE).run()
+        assert "Sent from: the engine's node" in texts(app).replace("\\", "")
+        (plan,) = press_start(app) and bench.started
+        assert plan.send_from is SendFrom.ENGINE
 
     @pytest.mark.parametrize("text", ["", "one", "0", "9999", "1, 1"])
     def test_bad_input_is_an_error_at_the_form(self, open_page, bench, text):
@@ -379,6 +392,14 @@ class TestResult:
         assert "20.0\u00a0ms" in text.replace("\\", "")
         assert ":gray[" in text
         assert ":red[1]" in text
+
+    def test_the_head_says_where_an_engine_ran(self, open_page, bench):
+        bench.lanes = (A, B)
+        record = finished()
+        place = Place(node="gpu1", measured_on="gpu1", over_network=False)
+        lanes = tuple(replace(facts, place=place) for facts in record.run.lanes)
+        bench.keep(replace(record, run=replace(record.run, lanes=lanes)))
+        assert "a: on node gpu1, measured there" in texts(open_page()).replace("\\", "")
 
     @pytest.mark.parametrize(
         ("tab", "titles"),

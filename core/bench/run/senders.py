@@ -105,7 +105,8 @@ class Senders:
         return node
 
     def _started(self, ways: Sequence[Way] | None) -> LoadProcesses:
-        # At most one group for each lane: every request needs a number of its own.
+        # Every request needs a number of its own; on engines' nodes there is at most one group for each lane.
+        groups = len(self._plan.lanes) if self._plan.send_from is SendFrom.ENGINE else 1
         return LoadProcesses(
             self._settings,
             self._plan,
@@ -113,5 +114,5 @@ class Senders:
             self._on_request,
             ways,
             group=len(self._groups),
-            groups=len(self._plan.lanes),
+            groups=groups,
         )

@@ -87,6 +87,7 @@ def test_the_tables_have_a_row_a_request():
     assert [row["request"] for row in rows] == ["0", "1", "2", "3"]
     assert float(rows[1]["ttft_s"]) == pytest.approx(0.1)
     assert (rows[3]["error"], rows[3]["ttft_s"]) == ("engine-busy", "")
+    assert (rows[0]["node"], rows[0]["over_network"]) == ("", "")
     table = parquet.read_table(BufferReader(requests_parquet(record))).to_pylist()
     assert [row["warmup"] for row in table] == [True, False, False, False]
     assert table[1]["tpot_s"] == pytest.approx(0.01)
