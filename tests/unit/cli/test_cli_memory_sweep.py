@@ -26,10 +26,11 @@ def sweep(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path))
     monkeypatch.setenv("LMDYNO_LANES", str(lanes))
-    plans = []
+    plans, nodes = [], []
 
     def run(*arguments, points=(), state=JobState.DONE, error=None):
-        def start(settings, plan):
+        def start(settings, plan, *, node):
+            nodes.append(node)
             plans.append(plan)
             save(settings, SweepRun(plan=plan, gpu_name="H100", gpu_total_bytes=80 * GIB, points=points))
             return "job"
@@ -42,7 +43,7 @@ def sweep(tmp_path, monkeypatch):
         monkeypatch.setattr(memory, "output", Console(highlight=False, width=200))
         return CliRunner().invoke(memory.app, ["sweep", "tiny", *arguments])
 
-    run.plans = plans
+    run.plans, run.nodes = plans, nodes
     return run
 
 
@@ -70,6 +71,12 @@ def test_options_become_points(sweep):
         "0.8 · KV 8-bit · AWQ",
         "0.05 · KV 8-bit · AWQ",
     ]
+
+
+def test_a_node_can_measure(sweep):
+    sweep(points=(MEASURED,))
+    sweep("--node", "gpu-1", points=(MEASURED,))
+    assert sweep.nodes == [None, "gpu-1"]
 
 
 def test_json_holds_the_run_and_its_errors(sweep):

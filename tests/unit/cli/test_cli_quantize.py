@@ -97,6 +97,20 @@ def test_a_model_of_the_lanes_file_with_its_options(started, capsys: pytest.Capt
     assert "It is slow" in shown.err
 
 
+def test_a_node_can_do_it(started, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    nodes: list[tuple[str, str]] = []
+
+    def on_node(_: Settings, node: str, model: ModelSpec, options: AwqOptions) -> str:
+        nodes.append((node, model.name))
+        return "j1"
+
+    monkeypatch.setattr(command, "quantize_on", on_node)
+    done = JobRecord(state=JobState.DONE, started_at=utc_now(), finished_at=utc_now(), result=RESULT)
+    code, here = started(ScriptedJobs(done), "demo", "--node", "gpu-1")
+    assert (code, here, nodes) == (0, [], [("gpu-1", "demo")])
+    assert "It is slow" not in capsys.readouterr().err
+
+
 def test_a_folder_is_a_model_too(started, tmp_path: Path) -> None:
     (tmp_path / "my-llama").mkdir()
     _, ((model, _),) = started(
