@@ -390,10 +390,15 @@ def _newest(listed: tuple[FabricNode, ...], known: dict[str, TrackedNode]) -> tu
     While Ray has not yet noticed that a node ended, one that was started again under its name is listed
     beside it: then the one that is new here is taken.
     """
+
+    def is_newer(node: FabricNode) -> tuple[bool, bool, bool]:
+        former = known.get(node.name)
+        is_replaced = former is not None and node.node_id in former.replaced
+        return node.alive, not is_replaced, former is None or node.node_id != former.fabric.node_id
+
     by_name: dict[str, FabricNode] = {}
     for node in listed:
         other = by_name.get(node.name)
-        former = known[node.name].fabric.node_id if node.name in known else None
-        if other is None or (node.alive, node.node_id != former) > (other.alive, other.node_id != former):
+        if other is None or is_newer(node) > is_newer(other):
             by_name[node.name] = node
     return tuple(by_name.values())

@@ -26,6 +26,8 @@ class TrackedNode:
 
     fabric: FabricNode
     """As it joined last."""
+    replaced: set[str] = field(default_factory=set)
+    """Ids that it had before it joined again."""
     seen_s: float = field(default_factory=time.monotonic)
     """When it joined, on the monotonic clock."""
     answered_s: float | None = None
@@ -42,6 +44,7 @@ class TrackedNode:
     def joined(self, fabric: FabricNode) -> None:
         """Take what the fabric says of it now; after a restart of Ray there, its agent is a new one."""
         if fabric.node_id != self.fabric.node_id:
+            self.replaced.add(self.fabric.node_id)
             self.seen_s = time.monotonic()
             self.answered_s = None
             self.report = None

@@ -99,6 +99,8 @@ class FakeFabric:
     """Nodes that never answer."""
     gone: set[str] = field(default_factory=set)
     """Nodes that have ended."""
+    ghosts: set[str] = field(default_factory=set)
+    """Nodes whose life before the last start is still listed as if it went on."""
     lost: bool = False
     """The whole cluster can't be reached."""
     starts: dict[str, int] = field(default_factory=dict)
@@ -108,16 +110,18 @@ class FakeFabric:
     async def nodes(self):
         if self.lost:
             raise FabricLost("the head is gone")
+        lives = [(name, self.starts.get(name, 0)) for name in self.agents]
+        lives += [(name, self.starts.get(name, 0) - 1) for name in self.ghosts]
         return tuple(
             FabricNode(
                 name=name,
-                node_id=f"{name}-{self.starts.get(name, 0)}",
+                node_id=f"{name}-{life}",
                 address="127.0.0.9",
                 alive=name not in self.gone,
                 cores=8,
                 memory_bytes=64 * GIB,
             )
-            for name in self.agents
+            for name, life in lives
         )
 
     async def ask(self, node, request):

@@ -9,7 +9,7 @@ import pytest
 from core.access.guard import acting_as
 from core.access.identity import Identity, Role
 from core.cluster.control import engines_of
-from core.cluster.link import find_process
+from core.cluster.link import ClusterLink, find_process
 from core.domain.specs import ClusterSpec, EngineKind
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
@@ -142,3 +142,13 @@ def test_another_cluster_needs_another_process(make, settings):
     with pytest.raises(EngineCrashed) as caught:
         make(spec=ClusterSpec(address="other:6379"))
     assert caught.value.code == "cluster-other"
+
+
+def test_this_machine_goes_on_where_the_clusters_process_does_not_start(settings, lanes, monkeypatch):
+    def fail(self):
+        raise EngineCrashed("It does not start.")
+
+    monkeypatch.setattr(ClusterLink, "await_reports", fail)
+    engines = engines_of(settings, lanes, ClusterSpec(address="auto"), wait=True)
+    assert engines.status("here").state is EngineState.STOPPED
+    assert engines.status("there").node == "beta"

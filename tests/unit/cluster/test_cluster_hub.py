@@ -163,6 +163,20 @@ def test_a_node_that_returns_tells_what_it_has_now(settings, fabric):
     with_hub(settings, fabric, scenario)
 
 
+def test_a_node_that_returns_before_its_death_is_noticed_stays(settings, fabric):
+    async def scenario(hub):
+        fabric.starts["beta"] = 1
+        fabric.ghosts.add("beta")
+        await until(lambda: (n := read_snapshot(settings).node("beta")).alive and n.node_id == "beta-1")
+        agent = fabric.agents["beta"]
+        asked = len(agent.asked)
+        await until(lambda: len(agent.asked) > asked + 5)
+        assert hub.snapshot().node("beta").node_id == "beta-1"
+        assert hub.snapshot().node("beta").alive
+
+    with_hub(settings, fabric, scenario)
+
+
 def test_an_agent_that_refuses_tells_why(settings, fabric):
     async def scenario(hub):
         fabric.agents["beta"].refusal = ErrorInfo("node-version", "Node beta has LMDyno 0.1.")
