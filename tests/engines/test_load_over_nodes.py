@@ -22,13 +22,14 @@ address = "{address}"
 
 [models.tiny]
 checkpoint = "{checkpoint}"
-
-[lanes.on-beta]
+"""
+LANE = """
+[lanes.on-{node}]
 engine = "transformers"
 model = "tiny"
 device = "cpu"
 python = "{python}"
-node = "beta"
+node = "{node}"
 """
 
 
@@ -49,7 +50,8 @@ def bench(cluster, tmp_path_factory):
     settings = settings_in(home)
     python = fake_python(home / "python", FAKE_ENGINE, "--chunks", "5", "--chunk-s", "0.01")
     checkpoint = model_in(home).checkpoint
-    text = LANES.format(address=cluster.address, checkpoint=checkpoint, python=python)
+    text = LANES.format(address=cluster.address, checkpoint=checkpoint)
+    text += "".join(LANE.format(node=node, python=python) for node in ADDRESSES)
     (home / "lanes.toml").write_text(text, "utf-8")
     here = {"LMDYNO_HOME": str(home), "LMDYNO_LANES": str(home / "lanes.toml")}
 
@@ -99,12 +101,16 @@ def test_an_open_loop_from_all_nodes_is_one_run_on_one_clock(bench):
     assert document["plan"]["send_from"] == "nodes"
 
 
-def test_the_load_process_runs_beside_the_engine(bench):
+def test_load_processes_run_beside_each_engine(bench):
     document = bench(
-        *("--lane", "on-beta", "--prompts", "examples", "--natural"),
+        *("--lane", "on-alpha", "--lane", "on-beta", "--prompts", "examples", "--natural"),
         *("--send-from", "engine", "--concurrency", "4", "--requests", "12", "--workers", "2"),
     )
-    assert len(measured(document)) == 12
-    (lane,) = document["environment"]["lanes"]
-    assert lane["place"] == {"node": "beta", "measured_on": "beta", "over_network": False}
-    assert [note for note in document["points"][0]["notes"] if note.startswith("sent from node beta")]
+    requests = document["raw"]["requests"]
+    assert len(measured(document)) == 24
+    assert len({request["number"] for request in requests}) == len(requests)
+    for lane, point, node in zip(
+        document["environment"]["lanes"], document["points"], ("alpha", "beta"), strict=True
+    ):
+        assert lane["place"] == {"node": node, "measured_on": node, "over_network": False}
+        assert any(note.startswith(f"sent from node {node}") for note in point["notes"])
