@@ -1,8 +1,12 @@
 """Every page in both themes: contrast, names, headings, the prompt's key, and a phone's width."""
 
+import io
+
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from e2e_dashboard import settle
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 PAGES = {
@@ -32,12 +36,7 @@ RULES = [
 LEFT_OUT = [
     # Disabled controls need no contrast by the standard, and neither do their labels.
     "[data-testid=stSelectbox]:has(input:disabled)",
-    # Streamlit's own colours, which no option of the theme sets: of code, and of what is selected (in the
-    # theme's primary colour, which must also be dark enough for white labels on buttons).
-    ".token",
-    "button[aria-checked=true]",
-    "button[aria-pressed=true]",
-    "[data-testid=stToolbar]",
+    ".token",  # of code: Streamlit's own colours, which no option of the theme sets
 ]
 PHONE = {"width": 400, "height": 860}
 
@@ -70,22 +69,92 @@ def test_each_page_is_readable_in_both_themes_and_fits_a_phone(page, dashboard, 
     for theme in ("light", "dark"):
         page.emulate_media(color_scheme=theme, reduced_motion="reduce")
         expect(page.get_by_test_id("stApp")).to_have_css("color-scheme", theme)
-        # Streamlit writes a slider's value in the primary colour, which is too dark there.
-        if (path, theme) != ("quality", "dark"):
-            assert violations(page) == [], theme
+        assert violations(page) == [], theme
     page.set_viewport_size(PHONE)
     page.wait_for_function("document.scrollingElement.scrollWidth <= window.innerWidth")
 
 
-def test_the_prompt_is_reached_by_a_key(page, dashboard):
+@pytest.mark.parametrize("width", [PHONE["width"], 1400])
+def test_the_prompt_is_in_view_and_reached_by_a_key(page, dashboard, width):
+    page.set_viewport_size({"width": width, "height": 860})
     opened(page, dashboard, "chat")
     prompt = page.get_by_test_id("stChatInputTextArea")
+    expect(prompt).to_be_in_viewport()
     page.keyboard.press("/")
     expect(prompt).to_be_focused()
     expect(prompt).to_have_value("")
 
 
-def test_the_prompt_is_in_view_on_a_phone(page, dashboard):
-    page.set_viewport_size(PHONE)
-    opened(page, dashboard, "chat")
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_in_viewport()
+FOCUSED = """() => {
+    const element = document.activeElement;
+    const seen = window.tabStops ??= new Set();
+    if (!element || element === document.body || seen.has(element)) return null;
+    seen.add(element);
+    if (element.matches(UNMARKED)) return {name: '', isFaint: false, box: null};
+    element.scrollIntoView({block: 'nearest'});
+    const shown = element.closest('label') ?? element;
+    const box = shown.getBoundingClientRect();
+    return {
+        name: (element.getAttribute('aria-label') || element.innerText || element.tagName).slice(0, 40),
+        isFaint: element.matches(FAINT),
+        box: [box.x, box.y, box.width, box.height],
+    };
+}"""
+FAINT = (
+    "[data-testid=stTopNavLink], [data-testid=stPageLink-NavLink], [data-testid=stMainMenuButton], "
+    "[data-testid=stMain], [data-testid=stCheckbox] input"
+)
+"""What Streamlit marks with a tint or a grey ring, which no option of the theme sets."""
+UNMARKED = (
+    "[data-testid=stChatInputTextArea], [data-testid=stBaseButton-elementToolbar], "
+    "[data-testid=stPlotlyChart] *"
+)
+"""What Streamlit marks with the caret only, or not at all."""
+RING = {"light": 3.0, "dark": 1.5}
+"""Least contrast between an element's pixels with and without focus. Streamlit's ring has half the alpha of
+the primary colour, which in the dark theme must also be dark enough for white labels."""
+
+
+@pytest.mark.parametrize(("theme", "path"), [*(("light", path) for path in PAGES), ("dark", "quality")])
+def test_what_has_the_keyboards_focus_is_seen(page, dashboard, path, theme):
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    opened(page, dashboard, path)
+    stops, unseen = 0, []
+    while True:
+        page.keyboard.press("Tab")
+        focused = page.evaluate(FOCUSED.replace("UNMARKED", repr(UNMARKED)).replace("FAINT", repr(FAINT)))
+        if focused is None:
+            break
+        stops += 1
+        if focused["box"] is None:
+            continue
+        contrast = focus_contrast(page, focused["box"])
+        if contrast < (1.05 if focused["isFaint"] else RING[theme]):
+            unseen.append(f"{focused['name']}: {contrast:.2f}")
+    assert stops > len(PAGES)
+    assert unseen == []
+
+
+def focus_contrast(page: Page, box: list[float]) -> float:
+    """The most that a pixel in or around the box contrasts with itself when its element loses the focus."""
+    margin, (x, y, width, height), size = 10, box, page.viewport_size
+    left, top = max(0, x - margin), max(0, y - margin)
+    clip = {
+        "x": left,
+        "y": top,
+        "width": min(size["width"], x + width + margin) - left,
+        "height": min(size["height"], y + height + margin) - top,
+    }
+    with_focus = luminance(page.screenshot(clip=clip, animations="disabled"))
+    page.evaluate("window.lastFocused = document.activeElement; window.lastFocused.blur()")
+    without = luminance(page.screenshot(clip=clip, animations="disabled"))
+    page.evaluate("window.lastFocused.focus({preventScroll: true})")
+    lighter, darker = np.maximum(with_focus, without), np.minimum(with_focus, without)
+    return float(((lighter + 0.05) / (darker + 0.05)).max())
+
+
+def luminance(png: bytes) -> np.ndarray:
+    """Relative luminance of each pixel, as WCAG defines it."""
+    values = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
