@@ -129,7 +129,9 @@ def _of_object(event: dict[str, Any], data: bytes) -> StreamEvent:
     error = error_of(event)
     if not choices or choices == [None]:
         return StreamEvent(bool(choices), usage=usage, error=error, model=model)
-    choice = choices[0] if type(choices) is list else None
+    choice = _first_choice(choices) if type(choices) is list else None
+    if type(choice) is dict and error is None:
+        error = error_of({"error": choice.get("error")})
     delta = choice.get("delta") or {} if type(choice) is dict else None
     if type(choice) is not dict or type(delta) is not dict:
         return StreamEvent(usage=usage, error=error, model=model, strange=_beginning(data))
@@ -159,6 +161,15 @@ def _of_object(event: dict[str, Any], data: bytes) -> StreamEvent:
         model,
         strange=_beginning(data) if is_odd else "",
     )
+
+
+def _first_choice(choices: list[Any]) -> object:
+    """The one answer that is asked for, should a server send more of them side by side."""
+    if len(choices) > 1:
+        for choice in choices:
+            if type(choice) is dict and choice.get("index") == 0:
+                return choice
+    return choices[0]
 
 
 def _reasoning(delta: dict[str, Any]) -> str:

@@ -25,6 +25,9 @@ _names_quota = _words(
     r"spend(ing)? limit",
     r"resource_exhausted.*day",
 )
+_names_empty_account = _words(
+    r"(no|insufficient|not enough|out of|exceeded|used up)\b.{0,20}\b(credits?|balance|quota|funds)",
+)
 _names_rate = _words(
     r"rate.?limit", r"too many requests", r"throttl", r"overloaded", r"at capacity",
     r"concurrency limit", r"tokens? per (minute|day|hour)", r"\b[TR]P[MD]\b", r"try again (later|in \d)",
@@ -42,7 +45,7 @@ _names_prompt_length = _words(
     r"context[ _]?(length|size|window|limit)", r"maximum (model|input|sequence|prompt) (length|size)",
     r"max_model_len",
     r"maximum number of (input )?tokens", r"maximum context", r"too many (input |prompt )?tokens",
-    r"(prompt|inputs?`?)( length| tokens?)?( \(\d+( tokens)?\))? "
+    r"(prompt|inputs?`?)( length| tokens?)?( \([^)]{1,60}\))? "
     r"(is too (long|large)|exceeds?|must (be smaller|have less)|is longer)",
     r"prompt is too long", r"input token count",
 )  # fmt: skip
@@ -122,6 +125,8 @@ def see_log(endpoint: Endpoint) -> Message:
 def _by_status(error: ServerError, endpoint: Endpoint) -> LMDynoError | None:
     words = f"{error.code} {error.words}"
     match error.status:
+        case 403 if _names_empty_account(words):
+            return _no_quota(error)
         case 401 | 403:
             return _unauthorised(error, endpoint)
         case 402:

@@ -38,7 +38,12 @@ def error_of(body: object, status: int | None = None) -> ServerError | None:
     if isinstance(body, list):
         # Google wraps its errors in a list.
         return next((error for item in body[:3] if (error := error_of(item, status))), None)
-    if not isinstance(body, dict) or not _is_error(body):
+    if not isinstance(body, dict):
+        return None
+    response = body.get("base_resp")  # MiniMax has its errors there, beside choices too
+    if isinstance(response, dict) and _is_code(code := response.get("status_code")):
+        return ServerError(words_of(response.get("status_msg")), status, str(code))
+    if not _is_error(body):
         return None
     inner = body.get("error")
     source = inner if isinstance(inner, dict) and inner else body

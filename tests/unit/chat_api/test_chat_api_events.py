@@ -114,12 +114,19 @@ def test_usage_is_merged_by_field():
         ({"success": False, "errors": [{"code": 5007, "message": "no"}]}, "no"),
         ({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}, "no"),
         ([{"error": {"code": 429, "message": "no"}}], "no"),
+        ({"choices": [{"delta": {"content": ""}, "error": {"code": 502, "message": "no"}}]}, "no"),
+        ({"choices": [], "base_resp": {"status_code": 1004, "status_msg": "no"}}, "no"),
     ],
 )
 def test_an_error_in_the_stream_in_any_shape(data, words):
     error = read(data).error
     assert error is not None
     assert error.words == words
+
+
+def test_of_several_choices_the_first_is_read():
+    choices = [{"index": index, "delta": {"content": str(index)}} for index in (2, 0, 1)]
+    assert read({"choices": choices}).content == "0"
 
 
 @pytest.mark.parametrize("data", [b"it broke", b'"it broke"', b'{"message": "it broke"}'])
@@ -137,6 +144,8 @@ def test_an_event_that_is_named_error(data):
         {"choices": [], "code": 200, "error_code": 0},
         {"choices": [{"delta": {"content": ""}}], "error": ""},
         {"choices": [None]},
+        {"choices": [{"delta": {"content": ""}, "error": None}]},
+        {"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}},
         {"id": "x", "object": "chat.completion.chunk"},
     ],
 )

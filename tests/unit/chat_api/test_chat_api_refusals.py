@@ -53,6 +53,8 @@ CASES = [
     (413, "<html><head><title>413 Request Entity Too Large</title></head></html>",
      InputError, "request-too-large"),
     (504, "<html><title>504 Gateway Time-out</title></html>", EngineBusy, "gateway-timeout"),
+    (403, {"error": "Your account has no credits left"}, EngineError, "quota-exhausted"),
+    (403, {"error": "No access to this region"}, EngineError, "endpoint-unauthorised"),
     (401, {"error": {"message": "maximum context length"}}, EngineError, "endpoint-unauthorised"),
     (400, "<html><head><title>400 The plain HTTP request was sent to HTTPS port</title></head></html>",
      EngineError, "tls-expected"),
@@ -78,6 +80,7 @@ LENGTHS = [
     ("prompt is too long: 200001 tokens > 200000 maximum", "prompt-too-long"),
     ("The input token count (1200000) exceeds the maximum number of tokens allowed", "prompt-too-long"),
     ("The input (5000 tokens) is longer than the model's context length (4096 tokens).", "prompt-too-long"),
+    ("The prompt (total length 9000) is too long to fit into the model (8192)", "prompt-too-long"),
     ("Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length",
      "prompt-too-long"),
 ]  # fmt: skip

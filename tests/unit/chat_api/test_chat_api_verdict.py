@@ -64,6 +64,9 @@ NO_ANSWERS = [
     (ROLE + event(b"Internal Server Error") + DONE, "bad-stream"),
     (b"event: error\ndata: Internal Server Error\n\n" + DONE, "endpoint-refused"),
     (text() + event({"choices": [{"delta": {}, "finish_reason": "abort"}]}) + DONE, "engine-gave-up"),
+    (text() + event({"choices": [{"delta": {"content": ""}, "error": {"message": "no"}}]}) + DONE,
+     "endpoint-refused"),
+    (text() + event({"base_resp": {"status_code": 1004, "status_msg": "no"}}) + DONE, "endpoint-refused"),
     (text(), "connection-lost"),
     (b"", "connection-lost"),
     (b": ping\n\n", "connection-lost"),
@@ -108,6 +111,12 @@ ANSWERS = [
 def test_oddities_lose_no_answer(stream, said):
     answer, code = play(stream)
     assert (answer.text, code) == (said, None)
+
+
+def test_an_end_without_a_reason_is_noted():
+    """llama-cpp-python ends a running answer so when another request comes."""
+    assert any("may be incomplete" in note for note in play(text("a") + DONE)[0].notes)
+    assert play(text("a") + STOP + DONE)[0].notes == []
 
 
 def test_what_comes_after_the_end_is_a_note():
