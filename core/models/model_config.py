@@ -199,14 +199,7 @@ class ModelConfig:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.error(
-                N_(
-                    "config.json in {path}: {key} should be a whole number, not {value}.",
-                    path=self.place,
-                    key=name,
-                    value=_shortened(value),
-                )
-            )
+            raise self._not_whole(name, value)
         return value or None
 
     def size(self, name: str) -> int:
@@ -236,6 +229,8 @@ class ModelConfig:
         per_layer = self.get("num_key_value_heads")
         if isinstance(per_layer, list):
             return max((count for count in per_layer if isinstance(count, int)), default=self.heads)
+        if per_layer == 0 and per_layer is not False:
+            raise self._not_whole("num_key_value_heads", per_layer)
         return self.whole("num_key_value_heads") or self.heads
 
     @property
@@ -257,6 +252,16 @@ class ModelConfig:
                 if isinstance(values.get(name), str):
                     return str(values[name]).removeprefix("torch.")
         return None
+
+    def _not_whole(self, name: str, value: object) -> InputError:
+        return self.error(
+            N_(
+                "config.json in {path}: {key} should be a whole number, not {value}.",
+                path=self.place,
+                key=name,
+                value=_shortened(value),
+            )
+        )
 
     def error(self, message: str) -> InputError:
         return InputError(

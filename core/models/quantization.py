@@ -52,8 +52,9 @@ def read_quantization(
     """
     for values in (config.values, config.text):
         for key in ("quantization_config", "compression_config"):
-            if isinstance(values.get(key), dict) and values[key]:
-                return _of_config(values[key])
+            if value := values.get(key):
+                # Weights whose method is told in an unusual way are quantised all the same.
+                return _of_config(value if isinstance(value, dict) else {"quant_method": value})
     for name in _CONFIG_FILES if folder is not None else ():
         assert folder is not None
         if (folder / name).is_file() and (quantization := _of_file(name, read_json(folder / name))):

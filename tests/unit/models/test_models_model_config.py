@@ -74,6 +74,12 @@ def test_an_odd_type_names_the_key_and_the_value(value):
     assert caught.value.code == "model-unreadable"
 
 
+def test_no_heads_for_keys_and_values_are_no_answer():
+    config = ModelConfig({"num_attention_heads": 16, "num_key_value_heads": 0}, "here")
+    with pytest.raises(InputError, match="num_key_value_heads should be a whole number, not 0"):
+        _ = config.kv_heads
+
+
 def test_a_missing_size_names_the_key():
     with pytest.raises(InputError, match=r"config\.json in here has no vocab_size"):
         config({"model_type": "unheard-of"}).size("vocab_size")

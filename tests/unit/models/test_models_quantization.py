@@ -30,6 +30,7 @@ def packed(**shapes):
     [
         ({}, None),
         ({"quantization_config": {}}, None),
+        ({"quantization_config": "AWQ"}, Quantization(method="awq")),
         (
             {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}},
             Quantization(method="awq", bits=4, group_size=128, version="gemm"),
