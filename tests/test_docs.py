@@ -132,3 +132,13 @@ def test_the_site_shows_every_page():
         page for page in shown if page.startswith("project/")
     }
     assert len(shown) == len(set(shown))
+
+
+def test_each_kind_of_fault_names_a_test_that_exists():
+    rows = (ROOT / "docs" / "robustness.md").read_text("utf-8").split("## Kills and damage")[0].splitlines()
+    cells = [row.rsplit("|", 2)[1].strip() for row in rows if row.startswith("| ") and "| kind |" not in row]
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")}
+    named = [name for cell in cells for name in re.findall(r"`([\w/]*\.py)`", cell)]
+    missing = [name for name in named if not any(f"/{path}".endswith(f"/{name}") for path in tests)]
+    assert missing == []
+    assert [cell for cell in cells if ".py`" not in cell and cell != "the same"] == []

@@ -217,9 +217,7 @@ class Answer:
     def _add(self, timestamp_ns: int, event: StreamEvent) -> None:
         if event.is_done:
             if self.has_text and self.finish_reason is None:
-                self.note(
-                    N_("The server ended the answer without a finish reason, so it may be incomplete.")
-                )
+                self.note(N_("The server ended the answer without a finish reason, so it may be incomplete."))
             self.complete = self.over = True
             return
         if event.has_choices and self._first_event_ns is None:
