@@ -102,7 +102,7 @@ FOCUSED = """() => {
 }"""
 FAINT = (
     "[data-testid=stTopNavLink], [data-testid=stPageLink-NavLink], [data-testid=stMainMenuButton], "
-    "[data-testid=stMain], [data-testid=stCheckbox] input"
+    "[data-testid=stMain], [data-testid=stCheckbox] input, [data-testid=stSidebarCollapseButton] *"
 )
 """What Streamlit marks with a tint or a grey ring, which no option of the theme sets."""
 UNMARKED = (

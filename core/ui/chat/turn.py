@@ -91,7 +91,7 @@ def describe(turn: TurnRecord | QuizPlan) -> str:
 def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
     """Regenerate, repeat and edit, for the last turn; all keep the old record in the store as a version."""
     asked = chat_actions.Asked.of(turn)
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             _("Regenerate"),
             icon=":material/refresh:",

@@ -73,10 +73,17 @@ def color_of(name: str) -> str:
     return lane_color(name, [lane.name for lane in resources.lanes().lanes])
 
 
+_MODEL_CHARS = 80
+"""More than the names of models on hubs; a server may call one as it likes."""
+
+
 def describe_lane(lane: LaneSpec) -> str:
     """Engine, weights and place of a lane in one line."""
     if lane.endpoint:
-        parts = [_(KIND_NAMES[lane.kind]), lane.endpoint.model, urlsplit(lane.endpoint.url).netloc]
+        model = lane.endpoint.model
+        if model and len(model) > _MODEL_CHARS:
+            model = model[: _MODEL_CHARS - 1] + "…"
+        parts = [_(KIND_NAMES[lane.kind]), model, urlsplit(lane.endpoint.url).netloc]
     else:
         model = lane.model.name if lane.model else None
         weights = _WEIGHT_NAMES[lane.weights]
