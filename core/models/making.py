@@ -13,9 +13,14 @@ from core.settings import Settings
 
 
 def job_that_makes(settings: Settings, path: Path) -> JobStatus | None:
-    """The newest job that makes the folder or file at `path`, running or ended; None if there is none."""
+    """The newest job that makes the folder or file at `path`, running or ended; None if there is none.
+
+    What a node makes lies on the node, so those jobs don't count.
+    """
     for status in Jobs(settings).statuses():
-        if status.spec.kind == QUANTISING and status.spec.arguments.get("target") == str(path):
+        arguments = status.spec.arguments
+        is_here = "node" not in arguments and arguments.get("target") == str(path)
+        if status.spec.kind == QUANTISING and is_here:
             return status
         if status.spec.kind == PREPARING_DEMOS and any(
             path == folder or folder in path.parents for folder in _demo_folders(settings)

@@ -112,8 +112,8 @@ class FakeJobs:
     def log_tail(self, job_id, lines=40):
         return f"the log of {job_id}"
 
-    def add(self, *, target="/nowhere", **record):
-        arguments = {"target": str(target)}
+    def add(self, *, target="/nowhere", node=None, **record):
+        arguments = {"target": str(target)} | ({"node": node} if node else {})
         spec = JobSpec(
             id="job1",
             kind="quantise",
@@ -701,6 +701,15 @@ class TestQuantisation:
         assert app.error[0].value == "The disk is full\n\nFree some of it.\n\n`disk-full`"
         app.session_state["job_log_job1"] = True
         assert "the log of job1" in texts(app.run())
+
+    def test_a_result_on_a_node_is_the_nodes(self, open_page, engines):
+        now = utc_now()
+        result = {"source_bytes": 2**31, "result_bytes": 2**29, "path": "/nowhere"}
+        times = {"started_at": now - timedelta(seconds=90), "finished_at": now}
+        engines.jobs.add(node="gpu-1", state=JobState.DONE, result=result, **times)
+        app = open_page(QUANTISE)
+        assert "2.00 GiB → 512 MiB in 1 min 30 s" in texts(app)
+        assert "lane_of_job1" not in keys(app)
 
     def test_a_result_and_its_lane(self, open_page, engines):
         model = engines.dashboard.registry.model("tiny")

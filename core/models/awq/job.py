@@ -95,7 +95,8 @@ def read_provenance(folder: Path) -> Provenance | None:
 
 def _running(settings: Settings, target: Path) -> JobStatus | None:
     for status in Jobs(settings).statuses(JOB_KIND):
-        if not status.state.ended and status.spec.arguments.get("target") == str(target):
+        arguments = status.spec.arguments
+        if "node" not in arguments and not status.state.ended and arguments.get("target") == str(target):
             return status
     return None
 

@@ -118,6 +118,10 @@ def _show_result(status: JobStatus) -> None:
     if status.state is not JobState.DONE:
         return
     folder = Path(str(status.spec.arguments["target"]))
+    if "node" in status.spec.arguments and status.record.result:
+        # The folder is the node's, and its lane belongs into lanes.toml.
+        st.caption(_sizes(status, *(status.record.result[key] for key in ("source_bytes", "result_bytes"))))
+        return
     try:
         made = awq_job.read_provenance(folder)
     except LMDynoError as error:
@@ -126,12 +130,7 @@ def _show_result(status: JobStatus) -> None:
     if made is None:
         st.caption(_("The result has since been deleted."))
         return
-    sizes = _(
-        "{source} → {result} in {time}",
-        source=units.gib(made.source_bytes),
-        result=units.gib(made.result_bytes),
-        time=units.duration(status.elapsed_s),
-    )
+    sizes = _sizes(status, made.source_bytes, made.result_bytes)
     st.caption(f"{sizes} · {escape(str(folder))}")
     if lane := _lane_of(folder):
         st.button(
@@ -141,6 +140,15 @@ def _show_result(status: JobStatus) -> None:
             on_click=engine_status.add,
             args=(lane,),
         )
+
+
+def _sizes(status: JobStatus, source_bytes: int | None, result_bytes: int | None) -> str:
+    return _(
+        "{source} → {result} in {time}",
+        source=units.gib(source_bytes),
+        result=units.gib(result_bytes),
+        time=units.duration(status.elapsed_s),
+    )
 
 
 def _lane_of(folder: Path) -> LaneSpec | None:

@@ -40,3 +40,9 @@ def test_a_quantisation_makes_its_target_and_nothing_else(settings):
 
     assert job_that_makes(settings, target).id == made
     assert job_that_makes(settings, settings.models_dir / DEMO_NAME).spec.kind == PREPARING_DEMOS
+
+
+def test_a_quantisation_on_a_node_makes_nothing_here(settings):
+    target = settings.models_dir / "other-awq"
+    job(settings, QUANTISING, target=str(target), node="gpu-1")
+    assert job_that_makes(settings, target) is None
