@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from core.cluster.whereabouts import find_process, needed
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.meter import this_machine, told
 from benchmarks.page_speed import CHROMIUM_ARGS, LOOK_MS, summary, visit
+from core.cluster.link import find_process, needed
 from core.cluster.process import main as run_cluster_process
 from core.cluster.protocol import Hello
 from core.codec import encode

@@ -1,6 +1,5 @@
 """`engines`: start, stop and look at the engines of the lanes; `nodes`: where they can run beside here."""
 
-from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -182,10 +181,13 @@ def nodes(as_json: context.AsJson = False) -> None:
             N_("lanes.toml has no cluster."),
             hint=N_('Add `[cluster]` with `address = "HOST:6379"`.'),
         )
-    with closing(ClusterLink(settings, registry.cluster)) as link:
+    link = ClusterLink(settings, registry.cluster)
+    try:
         link.await_reports()
         snapshot = read_snapshot(settings)
-    problem = trouble(snapshot)
+        problem = trouble(snapshot)
+    finally:
+        link.let_go()
     known = sorted(snapshot.nodes, key=lambda node: node.name) if snapshot else []
     if as_json:
         facts = [_node_facts(snapshot, node) for node in known] if snapshot else []

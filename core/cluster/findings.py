@@ -1,14 +1,16 @@
 """Findings about the Ray cluster: whether its nodes answer, which versions they have, who may use it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import suppress
 
 from core import __version__
+from core.cluster.link import ClusterLink
 from core.config import LaneRegistry
 from core.doctor import Diagnosis, examine
 from core.doctor.findings import Finding, Status
 from core.domain.specs import ClusterSpec
 from core.engines.nodes import ClusterSnapshot, Node, node_trouble, read_snapshot, trouble
+from core.errors import EngineError
 from core.i18n import N_
 from core.settings import Settings
 
@@ -19,15 +21,23 @@ def examine_all(
     *,
     on_findings: Callable[[Sequence[Finding]], None] = lambda _findings: None,
 ) -> Diagnosis:
-    """`core.doctor.examine`, with the nodes of the cluster."""
-    snapshot = read_snapshot(settings)
-    return examine(
-        settings,
-        lanes,
-        on_findings=on_findings,
-        of_cluster=tuple(cluster_findings(lanes.cluster, snapshot)),
-        node_problem=partial(node_trouble, snapshot),
-    )
+    """`core.doctor.examine`, with the nodes of the cluster: seconds more if no process follows it yet."""
+    if lanes.cluster is None:
+        return examine(settings, lanes, on_findings=on_findings)
+    link = ClusterLink(settings, lanes.cluster)
+    try:
+        with suppress(EngineError):  # nodes.json, or the want of it, says the same
+            link.await_reports()
+        snapshot = read_snapshot(settings)
+        return examine(
+            settings,
+            lanes,
+            on_findings=on_findings,
+            of_cluster=tuple(cluster_findings(lanes.cluster, snapshot)),
+            node_problem=lambda node: node_trouble(read_snapshot(settings), node),
+        )
+    finally:
+        link.let_go()
 
 
 def cluster_findings(cluster: ClusterSpec | None, snapshot: ClusterSnapshot | None) -> Iterator[Finding]:

@@ -173,8 +173,13 @@ class ClusterLink:
             raise error_of(snapshot.problem)
         raise _unavailable(N_("it exits immediately"))
 
+    def let_go(self) -> None:
+        """Need the process no longer; engines that this process has started stay as they are."""
+        self._closed.set()
+        self._need.close()
+
     def close(self) -> None:
-        """End the engines that were started through here, and need the process no longer."""
+        """End the engines on nodes that this process has started, and need the process no longer."""
         self._closed.set()
         if find_process(self._settings) is not None:
             try:

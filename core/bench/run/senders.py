@@ -73,7 +73,7 @@ class Senders:
         for processes in self._groups.values():
             processes.close()
         if self._link is not None:
-            self._link.close()
+            self._link.let_go()
 
     async def _ways(self, node: str | None) -> Sequence[Way] | None:
         """None for processes here alone."""
