@@ -86,6 +86,19 @@ def test_a_long_answer_begins_in_view_and_can_be_expanded(chat):
     chat.wait_until(lambda: overflow_px(chat.page, "steady") <= 1)
 
 
+def height_px(chat: Chat, lane: str) -> float:
+    box = chat.answer(lane).last.bounding_box()
+    return box["height"] if box else 0
+
+
+def test_a_short_answer_beside_a_long_one_has_a_low_box(chat):
+    asked(chat, "quick", "steady")
+    for size in SIZES:
+        chat.page.set_viewport_size(size)
+        chat.wait_until(lambda: 0 < height_px(chat, "quick") < height_px(chat, "steady") / 2)
+        assert overflow_px(chat.page, "quick") <= 1
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size['width']}px")
 def test_the_newest_turn_s_beginning_and_the_prompt_are_in_view(browser, dashboard, size):
     context = browser.new_context(viewport={"width": 1280, "height": 800})

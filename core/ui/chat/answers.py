@@ -77,17 +77,18 @@ class RunningLane:
 def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> list[RunningLane]:
     """Draw the turn's answers; returns the lanes that still run.
 
-    Answers that fit their boxes are shown whole, in boxes of equal height. Longer ones are cut at one height
-    and shown from their beginning, unless they are expanded.
+    The box of an answer that isn't long is as high as its text. Longer answers are cut at one height and
+    shown from their beginning, unless they are expanded.
     """
     compare = standings(turn.requests, baseline)
-    height = ANSWER_HEIGHT_PX if is_long(turn) and not expanded else None
+    columns = _columns(turn)
     running: list[RunningLane] = []
-    grid = st.grid(_columns(turn), min_column_width=MIN_LANE_WIDTH_PX)
+    grid = st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX)
     for request in turn.requests:
         with grid.cell():
             _show_head(request)
             if request.phase is Phase.DONE:
+                height = ANSWER_HEIGHT_PX if _exceeds_box(request, columns) and not expanded else None
                 _show_finished(request, compare.get(request.id), height=height)
             else:
                 lane = RunningLane(request)
@@ -98,11 +99,12 @@ def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> lis
 
 def is_long(turn: TurnRecord) -> bool:
     """Whether an answer of the turn is longer than its box, as far as can be told without the browser."""
-    line_chars = _WIDTH_CHARS // _columns(turn)
-    return any(
-        sum(1 + len(line) // line_chars for line in request.text.splitlines()) > _BOX_LINES
-        for request in turn.requests
-    )
+    return any(_exceeds_box(request, _columns(turn)) for request in turn.requests)
+
+
+def _exceeds_box(request: RequestRecord, columns: int) -> bool:
+    line_chars = _WIDTH_CHARS // columns
+    return sum(1 + len(line) // line_chars for line in request.text.splitlines()) > _BOX_LINES
 
 
 def _columns(turn: TurnRecord) -> int:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from core.ui.shared.components import escape
+from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
+from core.ui.shared.components import describe_lane, escape
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,10 @@ def test_a_commonmark_parser_finds_only_the_same_text(text):
     assert {child.type for child in children} <= {"text", "softbreak", "hardbreak"}
     shown = "".join(child.content for child in children)
     assert "".join(shown.split()) == "".join(text.split())
+
+
+def test_a_long_name_of_a_model_is_cut():
+    endpoint = EndpointSpec(url="http://host:8000/v1", model="m" * 900)
+    lane = LaneSpec(name="a", kind=EngineKind.ENDPOINT, endpoint=endpoint)
+    assert describe_lane(lane).count("m") == 79
+    assert "…" in describe_lane(lane)
