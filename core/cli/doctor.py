@@ -39,7 +39,15 @@ def doctor(
 
 def _document(diagnosis: Diagnosis) -> dict[str, object]:
     return {
-        "findings": diagnosis.findings,
+        "findings": [
+            {
+                "status": finding.status,
+                "what": finding.subject,
+                "detail": finding.detail,
+                "remedy": finding.remedy,
+            }
+            for finding in diagnosis.findings
+        ],
         "lanes": [
             {
                 "name": lane.name,
