@@ -81,9 +81,20 @@ def test_coloured_words_are_readable_on_white(name, background):
     assert contrast(color, tinted) >= TEXT
 
 
+def primary_on(mode: str, background: str) -> str:
+    """The primary colour as it is seen there: its alpha is in its last two digits."""
+    color = THEMES[mode]["primaryColor"]
+    return over(color, THEMES[mode][background], int(color[7:] or "ff", 16) / 255)
+
+
+@pytest.mark.parametrize(("mode", "background"), product(MODES, BACKGROUNDS))
+def test_white_labels_on_the_primary_colour_are_readable(mode, background):
+    assert contrast(WHITE, primary_on(mode, background)) >= TEXT
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_labels_of_primary_buttons_are_readable(mode):
-    assert contrast(WHITE, THEMES[mode]["primaryColor"]) >= TEXT
+def test_values_and_choices_in_the_primary_colour_are_readable(mode):
+    assert contrast(primary_on(mode, "backgroundColor"), THEMES[mode]["backgroundColor"]) >= TEXT
 
 
 @pytest.mark.parametrize(("mode", "background"), product(MODES, BACKGROUNDS))
