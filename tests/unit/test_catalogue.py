@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter
+from functools import cache
 from string import Formatter
 
 import pytest
@@ -84,12 +85,15 @@ def test_translations_have_as_much_bold(file):
     assert _differing(file, lambda text: text.count("**")) == []
 
 
+@cache
 def _calls():
     """Each call that draws a text: file and name of the function, and the arguments that are texts."""
-    for source in messages.SOURCES:
-        for path in messages.ROOT.glob(source):
-            for name, arguments in messages.calls(path.read_text("utf-8")):
-                yield f"{path.relative_to(messages.ROOT)}: {name}", arguments
+    return [
+        (f"{path.relative_to(messages.ROOT)}: {name}", arguments)
+        for source in messages.SOURCES
+        for path in messages.ROOT.glob(source)
+        for name, arguments in messages.calls(path.read_text("utf-8"))
+    ]
 
 
 def test_no_text_is_put_together_before_it_is_translated():
