@@ -13,9 +13,9 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
 # Test processes: one more than there are cores, since tests also wait; JOBS=… to change.
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
-# Engines one after another in one process, browser tests beside them in two: files stay whole, in the order in which
-# they are collected, the longest first.
-GROUPED := --numprocesses 3 --dist loadgroup --no-loadscope-reorder
+# Files of engine and browser tests stay whole, since their tests share a dashboard or what they loaded, and keep their
+# order: engines first, then the longest browser tests. (Groups by mark do nothing with pytest 9.2 and xdist 3.8.)
+GROUPED := --numprocesses $(JOBS) --maxprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # uv leaves it to Python to compile what is imported. Where that is forbidden, every engine that a test starts would
 # compile torch and transformers anew.

@@ -62,7 +62,6 @@ def pytest_collection_modifyitems(items):
     here = [item for item in items if Path(__file__).parent in item.path.parents]
     for item in here:
         item.add_marker("e2e")
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))  # the file's tests share a dashboard
         # Browser, dashboard, meter and server share the machine with whatever else runs there. Once more,
         # and told in the summary; what fails twice fails.
         item.add_marker(pytest.mark.flaky(reruns=1))

@@ -13,6 +13,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker("engine")
-            item.add_marker(pytest.mark.xdist_group("engines"))  # one after another: each loads weights
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(600))
