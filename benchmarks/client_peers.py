@@ -79,7 +79,6 @@ class Peers:
             words += ["--benchmark-duration", f"{target.seconds:g}", "--use-server-token-count"]
             words += ["--tokenizer", str(self.tokenizer.resolve()), "--input-file", str(prompts)]
             words += ["--custom-dataset-type", "single_turn", "--no-gpu-telemetry", "--no-server-metrics"]
-            # With HF_HUB_OFFLINE it takes the folder for a name on the hub.
             problem = self._run([*words, "--output-artifact-dir", folder], folder, target, {})
             report = Path(folder, "profile_export_aiperf.json")
             if not report.exists():
@@ -118,11 +117,17 @@ class Peers:
             )
         except subprocess.TimeoutExpired:
             return "it took too long"
-        return "" if done.returncode == 0 else (done.stderr or done.stdout)[-800:]
+        if done.returncode == 0:
+            return ""
+        lines = (done.stdout + done.stderr).splitlines()
+        errors = [line for line in lines if "ERROR" in line or "Error:" in line]
+        return "\n".join(errors[:3] or lines[-8:])[:1200]
 
     def _environment(self, more: dict[str, str]) -> dict[str, str]:
         path = {"PYTHONPATH": self.path} if self.path else {}
-        return {**os.environ, **path, **more}
+        # Offline, aiperf would take a tokenizer's folder for a name on the hub.
+        here = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
+        return {**here, **path, **more}
 
 
 def _scenario(target: Target, report: Path) -> dict[str, Any]:

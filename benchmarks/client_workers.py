@@ -164,10 +164,11 @@ def beside_cpu_time(measured: Callable[[], dict[str, Any]], servers: list[psutil
 
 def tests(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """What is measured, in order: LMDyno first, since its figures take the least time."""
-    for workers in options.workers:
-        yield "lmdyno", workers
+    if "lmdyno" in options.tools:
+        for workers in options.workers:
+            yield "lmdyno", workers
     if options.peers:
-        for tool in ("guidellm", "aiperf"):
+        for tool in [each for each in ("guidellm", "aiperf") if each in options.tools]:
             for workers in options.peer_workers or options.workers:
                 yield tool, workers
 
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--concurrency", type=int, default=96)
     parser.add_argument("--servers", type=int, default=4, help="processes that answer")
+    parser.add_argument("--tools", nargs="+", default=["lmdyno", "guidellm", "aiperf"])
     parser.add_argument("--peers", metavar="PYTHON", help="has guidellm and aiperf")
     parser.add_argument("--peers-path", metavar="FOLDER", help="PYTHONPATH of that Python")
     parser.add_argument("--tokenizer", type=Path, metavar="FOLDER", help="for aiperf")
