@@ -20,7 +20,7 @@ from core.chat_api.session import is_loopback, proxy_for
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, Endpoint, Patience, RequestOptions
 from core.errors import EngineBusy, LMDynoError
-from tests.raw_http import EVENTS, chunked, response, serving
+from tests.raw_http import EVENTS, chunked, on_model_time, response, serving
 from tests.unit.meter.meter_samples import GREEDY, MESSAGES
 
 CLOSES = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
@@ -30,7 +30,17 @@ def at(server, **more):
     return Endpoint(url=server.url, model="m", dialect=Dialect.GENERIC, **more)
 
 
-def run(answer, *, requests=1, reuse=False, sampling=GREEDY, timeouts=Timeouts(), pause_s=0.0, **endpoint):  # noqa: B008
+def run(
+    answer,
+    *,
+    requests=1,
+    reuse=False,
+    sampling=GREEDY,
+    timeouts=Timeouts(),  # noqa: B008
+    pause_s=0.0,
+    run_loop=asyncio.run,
+    **endpoint,
+):
     """Send requests one after another; the server, the answers and the codes of what went wrong."""
 
     async def main():
@@ -46,7 +56,7 @@ def run(answer, *, requests=1, reuse=False, sampling=GREEDY, timeouts=Timeouts()
                 await asyncio.sleep(pause_s)
         return server, answers, codes
 
-    return asyncio.run(main())
+    return run_loop(main())
 
 
 def test_a_server_that_drops_kept_connections_loses_no_request():
@@ -258,9 +268,11 @@ def test_keep_alive_comments_prove_that_the_server_lives():
     def slowly(*_):
         return [head, *[comment] * 60, chunked(EVENTS)]  # 0.6 s, each piece 10 ms after the other
 
-    _, (answer,), codes = run(slowly, patience=Patience(first_token_s=0.25))
+    _, (answer,), codes = run(slowly, patience=Patience(first_token_s=0.25), run_loop=on_model_time)
     assert (answer.text, codes) == ("hello", [None])
-    _, _, codes = run(lambda *_: [head, comment], patience=Patience(first_token_s=0.25))
+    _, _, codes = run(
+        lambda *_: [head, comment], patience=Patience(first_token_s=0.25), run_loop=on_model_time
+    )
     assert codes == ["first-token-timeout"]
 
 
@@ -268,7 +280,9 @@ def test_the_lanes_own_time_outs_come_first():
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     event = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
     _, (answer,), codes = run(
-        lambda *_: [head, b"%x\r\n%b\r\n" % (len(event), event)], patience=Patience(stall_s=0.2)
+        lambda *_: [head, b"%x\r\n%b\r\n" % (len(event), event)],
+        patience=Patience(stall_s=0.2),
+        run_loop=on_model_time,
     )
     assert (answer.text, codes) == ("a", ["stall-timeout"])
 

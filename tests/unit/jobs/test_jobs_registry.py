@@ -108,7 +108,8 @@ def test_a_worker_whose_runner_was_killed_ends_at_its_next_report(jobs: Jobs, tm
     assert record.runner is not None
     assert record.worker is not None
     os.kill(record.runner.pid, signal.SIGKILL)
-    until(lambda: not record.runner.alive, "the end of the runner")
+    # Reaped, not only a zombie: its main thread is one while another thread still holds the pipe open.
+    until(lambda: identify(record.runner.pid) is None, "the end of the runner")
     go_on.touch()
     until(lambda: not record.worker.alive, "the end of the worker")
     assert (tmp_path / "words").read_text() == "job-died"
