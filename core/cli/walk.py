@@ -1,6 +1,7 @@
-"""`lmdyno walk`: the tutorial's steps, taken on this machine and timed."""
+"""`lmdyno walk`: the tutorial's steps, taken on this machine or on a node of the cluster, and timed."""
 
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -12,18 +13,22 @@ from rich.text import Text
 
 from core import units
 from core.cli import context
-from core.cli.output import write_file
+from core.cli.output import error_text, write_file
 from core.cli.terminal import terminal
 from core.codec import encode_plain
+from core.domain.bench import RunState
 from core.domain.turns import new_id
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.errors import InputError
 from core.i18n import N_, _
+from core.jobs.registry import Jobs
 from core.settings import Settings
 from core.store.runs.job_results import Walks
 from core.walk.runner import summary
 
 console = terminal()
+
+_LOOK_S = 0.25
 
 
 def walk(
@@ -33,21 +38,59 @@ def walk(
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help=_("Write the result as JSON."))] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help=_("Write a report as HTML."))] = None,
+    node: context.NodeName = None,
 ) -> None:
     """Run the tutorial's steps and print each one's results and time."""
     from core.walk.job import take_walk  # to look at a walk needs no engines
 
     settings, _registry = context.load()
-    with console.status("") as status:
-        run = take_walk(settings, model, new_id(), lambda stage, _share: status.update(_(stage)), _print_last)
+    if node is not None:
+        run = _walk_on(settings, model, node)
+    else:
+        with console.status("") as status:
+            run = take_walk(
+                settings, model, new_id(), lambda stage, _share: status.update(_(stage)), _print_last
+            )
     console.print(summary(run))
     console.print(Text(_("Stored as {id}", id=run.id), "dim"))
     if json is not None:
         write_file(json, encode_plain(run))
     if html is not None:
         write_file(html, _html(run))
-    if run.failed:
+    if run.failed or run.state is not RunState.DONE:
         raise typer.Exit(1)
+
+
+def _walk_on(settings: Settings, model: str | None, node: str) -> WalkRun:
+    """Have the node take the walk, and print its steps as they come; Ctrl-C cancels it.
+
+    Raises typer.Exit if it ended before its first step.
+    """
+    from core.walk.job import load, start_walk
+
+    jobs = Jobs(settings)
+    job_id = start_walk(settings, model, node=node)
+    printed = 0
+    with console.status("") as spinner:
+        while True:
+            try:
+                status = jobs.status(job_id)
+                run = load(settings, job_id)
+                steps = run.steps if run else ()
+                for number, step in enumerate(steps[printed:], start=printed + 1):
+                    _print_step(number, step)
+                printed = len(steps)
+                if status.state.ended:
+                    break
+                spinner.update(_(status.record.stage))
+                time.sleep(_LOOK_S)
+            except KeyboardInterrupt:
+                jobs.cancel(job_id)
+    if status.record.error:
+        console.print(error_text(status.record.error), highlight=False)
+    if run is None or not run.steps:
+        raise typer.Exit(1)
+    return run
 
 
 def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:

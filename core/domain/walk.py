@@ -103,11 +103,17 @@ class WalkRun:
     """RUNNING while steps are left; done even if a step failed."""
     lanes: tuple[LaneSpec, ...] = ()
     """Those that the steps use."""
+    node: str | None = None
+    """The node of the cluster that it was taken on; None for this machine."""
     machine: Machine | None = None
     created_at: datetime = field(default_factory=utc_now)
     lmdyno: str = ""
     steps: tuple[StepResult, ...] = ()
     schema_version: int = 1
+
+    @property
+    def title(self) -> Text:
+        return walk_title(self.model, self.node)
 
     @property
     def duration_s(self) -> float:
@@ -116,6 +122,12 @@ class WalkRun:
     @property
     def failed(self) -> int:
         return sum(step.state is StepState.FAILED for step in self.steps)
+
+
+def walk_title(model: str, node: str | None) -> Text:
+    if node is None:
+        return N_("Walk with {model}", model=model)
+    return N_("Walk with {model} on node {node}", model=model, node=node)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def walk_html(run: WalkRun) -> str:
     ]
     return render(
         "walk",
-        title=_("Walk with {model}", model=run.model),
+        title=_(run.title),
         circumstances=[text for text in circumstances if text],
         texts={
             "step": _("Step"),

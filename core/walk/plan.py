@@ -1,4 +1,4 @@
-"""Choose what a walk uses: the model's lanes on this machine, its prompts and an image."""
+"""Choose what a walk uses: the model's lanes on its machine, its prompts and an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +25,8 @@ class WalkPlan:
     turbomind: LaneSpec | None
     awq: LaneSpec | None
     vision: LaneSpec | None
+    left_out: tuple[LaneSpec, ...] = ()
+    """Lanes of the model, or with images, that belong to other nodes."""
 
     @property
     def lanes(self) -> tuple[LaneSpec, ...]:
@@ -32,15 +34,30 @@ class WalkPlan:
         return tuple(lane for lane in lanes if lane is not None)
 
 
-def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPlan:
+def lanes_at(registry: LaneRegistry, node: str | None) -> tuple[LaneSpec, ...]:
+    """The lanes that a walk on the node can use, as lanes of that machine: those of the node, then those that
+    name none. Without a node, those that name none.
+    """
+    fitting = [lane for lane in registry.lanes if lane.is_local and lane.model and lane.node in (node, None)]
+    fitting.sort(key=lambda lane: lane.node != node)
+    return tuple(replace(lane, node=None) for lane in fitting)
+
+
+def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool, node: str | None = None) -> WalkPlan:
     """The plan for a model of the registry, by default the first text model that has a lane.
 
     Lanes that the registry lacks are added where a GPU can run them. Raises ConfigError for an unknown model
     and where no lane has a model.
+
+    Args:
+        registry: the dashboard's lanes.
+        model: its name.
+        gpu: the machine that takes the walk has an NVIDIA GPU.
+        node: that machine's name in the cluster; None for this one.
     """
-    # A walk shows this machine: its steps load models here.
-    local = [lane for lane in registry.lanes if lane.is_local and lane.model and lane.node is None]
-    spec = registry.model(model) if model else _first_text_model(local)
+    local = lanes_at(registry, node)
+    others = [lane for lane in registry.lanes if lane.model and lane.node not in (node, None)]
+    spec = registry.model(model) if model else _first_text_model(local, others)
     own = [lane for lane in local if lane.model == spec]
     base = _first(own, EngineKind.TRANSFORMERS)
     turbomind = _first(own, EngineKind.TURBOMIND)
@@ -56,17 +73,28 @@ def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool) -> WalkPl
         turbomind=turbomind,
         awq=awq,
         vision=_first(vision, EngineKind.PYTORCH) if gpu else _first(vision, EngineKind.TRANSFORMERS),
+        left_out=tuple(lane for lane in others if lane.model == spec or is_for_images(lane)),
     )
 
 
-def _first_text_model(lanes: Sequence[LaneSpec]) -> ModelSpec:
+def _first_text_model(lanes: Sequence[LaneSpec], others: Sequence[LaneSpec]) -> ModelSpec:
     for lane in lanes:
         if lane.model is not None and lane.weights is Weights.CHECKPOINT and not is_for_images(lane):
             return lane.model
+    if others:
+        raise InputError(
+            N_("All lanes with a model belong to other nodes: {lanes}.", lanes=with_nodes(others)),
+            hint=N_("Start the walk on one of these nodes, or name a model."),
+        )
     raise InputError(
         N_("No local lane has a text model."),
         hint=N_("Prepare the demo weights with `lmdyno models demo`, or add a model to lanes.toml."),
     )
+
+
+def with_nodes(lanes: Sequence[LaneSpec]) -> str:
+    """Such as `fast (gpu-1), small (gpu-2)`."""
+    return ", ".join(f"{lane.name} ({lane.node})" for lane in lanes)
 
 
 def _first(lanes: Sequence[LaneSpec], kind: EngineKind) -> LaneSpec | None:

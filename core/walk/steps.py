@@ -38,7 +38,7 @@ from core.meter.keeping import run_and_keep
 from core.models.awq.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
-from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan
+from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan, with_nodes
 from core.walk.programs import Call, run_client, run_pipeline
 
 _SAMPLING = Sampling(temperature=0.0, max_tokens=64)
@@ -85,8 +85,16 @@ class Walker:
         self._rows = rows
 
     async def environment(self, notes: Notes) -> None:
-        """Note what the doctor says of this machine and the walk's lanes."""
+        """Note what the doctor says of this machine and the walk's lanes, and which lanes are left out."""
         notes.by_hand = "lmdyno doctor"
+        if self._plan.left_out:
+            notes.notes.append(
+                N_(
+                    "Lanes of other nodes were left out: {lanes}. To include them, start the walk on their "
+                    "node.",
+                    lanes=with_nodes(self._plan.left_out),
+                )
+            )
         diagnosis = await asyncio.to_thread(examine, self._settings, self._registry, nvml=self._nvml)
         for finding in diagnosis.findings:
             if finding.status is not Status.INFO:

@@ -14,7 +14,7 @@ from core.domain.history import RunKind
 from core.domain.specs import LaneSpec
 from core.domain.turns import Machine, utc_now
 from core.domain.walk import WalkRun
-from core.i18n import N_, Text
+from core.i18n import Text
 from core.store import records
 from core.store.access import Access, by_link
 from core.store.runs.run_rows import save_with_lanes
@@ -115,7 +115,7 @@ class Walks(Access):
             "created_at": run.created_at,
             "updated_at": utc_now(),
             "state": run.state,
-            "title": N_("Walk with {model}", model=run.model),
+            "title": run.title,
             "machine_id": records.digest(run.machine) if run.machine else None,
             "facts": run,
             "owner": current_identity().owner,

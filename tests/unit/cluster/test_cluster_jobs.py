@@ -2,7 +2,9 @@
 
 import json
 import sys
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,12 +12,16 @@ from core.cluster import job_worker
 from core.cluster.job_worker import follow
 from core.cluster.jobs import quantize_on
 from core.cluster.protocol import NodeJob
-from core.errors import ConfigError, LMDynoError
+from core.domain.bench import RunState
+from core.domain.walk import StepKind
+from core.errors import ConfigError, InputError, LMDynoError
 from core.jobs.records import JobSpec, JobState
 from core.jobs.registry import Jobs
 from core.memory_sweep.job import start_sweep
 from core.memory_sweep.plan import SweepPlan, grid
 from core.models.awq.options import AwqOptions
+from core.store.runs.job_results import Walks
+from core.walk.job import load, start_walk
 from tests.unit.engines.engine_stand_ins import model_in, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -117,3 +123,21 @@ def test_a_sweep_is_measured_on_its_node(settings, cluster):
     assert ended.state is JobState.FAILED
     assert "beta" in ended.record.error.message
     assert [status.spec.kind for status in on_node(settings)] == ["memory-sweep"]
+
+
+def test_a_walk_is_taken_on_its_node(settings, cluster, tmp_path, monkeypatch):
+    """Without weights its engines' steps are skipped, on the node, for that reason."""
+    monkeypatch.setenv("LMDYNO_DATABASE_URL", f"sqlite:///{tmp_path / 'lmdyno.db'}")
+    (Path(cluster.checkpoint) / "model.safetensors").unlink()
+    walk_id = start_walk(settings, node="beta")
+    with pytest.raises(InputError):
+        start_walk(settings, node="beta")
+    ended = Jobs(settings).wait(walk_id, 120)
+    assert (ended.state, ended.record.error) == (JobState.DONE, None)
+    run = load(settings, walk_id)
+    assert (run.id, run.node, run.state) == (walk_id, "beta", RunState.DONE)
+    assert [step.kind for step in run.steps] == list(StepKind)
+    assert {lane.node for lane in run.lanes} == {"beta"}
+    with closing(Walks(f"sqlite:///{tmp_path / 'lmdyno.db'}")) as walks:
+        assert walks.run(walk_id) == run
+    assert [status.state for status in on_node(settings)] == [JobState.DONE]

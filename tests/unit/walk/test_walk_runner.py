@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.config import load_lanes
+from core.doctor.findings import Diagnosis
 from core.domain.specs import Dialect, Endpoint, EngineKind
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, StepState, Unit, WalkRun
 from core.errors import ConfigError, EngineError, InputError
@@ -14,6 +15,7 @@ from core.walk.job import latest, load, save
 from core.walk.plan import AWQ_RATIO, walk_plan
 from core.walk.programs import run_client
 from core.walk.runner import Walk, summary
+from core.walk.steps import Notes, Walker
 
 
 class NoGpu:
@@ -134,3 +136,80 @@ def test_a_client_that_fails_says_what_it_printed(tmp_path, monkeypatch):
         asyncio.run(run_client(sys.executable, endpoint, ["Hi"]))
     assert caught.value.code == "program-failed"
     assert "no such server" in caught.value.hint
+
+
+NODES_FILE = """
+[cluster]
+address = "auto"
+[models.tiny]
+checkpoint = "/models/tiny"
+[models.big]
+checkpoint = "/models/big"
+[lanes.anywhere]
+engine = "transformers"
+model = "tiny"
+[lanes.on-beta]
+engine = "transformers"
+model = "tiny"
+node = "beta"
+[lanes.on-alpha]
+engine = "turbomind"
+model = "tiny"
+node = "alpha"
+[lanes.big]
+engine = "turbomind"
+model = "big"
+node = "alpha"
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "transformers", "turbomind", "left_out"),
+    [
+        (None, "anywhere", None, ["on-beta", "on-alpha"]),
+        ("beta", "on-beta", None, ["on-alpha"]),
+        ("alpha", "anywhere", "on-alpha", ["on-beta"]),
+    ],
+)
+def test_a_walk_uses_its_machines_lanes_and_names_those_of_others(
+    settings, node, transformers, turbomind, left_out
+):
+    settings.lanes_file.write_text(NODES_FILE)
+    plan = walk_plan(load_lanes(settings, gpu=False), "tiny", gpu=False, node=node)
+    assert plan.transformers.name == transformers
+    assert (plan.turbomind and plan.turbomind.name) == turbomind
+    assert [lane.name for lane in plan.left_out] == left_out
+    # The steps take every lane of the plan for one of their own machine.
+    assert {lane.node for lane in plan.lanes} == {None}
+
+
+def test_a_walk_without_a_lane_of_its_machine_names_the_nodes(settings):
+    settings.lanes_file.write_text(
+        '[cluster]\naddress = "auto"\n[models.tiny]\ncheckpoint = "/models/tiny"\n'
+        '[lanes.fast]\nengine = "turbomind"\nmodel = "tiny"\nnode = "gpu-1"\n'
+    )
+    registry = load_lanes(settings, gpu=False)
+    with pytest.raises(InputError, match=r"fast \(gpu-1\)"):
+        walk_plan(registry, None, gpu=False)
+    assert walk_plan(registry, None, gpu=False, node="gpu-1").turbomind.name == "fast"
+
+
+def test_the_first_step_says_which_lanes_were_left_out(settings, monkeypatch):
+    settings.lanes_file.write_text(NODES_FILE)
+    registry = load_lanes(settings, gpu=False)
+    plan = walk_plan(registry, "tiny", gpu=False)
+    monkeypatch.setattr(
+        "core.walk.steps.examine", lambda *_, **__: Diagnosis(findings=(), lanes=(), machine=None)
+    )
+    notes = Notes()
+    walker = Walker(settings, registry, plan, nvml=NoGpu(), tell=lambda text: None)
+    asyncio.run(walker.environment(notes))
+    assert notes.notes == [
+        "Lanes of other nodes were left out: on-beta (beta), on-alpha (alpha). "
+        "To include them, start the walk on their node."
+    ]
+
+
+def test_a_report_names_the_node():
+    page = walk_html(WalkRun(model="tiny", node="gpu-1"))
+    assert "Walk with tiny on node gpu-1" in page
