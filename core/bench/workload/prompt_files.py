@@ -207,7 +207,12 @@ def _of_csv(path: Path, text: str) -> _Prompts:
                     names=", ".join(_TEXT_FIELDS),
                 ),
             )
-        cells = [(rows.line_num, row[column] if column < len(row) else "") for row in rows if row]
+        context = head.index("input") if head[column] == "instruction" and "input" in head else len(head)
+        cells = [
+            (rows.line_num, _instruction(*(row[at] if at < len(row) else "" for at in (column, context))))
+            for row in rows
+            if row
+        ]
     except csv.Error as exc:
         raise unusable(path, N_("it is not valid CSV ({reason})", reason=str(exc))) from exc
     finally:
@@ -230,7 +235,9 @@ def _messages(document: object, *, first_only: bool = False) -> tuple[Message, .
             return _until_first_question(messages) if first_only and name != "messages" else messages
     for name in _TEXT_FIELDS:
         if name in document:
-            return _asked(_text(document[name], name))
+            text = _text(document[name], name)
+            context = document.get("input") if name == "instruction" else None
+            return _asked(_instruction(text, "" if context is None else _text(context, "input")))
     raise _Wrong(N_("it has none of {names}", names=", ".join((*_TEXT_FIELDS[:2], "messages"))))
 
 
@@ -268,6 +275,11 @@ def _text(value: object, name: str) -> str:
     ):
         return well_formed("".join(part["text"] for part in value))
     raise _Wrong(N_("{name} is not text", name=name))
+
+
+def _instruction(text: str, context: str) -> str:
+    """What Alpaca's format asks: an instruction and, where there is one, the input that it is about."""
+    return f"{text}\n\n{context}" if context.strip() else text
 
 
 def _asked(text: str) -> tuple[Message, ...]:

@@ -62,6 +62,9 @@ def test_files_of_other_systems(read, encoding):
         ({"text": "a"}, "a"),
         ({"question": "a"}, "a"),
         ({"instruction": "a", "output": "b"}, "a"),
+        ({"instruction": "Translate.", "input": "cat", "output": "Katze"}, "Translate.\n\ncat"),
+        ({"instruction": "a", "input": " ", "output": "b"}, "a"),
+        ({"instruction": "a", "input": None}, "a"),
         ({"messages": [{"role": "user", "content": "a"}]}, "a"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}, "a"),
         ([{"role": "user", "content": "a"}], "a"),
@@ -72,6 +75,11 @@ def test_files_of_other_systems(read, encoding):
 def test_a_line_of_jsonl_in_any_known_shape(read, document, said):
     assert texts(read("p.jsonl", json.dumps(document))) == [said]
     assert texts(read("p.ndjson", json.dumps(document))) == [said]
+
+
+def test_instructions_and_their_inputs_in_columns(read):
+    rows = "instruction,input,output\nTranslate.,cat,Katze\nSay hi.,,Hi\nShort\n"
+    assert texts(read("p.csv", rows)) == ["Translate.\n\ncat", "Say hi.", "Short"]
 
 
 def test_roles_of_other_apis(read):
