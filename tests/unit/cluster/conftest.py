@@ -1,13 +1,19 @@
-"""A home with the cluster's process of `agents_process.py`, and its engines behind one face."""
+"""A home with the cluster's process of `agents_process.py`, and its engines behind one face.
+
+The tests of a module share the home and its process; who changes either takes `own_settings`.
+"""
 
 import os
+import shutil
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from core.cluster import link as link_module
 from core.cluster.control import ClusterEngines
 from core.cluster.link import ClusterLink, find_process
 from core.domain.specs import ClusterSpec
@@ -18,18 +24,31 @@ PROCESS = (sys.executable, str(Path(__file__).parent / "agents_process.py"))
 SPEC = ClusterSpec(address="auto")
 
 
-@pytest.fixture
-def settings(tmp_path):
-    return settings_in(tmp_path, end_engines_after="5")
+@pytest.fixture(autouse=True)
+def quick_link(monkeypatch):
+    monkeypatch.setattr(link_module, "_LOOK_S", 0.1)
+    monkeypatch.setattr(link_module, "_BACK_OFF_S", (0.1,))
 
 
-@pytest.fixture
-def lanes(tmp_path):
-    return (lane_in(tmp_path, "here"), replace(lane_in(tmp_path, "there"), node="beta"))
+@contextmanager
+def home_in(folder):
+    """Settings of a home whose cluster's process, if one was started, ends with the block."""
+    settings = settings_in(folder, end_engines_after="5")
+    yield settings
+    if whereabouts := find_process(settings):
+        os.kill(whereabouts.process.pid, signal.SIGTERM)
+        wait_for(lambda: gone(whereabouts.process.pid))
+        shutil.rmtree(Path(whereabouts.address).parent, ignore_errors=True)
 
 
-@pytest.fixture
-def make(settings, lanes):
+def lanes_in(folder):
+    return lane_in(folder, "here"), replace(lane_in(folder, "there"), node="beta")
+
+
+@contextmanager
+def making(settings):
+    """A function that makes engines of the home, which end with the block."""
+    lanes = lanes_in(settings.home)
     made = []
 
     def make(*, spec=SPEC, **more):
@@ -43,6 +62,27 @@ def make(settings, lanes):
     yield make
     for engines in made:
         engines.close()
-    if process := find_process(settings):
-        os.kill(process.process.pid, signal.SIGTERM)
-        wait_for(lambda: gone(process.process.pid))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    with home_in(tmp_path_factory.mktemp("home")) as settings:
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def lanes(settings):
+    return lanes_in(settings.home)
+
+
+@pytest.fixture
+def make(settings):
+    with making(settings) as make:
+        yield make
+
+
+@pytest.fixture
+def own_settings(tmp_path):
+    """A home of the test's own, in which nothing runs."""
+    with home_in(tmp_path) as settings:
+        yield settings

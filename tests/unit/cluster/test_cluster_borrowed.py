@@ -19,6 +19,11 @@ from tests.unit.bench.bench_samples import HF, remote
 
 
 @pytest.fixture
+def settings(own_settings):
+    return own_settings
+
+
+@pytest.fixture
 def process():
     """Stands in for an engine, or for another dashboard."""
     started = []

@@ -17,13 +17,14 @@ from core.engines.nodes import read_snapshot
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import AccessDenied, ConfigError, EngineBusy, EngineCrashed, EngineError
+from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, wait_for
 
 
-def test_without_a_cluster_it_is_the_manager_alone(settings, lanes):
-    engines = engines_of(settings, lanes, None)
+def test_without_a_cluster_it_is_the_manager_alone(own_settings, lanes):
+    engines = engines_of(own_settings, lanes, None)
     assert type(engines) is EngineManager
-    assert find_process(settings) is None
+    assert find_process(own_settings) is None
     assert "ray" not in sys.modules
 
 
@@ -126,15 +127,16 @@ def test_the_next_process_finds_what_runs(make, settings, lanes):
     assert find_process(settings).process != process
 
 
-def test_a_cluster_out_of_reach_fails_lanes_on_nodes_alone(make, settings):
-    (settings.home / "lost").touch()
-    engines = make()
-    engines.ensure("there")
-    failed = wait_for(lambda: (s := engines.status("there")).state is EngineState.FAILED and s)
-    assert failed.error.code == "cluster-lost"
-    assert "no answer from the head" in failed.error.message
-    engines.ensure("here")
-    assert engines.wait_until_healthy("here", 30).node is None
+def test_a_cluster_out_of_reach_fails_lanes_on_nodes_alone(own_settings):
+    (own_settings.home / "lost").touch()
+    with making(own_settings) as make:
+        engines = make()
+        engines.ensure("there")
+        failed = wait_for(lambda: (s := engines.status("there")).state is EngineState.FAILED and s)
+        assert failed.error.code == "cluster-lost"
+        assert "no answer from the head" in failed.error.message
+        engines.ensure("here")
+        assert engines.wait_until_healthy("here", 30).node is None
 
 
 def test_another_cluster_needs_another_process(make, settings):
@@ -144,11 +146,11 @@ def test_another_cluster_needs_another_process(make, settings):
     assert caught.value.code == "cluster-other"
 
 
-def test_this_machine_goes_on_where_the_clusters_process_does_not_start(settings, lanes, monkeypatch):
+def test_this_machine_goes_on_where_the_clusters_process_does_not_start(own_settings, lanes, monkeypatch):
     def fail(self):
         raise EngineCrashed("It does not start.")
 
     monkeypatch.setattr(ClusterLink, "await_reports", fail)
-    engines = engines_of(settings, lanes, ClusterSpec(address="auto"), wait=True)
+    engines = engines_of(own_settings, lanes, ClusterSpec(address="auto"), wait=True)
     assert engines.status("here").state is EngineState.STOPPED
     assert engines.status("there").node == "beta"

@@ -22,6 +22,7 @@ from core.memory_sweep.plan import SweepPlan, grid
 from core.models.awq.options import AwqOptions
 from core.store.runs.job_results import Walks
 from core.walk.job import load, start_walk
+from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import model_in, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -32,10 +33,17 @@ def quick(monkeypatch):
     monkeypatch.setattr(job_worker, "_LOOK_S", 0.1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def process(settings):
+    """The cluster's process stays from one test to the next."""
+    with making(settings) as make:
+        make()
+        yield
+
+
 @pytest.fixture(autouse=True)
-def cluster(make, settings, monkeypatch):
+def cluster(settings, monkeypatch):
     """A running cluster's process, which jobs find by the home and the lanes file."""
-    make()
     model = model_in(settings.home)
     settings.lanes_file.write_text(
         '[cluster]\naddress = "auto"\n'
@@ -44,7 +52,10 @@ def cluster(make, settings, monkeypatch):
     )
     monkeypatch.setenv("LMDYNO_HOME", str(settings.home))
     monkeypatch.setenv("LMDYNO_LANES", str(settings.lanes_file))
-    return model
+    yield model
+    for home in (settings, home_of_beta(settings)):
+        for status in Jobs(home).statuses():
+            Jobs(home).forget(status.spec.id)
 
 
 def scripted(**arguments):
@@ -60,9 +71,13 @@ def scripted(**arguments):
     )
 
 
+def home_of_beta(settings):
+    return replace(settings, home=settings.home / "nodes" / "beta")
+
+
 def on_node(settings):
     """The jobs in the home of the node beta."""
-    return Jobs(replace(settings, home=settings.home / "nodes" / "beta")).statuses()
+    return Jobs(home_of_beta(settings)).statuses()
 
 
 def test_a_job_is_followed_to_its_result(settings):

@@ -10,16 +10,18 @@ from core.bench.run.telemetry import PassTelemetry
 from core.cluster.windows import NodeWindows
 from core.domain.specs import Dialect, Endpoint
 from core.meter.usage import SampledUsage
+from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import wait_for
 
 
-@pytest.fixture
-def node_engine(make, settings):
+@pytest.fixture(scope="module")
+def node_engine(settings):
     """The engine of the lane `there`, on the node beta."""
-    engines = make()
-    engines.ensure("there")
-    engines.wait_until_healthy("there", 30)
-    return NodeWindows(settings).engine("there")
+    with making(settings) as make:
+        engines = make()
+        engines.ensure("there")
+        engines.wait_until_healthy("there", 30)
+        yield NodeWindows(settings).engine("there")
 
 
 def test_the_engine_of_a_lane_is_found_on_its_node(node_engine, settings):
