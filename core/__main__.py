@@ -97,12 +97,11 @@ COMMANDS = {
     "walk": Command(
         "core.cli.walk:walk",
         N_(
-            "Run the tutorial's steps on this machine, each with its results and time.\n\n"
+            "Run the tutorial's steps on this machine, or on a node of the cluster, each with its results "
+            "and time.\n\n"
             "Transformers, TurboMind, KV cache ratios, W4A16 quantisation, the API server, the Python "
-            "pipeline, "
-            "and image questions. Steps that can't run on this machine are skipped with the reason. Exit "
-            "code 1: "
-            "a step failed."
+            "pipeline, and image questions. Steps that can't run on the machine are skipped with the reason. "
+            "Exit code 1: a step failed, or the walk was cancelled."
         ),
     ),
     "record": Command(

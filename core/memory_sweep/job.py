@@ -23,7 +23,7 @@ def start_sweep(settings: Settings, plan: SweepPlan, *, node: str | None = None)
         JOB_KIND,
         "core.memory_sweep.worker" if node is None else "core.memory_sweep.node_worker",
         arguments if node is None else {**arguments, "node": node},
-        title=sweep_title(plan),
+        title=sweep_title(plan, node),
         job_id=plan.id,
         device=device,
         already_running=N_("A memory sweep is already running on this GPU."),
@@ -31,7 +31,15 @@ def start_sweep(settings: Settings, plan: SweepPlan, *, node: str | None = None)
     )
 
 
-def sweep_title(plan: SweepPlan) -> Text:
+def sweep_title(plan: SweepPlan, node: str | None = None) -> Text:
+    if node is not None:
+        return N_plural(
+            "Memory sweep of {model} on node {node}, {n} point",
+            "Memory sweep of {model} on node {node}, {n} points",
+            len(plan.points),
+            model=plan.model.name,
+            node=node,
+        )
     return N_plural(
         "Memory sweep of {model}, {n} point",
         "Memory sweep of {model}, {n} points",

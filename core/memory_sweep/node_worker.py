@@ -39,7 +39,7 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
         )
     finally:
         if (measured := load(settings, plan.id)) is not None:
-            keep(settings, measured, sweep_title(plan))
+            keep(settings, measured, sweep_title(plan, arguments["node"]))
 
 
 if __name__ == "__main__":

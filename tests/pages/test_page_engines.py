@@ -929,3 +929,27 @@ class TestNodes:
         assert [each.value for each in app.caption if "node gpu1" in each.value] == [
             "Transformers · tiny · bfloat16 · node gpu1"
         ]
+
+    def test_a_quantisation_starts_on_the_chosen_node(self, open_page, engines, cluster, monkeypatch):
+        asked = []
+        monkeypatch.setattr(
+            quantise_panel,
+            "quantize_on",
+            lambda settings, node, model, options: asked.append((node, model.name, options)),
+        )
+        engines.dashboard.gpu = False
+        cluster(a_snapshot(a_node(), a_lost_node()))
+        app = open_page(QUANTISE)
+        node = field(app.selectbox, "Node")
+        assert node.options == ["This machine", "gpu1"]
+        assert "Node gpu2 stopped answering. Check the machine." in texts(app)
+        node.set_value("gpu1").run()
+        submit(app, "Quantise")
+        # Its GPU is what counts, not whether this machine has one.
+        assert asked == [("gpu1", "tiny", AwqOptions(samples=32, seqlen=1024, device="cuda"))]
+
+    def test_an_uploaded_file_is_not_offered_to_a_node(self, open_page, cluster):
+        cluster(a_snapshot(a_node()))
+        app = open_page(QUANTISE)
+        field(app.selectbox, "Node").set_value("gpu1").run()
+        assert "Custom text or JSONL file" not in field(app.selectbox, "Calibration text").options

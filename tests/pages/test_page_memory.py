@@ -3,13 +3,18 @@
 import json
 import re
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import page_fakes
 import pytest
 
 from core.chat_api.probe import ServerMetrics
+from core.codec import encode
+from core.domain.specs import ClusterSpec
 from core.domain.turns import ErrorInfo
+from core.engines.nodes import nodes_file
+from core.files import write_atomically
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.memory.kv_cache import KvLog
@@ -21,6 +26,7 @@ from core.telemetry.gpus import Gap, GpuReading
 from core.telemetry.samples import EngineGpuMemory, EngineReading, Event, EventKind, MemorySource, Sample
 from core.ui.memory import breakdown
 from core.ui.shared import resources
+from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 from tests.unit.models import model_configs as published
 
 GIB = 2**30
@@ -306,13 +312,49 @@ def test_without_a_gpu_there_is_nothing_to_sweep(open_page):
 
 def test_a_sweep_starts_with_what_the_form_says(open_page, memory, monkeypatch):
     started = []
-    monkeypatch.setattr("core.ui.memory.sweep.start_sweep", lambda settings, plan: started.append(plan))
+    monkeypatch.setattr(
+        "core.ui.memory.sweep.start_sweep", lambda settings, plan, *, node: started.append((plan, node))
+    )
     memory.sampler.gpus = (gpu(),)
     app = open_page(":material/tune: Sweep")
     next(button for button in app.button if button.label == "Start sweep").click().run()
-    (plan,) = started
+    ((plan, node),) = started
     assert [point.ratio for point in plan.points] == [0.8, 0.6, 0.4, 0.2, 0.05]
-    assert plan.model == page_fakes.MODEL
+    assert (plan.model, node) == (page_fakes.MODEL, None)
+
+
+@pytest.fixture
+def cluster(memory, monkeypatch):
+    """A cluster of gpu1, gpu3 without a GPU, and gpu2, which is lost."""
+    book = replace(page_fakes.BOOK, cluster=ClusterSpec(address="auto"))
+    monkeypatch.setattr(resources, "lanes", lambda: book)
+    snapshot = a_snapshot(a_node("gpu3", gpus=()), a_node(), a_lost_node())
+    write_atomically(nodes_file(memory.settings), encode(snapshot))
+
+
+def test_without_a_cluster_no_node_can_be_chosen(open_page):
+    app = open_page(":material/tune: Sweep")
+    assert "Node" not in [each.label for each in app.selectbox]
+
+
+def test_a_sweep_starts_on_the_chosen_node(open_page, cluster, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        "core.ui.memory.sweep.start_sweep", lambda settings, plan, *, node: started.append((plan.gpu, node))
+    )
+    app = open_page(":material/tune: Sweep")
+    assert "this machine has none" in texts(app)
+    node = next(each for each in app.selectbox if each.label == "Node")
+    assert node.options == ["This machine", "gpu1", "gpu3"]
+    assert "Node gpu2 stopped answering. Check the machine." in texts(app)
+    node.set_value("gpu3").run()
+    assert "node gpu3 has none" in texts(app)
+    node = next(each for each in app.selectbox if each.label == "Node")
+    node.set_value("gpu1").run()
+    gpu = next(each for each in app.selectbox if each.label == "GPU")
+    assert gpu.options == ["GPU 0 · NVIDIA H200"]
+    next(button for button in app.button if button.label == "Start sweep").click().run()
+    assert started == [(0, "gpu1")]
 
 
 def test_a_running_sweep_shows_progress_and_what_it_has(open_page, memory, monkeypatch):

@@ -1,19 +1,27 @@
 """The walk's section: start it, and see its steps and reports."""
 
 from contextlib import closing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import page_fakes
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from core.codec import encode
+from core.domain.specs import ClusterSpec, ModelSpec
+from core.domain.walk import walk_title
+from core.engines.nodes import nodes_file
+from core.files import write_atomically
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.settings import load_settings
 from core.store.history import History
 from core.store.runs.job_results import Walks
+from core.telemetry.processes import this_process
 from core.ui.engines import walk as walk_section
 from core.ui.shared import resources
 from core.walk.job import save
+from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 from tests.unit.replay.recorded import walk
 
 
@@ -45,11 +53,74 @@ def text_of(app):
 
 def test_a_walk_starts_with_the_chosen_model(settings, monkeypatch):
     started = []
-    monkeypatch.setattr(walk_section, "start_walk", lambda settings, model: started.append(model))
+    monkeypatch.setattr(
+        walk_section, "start_walk", lambda settings, model, *, node: started.append((model, node))
+    )
     app = opened()
-    assert app.selectbox[0].options == ["tiny"]
+    (models,) = app.selectbox
+    assert models.options == ["tiny"]
     app.button[0].click().run()
-    assert started == ["tiny"]
+    assert started == [("tiny", None)]
+
+
+@pytest.fixture
+def cluster(settings, monkeypatch):
+    """Lanes of which one belongs to the node gpu1; returns what writes the cluster's last state."""
+    there = replace(page_fakes.HF, name="big", model=ModelSpec(name="big", checkpoint="/m"), node="gpu1")
+    book = replace(
+        page_fakes.BOOK, lanes=(*page_fakes.BOOK.lanes, there), cluster=ClusterSpec(address="auto")
+    )
+    monkeypatch.setattr(resources, "lanes", lambda: book)
+    return lambda snapshot: write_atomically(nodes_file(settings), encode(snapshot))
+
+
+def test_a_walk_starts_on_the_chosen_node_with_a_model_of_its_lanes(settings, cluster, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        walk_section, "start_walk", lambda settings, model, *, node: started.append((model, node))
+    )
+    cluster(a_snapshot(a_node(), a_lost_node()))
+    app = opened()
+    node, models = app.selectbox
+    assert node.options == ["This machine", "gpu1"]
+    assert models.options == ["tiny"]
+    assert "Node gpu2 stopped answering. Check the machine." in text_of(app)
+    node.set_value("gpu1").run()
+    assert app.selectbox[1].options == ["big", "tiny"]
+    app.button[0].click().run()
+    assert started == [("big", "gpu1")]
+
+
+def test_a_node_that_was_lost_since_it_was_chosen_is_refused(settings, cluster, monkeypatch):
+    started = []
+    monkeypatch.setattr(walk_section, "start_walk", lambda *arguments, **more: started.append(more))
+    cluster(a_snapshot(a_node(), a_node("gpu2")))
+    app = opened()
+    app.selectbox[0].set_value("gpu2").run()
+    cluster(a_snapshot(a_node(), a_lost_node()))
+    app.button[0].click().run()
+    assert app.selectbox[0].value == "gpu2"
+    assert [error.value.split("\n")[0] for error in app.error] == ["Node gpu2 stopped answering."]
+    assert started == []
+
+
+def test_every_walk_that_runs_is_shown(settings):
+    for name, node in (("walk1", "gpu1"), ("walk2", None)):
+        folder = JobFolder(settings.home / "jobs" / name)
+        folder.create(
+            JobSpec(
+                id=name,
+                kind="walk",
+                title=walk_title("tiny", node),
+                worker="core.walk.worker",
+                arguments={},
+                python="x",
+            )
+        )
+        folder.write(JobRecord(state=JobState.RUNNING, runner=this_process()))
+    text = text_of(opened())
+    assert "Walk with tiny on node gpu1" in text
+    assert "**Walk with tiny**" in text
 
 
 def test_steps_show_while_the_walk_runs(settings):

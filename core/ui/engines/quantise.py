@@ -7,6 +7,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from core import units
+from core.cluster.jobs import quantize_on
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload
@@ -20,6 +21,7 @@ from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error, show_warning
 from core.ui.shared.job_panel import show_job, show_job_log
+from core.ui.shared.node_choice import choose_node, gpus_of, is_usable
 
 _FILE = "file"
 _SOURCES = {
@@ -43,6 +45,8 @@ class Order:
 
     model: ModelSpec
     options: AwqOptions
+    node: str | None = None
+    """Where it is done; None for this machine."""
     warnings: tuple[LMDynoError, ...] = ()
 
 
@@ -54,9 +58,10 @@ def show_quantisation() -> None:
         )
     )
     show_jobs()
-    model, options = _show_form()
-    if model and options:
-        _check(Order(model, options))
+    node = choose_node("quantise_node")
+    model, options = _show_form(node)
+    if model and options and is_usable(node):
+        _check(Order(model, options, node))
     if order := st.session_state.get(_WARNED):
         _show_warnings(order)
 
@@ -64,6 +69,9 @@ def show_quantisation() -> None:
 def _check(order: Order) -> None:
     """Start it; with warnings only once somebody has seen them."""
     st.session_state.pop(_WARNED, None)
+    if order.node is not None:
+        _start(order)  # the node checks it
+        return
     try:
         with st.spinner(_("Checking requirements")):
             findings = awq_job.check(resources.settings(), order.model, order.options)
@@ -81,7 +89,10 @@ def _start(order: Order) -> None:
     """Start it, or say what stands in its way."""
     try:
         with st.spinner(_("Starting")):
-            awq_job.quantize(resources.settings(), order.model, order.options)
+            if order.node is None:
+                awq_job.quantize(resources.settings(), order.model, order.options)
+            else:
+                quantize_on(resources.settings(), order.node, order.model, order.options)
     except LMDynoError as error:
         show_error(error)
         return
@@ -162,17 +173,19 @@ def _lane_of(folder: Path) -> LaneSpec | None:
     return LaneSpec(name=name, kind=EngineKind.AWQ, model=model, weights=Weights.AWQ)
 
 
-def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
+def _show_form(node: str | None) -> tuple[ModelSpec | None, AwqOptions | None]:
     models = {model.name: model for model in resources.lanes().models}
     if not models:
         st.info(_("All lanes are endpoints. There is no model to quantise."), icon=":material/cloud:")
         return None, None
     source = st.selectbox(
         _("Calibration text"),
-        list(_SOURCES),
+        # An uploaded file is on this machine.
+        [source for source in _SOURCES if node is None or source != _FILE],
         format_func=lambda source: _(_SOURCES[source]),
         key="quantise_source",
     )
+    has_gpu = resources.resources().gpu if node is None else bool(gpus_of(node))
     with st.form("quantise", border=True):
         name = st.selectbox(
             _("Model"),
@@ -208,9 +221,9 @@ def _show_form() -> tuple[ModelSpec | None, AwqOptions | None]:
         device = st.selectbox(
             _("Run on"),
             _DEVICES,
-            index=0 if resources.resources().gpu else 1,
+            index=0 if has_gpu else 1,
             format_func=lambda device: _(_DEVICES[device]),
-            key="quantise_device",
+            key="quantise_device" if node is None else f"quantise_device_{node}",
         )
         search = st.toggle(
             _("Search scales"),

@@ -15,8 +15,10 @@ from core.models.vision.model import is_for_images
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.job_panel import show_job, show_job_log
+from core.ui.shared.node_choice import choose_node, is_usable
 from core.ui.shared.visitor import offers
 from core.walk.job import JOB_KIND, load, start_walk
+from core.walk.plan import lanes_at
 from core.walk.runner import summary
 
 _REFRESH_S = 1.0
@@ -35,10 +37,10 @@ def show_section() -> None:
     """An explanation, the button that starts a walk, the running one, and earlier ones. Raises StoreError."""
     st.markdown(
         _(
-            "Takes the tutorial's steps on this machine, one after another, and writes a report: chat with "
-            "transformers, TurboMind, and AWQ weights, KV cache ratios, quantisation, the API server, the "
-            "Python pipeline, and an image question. Steps that can't run here are skipped with the reason. "
-            "Takes 4 to 10 minutes, and keeps running if you leave this page."
+            "Takes the tutorial's steps, one after another, and writes a report: chat with transformers, "
+            "TurboMind, and AWQ weights, KV cache ratios, quantisation, the API server, the Python pipeline, "
+            "and an image question. Steps that can't run on the machine are skipped with the reason. Takes 4 "
+            "to 10 minutes, and keeps running if you leave this page."
         )
     )
     if offers(Action.START_JOB):
@@ -48,26 +50,27 @@ def show_section() -> None:
 
 
 def _show_start() -> None:
-    names = _models()
+    node = choose_node("walk_node")
+    names = _models(node)
     if not names:
         st.info(_("No local lane has a text model."), icon=":material/info:")
         return
     with st.form("walk_form", border=False), st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.selectbox(_("Model"), names, width=320)
         started = st.form_submit_button(_("Start the walk"), type="primary", icon=":material/play_arrow:")
-    if started:
+    if started and is_usable(node):
         try:
-            start_walk(resources.settings(), name)
+            start_walk(resources.settings(), name, node=node)
         except LMDynoError as error:
             show_error(error)
 
 
-def _models() -> list[str]:
-    """Text models that a local lane serves from their checkpoint."""
+def _models(node: str | None) -> list[str]:
+    """Text models that a lane of that machine serves from their checkpoint."""
     return list(
         dict.fromkeys(
             lane.model.name
-            for lane in resources.lanes().lanes
+            for lane in lanes_at(resources.lanes(), node)
             if lane.model and lane.weights is Weights.CHECKPOINT and not is_for_images(lane)
         )
     )
@@ -75,13 +78,12 @@ def _models() -> list[str]:
 
 @st.fragment(run_every=_REFRESH_S)
 def _show_current() -> None:
-    """The newest walk's job, with the steps that it has taken; refreshes itself."""
+    """The walks that run, on one machine each, or the newest one, with their steps; refreshes itself."""
     statuses = Jobs(resources.settings()).statuses(JOB_KIND)
-    if not statuses:
-        return
-    with st.container(border=True):
-        show_job(statuses[0], end=_STOP, show_detail=_show_taken)
-        show_job_log(statuses[0])
+    for status in [status for status in statuses if not status.state.ended] or statuses[:1]:
+        with st.container(border=True):
+            show_job(status, end=_STOP, show_detail=_show_taken)
+            show_job_log(status)
 
 
 def _show_taken(status: JobStatus) -> None:

@@ -18,6 +18,7 @@ from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_chart, show_error
 from core.ui.shared.job_panel import not_deleted, show_job
+from core.ui.shared.node_choice import choose_node, gpus_of, is_usable
 from core.ui.shared.visitor import offers, show_export
 
 _REFRESH_S = 1.0
@@ -32,25 +33,28 @@ def show_sweep() -> None:
             "and the engine's log. Takes about 30 s per point. Keeps running if you leave this page."
         )
     )
-    plan = _show_form()
-    if plan:
-        try:
-            start_sweep(resources.settings(), plan)
-        except LMDynoError as error:
-            show_error(error)
+    if offers(Action.START_JOB):
+        node = choose_node("sweep_node")
+        plan = _show_form(node)
+        if plan and is_usable(node):
+            try:
+                start_sweep(resources.settings(), plan, node=node)
+            except LMDynoError as error:
+                show_error(error)
     show_runs()
 
 
-def _show_form() -> SweepPlan | None:
-    if not offers(Action.START_JOB):
-        return None
-    gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in resources.sampler().sample().gpus}
+def _show_form(node: str | None) -> SweepPlan | None:
+    readings = resources.sampler().sample().gpus if node is None else gpus_of(node)
+    gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in readings}
     models = {model.name: model for model in resources.lanes().models}
     if not gpus or not models:
         if gpus:
             text = _("A sweep needs a model on this machine, but all lanes are endpoints.")
-        else:
+        elif node is None:
             text = _("A sweep needs an NVIDIA GPU, but this machine has none.")
+        else:
+            text = _("A sweep needs an NVIDIA GPU, but node {node} has none.", node=escape(node))
         st.info(text, icon=":material/memory:")
         return None
     with st.form("sweep", border=True):
@@ -60,7 +64,12 @@ def _show_form() -> SweepPlan | None:
             list(models),
             key="sweep_model",
         )
-        gpu = right.selectbox("GPU", list(gpus), format_func=gpus.__getitem__, key="sweep_gpu")
+        gpu = right.selectbox(
+            "GPU",
+            list(gpus),
+            format_func=gpus.__getitem__,
+            key="sweep_gpu" if node is None else f"sweep_gpu_{node}",
+        )
         ratios = st.pills(
             _("KV cache ratios"),
             DEFAULT_RATIOS,
