@@ -30,11 +30,16 @@ from core.engines.supervisor import Target
 from core.errors import EngineCrashed, EngineError
 from tests.engines.fake_python import fake_python
 from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment
-from tests.unit.engines.engine_stand_ins import FAKE_ENGINE, gone, lane_in, rows, settings_in, wait_for
+from tests.unit.engines import engine_stand_ins
+from tests.unit.engines.engine_stand_ins import FAKE_ENGINE, gone, lane_in, rows, settings_in
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, which comes with LMDeploy")
+pytestmark = [
+    pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray, which comes with LMDeploy"),
+    pytest.mark.timeout(900),
+]
 
-PATIENCE_S = 60
+PATIENCE_S = 240
+"""A slow machine takes its time; a deadline only says when to give up."""
 OWNER = """
 import sys
 from pathlib import Path
@@ -47,7 +52,7 @@ settings = settings_in(Path(sys.argv[1]), end_engines_after="2")
 lane = decode(LaneSpec, sys.argv[3])
 engines = engines_of(settings, [lane], ClusterSpec(address=sys.argv[2]), wait=True)
 engines.ensure(lane.name)
-print(engines.wait_until_healthy(lane.name, 60).pid, flush=True)
+print(engines.wait_until_healthy(lane.name, 240).pid, flush=True)
 sys.stdin.readline()
 """
 
@@ -94,6 +99,7 @@ def engines(cluster, settings, lanes):
     link = ClusterLink(settings, ClusterSpec(address=cluster.address))
     engines = ClusterEngines(settings, lanes, here, link)
     link.await_reports()
+    wait_for(lambda: all((n := read_snapshot(settings).node(name)) and n.alive for name in ADDRESSES))
     engines.adopt_orphans()
     yield engines
     engines.close()
@@ -111,11 +117,15 @@ def running(engines):
     return {name: engines.wait_until_healthy(name, PATIENCE_S) for name in names}
 
 
+def wait_for(condition):
+    return engine_stand_ins.wait_for(condition, PATIENCE_S)
+
+
 def state(engines, name, wished):
-    return wait_for(lambda: (now := engines.status(name)).state is wished and now, PATIENCE_S)
+    return wait_for(lambda: (now := engines.status(name)).state is wished and now)
 
 
-def answer(url, timeout_s=30.0):
+def answer(url, timeout_s=PATIENCE_S):
     """The whole streamed answer of an engine."""
     host, port = url.removeprefix("http://").split("/")[0].split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=timeout_s)
@@ -153,8 +163,8 @@ def test_an_agent_that_is_killed_leaves_its_engines_to_the_next(engines, running
     agent.kill()
     wait_for(lambda: gone(agent.pid))
     assert "Paris" in answer(running["on-beta"].url)
-    wait_for(lambda: (n := read_snapshot(settings).node("beta")).alive and n.reported_at > before, PATIENCE_S)
-    assert wait_for(cluster.nodes["beta"].agent, PATIENCE_S).pid != agent.pid
+    wait_for(lambda: (n := read_snapshot(settings).node("beta")).alive and n.reported_at > before)
+    assert wait_for(cluster.nodes["beta"].agent).pid != agent.pid
     back = state(engines, "on-beta", EngineState.HEALTHY)
     assert back.pid == running["on-beta"].pid
     engines.stop("on-beta")
@@ -164,7 +174,7 @@ def test_an_agent_that_is_killed_leaves_its_engines_to_the_next(engines, running
 def test_a_cluster_process_that_is_killed_loses_no_engine(engines, running, settings):
     process = find_process(settings).process
     os.kill(process.pid, signal.SIGKILL)
-    wait_for(lambda: (found := find_process(settings)) and found.process != process, PATIENCE_S)
+    wait_for(lambda: (found := find_process(settings)) and found.process != process)
     back = {name: state(engines, name, EngineState.HEALTHY) for name in running}
     assert {name: now.pid for name, now in back.items()} == {name: now.pid for name, now in running.items()}
     assert all(now.owned for now in back.values())
@@ -216,6 +226,7 @@ def test_a_dashboard_that_is_killed_in_mid_answer_ends_nothing_before_its_end(cl
 def test_a_wrong_token_is_told(cluster, tmp_path, monkeypatch):
     (tmp_path / "token").write_text("0" * 64)
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "1")  # each takes a second
     link = ClusterLink(settings_in(tmp_path / "home"), ClusterSpec(address=cluster.address))
     with pytest.raises(EngineCrashed) as caught:
         link.ask(Verb.CLOSE)
