@@ -1,12 +1,13 @@
-"""Engines on Ray nodes: one node dies in mid-answer and returns; written to one JSON file.
+"""Engines on Ray nodes: one node dies during a load test and returns; written to one JSON file.
 
     python benchmarks/gpu_cluster.py --out FILE --model DIR [--work DIR] [--engine turbomind|transformers]
 
 Two Ray nodes run on this machine's loopback addresses, with a lane on each. Everything else is what a user
-does: `lmdyno engines`, `lmdyno chat` and `lmdyno bench`. While one of them writes a long answer its raylet is
-killed: the request and the time until LMDyno says so are written down, the other lane answers meanwhile, and
-when the node is back the engine's process id tells whether it was taken over. The program ends only processes
-that it started. `--engine transformers` runs on a machine without a GPU; its times say nothing of one.
+does: `lmdyno engines`, `lmdyno chat` and `lmdyno bench`. During a load test of one lane the raylet of its
+node is killed: the run and the time until LMDyno says so are written down, the other lane answers meanwhile,
+and when the node is back the engine's process id tells whether it was taken over. The program ends only
+processes that it started. `--engine transformers` runs on a machine without a GPU; its times say nothing of
+one.
 """
 
 import argparse
@@ -32,7 +33,6 @@ model = "demo"
 node = "{node}"
 {more}
 """
-LONG = "Count from one to two hundred, in words, one number after the other."
 SHORT = "What is the capital of Japan?"
 START_S, TOLD_S, RETURN_S = 240.0, 30.0, 90.0
 
@@ -145,8 +145,11 @@ def _bench(setting: Setting) -> dict[str, Any]:
 
 def _kill(setting: Setting) -> dict[str, Any]:
     before = setting.engines()
-    asked = setting.begin("chat", LONG, "--lane", "on-far", "--json")
-    _until(lambda: setting.engines()["on-far"]["in_use"], time.monotonic(), TOLD_S)
+    run = Path(os.environ["LMDYNO_HOME"], "killed.json")
+    asked = setting.begin(
+        "bench", "--lane", "on-far", "--concurrency", "4", "--seconds", "25", "--json", str(run)
+    )
+    under_way_s = _until(lambda: setting.engines()["on-far"]["in_use"], time.monotonic(), TOLD_S)
     setting.cluster.nodes["beta"].raylet().send_signal(signal.SIGKILL)
     killed = time.monotonic()
     told_s = _until(lambda: setting.engines()["on-far"]["state"] == "failed", killed, TOLD_S)
@@ -156,10 +159,11 @@ def _kill(setting: Setting) -> dict[str, Any]:
     asked_out, asked_err = asked.communicate(timeout=120)
     return {
         "before": before,
+        "requests_under_way_after_s": under_way_s,
         "failed_after_s": told_s,
         "engines": told,
         "nodes": setting.nodes(),
-        "request_under_way": {"rc": asked.returncode, "out": asked_out[-3000:], "err": asked_err[-1000:]},
+        "load_test": {"rc": asked.returncode, "out": asked_out[-3000:], "err": asked_err[-1000:]},
         "near_answered": near.returncode == 0,
         "far_refused": {
             "rc": refused.returncode,
