@@ -17,9 +17,8 @@ from pathlib import Path
 from core import __version__
 from core.access.guard import acting_as
 from core.access.identity import SYSTEM
-from core.cluster.jobs import do_job
-from core.cluster.load_processes import start_load_process
-from core.cluster.protocol import Answer, Report, Request, Verb, Weighed
+from core.cluster.jobs import do_job, start_load_process
+from core.cluster.protocol import Answer, NodeReport, Request, Verb, Weighed
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
@@ -202,7 +201,7 @@ class Agent:
             host=self._address,
         )
 
-    def _report(self, known_revision: int) -> Report:
+    def _report(self, known_revision: int) -> NodeReport:
         at = utc_now()
         engines = self._engines()
         with self._lock:
@@ -210,7 +209,7 @@ class Agent:
                 self._told, self._revision = engines, self._revision + 1
             revision = self._revision
         samples = self._sampler.samples() if self._sampler else ()
-        return Report(
+        return NodeReport(
             at=at,
             lmdyno_version=__version__,
             revision=revision,

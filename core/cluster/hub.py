@@ -14,9 +14,8 @@ from typing import Any
 
 from core import __version__
 from core.cluster.fabric import AgentGone, Fabric, FabricNode
-from core.cluster.placement import choose_node
 from core.cluster.protocol import Answer, Command, Reply, Request, Verb
-from core.cluster.tracking import TrackedNode
+from core.cluster.tracking import TrackedNode, choose_node
 from core.codec import decode, encode
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now

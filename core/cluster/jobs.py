@@ -1,22 +1,30 @@
-"""Background jobs on a node: the agent's side of them, and a quantisation's start from here."""
+"""Work on a node besides engines: background jobs, and processes that send a load test's requests.
+
+The agent does most of it; `quantize_on` starts a node's quantisation from here.
+"""
 
 import hashlib
 import json
+import os
+import subprocess
 import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 from core.cluster.protocol import JobNews, NodeJob, Quantisation, Verb
 from core.codec import encode
 from core.domain.specs import ModelSpec
 from core.domain.turns import utc_now
-from core.errors import InputError
+from core.errors import EngineCrashed, InputError
 from core.i18n import N_
 from core.jobs.registry import Jobs
 from core.models.awq.job import JOB_KIND, awq_folder, quantize
 from core.models.awq.options import AwqOptions
-from core.settings import Settings
+from core.settings import PROJECT_ROOT, Settings
 
 _LOG_LINES = 15
+_LOAD_PROGRAM = "from core.bench.run.load_process import listen; listen()"
 
 
 def do_job(settings: Settings, verb: Verb, job: NodeJob) -> JobNews:
@@ -83,3 +91,39 @@ def quantize_on(settings: Settings, node: str, model: ModelSpec, options: AwqOpt
         already_running=N_("Another job is already writing this result."),
         is_same=lambda spec: spec.arguments.get("target") == target and spec.arguments.get("node") == node,
     )
+
+
+def start_load_process(home: Path, address: str, secret: str) -> int:
+    """The port on `address` where a new process for a load test's requests waits for who knows the secret.
+
+    The load test connects to it itself (`core.bench.run.load_ways`), so that nothing of a measurement passes
+    through Ray or the agent.
+
+    Takes the seconds of its imports. It ends with its connection, or if nobody connects. Raises EngineCrashed
+    if it ends before it listens.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", _LOAD_PROGRAM],
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "LMDYNO_HOME": str(home)},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    threading.Thread(target=process.wait, name="load-process", daemon=True).start()
+    told = {"home": str(home), "address": address, "secret": secret}
+    try:
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.close()
+    except BrokenPipeError:
+        pass  # then it says no port either
+    with process.stdout:
+        line = process.stdout.readline()
+    if not line.strip().isdigit():
+        raise EngineCrashed(
+            N_("A process of the load test ended before it was ready."),
+            hint=N_("See the log of Ray's worker on the node."),
+            code="load-process-ended",
+        )
+    return int(line)

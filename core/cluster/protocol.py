@@ -135,7 +135,7 @@ class Request:
     end_engines_after: str = "60"
     """How long engines may run with nobody asking, as LMDYNO_END_ENGINES_AFTER has it."""
     revision: int = -1
-    """Of the newest `Report` that is known; its engines needn't be told again."""
+    """Of the newest `NodeReport` that is known; its engines needn't be told again."""
     in_use: tuple[str, ...] = ()
     """Lanes whose engines answer requests right now."""
     lane: LaneSpec | None = None
@@ -150,7 +150,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class NodeReport:
     """A node at one moment."""
 
     at: datetime
@@ -182,7 +182,7 @@ class Weighed:
 class Answer:
     """An agent's answer; `error` if it could not be done."""
 
-    report: Report | None = None
+    report: NodeReport | None = None
     """To REPORT and what changes engines: how the node is afterwards."""
     weighed: Weighed | None = None
     window: WindowStats | None = None

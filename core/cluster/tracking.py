@@ -1,16 +1,22 @@
-"""What is known of one node, from its first sight on: answers, silence, engines."""
+"""What is known of the nodes: the answers, silence and engines of each, and which has room for a lane.
+
+A lane that names no node goes where the most GPU memory stays free.
+"""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.cluster.fabric import FabricNode
-from core.cluster.protocol import Report
+from core.cluster.protocol import Answer, NodeReport
+from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.nodes import Node, NodeEngine
 from core.engines.registry import EngineState
-from core.i18n import N_
-from core.units import duration
+from core.errors import EngineLoadFailed, EngineOutOfMemory, LMDynoError
+from core.i18n import N_, Text
+from core.units import duration, gib
 
 SILENT_S = 4.0
 """A node whose agent hasn't answered for so long can't be used: with the time between two looks, a dead one
@@ -33,7 +39,7 @@ class TrackedNode:
     answered_s: float | None = None
     """When the agent answered last, on the monotonic clock."""
     reported_at: datetime | None = None
-    report: Report | None = None
+    report: NodeReport | None = None
     """Of the agent that runs there now."""
     engines: tuple[NodeEngine, ...] = ()
     refusal: ErrorInfo | None = None
@@ -55,7 +61,7 @@ class TrackedNode:
         """Of the engines that are known; -1 for none."""
         return self.report.revision if self.report else -1
 
-    def reported(self, report: Report) -> None:
+    def reported(self, report: NodeReport) -> None:
         """Take the agent's report."""
         self.answered_s = time.monotonic()
         self.reported_at = utc_now()
@@ -154,3 +160,51 @@ class TrackedNode:
         """Whether the lane's engine starts, runs or stops there, as far as is known."""
         engine = self.engine(lane)
         return engine is not None and engine.state in _UP
+
+
+def choose_node(lane: LaneSpec, answers: Mapping[str, Answer | BaseException]) -> str:
+    """The node for a lane, by what each agent said of its room.
+
+    Args:
+        lane: names no node.
+        answers: to WEIGH, by the node's name; an exception where there was none.
+
+    Raises:
+        EngineOutOfMemory: nodes with GPUs answered, and it fits on none.
+        EngineLoadFailed: no node can run it at all; the hint names each with its reason.
+    """
+    rooms = {
+        name: answer.weighed
+        for name, answer in answers.items()
+        if isinstance(answer, Answer) and answer.weighed is not None
+    }
+    fitting = {name: room for name, room in rooms.items() if room.fits}
+    if fitting:
+
+        def left_bytes(name: str) -> int:
+            room = fitting[name]
+            return (room.free_bytes or 0) - (room.need_bytes or 0)
+
+        return max(sorted(fitting), key=left_bytes)
+    if rooms:
+        raise EngineOutOfMemory(
+            N_("{lane} fits on no node of the cluster.", lane=lane.name),
+            hint=N_(
+                "Stop an engine, lower cache_max_entry_count, or choose a smaller model. Free now: {rooms}.",
+                rooms=", ".join(f"{name} {gib(room.free_bytes)}" for name, room in sorted(rooms.items())),
+            ),
+            code="cluster-full",
+        )
+    raise EngineLoadFailed(
+        N_("No node of the cluster can run {lane}.", lane=lane.name),
+        hint=_reasons(answers) or N_("No node answers. Check with `ray status` whether the cluster runs."),
+        code="no-node",
+    )
+
+
+def _reasons(answers: Mapping[str, Answer | BaseException]) -> Text:
+    return " ".join(
+        f"{name}: {answer.message}"
+        for name, answer in sorted(answers.items())
+        if isinstance(answer, LMDynoError)
+    )

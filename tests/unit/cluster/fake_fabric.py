@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from core import __version__
 from core.cluster.fabric import AgentGone, FabricLost, FabricNode
-from core.cluster.protocol import Answer, Report, Request, Verb, Weighed
+from core.cluster.protocol import Answer, NodeReport, Request, Verb, Weighed
 from core.codec import decode, encode
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import new_id, utc_now
@@ -74,7 +74,7 @@ class ScriptedAgent:
         self.revision += 1
 
     def report(self, known):
-        return Report(
+        return NodeReport(
             at=utc_now(),
             lmdyno_version=__version__,
             revision=self.revision,

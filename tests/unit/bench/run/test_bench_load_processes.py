@@ -19,7 +19,7 @@ from core.bench.run.senders import Senders
 from core.bench.run.split_load import SplitLoad
 from core.bench.workload.prompts import ListedPrompts
 from core.chat_api.client import Timeouts
-from core.cluster import load_processes
+from core.cluster import jobs
 from core.cluster.protocol import Reply, Verb
 from core.domain.conversation import Message, Role
 from core.domain.specs import Dialect, Endpoint
@@ -49,14 +49,14 @@ class Link:
     def ask(self, verb, *, node, secret):
         assert verb is Verb.LOAD
         before = {child.pid for child in psutil.Process().children()}
-        port = load_processes.start_load_process(self._home, "127.0.0.1", secret)
+        port = jobs.start_load_process(self._home, "127.0.0.1", secret)
         (self.pid,) = {child.pid for child in psutil.Process().children()} - before
         return Reply(node=node, port=port)
 
 
 @pytest.fixture
 def link(tmp_path, monkeypatch):
-    monkeypatch.setattr(load_processes, "_PROGRAM", OTHER_CLOCK)
+    monkeypatch.setattr(jobs, "_LOAD_PROGRAM", OTHER_CLOCK)
     return Link(tmp_path / "node")
 
 
@@ -141,7 +141,7 @@ def test_nobody_else_can_use_a_load_process(tmp_path, monkeypatch):
 
 
 def test_a_process_that_ends_at_once_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(load_processes, "_PROGRAM", "raise SystemExit(3)")
+    monkeypatch.setattr(jobs, "_LOAD_PROGRAM", "raise SystemExit(3)")
     with pytest.raises(EngineError, match="ended before it was ready"):
         OnNode(Link(tmp_path), GPU1)
 
