@@ -68,11 +68,16 @@ def whereabouts_file(settings: Settings) -> Path:
 
 def find_process(settings: Settings) -> Whereabouts | None:
     """The home's cluster process; None if none runs."""
+    last = last_process(settings)
+    return last if last is not None and last.process.alive else None
+
+
+def last_process(settings: Settings) -> Whereabouts | None:
+    """The home's newest cluster process, which may have been killed; None if the last one has left."""
     try:
-        found = decode(Whereabouts, whereabouts_file(settings).read_bytes())
+        return decode(Whereabouts, whereabouts_file(settings).read_bytes())
     except (FileNotFoundError, InputError):
         return None
-    return found if found.process.alive else None
 
 
 def process_lock(settings: Settings) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from core import logs
 from core.cluster.fabric import Fabric
 from core.cluster.hub import Hub
-from core.cluster.link import Whereabouts, is_needed, process_lock, whereabouts_file
+from core.cluster.link import Whereabouts, is_needed, last_process, process_lock, whereabouts_file
 from core.cluster.protocol import Command, Hello, Reply
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
@@ -38,6 +38,7 @@ _ALONE_S = 5.0
 _LAST_WORDS_S = 0.5
 """How long those who asked are given to hear that the cluster is lost."""
 _LINE_BYTES = 2**24
+_FOLDER_PREFIX = "lmdyno-"
 
 
 def main(make_fabric: Callable[[Hello], Fabric]) -> int:
@@ -49,12 +50,21 @@ def main(make_fabric: Callable[[Hello], Fabric]) -> int:
     lock = try_lock(process_lock(settings), patience_s=0.2)
     if lock is None:
         return 0  # another was quicker
-    folder = Path(tempfile.mkdtemp(prefix="lmdyno-"))
+    _clear_up(settings)
+    folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     try:
         return asyncio.run(_serve(hello, settings, folder, make_fabric(hello)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         unlock(lock)
+
+
+def _clear_up(settings: Settings) -> None:
+    """Remove the folder of the last process if that was killed."""
+    if last := last_process(settings):
+        folder = Path(last.address).parent
+        if folder.name.startswith(_FOLDER_PREFIX):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _serve(hello: Hello, settings: Settings, folder: Path, fabric: Fabric) -> int:

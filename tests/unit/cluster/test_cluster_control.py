@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -117,7 +118,8 @@ def test_the_next_process_finds_what_runs(make, settings, lanes):
     engines.adopt_orphans()
     engines.ensure("there")
     before = engines.wait_until_healthy("there", 30)
-    process = find_process(settings).process
+    whereabouts = find_process(settings)
+    process = whereabouts.process
     os.kill(process.pid, signal.SIGKILL)
     wait_for(lambda: not process.alive)
     with pytest.raises(EngineError):
@@ -125,6 +127,7 @@ def test_the_next_process_finds_what_runs(make, settings, lanes):
     back = wait_for(lambda: (s := engines.status("there")).state is EngineState.HEALTHY and s, 30)
     assert (back.pid, back.owned) == (before.pid, True)
     assert find_process(settings).process != process
+    assert not Path(whereabouts.address).parent.exists()
 
 
 def test_a_cluster_out_of_reach_fails_lanes_on_nodes_alone(own_settings):
