@@ -19,7 +19,9 @@ from core.cluster.control import ClusterEngines
 from core.cluster.link import ClusterLink, find_process
 from core.cluster.protocol import Verb
 from core.codec import encode
+from core.domain.bench import RunState
 from core.domain.specs import ClusterSpec
+from core.domain.walk import StepKind, StepState
 from core.engines import supervisor
 from core.engines.leases import lease
 from core.engines.manager import EngineManager
@@ -28,6 +30,10 @@ from core.engines.registry import EngineState, Registry
 from core.engines.resolve import find_endpoint
 from core.engines.supervisor import Target
 from core.errors import EngineCrashed, EngineError
+from core.jobs.records import JobState
+from core.jobs.registry import Jobs
+from core.walk.job import load as load_walk
+from core.walk.job import start_walk
 from tests.engines.fake_python import fake_python
 from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment
 from tests.unit.engines import engine_stand_ins
@@ -146,6 +152,31 @@ def test_lanes_answer_on_the_nodes_that_they_name(engines, running, settings, la
         assert (node.alive, node.ray_version, node.token_auth) == (True, "2.60.0", True)
         assert node.home == str(settings.home / "nodes" / node.name)
         assert node.sample is not None
+
+
+def test_a_walk_on_a_node_leaves_the_nodes_engines_alone(
+    engines, running, cluster, settings, lanes, monkeypatch
+):
+    there = next(lane for lane in lanes if lane.name == "on-beta")
+    settings.lanes_file.write_text(
+        f'[cluster]\naddress = "{cluster.address}"\n'
+        f'[models.stand-in]\ncheckpoint = "{there.model.checkpoint}"\n'
+        '[lanes.on-beta]\nengine = "transformers"\nmodel = "stand-in"\nnode = "beta"\n'
+        f'device = "cpu"\npython = "{there.settings.python}"\n'
+    )
+    monkeypatch.setenv("LMDYNO_LANES", str(settings.lanes_file))
+    monkeypatch.setenv("LMDYNO_DATABASE_URL", f"sqlite:///{settings.home / 'lmdyno.db'}")
+    walk_id = start_walk(settings, node="beta")
+    ended = Jobs(settings).wait(walk_id, 2 * PATIENCE_S)
+    assert (ended.state, ended.record.error) == (JobState.DONE, None)
+    run = load_walk(settings, walk_id)
+    assert (run.node, run.state) == ("beta", RunState.DONE)
+    chat = next(step for step in run.steps if step.kind is StepKind.TRANSFORMERS)
+    assert chat.state is StepState.DONE
+    assert ["Paris" in each.text for each in chat.answers] == [True, True]
+    assert engines.status("on-beta").pid == running["on-beta"].pid
+    of_walk = Registry(settings_in(settings.home / "nodes" / "beta" / "walk")).read()
+    assert {name: entry.alive for name, entry in of_walk.items()} == {"on-beta": False, "api-server": False}
 
 
 def test_an_engine_that_is_killed_fails_its_lane_alone(engines, running):
