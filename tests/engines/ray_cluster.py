@@ -34,6 +34,12 @@ def environment(folder):
     }
 
 
+def processes_of(folder):
+    """All whose command lines name something in the folder."""
+    arguments = ((process, process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    return [process for process, words in arguments if any(str(folder) in word for word in words)]
+
+
 class RayNode:
     """One `ray start --block` with all that it starts, in a process group of its own."""
 
@@ -142,15 +148,10 @@ class RayCluster:
         alpha.wait_until_started()
         beta.wait_until_started()
 
-    def processes(self):
-        """All that name its folder."""
-        arguments = ((process, process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
-        return [process for process, words in arguments if any(str(self.folder) in word for word in words)]
-
     def close(self):
         """Ends it all; fails if a process is left."""
         for node in reversed(self.nodes.values()):
             node.kill()
-        _, left = psutil.wait_procs(self.processes(), timeout=60)
+        _, left = psutil.wait_procs(processes_of(self.folder), timeout=60)
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not left

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.cluster.control import ClusterEngines
@@ -35,7 +37,7 @@ from core.jobs.registry import Jobs
 from core.walk.job import load as load_walk
 from core.walk.job import start_walk
 from tests.engines.fake_python import fake_python
-from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment
+from tests.engines.ray_cluster import ADDRESSES, RayCluster, environment, processes_of
 from tests.unit.engines import engine_stand_ins
 from tests.unit.engines.engine_stand_ins import FAKE_ENGINE, gone, lane_in, rows, settings_in
 
@@ -79,7 +81,15 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    return settings_in(tmp_path_factory.mktemp("home"), end_engines_after="30")
+    settings = settings_in(tmp_path_factory.mktemp("home"), end_engines_after="30")
+    yield settings
+    # Guardians would wait half a minute for the next agent.
+    left = processes_of(settings.home)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, left = psutil.wait_procs(left, timeout=60)
+    assert not left
 
 
 @pytest.fixture(scope="module")
