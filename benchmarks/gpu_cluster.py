@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class Setting:
 
     def __init__(self, work: Path, engine: str, model: Path) -> None:
         self.cluster = RayCluster()
+        self._pids: set[int] = set()
+        """Of all engines that were seen; each leads a process group of its own."""
         home, lanes_file = work / "home", work / "lanes.toml"
         home.mkdir(parents=True, exist_ok=True)
         more = "" if engine == "transformers" else 'cache_max_entry_count = 0.1\ndtype = "float16"\n'
@@ -74,6 +77,7 @@ class Setting:
 
     def engines(self) -> dict[str, Any]:
         listed = json.loads(self.lmdyno("engines", "list", "--json", timeout_s=60).stdout)
+        self._pids |= {engine["pid"] for engine in listed if engine["pid"]}
         return {engine["lane"]: engine for engine in listed}
 
     def nodes(self) -> Any:
@@ -83,6 +87,10 @@ class Setting:
         for name in NODES:
             self.lmdyno("engines", "stop", name, "--force", timeout_s=60)
         self.cluster.close()
+        # An engine whose node is still away outlives it, and is named by nobody then.
+        for pid in self._pids:
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def main() -> int:
