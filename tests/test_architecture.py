@@ -16,6 +16,7 @@ LAYERS = [
         "core.csv_text",
         "core.errors",
         "core.files",
+        "core.heap",
         "core.units",
         "core.logs",
         "core.settings",

@@ -3,7 +3,7 @@
 import gc
 from functools import partial
 
-from core import logs
+from core import heap, logs
 from core.domain.conversation import StoredImage
 from core.domain.turns import Machine
 from core.engines.leases import lease
@@ -22,6 +22,7 @@ def main() -> None:
     settings = hello.settings
     logs.configure()
     allow_many()
+    heap.keep_small()
 
     def image_url(image: StoredImage) -> str:
         # An image library comes along, which turns without images don't wait for.

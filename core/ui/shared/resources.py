@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import logs
+from core import heap, logs
 from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.cache import RunRecords
@@ -109,6 +109,7 @@ def resources() -> Resources:
     """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
     logs.configure()
     allow_many()
+    heap.keep_small()
     keep_to_oneself()
     settings = load_settings()
     if settings.mode is Mode.REPLAY:
