@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from core import units
 from core.cli import context
@@ -12,6 +13,7 @@ from core.cli.terminal import printable, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.cluster.link import ClusterLink
 from core.codec import encode_plain
+from core.config.cluster import ADD_CLUSTER
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineStatus
 from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble
@@ -58,8 +60,7 @@ def list_engines(as_json: context.AsJson = False) -> None:
     console.print(table)
     for status in statuses:
         if status.error:
-            problem = f"{status.name}: {_(status.error.message)} {_(status.error.hint)}"
-            typer.echo(printable(problem.rstrip()))
+            console.print(Text(f"{status.name}: ").append_text(error_text(status.error)), soft_wrap=True)
 
 
 @app.command(help=_("Start a lane's engine, and wait until it is ready. It runs until `engines stop`."))
@@ -179,7 +180,7 @@ def nodes(as_json: context.AsJson = False) -> None:
     if registry.cluster is None:
         raise InputError(
             N_("lanes.toml has no cluster."),
-            hint=N_('Add `[cluster]` with `address = "HOST:6379"`.'),
+            hint=ADD_CLUSTER,
         )
     link = ClusterLink(settings, registry.cluster)
     try:

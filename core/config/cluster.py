@@ -9,6 +9,8 @@ from core.domain.specs import ClusterSpec, LaneSpec
 from core.i18n import N_
 
 CLUSTER_KEYS = ("address", "home")
+ADD_CLUSTER = N_('Add `[cluster]` with `address = "HOST:6379"`.')
+"""What to do where nodes are asked for and there is no cluster."""
 _ADDRESS = re.compile(r"auto|(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _EXAMPLE = N_('Write address = "auto" or address = "HOST:6379".')
 

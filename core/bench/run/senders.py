@@ -9,6 +9,7 @@ from core.bench.run.load_ways import Here, OnNode, Way
 from core.chat_api.client import Timeouts
 from core.chat_api.servers import place_of
 from core.cluster.link import ClusterLink
+from core.config.cluster import ADD_CLUSTER
 from core.domain.bench import BenchRequest
 from core.domain.specs import ClusterSpec, Endpoint
 from core.domain.turns import Place
@@ -46,7 +47,7 @@ class Senders:
         if cluster is None:
             raise InputError(
                 N_("Requests can't be sent from nodes: lanes.toml has no cluster."),
-                hint=N_('Add `[cluster]` with `address = "HOST:6379"`.'),
+                hint=ADD_CLUSTER,
             )
         self._link = ClusterLink(settings, cluster)
 

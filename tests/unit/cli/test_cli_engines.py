@@ -64,12 +64,12 @@ def test_an_engine_lives_from_start_to_stop(run):
     assert pids(run) == {"hf": None, "other": None}
 
 
-def test_a_failed_engine_says_why_in_a_line_below_the_table(run):
+def test_a_failed_engine_says_why_below_the_table(run):
     run("start", "hf")
     os.killpg(pids(run)["hf"], signal.SIGKILL)
     lines = run("list")[1].splitlines()
     error = next(lane["error"] for lane in json.loads(run("list", "--json")[1]) if lane["error"])
-    assert lines[-1] == f"hf: {error['message']} {error['hint']}".rstrip()
+    assert "\n".join(lines[-2:]) == f"hf: {error['message']}\n{error['hint']}"
 
 
 def test_the_log_is_told_line_by_line(run, tmp_path):
