@@ -21,8 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from core.bench.planning.plan import BenchPlan, Load, Workload
-from core.bench.results.cache import RunRecords
-from core.bench.results.summary import summarise
+from core.bench.results.result import RunRecords, summarise
 from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
 from core.domain.conversation import messages_for

@@ -113,7 +113,7 @@ ENGINE_PROCESSES = {
     "core.models.awq.probe",
     "core.models.awq.worker",
     "core.models.tokenizer",
-    "core.bench.roofline.bandwidth_worker",
+    "core.bench.bandwidth_worker",
     "core.walk.pipeline_program",
     "core.quality.run.score_worker",
     "core.quality.run.token_worker",

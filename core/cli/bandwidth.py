@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from core.bench.roofline.bandwidth import Bandwidth, measure_bandwidth
-from core.bench.roofline.roofline import bandwidth_of
+from core.bench.bandwidth import Bandwidth, measure_bandwidth
+from core.bench.roofline import bandwidth_of
 from core.cli import context
 from core.cli.terminal import terminal
 from core.codec import encode_plain

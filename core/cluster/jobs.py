@@ -96,8 +96,8 @@ def quantize_on(settings: Settings, node: str, model: ModelSpec, options: AwqOpt
 def start_load_process(home: Path, address: str, secret: str) -> int:
     """The port on `address` where a new process for a load test's requests waits for who knows the secret.
 
-    The load test connects to it itself (`core.bench.run.load_ways`), so that nothing of a measurement passes
-    through Ray or the agent.
+    The load test connects to it itself (`core.bench.run.load_processes`), so that nothing of a measurement
+    passes through Ray or the agent.
 
     Takes the seconds of its imports. It ends with its connection, or if nobody connects. Raises EngineCrashed
     if it ends before it listens.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from core.bench.results.summary import summarise
+from core.bench.results.result import summarise
 from core.config import LaneRegistry
 from core.domain.sessions import SessionState
 from core.domain.specs import LaneSpec

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from core.bench.results.cache import RunRecords
+from core.bench.results.result import RunRecords
 from core.domain.history import MeasuredLane
 from core.domain.quality import QualityRecord
 from core.domain.specs import LaneSpec

@@ -7,7 +7,7 @@ import pytest
 from e2e_dashboard import settle
 from playwright.sync_api import expect
 
-from core.bench.results.summary import summarise
+from core.bench.results.result import summarise
 from core.domain.history import HistoryFilter
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns

@@ -12,9 +12,9 @@ import pytest
 
 from core.bench.planning.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind, SendFrom
 from core.bench.planning.presets import Preset, preset_plan
-from core.bench.results.cache import RunRecords
+from core.bench.prompts import keep_prompt_file
 from core.bench.results.definitions import Tool
-from core.bench.workload.prompts import keep_prompt_file
+from core.bench.results.result import RunRecords
 from core.codec import encode
 from core.config import LaneRegistry
 from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState

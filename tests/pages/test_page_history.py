@@ -11,8 +11,7 @@ import streamlit as st
 from page_fakes import HF, REMOTE
 
 from core.bench.planning.plan import Workload
-from core.bench.results.cache import RunRecords
-from core.bench.results.result import results
+from core.bench.results.result import RunRecords, results
 from core.codec import encode
 from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from page_fakes import BOOK, HF, HF_Q4
 
-from core.bench.results.cache import RunRecords
+from core.bench.results.result import RunRecords
 from core.chat_api.probe import Reach
 from core.config import LaneRegistry
 from core.domain.turns import ErrorInfo

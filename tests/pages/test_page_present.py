@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from page_fakes import BOOK, HF, HF_Q4, finished
 
-from core.bench.results.cache import RunRecords
+from core.bench.results.result import RunRecords
 from core.domain.bench import RunState
 from core.domain.sampling import Sampling
 from core.domain.turn_planning import planned_record

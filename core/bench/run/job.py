@@ -5,8 +5,8 @@ import re
 from urllib.parse import urlsplit
 
 from core.bench.planning.plan import BenchPlan
-from core.bench.workload.images import check_sendable
-from core.bench.workload.prompts import listed_prompts
+from core.bench.prompts import listed_prompts
+from core.bench.request_images import check_sendable
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.errors import InputError
@@ -30,7 +30,7 @@ def start_bench(settings: Settings, plan: BenchPlan, *, gpu: bool) -> str:
     check_sendable(plan)
     return Jobs(settings).start_module(
         JOB_KIND,
-        "core.bench.run.worker",
+        "core.bench.run.process",
         {"plan": encode(plan).decode()},
         title=plan.label,
         job_id=plan.id,

@@ -1,4 +1,4 @@
-"""A process that sends a share of a load test's requests, started through `core.bench.run.load_ways`.
+"""A process that sends a share of a load test's requests, started through `core.bench.run.load_processes`.
 
 It is told what to send through a connection whose descriptor it inherits, or that it accepts on a node. It
 sends it with the code that a test in one process uses, and hands every finished request back at once. It ends

@@ -1,31 +1,39 @@
 """A whole run in this process: from a plan to its record in the store.
 
-Belongs into a process that does nothing else: a job (`core.bench.run.worker`) or the command line. SIGTERM
-and SIGINT stop the run with what it has.
+Belongs into a process that does nothing else: the command line, or a job that `core.jobs` starts with
+`python -m core.bench.run.process`. SIGTERM and SIGINT stop the run and keep what was measured by then: it
+is in the store, whatever becomes of the job.
 """
 
 import asyncio
 import signal
+import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
+from core import logs
 from core.bench.planning.plan import BenchPlan, SendFrom
+from core.bench.request_images import RequestImages, check_sendable
 from core.bench.run.load_process import switch_threads_quickly
 from core.bench.run.recording import BenchStore, Recorder
 from core.bench.run.runner import Runner, new_run
-from core.bench.run.senders import Senders
-from core.bench.run.split_load import cores_here, processes_for
+from core.bench.run.split_load import Senders, cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
-from core.bench.workload.images import RequestImages, check_sendable
 from core.chat_api.client import Timeouts, open_session
 from core.cluster.borrowed import Engines
+from core.codec import decode
 from core.config import load_cluster
-from core.domain.bench import BenchRun, ProgressCallback
+from core.domain.bench import BenchRun, ProgressCallback, RunState
 from core.engines.unfinished import StoppedRequests
+from core.errors import EngineError, LMDynoError
+from core.i18n import N_
 from core.images.store import ImageStore
+from core.jobs.worker import Report, run
 from core.meter.devices import DeviceQueue
 from core.open_files import allow_many
-from core.settings import Settings
+from core.settings import Settings, load_settings
 from core.telemetry.machine import describe_machine
 
 
@@ -99,3 +107,19 @@ async def _run(
                 senders=senders,
             )
             return await runner.run(stop)
+
+
+def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    logs.configure()
+    done = conduct(load_settings(), decode(BenchPlan, arguments["plan"]), report)
+    if done.state is RunState.STOPPED:
+        raise LMDynoError(
+            N_("The benchmark was stopped."), hint=N_("The results so far are kept."), code="stopped"
+        )
+    if done.error is not None:
+        raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)
+    return {"run_id": done.id, "state": done.state}
+
+
+if __name__ == "__main__":
+    sys.exit(run(work))

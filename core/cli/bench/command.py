@@ -9,7 +9,6 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core import units
-from core.bench.planning.parsing import parse_numbers, parse_whole_numbers, prompt_kind
 from core.bench.planning.passes import estimated_s
 from core.bench.planning.plan import (
     MAX_WORKLOAD_IMAGES,
@@ -23,7 +22,14 @@ from core.bench.planning.plan import (
     SendFrom,
     Workload,
 )
-from core.bench.planning.presets import Preset, parse_limits, preset_plan
+from core.bench.planning.presets import (
+    Preset,
+    parse_limits,
+    parse_numbers,
+    parse_whole_numbers,
+    preset_plan,
+    prompt_kind,
+)
 from core.bench.run.process import conduct
 from core.cli import context
 from core.cli.images import kept

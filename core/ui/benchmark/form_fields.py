@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from core.bench.planning.parsing import parse_numbers, parse_whole_numbers
 from core.bench.planning.plan import (
     Arrivals,
     BenchPlan,
@@ -16,7 +15,14 @@ from core.bench.planning.plan import (
     SendFrom,
     Workload,
 )
-from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
+from core.bench.planning.presets import (
+    LIMIT_PRESETS,
+    Preset,
+    parse_limits,
+    parse_numbers,
+    parse_whole_numbers,
+    preset_plan,
+)
 from core.domain.specs import LaneSpec
 from core.errors import InputError
 from core.i18n import N_

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.bench.planning.parsing import PROMPT_ENDINGS
 from core.bench.planning.plan import BenchPlan, Workload
-from core.bench.workload.images import check_sendable
-from core.bench.workload.prompts import keep_prompt_file
+from core.bench.planning.presets import PROMPT_ENDINGS
+from core.bench.prompts import keep_prompt_file
+from core.bench.request_images import check_sendable
 from core.domain.conversation import StoredImage
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, LMDynoError

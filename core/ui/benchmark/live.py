@@ -9,7 +9,7 @@ from collections.abc import Collection
 import streamlit as st
 
 from core import units
-from core.bench.results.summary import finished_part, newest_pass
+from core.bench.results.result import finished_part, newest_pass
 from core.bench.run.job import JOB_KIND, running_benches
 from core.charts.requests import incoming_chart
 from core.domain.bench import BenchRecord, RunState

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core import units
-from core.bench.results.summary import finished_part, newest_pass
+from core.bench.results.result import finished_part, newest_pass
 from core.bench.run.job import running_benches
 from core.domain.bench import BenchRecord, RunState
 from core.domain.history import HistoryFilter, RunKind

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core import units
+from core.bench.bandwidth import measure_bandwidth, measured_bandwidth
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.result import Interference, SpeedUp
 from core.bench.results.tables import LATENCIES
-from core.bench.roofline.bandwidth import measure_bandwidth, measured_bandwidth
-from core.bench.roofline.roofline import BandwidthUtilisation, utilisations
+from core.bench.roofline import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCY_TITLES,
     THROUGHPUTS,

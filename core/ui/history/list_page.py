@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core import units
 from core.access.guard import Action, is_read_only, may
-from core.bench.results.summary import summarise
+from core.bench.results.result import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.errors import StoreError

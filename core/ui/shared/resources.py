@@ -15,7 +15,7 @@ import streamlit as st
 from core import heap, logs
 from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
-from core.bench.results.cache import RunRecords
+from core.bench.results.result import RunRecords
 from core.chat_api.probe import Reachability
 from core.cluster.control import EngineControl, engines_of
 from core.config import LaneRegistry, load_lanes

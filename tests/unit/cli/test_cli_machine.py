@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from core.bench.roofline.bandwidth import Bandwidth
+from core.bench.bandwidth import Bandwidth
 from core.cli import bandwidth, doctor, memory, telemetry
 from core.doctor import Diagnosis, Finding, LaneFitness, Status
 from core.domain.turns import ErrorInfo, Machine

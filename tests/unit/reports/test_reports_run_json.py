@@ -9,7 +9,7 @@ from pyarrow import BufferReader, parquet
 from core.bench.planning.plan import Limits
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
-from core.bench.roofline.roofline import bandwidth_of, roofline
+from core.bench.roofline import bandwidth_of, roofline
 from core.domain.bench import BenchRun, LoadLevel
 from core.errors import InputError
 from core.reports.run_json import SCHEMA_VERSION, from_json, to_json

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.bench.results.cache import RunRecords
+from core.bench.results.result import RunRecords
 from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.turns import ErrorInfo

@@ -12,12 +12,10 @@ import psutil
 import pytest
 
 from core.bench.planning.plan import Arrivals, Isolation, SendFrom, Workload
+from core.bench.prompts import ListedPrompts
 from core.bench.run.load import Extent, LaneLoad, arrivals
-from core.bench.run.load_processes import LoadProcesses, shifted
-from core.bench.run.load_ways import Here, OnNode
-from core.bench.run.senders import Senders
-from core.bench.run.split_load import SplitLoad
-from core.bench.workload.prompts import ListedPrompts
+from core.bench.run.load_processes import Here, LoadProcesses, OnNode, shifted
+from core.bench.run.split_load import Senders, SplitLoad
 from core.chat_api.client import Timeouts
 from core.cluster import jobs
 from core.cluster.protocol import Reply, Verb

@@ -524,9 +524,9 @@ def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
 
 
 def test_a_calibration_that_fails_is_tried_again_and_then_told(bench, server, monkeypatch):
-    from core.bench.workload import synthesis
+    from core.bench import prompt_maker
 
-    monkeypatch.setattr(synthesis, "_RETRY_S", 0.01)
+    monkeypatch.setattr(prompt_maker, "_RETRY_S", 0.01)
     busy, fine = {"status": 503, "error": "full"}, {"chunks": 3}
     lanes = [
         remote("once", server.url, busy, *[fine] * 9),

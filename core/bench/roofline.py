@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from core.bench.bandwidth import Bandwidth
 from core.bench.results.result import BenchResult
-from core.bench.roofline.bandwidth import Bandwidth
 from core.domain.bench import BenchPass, LaneFacts
 from core.i18n import N_, Message
 

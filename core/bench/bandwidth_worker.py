@@ -1,7 +1,7 @@
 """Copies a large buffer within the GPU's memory and prints how long that took, as one line of JSON.
 
-`python -m core.bench.roofline.bandwidth_worker BUFFER_BYTES REPEATS`, a child process of
-`core.bench.roofline.bandwidth`: torch and its CUDA context end with it. It sees one GPU, the first.
+`python -m core.bench.bandwidth_worker BUFFER_BYTES REPEATS`, a child process of
+`core.bench.bandwidth`: torch and its CUDA context end with it. It sees one GPU, the first.
 """
 
 import json

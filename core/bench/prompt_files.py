@@ -1,6 +1,6 @@
 """Prompts out of files that other people wrote: text, JSONL, JSON and CSV.
 
-A line ends at `\\n` or `\\r\\n` alone: other separators (U+2028, U+0085, form feed) are part of a text. What
+A line ends at `\n` or `\r\n` alone: other separators (U+2028, U+0085, form feed) are part of a text. What
 can't be asked is refused with the line and the part of it that is wrong, or left out and counted.
 """
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.bench.results.result import results
-from core.bench.roofline import bandwidth, bandwidth_worker
-from core.bench.roofline.bandwidth import (
+from core.bench import bandwidth, bandwidth_worker
+from core.bench.bandwidth import (
     Bandwidth,
     measure_bandwidth,
     measured_bandwidth,
     measured_bandwidths,
 )
-from core.bench.roofline.roofline import utilisations
+from core.bench.results.result import results
+from core.bench.roofline import utilisations
 from core.cli.bench.tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
@@ -76,7 +76,7 @@ def test_the_worker_gets_one_gpu_and_bounded_buffers(settings, tmp_path):
     )
     measure_bandwidth(settings, gpus=FakeGpus(GPU), python=python)
     asked = (tmp_path / "asked").read_text("utf-8").split()
-    assert asked[:3] == ["-m", "core.bench.roofline.bandwidth_worker", str(4 * GIB)]
+    assert asked[:3] == ["-m", "core.bench.bandwidth_worker", str(4 * GIB)]
     assert asked[-1] == "GPU-1"
     nearly_full = replace(GPU, free_bytes=6 * GIB)
     assert measure_bandwidth(settings, gpus=FakeGpus(nearly_full), python=python).buffer_bytes == GIB

@@ -14,7 +14,7 @@ from statistics import fmean
 
 from core.bench.planning.plan import BenchPlan
 from core.bench.planning.wording import with_images
-from core.bench.workload.prompts import Prompts
+from core.bench.prompts import Prompts
 from core.chat_api.client import encoded
 from core.domain.conversation import Message, Role, StoredImage
 from core.domain.sampling import Sampling

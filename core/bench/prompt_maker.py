@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.bench.planning.plan import BenchPlan
-from core.bench.workload.prompts import COMMON_WORDS, Prompts, SyntheticPrompts, listed_prompts, words_for
+from core.bench.prompts import COMMON_WORDS, Prompts, SyntheticPrompts, listed_prompts, words_for
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts, send
 from core.domain.sampling import Sampling

@@ -10,11 +10,11 @@ import pytest
 
 from core.bench.planning.plan import Load, LoadKind, PromptKind, Workload
 from core.bench.planning.wording import advice, described
+from core.bench.prompts import ListedPrompts, SyntheticPrompts
+from core.bench.request_images import Bodies, ImagePrompts, RequestImages, check_sendable, image_tokens
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
 from core.bench.run.job import start_bench
-from core.bench.workload.images import Bodies, ImagePrompts, RequestImages, check_sendable, image_tokens
-from core.bench.workload.prompts import ListedPrompts, SyntheticPrompts
 from core.charts.load import conditions, latency_chart
 from core.codec import decode, encode
 from core.domain.bench import LaneFacts

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Protocol
 
 from core import i18n
-from core.bench.planning.parsing import prompt_kind
 from core.bench.planning.plan import PromptKind, Workload
-from core.bench.workload.prompt_files import read_prompts
+from core.bench.planning.presets import prompt_kind
+from core.bench.prompt_files import read_prompts
 from core.domain.conversation import EXAMPLES, Message, Role
 from core.errors import InputError
 from core.files import keep_upload, upload_path

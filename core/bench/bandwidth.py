@@ -50,7 +50,7 @@ _CONTEXT_BYTES = 2**30
 """What CUDA takes beside them, with room to spare."""
 _BUSY_RATIO = 0.1
 _TIMEOUT_S = 120.0
-_WORKER = "core.bench.roofline.bandwidth_worker"
+_WORKER = "core.bench.bandwidth_worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from core.bench.planning.plan import PromptKind, Workload
-from core.bench.workload.prompts import COMMON_WORDS, SyntheticPrompts, listed_prompts, words_for
+from core.bench.prompts import COMMON_WORDS, SyntheticPrompts, listed_prompts, words_for
 from core.domain.conversation import Message, Role
 from core.errors import InputError
 from core.models.tokenizer import LaneTokenizer
