@@ -6,10 +6,10 @@ from core.access.guard import is_read_only
 from core.i18n import _
 from core.ui.chat import session as chat_session
 from core.ui.engines.status import show_overview
-from core.ui.shared import account, language, shell
+from core.ui.shared import browser, shell, visitor
 
 shell.configure()
-language.settle()
+browser.settle_language()
 
 page = shell.navigate()
 if not shell.is_bare():
@@ -18,8 +18,8 @@ if not shell.is_bare():
             st.caption(f":material/replay: {_('Recordings only. Nothing is measured here.')}")
         else:
             show_overview(refreshes=chat_session.sidebar_refreshes())
-        language.show_switch()
-        account.show_account()
+        browser.show_language_switch()
+        visitor.show_account()
     st.title(page.title, anchor=False)
 with shell.open_files_explained():
     page.run()

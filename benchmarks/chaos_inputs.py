@@ -39,8 +39,7 @@ from core.sessions.exports import session_json
 from core.settings import PROJECT_ROOT, Settings
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
-from core.ui.text.markdown import FORMULAS, BlockSplitter, parse, split_blocks
-from core.ui.text.markdown_writer import streamlit_markdown
+from core.ui.shared.markdown import FORMULAS, BlockSplitter, parse, split_blocks, streamlit_markdown
 from tests.scripted_server import MARKDOWN
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 from tests.unit.images.image_files import mutations

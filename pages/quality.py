@@ -13,7 +13,7 @@ from core.ui.quality.form import show_form
 from core.ui.quality.results import show_results
 from core.ui.shared import resources, shell
 from core.ui.shared.components import show_error
-from core.ui.shared.job_panel import show_job
+from core.ui.shared.jobs import show_job
 
 _SHOWN = 20
 

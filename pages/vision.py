@@ -2,8 +2,8 @@
 
 from core.i18n import _
 from core.ui.chat import page as chat_page
+from core.ui.chat.quiz import show_quiz
 from core.ui.chat.session import VISION
-from core.ui.quiz.page import show_quiz
 from core.ui.shared import shell
 from core.ui.shared.components import show_tabs
 

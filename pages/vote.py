@@ -9,7 +9,7 @@ from core.i18n import _
 from core.sessions.assignment import Assigned, assigned_items, deploy_items, is_invited
 from core.ui.sessions import ballot, deploy, voter
 from core.ui.sessions.results import show_results
-from core.ui.shared import language, resources, shell
+from core.ui.shared import browser, resources, shell
 from core.ui.shared.components import escape, show_error
 
 _WAIT_S = 3.0
@@ -98,4 +98,4 @@ with st.container(horizontal_alignment="center"), st.container(width=WIDTH_PX):
     except LMDynoError as error:
         show_error(error)
     with st.container(horizontal_alignment="right"):
-        language.show_switch()
+        browser.show_language_switch()

@@ -49,9 +49,9 @@ layer don't import each other, apart from those listed in NEIGHBOURS."""
 
 UI_LAYERS = [
     {"shared"},
-    {"text", "engines", "memory", "benchmark"},
+    {"engines", "memory", "benchmark"},
     {"chat"},
-    {"quiz", "quality", "sessions", "replay"},
+    {"quality", "sessions", "replay"},
     {"history"},
     {"overview"},
 ]

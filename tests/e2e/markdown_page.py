@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.ui.shared.components import escape
-from core.ui.text.live_text import show_text
+from core.ui.shared.live_text import show_text
 
 texts = json.loads(Path(os.environ["SHOWN_TEXTS"]).read_text("utf-8"))[st.query_params["batch"]]
 if st.query_params.get("as") == "is":

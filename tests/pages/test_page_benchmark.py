@@ -31,7 +31,8 @@ from core.store.runs.bench_runs import BenchRuns
 from core.ui.benchmark import live as bench_live
 from core.ui.benchmark import start as bench_start
 from core.ui.benchmark.form_fields import Extent, Prompts
-from core.ui.shared import job_panel, resources
+from core.ui.shared import jobs as shared_jobs
+from core.ui.shared import resources
 from tests import scripted_server
 from tests.unit.bench.bench_samples import (
     A,
@@ -118,7 +119,7 @@ def bench(real, monkeypatch):
     """The same with jobs that the test describes."""
     for module in (bench_start, bench_live):
         monkeypatch.setattr(module, "running_benches", real.running)
-    for module in (job_panel, bench_live):
+    for module in (shared_jobs, bench_live):
         monkeypatch.setattr(module, "Jobs", real.as_jobs)
     monkeypatch.setattr(bench_start, "start_bench", real.start)
     return real

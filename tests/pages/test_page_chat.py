@@ -419,11 +419,11 @@ def test_the_sidebar_rests_in_the_run_that_follows_and_is_drawn_again_afterwards
     def router_and_page():
         import streamlit as st
 
-        from core.ui.chat import session
+        from core.ui.chat import session as chat_session
 
-        st.button("Ask", on_click=session.note_asked)
-        st.session_state.setdefault("refreshes", []).append(session.sidebar_refreshes())
-        session.wake_sidebar()
+        st.button("Ask", on_click=chat_session.note_asked)
+        st.session_state.setdefault("refreshes", []).append(chat_session.sidebar_refreshes())
+        chat_session.wake_sidebar()
 
     app = AppTest.from_function(router_and_page).run()
     assert app.session_state["refreshes"] == [True]
@@ -470,7 +470,7 @@ def test_a_turn_of_another_process_is_shown_as_the_store_has_it(new_app, world, 
         return last[-1]
 
     monkeypatch.setattr(world.store, "turn", read)
-    monkeypatch.setattr("core.ui.chat.conversation.POLL_S", 0.05)
+    monkeypatch.setattr("core.ui.chat.session.POLL_S", 0.05)
     app = new_app(conversation="c1").run()
     assert [m.value for m in app.markdown].count("From afar.") == 2
 

@@ -45,7 +45,8 @@ from core.telemetry.processes import this_process
 from core.ui.engines import endpoints as endpoint_panel
 from core.ui.engines import machine
 from core.ui.engines import quantise as quantise_panel
-from core.ui.shared import job_panel, resources
+from core.ui.shared import jobs as shared_jobs
+from core.ui.shared import resources
 from tests import scripted_server
 from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 
@@ -136,7 +137,7 @@ def engines(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "sampler", lambda: SimpleNamespace(samples=lambda: ()))
     monkeypatch.setattr(endpoint_panel, "server_metrics", lambda *a, **k: things.metrics)
     monkeypatch.setattr(quantise_panel, "Jobs", things.jobs)
-    monkeypatch.setattr(job_panel, "Jobs", things.jobs)
+    monkeypatch.setattr(shared_jobs, "Jobs", things.jobs)
     return things
 
 

@@ -36,8 +36,8 @@ from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.job_results import JobResult, JobResults, Walks
 from core.store.runs.quality_runs import QualityRuns
 from core.store.turns import Store
+from core.ui.chat import quiz
 from core.ui.history import list_page as history_list
-from core.ui.quiz import results as quiz_results
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
 from tests.unit.image_quiz import quiz_samples
@@ -483,7 +483,7 @@ def kept(home, kind, run, lanes):
 
 
 def test_a_quiz_is_listed_opened_deleted_and_restored(home, open_page, monkeypatch):
-    monkeypatch.setattr(quiz_results, "show_image", lambda image: None)
+    monkeypatch.setattr(quiz, "show_image", lambda image: None)
     asked = quiz_samples.plan(quiz_samples.question("Which colour?", "red"))
     run = quiz_samples.run(asked, tuple(quiz_samples.record(lane, "It is red") for lane in asked.lanes))
     kept(home, RunKind.QUIZ, run, asked.lanes)

@@ -20,10 +20,10 @@ def scripts(app: AppTest) -> list[str]:
 
 def router() -> None:
     """What the router does of it; AppTest runs the whole router only once."""
-    from core.ui.shared import language
+    from core.ui.shared import browser
 
-    language.settle()
-    language.show_switch()
+    browser.settle_language()
+    browser.show_language_switch()
 
 
 @pytest.fixture
@@ -116,11 +116,11 @@ def test_the_router_settles_the_language(new_app):
 def tabs_and_switch() -> None:
     """A page with tabs in the language of the session."""
     from core.i18n import _
-    from core.ui.shared import language
+    from core.ui.shared import browser
     from core.ui.shared.components import show_tabs
 
-    language.settle()
-    language.show_switch()
+    browser.settle_language()
+    browser.show_language_switch()
     for tab, title in zip(show_tabs([_("Engines"), _("Endpoints")], key="section"), "ab", strict=True):
         if tab.open:
             tab.write(title)

@@ -20,7 +20,8 @@ from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
 from core.ui.overview import lanes
-from core.ui.shared import job_panel, resources
+from core.ui.shared import jobs as shared_jobs
+from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE
 from tests.unit.quality import quality_samples
 from tests.unit.scorecard.scorecard_samples import run_of
@@ -46,7 +47,7 @@ def home(world, monkeypatch, tmp_path):
     reader = ScorecardReader(world.bench, world.quality, RunRecords(world.bench), describe=lambda: MACHINE)
     monkeypatch.setattr(resources, "scorecards", lambda: reader)
     jobs = SimpleNamespace(statuses=lambda _kind=None: tuple(world.jobs), log_tail=lambda _id: "the log")
-    for module in (lanes, job_panel):
+    for module in (lanes, shared_jobs):
         monkeypatch.setattr(module, "Jobs", lambda _settings: jobs)
     yield world
     for store in stores:

@@ -24,9 +24,9 @@ from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.models.demo import job as demo_job
 from core.settings import Settings
-from core.ui.chat import demo_vision
+from core.ui.chat import images as chat_images
+from core.ui.chat import quiz
 from core.ui.chat.session import VISION
-from core.ui.quiz import page as vision_quiz
 from core.ui.shared import resources
 from tests.vision_checkpoints import INTERNVL, INTERNVL_FILES, LLAVA, LLAVA_FILES, write_checkpoint
 
@@ -315,8 +315,8 @@ def unprepared(vision, monkeypatch):
     model = ModelSpec(name=VISION_DEMO_NAME, checkpoint=str(vision.settings.models_dir / VISION_DEMO_NAME))
     vision.lanes = (LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=model), ALSO)
     things = SimpleNamespace(prepared=False, started=[])
-    monkeypatch.setattr(demo_vision.demo_vision, "is_prepared", lambda settings: things.prepared)
-    monkeypatch.setattr(demo_vision.demo_job, "start", things.started.append)
+    monkeypatch.setattr(chat_images.demo_vision, "is_prepared", lambda settings: things.prepared)
+    monkeypatch.setattr(chat_images.demo_job, "start", things.started.append)
     return things
 
 
@@ -364,7 +364,7 @@ def test_engines_that_do_not_run_can_be_started_beforehand(open_page, vision):
 def started(vision, monkeypatch):
     """The plans that the page started as quizzes."""
     plans = []
-    monkeypatch.setattr(vision_quiz, "start_quiz", lambda settings, plan: plans.append(plan))
+    monkeypatch.setattr(quiz, "start_quiz", lambda settings, plan: plans.append(plan))
     return plans
 
 

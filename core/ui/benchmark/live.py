@@ -22,7 +22,7 @@ from core.ui.benchmark.result_tables import pass_text, show_points
 from core.ui.benchmark.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_chart, show_error
-from core.ui.shared.job_panel import show_job
+from core.ui.shared.jobs import show_job
 
 FINISHED = "bench_finished"
 """Session state: the run that has just ended, whose result is wanted."""

@@ -14,7 +14,7 @@ from core.scorecard.speed import LaneSpeed, lane_speed
 from core.ui.benchmark.result_tables import pass_text
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape
-from core.ui.shared.job_panel import WAITING
+from core.ui.shared.jobs import WAITING
 from core.ui.shared.presenting import Tile, show_board
 
 REFRESH_S = 2.0

@@ -16,8 +16,7 @@ from core.domain.turns import ErrorInfo, FinishReason, TurnPlan, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError
 from core.i18n import N_, _
 from core.models.prompt_length import estimated_tokens, exceeded_context
-from core.ui.chat import attachments
-from core.ui.chat import conversation as conversations
+from core.ui.chat import images as chat_images
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.session import ConversationPage
@@ -43,7 +42,7 @@ def submit(page: ConversationPage) -> None:
     chat = chat_session.chat(page)
     chat.problems = ()
     if not isinstance(entered, str):
-        attachments.add_files(page, entered.files)
+        chat_images.add_files(page, entered.files)
         if not text.strip() and entered.files:
             return
     if chat.problems or not send(page, text, chat.attachments):
@@ -68,7 +67,7 @@ def send(
     chat = chat_session.chat(page)
     chat.problems, chat.warning = (), None
     with _sending:
-        conversation = conversations.load(chat)
+        conversation = chat_session.load(chat)
         if conversation.running:
             text = _("Lanes are still answering. Wait, or press Esc to stop them.")
             st.toast(text, icon=":material/info:")
@@ -165,7 +164,7 @@ def go_on(page: ConversationPage) -> None:
     chat = chat_session.chat(page)
     if chat.repeats_left < 1:
         return
-    turn = conversations.load(chat).turns[-1]
+    turn = chat_session.load(chat).turns[-1]
     ends = (FinishReason.STOP, FinishReason.LENGTH)
     if not any(request.finish_reason in ends for request in turn.requests):
         chat.repeats_left = 0

@@ -19,15 +19,13 @@ from core.engines.registry import EngineState
 from core.errors import LMDynoError
 from core.i18n import _
 from core.meter.protocol import Update
-from core.ui.chat import conversation as conversations
 from core.ui.chat import session as chat_session
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines import status as engine_status
 from core.ui.engines.status import show_log
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, show_error
-from core.ui.shared.slots import Slots
-from core.ui.text.live_text import LiveText, show_text
+from core.ui.shared.components import Slots, describe_lane, escape, lane_label, show_error
+from core.ui.shared.live_text import LiveText, show_text
 
 ANSWER_HEIGHT_PX = 360
 """Of an answer that comes, and of a long one that is not expanded."""
@@ -136,7 +134,7 @@ def _follow(lane: RunningLane) -> None:
     box = _answer_box(lane.request, ANSWER_HEIGHT_PX, running=True)
     figures = st.container()
     try:
-        lane.request = _stream(lane.request, box, conversations.updates(lane.request))
+        lane.request = _stream(lane.request, box, chat_session.updates(lane.request))
         with figures:
             show_figures(lane.request)
     except LMDynoError as error:

@@ -11,10 +11,9 @@ from core.access.identity import Person
 from core.charts.turn import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import N_, _, ngettext
-from core.ui.shared.components import escape
+from core.ui.shared.components import Slots, escape
 from core.ui.shared.images import given
-from core.ui.shared.slots import Slots
-from core.ui.text.live_text import PAGE_CHARS, show_plain
+from core.ui.shared.live_text import PAGE_CHARS, show_plain
 
 TTFT_HELP = N_(
     "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."

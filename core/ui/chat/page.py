@@ -1,38 +1,44 @@
 """A page that holds a conversation: the chat's and the vision page's, by the same code.
 
-What is drawn where has a fixed place (`core.ui.shared.slots`), so that nothing of an earlier run stays while
-answers come.
+What is drawn where has a fixed place (`Slots`), so that nothing of an earlier run stays while answers come.
+For a room the page shows the last turn alone: a tile for each lane with its figures, and while it streams how
+far it is.
 """
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import datetime
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core import units
 from core.access.guard import Action, may
 from core.domain.conversation import EXAMPLES
 from core.domain.specs import LaneSpec
-from core.domain.turns import ErrorInfo, TurnRecord
-from core.i18n import _, ngettext
+from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, utc_now
+from core.i18n import N_, Text, _, ngettext
 from core.images.gallery import GalleryImage, gallery
 from core.ui.chat import actions as chat_actions
-from core.ui.chat import attachments
-from core.ui.chat import conversation as conversations
+from core.ui.chat import images as chat_images
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls
 from core.ui.chat.answers import RunningLane, wait_until_done
-from core.ui.chat.attachments import add_from_gallery, origin
-from core.ui.chat.conversation import Conversation
-from core.ui.chat.demo_vision import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
-from core.ui.chat.present import REFRESH_S, show_turn_board
-from core.ui.chat.session import VISION, ConversationPage
+from core.ui.chat.images import (
+    add_from_gallery,
+    needs_preparing,
+    origin,
+    show_limits,
+    show_no_lanes,
+    show_preparing,
+    show_refused,
+)
+from core.ui.chat.session import VISION, ChatState, Conversation, ConversationPage
 from core.ui.chat.turn import show_turn, show_turn_actions
 from core.ui.engines.status import show_cards
 from core.ui.shared import browser, resources
-from core.ui.shared.components import escape, show_error, show_warning
-from core.ui.shared.presenting import present, presents, show_present_button
-from core.ui.shared.slots import Slots
+from core.ui.shared.components import Slots, color_of, escape, show_error, show_warning
+from core.ui.shared.presenting import Tile, present, presents, show_board, show_present_button
 from core.ui.shared.visitor import is_mine
 
 _NEWS_S = 2.0
@@ -50,7 +56,7 @@ def show(page: ConversationPage, place: DeltaGenerator | None = None) -> None:
     registry = resources.lanes()
     offered = page.offered(registry.lanes)
     chat = chat_session.chat(page)
-    conversation = conversations.load(chat)
+    conversation = chat_session.load(chat)
     turns = conversation.turns
     if not page.takes_images and any(turn.images for turn in turns):
         _move_to_vision(page, chat.conversation_id)
@@ -82,13 +88,13 @@ def _present(page: ConversationPage, offered: Sequence[LaneSpec], conversation: 
     is_running = bool(conversation.running)
 
     def draw() -> None:
-        now = conversations.load(chat)
+        now = chat_session.load(chat)
         show_turn_board(now)
         if bool(now.running) != is_running:
             st.rerun()  # prompt and Stop are outside of what refreshes itself
 
     # While answers come, Esc stops them.
-    present(draw, refresh_s=REFRESH_S, escape_ends=not is_running)
+    present(draw, refresh_s=BOARD_REFRESH_S, escape_ends=not is_running)
 
 
 def _move_to_vision(page: ConversationPage, conversation_id: str) -> None:
@@ -112,7 +118,7 @@ def _show_sidebar(page: ConversationPage, offered: Sequence[LaneSpec]) -> None:
     if page.takes_images:
         show_refused(resources.lanes().lanes)
     with st.expander(_("Recent conversations"), icon=":material/history:"):
-        for summary in conversations.recent(page):
+        for summary in chat_session.recent(page):
             st.button(
                 escape(summary.title),
                 key=f"open_{summary.id}",
@@ -163,13 +169,13 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
 def _show_attachments(page: ConversationPage, conversation: Conversation) -> None:
     with Slots("images", "ways") as slots:
         with slots.fill("images"):
-            attachments.show_images(page)
+            chat_images.show_images(page)
         if conversation.running:  # a dialog would not open before the answers' end
             return
         with slots.fill("ways"):
             turns = conversation.turns
             picked = chat_controls.picked_lanes(page, resources.lanes().lanes)
-            attachments.show_ways_to_add(page, picked, turns)
+            chat_images.show_ways_to_add(page, picked, turns)
             images = [image for turn in turns for image in turn.images]
             show_limits(picked, [*images, *chat_session.chat(page).attachments])
 
@@ -228,7 +234,7 @@ def _show_turns(page: ConversationPage, turns: Sequence[TurnRecord]) -> list[Run
     for turn, place in zip(turns, places, strict=True):
         with place, st.container(key=f"turn_{turn.id}"):
             running += show_turn(
-                conversations.versions(chat, turn),
+                chat_session.versions(chat, turn),
                 baseline=chat_controls.baseline(page),
                 latest=turn is turns[-1],
             )
@@ -238,7 +244,7 @@ def _show_turns(page: ConversationPage, turns: Sequence[TurnRecord]) -> list[Run
 @st.fragment(run_every=_NEWS_S)
 def _watch(page: ConversationPage, last_turn_id: str | None) -> None:
     """Draw the page again when something was asked here from another tab."""
-    if conversations.has_news(chat_session.chat(page), last_turn_id):
+    if chat_session.has_news(chat_session.chat(page), last_turn_id):
         st.rerun()
 
 
@@ -288,3 +294,79 @@ def _show_scenes(page: ConversationPage) -> None:
                     on_click=ask_about,
                     args=(page, image),
                 )
+
+
+BOARD_REFRESH_S = 0.5
+_PROMPT_CHARS = 200
+_ANSWER_CHARS = 220
+_WAITING: dict[Phase, Text] = {
+    Phase.QUEUED: N_("Waiting for its turn"),
+    Phase.STARTING: N_("Starting the engine"),
+    Phase.SETTLING: N_("Waiting until a stopped request is finished"),
+    Phase.SENT: N_("Waiting for the first token"),
+}
+
+
+def show_turn_board(conversation: Conversation) -> None:
+    """The conversation's last turn as it stands; call it in a fragment that refreshes itself."""
+    if not conversation.turns:
+        st.info(_("Nothing has been asked yet."), icon=":material/forum:")
+        return
+    stored = conversation.turns[-1]
+    turn = stored if stored.done else resources.meter().turn(stored.id) or stored
+    prompt = " ".join(turn.prompt.split())
+    shown = prompt if len(prompt) <= _PROMPT_CHARS else f"{prompt[:_PROMPT_CHARS].rstrip()} …"
+    st.markdown(f"# {escape(shown)}", anchors=False)
+    show_board([_tile(turn, request) for request in turn.requests], key="present_turn")
+
+
+def show_newest_turn_board() -> None:
+    """The last turn of the conversation that something was asked in last. Raises StoreError."""
+    newest = resources.store().conversations(1)
+    if not newest:
+        show_turn_board(Conversation(()))
+        return
+    show_turn_board(chat_session.load(ChatState(conversation_id=newest[0].id)))
+
+
+def _tile(turn: TurnRecord, request: RequestRecord) -> Tile:
+    return Tile(
+        name=request.lane.name,
+        color=color_of(request.lane.name),
+        figures=[
+            ("TTFT", units.milliseconds(request.ttft_s)),
+            (_("Decode"), units.tok_per_s(request.decode_tok_per_s if _is_done(request) else None)),
+            ("E2E", units.milliseconds(request.e2e_s))
+            if _is_done(request)
+            else (_("Time so far"), units.milliseconds(_elapsed_s(request.sent_at))),
+        ],
+        progress=_progress(turn, request),
+        note=_note(request),
+    )
+
+
+def _is_done(request: RequestRecord) -> bool:
+    return request.phase is Phase.DONE
+
+
+def _elapsed_s(sent_at: datetime | None) -> float | None:
+    return None if sent_at is None else max(0.0, (utc_now() - sent_at).total_seconds())
+
+
+def _progress(turn: TurnRecord, request: RequestRecord) -> float:
+    """Chunks by the most tokens that were asked for: an estimate, since a chunk may hold several tokens."""
+    if _is_done(request):
+        return 1.0
+    chunks = len(request.timing.chunk_ns) if request.timing else 0
+    return min(1.0, chunks / turn.sampling.max_tokens)
+
+
+def _note(request: RequestRecord) -> str:
+    if request.error:
+        return _(request.error.message)
+    text = " ".join(request.text.split())
+    if _is_done(request):
+        return text if len(text) <= _ANSWER_CHARS else f"{text[:_ANSWER_CHARS].rstrip()} …"
+    if request.phase in _WAITING:
+        return _(_WAITING[request.phase])
+    return text if len(text) <= _ANSWER_CHARS else f"… {text[-_ANSWER_CHARS:].lstrip()}"

@@ -20,8 +20,7 @@ from core.ui.engines import status as engine_status
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error, show_warning
-from core.ui.shared.job_panel import show_job, show_job_log
-from core.ui.shared.node_choice import choose_node, gpus_of, is_usable
+from core.ui.shared.jobs import choose_node, gpus_of, is_usable, show_job, show_job_log
 
 _FILE = "file"
 _SOURCES = {

@@ -14,8 +14,7 @@ from core.jobs.registry import Jobs
 from core.models.vision.model import is_for_images
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
-from core.ui.shared.job_panel import show_job, show_job_log
-from core.ui.shared.node_choice import choose_node, is_usable
+from core.ui.shared.jobs import choose_node, is_usable, show_job, show_job_log
 from core.ui.shared.visitor import offers
 from core.walk.job import JOB_KIND, load, start_walk
 from core.walk.plan import lanes_at

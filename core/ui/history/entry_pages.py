@@ -20,12 +20,12 @@ from core.image_quiz.results import QuizRun
 from core.memory_sweep.results import SweepRun
 from core.reports.walk_html import walk_html
 from core.ui.benchmark.results import show_plan, show_results
+from core.ui.chat.quiz import show_results as show_quiz_results
 from core.ui.chat.session import CHAT, CONVERSATION, VISION, ConversationPage
 from core.ui.chat.turn import show_turn
 from core.ui.engines.walk import show_steps
 from core.ui.history import entry as history_entry
 from core.ui.memory.sweep import show_points
-from core.ui.quiz.results import show_results as show_quiz_results
 from core.ui.replay.views import show_load_replay, show_turn_replay, show_walk_replay
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_error

@@ -17,8 +17,7 @@ from core.memory_sweep.results import SweepRun, load
 from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_chart, show_error
-from core.ui.shared.job_panel import not_deleted, show_job
-from core.ui.shared.node_choice import choose_node, gpus_of, is_usable
+from core.ui.shared.jobs import choose_node, gpus_of, is_usable, not_deleted, show_job
 from core.ui.shared.visitor import offers, show_export
 
 _REFRESH_S = 1.0

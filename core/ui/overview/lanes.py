@@ -25,7 +25,7 @@ from core.ui.engines.status import (
 )
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, escape, in_a_line, lane_label, prose
-from core.ui.shared.job_panel import show_job, show_job_log
+from core.ui.shared.jobs import show_job, show_job_log
 
 _CARD_PX = 260
 _MOST_IN_A_ROW = 4

@@ -25,7 +25,7 @@ from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines.walk import show_step, step_title
 from core.ui.shared.components import color_of, describe_lane, escape, lane_label, show_error
-from core.ui.text.live_text import LiveText
+from core.ui.shared.live_text import LiveText
 
 _ANSWER_HEIGHT_PX = 200
 """Lower than in the chat, so that controls, answers and figures fit a screen together."""

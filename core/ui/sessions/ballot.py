@@ -19,7 +19,7 @@ from core.ui.sessions import voter
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_toast
 from core.ui.shared.images import show_images
-from core.ui.text.live_text import LiveText, show_text
+from core.ui.shared.live_text import LiveText, show_text
 
 ANSWER_HEIGHT_PX = 380
 ANSWER_WIDTH_PX = 300

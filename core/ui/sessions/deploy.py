@@ -11,7 +11,7 @@ from core.sessions.wording import LETTERS, LaneFigures, lane_figures
 from core.ui.sessions.ballot import answer_boxes, show_prompt, texts_of
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label, show_toast
-from core.ui.text.live_text import show_text
+from core.ui.shared.live_text import show_text
 
 _FIGURES = "deploy_figures"
 

@@ -19,8 +19,8 @@ from core.ui.sessions import address
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error, show_toast
 from core.ui.shared.images import show_images
-from core.ui.shared.job_panel import show_job, show_job_log
-from core.ui.text.live_text import show_text
+from core.ui.shared.jobs import show_job, show_job_log
+from core.ui.shared.live_text import show_text
 
 REFRESH_S = 2.0
 _GIVEAWAYS_SHOWN = 10

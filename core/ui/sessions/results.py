@@ -25,7 +25,7 @@ from core.store.sessions.votes import Turnout
 from core.ui.sessions import address
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_toast
-from core.ui.shared.job_panel import show_job
+from core.ui.shared.jobs import show_job
 
 _RESULTS = "session_results"
 _FIGURES = "session_figures"

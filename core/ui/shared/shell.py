@@ -24,9 +24,17 @@ from core.access import guard
 from core.errors import ConfigError
 from core.i18n import N_, Text, _
 from core.settings import PROJECT_ROOT, Mode, load_settings
-from core.ui.shared import account, presenting, resources
+from core.ui.shared import presenting, resources
 from core.ui.shared.components import show_error
-from core.ui.shared.visitor import VOTING_LINK, Standing, identity, visitor
+from core.ui.shared.visitor import (
+    VOTING_LINK,
+    Standing,
+    follow_wanted,
+    identity,
+    note_login,
+    show_door,
+    visitor,
+)
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +158,7 @@ def navigate() -> Page:
     try:
         who = visitor()
         if who.standing not in (Standing.ADMITTED, Standing.GUEST):
-            account.show_door(who, st.navigation(_reachable(), position="hidden"))
+            show_door(who, st.navigation(_reachable(), position="hidden"))
             st.stop()
         page = st.navigation(all_pages := _reachable(), position="hidden" if is_bare() else "top")
         with st.spinner(_("Reading the lanes")):
@@ -158,8 +166,8 @@ def navigate() -> Page:
     except ConfigError as error:
         _show_config_error(error)
         st.stop()
-    account.note_login()
-    account.follow_wanted(all_pages)
+    note_login()
+    follow_wanted(all_pages)
     st.set_page_config(page_title=f"{page.title} · LMDyno")
     st.session_state[_ENTERED] = True
     # Streamlit's own Stop ends the script run, not the answers: a page has to show only the one that does.

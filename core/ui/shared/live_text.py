@@ -17,8 +17,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core import units
 from core.i18n import _
-from core.ui.text.markdown import FORMULAS, BlockSplitter, References, parse, split_blocks
-from core.ui.text.markdown_writer import breakable, write
+from core.ui.shared.markdown import FORMULAS, BlockSplitter, References, breakable, parse, split_blocks, write
 
 MIN_INTERVAL_S = 0.05
 """A reader sees no more than 20 updates a second, and each costs some 150 bytes besides its text."""

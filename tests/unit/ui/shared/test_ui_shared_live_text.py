@@ -3,8 +3,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.ui.text import live_text
-from core.ui.text.live_text import BLOCK_LIMIT, MIN_INTERVAL_S, OPENING_INTERVAL_S, OPENING_S, LiveText, draw
+from core.ui.shared import live_text
+from core.ui.shared.live_text import (
+    BLOCK_LIMIT,
+    MIN_INTERVAL_S,
+    OPENING_INTERVAL_S,
+    OPENING_S,
+    LiveText,
+    draw,
+)
 
 OPENED_S = 1000.001
 
