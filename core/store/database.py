@@ -23,6 +23,8 @@ from core.i18n import N_, Text
 _BEGIN = "lmdyno_begin"
 _WAL_RETRY_S = 0.02
 _CONNECT_TIMEOUT_S = 5
+_CACHE_KIB = 256
+"""Of a SQLite connection, of which a dashboard has dozens. What isn't in it is in the system's page cache."""
 
 _creating = threading.Lock()
 _DRIVERS = {
@@ -144,6 +146,7 @@ def _set_up_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
         cursor.execute(f"PRAGMA foreign_keys = {int(foreign_keys)}")
         # With WAL a crash of the program loses nothing, and a power cut at most the last commits.
         cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         cursor.close()
 
     def on_begin(connection: Connection) -> None:

@@ -6,10 +6,22 @@ Functions that read take an open connection; a few statements each, however many
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    select,
+    tuple_,
+    update,
+)
 
 from core.access.guard import may_see
 from core.domain.history import RunKind
@@ -55,19 +67,25 @@ INTERRUPTED = ErrorInfo(
     hint=N_("The text up to that point is kept. For the whole answer, ask again."),
 )
 _TITLE_CHARS = 120
-_later = turns.alias("later")
-_is_replaced = select(_later.c.id).where(_later.c.replaces == turns.c.id).exists()
-_is_deleted = (
-    select(annotations.c.item_id)
-    .where(
-        annotations.c.kind == RunKind.CHAT,
-        annotations.c.item_id == turns.c.id,
-        annotations.c.deleted_at.is_not(None),
-    )
-    .exists()
-)
-_SHOWN: ColumnElement[bool] = ~_is_replaced & ~_is_deleted
 
+
+def _is_shown(table: FromClause) -> ColumnElement[bool]:
+    """Whether a turn is neither replaced by a later one nor deleted; `table` is `turns` or an alias of it."""
+    later = turns.alias("later")
+    is_replaced = select(later.c.id).where(later.c.replaces == table.c.id).exists()
+    is_deleted = (
+        select(annotations.c.item_id)
+        .where(
+            annotations.c.kind == RunKind.CHAT,
+            annotations.c.item_id == table.c.id,
+            annotations.c.deleted_at.is_not(None),
+        )
+        .exists()
+    )
+    return ~is_replaced & ~is_deleted
+
+
+_SHOWN = _is_shown(turns)
 _SAVE_STATE = update(requests).where(requests.c.id == bindparam("request"))
 """For any number of requests, with the columns that each execution names."""
 
@@ -248,17 +266,7 @@ def read_conversation(connection: Connection, conversation_id: str) -> tuple[Tur
 def read_conversations(
     connection: Connection, limit: int, with_images: bool | None = None
 ) -> tuple[ConversationSummary, ...]:
-    updated_at = func.max(turns.c.created_at).label("updated_at")
-    chosen = (
-        select(turns.c.conversation_id, updated_at, func.count().label("turns"))
-        .where(_SHOWN, listed(turns.c.owner))
-        .group_by(turns.c.conversation_id)
-    )
-    if with_images is not None:
-        chosen = chosen.having((func.count(turns.c.images) > 0) == with_images)
-    newest = connection.execute(
-        chosen.order_by(updated_at.desc(), turns.c.conversation_id).limit(limit)
-    ).all()
+    newest = connection.execute(_newest(with_images).limit(limit)).all()
     ids = [row.conversation_id for row in newest]
     titles = _titles(connection, ids)
     names = _lane_names(connection, ids)
@@ -272,6 +280,25 @@ def read_conversations(
         )
         for row in newest
     )
+
+
+def _newest(with_images: bool | None) -> Select[tuple[str, datetime, int]]:
+    """Conversations, the newest first. They are found from the newest turn on, so that for a few of them only a
+    few turns are read, however large the store is: each page that holds a conversation lists some.
+    """
+    talk = turns.alias("talk")
+    is_of_same = (talk.c.conversation_id == turns.c.conversation_id) & _is_shown(talk) & listed(talk.c.owner)
+    is_later = tuple_(talk.c.created_at, talk.c.id) > tuple_(turns.c.created_at, turns.c.id)
+    count = select(func.count()).select_from(talk).where(is_of_same).scalar_subquery()
+    chosen = (
+        select(turns.c.conversation_id, turns.c.created_at.label("updated_at"), count.label("turns"))
+        .where(_SHOWN, listed(turns.c.owner), ~select(talk.c.id).where(is_of_same, is_later).exists())
+        .order_by(turns.c.created_at.desc(), turns.c.conversation_id)
+    )
+    if with_images is None:
+        return chosen
+    has_images = select(talk.c.id).where(is_of_same, talk.c.images.is_not(None)).exists()
+    return chosen.where(has_images if with_images else ~has_images)
 
 
 def _titles(connection: Connection, conversation_ids: list[str]) -> dict[str, str]:

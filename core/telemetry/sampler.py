@@ -49,7 +49,7 @@ class Sampler:
         # One sample at a time: a window may ask for one more than the thread took. Readers don't wait for it.
         self._taking = threading.Lock()
         self._lock = threading.Lock()
-        self._samples: deque[Sample] = deque(maxlen=int(_KEEP_S / BUSY_INTERVAL_S))
+        self._samples: deque[Sample] = deque()
         self._attribution = Attribution()
         self._loads: dict[tuple[str, int], EngineLoad] = {}
         self._stop = threading.Event()
@@ -127,6 +127,8 @@ class Sampler:
             sample = Sample(at_ns=now_ns, gpus=gpus, engines=readings, problem=self._sensors.problem())
             with self._lock:
                 self._samples.append(sample)
+                while self._samples[0].at_ns < now_ns - _KEEP_S * 1e9:
+                    self._samples.popleft()
             return sample
 
     def _update_loads(self, engines: Sequence[EngineProcess], now_ns: int) -> list[EngineLoad]:

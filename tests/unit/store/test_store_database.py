@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import StoreError
-from core.store.database import parse_location
+from core.store.database import connect, parse_location
 
 
 def test_a_sqlite_file_is_shown_by_its_path() -> None:
@@ -40,3 +40,11 @@ def test_an_unusable_url_is_refused_without_its_password(url: str) -> None:
     assert "postgresql://" in caught.value.hint
     assert "s3cret" not in caught.value.message + caught.value.hint
     assert caught.value.__cause__ is None
+
+
+def test_a_connection_to_sqlite_keeps_little_of_the_file(tmp_path: Path) -> None:
+    engine = connect(parse_location(f"sqlite:///{tmp_path / 'lmdyno.db'}"), lock_timeout_s=1.0)
+    with engine.connect() as connection:
+        cache_size = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+    engine.dispose()
+    assert -512 <= cache_size < 0  # in KiB; SQLite's own is 2,000

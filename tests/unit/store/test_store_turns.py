@@ -1,9 +1,10 @@
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, Pool, event
 
 from core.domain.conversation import Exchange, Message, Role, messages_for
 from core.domain.timing import Timing
@@ -196,6 +197,40 @@ def test_conversations_are_listed_newest_first(store: Store) -> None:
     assert newest[0].updated_at == _START + timedelta(minutes=3)
     assert len(newest[1].title) <= 120
     assert [talk.id for talk in store.conversations(limit=1)] == ["old"]
+
+
+def test_turns_of_the_same_moment_are_one_conversation_in_the_list(store: Store) -> None:
+    for conversation in ("b", "a", "a"):
+        store.save_turn(a_plan(HF, conversation_id=conversation, created_at=_START), None)
+    assert [(talk.id, talk.turns) for talk in store.conversations()] == [("a", 2), ("b", 1)]
+
+
+def test_listing_a_few_conversations_reads_no_more_of_a_large_store(sqlite_url: str) -> None:
+    store = Store(sqlite_url)
+    store.open()
+    steps = [0]
+
+    def count() -> None:
+        steps[-1] += 1
+
+    def watch(connection: sqlite3.Connection, *_: object) -> None:
+        connection.set_progress_handler(count, 1)
+
+    def list_with(more: int) -> None:
+        for number in range(more):
+            store.save_turn(a_plan(HF, conversation_id=f"talk {number}", messages=()), None)
+        steps.append(0)
+        assert len(store.conversations(limit=5, with_images=False)) == 5
+
+    event.listen(Pool, "checkout", watch)
+    try:
+        list_with(15)
+        few = steps[-1]
+        list_with(60)
+    finally:
+        event.remove(Pool, "checkout", watch)
+        store.close()
+    assert 0 < steps[-1] < 1.5 * few
 
 
 def test_the_same_lane_under_other_settings_is_another_one(store: Store) -> None:

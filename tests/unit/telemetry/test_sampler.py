@@ -78,6 +78,15 @@ def test_only_later_samples_are_given_out_again(stage, sampler):
     assert sampler.samples(since_ns=second.at_ns) == ()
 
 
+def test_what_is_older_than_a_quarter_of_an_hour_is_dropped(stage, sampler):
+    sampler.sample()
+    stage.now_ns += 600 * S
+    kept = sampler.sample()
+    stage.now_ns += 600 * S
+    newest = sampler.sample()
+    assert sampler.samples() == (kept, newest)
+
+
 def test_a_busy_engine_is_sampled_often_and_an_idle_machine_seldom(stage):
     sampler = Sampler(Nvml(FakeNvml(stage.gpu)), lambda: stage.engines)
     sampler.start()
