@@ -77,6 +77,7 @@ class Recorder:
         self._growths: dict[str, list[Growth]] = {}
         self._lost: deque[str] = deque(lost_turns)
         self._own_turns: set[str] = set()
+        """Turns that sweeps spare; none is noted any more once there are no sweeps left."""
         self._sweeps = deque(time.monotonic() + after_s for after_s in _SWEEPS_S)
         self._closing = False
         self.problem: ErrorInfo | None = None
@@ -90,7 +91,8 @@ class Recorder:
 
     def save_turn(self, plan: TurnPlan) -> None:
         with self._changed:
-            self._own_turns.add(plan.id)
+            if self._sweeps:
+                self._own_turns.add(plan.id)
             self._plans.append(plan)
             self._changed.notify()
 
@@ -171,8 +173,7 @@ class Recorder:
     def _write_all(self, store: RunStore) -> None:
         store.open()
         if self._sweeps and self._sweeps[0] <= time.monotonic():
-            store.interrupt_unfinished(exclude=tuple(self._own_turns))
-            self._sweeps.popleft()
+            self._sweep(store)
         while self._plans:
             store.save_turn(self._plans[0], self.machine)
             self._plans.popleft()
@@ -187,6 +188,15 @@ class Recorder:
             except Exception:
                 self._put_back_growths(growths)
                 raise
+
+    def _sweep(self, store: RunStore) -> None:
+        with self._changed:
+            own_turns = tuple(self._own_turns)
+        store.interrupt_unfinished(exclude=own_turns)
+        with self._changed:
+            self._sweeps.popleft()
+            if not self._sweeps:
+                self._own_turns.clear()
 
     def _write(self, store: RunStore, record: RequestRecord) -> None:
         try:

@@ -283,8 +283,10 @@ def read_conversations(
 
 
 def _newest(with_images: bool | None) -> Select[tuple[str, datetime, int]]:
-    """Conversations, the newest first. They are found from the newest turn on, so that for a few of them only a
-    few turns are read, however large the store is: each page that holds a conversation lists some.
+    """Conversations, the newest first.
+
+    They are found from the newest turn on, so that for a few of them few turns are read, however large the
+    store is: each draw of a page with a conversation lists some.
     """
     talk = turns.alias("talk")
     is_of_same = (talk.c.conversation_id == turns.c.conversation_id) & _is_shown(talk) & listed(talk.c.owner)

@@ -20,6 +20,7 @@ class FakeStore:
         self.broken = broken
         self.turns, self.requests, self.writes = {}, {}, 0
         self.swept = threading.Event()
+        self.spared = []
 
     def open(self):
         if self.broken:
@@ -49,6 +50,7 @@ class FakeStore:
         return None
 
     def interrupt_unfinished(self, *, exclude=()):
+        self.spared.append(exclude)
         self.swept.set()
         return 0
 
@@ -184,3 +186,18 @@ def test_a_request_whose_turn_was_deleted_holds_up_no_other(plan):
     recorder.close(5)
     assert [record.text for record in store.requests.values()] == ["y"]
     assert recorder.problem is None
+
+
+def test_a_sweep_spares_own_turns_and_after_the_last_no_turn_is_remembered(plan, monkeypatch):
+    monkeypatch.setattr(recorder_module, "_SWEEPS_S", (0.0,))
+    store = FakeStore()
+    recorder = Recorder(lambda: store, lambda: MACHINE)
+    recorder.save_turn(plan)
+    recorder.start()
+    assert eventually(lambda: plan.id in store.turns)
+    assert store.spared == [(plan.id,)]
+    assert eventually(lambda: not recorder._own_turns)
+    recorder.save_turn(replace(plan, id="later"))
+    recorder.close(5)
+    assert "later" in store.turns
+    assert not recorder._own_turns
