@@ -28,9 +28,9 @@ from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
+from core.ui.benchmark import form as bench_form
 from core.ui.benchmark import live as bench_live
-from core.ui.benchmark import start as bench_start
-from core.ui.benchmark.form_fields import Extent, Prompts
+from core.ui.benchmark.form_state import Extent, Prompts
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
 from tests import scripted_server
@@ -117,11 +117,11 @@ def real(world, monkeypatch, tmp_path):
 @pytest.fixture
 def bench(real, monkeypatch):
     """The same with jobs that the test describes."""
-    for module in (bench_start, bench_live):
+    for module in (bench_form, bench_live):
         monkeypatch.setattr(module, "running_benches", real.running)
     for module in (shared_jobs, bench_live):
         monkeypatch.setattr(module, "Jobs", real.as_jobs)
-    monkeypatch.setattr(bench_start, "start_bench", real.start)
+    monkeypatch.setattr(bench_form, "start_bench", real.start)
     return real
 
 

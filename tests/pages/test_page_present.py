@@ -19,7 +19,7 @@ from core.settings import Settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
-from core.ui.benchmark import present as bench_present
+from core.ui.benchmark import live as bench_live
 from core.ui.chat import page as chat_page
 from core.ui.overview import present as overview_present
 from core.ui.shared import resources
@@ -40,8 +40,8 @@ def room(world, monkeypatch, tmp_path):
     room.boards, room.jobs = [], []
     monkeypatch.setattr(resources, "reachability", lambda: SimpleNamespace(of=lambda _name, _find: None))
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings, gpu=False))
-    monkeypatch.setattr(bench_present, "running_benches", lambda _settings: tuple(room.jobs))
-    for module in (bench_present, chat_page, overview_present):
+    monkeypatch.setattr(bench_live, "running_benches", lambda _settings: tuple(room.jobs))
+    for module in (bench_live, chat_page, overview_present):
         monkeypatch.setattr(module, "show_board", lambda tiles, key: room.boards.append((key, list(tiles))))
     with (
         closing(BenchRuns(settings.database_url)) as bench,

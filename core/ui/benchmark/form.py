@@ -1,4 +1,4 @@
-"""Draw the benchmark form: presets, lanes, prompts, load and limits."""
+"""Draw the benchmark's form: presets, lanes, prompts, load and limits, then the plan and its start button."""
 
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -6,36 +6,43 @@ from typing import TypeVar
 import streamlit as st
 
 from core import units
+from core.bench.planning.passes import estimated_s
 from core.bench.planning.plan import (
     MAX_CONCURRENCY,
     MAX_REQUESTS,
     MAX_SECONDS,
     MAX_WORKERS,
     Arrivals,
+    BenchPlan,
     Isolation,
     LoadKind,
     SendFrom,
 )
 from core.bench.planning.presets import LIMIT_PRESETS, Preset
-from core.bench.planning.wording import SEND_FROM_NAMES
+from core.bench.planning.wording import SEND_FROM_NAMES, advice, described
+from core.bench.run.job import running_benches, start_bench
 from core.domain.specs import LaneSpec
+from core.errors import LMDynoError
 from core.i18n import N_, Text, _
-from core.ui.benchmark import form_uploads
-from core.ui.benchmark.form_fields import NO_LIMITS, OWN_LIMITS, Extent, Prompts
+from core.ui.benchmark import form_state
 from core.ui.benchmark.form_state import (
     BASELINE,
     LANES,
+    NO_LIMITS,
+    OWN_LIMITS,
+    Extent,
+    Prompts,
     apply_preset,
     changed,
     field,
+    known_speeds,
     prepare,
     preset_key,
     take_preset,
     value_of,
 )
-from core.ui.benchmark.start import show_start
 from core.ui.shared import resources
-from core.ui.shared.components import lane_label
+from core.ui.shared.components import escape, lane_label, show_error
 
 T = TypeVar("T")
 
@@ -162,7 +169,7 @@ def _show_workload() -> None:
         **field("prompts"),
     )
     if value_of("prompts") is Prompts.FILE:
-        form_uploads.show_prompt_file()
+        form_state.show_prompt_file()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if value_of("prompts") is Prompts.SYNTHETIC:
             st.number_input(
@@ -185,7 +192,7 @@ def _show_workload() -> None:
             ),
             **field("fixed_output"),
         )
-    form_uploads.show_images_field(changed)
+    form_state.show_images_field(changed)
 
 
 def _show_load() -> None:
@@ -308,3 +315,71 @@ def _limits_label(name: str) -> str:
         return _("None") if name == NO_LIMITS else _("Custom")
     limits = LIMIT_PRESETS[name]
     return f"{name}: TTFT {units.milliseconds(limits.ttft_s)}, TPOT {units.milliseconds(limits.tpot_s)}"
+
+
+def show_start() -> None:
+    """The plan in words, its duration, its warnings and the start button; or the error in the form."""
+    plan = None
+    try:
+        plan = form_state.read()
+    except LMDynoError as error:
+        show_error(error)
+    else:
+        _show_outlook(plan)
+    is_busy = bool(running_benches(resources.settings()))
+    is_wanted = st.button(
+        _("Queue after the current run") if is_busy else _("Start"),
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=plan is None,
+        key="bench_start",
+    )
+    if is_wanted and plan:
+        _start(plan)
+
+
+def _start(plan: BenchPlan) -> None:
+    dashboard = resources.resources()
+    try:
+        with st.spinner(_("Starting")):
+            start_bench(dashboard.settings, plan, gpu=dashboard.gpu)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _show_outlook(plan: BenchPlan) -> None:
+    speeds = known_speeds(plan.lanes)
+    facts = (_("{label}: {text}", label=fact.label, text=fact.text) for fact in described(plan))
+    st.caption(escape(" · ".join(facts)))
+    duration = units.duration(estimated_s(plan, speeds))
+    if len(speeds) == len(plan.lanes):
+        st.markdown(
+            _(
+                "Estimated duration: **{duration}** (from earlier runs), plus engine start-up.",
+                duration=duration,
+            )
+        )
+    else:
+        st.markdown(
+            _(
+                "Estimated duration: **{duration}** (rough guess; these lanes haven't been measured "
+                "yet), plus "
+                "engine start-up.",
+                duration=duration,
+            )
+        )
+    notes = [
+        _(
+            "{lane} can't run here: {problem} {hint}",
+            lane=lane.name,
+            problem=_(reason.message),
+            hint=_(reason.hint),
+        )
+        for lane in plan.lanes
+        if (reason := resources.unfit(lane))
+    ]
+    notes += advice(plan, gpu=resources.resources().gpu, speeds=speeds)
+    if notes:
+        st.markdown("  \n".join(f":orange[:material/warning:] {escape(note)}" for note in notes))

@@ -1,7 +1,7 @@
 """Load tests that run or wait, and the result of the newest one, or of one that was chosen.
 
 Progress, figures and chart come from the job and the store: whoever opens the page sees the same, also after
-a reload or a restart of the dashboard.
+a reload or a restart of the dashboard. The board shows the same to a room, a tile for each lane.
 """
 
 from collections.abc import Collection
@@ -18,11 +18,13 @@ from core.errors import LMDynoError, StoreError
 from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.ui.benchmark.result_tables import pass_text, show_points
+from core.scorecard.speed import LaneSpeed, lane_speed
+from core.ui.benchmark.result_parts import pass_text, show_points
 from core.ui.benchmark.results import show_results
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_chart, show_error
-from core.ui.shared.jobs import show_job
+from core.ui.shared.jobs import WAITING, show_job
+from core.ui.shared.presenting import Tile, show_board
 
 FINISHED = "bench_finished"
 """Session state: the run that has just ended, whose result is wanted."""
@@ -36,6 +38,10 @@ _IDLE_S = 4.0
 RUN = "bench_run"
 """The widget's key, and its name in the address."""
 _SHOWN = 50
+
+BOARD_REFRESH_S = 2.0
+_LOOKED_AT = 20
+"""Entries among which the board looks for the newest one that has ended."""
 
 
 def show_live() -> None:
@@ -146,10 +152,19 @@ def _record(status: JobStatus) -> BenchRecord | None:
     if status.state is not JobState.RUNNING:
         return None
     try:
-        return resources.run_records().record(status.id)
+        return _stored(status.id)
+    except LMDynoError as error:
+        show_error(error)
+        return None
+
+
+def _stored(run_id: str) -> BenchRecord | None:
+    """None before anything of the run is stored."""
+    try:
+        return resources.run_records().record(run_id)
     except LMDynoError as error:
         if error.code != "no-such-run":
-            show_error(error)
+            raise
         return None
 
 
@@ -204,3 +219,70 @@ def _label(entry: HistoryEntry) -> str:
     lanes = ", ".join(entry.lanes)
     named = [entry.title] if lanes in entry.title else [entry.title, lanes]
     return " · ".join([f"{entry.created_at:%Y-%m-%d %H:%M} UTC", *named, _(entry.state)])
+
+
+def show_benchmark_board() -> None:
+    """The run as it stands; call it in a fragment that refreshes itself. Raises StoreError."""
+    running = running_benches(resources.settings())
+    if running:
+        _show_running(running[-1])
+        return
+    entries = resources.history().entries(HistoryFilter(kind=RunKind.BENCH), limit=_LOOKED_AT)
+    ended = next((entry for entry in entries if entry.state != RunState.RUNNING), None)
+    if ended is None:
+        st.info(_("Nothing has been measured yet."), icon=":material/speed:")
+        return
+    record = resources.run_records().record(ended.id)
+    st.markdown(f"# {escape(_(record.run.title))}", anchors=False)
+    show_board(_lane_tiles(record, running=False), key="present_benchmark")
+
+
+def speed_tile(name: str, speed: LaneSpeed | None, *, note: str = "") -> Tile:
+    """A lane's three figures."""
+    ttft, decode = (speed.ttft_p50_s, speed.decode_p50_tok_per_s) if speed else (None, None)
+    best = speed.system_tok_per_s if speed else None
+    return Tile(
+        name=name,
+        color=color_of(name),
+        figures=[
+            ("TTFT", units.milliseconds(ttft.value if ttft else None)),
+            (_("Decode"), units.tok_per_s(decode.value if decode else None)),
+            (_("Best throughput"), units.tok_per_s(best.value if best else None)),
+        ],
+        note=note,
+    )
+
+
+def _show_running(status: JobStatus) -> None:
+    st.markdown(f"# {escape(_(status.spec.title))}", anchors=False)
+    st.progress(status.record.progress or 0.0, text=escape(_(status.record.stage or WAITING)))
+    record = _stored(status.id)
+    if record is not None:
+        show_board(_lane_tiles(record, running=True), key="present_benchmark")
+
+
+def _lane_tiles(record: BenchRecord, *, running: bool) -> list[Tile]:
+    """The lanes' figures, of a run that goes on those of its complete passes."""
+    complete = finished_part(record) if running else record
+    speeds = {}
+    if complete.requests:
+        result = resources.run_records().result(complete)
+        speeds = {
+            facts.lane.name: lane_speed(complete, result, facts.lane.name) for facts in record.run.lanes
+        }
+    progress = newest_pass(record) if running else None
+    notes = {}
+    if progress is not None:
+        note = _(
+            "{point}: {n} answered",
+            point=pass_text(progress.bench_pass),
+            n=units.count(progress.answered),
+        )
+        notes = dict.fromkeys(progress.bench_pass.lanes, note)
+    for facts in record.run.lanes:
+        if facts.error:
+            notes[facts.lane.name] = _(facts.error.message)
+    return [
+        speed_tile(facts.lane.name, speeds.get(facts.lane.name), note=notes.get(facts.lane.name, ""))
+        for facts in record.run.lanes
+    ]

@@ -15,9 +15,8 @@ from core.charts.load import STATISTICS, conditions
 from core.domain.bench import BenchRecord, RunState
 from core.errors import InputError
 from core.i18n import N_, _, ngettext
-from core.ui.benchmark import result_tabs as bench_tabs
-from core.ui.benchmark.result_tables import show_all_figures, show_points
-from core.ui.benchmark.result_view import View, show_exports
+from core.ui.benchmark import result_parts
+from core.ui.benchmark.result_parts import View, show_all_figures, show_exports, show_points
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error, show_tabs
 
@@ -36,13 +35,13 @@ _STATE_BADGES = {
     RunState.FAILED: N_(":red-badge[failed]"),
 }
 _TABS: Mapping[str, Callable[[View], None]] = {
-    N_(":material/timer: Latency"): bench_tabs.show_latency,
-    N_(":material/speed: Throughput"): bench_tabs.show_throughput,
-    N_(":material/stacked_line_chart: Gaps"): bench_tabs.show_gaps,
-    N_(":material/view_timeline: Timeline"): bench_tabs.show_timeline,
-    N_(":material/compare_arrows: Lanes"): bench_tabs.show_comparison,
-    N_(":material/memory: Resources"): bench_tabs.show_resources,
-    N_(":material/error: Failures"): bench_tabs.show_failures,
+    N_(":material/timer: Latency"): result_parts.show_latency,
+    N_(":material/speed: Throughput"): result_parts.show_throughput,
+    N_(":material/stacked_line_chart: Gaps"): result_parts.show_gaps,
+    N_(":material/view_timeline: Timeline"): result_parts.show_timeline,
+    N_(":material/compare_arrows: Lanes"): result_parts.show_comparison,
+    N_(":material/memory: Resources"): result_parts.show_resources,
+    N_(":material/error: Failures"): result_parts.show_failures,
 }
 
 

@@ -21,7 +21,7 @@ from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
 from core.i18n import _
 from core.reports.run_html import comparison_html
-from core.ui.benchmark.result_view import chart_tools
+from core.ui.benchmark.result_parts import chart_tools
 from core.ui.history import entry as history_entry
 from core.ui.history import session as history_state
 from core.ui.history import tables

@@ -11,7 +11,7 @@ import streamlit as st
 
 from core.i18n import _
 from core.scorecard.verdict import verdict
-from core.ui.benchmark.present import show_benchmark_board, speed_tile
+from core.ui.benchmark.live import show_benchmark_board, speed_tile
 from core.ui.chat.page import show_newest_turn_board
 from core.ui.overview import scorecard
 from core.ui.overview.scorecard import lanes_by_model

@@ -15,7 +15,7 @@ from core.bench.results.tables import (
 )
 from core.cli.bench.tables import result_table
 from core.reports.run_html import report_html
-from core.ui.benchmark.result_tables import markdown
+from core.ui.benchmark.result_parts import markdown
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
 
@@ -77,7 +77,7 @@ def test_every_latency_has_its_n():
 
 @pytest.mark.parametrize("table_of", [points_table, distributions_table, resources_table])
 def test_page_terminal_and_report_show_the_same_cells(table_of, monkeypatch):
-    monkeypatch.setattr("core.ui.benchmark.result_tables.lane_label", lambda name: name)
+    monkeypatch.setattr("core.ui.benchmark.result_parts.lane_label", lambda name: name)
     requests = [a_request(n) for n in range(4)]
     record = a_record(a_plan(A), [a_pass()], requests)
     result = results(record)

@@ -1,18 +1,33 @@
-"""The tabs of a load test's result, each with its charts."""
+"""Parts of a load test's result: how it is looked at, its tables and exports, and tabs with charts."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import streamlit as st
 
 from core import units
 from core.bench.bandwidth import measure_bandwidth, measured_bandwidth
 from core.bench.results.definitions import DEFINITIONS
-from core.bench.results.result import Interference, SpeedUp
-from core.bench.results.tables import LATENCIES
+from core.bench.results.result import BenchResult, Interference, SpeedUp
+from core.bench.results.tables import (
+    LATENCIES,
+    Cell,
+    Row,
+    Table,
+    Tone,
+    distributions_table,
+    points_table,
+    queueing_table,
+    repeats_table,
+    resources_table,
+)
 from core.bench.roofline import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCY_TITLES,
     THROUGHPUTS,
+    Figure,
     isolation_text,
     latency_chart,
     pareto_chart,
@@ -27,15 +42,141 @@ from core.charts.load_bars import (
     utilisation_chart,
 )
 from core.charts.requests import gaps_chart, timeline_chart
-from core.domain.bench import BenchPass, LaneFacts, LoadLevel
+from core.domain.bench import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLevel
+from core.domain.history import RunKind
 from core.errors import LMDynoError
 from core.i18n import _
-from core.reports.run_html import TIMELINE_REQUESTS
+from core.reports.run_html import TIMELINE_REQUESTS, report_html
+from core.reports.run_json import to_json
+from core.reports.tables import requests_csv, requests_parquet
 from core.telemetry.gpus import GpuReading
-from core.ui.benchmark.result_tables import pass_text, show_queueing
-from core.ui.benchmark.result_view import View
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
+from core.ui.shared.components import escape, lane_label, show_error
+from core.ui.shared.visitor import show_export
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    key: str
+    """Prefix of the widgets' keys."""
+    record: BenchRecord
+    result: BenchResult
+    colors: Mapping[str, str]
+    statistic: str
+    log: bool
+    image: str
+    """Format that the charts' camera saves: `png` or `svg`."""
+
+    def show(self, figure: Figure, name: str, alt: str) -> None:
+        """Draw a chart; `name` is unique within the run."""
+        config = chart_tools(self.image, f"lmdyno-{self.record.run.id[:8]}-{name}")
+        st.plotly_chart(figure, key=f"{self.key}_{name}", config=config, alt=alt)
+
+
+def chart_tools(image: str, filename: str) -> dict[str, Any]:
+    """plotly's tools above a chart; the camera saves a `image`, which is `png` or `svg`."""
+    return {
+        "displaylogo": False,
+        "displayModeBar": True,
+        "modeBarButtons": [["toImage", "resetScale2d"]],  # zooming goes by dragging
+        "toImageButtonOptions": {"format": image, "filename": filename, "scale": 2},
+    }
+
+
+def file_stem(run: BenchRun) -> str:
+    """A file name that says what is in it: title, date and the beginning of the id."""
+    title = re.sub(r"[^\w.-]+", "-", run.title).strip("-")[:60]
+    return f"lmdyno-{title}-{run.created_at:%Y%m%d-%H%M}-{run.id[:6]}"
+
+
+def show_exports(view: View) -> None:
+    record, result, colors = view.record, view.result, view.colors
+    formats: dict[str, tuple[Callable[[], bytes], str]] = {
+        "JSON": (
+            lambda: to_json(result, record, raw=True),
+            _("Everything, with every timestamp. Can be imported again."),
+        ),
+        "CSV": (lambda: requests_csv(record).encode(), _("One row per request.")),
+        "Parquet": (lambda: requests_parquet(record), _("One row per request.")),
+        "HTML": (
+            lambda: report_html(result, record, colors).encode(),
+            _("A report with interactive charts that opens without a network."),
+        ),
+    }
+    with st.container(horizontal=True):
+        for name, (make, meaning) in formats.items():
+            show_export(
+                name,
+                f"{RunKind.BENCH} {record.run.id} as {name}",
+                make,
+                file_name=f"{file_stem(record.run)}.{name.lower()}",
+                key=f"{view.key}_export_{name.lower()}",
+                meaning=meaning,
+            )
+
+
+def show_points(result: BenchResult) -> None:
+    """A row per lane and load; percentiles of too few requests are grey."""
+    st.markdown(markdown(points_table(result), is_small=True))
+
+
+def show_queueing(result: BenchResult) -> None:
+    """How long requests waited before they were sent and in the engine, where that is known."""
+    if (table := queueing_table(result)) is not None:
+        _show_titled(table)
+
+
+def show_all_figures(result: BenchResult) -> None:
+    """Every latency with its interval and percentiles, agreement of repeats, and resources."""
+    for table in (distributions_table(result), repeats_table(result), resources_table(result)):
+        if table is not None and table.rows:
+            _show_titled(table)
+
+
+def markdown(table: Table, *, is_small: bool = False) -> str:
+    """The table as Streamlit's Markdown; a number and its unit stay in one line, a heading may take two."""
+    marks = [":--" if place < table.words else "--:" for place in range(len(table.head))]
+    lines = [[escape(name) for name in table.head], marks, *(_cells(row) for row in table.rows)]
+    if is_small:
+        lines = [line if line is marks else [f":small[{cell}]" for cell in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def pass_text(bench_pass: BenchPass) -> str:
+    """Such as `hf + awq · concurrency 4, repeat 2`."""
+    lanes, load = " + ".join(bench_pass.lanes), bench_pass.level.label
+    if bench_pass.repeat:
+        return _("{lanes} · {load}, repeat {number}", lanes=lanes, load=load, number=bench_pass.repeat + 1)
+    return _("{lanes} · {load}", lanes=lanes, load=load)
+
+
+def _show_titled(table: Table) -> None:
+    st.markdown(f"**{escape(table.title)}**")
+    st.markdown(markdown(table))
+    if table.notes:
+        st.caption("  \n".join(escape(note) for note in table.notes))
+
+
+def _cells(row: Row) -> Sequence[str]:
+    label = lane_label(row.lane)
+    if row.is_together:
+        label = _("{lane} (together)", lane=label)
+    return [_unbroken(label), *(_cell(cell) for cell in row.cells)]
+
+
+def _cell(cell: Cell) -> str:
+    text = _unbroken(escape(cell.text))
+    match cell.tone:
+        case Tone.FAINT:
+            return f":gray[{text}]"
+        case Tone.BAD:
+            return f":red[{text}]"
+        case Tone.PLAIN:
+            return text
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _ratios(each_lane: Sequence[SpeedUp | Interference]) -> str:

@@ -7,7 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.errors import EngineBusy
 from core.telemetry.gpus import GpuReading
-from core.ui.benchmark import result_tabs
+from core.ui.benchmark import result_parts
 
 measured: list[int] = []
 
@@ -16,7 +16,7 @@ def script():
     import streamlit as st
 
     from core.bench.roofline import BandwidthUtilisation, roofline
-    from core.ui.benchmark.result_tabs import offer_bandwidth
+    from core.ui.benchmark.result_parts import offer_bandwidth
 
     limit = roofline(10**9, ["H100"])
     utilisation = BandwidthUtilisation(
@@ -33,10 +33,10 @@ def machine(monkeypatch):
         sampler=lambda: SimpleNamespace(samples=lambda: (SimpleNamespace(gpus=gpus),)),
         settings=lambda: None,
     )
-    monkeypatch.setattr(result_tabs, "resources", fake)
+    monkeypatch.setattr(result_parts, "resources", fake)
     measured.clear()
     monkeypatch.setattr(
-        result_tabs, "measure_bandwidth", lambda _settings, gpu_index: measured.append(gpu_index)
+        result_parts, "measure_bandwidth", lambda _settings, gpu_index: measured.append(gpu_index)
     )
     return fake
 
@@ -62,6 +62,6 @@ def test_a_refusal_is_told(monkeypatch):
     def busy(_settings, gpu_index):
         raise EngineBusy("GPU 1 is busy", hint="Later.", code="gpu-busy")
 
-    monkeypatch.setattr(result_tabs, "measure_bandwidth", busy)
+    monkeypatch.setattr(result_parts, "measure_bandwidth", busy)
     shown = app().button(key="b").click().run()
     assert "GPU 1 is busy" in shown.error[0].value

@@ -13,7 +13,7 @@ from core.bench.planning.plan import (
 )
 from core.bench.planning.presets import Preset, preset_plan
 from core.errors import InputError
-from core.ui.benchmark.form_fields import (
+from core.ui.benchmark.form_state import (
     OWN_LIMITS,
     Extent,
     PlanFields,
