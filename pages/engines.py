@@ -6,8 +6,7 @@ from core.access.guard import Action, may
 from core.i18n import _
 from core.ui.engines.cards import show_details, show_engines
 from core.ui.engines.endpoints import show_endpoints
-from core.ui.engines.machine import show_audit, show_doctor
-from core.ui.engines.nodes import show_nodes
+from core.ui.engines.machine import show_audit, show_doctor, show_nodes
 from core.ui.engines.quantise import show_quantisation
 from core.ui.engines.walk import show_section
 from core.ui.shared import resources, shell

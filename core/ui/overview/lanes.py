@@ -12,7 +12,7 @@ from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.demo import job as demo_job
 from core.ui.engines import status as engine_status
-from core.ui.engines.nodes import show_nodes
+from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (
     REFRESH_S,
     finishing_badge,
