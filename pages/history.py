@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.errors import StoreError
 from core.i18n import _
-from core.ui.history import compare_page, entry_pages, list_page, quality_page, session
+from core.ui.history import compare_page, entry_pages, list_page, session
 from core.ui.shared import shell
 from core.ui.shared.components import show_error
 
@@ -17,15 +17,15 @@ try:
     elif address.turn:
         entry_pages.show_turn_page(address.turn)
     elif address.quality:
-        quality_page.show_quality(address.quality)
+        entry_pages.show_quality(address.quality)
     elif address.quiz:
         entry_pages.show_quiz(address.quiz)
     elif address.sweep:
         entry_pages.show_sweep(address.sweep)
     elif address.walk:
         entry_pages.show_walk(address.walk)
-    elif address.compare and quality_page.are_quality(address.compare):
-        quality_page.show_comparison(address.compare)
+    elif address.compare and compare_page.are_quality(address.compare):
+        compare_page.show_quality_comparison(address.compare)
     elif address.compare:
         compare_page.show_comparison(address.compare)
     else:

@@ -1,10 +1,14 @@
-"""Compare benchmark runs: warnings first, then curves, changes from a baseline, and what else differs."""
+"""Compare runs: warnings first, then curves, changes from a baseline, and what else differs.
+
+Quality runs are compared by a table of their lanes.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import streamlit as st
 
+from core import units
 from core.bench.results.comparison import (
     FIGURE_NAMES,
     Comparison,
@@ -20,16 +24,21 @@ from core.charts.comparison import CURVES, LETTERS, Looks
 from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
 from core.i18n import _
+from core.quality.comparison import MAX_RUNS, QualityComparison
+from core.quality.comparison import compare as compare_quality
+from core.quality.results import QualityResult
+from core.quality.results import results as quality_results
 from core.reports.run_html import comparison_html
 from core.ui.benchmark.result_parts import chart_tools
-from core.ui.history import entry as history_entry
+from core.ui.history import entry_pages as history_entry
 from core.ui.history import session as history_state
 from core.ui.history import tables
 from core.ui.history.list_page import show_outcome
 from core.ui.history.session import BASELINE
 from core.ui.history.tables import cell_text
+from core.ui.quality.results import lane_cells
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape
+from core.ui.shared.components import color_of, escape, lane_label
 from core.ui.shared.visitor import show_export
 
 _BASELINE = "history_baseline"
@@ -267,3 +276,53 @@ def _show_differences(comparison: Comparison) -> None:
             },
             alt=_("{section} of the runs side by side", section=name),
         )
+
+
+def are_quality(run_ids: Sequence[str]) -> bool:
+    """Whether the runs of a comparison are quality runs; those that are not here don't count."""
+    kinds = {entry.kind for entry in resources.history().find(run_ids)}
+    return kinds == {RunKind.QUALITY}
+
+
+def show_quality_comparison(run_ids: Sequence[str]) -> None:
+    """Raises StoreError."""
+    history_entry.show_way_back()
+    entries = [entry for entry in resources.history().find(run_ids) if entry.deleted_at is None]
+    if not 2 <= len(entries) <= MAX_RUNS:
+        st.info(
+            _(
+                "Two to {most} quality runs can be compared. This address names {n}.",
+                most=MAX_RUNS,
+                n=len(entries),
+            ),
+            icon=":material/compare_arrows:",
+        )
+        return
+    with st.spinner(_("Reading the runs"), show_time=True):
+        compared = [quality_results(resources.quality_runs().record(entry.id)) for entry in entries]
+    comparison = compare_quality(compared)
+    for warning in comparison.warnings:
+        st.warning(_(warning), icon=":material/balance:")
+    _show_quality_lanes(comparison)
+
+
+def _show_quality_lanes(comparison: QualityComparison) -> None:
+    """A row for each lane of each run, the runs of one lane below each other."""
+    texts = list(dict.fromkeys(text.name for run in comparison.runs for text in run.plan.texts))
+    rows = [
+        (row.name, run, lane)
+        for row in comparison.lanes
+        for run, lane in zip(comparison.runs, row.lanes, strict=True)
+    ]
+    table: dict[str, list[str]] = {
+        _("Lane"): [lane_label(name) for name, _run, _lane in rows],
+        _("Run"): [_run_label(run) for _name, run, _lane in rows],
+    }
+    known = [lane_cells(lane, texts) if lane else {} for _name, _run, lane in rows]
+    for column in dict.fromkeys(column for cells in known for column in cells):
+        table[column] = [cells.get(column, units.UNKNOWN) for cells in known]
+    st.table(table, border="horizontal", hide_index=True)
+
+
+def _run_label(run: QualityResult) -> str:
+    return f"[{escape(run.run.title)}](history?quality={run.run.id})"

@@ -1,7 +1,13 @@
-"""The list of all turns and load tests: a page of it as a table, and what can be done with its rows."""
+"""The list of all turns and runs: a page of it as a table, and what can be done with its rows.
 
+The functions from `delete_entries` on are callbacks of buttons, of an entry's page too: each runs exactly
+once a click.
+"""
+
+import logging
 import zlib
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
@@ -9,16 +15,20 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
-from core.access.guard import Action, is_read_only, may
+from core.access.guard import Action, acting_as, is_read_only, may
+from core.access.identity import SYSTEM
 from core.bench.results.result import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
-from core.errors import StoreError
+from core.domain.turns import ErrorInfo, utc_now
+from core.errors import AccessDenied, LMDynoError, StoreError
 from core.i18n import N_, _, ngettext
-from core.ui.history import actions as history_actions
-from core.ui.history import filters as history_filters
+from core.image_quiz.job import images_of_jobs
+from core.jobs.registry import Jobs
+from core.reports.imports import import_run
 from core.ui.history import session as history_state
 from core.ui.history import tables
+from core.ui.history.session import PAGE, show_filters
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
 from core.ui.shared.visitor import is_mine
@@ -34,12 +44,18 @@ _FIGURES_HELP = N_(
 
 MAX_FILE_MB = 200
 
+log = logging.getLogger(__name__)
+
+BIN_DAYS = 30
+"""Entries deleted longer ago are removed for good when somebody opens the history."""
+UPLOAD = "history_upload"
+
 
 def show_list() -> None:
     """Raises StoreError."""
-    history_actions.empty_old()
+    empty_old()
     choices = resources.history().choices()
-    chosen = history_filters.show_filters(choices)
+    chosen = show_filters(choices)
     count = resources.history().count(chosen)
     show_outcome()
     bar = st.container(horizontal=True, vertical_alignment="center")
@@ -62,11 +78,11 @@ def show_list() -> None:
 def _show_pages(count: int) -> int:
     """The line below the table; returns the page that is wanted."""
     pages = ceil(count / PAGE_SIZE)
-    if st.session_state.get(history_filters.PAGE, 1) > pages:
-        st.session_state[history_filters.PAGE] = pages
+    if st.session_state.get(PAGE, 1) > pages:
+        st.session_state[PAGE] = pages
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         shown = st.container(width="content")
-        page = st.pagination(pages, key=history_filters.PAGE, bind="query-params", persist_state="session")
+        page = st.pagination(pages, key=PAGE, bind="query-params", persist_state="session")
     first = (page - 1) * PAGE_SIZE + 1
     shown.caption(
         _(
@@ -95,7 +111,7 @@ def show_outcome() -> None:
                 _("Undo"),
                 icon=":material/undo:",
                 key="history_undo",
-                on_click=history_actions.restore,
+                on_click=restore_entries,
                 args=(state.deleted,),
             )
     state.problem = None
@@ -166,7 +182,7 @@ def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags:
             _("Restore"),
             icon=":material/restore_from_trash:",
             disabled=not selected or not is_own,
-            on_click=history_actions.restore,
+            on_click=restore_entries,
             args=(selected,),
         )
         return
@@ -197,7 +213,7 @@ def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags:
         _("Delete"),
         icon=":material/delete:",
         disabled=not selected or running or not is_own,
-        on_click=history_actions.delete,
+        on_click=delete_entries,
         args=(selected,),
         help=_("Running entries can't be deleted.") if running else _("You can undo this."),
     )
@@ -208,7 +224,7 @@ def _show_tagging(selected: Sequence[HistoryEntry], tags: Sequence[str]) -> None
     st.button(
         ngettext("Tag {n} entry", "Tag {n} entries", len(selected)),
         type="primary",
-        on_click=history_actions.tag,
+        on_click=tag_entries,
         args=(selected, _TAGGED),
         help=_("Replaces their current tags. To remove the tags, leave this empty."),
     )
@@ -242,7 +258,7 @@ def _show_general_actions(chosen: HistoryFilter, count: int) -> None:
                 "elsewhere are kept."
             )
         )
-        st.button(_("Delete permanently"), type="primary", on_click=history_actions.empty_bin)
+        st.button(_("Delete permanently"), type="primary", on_click=empty_bin)
 
 
 def _show_empty(chosen: HistoryFilter) -> None:
@@ -250,7 +266,7 @@ def _show_empty(chosen: HistoryFilter) -> None:
         st.info(
             _(
                 "The bin is empty. Deleted entries stay here for {days} days.",
-                days=history_actions.BIN_DAYS,
+                days=BIN_DAYS,
             ),
             icon=":material/delete:",
         )
@@ -271,8 +287,8 @@ def show_import() -> None:
             _("Exported run"),
             type="json",
             max_upload_size=MAX_FILE_MB,
-            key=history_actions.UPLOAD,
-            on_change=history_actions.sanitise,
+            key=UPLOAD,
+            on_change=import_upload,
         )
 
 
@@ -308,3 +324,111 @@ def _summarise(entry: HistoryEntry) -> None:
     except StoreError:
         # The run's own page says what is wrong with it; the list shows it without figures.
         history_state.state().unreadable.add(entry.id)
+
+
+def delete_entries(entries: Sequence[HistoryEntry]) -> None:
+    """Into the bin; can be undone."""
+    try:
+        for kind in RunKind:
+            resources.history().delete(kind, _ids_of_kind(entries, kind))
+    except (AccessDenied, StoreError) as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.show_list()
+    history_state.done(deleted=entries)
+
+
+def restore_entries(entries: Sequence[HistoryEntry]) -> None:
+    try:
+        for kind in RunKind:
+            resources.history().restore(kind, _ids_of_kind(entries, kind))
+    except (AccessDenied, StoreError) as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(ngettext("{n} entry restored.", "{n} entries restored.", len(entries)))
+
+
+def empty_bin() -> None:
+    """Everything that was deleted goes for good."""
+    try:
+        removed = _purge(utc_now())
+    except (AccessDenied, StoreError) as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(
+        ngettext("{n} entry permanently deleted.", "{n} entries permanently deleted.", removed)
+    )
+
+
+@st.cache_data(ttl=timedelta(days=1), show_spinner=False)
+def empty_old() -> int:
+    """At most once a day: what has been in the bin for `BIN_DAYS` goes for good. Raises StoreError."""
+    if is_read_only():
+        return 0
+    with acting_as(SYSTEM):  # whoever looks at the history first that day
+        removed = _purge(utc_now() - timedelta(days=BIN_DAYS))
+    if removed:
+        log.info("old deleted entries removed count=%d", removed)
+    return removed
+
+
+def tag_entries(entries: Sequence[HistoryEntry], key: str) -> None:
+    """Write the tag that stands in the widget `key`; an empty one takes the entries' tags away."""
+    text = (st.session_state[key] or "").strip()
+    try:
+        for kind in RunKind:
+            resources.history().set_tag(kind, _ids_of_kind(entries, kind), text)
+    except (AccessDenied, StoreError) as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    if text:
+        message = ngettext("{n} entry tagged.", "{n} entries tagged.", len(entries))
+    else:
+        message = ngettext("Tag of {n} entry removed.", "Tags of {n} entries removed.", len(entries))
+    history_state.done(message)
+
+
+def annotate_entry(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
+    """Write the note and tag that stand in these widgets."""
+    note, text = st.session_state[note_key] or "", st.session_state[tag_key] or ""
+    try:
+        resources.history().annotate(entry.kind, entry.id, note=note.strip(), tag=text.strip())
+    except (AccessDenied, StoreError) as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.done(_("Saved."))
+
+
+def import_upload() -> None:
+    """Import the uploaded file and show its run; a problem is kept for the page to show."""
+    upload = st.session_state[UPLOAD]
+    if upload is None:
+        return
+    try:
+        imported = import_run(upload, resources.bench_runs(), resources.quality_runs())
+        run = imported.run
+        if imported.is_new:
+            resources.history().annotate(imported.kind, run.id, note=run.note, tag=run.tag)
+    except LMDynoError as error:
+        history_state.state().problem = ErrorInfo.of(error)
+        return
+    history_state.open_run(run.id, imported.kind)
+    history_state.done(
+        _("Imported.") if imported.is_new else _("This run already exists. Nothing was imported.")
+    )
+
+
+def _purge(deleted_before: datetime) -> int:
+    """Entries go for good, and the files of images that were only theirs; returns how many entries."""
+    purged = resources.history().purge(deleted_before)
+    for job_id in purged.job_results:
+        Jobs(resources.settings()).forget(job_id)
+    if purged.images:
+        unused = purged.images - images_of_jobs(resources.settings())
+        removed = resources.image_store().remove(unused, put_before=deleted_before)
+        log.info("images of removed entries removed count=%d", removed)
+    return purged.entries
+
+
+def _ids_of_kind(entries: Sequence[HistoryEntry], kind: RunKind) -> list[str]:
+    return [entry.id for entry in entries if entry.kind is kind]

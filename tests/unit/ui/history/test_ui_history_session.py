@@ -2,8 +2,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from core.ui.history.filters import span
-from core.ui.history.session import Address, link, parse
+from core.ui.history.session import Address, link, parse, time_span
 
 
 @pytest.mark.parametrize(
@@ -30,8 +29,8 @@ def test_a_link_leads_back_to_its_view():
 
 def test_days_are_whole_days_of_the_visitor():
     zone = timezone(timedelta(hours=2))
-    since, until = span(date(2026, 3, 1), date(2026, 3, 2), zone)
+    since, until = time_span(date(2026, 3, 1), date(2026, 3, 2), zone)
     assert since == datetime(2026, 2, 28, 22, tzinfo=UTC)
     assert until == datetime(2026, 3, 2, 22, tzinfo=UTC)
-    assert span(date(2026, 3, 1), None, zone) == (since, None)
-    assert span(None, None, zone) == (None, None)
+    assert time_span(date(2026, 3, 1), None, zone) == (since, None)
+    assert time_span(None, None, zone) == (None, None)
