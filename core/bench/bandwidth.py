@@ -29,9 +29,8 @@ from core.errors import (
     InputError,
     LMDynoError,
 )
-from core.files import write_atomically
+from core.files import lock_path, locked, try_lock, unlock, write_atomically
 from core.i18n import N_, Message
-from core.locks import lock_path, locked, try_lock, unlock
 from core.meter.devices import measure_lock
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.gpus import GpuFacts, GpuReading

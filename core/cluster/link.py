@@ -22,9 +22,8 @@ from core.domain.specs import ClusterSpec
 from core.engines.nodes import read_snapshot, trouble
 from core.engines.resolve import error_of
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
-from core.files import private_folder
+from core.files import is_held, lock_path, private_folder, try_lock, unlock
 from core.i18n import N_
-from core.locks import is_held, lock_path, try_lock, unlock
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import ProcessId, this_process
 

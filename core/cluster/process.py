@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from core import logs
+from core import process_setup
 from core.cluster.fabric import Fabric
 from core.cluster.hub import Hub
 from core.cluster.link import Whereabouts, is_needed, last_process, process_lock, whereabouts_file
@@ -24,9 +24,8 @@ from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
 from core.engines.nodes import nodes_file
 from core.errors import InputError
-from core.files import keep_to_oneself, write_atomically
+from core.files import keep_to_oneself, try_lock, unlock, write_atomically
 from core.i18n import N_
-from core.locks import try_lock, unlock
 from core.settings import Settings
 from core.telemetry.processes import this_process
 
@@ -44,7 +43,7 @@ _FOLDER_PREFIX = "lmdyno-"
 def main(make_fabric: Callable[[Hello], Fabric]) -> int:
     """Serve until nobody needs it; 1 if the cluster was lost. The standard input holds a `Hello`."""
     keep_to_oneself()
-    logs.configure()
+    process_setup.configure_logs()
     hello = decode(Hello, sys.stdin.buffer.readline())
     settings = hello.settings
     lock = try_lock(process_lock(settings), patience_s=0.2)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from core import open_files, units
+from core import process_setup, units
 from core.doctor.findings import Finding, Status
 from core.domain.turns import Machine
 from core.i18n import N_, Text
@@ -35,7 +35,7 @@ def machine_findings(settings: Settings, machine: Machine, nvml: Nvml) -> Iterat
     )
     yield _memory(machine.memory_bytes, available_bytes())
     yield _disk(settings.home)
-    yield _open_files(open_files.allowed())
+    yield _open_files(process_setup.open_files_allowed())
     yield from _gpus(nvml)
 
 
@@ -76,9 +76,9 @@ def _disk(home: Path) -> Finding:
 
 
 def _open_files(limit: int) -> Finding:
-    tabs = limit // open_files.FILES_PER_TAB
+    tabs = limit // process_setup.FILES_PER_TAB
     detail = N_("Up to {n} open at once, enough for about {tabs} browser tabs", n=limit, tabs=tabs)
-    if limit >= open_files.ENOUGH:
+    if limit >= process_setup.ENOUGH_FILES:
         return Finding(Status.OK, N_("Open files"), detail)
     return Finding(
         Status.WARN,

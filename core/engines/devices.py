@@ -16,8 +16,8 @@ from pathlib import Path
 from core.domain.specs import LaneSpec
 from core.engines.launch.placement import CPU, LOOPBACK, GpuView, Need, Place, choose, visible, wants_gpu
 from core.engines.registry import Registry
+from core.files import lock_path, try_lock, unlock
 from core.i18n import N_, Text
-from core.locks import lock_path, try_lock, unlock
 from core.settings import Settings
 from core.telemetry.gpus import GpuFacts
 

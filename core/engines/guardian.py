@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core import logs
+from core import process_setup
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
 from core.engines.leases import sole_use
@@ -23,9 +23,8 @@ from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.resolve import observed
 from core.engines.supervisor import TERM_GRACE_S, Target
 from core.errors import EngineBusy
-from core.files import keep_to_oneself, private_folder
+from core.files import keep_to_oneself, lock_path, private_folder, try_lock, unlock
 from core.i18n import N_
-from core.locks import lock_path, try_lock, unlock
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import this_process
 from core.units import duration
@@ -162,7 +161,7 @@ def _is_running(settings: Settings) -> bool:
 
 def main(home: Path, after_s: float) -> None:
     keep_to_oneself()
-    logs.configure()
+    process_setup.configure_logs()
     settings = Settings(home=home, lanes_file=home / "lanes.toml", database_url="")
     # Whoever looks whether a guardian runs holds the lock for a moment.
     lock = try_lock(_lock(settings), patience_s=0.2)

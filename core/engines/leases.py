@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import EngineBusy
+from core.files import holders, is_held, lock_path, try_lock, unlock
 from core.i18n import N_
-from core.locks import holders, is_held, lock_path, try_lock, unlock
 from core.settings import Settings
 
 _PATIENCE_S = 0.1

@@ -22,9 +22,8 @@ from core.codec import decode, encode
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, new_id, utc_now
 from core.errors import InputError
-from core.files import write_atomically
+from core.files import lock_path, locked, write_atomically
 from core.i18n import N_, Text
-from core.locks import lock_path, locked
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 

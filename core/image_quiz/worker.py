@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.cluster.borrowed import Engines
 from core.codec import decode
 from core.domain.turns import FinishReason, RequestRecord
@@ -39,7 +39,7 @@ Tell = Callable[[str], None]
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """Ask everything; the run is saved after each question, the result names it."""
-    logs.configure()
+    process_setup.configure_logs()
     settings = load_settings()
     plan = decode(QuizPlan, arguments["plan"])
     total = len(plan.questions)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 
-from core import logs
+from core import process_setup
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
@@ -76,7 +76,7 @@ def ended_if_killed(run_id: str, error: ErrorInfo) -> Iterator[None]:
 
 
 def main() -> None:
-    logs.configure()
+    process_setup.configure_logs()
     told = sys.stdin.buffer.read()
     error = None if told == encode(None) else decode(ErrorInfo, told)
     end_run(load_settings().database_url, sys.argv[1], error)

@@ -3,7 +3,7 @@
 import gc
 from functools import partial
 
-from core import heap, logs
+from core import process_setup
 from core.domain.conversation import StoredImage
 from core.domain.turns import Machine
 from core.engines.leases import lease
@@ -13,16 +13,16 @@ from core.files import keep_to_oneself
 from core.meter import process
 from core.meter.recorder import RunStore
 from core.meter.usage import SampledUsage
-from core.open_files import allow_many
+from core.process_setup import allow_many_open_files
 
 
 def main() -> None:
     keep_to_oneself()
     hello = process.read_hello()
     settings = hello.settings
-    logs.configure()
-    allow_many()
-    heap.keep_small()
+    process_setup.configure_logs()
+    allow_many_open_files()
+    process_setup.keep_heap_small()
 
     def image_url(image: StoredImage) -> str:
         # An image library comes along, which turns without images don't wait for.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.locks import lock_path, try_lock, unlock
+from core.files import lock_path, try_lock, unlock
 
 _POLL_S = 0.05
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from core.locks import is_held, lock_path, try_lock, unlock
+from core.files import is_held, lock_path, try_lock, unlock
 from core.settings import Settings
 
 _PATIENCE_S = 0.1

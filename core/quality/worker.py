@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.codec import decode
 from core.domain.bench import RunState
 from core.errors import EngineError, LMDynoError
@@ -19,7 +19,7 @@ from core.settings import load_settings
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-    logs.configure()
+    process_setup.configure_logs()
     done = conduct(load_settings(), decode(QualityPlan, arguments["plan"]), report)
     if done.state is RunState.STOPPED:
         raise LMDynoError(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.codec import decode
 from core.config import LaneRegistry
 from core.jobs.worker import Report, run
@@ -21,7 +21,7 @@ from core.walk.job import take_walk
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """Take every step; the walk is saved after each."""
-    logs.configure()
+    process_setup.configure_logs()
     settings, node = load_settings(), arguments.get("node")
     if node is None:
         walk = take_walk(settings, arguments["model"], arguments["id"], report)

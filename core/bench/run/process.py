@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.bench.planning.plan import BenchPlan, SendFrom
 from core.bench.request_images import RequestImages, check_sendable
 from core.bench.run.load_process import switch_threads_quickly
@@ -32,7 +32,7 @@ from core.i18n import N_
 from core.images.store import ImageStore
 from core.jobs.worker import Report, run
 from core.meter.devices import DeviceQueue
-from core.open_files import allow_many
+from core.process_setup import allow_many_open_files
 from core.settings import Settings, load_settings
 from core.telemetry.machine import describe_machine
 
@@ -46,7 +46,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> Be
     check_sendable(plan)
     images = RequestImages(plan, ImageStore(settings.images_dir).read) if plan.workload.images else None
     switch_threads_quickly()
-    allow_many()
+    allow_many_open_files()
     if plan.send_from is not SendFrom.NODES:  # that begins with one for each machine
         plan = replace(plan, workers=plan.workers or processes_for(plan, cores_here()))
 
@@ -110,7 +110,7 @@ async def _run(
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-    logs.configure()
+    process_setup.configure_logs()
     done = conduct(load_settings(), decode(BenchPlan, arguments["plan"]), report)
     if done.state is RunState.STOPPED:
         raise LMDynoError(

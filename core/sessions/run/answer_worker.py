@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.jobs.worker import Report, run
@@ -17,7 +17,7 @@ from core.telemetry.machine import describe_machine
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """Make what is missing; each answer is stored as it comes."""
-    logs.configure()
+    process_setup.configure_logs()
     settings = load_settings()
     with closing(Sessions(settings.database_url)) as store:
         session = store.session(arguments["session"])

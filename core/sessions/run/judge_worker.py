@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from core import logs
+from core import process_setup
 from core.codec import decode
 from core.domain.sessions import Judgement, SessionRecord
 from core.domain.specs import LaneSpec
@@ -22,7 +22,7 @@ from core.store.sessions.sessions import Sessions
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     """Judge what this judge has not judged yet; each judgement is stored as it comes."""
-    logs.configure()
+    process_setup.configure_logs()
     settings = load_settings()
     judge = decode(LaneSpec, arguments["judge"])
     with closing(Sessions(settings.database_url)) as store:

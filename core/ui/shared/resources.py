@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from core import heap, logs
+from core import process_setup
 from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.result import RunRecords
@@ -32,7 +32,7 @@ from core.meter.link import MeterLink
 from core.models.demo import job as demo_job
 from core.models.making import is_being_made
 from core.models.vision.model import is_for_images
-from core.open_files import allow_many
+from core.process_setup import allow_many_open_files
 from core.scorecard.reading import ScorecardReader
 from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
@@ -107,9 +107,9 @@ class Resources:
 @st.cache_resource(show_spinner=False)
 def resources() -> Resources:
     """Made at the first request of a process, closed when the process ends. Raises ConfigError."""
-    logs.configure()
-    allow_many()
-    heap.keep_small()
+    process_setup.configure_logs()
+    allow_many_open_files()
+    process_setup.keep_heap_small()
     keep_to_oneself()
     settings = load_settings()
     if settings.mode is Mode.REPLAY:

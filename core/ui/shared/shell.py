@@ -19,7 +19,7 @@ import streamlit as st
 from streamlit.navigation.page import Page
 
 import core.ui
-from core import open_files
+from core import process_setup
 from core.access import guard
 from core.errors import ConfigError
 from core.i18n import N_, Text, _
@@ -181,7 +181,7 @@ def open_files_explained() -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        error = open_files.explained(exc)
+        error = process_setup.explain_open_files(exc)
         if error is None:
             raise
         show_error(error)

@@ -21,7 +21,7 @@ from core.cli.bench.tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
-from core.locks import lock_path, try_lock, unlock
+from core.files import lock_path, try_lock, unlock
 from core.telemetry.gpus import GpuFacts, GpuReading
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 

@@ -13,7 +13,7 @@ from core.engines.manager import EngineManager
 from core.engines.registry import EngineState, Registry
 from core.engines.resolve import find_endpoint
 from core.errors import ConfigError, EngineError
-from core.locks import lock_path, try_lock, unlock
+from core.files import lock_path, try_lock, unlock
 from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in, wait_for
 
 

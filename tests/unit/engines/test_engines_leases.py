@@ -9,7 +9,7 @@ import pytest
 
 from core.engines.leases import in_use, lease, sole_use
 from core.errors import EngineBusy
-from core.locks import lock_path, locked, try_lock, unlock
+from core.files import lock_path, locked, try_lock, unlock
 from tests.unit.engines.engine_stand_ins import settings_in
 
 HOLDER = """

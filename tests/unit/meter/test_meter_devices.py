@@ -79,7 +79,7 @@ def test_who_gives_up_waiting_makes_room(tmp_path):
 
 def test_another_process_is_waited_for(tmp_path):
     program = (
-        "import sys\nfrom pathlib import Path\nfrom core.locks import lock_path, try_lock\n"
+        "import sys\nfrom pathlib import Path\nfrom core.files import lock_path, try_lock\n"
         "try_lock(lock_path(Path(sys.argv[1]), 'device-cpu.measure'))\nprint('held', flush=True)\ninput()\n"
     )
     other = subprocess.Popen(
