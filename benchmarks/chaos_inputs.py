@@ -33,8 +33,7 @@ from core.errors import LMDynoError
 from core.images.sanitise import Limits, sanitise
 from core.quality.results import results as quality_results
 from core.reports import quality_json, run_json
-from core.reports.imports import import_run
-from core.reports.session_imports import read_session
+from core.reports.imports import import_run, read_session
 from core.sessions.exports import session_json
 from core.settings import PROJECT_ROOT, Settings
 from core.store.runs.bench_runs import BenchRuns

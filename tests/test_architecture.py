@@ -212,7 +212,7 @@ def test_engine_libraries_stay_in_engine_processes():
 
 def test_the_dashboard_imports_no_engine_library():
     program = (
-        "import sys, core.ui.shared.resources, core.ui.shared.shell, core.charts.turn\n"
+        "import sys, core.ui.shared.resources, core.ui.shared.shell, core.charts.requests\n"
         f"print(sorted({ENGINE_LIBRARIES!r} & set(sys.modules)))"
     )
     done = subprocess.run(

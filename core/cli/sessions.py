@@ -20,8 +20,8 @@ from core.errors import InputError
 from core.i18n import N_, _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
+from core.reports.imports import read_session
 from core.reports.session_html import session_html
-from core.reports.session_imports import read_session
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
 from core.sessions.judging import judge_results

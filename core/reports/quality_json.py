@@ -19,8 +19,7 @@ from core.quality.comparison import flags
 from core.quality.plan import QualityPlan
 from core.quality.results import AgreementScore, LaneQuality, QualityResult, TaskScore, TextComparison
 from core.quality.verdict import verdicts
-from core.reports.exported_file import ExportedFile
-from core.reports.import_checks import check_head, check_schema, checked_answers
+from core.reports.exported_file import ExportedFile, check_head, check_schema, checked_answers
 from core.reports.run_json import interval_json
 
 _NOT_EXPORTED = N_("The file is not an exported quality run")

@@ -1,8 +1,17 @@
-"""Write a benchmark run, or a comparison of runs, as one HTML file with tables and interactive charts."""
+"""Write a run as one HTML file that opens anywhere and needs no network, with tables and interactive charts.
+
+There are pages of a benchmark run, of a comparison of several, of a quality run and of a walk. plotly's own
+script is part of a page with charts, once: 4 to 5 MB.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io as pio
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
 
 from core import units
 from core.bench.planning.wording import described
@@ -31,10 +40,63 @@ from core.charts.colors import lane_color
 from core.charts.comparison import CURVES, LETTERS, change_chart, load_chart, looks, point_name
 from core.charts.load import THROUGHPUTS, Colors, latency_chart, pareto_chart, throughput_chart
 from core.charts.load_bars import failures_chart, interference_chart, speed_up_chart
+from core.charts.quality import difference_chart, prefix_chart, trade_off_chart
+from core.charts.quality_points import (
+    AREA_NAMES,
+    RIGHT_ANSWERS,
+    Area,
+    differences,
+    measures,
+    prefix_curves,
+    trade_off_points,
+)
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.bench import BenchRecord
-from core.i18n import _, ngettext
-from core.reports.page import render
+from core.domain.quality import QualityRecord
+from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
+from core.i18n import _, current_language, ngettext
+from core.quality.comparison import flags
+from core.quality.results import LaneQuality, Outcome, QualityResult, Role
+from core.quality.verdict import verdicts
+from core.quality.worst import compared_answers
+from core.walk.runner import summary
+
+
+def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:
+    """The page of a template in `core/reports/templates`, in the current language; every value is escaped."""
+    return (
+        _environment()
+        .get_template(f"{template}.html.j2")
+        .render(
+            title=title,
+            language=current_language().tag,
+            plotly=get_plotlyjs() if charts else "",
+            charts=[_chart_html(chart) for chart in charts],
+            **values,
+        )
+    )
+
+
+def _chart_html(figure: go.Figure) -> str:
+    config: dict[str, Any] = {
+        "displaylogo": False,
+        "responsive": True,
+        "toImageButtonOptions": {"format": "svg"},
+    }
+    html: str = pio.to_html(figure, include_plotlyjs=False, full_html=False, config=config)
+    return html
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("core.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
 
 TIMELINE_REQUESTS = 400
 """A timeline of more would be a block of one colour."""
@@ -50,7 +112,7 @@ def report_html(result: BenchResult, record: BenchRecord, colors: Colors | None 
         repeats_table(result),
         resources_table(result),
     )
-    return render(
+    return _render(
         "run",
         title=result.run.title,
         charts=_charts(result, record, colors or {name: lane_color(name, known) for name in known}),
@@ -145,7 +207,7 @@ def comparison_html(comparison: Comparison, lane_colors: Mapping[str, str]) -> s
     styles = looks(comparison, lane_colors)
     known = known_figures(comparison)
     number = len(comparison.runs)
-    return render(
+    return _render(
         "comparison",
         title=ngettext("{n} benchmark run compared", "{n} benchmark runs compared", number),
         charts=[
@@ -207,3 +269,168 @@ def _figure_rows(comparison: Comparison, figure: str) -> list[tuple[str, list[st
 
 def _differences(rows: Sequence[Difference]) -> list[tuple[str, ...]]:
     return [(row.path, *row.values) for row in rows]
+
+
+_WORST = 20
+"""Different answers of each lane that the file shows."""
+
+
+def quality_html(
+    result: QualityResult, record: QualityRecord, colors: Mapping[str, str] | None = None
+) -> str:
+    """The whole page. Without `colors` of the lanes they follow the plan's order."""
+    names = [lane.name for lane in result.lanes]
+    return _render(
+        "quality",
+        title=result.run.title,
+        charts=_quality_figures(result, colors or {name: lane_color(name, names) for name in names}),
+        texts={"flags": _("Differences between the lanes")},
+        circumstances=_quality_circumstances(result),
+        verdicts=[
+            (_(verdict.sentence), " ".join(_(reason) for reason in verdict.reasons))
+            for verdict in verdicts(result)
+        ],
+        lanes=_quality_lanes(result),
+        flags=[flag.text for flag in flags(result)],
+        answers=_answers(result, record),
+    )
+
+
+def _quality_circumstances(result: QualityResult) -> list[str]:
+    run, plan = result.run, result.plan
+    facts = [
+        f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        f"LMDyno {run.lmdyno}",
+        *([run.machine.host, *run.machine.gpus] if run.machine else []),
+        _("Reference: {lane}", lane=plan.reference),
+        _("Greedy, one request at a time"),
+        _("State: {state}", state=run.state.value),
+    ]
+    return [fact for fact in facts if fact]
+
+
+def _quality_lanes(result: QualityResult) -> dict[str, Any]:
+    texts = [text.name for text in result.plan.texts]
+    head = [
+        _("lane"),
+        _("correct"),
+        _("95% interval"),
+        _("unanswered, cut off, failed"),
+        _("same answers"),
+        _("same tokens"),
+        *(_("{text}, nats per token", text=name) for name in texts),
+        *(_("{text}, perplexity", text=name) for name in texts),
+        _("TTFT p50"),
+        _("decode p50"),
+        _("memory"),
+        _("energy per token"),
+    ]
+    return {"head": head, "rows": [_cells(lane, texts) for lane in result.lanes]}
+
+
+def _cells(lane: LaneQuality, texts: Sequence[str]) -> list[str]:
+    tasks, agreement = lane.tasks, lane.agreement
+    interval = tasks.interval if tasks else None
+    known = [lane.text(name) for name in texts]
+    outcomes = tasks.outcomes if tasks else {}
+    others = (Outcome.UNANSWERED, Outcome.CUT_OFF, Outcome.FAILED)
+    return [
+        lane.name,
+        f"{tasks.outcomes[Outcome.RIGHT]} / {tasks.asked}" if tasks else units.UNKNOWN,
+        f"{units.share(interval.low)} – {units.share(interval.high)}" if interval else units.UNKNOWN,
+        ", ".join(str(outcomes[kind]) for kind in others) if outcomes else units.UNKNOWN,
+        f"{agreement.identical} / {agreement.n}" if agreement else units.UNKNOWN,
+        units.share(agreement.token_ratio if agreement else None),
+        *(units.nats(text.nats_per_token if text else None) for text in known),
+        *(f"{text.perplexity:.2f}" if text and text.perplexity else units.UNKNOWN for text in known),
+        units.milliseconds(lane.ttft_p50_s),
+        units.tok_per_s(lane.decode_tok_per_s_p50),
+        units.gib(lane.memory_bytes),
+        units.joules(lane.energy_j_per_token),
+    ]
+
+
+def _quality_figures(result: QualityResult, colors: Mapping[str, str]) -> list[go.Figure]:
+    figures = [
+        trade_off_chart(
+            trade_off_points(result, measure, Area.MEMORY),
+            colors,
+            quality=measure if measure != RIGHT_ANSWERS else _("Correct answers"),
+            size=_(AREA_NAMES[Area.MEMORY]),
+            is_share=measure == RIGHT_ANSWERS,
+        )
+        for measure in measures(result)
+    ]
+    figures += [
+        difference_chart(chart.rows, colors, title=_(chart.title), noise=chart.noise, is_share=chart.is_share)
+        for chart in differences(result)
+    ]
+    if curves := prefix_curves(result):
+        figures.append(prefix_chart(curves, colors))
+    return figures
+
+
+def _answers(result: QualityResult, record: QualityRecord) -> list[dict[str, Any]]:
+    """A table for each lane that answers differently: the questions, and both answers."""
+    tables = []
+    for lane in result.lanes:
+        if lane.role is Role.REFERENCE:
+            continue
+        answers = [
+            compared for compared in compared_answers(result, record, lane.name) if not compared.identical
+        ]
+        if answers:
+            tables.append(
+                {
+                    "title": _("Different answers: {lane}", lane=lane.name),
+                    "head": [_("Question"), result.reference.name, lane.name],
+                    "rows": [
+                        (answer.question, answer.reference.text, answer.answer.text)
+                        for answer in answers[:_WORST]
+                    ],
+                }
+            )
+    return tables
+
+
+def walk_html(run: WalkRun) -> str:
+    """The whole page, in the current language."""
+    machine = run.machine
+    circumstances = [
+        f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        f"LMDyno {run.lmdyno}",
+        *((machine.host, *machine.gpus, machine.cpu or "") if machine else ()),
+        summary(run),
+    ]
+    return _render(
+        "walk",
+        title=_(run.title),
+        circumstances=[text for text in circumstances if text],
+        texts={
+            "step": _("Step"),
+            "state": _("State"),
+            "time": _("Time"),
+            "by_hand": _("Do it manually"),
+            "answers": _("Answers"),
+        },
+        steps=[_step(number, step) for number, step in enumerate(run.steps, start=1)],
+    )
+
+
+def _step(number: int, step: StepResult) -> dict[str, object]:
+    text = STEP_TEXTS[step.kind]
+    lines = [_(note) for note in step.notes]
+    if step.reason:
+        lines.append(_(step.reason))
+    if step.error:
+        lines.append(_("{problem} {hint}", problem=_(step.error.message), hint=_(step.error.hint)))
+    return {
+        "title": _("{number}. {step}", number=number, step=_(text.title)),
+        "meaning": _(text.meaning),
+        "state": _(STATE_NAMES[step.state]),
+        "time": units.duration(step.duration_s) if step.duration_s else units.UNKNOWN,
+        "lines": lines,
+        "figures": [(_(figure.label), figure.text) for figure in step.figures],
+        "answers": [(_(answer.who), answer.prompt, answer.text) for answer in step.answers],
+        "by_hand": step.by_hand,
+    }

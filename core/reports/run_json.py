@@ -30,8 +30,7 @@ from core.domain.bench import (
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
-from core.reports.exported_file import ExportedFile
-from core.reports.import_checks import check_head, check_passes, check_schema, checked_requests
+from core.reports.exported_file import ExportedFile, check_head, check_passes, check_schema, checked_requests
 
 SCHEMA_VERSION = 2
 

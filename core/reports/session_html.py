@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from core.charts.sessions import StrengthBar, strengths_chart
+from core.charts.quality import StrengthBar, strengths_chart
 from core.domain.sessions import SessionRecord
 from core.i18n import _, current_language
 from core.sessions import telling

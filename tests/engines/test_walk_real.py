@@ -8,7 +8,7 @@ from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.walk import StepKind, StepState
 from core.models.demo.text import demo_model, is_prepared
-from core.reports.walk_html import walk_html
+from core.reports.run_html import walk_html
 from core.settings import load_settings
 from core.store.history import History
 from core.walk.job import take_walk

@@ -84,9 +84,9 @@ def _record(settings: Settings, run_id: str) -> QualityRecord | None:
 def _written(record: QualityRecord, form: str) -> bytes:
     if form == "html":
         # plotly takes its time, and only this needs it.
-        from core.reports.quality_html import report_html
+        from core.reports.run_html import quality_html
 
-        return report_html(results(record), record).encode()
+        return quality_html(results(record), record).encode()
     if form == "json":
         return to_json(results(record), record, raw=True)
     from core.reports.tables import answers_csv, answers_parquet

@@ -8,7 +8,7 @@ import streamlit as st
 from core import units
 from core.access.guard import current_identity
 from core.access.identity import Person
-from core.charts.turn import LaneFigures
+from core.charts.requests import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import N_, _, ngettext
 from core.ui.shared.components import Slots, escape

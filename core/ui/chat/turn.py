@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from core import units
-from core.charts.turn import LaneFigures, decode_speed_chart, first_token_chart
+from core.charts.requests import LaneFigures, decode_speed_chart, first_token_chart
 from core.domain import fairness
 from core.domain.fairness import Spread, comparable, repeats
 from core.domain.turns import FinishReason, RequestRecord, TurnRecord

@@ -20,8 +20,7 @@ from core.i18n import N_, _
 from core.image_quiz.results import QuizRun
 from core.memory_sweep.results import SweepRun
 from core.quality.results import QualityResult, results
-from core.reports.quality_html import report_html
-from core.reports.walk_html import walk_html
+from core.reports.run_html import quality_html, walk_html
 from core.ui.benchmark.results import show_plan, show_results
 from core.ui.chat.quiz import show_results as show_quiz_results
 from core.ui.chat.session import CHAT, CONVERSATION, VISION, ConversationPage
@@ -385,7 +384,7 @@ def show_quality(run_id: str) -> None:
         show_export(
             _("HTML report"),
             f"{RunKind.QUALITY} {run_id}",
-            lambda: report_html(results(record), record, _colors_of_lanes(results(record))),
+            lambda: quality_html(results(record), record, _colors_of_lanes(results(record))),
             file_name=f"quality-{run_id}.html",
         )
     show_annotation(entry)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from core import units
-from core.charts.telemetry import live_chart
+from core.charts.memory import live_chart
 from core.i18n import Text, _
 from core.telemetry.gpus import GpuReading
 from core.telemetry.sampler import Sampler

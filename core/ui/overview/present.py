@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import streamlit as st
 
 from core.i18n import _
-from core.scorecard.verdict import verdict
+from core.scorecard.card import verdict
 from core.ui.benchmark.live import show_benchmark_board, speed_tile
 from core.ui.chat.page import show_newest_turn_board
 from core.ui.overview import scorecard

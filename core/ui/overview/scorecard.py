@@ -11,9 +11,8 @@ from core.bench.statistics import Ratio
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import N_, _, ngettext
-from core.scorecard.card import Gap, Row, Scorecard, Staleness
+from core.scorecard.card import Gap, Row, Scorecard, Staleness, interval_text, ratio_number, verdict
 from core.scorecard.speed import Counted
-from core.scorecard.verdict import interval_text, ratio_number, verdict
 from core.ui.benchmark import form_state as bench_form
 from core.ui.history.session import QUALITY, RUN
 from core.ui.quality import form as quality_form

@@ -8,7 +8,7 @@ from core.access.guard import Action, is_read_only, may, may_see
 from core.domain.sessions import SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
-from core.reports.session_imports import read_session
+from core.reports.imports import read_session
 from core.sessions.wording import STATE_NAMES
 from core.store.sessions.sessions import SessionSummary
 from core.ui.sessions import address

@@ -10,7 +10,7 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.charts.sessions import StrengthBar, TradeOffPoint, strengths_chart, trade_off_chart
+from core.charts.quality import PreferencePoint, StrengthBar, preference_chart, strengths_chart
 from core.domain.sessions import Session, SessionState, Vote
 from core.errors import LMDynoError
 from core.i18n import N_, Message, _
@@ -154,13 +154,13 @@ def _show_trade_off(session: Session, results: SessionResults) -> None:
     )
     names, trade_off = telling.lane_names(session), _TRADE_OFFS[chosen]
     points = [
-        TradeOffPoint(lane=names[lane.lane], value=value, points=lane.points, low=lane.low, high=lane.high)
+        PreferencePoint(lane=names[lane.lane], value=value, points=lane.points, low=lane.low, high=lane.high)
         for lane, figure in zip(results.standings.lanes, figures, strict=True)
         if lane.points is not None and (value := trade_off.value(figure)) is not None
     ]
     if points:
         show_chart(
-            trade_off_chart(
+            preference_chart(
                 points,
                 {name: color_of(name) for name in names},
                 x_title=_(trade_off.axis),

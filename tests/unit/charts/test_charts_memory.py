@@ -2,8 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.charts.memory import Bar, SweepBar, order_chart, parts_chart, sequences_map, sweep_chart
-from core.charts.telemetry import live_chart
+from core.charts.memory import Bar, SweepBar, live_chart, order_chart, parts_chart, sequences_map, sweep_chart
 from core.telemetry.samples import Event, EventKind
 from core.telemetry.series import Lines
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.charts.telemetry import live_chart
+from core.charts.memory import live_chart
 from core.codec import decode
 from core.telemetry.samples import Sample
 from core.telemetry.series import gpu_lines

@@ -14,7 +14,7 @@ from core.charts.quality_points import (
     trade_off_points,
 )
 from core.quality.results import results
-from core.reports.quality_html import report_html
+from core.reports.run_html import quality_html
 from core.reports.tables import answers_csv, answers_parquet
 from tests.unit.quality import quality_samples as samples
 
@@ -42,7 +42,7 @@ def test_the_table_has_a_row_an_answer_with_its_outcome(record):
 
 
 def test_the_page_holds_verdicts_figures_charts_and_the_worst_answers(result, record):
-    page = report_html(result, record)
+    page = quality_html(result, record)
     body = page.split("<body>")[1]
     assert "awq is measurably worse than hf." in body
     assert "Plotly.newPlot" in body
@@ -67,7 +67,7 @@ def test_answers_of_models_are_text_and_no_html(record):
         for answer in hostile.answers
     )
     hostile = type(hostile)(run=hostile.run, answers=answers)
-    assert "<script>x" not in report_html(results(hostile), hostile)
+    assert "<script>x" not in quality_html(results(hostile), hostile)
 
 
 def test_points_of_the_trade_off_are_the_lanes_figures(result):

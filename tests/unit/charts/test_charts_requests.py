@@ -4,7 +4,7 @@ import math
 import pytest
 
 from core.charts.colors import LANE_COLORS, lane_color
-from core.charts.turn import LaneFigures, decode_speed_chart, first_token_chart
+from core.charts.requests import LaneFigures, decode_speed_chart, first_token_chart
 
 VISION = {
     "normal": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
