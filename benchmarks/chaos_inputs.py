@@ -2,7 +2,8 @@
 
 Each input is made of a good one by random damage, and goes through the code that reads it in earnest. What
 may come out is a result or an LMDynoError, which is one clear message. Whatever else is raised is counted as
-an exception, with the input's number: the same seed makes the same inputs again.
+an exception, with the input's number: the same seed makes the same inputs again. Markdown goes on into a
+browser (`benchmarks/chaos_markdown.py`), which must not ask another server for anything.
 """
 
 import io
@@ -11,7 +12,7 @@ import random
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,6 +40,7 @@ from core.settings import PROJECT_ROOT, Settings
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
 from core.ui.shared.markdown import FORMULAS, BlockSplitter, parse, split_blocks, streamlit_markdown
+from tests.e2e.markdown_spellings import AROUND, FETCHES, FOREIGN, URL
 from tests.scripted_server import MARKDOWN
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 from tests.unit.images.image_files import mutations
@@ -97,8 +99,9 @@ class Outcome:
     exceptions: list[str] = field(default_factory=list)
     lost_chars: int = 0
     """Of streams: characters that were handed to the page and are missing from the record."""
-    foreign: int = 0
-    """Of Markdown: images and raw HTML that a browser's parser would find in what is sent to it."""
+    foreign: list[str] = field(default_factory=list)
+    """Of Markdown: what a browser asked of other servers, and images and raw HTML that a CommonMark parser
+    finds in what is sent to it."""
 
 
 def damaged(good: bytes, chance: random.Random) -> bytes:
@@ -195,14 +198,13 @@ def _body(_number: int, chance: random.Random, _outcome: Outcome) -> None:
     raise failure(refused(status, data, after), _ENDPOINT)
 
 
-@cache
-def _images() -> Iterator[tuple[str, bytes]]:
-    return mutations(1)
+class _Images:
+    def __init__(self, seed: int) -> None:
+        self._made = enumerate(mutations(seed))
 
-
-def _image(_number: int, _chance: random.Random, _outcome: Outcome) -> None:
-    _name, data = next(_images())
-    sanitise(data, limits=Limits(max_pixels=200_000))
+    def __call__(self, number: int, _chance: random.Random, _outcome: Outcome) -> None:
+        data = next(data for place, (_name, data) in self._made if place == number)
+        sanitise(data, limits=Limits(max_pixels=200_000))
 
 
 @cache
@@ -250,14 +252,23 @@ class _LanesFiles:
         load_lanes(self._settings, gpu=chance.random() < 0.5)
 
 
+_FETCHING = ("image", "html_block", "html_inline")
 _BROWSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def _markdown(_number: int, chance: random.Random, outcome: Outcome) -> None:
-    good = (
-        MARKDOWN + "\n![x](http://127.0.0.1:9/x) \\![y](z) `` ![q](u) ` ``\n\n> - [a][b]\n\n[b]: http://c\n"
-    )
-    text = damaged(good.encode(), chance).decode("utf-8", "replace")
+def damaged_markdown(number: int, seed: int) -> str:
+    """An ordinary answer, or some spelling of something foreign in one or two others, with damage."""
+    chance = random.Random(f"{seed} Markdown {number}")
+    good = MARKDOWN + "\n![x](URL) \\![y](z) `` ![q](u) ` ``\n\n> - [a][b]\n\n[b]: http://c\n"
+    if chance.random() < 0.8:
+        good = chance.choice(FETCHES)
+        for _ in range(chance.choice((1, 1, 2))):
+            good = chance.choice(AROUND).replace("X", good)
+    good = good.replace("URL", URL).replace("HOST", FOREIGN).replace("NUMBER", str(number))
+    return damaged(good.encode(), chance).decode("utf-8", "replace")
+
+
+def _markdown(text: str, outcome: Outcome) -> None:
     growing = BlockSplitter()
     for at in range(0, len(text), 37):
         growing.append(text[at : at + 37])
@@ -268,7 +279,7 @@ def _markdown(_number: int, chance: random.Random, outcome: Outcome) -> None:
         own = _kinds(parse(written))
         # What stands in a formula is none of Markdown, which the plain parser doesn't know.
         found = own if FORMULAS & set(own) else _kinds(_BROWSER.parse(written))
-        outcome.foreign += sum(kind in ("image", "html_block", "html_inline") for kind in found)
+        outcome.foreign += [f"{kind} in {written[:100]!r}" for kind in found if kind in _FETCHING]
 
 
 def _kinds(tokens: Sequence[Token]) -> list[str]:
@@ -277,23 +288,24 @@ def _kinds(tokens: Sequence[Token]) -> list[str]:
     ]
 
 
-def run(kind: str, inputs: int, seed: int) -> Outcome:
-    """Put so many malformed inputs of that kind through the code that reads them."""
-    outcome = Outcome()
+def attempts(kind: str, numbers: Iterable[int], seed: int) -> Iterator[tuple[int, Outcome]]:
+    """Put malformed inputs of that kind through the code that reads them; what came of each."""
     with tempfile.TemporaryDirectory(prefix="lmdyno-chaos-") as name:
         folder = Path(name)
         with closing(_Imports(folder)) as imports:
             readers: dict[str, Callable[[int, random.Random, Outcome], None]] = {
                 "streams": _stream,
                 "bodies": _body,
-                "images": _image,
+                "images": _Images(seed),
                 "imports": imports,
                 "lanes files": _LanesFiles(folder),
-                "Markdown": _markdown,
+                "Markdown": lambda number, _chance, outcome: _markdown(
+                    damaged_markdown(number, seed), outcome
+                ),
             }
             read = readers[kind]
-            for number in range(inputs):
-                outcome.inputs += 1
+            for number in numbers:
+                outcome = Outcome(inputs=1)
                 try:
                     read(number, random.Random(f"{seed} {kind} {number}"), outcome)
                     outcome.taken += 1
@@ -301,4 +313,4 @@ def run(kind: str, inputs: int, seed: int) -> Outcome:
                     outcome.refused[error.code] += 1
                 except Exception:  # noqa: BLE001 - what is counted here
                     outcome.exceptions.append(f"{kind} {number}: {traceback.format_exc(limit=-4)}")
-    return outcome
+                yield number, outcome
