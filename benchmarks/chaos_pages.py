@@ -137,7 +137,10 @@ def _kill_a_dashboard(stand: _Stand) -> None:
         stand.dashboard.process.wait()
         turn = stand.settle(shown, killed_s)
         stand.must_be_whole(turn)
-        stand.outcome.orphans += len(psutil.wait_procs(children, PATIENCE_S)[1])
+        left = psutil.wait_procs(children, PATIENCE_S)[1]
+        stand.outcome.orphans += len(left)
+        for process in left:
+            process.kill()
         stand.dashboard.start()
         # The tab connects again by itself, and shows the answers from their records.
         stand.must_show(page, turn)
