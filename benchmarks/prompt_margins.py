@@ -24,7 +24,7 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from core.config.models import demo_model  # noqa: E402
+from core.config.lanes import demo_model  # noqa: E402
 from core.domain.conversation import EXAMPLES  # noqa: E402
 from core.settings import load_settings  # noqa: E402
 

@@ -25,7 +25,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from core.config import load_lanes
-from core.config.cpu import cpu_features, native_dtype
+from core.config.lanes import cpu_features, native_dtype
 from core.domain.conversation import StoredImage
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.sampling import Sampling

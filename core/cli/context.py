@@ -8,8 +8,7 @@ import typer
 
 from core.chat_api.probe import probe
 from core.config import LaneRegistry, load_lanes
-from core.config.endpoints import url_problem
-from core.config.keys import api_key, bind_for_command
+from core.config.endpoints import api_key, bind_for_command, url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _

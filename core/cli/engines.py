@@ -13,7 +13,7 @@ from core.cli.terminal import printable, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.cluster.link import ClusterLink
 from core.codec import encode_plain
-from core.config.cluster import ADD_CLUSTER
+from core.config.lanes import ADD_CLUSTER
 from core.domain.turns import ErrorInfo
 from core.engines.manager import EngineStatus
 from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble

@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from core.config.changes import read_changes
-from core.config.cluster import read_cluster, require_cluster
-from core.config.cpu import cpu_features, native_dtype
-from core.config.lanes import LANE_NAME, read_lanes
-from core.config.models import (
+from core.config.lanes import (
     DEMO_GGUF_FILE,
     DEMO_NAME,
+    LANE_NAME,
     VISION_DEMO_NAME,
     awq_dir,
+    cpu_features,
     demo_model,
     demo_vision_model,
+    native_dtype,
+    read_cluster,
+    read_lanes,
     read_models,
+    require_cluster,
 )
 from core.config.toml_source import TomlSource
 from core.domain.specs import ClusterSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights

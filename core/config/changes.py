@@ -17,8 +17,7 @@ import tomli_w
 
 from core.access.guard import Action, authorise
 from core.config.endpoints import endpoint_table, patience_table
-from core.config.lanes import read_lanes
-from core.config.models import read_models
+from core.config.lanes import read_lanes, read_models
 from core.config.toml_source import TomlSource
 from core.domain.specs import FILE_ONLY_SETTINGS, SETTINGS_OF, EngineSettings, LaneSpec, ModelSpec
 from core.errors import ConfigError

@@ -5,7 +5,6 @@ engines in child processes included.
 """
 
 from core.doctor.examination import diagnose, examine
-from core.doctor.findings import Diagnosis, Finding, LaneFitness, Status
-from core.doctor.fitness import can_run
+from core.doctor.fitness import Diagnosis, Finding, LaneFitness, Status, can_run
 
 __all__ = ["Diagnosis", "Finding", "LaneFitness", "Status", "can_run", "diagnose", "examine"]

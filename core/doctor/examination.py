@@ -4,11 +4,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from core.config import LaneRegistry
-from core.doctor.findings import Diagnosis, Finding, LaneFitness, Status
-from core.doctor.fitness import LMDEPLOY_KINDS, can_run
-from core.doctor.machine_checks import machine_findings
+from core.doctor.checks import machine_findings, stack_findings, torch_problem, turbomind_problem
+from core.doctor.fitness import LMDEPLOY_KINDS, Diagnosis, Finding, LaneFitness, Status, can_run
 from core.doctor.probe import EngineStack, probe_stack
-from core.doctor.stack_checks import stack_findings, torch_problem, turbomind_problem
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError

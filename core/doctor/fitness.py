@@ -1,20 +1,71 @@
-"""Decide whether a lane can run here, from files and installed packages alone: cheap enough for every start.
+"""What the doctor says: one finding for each thing looked at, and whether a lane can run here.
 
-Imports no engine library and starts no process; what only an import can show is left to `examine`.
+The latter is decided from files and installed packages alone: cheap enough for every start. Imports no
+engine library and starts no process; what only an import can show is left to `examine`.
 """
 
 import os
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.domain.turns import ErrorInfo
-from core.i18n import N_, Message
+from core.domain.turns import ErrorInfo, Machine
+from core.i18n import N_, Message, Text
 from core.models.vision.model import not_served
+
+
+class Status(StrEnum):
+    """The severity of a finding: only `fail` needs something done before lanes can work as configured."""
+
+    OK = "ok"
+    INFO = "info"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what it is, how it is, and what to do about it if anything."""
+
+    status: Status
+    subject: Text
+    detail: Text
+    remedy: Text = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFitness:
+    """Whether a lane can run on this machine; `reason` is None if it can."""
+
+    name: str
+    reason: ErrorInfo | None
+    is_local: bool = True
+    node: str | None = None
+    """The node of the Ray cluster that the lane names; `reason` is then about the node."""
+
+    @property
+    def can_run(self) -> bool:
+        return self.reason is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Everything that one examination found."""
+
+    findings: tuple[Finding, ...]
+    lanes: tuple[LaneFitness, ...]
+    machine: Machine
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.status is Status.FAIL for finding in self.findings)
+
 
 _PACKAGES = {
     EngineKind.TRANSFORMERS: ("torch", "transformers", "accelerate", "fastapi", "uvicorn"),

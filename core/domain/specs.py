@@ -176,7 +176,7 @@ class EndpointSpec:
     dialect: Dialect = Dialect.GENERIC
     """How the server streams, and which sampling fields it takes."""
     api_key_name: str | None = None
-    """Name of the key, such as `LMDYNO_KEY_LAB` (`core.config.keys`); the key itself is stored nowhere."""
+    """Name of the key, such as `LMDYNO_KEY_LAB` (see `core.config.endpoints`). The key is stored nowhere."""
     vision: bool | None = None
     """Whether its model takes images; None if nobody said, in which case the server is asked."""
     request: RequestOptions = field(default_factory=RequestOptions)

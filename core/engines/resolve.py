@@ -6,7 +6,7 @@ Any LMDyno process can tell, from engines.json, nodes.json and the system.
 from dataclasses import replace
 from pathlib import Path
 
-from core.config.keys import api_key
+from core.config.endpoints import api_key
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
 from core.domain.turns import ErrorInfo
 from core.engines.log.causes import ERROR_OF_CODE
@@ -28,7 +28,7 @@ def find_endpoint(settings: Settings, lane: LaneSpec) -> Endpoint | None:
     Endpoint lanes resolve at once, with `model` "" where the lane names none.
 
     Raises:
-        ConfigError: there is no such key, or it is not for the endpoint's host (`core.config.keys`).
+        ConfigError: there is no such key, or it is not for the endpoint's host (`core.config.endpoints`).
         EngineError: the engine failed, died, runs with other settings, or does not run.
     """
     if lane.endpoint is not None:

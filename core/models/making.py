@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
-from core.config.models import awq_dir
+from core.config.lanes import awq_dir
 from core.domain.specs import LaneSpec
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs

@@ -14,7 +14,7 @@ from pathlib import Path
 from core.cluster.borrowed import Engines
 from core.config import LaneRegistry
 from core.doctor.examination import examine
-from core.doctor.findings import Status
+from core.doctor.fitness import Status
 from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec

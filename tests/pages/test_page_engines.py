@@ -13,7 +13,7 @@ from core.chat_api.probe import Reach, ServerMetrics
 from core.codec import encode
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane
-from core.doctor.findings import Diagnosis, Finding, Status
+from core.doctor.fitness import Diagnosis, Finding, Status
 from core.domain.specs import (
     FILE_ONLY_SETTINGS,
     SETTINGS_OF,

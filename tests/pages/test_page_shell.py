@@ -6,8 +6,7 @@ from starlette.responses import Response
 
 from core.access import guard
 from core.access.guard import Action
-from core.access.identity import SYSTEM, Role
-from core.access.policy import login_of
+from core.access.identity import SYSTEM, Role, login_of
 from core.domain.turns import utc_now
 from core.errors import ConfigError
 from core.settings import PROJECT_ROOT

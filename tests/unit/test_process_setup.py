@@ -11,8 +11,8 @@ import sys
 import pytest
 
 from core import process_setup
-from core.doctor.findings import Status
-from core.doctor.machine_checks import _open_files
+from core.doctor.checks import _open_files
+from core.doctor.fitness import Status
 
 RAISE = """
 import resource

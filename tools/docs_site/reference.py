@@ -19,8 +19,7 @@ from core.__main__ import COMMANDS, build
 from core.bench.results.definitions import DEFINITIONS
 from core.codec import json_schema
 from core.config.endpoints import ENDPOINT_KEYS, PATIENCE_KEYS
-from core.config.lanes import LOCAL_KEYS
-from core.config.models import MODEL_KEYS
+from core.config.lanes import LOCAL_KEYS, MODEL_KEYS
 from core.domain.rules import TIMEOUT, dtypes, rule
 from core.domain.sessions import SessionRecord
 from core.domain.specs import (

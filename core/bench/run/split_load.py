@@ -21,7 +21,7 @@ from core.bench.run.load_processes import Here, LoadProcesses, OnNode, Way
 from core.chat_api.client import Timeouts
 from core.chat_api.servers import place_of
 from core.cluster.link import ClusterLink
-from core.config.cluster import ADD_CLUSTER
+from core.config.lanes import ADD_CLUSTER
 from core.domain.bench import BenchRequest
 from core.domain.specs import ClusterSpec, Endpoint
 from core.domain.turns import Place

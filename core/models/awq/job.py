@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from core.codec import decode
-from core.config.models import awq_dir, demo_model
+from core.config.lanes import awq_dir, demo_model
 from core.domain.specs import ModelSpec
 from core.domain.turns import new_id
 from core.errors import InputError

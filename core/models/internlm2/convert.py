@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import awq_dir
-from core.config.models import MODEL_NAME
+from core.config.lanes import MODEL_NAME
 from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.i18n import N_, Message

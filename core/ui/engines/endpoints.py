@@ -11,8 +11,7 @@ from core.access.guard import Action, may
 from core.chat_api.probe import EndpointReport, probe, server_metrics
 from core.config import LANE_NAME
 from core.config.changes import changed_lanes, endpoint_lane, file_lanes
-from core.config.endpoints import LENGTH_NAMES, endpoint_table
-from core.config.keys import api_key, key_names
+from core.config.endpoints import LENGTH_NAMES, api_key, endpoint_table, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _, ngettext

@@ -20,8 +20,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.web.server.starlette import starlette_auth_routes
 
 from core.access.guard import Action, acting_as, authorise, current_identity, is_read_only, may
-from core.access.identity import GUEST, NOBODY, READER, SYSTEM, Identity, Role
-from core.access.policy import AccessPolicy, without_login
+from core.access.identity import GUEST, NOBODY, READER, SYSTEM, AccessPolicy, Identity, Role, without_login
 from core.errors import AccessDenied, ConfigError, LMDynoError
 from core.i18n import N_, _
 from core.settings import Mode, load_settings

@@ -4,7 +4,7 @@ from core.cluster import findings
 from core.cluster.findings import cluster_findings, examine_all
 from core.codec import encode
 from core.config import LaneRegistry
-from core.doctor.findings import Status
+from core.doctor.fitness import Status
 from core.domain.specs import ClusterSpec
 from core.engines.nodes import nodes_file
 from core.errors import EngineCrashed

@@ -1,13 +1,18 @@
-"""The lanes file: what it may say, and the line, key and allowed values for what it may not."""
+"""`[cluster]` and the node of a lane: what the lanes file may say, and what the dashboard's changes keep.
+
+The lanes file: what it may say, and the line, key and allowed values for what it may not."""
 
 from dataclasses import fields, replace
 
 import pytest
 
-from core.config import LaneRegistry, demo_model, demo_vision_model, load_lanes
+from core.config import LaneRegistry, demo_model, demo_vision_model, lanes, load_lanes
+from core.config.changes import changes_file, save_lane
+from core.config.lanes import native_dtype
 from core.domain.specs import (
     SETTINGS_OF,
     WEIGHTS_OF,
+    ClusterSpec,
     Dialect,
     EndpointSpec,
     EngineKind,
@@ -16,6 +21,111 @@ from core.domain.specs import (
 )
 from core.errors import ConfigError
 from core.settings import PROJECT_ROOT, load_settings
+
+LANES = '[models.demo]\ncheckpoint = "demo"\n[lanes.hf]\nengine = "transformers"\nmodel = "demo"\n'
+
+
+@pytest.mark.parametrize("address", ["auto", "ray-head:6379", "127.0.0.2:6391", "[::1]:6379"])
+def test_a_cluster_is_an_address(load, address):
+    registry = load(f'[cluster]\naddress = "{address}"\n{LANES}node = "gpu-1"\n')
+    assert registry.cluster == ClusterSpec(address=address)
+    assert registry.lane("hf").node == "gpu-1"
+
+
+def test_the_home_on_the_nodes_is_a_whole_path(load):
+    registry = load(f'[cluster]\naddress = "auto"\nhome = "/data/lmdyno"\n{LANES}')
+    assert registry.cluster == ClusterSpec(address="auto", home="/data/lmdyno")
+
+
+def test_without_a_cluster_there_is_none(load):
+    registry = load(LANES)
+    assert registry.cluster is None
+    assert registry.lane("hf").node is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (f'cluster = "auto"\n{LANES}', "line 1: [cluster] is not a table", "[cluster]"),
+        (f"[cluster]\n{LANES}", "[cluster] has no address", "HOST:6379"),
+        (f'[cluster]\naddress = "ray://h:1"\n{LANES}', "line 2: [cluster] address is not the", "auto"),
+        (f"[cluster]\naddress = 6379\n{LANES}", "line 2: [cluster] address is not the", "HOST:6379"),
+        (f'[cluster]\naddress = "auto"\nhome = "data"\n{LANES}', "line 3: [cluster] home is not", "slash"),
+        (f'[cluster]\naddress = "auto"\nport = 1\n{LANES}', "line 3: [cluster] port is not a key", "address"),
+        (f'{LANES}node = "gpu-1"\n', "line 6: [lanes.hf] node names a node, but", "Add [cluster]"),
+        (
+            f'[cluster]\naddress = "auto"\n{LANES}node = "../x"\n',
+            "line 8: [lanes.hf] node is not the name",
+            "--node-name",
+        ),
+        (f'[cluster]\naddress = "auto"\n{LANES}node = 3\n', "line 8: [lanes.hf] node is not the name", "ray"),
+    ],
+)
+def test_mistakes_are_told_with_their_line(load, text, message, hint):
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_the_lanes_file_alone_says_where_a_lane_runs(load, settings):
+    registry = load(f'[cluster]\naddress = "auto"\n{LANES}node = "gpu-1"\n')
+    lane = registry.lane("hf")
+    save_lane(settings, replace(lane, settings=replace(lane.settings, start_timeout_s=9.0), node="gpu-2"))
+    assert "node" not in changes_file(settings).read_text("utf-8")
+    changed = load_lanes(settings, gpu=False).lane("hf")
+    assert changed.settings.start_timeout_s == 9.0
+    assert changed.node == "gpu-1"
+
+
+CPUINFO = """processor\t: 0
+model name\t: {name}
+{key}\t\t: fpu sse2 {flags}
+
+processor\t: 1
+{key}\t\t: fpu sse2 {flags} only_here
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "flags", "dtype"),
+    [
+        ("flags", "avx512f avx512_bf16 amx_bf16 avx512_fp16 f16c", "bfloat16"),
+        ("flags", "avx512f avx512_bf16 f16c", "bfloat16"),
+        ("flags", "avx2 f16c fma", "float16"),
+        ("flags", "avx512f avx512_fp16", "float16"),
+        ("flags", "ssse3", "float32"),
+        ("Features", "asimd asimdhp bf16", "bfloat16"),
+        ("Features", "asimd asimdhp", "float16"),
+        ("Features", "asimd", "float32"),
+    ],
+)
+def test_the_dtype_is_what_the_cpu_does_natively(key, flags, dtype):
+    features = lanes._of_cpuinfo(CPUINFO.format(name="any", key=key, flags=flags))
+    assert "only_here" not in features
+    assert native_dtype(features) == dtype
+
+
+def test_macos_tells_by_sysctl():
+    text = "hw.optional.arm.FEAT_BF16: {bf16}\nhw.optional.arm.FEAT_FP16: 1\nhw.optional.arm.x: 0\n"
+    assert native_dtype(lanes._of_sysctl(text.format(bf16=1))) == "bfloat16"
+    assert native_dtype(lanes._of_sysctl(text.format(bf16=0))) == "float16"
+
+
+def test_a_cpu_that_nothing_is_known_of_computes_in_float32():
+    assert native_dtype(frozenset()) == "float32"
+
+
+def test_the_default_lane_takes_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("core.config.cpu_features", lambda: frozenset({"f16c"}))
+    settings = replace(load_settings({"LMDYNO_HOME": str(tmp_path)}), lanes_file=tmp_path / "none.toml")
+    registry = load_lanes(settings, gpu=False)
+    assert [registry.lane(name).settings.dtype for name in ("hf", "llava-hf", "hf-q4")] == [
+        "float16",
+        "float16",
+        "auto",
+    ]
+
 
 DEMO = '[models.demo]\ncheckpoint = "demo"\n'
 
@@ -56,11 +166,11 @@ def test_a_file_that_somebody_named_has_to_be_there(tmp_path):
 
 def test_without_a_file_the_lanes_follow_the_machine(settings, monkeypatch):
     monkeypatch.setattr("core.config.cpu_features", lambda: frozenset({"amx_bf16"}))
-    cpu = load_lanes(settings, gpu=False)
-    assert [lane.name for lane in cpu.lanes] == ["hf", "hf-q4", "llava-hf"]
-    assert cpu.source is None
-    assert cpu.lane("hf").settings == EngineSettings(dtype="bfloat16", device="cpu")
-    assert cpu.lane("hf-q4").weights is Weights.GGUF
+    lanes = load_lanes(settings, gpu=False)
+    assert [lane.name for lane in lanes.lanes] == ["hf", "hf-q4", "llava-hf"]
+    assert lanes.source is None
+    assert lanes.lane("hf").settings == EngineSettings(dtype="bfloat16", device="cpu")
+    assert lanes.lane("hf-q4").weights is Weights.GGUF
 
     gpu = load_lanes(settings, gpu=True)
     assert [lane.kind for lane in gpu.lanes] == [
@@ -72,8 +182,8 @@ def test_without_a_file_the_lanes_follow_the_machine(settings, monkeypatch):
     ]
     assert gpu.lane("hf").settings.dtype == "float16"
     demo, vision = demo_model(settings), demo_vision_model(settings)
-    assert {lane.model for lane in (*cpu.lanes, *gpu.lanes)} == {demo, vision}
-    images = [lane for lane in (*cpu.lanes, *gpu.lanes) if lane.model == vision]
+    assert {lane.model for lane in (*lanes.lanes, *gpu.lanes)} == {demo, vision}
+    images = [lane for lane in (*lanes.lanes, *gpu.lanes) if lane.model == vision]
     assert [(lane.name, lane.settings.dtype) for lane in images] == [
         ("llava-hf", "bfloat16"),
         ("llava-hf", "float16"),

@@ -11,8 +11,7 @@ from jsonschema import Draft202012Validator
 from core.__main__ import COMMANDS
 from core.bench.results.definitions import DEFINITIONS
 from core.config.endpoints import ENDPOINT_KEYS, PATIENCE_KEYS
-from core.config.lanes import LOCAL_KEYS
-from core.config.models import MODEL_KEYS
+from core.config.lanes import LOCAL_KEYS, MODEL_KEYS
 from core.domain.specs import SETTINGS_OF
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.config import load_lanes
-from core.doctor.findings import Diagnosis
+from core.doctor.fitness import Diagnosis
 from core.domain.specs import Dialect, Endpoint, EngineKind
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, StepState, Unit, WalkRun
 from core.errors import ConfigError, EngineError, InputError

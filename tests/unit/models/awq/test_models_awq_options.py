@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config.models import demo_model
+from core.config.lanes import demo_model
 from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.jobs.records import JobFolder, JobSpec

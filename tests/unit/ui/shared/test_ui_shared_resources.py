@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from core.config import demo_model
-from core.config.models import demo_vision_model
+from core.config.lanes import demo_vision_model
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.models.demo.job import JOB_KIND

@@ -3,8 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.access.identity import NOBODY, Role, Visibility
-from core.access.policy import AccessPolicy
+from core.access.identity import NOBODY, AccessPolicy, Role, Visibility
 from core.errors import ConfigError
 from core.settings import PROJECT_ROOT
 

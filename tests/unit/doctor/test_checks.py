@@ -1,8 +1,6 @@
 import pytest
 
-from core.doctor.findings import Status
-from core.doctor.probe import EngineStack, TorchFacts
-from core.doctor.stack_checks import (
+from core.doctor.checks import (
     breaks_llava,
     driver_needed,
     stack_findings,
@@ -12,6 +10,8 @@ from core.doctor.stack_checks import (
     turbomind_serves,
     unmet_bounds,
 )
+from core.doctor.fitness import Status
+from core.doctor.probe import EngineStack, TorchFacts
 from core.telemetry.gpus import GpuFacts
 
 H100 = GpuFacts(index=0, name="H100", total_bytes=1, free_bytes=1, compute_capability=(9, 0))
