@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from alembic.config import Config
 from sqlalchemy import Connection, inspect
 
 from core.store import access
 from core.store.database import Location
 
 _migrate = access._migrate
+_SHIPPED = access.SCRIPTS
 
 
 @contextmanager
@@ -21,15 +21,15 @@ def migrated_once() -> Iterator[None]:
     """
     statements: list[str] = []
 
-    def create(config: Config, connection: Connection, location: Location) -> None:
-        is_shipped = config.get_main_option("script_location") == "core.store:migrations"
+    def create(connection: Connection, location: Location) -> None:
+        is_shipped = access.SCRIPTS == _SHIPPED
         if location.file is None or not is_shipped or inspect(connection).get_table_names():
-            _migrate(config, connection, location)
+            _migrate(connection, location)
         elif statements:
             for statement in statements:
                 connection.exec_driver_sql(statement)
         else:
-            _migrate(config, connection, location)
+            _migrate(connection, location)
             statements.extend(_statements(connection))
 
     with pytest.MonkeyPatch.context() as patch:

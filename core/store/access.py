@@ -8,14 +8,23 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Table, false, func, select, true
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    Table,
+    false,
+    func,
+    inspect,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,7 +35,7 @@ from core.i18n import N_
 from core.store.database import Location, connect, copy_file, for_writing, parse_location, prepare_file
 from core.store.failures import OTHER, explain, explained
 
-SCRIPTS = "core.store:migrations"
+SCRIPTS = Path(__file__).parent / "migrations"
 _WAIT_S = 60.0
 _ADVISORY_LOCK = 0x6C6D64796E6F  # "lmdyno"
 
@@ -133,28 +142,24 @@ def upgrade(engine: Engine, location: Location) -> None:
     Before an older SQLite schema is migrated, the database is copied to `<file>.schema-<revision>.bak`.
     Raises StoreError for a schema newer than this code.
     """
-    config = Config()
-    config.set_main_option("script_location", SCRIPTS)
-    scripts = ScriptDirectory.from_config(config)
     with engine.connect() as connection:
-        if _is_current(connection, scripts, location):
+        if _is_current(connection, location):
             return
     migration_engine = connect(location, lock_timeout_s=_WAIT_S, for_migration=True)
     with _one_at_a_time, for_writing(migration_engine).begin() as connection:
         if location.file is None:
             connection.execute(select(func.pg_advisory_xact_lock(_ADVISORY_LOCK)))
-        if _is_current(connection, scripts, location):  # another process was first
+        if _is_current(connection, location):  # another process was first
             return
         _back_up(connection, location)
-        config.attributes["connection"] = connection
-        _migrate(config, connection, location)
+        _migrate(connection, location)
 
 
-def _is_current(connection: Connection, scripts: ScriptDirectory, location: Location) -> bool:
+def _is_current(connection: Connection, location: Location) -> bool:
     revision = _revision(connection)
     if revision is None:
         return False
-    known = [script.revision for script in scripts.walk_revisions()]
+    known = known_revisions()
     if revision not in known:
         raise StoreError(
             N_(
@@ -163,16 +168,24 @@ def _is_current(connection: Connection, scripts: ScriptDirectory, location: Loca
                 "supports only schemas up to {known}.",
                 place=location,
                 revision=revision,
-                known=known[0],
+                known=known[-1],
             ),
             hint=N_("Update LMDyno, or set LMDYNO_HOME or LMDYNO_DATABASE_URL to another location."),
             code="store-newer-schema",
         )
-    return revision == known[0]
+    return revision == known[-1]
+
+
+def known_revisions() -> list[str]:
+    """The revisions of the schema, oldest first: the name of a migration's file begins with its revision."""
+    return sorted(path.name.partition("_")[0] for path in (SCRIPTS / "versions").glob("*.py"))
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return revision
 
 
 def _back_up(connection: Connection, location: Location) -> None:
@@ -184,7 +197,15 @@ def _back_up(connection: Connection, location: Location) -> None:
         )
 
 
-def _migrate(config: Config, connection: Connection, location: Location) -> None:
+def _migrate(connection: Connection, location: Location) -> None:
+    # Alembic takes a while to import, and most processes find the current schema.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config()
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
         if location.file and connection.exec_driver_sql("PRAGMA foreign_key_check").first():

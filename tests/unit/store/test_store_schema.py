@@ -2,6 +2,8 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.resources import as_file, files
@@ -16,6 +18,7 @@ from sqlalchemy import Engine, event, text
 
 from core import codec
 from core.errors import StoreError
+from core.settings import PROJECT_ROOT
 from core.store import access, records
 from core.store.database import connect, parse_location
 from core.store.history import History
@@ -27,7 +30,7 @@ from tests.unit.store.store_samples import HF, MACHINE, QUESTION, a_full_record,
 
 def _head() -> str:
     config = Config()
-    config.set_main_option("script_location", access.SCRIPTS)
+    config.set_main_option("script_location", str(access.SCRIPTS))
     head = ScriptDirectory.from_config(config).get_current_head()
     assert head
     return head
@@ -63,7 +66,7 @@ def next_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
             f"revision, down_revision = '9000', '{HEAD}'\n"
             f"def upgrade():\n    {body}\n"
         )
-        monkeypatch.setattr(access, "SCRIPTS", str(scripts))
+        monkeypatch.setattr(access, "SCRIPTS", scripts)
 
     return add
 
@@ -73,6 +76,25 @@ def test_the_migrations_make_the_schema_that_the_code_describes(database_url: st
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_the_name_of_each_migrations_file_begins_with_its_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(access.SCRIPTS))
+    revisions = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert access.known_revisions() == revisions[::-1]
+
+
+def test_opening_a_store_of_the_current_schema_loads_no_alembic(sqlite_url: str) -> None:
+    _with_a_turn(sqlite_url)
+    program = (
+        "import sys; from core.store.turns import Store; "
+        f"print(len(Store({sqlite_url!r}).conversation('talk')), 'alembic' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.split() == ["1", "False"]
 
 
 def test_opening_again_changes_nothing(sqlite_url: str) -> None:
@@ -122,7 +144,7 @@ def test_turns_of_the_first_schema_are_still_there(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[2-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(access, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", scripts)
         store = Store(database_url)
         store.open()
         store.close()
@@ -147,7 +169,7 @@ def test_a_turn_stored_before_there_were_images_comes_back_without_any(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[4-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(access, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", scripts)
         store = Store(sqlite_url)
         store.open()
         store.close()
@@ -186,7 +208,7 @@ def test_plans_stored_under_the_old_words_are_read_under_the_new_ones(
     with as_file(files("core.store") / "migrations") as original:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("000[7-9]_*", "001*", "__pycache__"))
     with monkeypatch.context() as patched:
-        patched.setattr(access, "SCRIPTS", str(scripts))
+        patched.setattr(access, "SCRIPTS", scripts)
         store = Store(database_url)
         store.open()
         store.close()
