@@ -81,6 +81,7 @@ class Feed:
             self.ended.set()
         for follower in self.followers:
             follower.set()
+        self._join_if_over()
 
     def since(self, seen: int) -> Update:
         """All that was told after the first `seen` updates, as one."""
@@ -114,6 +115,12 @@ class Feed:
         finally:
             pace.followers -= 1
             self.followers.discard(news)
+            self._join_if_over()
+
+    def _join_if_over(self) -> None:
+        """Keep each text as one, for those that come late: in pieces it takes several times as much."""
+        if self.record and not self.followers:
+            self.content, self.reasoning = ["".join(self.content)], ["".join(self.reasoning)]
 
 
 class RunningTurn:

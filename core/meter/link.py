@@ -45,6 +45,7 @@ _CLOSE_S = 30.0
 _END_S = 5.0
 _SURELY_STORED = timedelta(seconds=60)
 """How old a turn is that the store has, unless the store has a problem."""
+_KEPT_AS = ("utf-8", "surrogatepass")
 _SOCKET = "meter"
 _COMMAND = (sys.executable, "-m", "core.meter")
 
@@ -131,17 +132,19 @@ class MeterLink:
         does not know (never started here, or ended long ago) raises InputError (`unknown-turn`).
         """
         self._refuse_unseen(turn_id)
-        content, reasoning = [], []
+        # Small strings would take several times as much, for each page that follows.
+        content, reasoning = bytearray(), bytearray()
         try:
             for update in self._updates(turn_id, request_id, tick_s):
                 if update:
-                    content.append(update.content)
-                    reasoning.append(update.reasoning)
+                    content += update.content.encode(*_KEPT_AS)
+                    reasoning += update.reasoning.encode(*_KEPT_AS)
                 yield update
         except _Lost:
             if self._process:
                 self._running()  # a new one mends what the dead one left open in the store
-            plan, record = self._lost_record(turn_id, request_id, "".join(content), "".join(reasoning))
+            texts = (text.decode(*_KEPT_AS) for text in (content, reasoning))
+            plan, record = self._lost_record(turn_id, request_id, *texts)
             # The store has the text of half a second before, or nothing of a turn that had just begun.
             self._ask_if_alive(Verb.SAVE, plan=plan, record=record)
             yield Update(request_id=request_id, phase=Phase.DONE, record=record)

@@ -64,6 +64,8 @@ class Request:
         self._phase = Phase.QUEUED
         self._place: int | None = None
         self._answer: Answer | None = None
+        """Gone when the request is done: its chunks take several times what the record takes."""
+        self._final: RequestRecord | None = None
         self._error: ErrorInfo | None = None
         self._window: UsageWindow | None = None
         self._finish_reason: FinishReason | None = None
@@ -139,11 +141,13 @@ class Request:
             self._finish_reason = FinishReason.CANCELLED
         elif self._answer:
             self._finish_reason = self._answer.finish_reason
+        self._final = self._record(0)
         self._tell()
+        self._answer = None
 
     def record(self) -> RequestRecord:
         """The facts so far."""
-        return self._record(0)
+        return self._final or self._record(0)
 
     def growth(self, first_chunk: int) -> Growth:
         """The facts so far, with the answer's chunks from that one on: takes as long as those are many."""
@@ -226,6 +230,6 @@ class Request:
                 phase=self._phase,
                 content=content,
                 reasoning=reasoning,
-                record=self.record() if self.done else None,
+                record=self._final,
             )
         )

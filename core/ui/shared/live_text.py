@@ -54,7 +54,6 @@ class LiveText:
         self._slot: DeltaGenerator | None = None
         self._shown: str | None = None
         """The Markdown in the slot; "" while what is there is folded."""
-        self._drawn_blocks = 0
         self._cost = 0.0
         self._full = False
         """New text is too much to be drawn: it waits, folded, for the end."""
@@ -62,7 +61,7 @@ class LiveText:
         self._changed = False
 
     def append(self, text: str) -> None:
-        if text:
+        if text and not self._full:
             self._splitter.append(text)
             self._changed = True
 
@@ -73,12 +72,11 @@ class LiveText:
             return
         if final:
             self._splitter.append("\n")
-        for block in self._splitter.finished[self._drawn_blocks :]:
+        for block in self._splitter.take_finished():
             self._cost += self._write(block)
             if self._full:
                 return
             self._slot = None
-            self._drawn_blocks += 1
         open_block = self._splitter.open_text.rstrip()
         if open_block:
             self._write(open_block)

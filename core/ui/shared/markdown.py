@@ -105,7 +105,7 @@ def parse(text: str, references: References | None = None) -> list[Token]:
 
 
 class BlockSplitter:
-    """Takes text as it comes; `finished` grows by whole blocks, `open_text` is what may still change."""
+    """Takes text as it comes and gives out whole blocks, each once; `open_text` is what may still change."""
 
     def __init__(self) -> None:
         self._finished: list[str] = []
@@ -116,10 +116,11 @@ class BlockSplitter:
     def append(self, text: str) -> None:
         self._new.append(text)
 
-    @property
-    def finished(self) -> Sequence[str]:
+    def take_finished(self) -> list[str]:
+        """The blocks that were finished since this was asked last; a long answer's are kept by nobody."""
         self._cut()
-        return self._finished
+        finished, self._finished = self._finished, []
+        return finished
 
     @property
     def references(self) -> References:
@@ -158,7 +159,7 @@ def split_blocks(text: str) -> tuple[list[str], References]:
     splitter = BlockSplitter()
     splitter.append(text + "\n")
     rest = splitter.open_text.rstrip()
-    return [*splitter.finished, *([rest] if rest else [])], splitter.references
+    return [*splitter.take_finished(), *([rest] if rest else [])], splitter.references
 
 
 LONG_WORD_CHARS = 500

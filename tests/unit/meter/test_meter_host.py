@@ -24,6 +24,32 @@ def test_a_follower_that_comes_late_gets_all_so_far():
     assert feed.since(2).content == "c"
 
 
+def test_of_an_ended_request_each_text_is_kept_once_for_those_that_come_late():
+    record = record_of(turn_plan(remote_lane("a", "http://host/v1", "m")), phase=Phase.DONE)
+
+    async def play(*, with_follower):
+        feed, told = Feed("r"), []
+
+        async def tell(update):
+            told.append(update)
+
+        if with_follower:
+            following = asyncio.create_task(feed.follow(tell, Pace()))
+            await asyncio.sleep(0)
+        for piece in ("a", "b", "c"):
+            feed.take(Update(request_id="r", phase=Phase.STREAMING, content=piece, reasoning=piece))
+        feed.take(Update(request_id="r", phase=Phase.DONE, record=record))
+        if with_follower:
+            await following
+            assert "".join(update.content for update in told) == "abc"
+        return feed
+
+    for with_follower in (True, False):
+        feed = asyncio.run(play(with_follower=with_follower))
+        assert (feed.content, feed.reasoning) == (["abc"], ["abc"])
+        assert feed.since(0).content == "abc"
+
+
 @pytest.mark.parametrize(
     ("followers", "interval_s"), [(1, 0.05), (10, 0.05), (40, 0.2), (128, 0.64), (1000, 1.0)]
 )

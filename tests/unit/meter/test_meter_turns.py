@@ -1,10 +1,12 @@
 import asyncio
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from core.chat_api.answer import Answer
 from core.chat_api.client import Timeouts, open_session
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
@@ -76,6 +78,23 @@ def test_text_is_told_at_most_twenty_times_a_second(server):
     assert len(record.timing.chunk_ns) > 40
     assert len(told) <= 20 * record.e2e_s + 3
     assert "".join(update.content for update in told) == record.text
+
+
+def test_of_an_ended_turn_the_record_is_kept_and_nothing_of_the_stream(server):
+    plan = turn_plan(*lanes(server.url, {"text": "one two three four"}))
+
+    async def main():
+        async with open_session() as session:
+            around = Surroundings(session=session, resolve=resolve_remote, lease=no_lease)
+            turn = Turn(plan, around, lambda _update: None)
+            await turn.run()
+            gc.collect()
+            held = [kept for kept in gc.get_objects() if isinstance(kept, Answer)]
+            return turn.records(), held
+
+    (record,), held = asyncio.run(main())
+    assert record.text == "one two three four"
+    assert not held
 
 
 @pytest.mark.parametrize("mode", Mode)

@@ -1,3 +1,4 @@
+import gc
 import re
 
 import pytest
@@ -10,12 +11,24 @@ from core.ui.shared.markdown import LONG_WORD_CHARS, BlockSplitter, parse, split
 LONG = "This is a line long enough to decide."
 
 
-def fed_in_pieces(text: str, size: int) -> BlockSplitter:
+def fed_in_pieces(text: str, size: int) -> tuple[list[str], str]:
+    """The finished blocks and the open text, taken after each piece as when it is drawn in between."""
     splitter = BlockSplitter()
+    finished: list[str] = []
     for start in range(0, len(text), size):
         splitter.append(text[start : start + size])
-        assert splitter.finished is not None  # as when it is drawn in between
-    return splitter
+        finished += splitter.take_finished()
+    return finished, splitter.open_text
+
+
+def test_a_finished_block_is_given_out_once_and_then_forgotten():
+    splitter = BlockSplitter()
+    splitter.append(f"First.\n\n{LONG}\n\n{LONG}")
+    blocks = splitter.take_finished()
+    assert blocks == ["First.", LONG]
+    assert splitter.take_finished() == []
+    block = blocks.pop(0)
+    assert gc.get_referrers(block) == []
 
 
 def test_paragraphs_are_cut_at_blank_lines():
@@ -46,28 +59,25 @@ def test_addresses_are_known_to_the_blocks_before_them():
 )
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_a_block_is_kept_whole(block, size):
-    splitter = fed_in_pieces(f"{LONG}\n\n{block}\n\n{LONG}\n", size)
-    assert splitter.finished == [LONG, block]
-    assert splitter.open_text == f"{LONG}\n"
+    assert fed_in_pieces(f"{LONG}\n\n{block}\n\n{LONG}\n", size) == ([LONG, block], f"{LONG}\n")
 
 
 def test_a_list_ends_at_the_next_paragraph_and_a_fence_behind_a_blank_line_begins_a_block():
-    splitter = fed_in_pieces(f"- a\n\n- b\n\n{LONG}\n\n```\ncode\n```\n\n{LONG}", 1)
-    assert splitter.finished == ["- a\n\n- b", LONG, "```\ncode\n```"]
+    finished, _ = fed_in_pieces(f"- a\n\n- b\n\n{LONG}\n\n```\ncode\n```\n\n{LONG}", 1)
+    assert finished == ["- a\n\n- b", LONG, "```\ncode\n```"]
 
 
 def test_a_block_is_finished_before_the_next_line_is_complete():
-    splitter = fed_in_pieces("First paragraph.\n\nThe second goes on and", 1)
-    assert splitter.finished == ["First paragraph."]
-    assert splitter.open_text == "The second goes on and"
+    text = "First paragraph.\n\nThe second goes on and"
+    assert fed_in_pieces(text, 1) == (["First paragraph."], "The second goes on and")
 
 
 def test_an_inline_fence_does_not_open_a_block():
-    assert fed_in_pieces(f"```not a fence``` here\n\n{LONG}", 4).finished == ["```not a fence``` here"]
+    assert fed_in_pieces(f"```not a fence``` here\n\n{LONG}", 4)[0] == ["```not a fence``` here"]
 
 
 def test_blank_lines_at_the_start_finish_nothing():
-    assert fed_in_pieces(f"\n\n{LONG}", 1).finished == []
+    assert fed_in_pieces(f"\n\n{LONG}", 1)[0] == []
 
 
 @given(
@@ -102,13 +112,10 @@ def test_blank_lines_at_the_start_finish_nothing():
 )
 def test_nothing_is_lost_and_the_pieces_do_not_matter(parts, size):
     text = "".join(parts)
-    splitter = fed_in_pieces(text, size)
-    whole = BlockSplitter()
-    whole.append(text)
-    joined = "".join([*splitter.finished, splitter.open_text])
+    finished, open_text = fed_in_pieces(text, size)
+    joined = "".join([*finished, open_text])
     assert "".join(joined.split()) == "".join(text.split())
-    assert splitter.finished == whole.finished
-    assert splitter.open_text == whole.open_text
+    assert (finished, open_text) == fed_in_pieces(text, max(1, len(text)))
 
 
 @pytest.mark.parametrize(
