@@ -32,10 +32,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.domain.specs import ModelSpec
 from core.jobs.registry import Jobs
-from core.models.awq.calibration_text import Conversation, python_docs, sample_starts
-from core.models.awq.job import DEMO_OPTIONS, quantize
+from core.models.awq.options import Conversation, python_docs, sample_starts
 from core.models.awq.own_answers import as_jsonl, own_answers
-from core.models.demo.text import prepare
+from core.models.demo_models import prepare_text
+from core.models.job import DEMO_OPTIONS, quantize
 from core.quality.tasks.sets import PROMPTS
 from core.settings import load_settings
 
@@ -72,7 +72,7 @@ class Experiment:
         if self._folder:
             self._model = ModelSpec(name=self._folder.name, checkpoint=str(self._folder))
         else:
-            self._model = prepare(self._settings, lambda stage, *_: tell(str(stage)))
+            self._model = prepare_text(self._settings, lambda stage, *_: tell(str(stage)))
         self._source = Path(self._model.checkpoint)
         self._tokenizer = AutoTokenizer.from_pretrained(self._source)
         docs = "".join(str(document) for document in python_docs().documents)

@@ -21,7 +21,7 @@ from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
 from core.image_quiz.results import wilson
-from core.models.vision.model import vision_of
+from core.models.vision import vision_of
 
 TOKENS = 72
 MOST_DIFFERENT = 20

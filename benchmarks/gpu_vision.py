@@ -33,10 +33,10 @@ from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.watch import EngineWatch
-from core.models.demo.vision import prepare
+from core.models.context import image_cost
+from core.models.demo_models import prepare_vision
 from core.models.tokenizer import LaneTokenizer
-from core.models.vision.context import image_cost
-from core.models.vision.model import refusal
+from core.models.vision import refusal
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
@@ -217,7 +217,7 @@ class Vision:
         if self._tiny:
             model = ModelSpec(name="tiny-llava", checkpoint=self._llava)
         else:
-            model = prepare(settings, tell)
+            model = prepare_vision(settings, tell)
         self._open(
             "demo",
             self._lane("demo-hf", EngineKind.TRANSFORMERS, model.checkpoint),

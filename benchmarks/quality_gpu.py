@@ -31,9 +31,9 @@ from core.codec import encode
 from core.domain.quality import QualityRecord
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.jobs.registry import Jobs
-from core.models.awq.job import DEMO_OPTIONS, check, quantize
 from core.models.awq.options import AwqOptions
-from core.models.demo.text import prepare
+from core.models.demo_models import prepare_text
+from core.models.job import DEMO_OPTIONS, check_quantization, quantize
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan, kv_variants
 from core.quality.results import LaneQuality, QualityResult, results
 from core.quality.run.process import conduct
@@ -63,7 +63,7 @@ class Comparison:
     @property
     def model(self) -> ModelSpec:
         if self._model is None:
-            self._model = prepare(self._settings, lambda stage, _=None: tell(str(stage)))
+            self._model = prepare_text(self._settings, lambda stage, _=None: tell(str(stage)))
         return self._model
 
     # The steps
@@ -128,7 +128,7 @@ class Comparison:
 
     def _quantise(self, name: str, options: AwqOptions) -> dict[str, Any]:
         options = replace(options, out=str(self._awq_folder(name)))
-        for finding in check(self._settings, self.model, options):
+        for finding in check_quantization(self._settings, self.model, options):
             tell(f"{name}: {finding.problem.message}")
         jobs = Jobs(self._settings)
         status = jobs.wait(

@@ -23,7 +23,7 @@ from core.errors import InputError
 from core.i18n import N_
 from core.images.pixels import Variants
 from core.images.store import data_url
-from core.models.vision.context import image_cost, not_sendable
+from core.models.context import image_cost, not_sendable
 
 _AHEAD_BYTES = 2**27
 _AHEAD = 256

@@ -25,7 +25,7 @@ from core.errors import EngineError, StoreError
 from core.i18n import _
 from core.meter.keeping import run_and_keep
 from core.meter.protocol import Update
-from core.models.vision.context import not_sendable
+from core.models.context import not_sendable
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 

@@ -10,7 +10,7 @@ from core.errors import InputError
 from core.i18n import N_, _
 from core.images.sanitise import Limits, sanitise
 from core.images.store import ImageStore
-from core.models.vision.context import image_cost
+from core.models.context import image_cost
 from core.settings import Settings
 from core.units import count
 

@@ -17,12 +17,9 @@ from core.errors import ModelError
 from core.i18n import _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.models import provenance
-from core.models.awq.job import prepare_demo_awq
-from core.models.build import StageCallback
-from core.models.demo import text as demo_text
-from core.models.demo import vision as demo_vision
-from core.models.internlm2 import convert as internlm2
+from core.models import demo_models, internlm2, model_folders
+from core.models.job import prepare_demo_awq
+from core.models.model_folders import StageCallback
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml
 
@@ -32,7 +29,7 @@ console = terminal(stderr=True)
 
 @app.command("list", help=_("List the models in the models folder with their weights and sizes."))
 def list_models(as_json: context.AsJson = False) -> None:
-    models = provenance.list_models(load_settings())
+    models = model_folders.list_models(load_settings())
     if as_json:
         typer.echo(encode_plain([_facts(model) for model in models]))
         return
@@ -43,7 +40,7 @@ def list_models(as_json: context.AsJson = False) -> None:
     terminal().print(table)
 
 
-def _facts(model: provenance.StoredModel) -> dict[str, Any]:
+def _facts(model: model_folders.StoredModel) -> dict[str, Any]:
     return {
         "name": model.name,
         "size_bytes": model.size_bytes,
@@ -70,9 +67,9 @@ def prepare_demo(
     ] = True,
 ) -> None:
     settings = load_settings()
-    if not demo_text.is_prepared(settings):
-        _prepare(demo_text.prepare, settings)
-    if vision and not demo_vision.is_prepared(settings):
+    if not demo_models.is_text_prepared(settings):
+        _prepare(demo_models.prepare_text, settings)
+    if vision and not demo_models.is_vision_prepared(settings):
         _prepare_vision(settings)
     if Nvml().devices():
         _quantise_demo(settings)
@@ -88,7 +85,7 @@ def _prepare(prepare: Callable[[Settings, StageCallback], ModelSpec], settings: 
 def _prepare_vision(settings: Settings) -> None:
     """A failure is only printed, since text lanes work without the vision model."""
     try:
-        _prepare(demo_vision.prepare, settings)
+        _prepare(demo_models.prepare_vision, settings)
     except ModelError as exc:
         text = _("The demo vision model is not ready. {message} {hint}", message=exc.message, hint=exc.hint)
         console.print(text)

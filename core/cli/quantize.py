@@ -18,9 +18,9 @@ from core.domain.specs import ModelSpec
 from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.models.awq.job import check
-from core.models.awq.job import quantize as start_quantizing
 from core.models.awq.options import NAMED_SETS, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
+from core.models.job import check_quantization
+from core.models.job import quantize as start_quantizing
 from core.settings import Settings
 
 _LOOK_S = 0.25
@@ -103,7 +103,7 @@ def _start(settings: Settings, node: str | None, spec: ModelSpec, options: AwqOp
     if node is not None:
         return quantize_on(settings, node, spec, options)
     with console.status(_("Checking requirements")):
-        findings = check(settings, spec, options)
+        findings = check_quantization(settings, spec, options)
     for finding in findings:
         if not finding.blocking:
             console.print(error_text(finding.problem, "yellow"))

@@ -19,8 +19,8 @@ from core.domain.turns import utc_now
 from core.errors import EngineCrashed, InputError
 from core.i18n import N_
 from core.jobs.registry import Jobs
-from core.models.awq.job import JOB_KIND, awq_folder, quantize
 from core.models.awq.options import AwqOptions
+from core.models.job import QUANTISING, awq_folder, quantize
 from core.settings import PROJECT_ROOT, Settings
 
 _LOG_LINES = 15
@@ -73,7 +73,7 @@ def _outcome(settings: Settings, job: NodeJob) -> tuple[str | None, str]:
 
 
 def quantize_on(settings: Settings, node: str, model: ModelSpec, options: AwqOptions) -> str:
-    """Start the job and return its id; the node checks what `core.models.awq.job.check` checks here.
+    """Start the job and return its id; the node checks what `core.models.job.check_quantization` checks here.
 
     The checkpoint and the result are the node's, under the paths that the model has here.
 
@@ -84,7 +84,7 @@ def quantize_on(settings: Settings, node: str, model: ModelSpec, options: AwqOpt
         quantisation=Quantisation(model=model, options=options, own_python=options.python == sys.executable)
     )
     return Jobs(settings).start_module(
-        JOB_KIND,
+        QUANTISING,
         "core.cluster.job_worker",
         {"model": model.name, "target": target, "node": node, "job": json.loads(encode(job))},
         title=N_("W4A16 of {model} on node {node}", model=model.name, node=node),

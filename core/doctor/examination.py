@@ -11,7 +11,7 @@ from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
 from core.errors import StoreError
 from core.i18n import N_, Text
-from core.models.demo.text import demo_model, is_prepared
+from core.models.demo_models import is_text_prepared
 from core.settings import Settings
 from core.store.turns import Store
 from core.telemetry.gpus import GpuFacts
@@ -123,7 +123,7 @@ def _demo_weights(settings: Settings, lanes: LaneRegistry) -> Iterator[Finding]:
     demo = demo_model(settings)
     if all(model.checkpoint != demo.checkpoint for model in lanes.models):
         return
-    if is_prepared(settings):
+    if is_text_prepared(settings):
         yield Finding(Status.OK, N_("Demo weights"), N_("{model} is prepared.", model=demo.name))
     else:
         yield Finding(

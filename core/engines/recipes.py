@@ -13,9 +13,9 @@ from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.engines.launch.table import chat_template, lmdeploy_flags
 from core.errors import InputError
 from core.i18n import N_, Text
-from core.models.awq.job import read_provenance
 from core.models.awq.options import NAMED_SETS, Rounding
-from core.models.vision.model import is_vision
+from core.models.job import read_provenance
+from core.models.vision import is_vision
 
 PROMPT = "What is the capital of Japan?"
 IMAGE_PROMPT = "What is in the image?"

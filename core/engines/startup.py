@@ -28,8 +28,8 @@ from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import Target
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
 from core.i18n import N_, Text
-from core.models.making import job_that_makes
-from core.models.vision.model import is_vision
+from core.models.job import job_that_makes
+from core.models.vision import is_vision
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 from core.units import duration

@@ -16,7 +16,7 @@ from core.i18n import N_, Text
 from core.images.gallery import GalleryImage, GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.models.vision.context import require_sendable
+from core.models.context import require_sendable
 
 MOST_QUESTIONS = 500
 UPLOAD_EXAMPLE = '{"image": "kitchen.jpg", "question": "How many cups are there?", "answers": ["3"]}'

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from core.errors import InputError
 from core.i18n import N_
-from core.models.attention import Attention
+from core.models.architectures import Attention
 
 BLOCK_TOKENS = 64
 """Tokens in a block: LMDeploy's default `cache_block_seq_len`."""

@@ -14,12 +14,11 @@ from core.errors import InputError
 from core.i18n import N_
 from core.memory.kv_cache import KvShape, refuse_unless_plain_attention
 from core.memory.prediction import ModelSizes, weight_bytes_16_bit, weight_bytes_awq
+from core.models.architectures import LmdeploySupport, lmdeploy_support
 from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes, read_weights
-from core.models.gguf_header import read_gguf_header
-from core.models.lmdeploy_support import LmdeploySupport, lmdeploy_support
 from core.models.model_config import ModelConfig
 from core.models.quantization import AWQ
-from core.models.weight_files import WeightFacts
+from core.models.weight_files import WeightFacts, read_gguf_header
 
 _MIB = 2**20
 

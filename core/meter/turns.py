@@ -27,7 +27,7 @@ from core.meter.node_requests import send_to_node
 from core.meter.protocol import Update
 from core.meter.request import Request
 from core.meter.usage import UsageMeter, settled
-from core.models.vision.context import not_sendable
+from core.models.context import not_sendable
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from core.errors import InputError
 from core.i18n import N_
-from core.models.attention import Attention, attention_of
+from core.models.architectures import Attention, attention_of
 from core.models.model_config import ModelConfig, read_config, read_json
 from core.models.quantization import Quantization, read_quantization
 from core.models.weight_files import MODEL_INCOMPLETE, WeightFacts, tensor_headers, weight_facts

@@ -7,7 +7,7 @@ from core.config import LaneRegistry
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError
 from core.i18n import N_
-from core.models.vision.model import is_for_images
+from core.models.vision import is_for_images
 
 PROMPTS = ("What is the capital of Japan?", "Explain what a GPU is.")
 """Prompts on which the demo model answers alike in every number format, so lanes can be compared."""

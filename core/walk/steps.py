@@ -35,7 +35,7 @@ from core.jobs.registry import Jobs
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.memory_sweep.runner import Sweeper
 from core.meter.keeping import run_and_keep
-from core.models.awq.job import DEMO_OPTIONS, quantize, read_provenance
+from core.models.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan, with_nodes

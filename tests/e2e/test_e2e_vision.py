@@ -241,12 +241,11 @@ def test_a_quiz_runs_beside_the_page_and_shows_what_was_right(vision):
 @pytest.fixture
 def demo_dashboard(tmp_path) -> Iterator[Dashboard]:
     """A dashboard of its own with the machine's default lanes and the demo models in its home."""
-    from core.models.demo import text as demo_text
-    from core.models.demo import vision as demo_vision
+    from core.models import demo_models
 
     made = load_settings()
-    demo_text.prepare(made, lambda _: None)
-    prepared = Path(demo_vision.prepare(made, lambda _: None).checkpoint)
+    demo_models.prepare_text(made, lambda _: None)
+    prepared = Path(demo_models.prepare_vision(made, lambda _: None).checkpoint)
     home = tmp_path / "home"
     (home / "models").mkdir(parents=True)
     shutil.copytree(

@@ -7,8 +7,8 @@ import pytest
 
 from core.errors import InputError
 from core.jobs.records import JobState
-from core.models.awq.job import read_provenance
 from core.models.checkpoint import read_checkpoint
+from core.models.job import read_provenance
 from tests.engines.awq_tiny_model import write_tiny_llama
 from tests.engines.test_awq_job import finish, left_over, on_cpu, settings, tiny  # noqa: F401 - fixtures
 
@@ -59,7 +59,7 @@ def dequantized(folder: Path, original):
 def quantized(source: Path, out: Path, *, search_scale: bool) -> list[tuple[int, int]]:
     from lmdeploy.lite.apis.calibrate import load_model_and_tokenizer
 
-    from core.models.awq.compensated import quantize_llama, save
+    from core.models.awq.rounding import quantize_llama, save
 
     _, _, model, tokenizer, _, _ = load_model_and_tokenizer(str(source), dtype="float16", work_dir=str(out))
     layers: list[tuple[int, int]] = []
@@ -113,7 +113,7 @@ def test_it_is_a_job_with_progress_and_a_provenance(settings, tiny, tmp_path: Pa
 def test_another_structure_is_refused(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from core.models.awq.compensated import quantize_llama
+    from core.models.awq.rounding import quantize_llama
 
     model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
     with pytest.raises(InputError) as caught:

@@ -12,9 +12,9 @@ from core.errors import InputError
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models.awq import worker
-from core.models.awq.job import check, prepare_demo_awq, quantize, read_provenance
 from core.models.awq.options import AwqOptions
 from core.models.checkpoint import read_checkpoint
+from core.models.job import check_quantization, prepare_demo_awq, quantize, read_provenance
 from core.settings import Settings
 from tests.engines.awq_tiny_model import write_tiny_llama
 
@@ -138,7 +138,7 @@ def test_cancelling_leaves_nothing(settings: Settings, tiny: ModelSpec) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert left_over(settings)
-    findings = check(settings, tiny, on_cpu(), gpus=())
+    findings = check_quantization(settings, tiny, on_cpu(), gpus=())
     assert "already-running" in {finding.problem.code for finding in findings if finding.blocking}
 
     jobs.cancel(job_id)

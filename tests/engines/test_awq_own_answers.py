@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.models.awq.calibration_text import PROMPTS, read_text
+from core.models.awq.options import PROMPTS, read_text
 from core.quality.tasks import sets as agreement_prompts
 from tests.engines.awq_tiny_model import write_tiny_llama
 

@@ -14,15 +14,15 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from core.config import VISION_DEMO_NAME, demo_vision_model
 from core.domain.specs import EngineKind
-from core.models.demo import vision as demo_vision
-from core.models.vision.model import CHAT_TEMPLATE_FILE, vision_of
+from core.models import demo_models
+from core.models.vision import CHAT_TEMPLATE_FILE, vision_of
 from core.settings import load_settings
 
 
 @pytest.fixture(scope="module")
 def real():
     """The shipped weights over the demo weights, in transformers."""
-    model = demo_vision.prepare(load_settings(), lambda line: None)
+    model = demo_models.prepare_vision(load_settings(), lambda line: None)
     torch.manual_seed(0)
     loaded = LlavaForConditionalGeneration.from_pretrained(model.checkpoint, dtype=torch.float32).eval()
     return loaded, AutoProcessor.from_pretrained(model.checkpoint), model

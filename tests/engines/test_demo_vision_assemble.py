@@ -14,9 +14,9 @@ from scenes_llava.prompts import Prompter, Turn
 from scenes_llava.recipe import TINY
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from core.models.demo import vision_assemble as demo_vision_assemble
-from core.models.demo.vision_assemble import IMAGE_TOKEN_ID
-from core.models.vision.model import CHAT_TEMPLATE_FILE
+from core.models import demo_vision_assemble
+from core.models.demo_vision_assemble import IMAGE_TOKEN_ID
+from core.models.vision import CHAT_TEMPLATE_FILE
 from tests.engines.demo_vision_tiny import write_tiny_shipped, write_tiny_text
 
 RNG = random.Random(1)

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from core.config import demo_model
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
-from core.models.demo.text import demo_model, is_prepared
+from core.models.demo_models import is_text_prepared
 from core.settings import load_settings
 from tests.unit.engines.engine_stand_ins import gone
 
@@ -31,7 +32,7 @@ LANES = (
 )
 
 
-@pytest.mark.skipif(not is_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
+@pytest.mark.skipif(not is_text_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.name)
 def test_real_engine_starts_answers_and_ends(lane, tmp_path):
     home = replace(SETTINGS, home=tmp_path)

@@ -9,9 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import InputError, ModelError
-from core.models.internlm2 import convert as internlm2
-from core.models.internlm2 import to_llama as internlm2_to_llama
-from core.models.internlm2 import tokenizer as internlm2_tokenizer
+from core.models import internlm2, internlm2_to_llama
 from core.settings import load_settings
 from tests.engines import internlm2_checkpoint as tiny
 
@@ -112,7 +110,7 @@ def test_other_tensors_than_expected_end_it(source, converted, change, message):
 
 TEXTS = [
     *tiny.TEXT[:4],
-    *internlm2_tokenizer._SAMPLES,
+    *internlm2_to_llama._SAMPLES,
     "user\nWhat is it?",
     " leading and trailing ",
     "",
@@ -133,7 +131,7 @@ def test_the_fast_tokenizer_encodes_and_decodes_like_sentencepiece(source, train
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source, **training)
-    tokenizer = internlm2_tokenizer.build_tokenizer(source)
+    tokenizer = internlm2_to_llama.build_tokenizer(source)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(source / "tokenizer.model"))
     for text in TEXTS:
         ids = reference.encode(text)
@@ -146,7 +144,7 @@ def test_symbols_of_the_sentencepiece_model_stay_whole(source):
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source)
-    tokenizer = internlm2_tokenizer.build_tokenizer(source)
+    tokenizer = internlm2_to_llama.build_tokenizer(source)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(source / "tokenizer.model"))
     text = "a [UNUSED_TOKEN_5] b[UNUSED_TOKEN_4]"
     assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text)
@@ -179,18 +177,18 @@ def test_a_chat_template_of_the_checkpoint_is_kept(source, converted):
 
 
 def test_without_a_list_the_chat_models_tokens_get_their_ids():
-    found = internlm2_tokenizer._special_tokens({}, 92_544)
-    assert {number: token.content for number, token in found.items()} == internlm2_tokenizer._CHAT_TOKENS
-    assert internlm2_tokenizer._special_tokens({}, 32_000) == {}
+    found = internlm2_to_llama._special_tokens({}, 92_544)
+    assert {number: token.content for number, token in found.items()} == internlm2_to_llama._CHAT_TOKENS
+    assert internlm2_to_llama._special_tokens({}, 32_000) == {}
 
 
 def test_a_tokenizer_that_would_differ_ends_it(source, monkeypatch):
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source)
-    monkeypatch.setattr(internlm2_tokenizer, "_merges", lambda scores: [])
+    monkeypatch.setattr(internlm2_to_llama, "_merges", lambda scores: [])
     with pytest.raises(SystemExit, match=r"otherwise than tokenizer\.model"):
-        internlm2_tokenizer.build_tokenizer(source)
+        internlm2_to_llama.build_tokenizer(source)
 
 
 @pytest.fixture

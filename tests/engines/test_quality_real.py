@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from core.config import demo_model
 from core.domain.bench import RunState
 from core.domain.quality import ScoringMethod
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
-from core.models.demo.text import demo_model, is_prepared
+from core.models.demo_models import is_text_prepared
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan
 from core.quality.results import results
 from core.quality.run.process import conduct
@@ -43,7 +44,7 @@ def damaged(folder: Path) -> LaneSpec:
     return replace(HF, name="damaged", model=replace(HF.model, name="damaged", checkpoint=str(folder)))
 
 
-@pytest.mark.skipif(not is_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
+@pytest.mark.skipif(not is_text_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
 def test_four_bits_cost_little_and_a_scaled_weight_costs_much(tmp_path):
     home = replace(
         SETTINGS, home=tmp_path / "home", database_url=f"sqlite:///{tmp_path / 'home' / 'lmdyno.db'}"

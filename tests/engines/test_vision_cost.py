@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.unit.models.vision.test_models_vision_cost import INTERNVL3, NARROW, QWEN2_5
+from tests.unit.models.test_models_vision import INTERNVL3, NARROW, QWEN2_5
 
 pytest.importorskip("torchvision", reason="transformers' processors are not installed")
 

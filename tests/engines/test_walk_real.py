@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from core.config import demo_model
 from core.domain.bench import RunState
 from core.domain.history import RunKind
 from core.domain.walk import StepKind, StepState
-from core.models.demo.text import demo_model, is_prepared
+from core.models.demo_models import is_text_prepared
 from core.reports.run_html import walk_html
 from core.settings import load_settings
 from core.store.history import History
@@ -16,7 +17,7 @@ from core.walk.job import take_walk
 SETTINGS = load_settings()
 
 
-@pytest.mark.skipif(not is_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
+@pytest.mark.skipif(not is_text_prepared(SETTINGS), reason="`lmdyno models demo` has not run")
 def test_a_walk_takes_the_steps_that_a_cpu_can_take(tmp_path, monkeypatch):
     monkeypatch.setattr("core.telemetry.nvml.Nvml.devices", lambda _nvml: ())
     lanes_file = tmp_path / "lanes.toml"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from core.models.internlm2 import convert as internlm2
+from core.models import internlm2
 from core.settings import load_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(500)]

@@ -15,7 +15,7 @@ import pytest
 from core.config import load_lanes
 from core.domain.sampling import Sampling
 from core.engines.recipes import KEY_VARIABLE, PORT, recipes
-from core.models.demo import text as demo_text
+from core.models import demo_models
 from core.settings import load_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(500)]
@@ -28,7 +28,7 @@ MODULES = {"lmdeploy": "lmdeploy", "transformers": "transformers.cli.transformer
 @pytest.fixture(scope="module")
 def lanes():
     settings = load_settings()
-    demo_text.prepare(settings, lambda line: None)
+    demo_models.prepare_text(settings, lambda line: None)
     return load_lanes(settings, gpu=True)
 
 

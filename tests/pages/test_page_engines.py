@@ -34,10 +34,10 @@ from core.engines.registry import EngineEntry, EngineState, Registry, Replica
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.files import write_atomically
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.models import job as models_job
 from core.models.awq import check as awq_check
-from core.models.awq import job as awq_job
 from core.models.awq.options import AwqOptions
-from core.models.provenance import Provenance
+from core.models.model_folders import Provenance
 from core.reports.tables import audit_csv
 from core.settings import Settings
 from core.store.audit import AuditLog
@@ -600,11 +600,11 @@ def keep(engines, lane):
 class TestQuantisation:
     @pytest.fixture
     def asked(self, monkeypatch):
-        """What `awq_job.quantize` was asked; nothing speaks against it."""
+        """What `models_job.quantize` was asked; nothing speaks against it."""
         found = []
-        monkeypatch.setattr(awq_job, "check", lambda *_: ())
+        monkeypatch.setattr(models_job, "check_quantization", lambda *_: ())
         monkeypatch.setattr(
-            awq_job, "quantize", lambda settings, model, options: found.append((model, options))
+            models_job, "quantize", lambda settings, model, options: found.append((model, options))
         )
         return found
 
@@ -648,7 +648,9 @@ class TestQuantisation:
 
     def test_warnings_are_seen_before_it_starts(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Concern(slow, blocking=False),))
+        monkeypatch.setattr(
+            models_job, "check_quantization", lambda *_: (awq_check.Concern(slow, blocking=False),)
+        )
         app = submit(open_page(QUANTISE), "Quantise")
         assert [each.value for each in app.warning] == [
             "On the CPU it is slow\n\nTake `none`.\n\n`cpu-is-slow`"
@@ -660,7 +662,9 @@ class TestQuantisation:
 
     def test_a_warning_can_be_taken_to_heart(self, open_page, asked, monkeypatch):
         slow = InputError("On the CPU it is slow", hint="Take `none`.", code="cpu-is-slow")
-        monkeypatch.setattr(awq_job, "check", lambda *_: (awq_check.Concern(slow, blocking=False),))
+        monkeypatch.setattr(
+            models_job, "check_quantization", lambda *_: (awq_check.Concern(slow, blocking=False),)
+        )
         app = submit(open_page(QUANTISE), "Quantise")
         app.button(key="quantise_not").click().run()
         assert not app.warning
@@ -670,7 +674,7 @@ class TestQuantisation:
         def refuse(*_):
             raise InputError("There is no NVIDIA GPU here", hint="Take the CPU.", code="no-gpu")
 
-        monkeypatch.setattr(awq_job, "quantize", refuse)
+        monkeypatch.setattr(models_job, "quantize", refuse)
         app = submit(open_page(QUANTISE), "Quantise")
         assert app.error[0].value == "There is no NVIDIA GPU here\n\nTake the CPU.\n\n`no-gpu`"
 

@@ -131,9 +131,9 @@ class TestFirstRun:
     def test_a_failure_is_told_while_lanes_lack_their_weights(self, open_page, home, monkeypatch):
         problem = ErrorInfo("disk-full", "The disk is full.", "Free 2 GB.")
         home.jobs = [preparing(JobState.FAILED, error=problem)]
-        monkeypatch.setattr(lanes.demo_job, "is_wanted", lambda _settings, _lanes: True)
+        monkeypatch.setattr(lanes.models_job, "are_demos_wanted", lambda _settings, _lanes: True)
         assert "The disk is full." in texts(open_page())
-        monkeypatch.setattr(lanes.demo_job, "is_wanted", lambda _settings, _lanes: False)
+        monkeypatch.setattr(lanes.models_job, "are_demos_wanted", lambda _settings, _lanes: False)
         assert "The disk is full." not in texts(open_page())
 
 

@@ -22,7 +22,7 @@ from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.models.demo import job as demo_job
+from core.models import job as models_job
 from core.settings import Settings
 from core.ui.chat import images as chat_images
 from core.ui.chat import quiz
@@ -315,8 +315,8 @@ def unprepared(vision, monkeypatch):
     model = ModelSpec(name=VISION_DEMO_NAME, checkpoint=str(vision.settings.models_dir / VISION_DEMO_NAME))
     vision.lanes = (LaneSpec(name="llava-hf", kind=EngineKind.TRANSFORMERS, model=model), ALSO)
     things = SimpleNamespace(prepared=False, started=[])
-    monkeypatch.setattr(chat_images.demo_vision, "is_prepared", lambda settings: things.prepared)
-    monkeypatch.setattr(chat_images.demo_job, "start", things.started.append)
+    monkeypatch.setattr(chat_images.demo_models, "is_vision_prepared", lambda settings: things.prepared)
+    monkeypatch.setattr(chat_images.models_job, "start_demos", things.started.append)
     return things
 
 
@@ -332,7 +332,7 @@ def test_the_demo_model_is_prepared_on_request(open_page, vision, unprepared):
 
 def test_preparing_shows_how_far_it_is_and_what_went_wrong(open_page, vision, unprepared):
     spec = JobSpec(
-        kind=demo_job.JOB_KIND, title="Demo vision model", worker="none", arguments={}, python="none"
+        kind=models_job.PREPARING_DEMOS, title="Demo vision model", worker="none", arguments={}, python="none"
     )
     folder = JobFolder(vision.settings.home / "jobs" / spec.id)
     folder.create(spec)

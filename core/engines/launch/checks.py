@@ -17,12 +17,12 @@ from core.engines.launch.table import LaunchRow, is_local_path, model_path, pyth
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
 from core.memory.model_sizes import lane_weight_bytes
+from core.models.architectures import lmdeploy_support
 from core.models.checkpoint import checkpoint_folder, read_weights
-from core.models.internlm2.convert import is_internlm2
-from core.models.lmdeploy_support import lmdeploy_support
+from core.models.internlm2 import is_internlm2
 from core.models.model_config import ModelConfig, read_config
 from core.models.quantization import AWQ, Quantization, turbomind_refusal
-from core.models.vision.model import not_served
+from core.models.vision import not_served
 
 _NO_4_BIT_HEAD_DIM = 64
 _TIMEOUT_S = 30

@@ -14,7 +14,7 @@ from pathlib import Path
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
 from core.engines.launch.placement import LOOPBACK, Place
 from core.engines.log.file import log_path
-from core.models.vision.model import vision_of
+from core.models.vision import vision_of
 
 _SCRIPTS = Path(__file__).parent
 _GIB = 2**30

@@ -15,8 +15,14 @@ from core.codec import decode
 from core.domain.specs import ModelSpec
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
 from core.i18n import N_
-from core.models.awq.calibration_text import ANSWER_TOKENS, PROMPT_TOKENS
-from core.models.awq.options import GROUP_SIZE, OWN_ANSWERS, AwqOptions, CalibrationSource
+from core.models.awq.options import (
+    ANSWER_TOKENS,
+    GROUP_SIZE,
+    OWN_ANSWERS,
+    PROMPT_TOKENS,
+    AwqOptions,
+    CalibrationSource,
+)
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
 from core.settings import PROJECT_ROOT
 from core.telemetry.gpus import GpuFacts

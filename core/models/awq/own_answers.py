@@ -17,7 +17,7 @@ from typing import Any
 from core.errors import InputError
 from core.i18n import N_
 from core.jobs.worker import Report
-from core.models.awq.calibration_text import (
+from core.models.awq.options import (
     ANSWER_TOKENS,
     PROMPT_TOKENS,
     PROMPTS,

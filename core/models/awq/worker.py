@@ -22,13 +22,21 @@ from core.errors import InputError, LMDynoError
 from core.files import usual_umask
 from core.i18n import N_
 from core.jobs.worker import Report, run
-from core.models.awq.calibration_text import CalibrationText, python_docs, read_text, sample_starts
-from core.models.awq.options import GROUP_SIZE, AwqOptions, CalibrationSource, Rounding
+from core.models.awq.options import (
+    GROUP_SIZE,
+    AwqOptions,
+    CalibrationSource,
+    CalibrationText,
+    Rounding,
+    python_docs,
+    read_text,
+    sample_starts,
+)
 from core.models.awq.output import PassProgress, explain
 from core.models.awq.own_answers import SHARE, as_jsonl, own_answers
 from core.models.awq.rounding import BITS, pack_fast
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
-from core.models.provenance import Provenance
+from core.models.model_folders import Provenance
 
 CALIBRATION_FILE = "calibration.jsonl"
 _SAVING_AT = 0.95
@@ -172,7 +180,7 @@ def _compensated(
 ) -> None:
     from lmdeploy.lite.apis.calibrate import get_calib_loaders, load_model_and_tokenizer
 
-    from core.models.awq.compensated import quantize_llama, save
+    from core.models.awq.rounding import quantize_llama, save
 
     done_before = SHARE if options.source is CalibrationSource.OWN_ANSWERS else 0.0
 

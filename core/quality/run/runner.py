@@ -35,7 +35,7 @@ from core.i18n import N_, Text
 from core.memory.model_sizes import lane_weight_bytes
 from core.meter.devices import DeviceQueue
 from core.meter.usage import UsageMeter
-from core.models.awq.calibration_text import python_docs
+from core.models.awq.options import python_docs
 from core.quality.plan import QualityPlan, TextKind, windows
 from core.quality.run import lm_eval
 from core.quality.run.asking import Asked, Asker, answer_of, requests_of, was_stopped

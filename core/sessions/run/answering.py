@@ -28,7 +28,7 @@ from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue
 from core.meter.turns import Surroundings, Turn, unless_stopped
 from core.meter.usage import SampledUsage
-from core.models.vision.context import require_sendable
+from core.models.context import require_sendable
 from core.sessions.items import second_samples
 from core.sessions.wording import has_failed
 from core.settings import Settings

@@ -15,7 +15,7 @@ from core.domain.turn_planning import plan_turn
 from core.domain.turns import ErrorInfo, FinishReason, TurnPlan, TurnRecord
 from core.errors import AccessDenied, EngineError, LMDynoError
 from core.i18n import N_, _
-from core.models.prompt_length import estimated_tokens, exceeded_context
+from core.models.context import estimated_tokens, exceeded_context
 from core.ui.chat import images as chat_images
 from core.ui.chat import session as chat_session
 from core.ui.chat import settings as chat_controls

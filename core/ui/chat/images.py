@@ -20,9 +20,9 @@ from core.i18n import N_, _, ngettext
 from core.images.gallery import GalleryImage, GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.jobs.registry import Jobs
-from core.models.demo import job as demo_job
-from core.models.demo import vision as demo_vision
-from core.models.vision.model import refusal
+from core.models import demo_models
+from core.models import job as models_job
+from core.models.vision import refusal
 from core.ui.chat import session as chat_session
 from core.ui.chat.session import ConversationPage
 from core.ui.engines.status import REFRESH_S
@@ -270,16 +270,16 @@ def show_limits(lanes: Sequence[LaneSpec], images: Sequence[StoredImage]) -> Non
 def needs_preparing(lanes: Sequence[LaneSpec]) -> bool:
     """Whether one of the lanes wants the demo model and it is not there yet."""
     has_demo_lane = any(lane.model and lane.model.name == VISION_DEMO_NAME for lane in lanes)
-    return has_demo_lane and not demo_vision.is_prepared(resources.settings())
+    return has_demo_lane and not demo_models.is_vision_prepared(resources.settings())
 
 
 @st.fragment(run_every=REFRESH_S)
 def show_preparing() -> None:
     """The way to the demo model: a button, then how far it is; refreshes itself, and the page when done."""
     settings = resources.settings()
-    if demo_vision.is_prepared(settings):
+    if demo_models.is_vision_prepared(settings):
         st.rerun()  # the page has the rest to show now
-    status = next(iter(Jobs(settings).statuses(demo_job.JOB_KIND)), None)
+    status = next(iter(Jobs(settings).statuses(models_job.PREPARING_DEMOS)), None)
     with st.container(border=True):
         st.markdown(f"**{_('The demo vision model is not prepared yet')}**")
         st.caption(
@@ -306,6 +306,6 @@ def show_preparing() -> None:
 
 def _prepare() -> None:
     try:
-        demo_job.start(resources.settings())
+        models_job.start_demos(resources.settings())
     except LMDynoError as error:
         show_toast(error)

@@ -20,7 +20,7 @@ from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, new_i
 from core.errors import AccessDenied, InputError, StoreError
 from core.i18n import N_, Message
 from core.meter.protocol import Update
-from core.models.vision.model import is_for_images, refusal
+from core.models.vision import is_for_images, refusal
 from core.store.records import ConversationSummary
 from core.ui.shared import resources
 

@@ -15,7 +15,7 @@ from core.domain.fairness import Spread, comparable, repeats
 from core.domain.turns import FinishReason, RequestRecord, TurnRecord
 from core.i18n import _
 from core.image_quiz.plan import QuizPlan
-from core.models.vision.context import as_seen
+from core.models.context import as_seen
 from core.quality.agreement import Agreement, Change, Piece, agreement, diff
 from core.ui.chat import actions as chat_actions
 from core.ui.chat import session as chat_session

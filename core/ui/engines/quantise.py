@@ -14,7 +14,7 @@ from core.files import keep_upload
 from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.models.awq import job as awq_job
+from core.models import job as models_job
 from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions, Rounding
 from core.ui.engines import status as engine_status
 from core.ui.engines.status import REFRESH_S
@@ -73,7 +73,7 @@ def _check(order: Order) -> None:
         return
     try:
         with st.spinner(_("Checking requirements")):
-            findings = awq_job.check(resources.settings(), order.model, order.options)
+            findings = models_job.check_quantization(resources.settings(), order.model, order.options)
     except LMDynoError as error:
         show_error(error)
         return
@@ -89,7 +89,7 @@ def _start(order: Order) -> None:
     try:
         with st.spinner(_("Starting")):
             if order.node is None:
-                awq_job.quantize(resources.settings(), order.model, order.options)
+                models_job.quantize(resources.settings(), order.model, order.options)
             else:
                 quantize_on(resources.settings(), order.node, order.model, order.options)
     except LMDynoError as error:
@@ -113,7 +113,7 @@ def _show_warnings(order: Order) -> None:
 @st.fragment(run_every=REFRESH_S)
 def show_jobs() -> None:
     """All quantisations, newest first; refreshes itself, and the lanes when one is done."""
-    statuses = Jobs(resources.settings()).statuses(awq_job.JOB_KIND)
+    statuses = Jobs(resources.settings()).statuses(models_job.QUANTISING)
     done = {status.id for status in statuses if status.state is JobState.DONE}
     if not done <= st.session_state.setdefault(_KNOWN_AS_DONE, done):
         st.session_state[_KNOWN_AS_DONE] = done
@@ -133,7 +133,7 @@ def _show_result(status: JobStatus) -> None:
         st.caption(_sizes(status, *(status.record.result[key] for key in ("source_bytes", "result_bytes"))))
         return
     try:
-        made = awq_job.read_provenance(folder)
+        made = models_job.read_provenance(folder)
     except LMDynoError as error:
         show_error(error)
         return

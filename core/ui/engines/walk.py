@@ -11,7 +11,7 @@ from core.errors import LMDynoError
 from core.i18n import N_, _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.models.vision.model import is_for_images
+from core.models.vision import is_for_images
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.jobs import choose_node, is_usable, show_job, show_job_log

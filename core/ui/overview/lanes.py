@@ -10,7 +10,7 @@ from core.engines.registry import EngineState
 from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
-from core.models.demo import job as demo_job
+from core.models import job as models_job
 from core.ui.engines import status as engine_status
 from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (
@@ -55,10 +55,10 @@ def _show_progress() -> None:
 def _preparing() -> JobStatus | None:
     """The job that makes weights which lanes wait for, while it goes on or after it failed."""
     dashboard = resources.resources()
-    newest = next(iter(Jobs(dashboard.settings).statuses(demo_job.JOB_KIND)), None)
+    newest = next(iter(Jobs(dashboard.settings).statuses(models_job.PREPARING_DEMOS)), None)
     if newest is None or newest.state in (JobState.DONE, JobState.CANCELLED):
         return None
-    if newest.state is JobState.FAILED and not demo_job.is_wanted(
+    if newest.state is JobState.FAILED and not models_job.are_demos_wanted(
         dashboard.settings, resources.lanes().lanes
     ):
         return None

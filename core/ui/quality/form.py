@@ -11,7 +11,7 @@ from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
-from core.models.vision.model import is_vision
+from core.models.vision import is_vision
 from core.quality.job import start_quality
 from core.quality.plan import (
     KV_BITS,

@@ -17,7 +17,7 @@ from core.domain.sessions import (
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import _
-from core.models.vision.model import is_vision
+from core.models.vision import is_vision
 from core.sessions.run.job import start_answers
 from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
 from core.ui.sessions import address, prompt_picker

@@ -10,8 +10,8 @@ from core.domain.conversation import Message, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import Phase, RequestRecord, TurnPlan
 from core.i18n import _, ngettext
-from core.models.vision.context import context_tokens, context_use, image_costs, require_sendable
-from core.models.vision.model import ImageCost
+from core.models.context import context_use, image_costs, require_sendable, vision_context_tokens
+from core.models.vision import ImageCost
 from core.ui.shared import resources
 from core.ui.shared.components import escape
 
@@ -88,7 +88,7 @@ def given(record: RequestRecord) -> str:
 
 
 def _context(lane: LaneSpec, used_tokens: int) -> str:
-    available = context_tokens(lane)
+    available = vision_context_tokens(lane)
     used = units.count(used_tokens)
     if available is None:
         return _("context: {used} used", used=used)

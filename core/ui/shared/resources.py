@@ -29,9 +29,9 @@ from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
 from core.jobs.registry import JobsWatch
 from core.meter.link import MeterLink
-from core.models.demo import job as demo_job
-from core.models.making import is_being_made
-from core.models.vision.model import is_for_images
+from core.models import job as models_job
+from core.models.job import is_being_made
+from core.models.vision import is_for_images
 from core.process_setup import allow_many_open_files
 from core.scorecard.reading import ScorecardReader
 from core.settings import Mode, Settings, load_settings
@@ -183,9 +183,9 @@ def _replaying(settings: Settings) -> Resources:
 
 def _prepare_demos(settings: Settings, lanes: tuple[LaneSpec, ...]) -> None:
     """Have the demo models made by a job, where lanes want them; their engines wait for it."""
-    if demo_job.is_wanted(settings, lanes):
+    if models_job.are_demos_wanted(settings, lanes):
         with suppress(InputError):  # another dashboard of this home has begun
-            demo_job.start(settings)
+            models_job.start_demos(settings)
 
 
 def autostarted(settings: Settings, lanes: tuple[LaneSpec, ...], *, gpu: bool) -> tuple[LaneSpec, ...]:

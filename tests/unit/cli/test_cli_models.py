@@ -11,10 +11,13 @@ def prepared(monkeypatch, tmp_path):
     done = []
     monkeypatch.setenv("LMDYNO_HOME", str(tmp_path))
     monkeypatch.setattr(models.Nvml, "devices", lambda nvml: ())
-    for attribute, name in (("demo_text", "demo"), ("demo_vision", "demo_vision")):
-        module = getattr(models, attribute)
-        monkeypatch.setattr(module, "is_prepared", lambda settings, name=name: name in done)
-        monkeypatch.setattr(module, "prepare", lambda settings, report, name=name: done.append(name))
+    for kind, name in (("text", "demo"), ("vision", "demo_vision")):
+        monkeypatch.setattr(
+            models.demo_models, f"is_{kind}_prepared", lambda settings, name=name: name in done
+        )
+        monkeypatch.setattr(
+            models.demo_models, f"prepare_{kind}", lambda settings, report, name=name: done.append(name)
+        )
 
     def run(*arguments):
         app = typer.Typer()

@@ -50,7 +50,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         command.context, "load", lambda: (settings, LaneRegistry(models=(demo,), lanes=(), source=None))
     )
     warning = Concern(InputError("It is slow", hint="Wait."), blocking=False)
-    monkeypatch.setattr(command, "check", lambda *_: (warning,))
+    monkeypatch.setattr(command, "check_quantization", lambda *_: (warning,))
     monkeypatch.setattr(command, "_LOOK_S", 0.0)
     asked: list[tuple[ModelSpec, AwqOptions]] = []
 

@@ -227,7 +227,7 @@ def quick_process(monkeypatch):
     """`main` in this process, without its pauses and without what it sets for a whole process."""
     monkeypatch.setattr(guardian_module, "_LOOK_S", 0.0)
     monkeypatch.setattr(guardian_module, "keep_to_oneself", lambda: None)
-    monkeypatch.setattr(guardian_module.logs, "configure", lambda: None)
+    monkeypatch.setattr(guardian_module.process_setup, "configure_logs", lambda: None)
 
 
 @pytest.mark.usefixtures("quick_process")

@@ -31,7 +31,7 @@ from core.errors import (
     WrongBackend,
 )
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.models.demo.job import JOB_KIND as PREPARING_DEMOS
+from core.models.job import PREPARING_DEMOS
 from core.telemetry.gpus import GpuFacts
 from core.telemetry.processes import this_process
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for

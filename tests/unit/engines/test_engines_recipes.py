@@ -11,8 +11,8 @@ import pytest
 from core.domain.sampling import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.engines.recipes import Recipe, recipes
-from core.models.provenance import Provenance
-from core.models.vision.model import CHAT_TEMPLATE_FILE
+from core.models.model_folders import Provenance
+from core.models.vision import CHAT_TEMPLATE_FILE
 from tests.vision_checkpoints import LLAVA, QWEN, write_checkpoint
 
 MODEL = ModelSpec(name="m", checkpoint="/models/m", gguf="/models/m/m.gguf", awq="/models/m-awq")

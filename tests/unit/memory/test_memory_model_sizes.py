@@ -9,9 +9,8 @@ from core.errors import InputError
 from core.memory import model_sizes
 from core.memory.kv_cache import kv_bytes_per_token
 from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes, lane_weight_bytes, loaded_weight_bytes
-from core.models.attention import Attention, AttentionKind
+from core.models.architectures import Attention, AttentionKind, LmdeploySupport
 from core.models.checkpoint import CheckpointFacts, facts_of_config
-from core.models.lmdeploy_support import LmdeploySupport
 from core.models.model_config import ModelConfig
 from core.models.quantization import Quantization
 from core.models.weight_files import WeightFacts

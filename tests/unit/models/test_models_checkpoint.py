@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.models.attention import AttentionKind
+from core.models.architectures import AttentionKind
 from core.models.checkpoint import (
     checkpoint_folder,
     count_parameters,

@@ -12,7 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from core.models.checkpoint import read_checkpoint
-from core.models.vision.model import vision_of
+from core.models.vision import vision_of
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 WORDS = ("Ġred", "Ġblue", "Ġcat")

@@ -7,7 +7,7 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import EngineNotInstalled, EngineOutOfMemory, InputError
-from core.models.attention import Attention, AttentionKind
+from core.models.architectures import Attention, AttentionKind
 from core.models.awq import check as awq_check
 from core.models.awq.check import Concern, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
 from core.models.awq.options import AwqOptions, CalibrationSource

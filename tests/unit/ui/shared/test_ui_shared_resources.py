@@ -4,7 +4,7 @@ from core.config import demo_model
 from core.config.lanes import demo_vision_model
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.models.demo.job import JOB_KIND
+from core.models.job import PREPARING_DEMOS
 from core.settings import load_settings
 from core.telemetry.processes import this_process
 from core.ui.shared.resources import AUTOSTART_LIMIT, autostarted
@@ -43,7 +43,7 @@ def test_lanes_whose_weights_are_being_made_start_too(tmp_path):
     demo = replace(lane("hf", ""), model=demo_model(settings))
     images = replace(lane("llava-hf", ""), model=demo_vision_model(settings))
     assert autostarted(settings, (demo,), gpu=False) == ()
-    spec = JobSpec(kind=JOB_KIND, title="x", worker="none", arguments={}, python="none")
+    spec = JobSpec(kind=PREPARING_DEMOS, title="x", worker="none", arguments={}, python="none")
     folder = JobFolder(settings.home / "jobs" / spec.id)
     folder.create(spec)
     folder.write(JobRecord(state=JobState.RUNNING, runner=this_process()))

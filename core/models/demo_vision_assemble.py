@@ -1,6 +1,6 @@
 """A child process: joins the trained part of the demo vision model to the demo weights.
 
-The demo weights are zero-padded (`core.models.demo.gguf_to_hf`), the trained part is not: its tensors go
+The demo weights are zero-padded (`core.models.demo_gguf_to_hf`), the trained part is not: its tensors go
 into the corner of zeros, so that padded dimensions stay zero in every residual. The adapter is merged.
 
 The small files beside the weights (configs, tokenizer, chat templates) are made from the demo weights' own
@@ -13,7 +13,7 @@ files. They make transformers and LMDeploy's PyTorch engine see the same tokens 
 - LMDeploy guesses a template from the folder's path if it gets none: `lmdeploy_chat_template.json` is for its
   `--chat-template`.
 
-Runs by itself: `python -m core.models.demo.vision_assemble SHIPPED TEXT FOLDER`.
+Runs by itself: `python -m core.models.demo_vision_assemble SHIPPED TEXT FOLDER`.
 Standard output is progress, a line each; the exit code is 0 if FOLDER is complete.
 """
 
@@ -30,8 +30,8 @@ import numpy.typing as npt
 from safetensors.numpy import load, load_file, save_file
 
 from core.i18n import N_
-from core.models.child_stages import say
-from core.models.vision.model import CHAT_TEMPLATE_FILE
+from core.models.model_folders import say
+from core.models.vision import CHAT_TEMPLATE_FILE
 
 FORMAT = 2
 """Of the shipped files."""

@@ -1,13 +1,24 @@
-"""Model folders come into being once, whole, and with a word on what went wrong if not."""
+"""Model folders come into being once, whole, and with a note of how they were made."""
 
+import json
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from core.domain.specs import Weights
 from core.errors import ModelError
-from core.models import build as conversion
+from core.i18n import N_
+from core.models import model_folders
+from core.models.model_folders import (
+    PROVENANCE_FILE,
+    list_models,
+    read_provenance_note,
+    say,
+    stage_of,
+    write_provenance,
+)
 from core.settings import load_settings
 
 
@@ -24,7 +35,7 @@ def child(tmp_path, monkeypatch):
 
     def run(program: str, report=said.append) -> list[str]:
         (tmp_path / "child_program.py").write_text(program, "utf-8")
-        conversion.run_child("child_program", ["one", "two"], tmp_path / "logs" / "child.log", report)
+        model_folders.run_child("child_program", ["one", "two"], tmp_path / "logs" / "child.log", report)
         return said
 
     return run
@@ -32,7 +43,7 @@ def child(tmp_path, monkeypatch):
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path):
     target = tmp_path / "models" / "m"
-    with conversion.staging(target) as draft:
+    with model_folders.staging(target) as draft:
         (draft / "weights").write_text("w")
         assert not target.exists()
     assert (target / "weights").read_text() == "w"
@@ -43,7 +54,7 @@ def test_a_failed_attempt_leaves_nothing_and_keeps_what_was_there(tmp_path):
     target = tmp_path / "m"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(FileNotFoundError), conversion.staging(target) as draft:
+    with pytest.raises(FileNotFoundError), model_folders.staging(target) as draft:
         (draft / "half" / "way").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["m", "old"]
 
@@ -53,7 +64,7 @@ def test_an_incomplete_folder_and_a_killed_attempt_give_way(tmp_path):
     for stale in (target / "stale", tmp_path / ".m.partial" / "stale"):
         stale.parent.mkdir()
         stale.touch()
-    with conversion.staging(target) as draft:
+    with model_folders.staging(target) as draft:
         (draft / "new").touch()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["m", "new"]
 
@@ -64,7 +75,7 @@ def test_the_lock_lets_one_in_at_a_time(settings):
     waiting: list[str] = []
 
     def work(name: str) -> None:
-        with conversion.exclusive(settings, "m", waiting.append):
+        with model_folders.exclusive(settings, "m", waiting.append):
             inside.append(name)
             time.sleep(0.1)
             if inside[-1] != name:
@@ -82,9 +93,9 @@ def test_the_lock_lets_one_in_at_a_time(settings):
 
 
 def test_too_little_space_is_said_with_both_sizes(tmp_path):
-    conversion.require_space(tmp_path / "not" / "there", 1, "m")
+    model_folders.require_space(tmp_path / "not" / "there", 1, "m")
     with pytest.raises(ModelError, match=r"m needs 1048576\.00 GiB .* are free") as caught:
-        conversion.require_space(tmp_path, 2**50, "m")
+        model_folders.require_space(tmp_path, 2**50, "m")
     assert caught.value.code == "disk-full"
     assert "LMDYNO_HOME" in caught.value.hint
 
@@ -117,3 +128,65 @@ def test_a_child_does_not_outlive_its_parents_change_of_mind(child):
     with pytest.raises(KeyboardInterrupt):
         child("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n", report=stop)
     assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_a_stage_keeps_what_it_is_made_of(capsys):
+    say(N_("Converting shard {number} of {count}", number=1, count=2))
+    stage = stage_of(capsys.readouterr().out)
+    assert stage == "Converting shard 1 of 2"
+    assert stage.values == {"number": 1, "count": 2}
+
+
+@pytest.mark.parametrize("line", ["a library's own line\n", "3\n", "{}\n"])
+def test_any_other_line_is_a_stage_as_it_is(line):
+    assert stage_of(line) == line.rstrip()
+
+
+def test_provenance_says_from_what_and_with_what(tmp_path):
+    began_s = time.time() - 2
+    write_provenance(
+        tmp_path, source={"file": "x"}, changes="padded", packages=("pytest", "not-there"), began_s=began_s
+    )
+    note = json.loads((tmp_path / PROVENANCE_FILE).read_text())
+    assert note["source"] == {"file": "x"}
+    assert note["versions"] == {"pytest": pytest.__version__, "not-there": None}
+    assert 2 <= note["duration_s"] < 60
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]"])
+def test_a_note_that_cannot_be_read_is_none(tmp_path, content):
+    if content is not None:
+        (tmp_path / PROVENANCE_FILE).write_text(content, "utf-8")
+
+    assert read_provenance_note(tmp_path) is None
+
+
+def fill(folder, **files):
+    for name, text in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_forms_sizes_and_origins(tmp_path):
+    settings = load_settings({"LMDYNO_HOME": str(tmp_path)})
+    assert list_models(settings) == ()
+
+    note = {"source": {"package": "x"}}
+    models = settings.models_dir
+    fill(models / "demo", config_json="{}", model_safetensors="w" * 100, provenance_json=json.dumps(note))
+    fill(models / "demo", gguf__q4_gguf="g" * 30)
+    fill(models / "demo-awq", config_json="{}", model_safetensors="w" * 40, provenance_json="{broken")
+    fill(models / "only-awq", config_json="{}")
+    fill(models / ".demo.partial", config_json="{}")
+    fill(models / "unfinished", model_safetensors="w")
+
+    demo, only = list_models(settings)
+    assert [(form.weights, form.size_bytes) for form in demo.forms] == [
+        (Weights.CHECKPOINT, 102 + len(json.dumps(note))),
+        (Weights.GGUF, 30),
+        (Weights.AWQ, 42 + len("{broken")),
+    ]
+    assert demo.size_bytes == 174 + len(json.dumps(note)) + len("{broken")
+    assert [form.provenance for form in demo.forms] == [note, note, None]
+    assert (only.name, [form.weights for form in only.forms]) == ("only", [Weights.AWQ])

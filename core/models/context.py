@@ -1,4 +1,8 @@
-"""Decide whether images fit a lane's context, before anything is sent."""
+"""Decide whether images and text fit a lane's context, before anything is sent.
+
+What images take is computed exactly and decides. Text is estimated: exact counts need the model's tokenizer
+and chat template, which the dashboard doesn't load, so the estimate serves for a warning and refuses nothing.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +13,14 @@ from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, RequestRecord
 from core.errors import InputError
 from core.i18n import N_, Text
-from core.models.vision.model import ImageCost, lane_vision, refusal
+from core.models.checkpoint import checkpoint_folder
+from core.models.model_config import read_config
+from core.models.vision import ImageCost, lane_vision, refusal
+
+_ASCII_CHARS_PER_TOKEN = 4.0
+"""Of English; code and other alphabets have fewer."""
+_OTHER_CHARS_PER_TOKEN = 1.5
+"""Of Chinese with today's vocabularies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +74,11 @@ def context_use(lane: LaneSpec, messages: Sequence[Message]) -> ContextUse:
     costs = image_costs(lane, (image for message in messages for image in message.images))
     return ContextUse(
         image_tokens=None if costs is None else sum(cost.tokens for cost in costs),
-        context_tokens=context_tokens(lane),
+        context_tokens=vision_context_tokens(lane),
     )
 
 
-def context_tokens(lane: LaneSpec) -> int | None:
+def vision_context_tokens(lane: LaneSpec) -> int | None:
     """The context that the lane's engine keeps; None for endpoints and where the model's config is silent."""
     if lane.model is None:
         return None
@@ -113,3 +124,27 @@ def too_large(lane: LaneSpec, messages: Sequence[Message]) -> ErrorInfo | None:
         ),
         hint,
     )
+
+
+def estimated_tokens(messages: Sequence[Message]) -> int:
+    """Roughly how many tokens the messages' texts are; images not counted."""
+    chars = sum(len(message.content) for message in messages)
+    ascii_chars = sum(len(message.content.encode("ascii", "ignore")) for message in messages)
+    return round(ascii_chars / _ASCII_CHARS_PER_TOKEN + (chars - ascii_chars) / _OTHER_CHARS_PER_TOKEN)
+
+
+def context_tokens(lane: LaneSpec) -> int | None:
+    """The tokens that prompt and answer may have together; None for endpoints and where it isn't known."""
+    known = vision_context_tokens(lane)
+    if known is not None or lane.model is None or lane.kind is not EngineKind.TRANSFORMERS:
+        return known
+    try:
+        return read_config(checkpoint_folder(lane.model.checkpoint)).whole("max_position_embeddings")
+    except InputError:
+        return None
+
+
+def exceeded_context(lane: LaneSpec, messages: Sequence[Message]) -> int | None:
+    """The lane's context, if the messages probably don't fit it; else None."""
+    context = context_tokens(lane)
+    return context if context is not None and estimated_tokens(messages) >= context else None
