@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from core.config import LaneRegistry
+from core.config import LaneRegistry, demo_model
 from core.doctor.checks import machine_findings, stack_findings, torch_problem, turbomind_problem
 from core.doctor.fitness import LMDEPLOY_KINDS, Diagnosis, Finding, LaneFitness, Status, can_run
 from core.doctor.probe import EngineStack, probe_stack

@@ -17,7 +17,7 @@ from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.domain.turns import ErrorInfo, Machine
 from core.i18n import N_, Message, Text
-from core.models.vision.model import not_served
+from core.models.vision import not_served
 
 
 class Status(StrEnum):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from core.codec import decode
+from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.config.lanes import awq_dir, demo_model
-from core.domain.specs import ModelSpec
+from core.domain.specs import LaneSpec, ModelSpec
 from core.domain.turns import new_id
 from core.errors import InputError
 from core.i18n import N_
