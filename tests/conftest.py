@@ -12,9 +12,24 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("patient")
 
 
+LONGEST_FIRST = (
+    *("test_quality_real", "test_walk_real", "test_demo_gguf_to_hf", "test_cluster_real", "test_engines_real"),
+    *("test_e2e_language", "test_e2e_chat", "test_e2e_sessions", "test_e2e_login", "test_e2e_vision"),
+    *("test_e2e_accessibility", "test_e2e_benchmark", "test_e2e_doors", "test_e2e_history", "test_e2e_layout"),
+    "test_memory_page",
+)
+"""Engine files and browser files: a long one that begins last would go on while nothing else is left to do."""
+
+
 def pytest_collection_modifyitems(items):
     """Browser tests last: Playwright's event loop stays in the process, where no other can run then."""
-    items.sort(key=lambda item: "tests/e2e/" in item.path.as_posix())
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(
+        key=lambda item: (
+            "tests/e2e/" in item.path.as_posix(),
+            places.get(item.path.stem, len(places)),
+        )
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

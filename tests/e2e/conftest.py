@@ -45,30 +45,13 @@ model = "broken"
 """
 
 
-LONGEST_FIRST = (
-    "test_e2e_language",
-    "test_e2e_chat",
-    "test_e2e_login",
-    "test_e2e_vision",
-    "test_e2e_sessions",
-    "test_e2e_benchmark",
-    "test_e2e_history",
-    "test_memory_page",
-)
-"""Files by their computing time: a long one that begins last would go on while nothing else is left to do."""
-
-
 def pytest_collection_modifyitems(items):
-    here = [item for item in items if Path(__file__).parent in item.path.parents]
-    for item in here:
-        item.add_marker("e2e")
-        # Browser, dashboard, meter and server share the machine with whatever else runs there. Once more,
-        # and told in the summary; what fails twice fails.
-        item.add_marker(pytest.mark.flaky(reruns=1))
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    here.sort(key=lambda item: places.get(item.path.stem, len(places)))
-    others = [item for item in items if Path(__file__).parent not in item.path.parents]
-    items[:] = [*others, *here]
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker("e2e")
+            # Browser, dashboard, meter and server share the machine with whatever else runs there. Once more,
+            # and told in the summary; what fails twice fails.
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session")
