@@ -13,12 +13,12 @@ hypothesis.settings.load_profile("patient")
 
 
 LONGEST_FIRST = (
-    *("test_quality_real", "test_walk_real", "test_demo_gguf_to_hf", "test_cluster_real", "test_engines_real"),
-    *("test_e2e_language", "test_e2e_chat", "test_e2e_sessions", "test_e2e_login", "test_e2e_vision"),
-    *("test_e2e_accessibility", "test_e2e_benchmark", "test_e2e_doors", "test_e2e_history", "test_e2e_layout"),
-    "test_memory_page",
+    *("test_quality_real", "test_walk_real", "test_demo_gguf_to_hf", "test_cluster_real"),
+    *("test_engines_real", "test_e2e_language", "test_e2e_chat", "test_e2e_sessions", "test_e2e_login"),
+    *("test_e2e_vision", "test_e2e_accessibility", "test_e2e_benchmark", "test_e2e_doors"),
+    *("test_e2e_history", "test_e2e_layout", "test_memory_page"),
 )
-"""Engine files and browser files: a long one that begins last would go on while nothing else is left to do."""
+"""Engine and browser files: a long one that begins last would go on while nothing else is left to do."""
 
 
 def pytest_collection_modifyitems(items):
