@@ -3,10 +3,8 @@
 import streamlit as st
 
 from core.i18n import _
-from core.ui.memory.breakdown import show_split
-from core.ui.memory.explorer import show_explorer
-from core.ui.memory.live import show_live
-from core.ui.memory.several_engines import show_order
+from core.ui.memory.explorer import show_explorer, show_order
+from core.ui.memory.live import show_live, show_split
 from core.ui.memory.sweep import show_sweep
 from core.ui.shared import shell
 from core.ui.shared.components import show_tabs

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from core.ui.chat.session import CHAT, CONVERSATION
-from core.ui.overview import introduction, lanes, present, scorecard
+from core.ui.overview import introduction, lanes, scorecard
 from core.ui.shared import shell
 from core.ui.shared.presenting import presents, show_present_button
 
@@ -11,11 +11,11 @@ shell.require()
 if CONVERSATION in st.query_params:  # the chat was the start page once: links from then lead to it
     st.switch_page(CHAT.file, query_params=st.query_params.to_dict())
 if presents():
-    present.show()
+    scorecard.show_presented()
     st.stop()
 
 lanes.show_demo_progress()
 introduction.show()
 lanes.show()
 show_present_button()
-scorecard.show()
+scorecard.show_scorecard()

@@ -10,7 +10,7 @@ from core.replay.programme import Part, Programme, programme
 from core.replay.recording import Recording, recordings_in
 from core.settings import load_settings
 from core.ui.replay.player import play_if_asked, playback_of, show_player
-from core.ui.replay.views import (
+from core.ui.replay.scenes import (
     ShowScene,
     origin_of,
     show_load_replay,

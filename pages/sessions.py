@@ -5,8 +5,10 @@ import streamlit as st
 from core.domain.sessions import Session, SessionState
 from core.errors import LMDynoError
 from core.i18n import _
-from core.ui.sessions import address, files, form, invite, list_page, preparing
-from core.ui.sessions.list_page import badge
+from core.ui.sessions import list_page
+from core.ui.sessions.form import show_form
+from core.ui.sessions.hosting import show_answers, show_invitation, show_screen
+from core.ui.sessions.list_page import badge, session_in_view
 from core.ui.sessions.results import show_judge, show_results
 from core.ui.shared import shell
 from core.ui.shared.components import escape, show_error, show_tabs
@@ -16,7 +18,7 @@ REFRESH_S = 3.0
 
 
 def _show_session(session: Session) -> None:
-    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=address.go_to_list)
+    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=list_page.go_to_list)
     st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}", anchors=False)
     if session.plan.purpose:
         st.text(session.plan.purpose)
@@ -26,22 +28,22 @@ def _show_session(session: Session) -> None:
     answers, people, results, exports = tabs
     if answers.open:
         with answers:
-            preparing.show(session)
+            show_answers(session)
     if people.open:
         with people:
-            invite.show(session)
+            show_invitation(session)
     if results.open:
         with results:
             _show_live_results()
             show_judge(session)
     if exports.open:
         with exports:
-            files.show(session)
+            list_page.show_files(session)
 
 
 @st.fragment(run_every=REFRESH_S)
 def _show_live_results() -> None:
-    session = address.session_in_view()
+    session = session_in_view()
     if session is None:
         return
     if not session.items:
@@ -52,15 +54,15 @@ def _show_live_results() -> None:
 
 shell.require()
 try:
-    if address.is_new():
-        form.show()
-    elif session := address.session_in_view():
+    if list_page.is_new():
+        show_form()
+    elif session := session_in_view():
         if presents():
-            invite.show_screen()
+            show_screen()
         else:
             _show_session(session)
     else:
-        list_page.show()
+        list_page.show_sessions()
 except LMDynoError as error:
     show_error(error)
-    st.button(_("All sessions"), icon=":material/arrow_back:", on_click=address.go_to_list)
+    st.button(_("All sessions"), icon=":material/arrow_back:", on_click=list_page.go_to_list)

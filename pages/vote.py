@@ -7,8 +7,15 @@ from core.domain.sessions import Participant, Session, SessionState, Vote
 from core.errors import LMDynoError
 from core.i18n import _
 from core.sessions.assignment import Assigned, assigned_items, deploy_items, is_invited
-from core.ui.sessions import ballot, deploy, voter
 from core.ui.sessions.results import show_results
+from core.ui.sessions.vote import (
+    current_participant,
+    session_in_view,
+    show_ballot,
+    show_deploy_vote,
+    show_join,
+    show_undo,
+)
 from core.ui.shared import browser, resources, shell
 from core.ui.shared.components import escape, show_error
 
@@ -17,13 +24,13 @@ WIDTH_PX = 1200
 
 
 def _show() -> None:
-    session = voter.session_in_view()
+    session = session_in_view()
     if session is None:
         st.title(_("There is no such session."), anchor=False)
         st.markdown(_("The link is incomplete, or the session was deleted. Ask whoever sent it to you."))
         return
     st.markdown(f"##### {escape(session.plan.title)}", anchors=False)
-    person = voter.current_participant(session)
+    person = current_participant(session)
     if session.state is SessionState.DRAFT:
         _show_waiting()
     elif session.state is SessionState.CLOSED:
@@ -31,14 +38,14 @@ def _show() -> None:
     elif not is_invited(session.plan, current_identity(), person.name if person else None):
         st.info(_("This session is for invited people, and you are not on its list."), icon=":material/lock:")
     elif person is None:
-        voter.show_join(session)
+        show_join(session)
     else:
         _show_voting(session, person)
 
 
 @st.fragment(run_every=_WAIT_S)
 def _show_waiting() -> None:
-    session = voter.session_in_view()
+    session = session_in_view()
     if session is None or session.state is not SessionState.DRAFT:
         st.rerun()
     st.info(
@@ -57,7 +64,7 @@ def _show_voting(session: Session, person: Participant) -> None:
     given = {vote.item: vote for vote in resources.votes().votes_of(person.id)}
     left = [assigned for assigned in order if assigned.item not in given]
     if left:
-        ballot.show(session, person, left[0], done=len(order) - len(left), total=len(order))
+        show_ballot(session, person, left[0], done=len(order) - len(left), total=len(order))
     else:
         _show_after(session, person, order, given)
 
@@ -70,13 +77,13 @@ def _show_after(
     open_ones = [assigned for assigned in second_looks if given[assigned.item].deploy is None]
     if open_ones:
         first = open_ones[0]
-        deploy.show(
+        show_deploy_vote(
             session, person, first, given[first.item], len(second_looks) - len(open_ones), len(second_looks)
         )
         return
     st.success(_("That was all. Thank you for voting."), icon=":material/check_circle:")
     if not second_looks:
-        ballot.show_undo(person)
+        show_undo(person)
     if session.plan.results_hidden:
         st.caption(_("The results are shown here when the session is closed."))
         _wait_for_end()
@@ -86,7 +93,7 @@ def _show_after(
 
 @st.fragment(run_every=_WAIT_S)
 def _wait_for_end() -> None:
-    session = voter.session_in_view()
+    session = session_in_view()
     if session is None or session.state is not SessionState.OPEN:
         st.rerun()
 

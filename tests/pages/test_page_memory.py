@@ -24,7 +24,7 @@ from core.memory_sweep.results import PointResult, SweepRun, save
 from core.settings import Settings
 from core.telemetry.gpus import Gap, GpuReading
 from core.telemetry.samples import EngineGpuMemory, EngineReading, Event, EventKind, MemorySource, Sample
-from core.ui.memory import breakdown
+from core.ui.memory import live
 from core.ui.shared import resources
 from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 from tests.unit.models import model_configs as published
@@ -95,7 +95,7 @@ def memory(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "sampler", lambda: things.sampler)
     monkeypatch.setattr(resources, "watch", lambda: things.watch)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
-    monkeypatch.setattr(breakdown, "server_metrics", lambda *a, **k: things.metrics)
+    monkeypatch.setattr(live, "server_metrics", lambda *a, **k: things.metrics)
     return things
 
 
@@ -200,7 +200,7 @@ def test_the_split_names_every_part_and_its_source(open_page, memory, monkeypatc
     memory.sampler.gpus = (gpu(),)
     memory.sampler.engines = (engine("hf", 26),)
     memory.watch.kv = {"hf": KvLog(reserved_bytes=20 * GIB, free_bytes=40 * GIB, ratio=0.5)}
-    monkeypatch.setattr(breakdown, "_weight_bytes", lambda lane: 4 * GIB)
+    monkeypatch.setattr(live, "_weight_bytes", lambda lane: 4 * GIB)
     text = texts(open_page())
     assert "| weights | 4.00 GiB | checkpoint files |" in text
     assert "| KV reserved | 20.00 GiB | engine's log |" in text

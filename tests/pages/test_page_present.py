@@ -21,7 +21,7 @@ from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.quality_runs import QualityRuns
 from core.ui.benchmark import live as bench_live
 from core.ui.chat import page as chat_page
-from core.ui.overview import present as overview_present
+from core.ui.overview import scorecard
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE
 from tests.unit.scorecard.scorecard_samples import run_of
@@ -41,7 +41,7 @@ def room(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "reachability", lambda: SimpleNamespace(of=lambda _name, _find: None))
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings, gpu=False))
     monkeypatch.setattr(bench_live, "running_benches", lambda _settings: tuple(room.jobs))
-    for module in (bench_live, chat_page, overview_present):
+    for module in (bench_live, chat_page, scorecard):
         monkeypatch.setattr(module, "show_board", lambda tiles, key: room.boards.append((key, list(tiles))))
     with (
         closing(BenchRuns(settings.database_url)) as bench,
@@ -198,7 +198,7 @@ class TestKiosk:
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch):
         self.now_s = 0.0
-        monkeypatch.setattr(overview_present.time, "time", lambda: self.now_s)
+        monkeypatch.setattr(scorecard.time, "time", lambda: self.now_s)
 
     def test_the_chosen_views_take_turns(self, present, room):
         keep(room)

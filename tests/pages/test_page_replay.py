@@ -7,7 +7,7 @@ from test_page_history import button, home, open_page, texts  # noqa: F401 - fix
 
 from core.domain.timing import Timing
 from core.ui.replay import player
-from core.ui.replay.views import opening_speed
+from core.ui.replay.scenes import opening_speed
 from tests.unit.replay.recorded import walk
 
 pytestmark = pytest.mark.usefixtures("clock")

@@ -15,7 +15,7 @@ from core.sessions.run import job
 from core.settings import Settings
 from core.store.sessions.sessions import Sessions
 from core.store.sessions.votes import Votes
-from core.ui.sessions import ballot, form, preparing
+from core.ui.sessions import form, hosting, vote
 from core.ui.shared import resources
 from tests.unit.sessions.session_samples import answers, open_session, plan
 
@@ -46,8 +46,8 @@ def room(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "image_store", lambda: things.images)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
     monkeypatch.setattr(form, "start_answers", start)
-    monkeypatch.setattr(preparing, "start_answers", start)
-    monkeypatch.setattr(ballot, "_LEAST_VIEW_S", 0.0)
+    monkeypatch.setattr(hosting, "start_answers", start)
+    monkeypatch.setattr(vote, "_LEAST_VIEW_S", 0.0)
     yield things
     things.sessions.close()
     things.votes.close()
@@ -166,7 +166,7 @@ class TestVoting:
     def test_a_click_right_after_the_item_came_is_a_double_click(self, room, voter, monkeypatch):
         session = keep(room)
         app = join(voter(session))
-        monkeypatch.setattr(ballot, "_LEAST_VIEW_S", 60.0)
+        monkeypatch.setattr(vote, "_LEAST_VIEW_S", 60.0)
         click(app, "A is better")
         assert room.votes.votes(session.id) == ()
 

@@ -1,18 +1,33 @@
-"""The memory page's KV explorer: what a TurboMind engine would take of a GPU, before it is started."""
+"""The memory page's predictions: what TurboMind engines would take of a GPU, before they are started.
 
-from collections.abc import Mapping
+The KV explorer predicts one engine; the order of several engines tells that each ratio applies to the memory
+that earlier engines left free. The model is a lane's, a common one, a folder, or a pasted config.json.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import streamlit as st
 
 from core import units
-from core.charts.memory import Bar, parts_chart, sequences_map
-from core.errors import LMDynoError
+from core.charts.colors import LANE_COLORS
+from core.charts.memory import Bar, order_chart, parts_chart, sequences_map
+from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.memory.kv_cache import KV_BITS, kv_bytes_per_token
-from core.memory.model_sizes import COMMON_GPUS
-from core.memory.prediction import MemoryPrediction, MemorySettings, ModelSizes, largest_ratio, predict
-from core.ui.memory.model_choice import show_model_choice, show_paste, sizes_of_choice
+from core.memory.model_sizes import COMMON_GPUS, COMMON_MODELS, checkpoint_sizes, facts_to_predict
+from core.memory.prediction import (
+    MemoryPrediction,
+    MemorySettings,
+    ModelSizes,
+    largest_ratio,
+    predict,
+    predict_in_order,
+)
+from core.models.checkpoint import CheckpointFacts, facts_of_config
+from core.models.model_config import ModelConfig
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_chart, show_error
 
@@ -28,6 +43,15 @@ _SOURCE = N_(
     "sliding windows, linear attention, LMDeploy's PyTorch engine, or transformers. CUDA context and buffers "
     "are estimates."
 )
+
+PASTED = N_("Pasted config.json")
+_DEFAULT_MODEL = "InternLM2.5-7B"
+_MOST_CHARACTERS = 200_000
+
+_MODEL, _FORM, _RATIO, _BITS = "model", "weights", "ratio", "bits"
+_EXAMPLE_ORDER: list[dict[str, Any]] = [
+    {_MODEL: "InternLM2-1.8B", _FORM: form, _RATIO: 0.4, _BITS: 16} for form in FORMS
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,3 +311,172 @@ def _show_charts(prediction: MemoryPrediction, sizes: ModelSizes, choice: Choice
 def _sequences(sizes: ModelSizes, choice: Choice, ratio: float, length: int) -> int:
     settings = replace(choice.settings, cache_max_entry_count=ratio, session_len=length)
     return predict(sizes, settings, choice.free_bytes).sequences
+
+
+def model_names() -> list[str]:
+    """The models of the lanes, then common ones by their published dimensions."""
+    return [model.name for model in resources.lanes().models] + [model.name for model in COMMON_MODELS]
+
+
+def show_model_choice() -> str:
+    """The chosen model's name, or the folder or hub id that was entered."""
+    names = model_names()
+    pasted = bool(_pasted_config())
+    chosen = st.selectbox(
+        _("Model"),
+        names,
+        # One that certainly can be predicted: a lane's may not be downloaded yet.
+        index=names.index(_DEFAULT_MODEL),
+        key="explorer_model",
+        persist_state="session",
+        accept_new_options=True,
+        disabled=pasted,
+        help=_("Choose a model, or enter a folder or the hub ID of a downloaded model."),
+    )
+    return _(PASTED) if pasted else chosen or _DEFAULT_MODEL
+
+
+def show_paste() -> None:
+    """A field for a config.json, which takes the place of the chosen model."""
+    with st.popover(_("Paste a config.json"), icon=":material/content_paste:"):
+        st.text_area(
+            "config.json",
+            key="explorer_config",
+            persist_state="session",
+            height=240,
+            max_chars=_MOST_CHARACTERS,
+            placeholder='{"architectures": ["LlamaForCausalLM"], …}',
+            help=_("Empty the field to choose a model again."),
+        )
+
+
+def sizes_of_choice(name: str, *, awq: bool) -> ModelSizes:
+    """Of what `show_model_choice` gave; raises InputError, also for a config that is no JSON."""
+    return checkpoint_sizes(_pasted_facts(), awq=awq) if _pasted_config() else sizes_of(name, awq=awq)
+
+
+def sizes_of(name: str, *, awq: bool) -> ModelSizes:
+    """Raises InputError for a checkpoint that is not here or whose KV cache can't be predicted."""
+    return checkpoint_sizes(_facts_of(name), awq=awq)
+
+
+def _facts_of(name: str) -> CheckpointFacts:
+    for model in resources.lanes().models:
+        if model.name == name:
+            return facts_to_predict(model.checkpoint)
+    for common in COMMON_MODELS:
+        if common.name == name:
+            return common.facts
+    return facts_to_predict(name)
+
+
+def _pasted_config() -> str:
+    return str(st.session_state.get("explorer_config") or "").strip()
+
+
+def _pasted_facts() -> CheckpointFacts:
+    try:
+        values = json.loads(_pasted_config())
+    except (ValueError, RecursionError) as exc:
+        raise InputError(
+            N_("The pasted config.json is not JSON: {reason}", reason=exc),
+            hint=N_("Paste the whole file, with its braces."),
+            code="model-unreadable",
+        ) from exc
+    if not isinstance(values, dict):
+        raise InputError(
+            N_("The pasted config.json is not an object."),
+            hint=N_("Paste the whole file, with its braces."),
+            code="model-unreadable",
+        )
+    return facts_of_config(ModelConfig(values, _(PASTED)))
+
+
+def show_order() -> None:
+    st.markdown(
+        _(
+            "The ratio applies to the memory that is free **when the engine loads**: 0.4 gives the second "
+            "engine "
+            "less than the first, and reserves nothing for either."
+        )
+    )
+    gpus = gpu_choices()
+    gpu = st.selectbox("GPU", list(gpus), format_func=lambda gpu: gpus[gpu].title, key="order_gpu")
+    rows = _show_order_rows()
+    if not rows:
+        st.caption(_("Add a row for each engine, in start order."))
+        return
+    free_bytes = gpus[gpu].free_bytes
+    try:
+        predictions = predict_in_order([_engine_of(row) for row in rows], free_bytes)
+    except LMDynoError as error:
+        show_error(error)
+        return
+    _show_order_result(rows, predictions, free_bytes)
+
+
+def _show_order_rows() -> list[Mapping[str, Any]]:
+    edited = st.data_editor(
+        _EXAMPLE_ORDER,
+        key="order_engines",
+        num_rows="dynamic",
+        hide_index=True,
+        column_config={
+            _MODEL: st.column_config.SelectboxColumn(
+                _("Model"), options=model_names(), required=True, width="medium"
+            ),
+            _FORM: st.column_config.SelectboxColumn(
+                _("Weights"),
+                options=FORMS,
+                required=True,
+                default=FORMS[0],
+                format_func=lambda form: _(str(form)),
+            ),
+            _RATIO: st.column_config.NumberColumn(
+                _("KV cache ratio"), min_value=0.01, max_value=0.99, step=0.01, required=True, default=0.4
+            ),
+            _BITS: st.column_config.SelectboxColumn(
+                _("KV cache bits"), options=KV_BITS, required=True, default=16
+            ),
+        },
+    )
+    return [row for row in edited if all(cell is not None for cell in row.values())]
+
+
+def _engine_of(row: Mapping[str, Any]) -> tuple[ModelSizes, MemorySettings]:
+    # What the browser sends is not bound to the offered choices.
+    if row[_MODEL] not in model_names():
+        raise InputError(
+            N_('There is no model "{name}".', name=row[_MODEL]), hint=N_("Choose a model from the list.")
+        )
+    settings = MemorySettings(cache_max_entry_count=float(row[_RATIO]), kv_bits=int(row[_BITS]))
+    return sizes_of(row[_MODEL], awq=row[_FORM] == FORMS[1]), settings
+
+
+def _show_order_result(
+    rows: Sequence[Mapping[str, Any]], predictions: Sequence[MemoryPrediction], free_bytes: int
+) -> None:
+    names = [f"{place}. {row[_MODEL]}" for place, row in enumerate(rows, 1)]
+    bars = [
+        Bar(name=name, parts=[(part.name, part.size_bytes) for part in prediction.parts])
+        for name, prediction in zip(names, predictions, strict=True)
+    ]
+    colors = {name: LANE_COLORS[place % len(LANE_COLORS)] for place, name in enumerate(names)}
+    show_chart(
+        order_chart(bars, limit_bytes=free_bytes, limit_name=_("out of memory"), colors=colors),
+        key="order_chart",
+        alt=_("Memory of the engines in start order, compared with the GPU's free memory; values below"),
+    )
+    table = [
+        f"| {name} | {units.gib(p.free_before_bytes)} | {units.gib(p.total_bytes)} "
+        f"| {units.gib(p.pool.reserved_bytes)} | {units.count(p.pool.tokens)} | {_headroom(p)} |"
+        for name, p in zip(names, predictions, strict=True)
+    ]
+    head = (_("Engine"), _("Free before"), _("Total"), _("KV cache"), _("Tokens"), _("Headroom"))
+    st.markdown("\n".join([f"| {' | '.join(head)} |", "|:--|--:|--:|--:|--:|:--|", *table]))
+
+
+def _headroom(prediction: MemoryPrediction) -> str:
+    if prediction.fits:
+        return units.gib(prediction.headroom_bytes)
+    return f":red[{_('{size} short', size=units.gib(-prediction.headroom_bytes))}]"

@@ -1,6 +1,12 @@
-"""The scorecard of a model: the verdict, a row a lane, and what is missing with the run that fills it."""
+"""The scorecard of a model: the verdict, a row a lane, and what is missing with the run that fills it.
 
-from collections.abc import Mapping, Sequence
+Also what the overview presents to a room: the scorecard, or in a kiosk several views by turns.
+`?present=1&view=turn` presents the newest turn. `?kiosk=1&views=scorecard,session&seconds=15` changes between
+two views.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import streamlit as st
@@ -14,10 +20,14 @@ from core.i18n import N_, _, ngettext
 from core.scorecard.card import Gap, Row, Scorecard, Staleness, interval_text, ratio_number, verdict
 from core.scorecard.speed import Counted
 from core.ui.benchmark import form_state as bench_form
+from core.ui.benchmark.live import show_benchmark_board, speed_tile
+from core.ui.chat.page import show_newest_turn_board
 from core.ui.history.session import QUALITY, RUN
 from core.ui.quality import form as quality_form
+from core.ui.sessions.hosting import show_newest_session
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, prose, show_error
+from core.ui.shared.presenting import is_kiosk, present, show_board
 
 _MODEL = "scorecard_model"
 _BASELINE = "scorecard_baseline"
@@ -39,8 +49,13 @@ _STALE_QUALITY = {
 ALL_LANES = ""
 """The group of all lanes, whatever their models."""
 
+_REFRESH_S = 1.0
+_VIEW, _VIEWS, _SECONDS = "view", "views", "seconds"
+_LEAST_S, _USUAL_S = 5, 20
+_USUAL_VIEWS = "scorecard,turn,benchmark"
 
-def show() -> None:
+
+def show_scorecard() -> None:
     """The section with its controls; nothing without lanes."""
     groups = lanes_by_model(resources.lanes().lanes)
     if not groups:
@@ -293,3 +308,47 @@ def _model_of(lane: LaneSpec) -> str:
         return lane.model.name
     assert lane.endpoint is not None
     return lane.endpoint.model or urlsplit(lane.endpoint.url).netloc
+
+
+def show_presented() -> None:
+    """Draw the view whose turn it is; refreshes itself."""
+    present(lambda: _VIEW_OF[_view_in_turn()](), refresh_s=_REFRESH_S)
+
+
+def _view_in_turn() -> str:
+    """The view that the address names, or in a kiosk the one whose turn it is by the clock."""
+    if not is_kiosk():
+        return _known_views([st.query_params.get(_VIEW, "")])[0]
+    views = _known_views(st.query_params.get(_VIEWS, _USUAL_VIEWS).split(","))
+    return views[int(time.time() / _seconds_a_view()) % len(views)]
+
+
+def _known_views(names: list[str]) -> list[str]:
+    return [name for name in names if name in _VIEW_OF] or [next(iter(_VIEW_OF))]
+
+
+def _seconds_a_view() -> int:
+    given = st.query_params.get(_SECONDS, "")
+    return max(_LEAST_S, int(given)) if given.isdecimal() else _USUAL_S
+
+
+def _show_scorecard_board() -> None:
+    groups = lanes_by_model(resources.lanes().lanes)
+    if not groups:
+        st.info(_("There are no lanes."), icon=":material/dns:")
+        return
+    model, lanes = next(iter(groups.items()))
+    card = read(lanes, lanes[0].name)
+    headline = next((_(sentence) for sentence in verdict(card)), model or _("Scorecard"))
+    st.markdown(f"# {escape(headline)}", anchors=False)
+    tiles = [speed_tile(row.name, row.speed, note="" if row.speed else gap_text(row)) for row in card.rows]
+    show_board(tiles, key="present_scorecard")
+
+
+_VIEW_OF: Mapping[str, Callable[[], None]] = {
+    "scorecard": _show_scorecard_board,
+    "turn": show_newest_turn_board,
+    "benchmark": show_benchmark_board,
+    "session": show_newest_session,
+}
+"""The views by their names in the address; the first one is the usual one."""

@@ -1,26 +1,44 @@
-"""The list of sessions, with the buttons that create one or import one from a file."""
+"""The list of sessions, and the one that a host has open: create, import, export and delete them.
 
-from collections.abc import Sequence
+The open one is kept in the address, so that the page can be reloaded and shared.
+"""
+
+from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from core.access.guard import Action, is_read_only, may, may_see
-from core.domain.sessions import SessionState
+from core.access.guard import Action, authorise, is_read_only, may, may_see
+from core.domain.sessions import Session, SessionRecord, SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.reports.imports import read_session
+from core.reports.session_html import session_html
+from core.sessions import telling
+from core.sessions.exports import (
+    FORMAT_NAMES,
+    battle_log,
+    llm_comparator,
+    session_json,
+    session_schema,
+    votes_csv,
+)
 from core.sessions.wording import STATE_NAMES
 from core.store.sessions.sessions import SessionSummary
-from core.ui.sessions import address
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
+from core.ui.shared.components import color_of, escape, show_error, show_toast
+from core.ui.shared.presenting import PRESENT
 
 MAX_FILE_MB = 200
 
 _COLORS = {SessionState.DRAFT: "orange", SessionState.OPEN: "green", SessionState.CLOSED: "gray"}
 
+_NAMES = "export_names"
 
-def show() -> None:
+_ID = "id"
+_NEW = "session_new"
+
+
+def show_sessions() -> None:
     st.markdown(
         _(
             "In a session, people compare the answers of several lanes without knowing which lane wrote "
@@ -34,7 +52,7 @@ def show() -> None:
                 _("New session"),
                 type="primary",
                 icon=":material/add:",
-                on_click=address.go_to_new,
+                on_click=go_to_new,
                 disabled=not may(Action.START_JOB),
             )
         if may(Action.IMPORT):
@@ -68,7 +86,7 @@ def _show_list(summaries: Sequence[SessionSummary]) -> None:
             st.button(
                 _("Open"),
                 key=f"open_{summary.id}",
-                on_click=address.go_to_session,
+                on_click=go_to_session,
                 args=(summary.id,),
                 width="content",
             )
@@ -86,10 +104,126 @@ def _show_import() -> None:
         except LMDynoError as error:
             show_error(error)
             return
-    address.go_to_session(session.id)
+    go_to_session(session.id)
     st.rerun()
 
 
 def badge(state: SessionState) -> str:
     """The state in its colour, as Markdown."""
     return f":{_COLORS[state]}-badge[{_(STATE_NAMES[state])}]"
+
+
+def show_files(session: Session) -> None:
+    st.toggle(
+        _("With the participants' names"),
+        key=_NAMES,
+        help=_("Without names, participants are numbered. Files never contain links or codes."),
+    )
+    lanes = telling.lane_names(session)
+    pair = st.multiselect(
+        _("Lanes for LLM Comparator"),
+        lanes,
+        default=lanes[:2],
+        max_selections=2,
+        key=f"pair_{session.id}",
+        placeholder=_("Choose one or more"),
+    )
+    with st.container(horizontal=True):
+        _show_download(session, "html", _("Report (HTML)"), "html", _report)
+        _show_download(session, "json", _(FORMAT_NAMES["json"]), "json", _json)
+        _show_download(session, "csv", _(FORMAT_NAMES["csv"]), "csv", _csv)
+        _show_download(session, "battles", _(FORMAT_NAMES["battles"]), "jsonl", battle_log)
+        if len(pair) == 2:
+            first, second = (lanes.index(name) for name in pair)
+            _show_download(
+                session,
+                "comparator",
+                _(FORMAT_NAMES["comparator"]),
+                "comparator.json",
+                lambda record: llm_comparator(record, first, second),
+            )
+        _show_download(
+            session, "schema", _(FORMAT_NAMES["schema"]), "schema.json", lambda _record: session_schema()
+        )
+    _show_delete(session)
+
+
+def _show_download(
+    session: Session, kind: str, label: str, ending: str, make: Callable[[SessionRecord], bytes]
+) -> None:
+    st.download_button(
+        label,
+        lambda: _made(session, make),
+        file_name=f"session-{session.id}.{ending}",
+        icon=":material/download:",
+        key=f"download_{kind}_{session.id}",
+        on_click="ignore",
+        disabled=session.state is SessionState.DRAFT and kind != "schema",
+    )
+
+
+def _made(session: Session, make: Callable[[SessionRecord], bytes]) -> bytes:
+    authorise(Action.EXPORT, f"session: {session.plan.title}", owner=session.owner)
+    return make(resources.sessions().record(session.id))
+
+
+def _json(record: SessionRecord) -> bytes:
+    return session_json(record, names=bool(st.session_state.get(_NAMES)))
+
+
+def _csv(record: SessionRecord) -> bytes:
+    return votes_csv(record, names=bool(st.session_state.get(_NAMES)))
+
+
+def _report(record: SessionRecord) -> bytes:
+    colors = {name: color_of(name) for name in telling.lane_names(record.session)}
+    return session_html(record, colors).encode()
+
+
+def _show_delete(session: Session) -> None:
+    with st.popover(_("Delete"), icon=":material/delete:"):
+        st.markdown(_("Delete the session with all its answers and votes. This can not be undone."))
+        st.button(
+            _("Delete permanently"),
+            type="primary",
+            on_click=_delete,
+            args=(session,),
+            disabled=not may(Action.DELETE, owner=session.owner),
+        )
+
+
+def _delete(session: Session) -> None:
+    try:
+        resources.sessions().delete(session.id)
+    except LMDynoError as error:
+        show_toast(error)
+        return
+    go_to_list()
+
+
+def session_in_view() -> Session | None:
+    """The session that the address names; None for none. Raises StoreError (`no-such-session`)."""
+    session_id = st.query_params.get(_ID)
+    return resources.sessions().session(session_id) if session_id else None
+
+
+def is_new() -> bool:
+    """Whether a new session is being made."""
+    return bool(st.session_state.get(_NEW))
+
+
+def go_to_session(session_id: str) -> None:
+    st.session_state[_NEW] = False
+    st.query_params[_ID] = session_id
+    st.query_params.pop(PRESENT, None)
+
+
+def go_to_list() -> None:
+    st.session_state[_NEW] = False
+    for name in (_ID, PRESENT):
+        st.query_params.pop(name, None)
+
+
+def go_to_new() -> None:
+    go_to_list()
+    st.session_state[_NEW] = True

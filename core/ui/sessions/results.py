@@ -22,7 +22,7 @@ from core.sessions.results import SessionResults, compute_results
 from core.sessions.run.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.wording import REASON_NAMES, LaneFigures, lane_figures
 from core.store.sessions.votes import Turnout
-from core.ui.sessions import address
+from core.ui.sessions.list_page import session_in_view
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_toast
 from core.ui.shared.jobs import show_job
@@ -263,7 +263,7 @@ def _judging_job(session: Session) -> JobStatus | None:
 
 @st.fragment(run_every=REFRESH_S)
 def _show_judging() -> None:
-    session = address.session_in_view()
+    session = session_in_view()
     job = _judging_job(session) if session else None
     if job is None or job.state.ended:
         st.rerun()

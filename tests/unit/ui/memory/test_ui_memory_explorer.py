@@ -6,7 +6,7 @@ import pytest
 
 from core.config import LaneRegistry
 from core.errors import InputError
-from core.ui.memory.model_choice import sizes_of
+from core.ui.memory.explorer import sizes_of
 from core.ui.shared import resources
 from tests.unit.models import model_configs as published
 

@@ -1,7 +1,11 @@
-"""One item to vote on: the prompt, the answers without any sign of their lanes, and the buttons.
+"""The page behind a voting link: joining, one item to vote on, and the second vote.
 
-Nothing here may differ by lane but the answers' text: boxes, keys and names go by position, all answers come
-at once or at one pace, and figures and reasoning stay away.
+The address holds the voter: `session` is the secret of the voting link, `seat` the code of whoever joined, so
+that a reload goes on where it was.
+
+Nothing in the first vote may differ by lane but the answers' text: boxes, keys and names go by position, all
+answers come at once or at one pace, and figures and reasoning stay away. The second vote shows the same
+answers with their lanes and measured figures: which one would you deploy?
 """
 
 from collections.abc import Sequence
@@ -10,16 +14,26 @@ from time import monotonic, sleep
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from core import units
+from core.access.guard import current_identity
 from core.domain.sessions import Display, Participant, Session, SessionPrompt, Verdict, Vote
-from core.errors import LMDynoError
-from core.i18n import _
-from core.sessions.assignment import Assigned
-from core.sessions.wording import LETTERS, REASON_NAMES
-from core.ui.sessions import voter
+from core.errors import InputError, LMDynoError
+from core.i18n import N_, _
+from core.sessions.assignment import Assigned, require_invited
+from core.sessions.wording import LETTERS, REASON_NAMES, LaneFigures
+from core.store.sessions.votes import LONGEST_NAME
+from core.ui.sessions.results import current_figures
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_toast
+from core.ui.shared.components import escape, lane_label, show_error, show_toast
 from core.ui.shared.images import show_images
 from core.ui.shared.live_text import LiveText, show_text
+from core.ui.shared.visitor import VOTING_LINK
+
+SEAT = "seat"
+_SHOWN = "voter_shown"
+
+_NAME = "join_name"
+_CODE = "join_code"
 
 ANSWER_HEIGHT_PX = 380
 ANSWER_WIDTH_PX = 300
@@ -29,10 +43,97 @@ _TICK_S = 0.1
 _RANKED = "ballot_ranked"
 
 
-def show(session: Session, person: Participant, assigned: Assigned, *, done: int, total: int) -> None:
+def session_in_view() -> Session | None:
+    """The session whose voting link is in the address; None if there is none. Raises StoreError."""
+    link = st.query_params.get(VOTING_LINK, "")
+    return resources.sessions().session_of_link(link) if link else None
+
+
+def current_participant(session: Session) -> Participant | None:
+    """The voter, by the code in the address; None before joining. Raises StoreError."""
+    code = st.query_params.get(SEAT, "")
+    person = resources.votes().participant(session.id, code) if code else None
+    user = current_identity().owner
+    # A code of somebody else who signed in opens nothing to others.
+    return person if person is None or person.user in (None, user) else None
+
+
+def take_seat(person: Participant) -> None:
+    st.query_params[SEAT] = person.code
+
+
+def shown_s(item: int) -> float:
+    """Seconds since this item came into view in this browser session; starts with the first call."""
+    shown: tuple[int, float] | None = st.session_state.get(_SHOWN)
+    if shown is None or shown[0] != item:
+        shown = (item, monotonic())
+        st.session_state[_SHOWN] = shown
+    return monotonic() - shown[1]
+
+
+def forget_shown() -> None:
+    """The next look at an item counts as its first."""
+    st.session_state.pop(_SHOWN, None)
+
+
+def tick() -> None:
+    """A yield point that sends nothing: Streamlit ends a superseded run at any access to session state."""
+    st.session_state.get(_SHOWN)
+
+
+def show_join(session: Session) -> None:
+    """Ask for a name; who is signed in is asked for none."""
+    identity = current_identity()
+    if session.plan.purpose:
+        st.text(session.plan.purpose)
+    st.markdown(
+        _(
+            "You see answers from different models to the same prompts without knowing which model wrote "
+            "which answer. Say which one is better. Take your time, and trust your own judgement."
+        )
+    )
+    if identity.owner is not None:
+        _take_part(session, identity.name, identity.owner)
+        return
+    with st.form("join", border=True, width=420):
+        name = st.text_input(_("Your name or a nickname"), max_chars=LONGEST_NAME, key=_NAME)
+        if st.form_submit_button(_("Join"), type="primary", icon=":material/how_to_vote:"):
+            _take_part(session, name, None)
+    with st.expander(_("I started on another device"), icon=":material/devices:"), st.form("resume"):
+        code = st.text_input(_("Your code"), key=_CODE, help=_("It is shown next to your votes."))
+        if st.form_submit_button(_("Continue")):
+            _resume(session, code)
+
+
+def _take_part(session: Session, name: str, user: str | None) -> None:
+    try:
+        require_invited(session.plan, current_identity(), name)
+        take_seat(resources.votes().join(session.id, name, user=user))
+    except LMDynoError as error:
+        show_error(error)
+        return
+    st.rerun()
+
+
+def _resume(session: Session, code: str) -> None:
+    person = resources.votes().participant(session.id, code)
+    if person is None or person.user is not None:
+        show_error(
+            InputError(
+                N_("No participant of this session has this code."),
+                hint=N_("Check it, or join with a name."),
+                code="no-such-code",
+            )
+        )
+        return
+    take_seat(person)
+    st.rerun()
+
+
+def show_ballot(session: Session, person: Participant, assigned: Assigned, *, done: int, total: int) -> None:
     """The item, with everything that can be done about it."""
     item = session.items[assigned.item]
-    elapsed_s = voter.shown_s(assigned.item)
+    elapsed_s = shown_s(assigned.item)
     st.progress(done / total, text=_("{done} of {total} votes given", done=done, total=total))
     show_prompt(session.plan.prompts.prompts[item.prompt])
     texts = texts_of(session, assigned)
@@ -107,7 +208,7 @@ def _replay(
             live.append(text[shown:due])
             live.draw(final=due >= longest)
         shown = due
-        voter.tick()
+        tick()
         if shown < longest:
             sleep(_TICK_S)
 
@@ -221,7 +322,7 @@ def _vote(
     order: tuple[int, ...],
     serial: int,
 ) -> None:
-    took_s = voter.shown_s(assigned.item)
+    took_s = shown_s(assigned.item)
     if took_s < _LEAST_VIEW_S:
         return
     skipped = verdict is Verdict.SKIPPED
@@ -242,7 +343,7 @@ def _vote(
 
 
 def _undo(person: Participant) -> None:
-    voter.forget_shown()
+    forget_shown()
     for key in [key for key in st.session_state if str(key).startswith(_RANKED)]:
         del st.session_state[key]
     try:
@@ -257,3 +358,71 @@ def _reasons_key(serial: int) -> str:
 
 def _comment_key(serial: int) -> str:
     return f"ballot_comment_{serial}"
+
+
+def show_deploy_vote(
+    session: Session, person: Participant, assigned: Assigned, vote: Vote, done: int, total: int
+) -> None:
+    """The item again, with what was hidden before."""
+    item = session.items[assigned.item]
+    st.progress(done / total, text=_("{done} of {total} second looks", done=done, total=total))
+    st.markdown(
+        _("Now that you know speed, memory, and energy: **which would you deploy?** Your first vote stands.")
+    )
+    show_prompt(session.plan.prompts.prompts[item.prompt])
+    figures = current_figures(session)
+    lanes = [item.candidates[place].lane for place in assigned.shown]
+    boxes = answer_boxes(len(lanes), serial=done)
+    for box, lane, text, place in zip(boxes, lanes, texts_of(session, assigned), assigned.shown, strict=True):
+        with box:
+            st.markdown(lane_label(session.plan.lanes[lane].name))
+            if vote.verdict is Verdict.PREFERRED and vote.order[0] == place:
+                st.markdown(f":green-badge[:material/check: {_('You preferred this one')}]")
+            st.caption(_figures_text(figures[lane]))
+            show_text(text, key=f"text_{place}_{done}")
+    with st.bottom, st.container(horizontal=True, horizontal_alignment="center", gap="small"):
+        for number, place in enumerate(assigned.shown, start=1):
+            name = session.plan.lanes[item.candidates[place].lane].name
+            others = tuple(other for other in assigned.shown if other != place)
+            _show_deploy_button(
+                f"{LETTERS[number - 1]} · {name}",
+                number,
+                (person, assigned, Verdict.PREFERRED, (place, *others)),
+                primary=True,
+            )
+        _show_deploy_button(
+            _("Any of them"), len(lanes) + 1, (person, assigned, Verdict.TIE, ()), primary=False
+        )
+        _show_deploy_button(
+            _("None of them"), len(lanes) + 2, (person, assigned, Verdict.ALL_BAD, ()), primary=False
+        )
+
+
+def _show_deploy_button(
+    label: str, number: int, args: tuple[Participant, Assigned, Verdict, tuple[int, ...]], *, primary: bool
+) -> None:
+    st.button(
+        label,
+        key=f"deploy_{number}_{args[1].item}",
+        type="primary" if primary else "secondary",
+        shortcut=str(number),
+        on_click=_deploy,
+        args=args,
+    )
+
+
+def _deploy(person: Participant, assigned: Assigned, verdict: Verdict, order: tuple[int, ...]) -> None:
+    try:
+        resources.votes().deploy(person.id, assigned.item, verdict, order)
+    except LMDynoError as error:
+        show_toast(error)
+
+
+def _figures_text(figures: LaneFigures) -> str:
+    return _(
+        "first token {ttft} · {speed} · memory {memory} · {energy} per token",
+        ttft=units.milliseconds(figures.ttft_s),
+        speed=units.tok_per_s(figures.decode_tok_per_s),
+        memory=units.gib(figures.peak_memory_bytes),
+        energy=units.joules(figures.energy_j_per_token),
+    )
