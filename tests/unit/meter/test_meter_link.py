@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,17 +52,42 @@ def link(settings):
 
 
 @pytest.fixture(scope="module")
-def shared_link(tmp_path_factory):
+def shared_settings(tmp_path_factory):
+    """A home with a store, which the meter's processes would take a while to create."""
+    settings = settings_of(tmp_path_factory.mktemp("meter"))
+    with closing(Store(settings.database_url)) as store:
+        store.open()
+    return settings
+
+
+@pytest.fixture(scope="module")
+def shared_link(shared_settings):
     """For tests that neither end the meter's process nor look at the beginning of its life."""
-    with linked(settings_of(tmp_path_factory.mktemp("meter"))) as link:
+    with linked(shared_settings) as link:
         yield link
 
 
+@pytest.fixture(scope="module")
+def mortal_link(shared_settings):
+    """For tests that kill the meter's process: each leaves the next one a new process."""
+    with linked(shared_settings) as link:
+        yield link
+
+
+@pytest.fixture
+def store(shared_settings):
+    """That of the shared home."""
+    with closing(Store(shared_settings.database_url)) as store:
+        yield store
+
+
 def plan_for(server, *scenarios, mode=Mode.ONE_AFTER_ANOTHER):
-    return turn_plan(
+    """A turn in a conversation of its own."""
+    plan = turn_plan(
         *(remote_lane(f"lane{i}", server.url, model(**scenario)) for i, scenario in enumerate(scenarios)),
         mode=mode,
     )
+    return replace(plan, conversation_id=f"of {plan.id}")
 
 
 def followed(link, plan, place=0):
@@ -95,17 +120,17 @@ def pid_of(link):
     return link._process.popen.pid
 
 
-def test_a_turn_is_followed_and_recorded(link, server, settings):
+def test_a_turn_is_followed_and_recorded(shared_link, server, store):
     plan = plan_for(server, {"text": "one two 你好", "interval_s": 0.03})
-    link.start(plan)
-    updates = followed(link, plan)
+    shared_link.start(plan)
+    updates = followed(shared_link, plan)
     record = updates[-1].record
     assert text_of(updates) == record.text == "one two 你好"
     assert record.timing.ttft_s is not None
-    assert link.turn(plan.id).requests == (record,)
-    assert link.conversation("c").store_problem is None
-    link.close()
-    assert Store(settings.database_url).turn(plan.id).requests == (record,)
+    assert shared_link.turn(plan.id).requests == (record,)
+    assert shared_link.conversation("c").store_problem is None
+    wait_for(lambda: (turn := store.turn(plan.id)) and turn.done)
+    assert store.turn(plan.id).requests == (record,)
 
 
 def test_following_again_and_twice_at_once_gives_the_whole_text(shared_link, server):
@@ -176,68 +201,66 @@ def test_the_same_plan_twice_is_one_turn(shared_link, server):
     assert len(server.seen) == 1
 
 
-def test_an_unknown_turn(link, server):
-    with pytest.raises(InputError) as before:
+def test_an_unknown_turn(link, shared_link, server):
+    with pytest.raises(InputError) as without_a_process:
         next(link.follow("nobody", "nothing"))
-    link.start(plan_for(server, {"chunks": 1}))
-    with pytest.raises(InputError) as after:
-        next(link.follow("nobody", "nothing"))
-    assert before.value.code == after.value.code == "unknown-turn"
-    assert link.turn("nobody") is None
-    link.cancel("nobody")
+    shared_link.start(plan_for(server, {"chunks": 1}))
+    with pytest.raises(InputError) as with_one:
+        next(shared_link.follow("nobody", "nothing"))
+    assert without_a_process.value.code == with_one.value.code == "unknown-turn"
+    assert shared_link.turn("nobody") is None
+    shared_link.cancel("nobody")
 
 
-def test_what_is_written_while_text_arrives_survives_a_kill(link, server, settings):
+def test_what_is_written_while_text_arrives_survives_a_kill(mortal_link, server, store):
     plan = plan_for(server, SLOW, SLOW)
-    link.start(plan)
-    store = Store(settings.database_url)
+    mortal_link.start(plan)
     wait_for(lambda: (turn := store.turn(plan.id)) and turn.requests[0].text)
     follower_ends = []
-    thread = threading.Thread(target=lambda: follower_ends.append(followed(link, plan)[-1]))
+    thread = threading.Thread(target=lambda: follower_ends.append(followed(mortal_link, plan)[-1]))
     thread.start()
     time.sleep(0.3)
-    first_pid = pid_of(link)
+    first_pid = pid_of(mortal_link)
     os.kill(first_pid, signal.SIGKILL)
     thread.join(20)
     assert follower_ends[0].phase is Phase.DONE
     assert follower_ends[0].record.error.code == "meter-died"
     assert follower_ends[0].record.text.startswith("word0 ")
-    assert followed(link, plan, 1)[-1].record.error.code == "meter-died"
+    assert followed(mortal_link, plan, 1)[-1].record.error.code == "meter-died"
     shown = follower_ends[0].record
-    assert link.conversation(plan.conversation_id).lost[0] == shown
+    assert mortal_link.conversation(plan.conversation_id).lost[0] == shown
     wait_for(lambda: store.turn(plan.id).done and store.turn(plan.id).requests[0].text == shown.text)
     stored = store.turn(plan.id).requests
     assert [record.error.code for record in stored] == ["meter-died"] * 2
     assert stored[0].text.startswith("word0 ")
 
     again = plan_for(server, {"chunks": 2})
-    link.start(again)
-    assert pid_of(link) != first_pid
-    assert followed(link, again)[-1].record.finish_reason is FinishReason.STOP
+    mortal_link.start(again)
+    assert pid_of(mortal_link) != first_pid
+    assert followed(mortal_link, again)[-1].record.finish_reason is FinishReason.STOP
 
 
 @pytest.mark.parametrize("after_pieces", [1, 8, 40])
-def test_page_and_store_agree_after_a_kill(link, server, settings, after_pieces):
+def test_page_and_store_agree_after_a_kill(mortal_link, server, store, after_pieces):
     """Whoever followed an answer when the meter was killed finds all that was shown in the store."""
     plan = plan_for(server, {"chunks": 4000, "interval_s": 0.005})
-    link.start(plan)
+    mortal_link.start(plan)
     shown, pieces = "", 0
-    for update in link.follow(plan.id, plan.requests[0].id):
+    for update in mortal_link.follow(plan.id, plan.requests[0].id):
         if update is None:
             continue
         shown += update.content
         pieces += bool(update.content)
         if pieces == after_pieces:
-            os.kill(pid_of(link), signal.SIGKILL)
+            os.kill(pid_of(mortal_link), signal.SIGKILL)
             pieces += 1
         last = update
     assert last.record.error.code == "meter-died"
     assert len(last.record.text) >= len(shown) > 0
-    store = Store(settings.database_url)
     wait_for(
         lambda: (turn := store.turn(plan.id)) and turn.done and turn.requests[0].text == last.record.text
     )
-    (held,) = link.conversation(plan.conversation_id).lost
+    (held,) = mortal_link.conversation(plan.conversation_id).lost
     assert held.text == last.record.text
 
 
@@ -245,35 +268,35 @@ def test_a_turn_that_was_not_stored_when_the_meter_was_killed_is_stored_all_the_
     plan = plan_for(server, SLOW)
     link.start(plan)
     os.kill(pid_of(link), signal.SIGKILL)
-    store = Store(settings.database_url)
-    wait_for(lambda: link.turn(plan.id) is None and (turn := store.turn(plan.id)) and turn.done)
-    assert store.turn(plan.id).prompt == plan.prompt
-    assert store.turn(plan.id).requests[0].error.code == "meter-died"
+    with closing(Store(settings.database_url)) as store:
+        wait_for(lambda: link.turn(plan.id) is None and (turn := store.turn(plan.id)) and turn.done)
+        assert store.turn(plan.id).prompt == plan.prompt
+        assert store.turn(plan.id).requests[0].error.code == "meter-died"
 
 
-def test_a_conversation_is_held_until_the_store_has_it(link, server, settings):
-    plan = plan_for(server, {"chunks": 4, "interval_s": 0.03})
-    other = replace(plan_for(server, {"chunks": 1}), conversation_id="another")
+def test_a_conversation_is_held_until_the_store_has_it(shared_link, server, store):
+    plan = plan_for(server, SLOW)
+    other = plan_for(server, {"chunks": 1})
     for started in (other, plan):
-        link.start(started)
-    held = link.conversation(plan.conversation_id)
+        shared_link.start(started)
+    held = shared_link.conversation(plan.conversation_id)
     assert [turn.id for turn in held.turns] == [plan.id]
     assert not held.turns[0].done
     assert held.last_turn_id == plan.id
-    followed(link, plan)
-    wait_for(lambda: not link.conversation(plan.conversation_id).turns)
-    assert Store(settings.database_url).turn(plan.id).done
-    assert link.conversation(plan.conversation_id).last_turn_id == plan.id
-    assert link.conversation("unknown").last_turn_id is None
+    shared_link.cancel(plan.id)
+    wait_for(lambda: not shared_link.conversation(plan.conversation_id).turns)
+    assert store.turn(plan.id).done
+    assert shared_link.conversation(plan.conversation_id).last_turn_id == plan.id
+    assert shared_link.conversation("unknown").last_turn_id is None
 
 
-def test_a_dead_meter_never_blocks_a_command(link, server):
+def test_a_dead_meter_never_blocks_a_command(mortal_link, server):
     plan = plan_for(server, SLOW)
-    link.start(plan)
-    os.kill(pid_of(link), signal.SIGKILL)
-    wait_for(lambda: link.turn(plan.id) is None)
-    assert link.conversation("c").store_problem is None
-    link.cancel(plan.id)
+    mortal_link.start(plan)
+    os.kill(pid_of(mortal_link), signal.SIGKILL)
+    wait_for(lambda: mortal_link.turn(plan.id) is None)
+    assert mortal_link.conversation("c").store_problem is None
+    mortal_link.cancel(plan.id)
 
 
 def test_closing_cancels_and_records_what_runs(link, server, settings):
