@@ -19,8 +19,8 @@ from math import inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
-import evalica
 import numpy as np
+from evalica.evalica import Winner, bradley_terry_pyo3
 
 from core.bench.statistics import CONFIDENCE, t_quantile_975
 from core.sessions.analysis.comparisons import FIRST, SECOND, TIE, Comparisons, Floats, pairs_of, tallies
@@ -38,6 +38,7 @@ _PSEUDO_WINS = 0.5
 In resamples they vary, exponentially around this, or else a lane that never lost would seem to be certain.
 """
 _ITERATIONS = 1000
+_TOLERANCE = 1e-6
 RESAMPLES = 1000
 
 
@@ -180,18 +181,28 @@ def win_ratio(points: float) -> float:
 
 def _fit(tally: Floats, pseudo: Floats, connected: list[int], lanes: int) -> Floats:
     """Points of the connected lanes for a tally (pairs × outcomes); NaN for the others."""
+    index = {lane: place for place, lane in enumerate(connected)}
     first, second, winners, weights = [], [], [], []
     for (one, other), counts, extra in zip(pairs_of(lanes), tally, pseudo, strict=True):
-        if one in connected and other in connected:
-            first += [one, one]
-            second += [other, other]
-            winners += [evalica.Winner.X, evalica.Winner.Y]
+        if one in index and other in index:
+            first += [index[one]] * 2
+            second += [index[other]] * 2
+            winners += [Winner.X, Winner.Y]
             weights += [float(counts[FIRST] + extra[0]), float(counts[SECOND] + extra[1])]
-    index = {lane: place for place, lane in enumerate(connected)}
-    fitted = evalica.bradley_terry(first, second, winners, index=index, weights=weights, limit=_ITERATIONS)
-    # Not `reindex`: it takes as long as the fit, and each interval needs hundreds of fits.
-    scores = dict(zip(fitted.scores.index, fitted.scores.to_numpy(), strict=True))
-    logs = np.log([scores[lane] for lane in connected])
+    # Not `evalica.bradley_terry`, which makes a sorted pandas Series of each result: that takes many times as
+    # long as the fit, and each interval needs hundreds of fits.
+    scores, _ = bradley_terry_pyo3(
+        first,
+        second,
+        winners,
+        weights,
+        total=len(connected),
+        win_weight=1.0,
+        tie_weight=0.5,
+        tolerance=_TOLERANCE,
+        limit=_ITERATIONS,
+    )
+    logs = np.log(scores)
     points = np.full(lanes, np.nan)
     points[connected] = (logs - logs.mean()) * POINTS_PER_LOG_ODDS
     return points
