@@ -1,15 +1,20 @@
-"""All engines of a home for one LMDyno process: those of this machine and those on nodes, behind one face.
+"""All engines of a home for one LMDyno process, behind one face, and the engines of a run.
 
 Without `[cluster]` that is the `EngineManager` itself. With it, lanes that name a node go there through the
 cluster's process. A lane that names none stays here if this machine can hold it, and is placed by free GPU
 memory otherwise.
+
+A run's engines (`Engines`) are started where they don't run, kept while they are measured, and left as they
+were found. While a run goes on they belong to the run's process, so that a dashboard which ends or restarts
+meanwhile does not take them along.
 """
 
+import asyncio
 import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -17,21 +22,24 @@ from typing import Protocol
 from core.access.guard import Action, authorise
 from core.cluster.link import ClusterLink
 from core.cluster.protocol import Verb
-from core.domain.specs import ClusterSpec, EngineKind, LaneSpec
+from core.config import load_cluster
+from core.domain.specs import ClusterSpec, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.launch.checks import need_of
 from core.engines.launch.placement import GpuView, visible
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
-from core.engines.leases import sole_use
+from core.engines.leases import lease, sole_use
+from core.engines.log.file import STARTING
 from core.engines.manager import EngineManager
 from core.engines.nodes import read_snapshot
 from core.engines.registry import EngineState, Registry
-from core.engines.resolve import engine_node, same_engine
+from core.engines.resolve import engine_node, find_endpoint, same_engine
 from core.engines.status import EngineStatus, node_status, wait_until_healthy
 from core.errors import ConfigError, EngineBusy, EngineError
 from core.i18n import N_
 from core.settings import Settings
-from core.telemetry.processes import this_process
+from core.telemetry.nvml import Nvml
+from core.telemetry.processes import ProcessId, this_process
 
 log = logging.getLogger(__name__)
 
@@ -344,3 +352,76 @@ class ClusterEngines:
                 lane = self._lanes.get(placement.lane)
                 if lane is not None and self._is_orphaned(lane.name) and self._serves_on_node(lane):
                     self._ask(lane)
+
+
+_POLL_S = 0.2
+
+
+class Engines:
+    """Engines and endpoints of a run's lanes; raises LMDynoError. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, lanes: Sequence[LaneSpec]) -> None:
+        self._settings = settings
+        self._registry = Registry(settings)
+        self._me = this_process()
+        local = [lane for lane in lanes if lane.is_local]
+        self._manager = (
+            engines_of(settings, local, load_cluster(settings), gpu=Nvml(), wait=True) if local else None
+        )
+        self._held: dict[str, ExitStack] = {}
+
+    async def ready(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint:
+        """The lane's endpoint, with its engine started if need be and held from now on."""
+        if not lane.is_local or lane.name in self._held:
+            return await self._endpoint(lane, on_stage)
+        if self._manager is not None:
+            await asyncio.to_thread(self._manager.ensure, lane.name)
+        await self._endpoint(lane, on_stage)
+        held = ExitStack()
+        held.enter_context(lease(self._settings, lane.name))
+        self._held[lane.name] = held
+        endpoint = await self._endpoint(lane, on_stage)
+        # One on a node is kept by its lease: the cluster's process ends none that is in use.
+        if endpoint.node is None and (former := self._take_over(lane.name)) is not None:
+            held.callback(self._give_back, lane.name, former)
+        return endpoint
+
+    async def stop(self, lane: LaneSpec) -> None:
+        """End the lane's engine if it runs here."""
+        self._release(lane.name)
+        if self._manager is not None and lane.is_local:
+            await asyncio.to_thread(self._manager.stop, lane.name)
+
+    def close(self) -> None:
+        """Return the engines that ran before, and stop those that were started for the run."""
+        for name in tuple(self._held):
+            self._release(name)
+        if self._manager is not None:
+            self._manager.close()
+
+    async def _endpoint(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint:
+        while (endpoint := await asyncio.to_thread(find_endpoint, self._settings, lane)) is None:
+            stage = self._manager.status(lane.name).stage if self._manager else None
+            on_stage(N_("{lane}: {stage}", lane=lane.name, stage=stage or STARTING))
+            await asyncio.sleep(_POLL_S)
+        return endpoint
+
+    def _release(self, name: str) -> None:
+        if held := self._held.pop(name, None):
+            held.close()
+
+    def _take_over(self, name: str) -> ProcessId | None:
+        """Make the engine this process's own; returns whose it was, None if nobody's or this process's."""
+        with self._registry.changing() as engines:
+            entry = engines[name]
+            if entry.owner is None or entry.owner == self._me:
+                return None
+            engines[name] = replace(entry, owner=self._me)
+            return entry.owner
+
+    def _give_back(self, name: str, former: ProcessId) -> None:
+        # An owner that has ended meanwhile is named all the same: the next dashboard adopts what is its.
+        with self._registry.changing() as engines:
+            entry = engines.get(name)
+            if entry is not None and entry.owner == self._me:
+                engines[name] = replace(entry, owner=former)

@@ -13,8 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from core import __version__
-from core.cluster.fabric import AgentGone, Fabric, FabricNode
-from core.cluster.protocol import Answer, Command, Reply, Request, Verb
+from core.cluster.protocol import AgentGone, Answer, Command, Fabric, FabricNode, Reply, Request, Verb
 from core.cluster.tracking import TrackedNode, choose_node
 from core.codec import decode, encode
 from core.domain.specs import LaneSpec

@@ -1,9 +1,9 @@
-"""The cluster's process: the only one that talks to Ray, started by `core.cluster.link`.
+"""The cluster's process, `python -m core.cluster.process`: the only one that talks to Ray.
 
-There is one for each home. It holds the home's `cluster` lock, listens on a Unix socket in a folder of its
-own that `cluster.json` names, and follows the cluster for as long as an LMDyno process needs it or an engine
-on a node belongs to one. A Ray driver ends with the Ray of its machine: this process then ends too, and who
-needs it starts it again.
+`core.cluster.link` starts it. There is one for each home. It holds the home's `cluster` lock, listens on a
+Unix socket in a folder of its own that `cluster.json` names, and follows the cluster for as long as an
+LMDyno process needs it or an engine on a node belongs to one. A Ray driver ends with the Ray of its
+machine: this process then ends too, and who needs it starts it again.
 """
 
 import asyncio
@@ -16,10 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import process_setup
-from core.cluster.fabric import Fabric
 from core.cluster.hub import Hub
 from core.cluster.link import Whereabouts, is_needed, last_process, process_lock, whereabouts_file
-from core.cluster.protocol import Command, Hello, Reply
+from core.cluster.protocol import Command, Fabric, Hello, Reply
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
 from core.engines.nodes import nodes_file
@@ -129,3 +128,9 @@ async def _until_unneeded(settings: Settings, hub: Hub) -> None:
     while alone_s < _ALONE_S:
         await asyncio.sleep(_LOOK_S)
         alone_s = 0.0 if is_needed(settings) or hub.guards_engines else alone_s + _LOOK_S
+
+
+if __name__ == "__main__":
+    from core.cluster.ray_fabric import RayFabric  # Ray, which only this process needs
+
+    sys.exit(main(lambda hello: RayFabric(hello.cluster, hello.home)))

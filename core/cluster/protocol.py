@@ -1,14 +1,16 @@
-"""What the cluster's process is told, and what it asks the agents on the nodes.
+"""What the cluster's process is told, what it asks the agents on the nodes, and what carries that.
 
 On the Unix socket each line is one JSON document (`core.codec`): a connection carries one `Command` and its
 `Reply`. To an agent goes one `Request` as bytes, its `Answer` comes back as bytes, so that nothing but text
-passes through Ray and an agent of another version is told apart before anything else is read.
+passes through the `Fabric` and an agent of another version is told apart before anything else is read. The
+fabric is Ray (`core.cluster.ray_fabric`), or a stand-in in tests.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from core.domain.specs import ClusterSpec, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
@@ -210,3 +212,43 @@ class Hello:
             database_url="",
             end_engines_after=self.end_engines_after,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FabricNode:
+    """A node as the fabric knows it, whether or not an agent answers there."""
+
+    name: str
+    node_id: str
+    """Another one each time that the node joins."""
+    address: str
+    alive: bool
+    cores: int | None = None
+    memory_bytes: int | None = None
+
+
+class AgentGone(Exception):
+    """The node's agent, or the node, can't be asked; the text says why, in the fabric's words."""
+
+
+class FabricLost(Exception):
+    """The cluster can't be reached at all; the text says why, in the fabric's words."""
+
+
+class Fabric(Protocol):
+    """The connection to one cluster. Belongs to one event loop."""
+
+    async def nodes(self) -> tuple[FabricNode, ...]:
+        """All nodes, those included that have ended. Raises FabricLost."""
+
+    async def ask(self, node: FabricNode, request: bytes) -> bytes:
+        """Have the node's agent answer a `Request`; one is made if there is none.
+
+        May take for ever: callers set a limit. Raises AgentGone.
+        """
+
+    async def retire(self, node: FabricNode) -> None:
+        """End the node's agent, if there is one; its engines are left as they are."""
+
+    async def close(self) -> None:
+        """Leave the cluster; agents stay."""

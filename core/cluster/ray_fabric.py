@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.cluster.agent import Agent
-from core.cluster.fabric import AgentGone, FabricLost, FabricNode
+from core.cluster.protocol import AgentGone, FabricLost, FabricNode
 from core.domain.specs import ClusterSpec
 
 log = logging.getLogger(__name__)

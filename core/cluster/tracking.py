@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.cluster.fabric import FabricNode
-from core.cluster.protocol import Answer, NodeReport
+from core.cluster.protocol import Answer, FabricNode, NodeReport
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.nodes import Node, NodeEngine

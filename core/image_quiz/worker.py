@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from core import process_setup
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.codec import decode
 from core.domain.turns import FinishReason, RequestRecord
 from core.engines.leases import lease

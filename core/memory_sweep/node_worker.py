@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from core.cluster.job_worker import end_when_told, follow
+from core.cluster.jobs import end_when_told, follow
 from core.cluster.protocol import NodeJob
 from core.codec import decode, encode
 from core.jobs.records import JobSpec

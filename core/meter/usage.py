@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from core.cluster.windows import NodeWindows
+from core.cluster.link import NodeWindows
 from core.domain.specs import Endpoint
 from core.domain.turns import UsageWindow
 from core.engines.unfinished import StoppedRequests, Unfinished

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.cluster.job_worker import end_when_told, follow
+from core.cluster.jobs import end_when_told, follow
 from core.cluster.protocol import NodeJob
 from core.codec import decode
 from core.domain.bench import RunState

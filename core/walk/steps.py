@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.fitness import Status

@@ -22,7 +22,7 @@ from core.bench.run.runner import Runner, new_run
 from core.bench.run.split_load import Senders, cores_here, processes_for
 from core.bench.run.telemetry import NoTelemetry, PassTelemetry
 from core.chat_api.client import Timeouts, open_session
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.codec import decode
 from core.config import load_cluster
 from core.domain.bench import BenchRun, ProgressCallback, RunState

@@ -48,7 +48,7 @@ _PROMPTS_OF_A_PASS = 2**24
 
 
 class Engines(Protocol):
-    """The part of `core.cluster.borrowed.Engines` that the runner uses."""
+    """The part of `core.cluster.control.Engines` that the runner uses."""
 
     async def ready(self, lane: LaneSpec, on_stage: Callable[[str], None]) -> Endpoint: ...
     async def stop(self, lane: LaneSpec) -> None: ...

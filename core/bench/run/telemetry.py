@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from core.chat_api.client import Session, metrics_text
 from core.chat_api.prometheus import published
-from core.cluster.windows import NodeWindows
+from core.cluster.link import NodeWindows
 from core.domain.bench import EngineQueue, EngineUse, GpuUse
 from core.domain.specs import Endpoint
 from core.engines.registry import EngineEntry, EngineState, Registry

@@ -16,7 +16,7 @@ from pathlib import Path
 from core import __version__
 from core.chat_api.client import Session, Timeouts
 from core.chat_api.servers import place_of, with_model
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.codec import encode
 from core.domain.bench import ProgressCallback, RunState
 from core.domain.quality import (

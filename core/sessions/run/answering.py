@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from core.chat_api.client import open_session
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.domain.conversation import messages_for
 from core.domain.sessions import Session, SessionAnswer, SessionPlan
 from core.domain.specs import LaneSpec

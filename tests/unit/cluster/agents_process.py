@@ -13,8 +13,8 @@ sys.path.insert(0, str(ROOT))
 
 from core.cluster import hub  # noqa: E402
 from core.cluster.agent import Agent  # noqa: E402
-from core.cluster.fabric import FabricLost, FabricNode  # noqa: E402
 from core.cluster.process import main  # noqa: E402
+from core.cluster.protocol import FabricLost, FabricNode  # noqa: E402
 from tests.unit.engines.engine_stand_ins import rows  # noqa: E402
 
 ADDRESSES = {"alpha": "127.0.0.6", "beta": "127.0.0.7"}

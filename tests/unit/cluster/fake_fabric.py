@@ -5,8 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from core import __version__
-from core.cluster.fabric import AgentGone, FabricLost, FabricNode
-from core.cluster.protocol import Answer, NodeReport, Request, Verb, Weighed
+from core.cluster.protocol import (
+    AgentGone,
+    Answer,
+    FabricLost,
+    FabricNode,
+    NodeReport,
+    Request,
+    Verb,
+    Weighed,
+)
 from core.codec import decode, encode
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import new_id, utc_now

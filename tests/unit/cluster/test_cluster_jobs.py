@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cluster import job_worker
-from core.cluster.job_worker import follow
-from core.cluster.jobs import quantize_on
+from core.cluster import jobs
+from core.cluster.jobs import follow, quantize_on
 from core.cluster.protocol import NodeJob
 from core.domain.bench import RunState
 from core.domain.walk import StepKind
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(job_worker, "_LOOK_S", 0.1)
+    monkeypatch.setattr(jobs, "_LOOK_S", 0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.bench.run.telemetry import PassTelemetry
-from core.cluster.windows import NodeWindows
+from core.cluster.link import NodeWindows
 from core.domain.specs import Dialect, Endpoint
 from core.meter.usage import SampledUsage
 from tests.unit.cluster.conftest import making

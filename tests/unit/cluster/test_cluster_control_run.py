@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from core.cluster.borrowed import Engines
+from core.cluster.control import Engines
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import utc_now
 from core.engines.leases import in_use
