@@ -1,11 +1,16 @@
 import asyncio
+import gc
+import weakref
 
 import pytest
 
+from core.chat_api.client import open_session
 from core.domain.turns import Phase
-from core.meter.host import BEAT_S, Feed, Pace
+from core.meter.host import BEAT_S, Feed, Pace, RunningTurn
 from core.meter.protocol import Update
-from tests.unit.meter.meter_samples import remote_lane, turn_plan
+from core.meter.recorder import Recorder
+from core.meter.turns import Surroundings
+from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 from tests.unit.meter.test_meter_recorder import record_of
 
 
@@ -87,3 +92,26 @@ def test_pieces_that_come_too_soon_are_joined_and_the_end_is_told_at_once():
     assert [update.content for update in told] == ["", "abc"]
     assert told[-1].record is record
     assert pace.followers == 10**6
+
+
+def test_a_dropped_turn_is_gone_at_once(server):
+    """Without the interpreter's search for cycles, which is rare where few objects hold long texts."""
+    plan = turn_plan(remote_lane("a", server.url, model(text="one two")))
+
+    async def play():
+        async with open_session() as session:
+            around = Surroundings(session=session, resolve=resolve_remote, lease=no_lease)
+            turn = RunningTurn(plan, around, Recorder(lambda: None, lambda: None))
+            await turn.task
+            assert turn.record().requests[0].text == "one two"
+            dropped = weakref.ref(turn), weakref.ref(turn._turn)
+            del turn
+            await asyncio.sleep(0)  # the loop lets go of the task
+            return [reference() for reference in dropped]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(play()) == [None, None]
+    finally:
+        gc.enable()
