@@ -133,11 +133,11 @@ def _show_card(status: EngineStatus) -> None:
         if status.error:
             show_error(status.error)
         show_log(status.name)
-        _start_button(status, _("Start again"))
+        start_button(status, _("Start again"))
     elif status.state is EngineState.STOPPED:
         if not show_unfit(status.lane):
             st.caption(_("Starts with the first prompt."))
-        _start_button(status, _("Start now"))
+        start_button(status, _("Start now"))
 
 
 def show_unfit(lane: LaneSpec) -> bool:
@@ -149,13 +149,16 @@ def show_unfit(lane: LaneSpec) -> bool:
     return True
 
 
-def _start_button(status: EngineStatus, label: str) -> None:
+def start_button(
+    status: EngineStatus, label: str, *, icon: str = ":material/restart_alt:", key: str = "start"
+) -> None:
+    """Nothing for who may not start engines; `key` is a prefix of the button's key."""
     if not may(Action.RESTART_ENGINE):
         return
     st.button(
         label,
-        icon=":material/restart_alt:",
-        key=f"start_{status.name}",
+        icon=icon,
+        key=f"{key}_{status.name}",
         on_click=restart,
         args=(status.name,),
     )

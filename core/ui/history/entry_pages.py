@@ -81,7 +81,8 @@ def show_way_back() -> None:
 
 
 def find_entry(item_id: str, kind: RunKind) -> HistoryEntry | None:
-    """The entry of an address, if it can be shown; says why if it can't. Raises StoreError."""
+    """The way back, and the entry of an address; says why if it can't be shown. Raises StoreError."""
+    show_way_back()
     entries = [entry for entry in resources.history().find([item_id]) if entry.kind is kind]
     show_outcome()
     if not entries:
@@ -184,7 +185,6 @@ def machine_rows(machine: Machine | None) -> dict[str, str]:
 
 def show_run(run_id: str) -> None:
     """Raises StoreError."""
-    show_way_back()
     entry = find_entry(run_id, RunKind.BENCH)
     if entry is None:
         return
@@ -227,7 +227,6 @@ def _code(text: str) -> str:
 
 def show_turn_page(turn_id: str) -> None:
     """Raises StoreError."""
-    show_way_back()
     entry = find_entry(turn_id, RunKind.CHAT)
     turn = resources.store().turn(turn_id) if entry else None
     if entry is None or turn is None:
@@ -299,7 +298,6 @@ def _show_turn_environment(turn: TurnRecord) -> None:
 
 def show_walk(walk_id: str) -> None:
     """Raises StoreError."""
-    show_way_back()
     entry = find_entry(walk_id, RunKind.WALK)
     run = resources.walks().run(walk_id) if entry else None
     if entry is None or run is None:
@@ -346,7 +344,6 @@ def show_sweep(sweep_id: str) -> None:
 
 def _read(kind: RunKind, result_id: str, record: type[Run]) -> tuple[HistoryEntry | None, Run | None]:
     """The entry and its result; says why if one of them can't be shown."""
-    show_way_back()
     entry = find_entry(result_id, kind)
     facts = resources.job_results().facts(kind, result_id) if entry else None
     if facts is None:
@@ -373,7 +370,6 @@ def _show_environment(machine: Machine | None) -> None:
 
 def show_quality(run_id: str) -> None:
     """Raises StoreError."""
-    show_way_back()
     entry = find_entry(run_id, RunKind.QUALITY)
     if entry is None:
         return

@@ -6,7 +6,8 @@ once a click.
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
@@ -21,7 +22,7 @@ from core.bench.results.result import summarise
 from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.domain.turns import ErrorInfo, utc_now
-from core.errors import AccessDenied, LMDynoError, StoreError
+from core.errors import LMDynoError, StoreError
 from core.i18n import N_, _, ngettext
 from core.image_quiz.job import images_of_jobs
 from core.jobs.registry import Jobs
@@ -328,36 +329,27 @@ def _summarise(entry: HistoryEntry) -> None:
 
 def delete_entries(entries: Sequence[HistoryEntry]) -> None:
     """Into the bin; can be undone."""
-    try:
+    with _problem_kept():
         for kind in RunKind:
             resources.history().delete(kind, _ids_of_kind(entries, kind))
-    except (AccessDenied, StoreError) as error:
-        history_state.state().problem = ErrorInfo.of(error)
-        return
-    history_state.show_list()
-    history_state.done(deleted=entries)
+        history_state.show_list()
+        history_state.done(deleted=entries)
 
 
 def restore_entries(entries: Sequence[HistoryEntry]) -> None:
-    try:
+    with _problem_kept():
         for kind in RunKind:
             resources.history().restore(kind, _ids_of_kind(entries, kind))
-    except (AccessDenied, StoreError) as error:
-        history_state.state().problem = ErrorInfo.of(error)
-        return
-    history_state.done(ngettext("{n} entry restored.", "{n} entries restored.", len(entries)))
+        history_state.done(ngettext("{n} entry restored.", "{n} entries restored.", len(entries)))
 
 
 def empty_bin() -> None:
     """Everything that was deleted goes for good."""
-    try:
+    with _problem_kept():
         removed = _purge(utc_now())
-    except (AccessDenied, StoreError) as error:
-        history_state.state().problem = ErrorInfo.of(error)
-        return
-    history_state.done(
-        ngettext("{n} entry permanently deleted.", "{n} entries permanently deleted.", removed)
-    )
+        history_state.done(
+            ngettext("{n} entry permanently deleted.", "{n} entries permanently deleted.", removed)
+        )
 
 
 @st.cache_data(ttl=timedelta(days=1), show_spinner=False)
@@ -375,28 +367,22 @@ def empty_old() -> int:
 def tag_entries(entries: Sequence[HistoryEntry], key: str) -> None:
     """Write the tag that stands in the widget `key`; an empty one takes the entries' tags away."""
     text = (st.session_state[key] or "").strip()
-    try:
+    with _problem_kept():
         for kind in RunKind:
             resources.history().set_tag(kind, _ids_of_kind(entries, kind), text)
-    except (AccessDenied, StoreError) as error:
-        history_state.state().problem = ErrorInfo.of(error)
-        return
-    if text:
-        message = ngettext("{n} entry tagged.", "{n} entries tagged.", len(entries))
-    else:
-        message = ngettext("Tag of {n} entry removed.", "Tags of {n} entries removed.", len(entries))
-    history_state.done(message)
+        if text:
+            message = ngettext("{n} entry tagged.", "{n} entries tagged.", len(entries))
+        else:
+            message = ngettext("Tag of {n} entry removed.", "Tags of {n} entries removed.", len(entries))
+        history_state.done(message)
 
 
 def annotate_entry(entry: HistoryEntry, note_key: str, tag_key: str) -> None:
     """Write the note and tag that stand in these widgets."""
     note, text = st.session_state[note_key] or "", st.session_state[tag_key] or ""
-    try:
+    with _problem_kept():
         resources.history().annotate(entry.kind, entry.id, note=note.strip(), tag=text.strip())
-    except (AccessDenied, StoreError) as error:
-        history_state.state().problem = ErrorInfo.of(error)
-        return
-    history_state.done(_("Saved."))
+        history_state.done(_("Saved."))
 
 
 def import_upload() -> None:
@@ -404,18 +390,24 @@ def import_upload() -> None:
     upload = st.session_state[UPLOAD]
     if upload is None:
         return
-    try:
+    with _problem_kept():
         imported = import_run(upload, resources.bench_runs(), resources.quality_runs())
         run = imported.run
         if imported.is_new:
             resources.history().annotate(imported.kind, run.id, note=run.note, tag=run.tag)
+        history_state.open_run(run.id, imported.kind)
+        history_state.done(
+            _("Imported.") if imported.is_new else _("This run already exists. Nothing was imported.")
+        )
+
+
+@contextmanager
+def _problem_kept() -> Iterator[None]:
+    """Keep an error for the page to show; what stands below the call that failed is not done."""
+    try:
+        yield
     except LMDynoError as error:
         history_state.state().problem = ErrorInfo.of(error)
-        return
-    history_state.open_run(run.id, imported.kind)
-    history_state.done(
-        _("Imported.") if imported.is_new else _("This run already exists. Nothing was imported.")
-    )
 
 
 def _purge(deleted_before: datetime) -> int:

@@ -3,7 +3,6 @@
 import streamlit as st
 
 from core import units
-from core.access.guard import Action, may
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
@@ -11,7 +10,6 @@ from core.i18n import _
 from core.jobs.records import JobState, JobStatus
 from core.jobs.registry import Jobs
 from core.models import job as models_job
-from core.ui.engines import status as engine_status
 from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (
     REFRESH_S,
@@ -21,6 +19,7 @@ from core.ui.engines.status import (
     show_lane,
     show_stage,
     show_unfit,
+    start_button,
     state_badge,
 )
 from core.ui.shared import resources
@@ -109,11 +108,15 @@ def _show_engine(status: EngineStatus) -> None:
             show_stage(status)
         case EngineState.FAILED if status.error:
             st.markdown(f":red[:material/error:] {in_a_line(status.error)}")
-            _start_button(status, _("Start again"))
+            _show_start(status, _("Start again"))
         case EngineState.STOPPED if not show_unfit(status.lane):
-            _start_button(status, _("Start"))
+            _show_start(status, _("Start"))
         case EngineState.HEALTHY if status.stage:
             st.markdown(f":orange[:material/warning: {escape(_(status.stage))}]")
+
+
+def _show_start(status: EngineStatus, label: str) -> None:
+    start_button(status, label, icon=":material/play_arrow:", key="overview_start")
 
 
 def _engine_badge(status: EngineStatus) -> str:
@@ -124,18 +127,6 @@ def _engine_badge(status: EngineStatus) -> str:
     if status.in_use:
         return f":violet-badge[:material/chat_bubble: {_('answering')}]"
     return f":green-badge[:material/check: {_('idle')}]"
-
-
-def _start_button(status: EngineStatus, label: str) -> None:
-    if not may(Action.RESTART_ENGINE):
-        return
-    st.button(
-        label,
-        icon=":material/play_arrow:",
-        key=f"overview_start_{status.name}",
-        on_click=engine_status.restart,
-        args=(status.name,),
-    )
 
 
 def _show_server(lane: LaneSpec) -> None:
