@@ -1,35 +1,28 @@
 """LMDyno processes beside the tests', over the same home."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from core.engines.manager import EngineManager
+from tests.quick_processes import quick
+from tests.unit.engines.engine_owner import own
 from tests.unit.engines.engine_stand_ins import lane_in, rows, settings_in
-
-OWNER = Path(__file__).parent / "engine_owner.py"
 
 
 class Owner:
     """An LMDyno process beside this one."""
 
     def __init__(self, home, *options, end_after="never"):
-        self.process = subprocess.Popen(
-            [sys.executable, str(OWNER), str(home), end_after, *options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self.connection, theirs = quick.Pipe()
+        self.process = quick.Process(target=own, args=(theirs, home, end_after, *options), daemon=True)
+        self.process.start()
+        theirs.close()
         assert self.line() == "ready"
 
     def line(self):
-        return self.process.stdout.readline().strip()
+        return self.connection.recv()
 
     def go(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self.connection.send(None)
 
     def start(self):
         """Start the engine; its pid when it is healthy."""
@@ -39,12 +32,13 @@ class Owner:
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
+        self.process.join()
 
     def close(self):
         """Let it end in good order."""
         self.go()
-        assert self.process.wait(20) == 0
+        self.process.join(20)
+        assert self.process.exitcode == 0
 
 
 @pytest.fixture
@@ -59,7 +53,6 @@ def beside(tmp_path):
     yield start
     for owner in made:
         owner.kill()
-        owner.process.stdin.close()
-        owner.process.stdout.close()
+        owner.connection.close()
     manager = EngineManager(settings_in(tmp_path), [lane_in(tmp_path)], rows=rows(), grace_s=1.0)
     manager.stop("hf", force=True)

@@ -1,4 +1,3 @@
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -6,6 +5,7 @@ import pytest
 from core.domain.turns import Phase
 from core.store.turns import Store
 from tests import postgresql
+from tests.quick_processes import quick
 from tests.unit.store.store_samples import open_in_step, write_turns
 
 _TURNS = 8
@@ -18,8 +18,7 @@ def postgresql_url(postgresql_server: Path) -> str:
 
 
 def test_processes_open_and_write_at_once_while_another_reads(database_url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    writers = [spawn.Process(target=write_turns, args=(database_url, name, _TURNS)) for name in "abc"]
+    writers = [quick.Process(target=write_turns, args=(database_url, name, _TURNS)) for name in "abc"]
     for writer in writers:
         writer.start()
     reader = Store(database_url, lock_timeout_s=60)
@@ -38,9 +37,8 @@ def test_processes_open_and_write_at_once_while_another_reads(database_url: str)
 
 def test_processes_that_create_a_store_together_create_it_once(tmp_path: Path) -> None:
     urls = [f"sqlite:///{tmp_path / str(number)}.db" for number in range(8)]
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(3)
-    openers = [spawn.Process(target=open_in_step, args=(urls, barrier)) for _ in range(3)]
+    barrier = quick.Barrier(3)
+    openers = [quick.Process(target=open_in_step, args=(urls, barrier)) for _ in range(3)]
     for opener in openers:
         opener.start()
     for opener in openers:
