@@ -1,7 +1,7 @@
 """Scores token ids by forward passes with a lane's own weights, in a child process of the engine's Python.
 
 `python -m core.quality.run.score_worker REQUEST RESULT`: both are JSON files; progress goes to stdout. It
-imports torch and transformers or LMDeploy, and of LMDyno nothing but this package's name.
+imports torch and transformers or LMDeploy, and of LMDyno only what imports nothing of LMDyno itself.
 
 The reference's run leaves its most likely tokens of every position in a file. The other lanes' runs read
 it, for top-1 agreement and KL divergence. The divergence is computed over these tokens, with all others as
@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from core.engines.launch.serve_transformers import load_gguf_weights_faster
 
 PROGRESS = "@progress "
 _TOP = 256
@@ -117,7 +119,10 @@ class _Transformers:
         import torch
         from transformers import AutoModelForCausalLM
 
-        options: dict[str, Any] = {"gguf_file": request["gguf_file"]} if request.get("gguf_file") else {}
+        options: dict[str, Any] = {}
+        if request.get("gguf_file"):
+            load_gguf_weights_faster()
+            options["gguf_file"] = request["gguf_file"]
         self._device = "cuda" if request["device"] != "cpu" and torch.cuda.is_available() else "cpu"
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             request["path"],
