@@ -1,5 +1,6 @@
 """Handles of the browser tests: a running dashboard, and the chat page in a tab."""
 
+import base64
 import os
 import signal
 import socket
@@ -13,6 +14,9 @@ from time import monotonic, sleep
 
 from playwright.sync_api import Page, expect
 
+from core.codec import encode_plain
+from core.domain.sampling import Sampling
+from core.domain.turns import Mode
 from core.settings import PROJECT_ROOT
 
 START_S = 60
@@ -97,6 +101,8 @@ class Chat:
 
     def open(self, *, pick: tuple[str, ...], together: bool = True) -> "Chat":
         """A new conversation with these lanes picked."""
+        if pick:
+            self._remember(pick, Mode.TOGETHER if together else Mode.ONE_AFTER_ANOTHER)
         self.page.goto(self.url)
         expect(self.input).to_be_enabled()
         for lane in ("quick", "steady", "hanging", "broken"):
@@ -105,9 +111,25 @@ class Chat:
                 pill.click()
                 expect(pill).to_have_attribute("aria-pressed", str(lane in pick).lower())
         if together:
-            self.page.get_by_role("radio", name="Together").click()
+            expect(self.page.get_by_role("radio", name="Together")).to_be_checked()
         settle(self.page)
         return self
+
+    def _remember(self, lanes: tuple[str, ...], mode: Mode) -> None:
+        """Give the browser the cookie with its settings for new conversations: each click draws the page."""
+        settings = {
+            "lanes": lanes,
+            "mode": mode,
+            "baseline": lanes[0],
+            "system_prompt": "",
+            "sampling": Sampling(),
+        }
+        cookie = {
+            "name": f"lmdyno_{self.url.rsplit('/', 1)[1]}",
+            "value": base64.urlsafe_b64encode(encode_plain(settings)).decode(),
+            "url": self.url,
+        }
+        self.page.context.add_cookies([cookie])
 
     @property
     def input(self):
