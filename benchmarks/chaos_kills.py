@@ -23,7 +23,7 @@ import psutil
 from benchmarks import chaos_pages
 from benchmarks.chaos_stand import Outcome, home_folder, leave, until
 from benchmarks.crowd_stand import server
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.run.job import bench_status, start_bench
 from core.domain.bench import RunState
 from core.domain.specs import LaneSpec

@@ -29,10 +29,9 @@ from typing import Any
 from gpu_sides import Side
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
-from core.bench.bandwidth import measured_bandwidth
-from core.bench.prompts import SyntheticPrompts
+from core.bench.bandwidth import measured_bandwidth, utilisations
 from core.bench.results.result import BenchResult, results
-from core.bench.roofline import utilisations
+from core.bench.workload import SyntheticPrompts
 from core.config import load_lanes
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager

@@ -96,10 +96,10 @@ async def answer_orders(batch: Batch) -> None:
 
 
 async def lane_side(order: dict[str, Any]) -> None:
-    from core.bench.prompts import ListedPrompts
     from core.bench.results.definitions import DEFINITIONS, Tool, system_tok_per_s
     from core.bench.results.points import Part
     from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
+    from core.bench.workload import ListedPrompts
     from core.chat_api.client import open_session
     from core.domain.bench import BenchPass, BenchRequest, LoadLevel
     from core.domain.conversation import messages_for

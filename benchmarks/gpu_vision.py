@@ -25,7 +25,7 @@ from gpu_exam import examine, known_median
 from gpu_images import Site
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
-from core.bench.prompts import SyntheticPrompts
+from core.bench.workload import SyntheticPrompts
 from core.domain.conversation import Exchange, Message, StoredImage, messages_for
 from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec

@@ -20,7 +20,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.results.result import RunRecords, summarise
 from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState

@@ -51,14 +51,14 @@ COMMANDS = {
         ),
     ),
     "bench": Command(
-        "core.cli.bench.command:bench",
+        "core.cli.bench:bench",
         N_(
             "Load-test lanes or endpoints, and measure latency and throughput.\n\n"
             "Ctrl-C stops the run and keeps the results so far. Exit code 1: a request failed."
         ),
     ),
     "quality": Command(
-        "core.cli.quality.command:quality",
+        "core.cli.quality:quality",
         N_(
             "Compare the answers of lanes, and how likely they find the same texts, with a reference "
             "lane.\n\n"
@@ -66,7 +66,7 @@ COMMANDS = {
         ),
     ),
     "bandwidth": Command(
-        "core.cli.bandwidth:bandwidth",
+        "core.cli.machine:bandwidth",
         N_(
             "Measure the memory bandwidth of a GPU with a copy (reads and writes), and remember it.\n\n"
             "Decode speeds are then shown relative to this measurement instead of the data sheet."
@@ -78,7 +78,7 @@ COMMANDS = {
         N_("List, show, export, and import evaluation sessions; generate their answers; let a model judge."),
     ),
     "doctor": Command(
-        "core.cli.doctor:doctor",
+        "core.cli.machine:doctor",
         N_("Check Python, driver, GPU, engines, and lanes. Exit code 1: something needs to be repaired."),
     ),
     "engines": Command("core.cli.engines:app", N_("Start, stop, and inspect the engines of the lanes.")),
@@ -91,7 +91,7 @@ COMMANDS = {
     ),
     "models": Command("core.cli.models:app", N_("List, prepare, and convert checkpoints on disk.")),
     "quantize": Command(
-        "core.cli.quantize:quantize",
+        "core.cli.models:quantize",
         N_('Quantise a model to W4A16 (AWQ) with LMDeploy, for lanes with engine = "awq".'),
     ),
     "walk": Command(
@@ -105,7 +105,7 @@ COMMANDS = {
         ),
     ),
     "record": Command(
-        "core.cli.record:record",
+        "core.cli.runs:record",
         N_(
             "Write stored turns, runs, sessions, and a walk to one small file.\n\n"
             "The recording can be replayed with its original timing on a machine without a GPU."
@@ -113,7 +113,7 @@ COMMANDS = {
     ),
     "memory": Command("core.cli.memory:app", N_("Predict and measure the GPU memory of an LMDeploy engine.")),
     "telemetry": Command(
-        "core.cli.telemetry:telemetry",
+        "core.cli.machine:telemetry",
         N_("Sample memory, power, and load of GPUs and engines, and summarise the samples."),
     ),
     "metrics": Command(

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import PromptKind, Workload
-from core.bench.planning.presets import prompt_kind
-from core.bench.prompts import listed_prompts
+from core.bench.plan import PromptKind, Workload
+from core.bench.presets import prompt_kind
+from core.bench.workload import listed_prompts
 from core.config import load_lanes
 from core.domain.specs import EngineKind
 from core.settings import PROJECT_ROOT, load_settings

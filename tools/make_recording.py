@@ -13,7 +13,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.run.process import conduct
 from core.config import LaneRegistry, load_lanes
 from core.domain.bench import RunState

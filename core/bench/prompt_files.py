@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.bench.planning.plan import PromptKind
+from core.bench.plan import PromptKind
 from core.chat_api.lenient import well_formed
 from core.domain.conversation import Message, Role
 from core.errors import InputError

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 
 from core import units
-from core.bench.planning.plan import BenchPlan, Isolation
+from core.bench.plan import BenchPlan, Isolation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.results.tables import LATENCIES

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from core import units
+from core.bench.bandwidth import BandwidthUtilisation
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
-from core.bench.roofline import BandwidthUtilisation
 from core.bench.statistics import Interval, Ratio
 from core.charts.load import Colors, conditions, label_axes
 from core.domain.bench import LoadLevel

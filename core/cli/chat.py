@@ -11,8 +11,8 @@ from rich.table import Table
 
 from core import units
 from core.cli import context, images
-from core.cli.output import error_text, stage_text
-from core.cli.terminal import terminal
+from core.cli.engines import stage_text
+from core.cli.terminal import error_text, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
 from core.config import load_cluster

@@ -8,13 +8,13 @@ from rich.text import Text
 
 from core import units
 from core.cli import context
-from core.cli.output import error_text, stage_text
-from core.cli.terminal import printable, terminal
+from core.cli.terminal import error_text, printable, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.cluster.link import ClusterLink
 from core.codec import encode_plain
 from core.config.lanes import ADD_CLUSTER
 from core.domain.turns import ErrorInfo
+from core.engines.log.file import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble
 from core.engines.registry import STATE_NAMES, EngineState
@@ -236,3 +236,9 @@ def _node_facts(snapshot: ClusterSnapshot, node: Node) -> dict[str, Any]:
         "token_auth": node.token_auth,
         "clock_offset_s": node.clock_offset_s,
     }
+
+
+def stage_text(name: str, status: EngineStatus | None = None) -> str:
+    """`hf: Loading weights, 40% · 12 s`, for an engine that is starting."""
+    stage = _("{lane}: {stage}", lane=name, stage=(status.stage if status else None) or STARTING)
+    return f"{stage} · {units.duration(status.elapsed_s)}" if status else stage

@@ -9,8 +9,7 @@ from rich.text import Text
 
 from core import units
 from core.cli import context
-from core.cli.output import error_text
-from core.cli.terminal import terminal
+from core.cli.terminal import error_text, terminal
 from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError

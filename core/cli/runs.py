@@ -1,4 +1,4 @@
-"""`runs`: turns, load tests and quality runs that were measured."""
+"""`runs` and `record`: turns, load tests and quality runs that were measured, and how to record them."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -11,26 +11,29 @@ import typer
 from rich.table import Table
 
 from core import units
-from core.bench.planning.wording import with_images
+from core.access.guard import Action, authorise
+from core.bench.passes import with_images
 from core.bench.results.comparison import compare as compare_results
 from core.bench.results.comparison import comparison_json
 from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
 from core.cli import context
+from core.cli import quality_runs as quality_runs
 from core.cli import walk as walks
-from core.cli.bench.tables import comparison_table, difference_table, print_remarks, result_table
-from core.cli.output import write_file
-from core.cli.quality import runs as quality_runs
-from core.cli.terminal import terminal
+from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
+from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
 from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.turns import TurnRecord
 from core.errors import InputError, StoreError
 from core.i18n import N_, _
+from core.replay import recording
+from core.replay.collecting import collect, paths_of
 from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
+from core.settings import load_settings
 from core.store.history import History
 from core.store.runs.bench_runs import BenchRuns
 from core.store.runs.job_results import JobResults
@@ -285,3 +288,34 @@ _WRITERS: Mapping[Format, Callable[[BenchRecord], bytes]] = {
     Format.PARQUET: _parquet,
     Format.HTML: _html,
 }
+
+
+def record(
+    file: Annotated[Path, typer.Argument(help=_("Output file, such as h200.json.xz."))],
+    entry: Annotated[
+        list[str] | None,
+        typer.Argument(help=_("IDs of turns, conversations, runs, and sessions, in the order to show them.")),
+    ] = None,
+    walk: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help=_("A walk: the ID that `walk` printed, or the file it wrote with --json.")
+        ),
+    ] = None,
+    title: Annotated[str, typer.Option(help=_("Title of the recording."))] = "",
+) -> None:
+    """Write stored entries to a recording."""
+    settings = load_settings()
+    authorise(Action.EXPORT, f"recording {file.name}")
+    collected = collect(settings, entry or [], walk=walk, title=title)
+    size_bytes = recording.write(collected, file.expanduser(), paths=paths_of(settings))
+    parts = (
+        ("turns", len(collected.turns)),
+        ("runs", len(collected.runs)),
+        ("quality", len(collected.quality)),
+        ("sessions", len(collected.sessions)),
+        ("walk", int(collected.walk is not None)),
+    )
+    held = ", ".join(f"{name} {n}" for name, n in parts if n)
+    size = _("{n} kB", n=units.count(round(size_bytes / 1000)))
+    console.print(_("{file}: {size} ({contents})", file=file.name, size=size, contents=held))

@@ -12,8 +12,7 @@ from rich.table import Table
 from core.access.guard import Action, authorise
 from core.charts.colors import lane_color
 from core.cli import context
-from core.cli.output import write_file
-from core.cli.terminal import terminal
+from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
 from core.domain.sessions import SessionRecord
 from core.errors import InputError

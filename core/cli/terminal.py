@@ -1,4 +1,4 @@
-"""Output to the terminal as plain text: no markup, no control sequences.
+"""Output to the terminal as plain text: no markup, no control sequences; and files where people want them.
 
 Prompts, titles, paths and servers' words may hold `[/INST]`, `:smile:` or escape sequences. So nothing that
 is printed as a plain string is interpreted; a style is given with `rich.text.Text` or `style=`.
@@ -6,6 +6,7 @@ is printed as a plain string is interpreted; a style is given with `rich.text.Te
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -13,6 +14,11 @@ from rich.progress import TextColumn
 from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
+
+from core.domain.turns import ErrorInfo
+from core.errors import InputError, LMDynoError
+from core.files import usual_umask
+from core.i18n import N_, _
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -60,3 +66,23 @@ def _visible(control: re.Match[str]) -> str:
     """Unicode's visible symbol for a control character; U+FFFD for those without one."""
     code = ord(control[0])
     return chr(0x2400 + code) if code < 0x20 else "\u2421" if code == 0x7F else "\ufffd"
+
+
+def error_text(error: LMDynoError | ErrorInfo, style: str = "red") -> Text:
+    """Message and hint for the terminal, with brackets kept as text."""
+    return Text.assemble((_(error.message), style), "\n" if error.hint else "", _(error.hint))
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file; raises InputError where that can't be done."""
+    path = path.expanduser()
+    is_new = not path.exists()
+    try:
+        path.write_bytes(content)
+        if is_new:  # asked for by a person, so as open as their other files
+            path.chmod(0o666 & ~usual_umask())
+    except OSError as exc:
+        raise InputError(
+            N_("Can't write {path}: {reason}", path=path, reason=exc.strerror),
+            hint=N_("Choose a file in a folder that you can write to."),
+        ) from exc

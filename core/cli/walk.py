@@ -13,8 +13,7 @@ from rich.text import Text
 
 from core import units
 from core.cli import context
-from core.cli.output import error_text, write_file
-from core.cli.terminal import terminal
+from core.cli.terminal import error_text, terminal, write_file
 from core.codec import encode_plain
 from core.domain.bench import RunState
 from core.domain.turns import new_id

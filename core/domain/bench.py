@@ -213,7 +213,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRun(RunFacts):
-    """A run without its passes and requests; its plan is a `core.bench.planning.plan.BenchPlan`."""
+    """A run without its passes and requests; its plan is a `core.bench.plan.BenchPlan`."""
 
     lanes: tuple[LaneFacts, ...] = ()
 

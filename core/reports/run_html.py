@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from core import units
-from core.bench.planning.wording import described
+from core.bench.passes import described
 from core.bench.results.comparison import (
     FIGURE_NAMES,
     Comparison,
@@ -25,7 +25,6 @@ from core.bench.results.comparison import (
 )
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.notes import BEFORE_SENDING, IN_THE_ENGINE
-from core.bench.results.remarks import remarks
 from core.bench.results.result import BenchResult
 from core.bench.results.tables import (
     LATENCIES,
@@ -33,6 +32,7 @@ from core.bench.results.tables import (
     few_requests_note,
     points_table,
     queueing_table,
+    remarks,
     repeats_table,
     resources_table,
 )

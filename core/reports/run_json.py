@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import PurePath
 from typing import Any, BinaryIO, TypeVar
 
-from core.bench.planning.plan import BenchPlan
+from core.bench.plan import BenchPlan
 from core.bench.results.definitions import Tool
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult

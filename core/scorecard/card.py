@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TypeVar
 
 from core import units
-from core.bench.planning.plan import BenchPlan, Workload
+from core.bench.plan import BenchPlan, Workload
 from core.bench.statistics import Interval, Ratio
 from core.codec import decode
 from core.domain.history import MeasuredLane

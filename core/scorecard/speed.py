@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.bench.planning.plan import Load, Workload
+from core.bench.plan import Load, Workload
 from core.bench.results.comparison import ComparedPoint
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.bench.run.telemetry import QueueCounter, read_counter, rise
+from core.bench.run.recording import QueueCounter, read_counter, rise
 from core.domain.bench import EngineQueue
 
 

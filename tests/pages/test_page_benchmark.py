@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.bench.planning.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind, SendFrom
-from core.bench.planning.presets import Preset, preset_plan
-from core.bench.prompts import keep_prompt_file
+from core.bench.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind, SendFrom
+from core.bench.presets import Preset, preset_plan
 from core.bench.results.definitions import Tool
 from core.bench.results.result import RunRecords
+from core.bench.workload import keep_prompt_file
 from core.codec import encode
 from core.config import LaneRegistry
 from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState

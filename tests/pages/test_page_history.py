@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from page_fakes import HF, REMOTE
 
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.results.result import RunRecords, results
 from core.codec import encode
 from core.domain.bench import RunState

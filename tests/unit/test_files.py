@@ -66,7 +66,7 @@ def test_the_command_line_leaves_nothing_open_but_what_was_asked_for(tmp_path):
     program = (
         "import os, sys; os.umask(0o022); sys.argv = ['lmdyno', 'runs', 'list'];"
         "from pathlib import Path;"
-        "from core.__main__ import main; from core.cli.output import write_file\n"
+        "from core.__main__ import main; from core.cli.terminal import write_file\n"
         "try:\n    main()\nfinally:\n    write_file(Path(sys.argv[0] and os.environ['OUT']), b'{}')"
     )
     subprocess.run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from core import units
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval

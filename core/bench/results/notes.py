@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.domain.bench import BenchPass, BenchRequest, LoadLevel
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec

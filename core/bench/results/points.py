@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from core.bench.planning.passes import is_serial
-from core.bench.planning.plan import BenchPlan, Isolation, Limits, Workload
+from core.bench.passes import is_serial
+from core.bench.plan import BenchPlan, Isolation, Limits, Workload
 from core.bench.results.definitions import TTFT_WITH_IMAGE, Definition, Figures, system_tok_per_s
 from core.bench.results.notes import QueueTime, answer_notes, queue_notes, queue_time
 from core.bench.statistics import (

@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, cast
 
-from core.bench.planning.passes import saturation
-from core.bench.planning.plan import BenchPlan, LoadKind
+from core.bench.passes import saturation
+from core.bench.plan import BenchPlan, LoadKind
 from core.bench.results.definitions import DEFINITIONS, Definition, Tool, system_tok_per_s
 from core.bench.results.points import Part, Point, PointKey, point_of
 from core.bench.statistics import Ratio, mean_ratio, median_of_known

@@ -4,9 +4,8 @@ import logging
 import re
 from urllib.parse import urlsplit
 
-from core.bench.planning.plan import BenchPlan
-from core.bench.prompts import listed_prompts
-from core.bench.request_images import check_sendable
+from core.bench.plan import BenchPlan
+from core.bench.workload import check_sendable, listed_prompts
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.errors import InputError

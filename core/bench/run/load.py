@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from itertools import accumulate, count
 from typing import Protocol
 
-from core.bench.planning.plan import Arrivals
-from core.bench.prompts import Prompts
-from core.bench.request_images import Bodies
+from core.bench.plan import Arrivals
+from core.bench.workload import Bodies, Prompts
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts
 from core.domain.bench import BenchRequest

@@ -20,7 +20,7 @@ from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Protocol
 
-from core.bench.planning.plan import BenchPlan
+from core.bench.plan import BenchPlan
 from core.bench.run.load_process import (
     Done,
     Go,

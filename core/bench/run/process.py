@@ -14,13 +14,12 @@ from dataclasses import replace
 from typing import Any
 
 from core import process_setup
-from core.bench.planning.plan import BenchPlan, SendFrom
-from core.bench.request_images import RequestImages, check_sendable
+from core.bench.plan import BenchPlan, SendFrom
 from core.bench.run.load_process import switch_threads_quickly
-from core.bench.run.recording import BenchStore, Recorder
+from core.bench.run.recording import BenchStore, NoTelemetry, PassTelemetry, Recorder
 from core.bench.run.runner import Runner, new_run
 from core.bench.run.split_load import Senders, cores_here, processes_for
-from core.bench.run.telemetry import NoTelemetry, PassTelemetry
+from core.bench.workload import RequestImages, check_sendable
 from core.chat_api.client import Timeouts, open_session
 from core.cluster.control import Engines
 from core.codec import decode

@@ -15,15 +15,12 @@ from itertools import count
 from typing import Any, Protocol
 
 from core import __version__, units
-from core.bench.planning.passes import Step, SweepProgress, estimated_step_s, steps
-from core.bench.planning.plan import BenchPlan, Isolation, SendFrom
-from core.bench.prompt_maker import PromptMaker
-from core.bench.prompts import Prompts
-from core.bench.request_images import Bodies, ImagePrompts, RequestImages, image_tokens
+from core.bench.passes import Step, SweepProgress, estimated_step_s, steps
+from core.bench.plan import BenchPlan, Isolation, SendFrom
 from core.bench.run.load import Extent, LaneLoad, Load, PassLoad, Sending, arrivals
-from core.bench.run.recording import Recorder
+from core.bench.run.recording import QueueReader, Recorder, rises
 from core.bench.run.split_load import Senders, SplitLoad
-from core.bench.run.telemetry import QueueReader, rises
+from core.bench.workload import Bodies, ImagePrompts, PromptMaker, Prompts, RequestImages, image_tokens
 from core.chat_api.client import Session, Timeouts
 from core.chat_api.dialects import notes as dialect_notes
 from core.chat_api.servers import place_of, with_model

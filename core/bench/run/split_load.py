@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from core.bench.planning.plan import BenchPlan, SendFrom
+from core.bench.plan import BenchPlan, SendFrom
 from core.bench.run.load import Extent, LaneLoad
 from core.bench.run.load_process import Done, Go, PassTask, Stop
 from core.bench.run.load_processes import Here, LoadProcesses, OnNode, Way

@@ -6,8 +6,8 @@ from typing import TypeVar
 import streamlit as st
 
 from core import units
-from core.bench.planning.passes import estimated_s
-from core.bench.planning.plan import (
+from core.bench.passes import SEND_FROM_NAMES, advice, described, estimated_s
+from core.bench.plan import (
     MAX_CONCURRENCY,
     MAX_REQUESTS,
     MAX_SECONDS,
@@ -18,8 +18,7 @@ from core.bench.planning.plan import (
     LoadKind,
     SendFrom,
 )
-from core.bench.planning.presets import LIMIT_PRESETS, Preset
-from core.bench.planning.wording import SEND_FROM_NAMES, advice, described
+from core.bench.presets import LIMIT_PRESETS, Preset
 from core.bench.run.job import running_benches, start_bench
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError

@@ -13,8 +13,8 @@ from typing import Any
 
 import streamlit as st
 
-from core.bench.planning.passes import Speed, speed_of
-from core.bench.planning.plan import (
+from core.bench.passes import Speed, speed_of
+from core.bench.plan import (
     Arrivals,
     BenchPlan,
     Isolation,
@@ -25,7 +25,7 @@ from core.bench.planning.plan import (
     SendFrom,
     Workload,
 )
-from core.bench.planning.presets import (
+from core.bench.presets import (
     LIMIT_PRESETS,
     PROMPT_ENDINGS,
     Preset,
@@ -34,9 +34,8 @@ from core.bench.planning.presets import (
     parse_whole_numbers,
     preset_plan,
 )
-from core.bench.prompts import keep_prompt_file
-from core.bench.request_images import check_sendable
 from core.bench.run.job import last_plan
+from core.bench.workload import check_sendable, keep_prompt_file
 from core.domain.conversation import StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from core import units
-from core.bench.bandwidth import measure_bandwidth, measured_bandwidth
+from core.bench.bandwidth import BandwidthUtilisation, measure_bandwidth, measured_bandwidth, utilisations
 from core.bench.results.definitions import DEFINITIONS
 from core.bench.results.result import BenchResult, Interference, SpeedUp
 from core.bench.results.tables import (
@@ -23,7 +23,6 @@ from core.bench.results.tables import (
     repeats_table,
     resources_table,
 )
-from core.bench.roofline import BandwidthUtilisation, utilisations
 from core.charts.load import (
     LATENCY_TITLES,
     THROUGHPUTS,

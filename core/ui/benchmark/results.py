@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 import streamlit as st
 
 from core import units
-from core.bench.planning.plan import BenchPlan
-from core.bench.planning.wording import described
+from core.bench.passes import described
+from core.bench.plan import BenchPlan
 from core.bench.results.definitions import DEFINITIONS, Tool
-from core.bench.results.remarks import Remarks, remarks
 from core.bench.results.result import BenchResult
-from core.bench.results.tables import few_requests_note
+from core.bench.results.tables import Remarks, few_requests_note, remarks
 from core.charts.load import STATISTICS, conditions
 from core.domain.bench import BenchRecord, RunState
 from core.errors import InputError

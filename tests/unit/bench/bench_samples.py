@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from core.bench.planning.plan import BenchPlan, Load, Workload
+from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.run.runner import new_run
 from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec

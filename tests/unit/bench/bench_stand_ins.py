@@ -2,9 +2,8 @@
 
 import asyncio
 
-from core.bench.run.recording import Recorder
+from core.bench.run.recording import NoTelemetry, Recorder
 from core.bench.run.runner import Runner, new_run
-from core.bench.run.telemetry import NoTelemetry
 from core.chat_api.client import Timeouts, open_session
 from core.domain.bench import BenchRecord
 from core.domain.specs import Endpoint

@@ -14,10 +14,10 @@ from core.bench.bandwidth import (
     measure_bandwidth,
     measured_bandwidth,
     measured_bandwidths,
+    utilisations,
 )
 from core.bench.results.result import results
-from core.bench.roofline import utilisations
-from core.cli.bench.tables import utilisation_text
+from core.cli.bench_tables import utilisation_text
 from core.domain.bench import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError

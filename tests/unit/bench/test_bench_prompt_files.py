@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.bench.planning.plan import PromptKind
-from core.bench.planning.presets import prompt_kind
+from core.bench.plan import PromptKind
+from core.bench.presets import prompt_kind
 from core.bench.prompt_files import read_prompts
-from core.bench.prompts import keep_prompt_file
+from core.bench.workload import keep_prompt_file
 from core.domain.conversation import Role
 from core.errors import InputError
 

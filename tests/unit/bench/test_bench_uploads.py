@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from core.bench.planning.plan import PromptKind
-from core.bench.planning.presets import parse_numbers, parse_whole_numbers, prompt_kind
-from core.bench.prompts import keep_prompt_file, listed_prompts
+from core.bench.plan import PromptKind
+from core.bench.presets import parse_numbers, parse_whole_numbers, prompt_kind
+from core.bench.workload import keep_prompt_file, listed_prompts
 from core.errors import InputError
 
 

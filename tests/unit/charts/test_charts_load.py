@@ -1,6 +1,6 @@
 import pytest
 
-from core.bench.planning.plan import Isolation, Load
+from core.bench.plan import Isolation, Load
 from core.bench.results.result import results
 from core.bench.results.tables import LATENCIES
 from core.charts.colors import lane_color

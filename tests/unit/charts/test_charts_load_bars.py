@@ -1,8 +1,8 @@
 import pytest
 
-from core.bench.planning.plan import Isolation, Limits, Load
+from core.bench.bandwidth import BandwidthUtilisation, Roofline
+from core.bench.plan import Isolation, Limits, Load
 from core.bench.results.result import results
-from core.bench.roofline import BandwidthUtilisation, Roofline
 from core.charts.load import latency_chart, throughput_chart
 from core.charts.load_bars import (
     energy_chart,

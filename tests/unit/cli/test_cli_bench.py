@@ -7,8 +7,8 @@ import pytest
 import typer
 from PIL import Image
 
+from core.cli import bench as bench_command
 from core.cli import runs
-from core.cli.bench import command
 from core.config import LaneRegistry
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError
@@ -33,9 +33,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         home=home, lanes_file=home / "lanes.toml", database_url=f"sqlite:///{home / 'lmdyno.db'}"
     )
     registry = LaneRegistry(models=(), lanes=(), source=None)
-    monkeypatch.setattr(command.context, "load", lambda: (settings, registry))
+    monkeypatch.setattr(bench_command.context, "load", lambda: (settings, registry))
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(command.bench)
+    app.command()(bench_command.bench)
     app.add_typer(runs.app, name="runs")
 
     def call(*arguments: str) -> int:
@@ -140,8 +140,8 @@ def test_a_lane_that_takes_no_images_is_refused_before_anything_starts(
     model = ModelSpec(name="words", checkpoint=write_checkpoint(tmp_path / "words", TEXT_ONLY))
     words = LaneSpec(name="words", kind=EngineKind.TRANSFORMERS, model=model)
     registry = LaneRegistry(models=(model,), lanes=(words,), source=None)
-    settings = command.context.load()[0]
-    monkeypatch.setattr(command.context, "load", lambda: (settings, registry))
+    settings = bench_command.context.load()[0]
+    monkeypatch.setattr(bench_command.context, "load", lambda: (settings, registry))
     with pytest.raises(InputError, match="words: words is a text-only model") as caught:
         run(*bench(server, "--lane", "words", "--image", str(scene)))
     assert caught.value.code == "text-only"

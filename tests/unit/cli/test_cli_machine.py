@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from core.bench.bandwidth import Bandwidth
-from core.cli import bandwidth, doctor, memory, telemetry
+from core.cli import machine, memory
 from core.doctor import Diagnosis, Finding, LaneFitness, Status
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
@@ -25,10 +25,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def app():
     app = typer.Typer()
-    app.command()(doctor.doctor)
+    app.command()(machine.doctor)
     app.add_typer(memory.app, name="memory")
-    app.command()(telemetry.telemetry)
-    app.command()(bandwidth.bandwidth)
+    app.command()(machine.telemetry)
+    app.command()(machine.bandwidth)
     return app
 
 
@@ -45,7 +45,7 @@ def diagnosis(status):
 
 @pytest.mark.parametrize(("status", "code"), [(Status.WARN, 0), (Status.FAIL, 1)])
 def test_doctor_as_json(app, monkeypatch, status, code):
-    monkeypatch.setattr(doctor, "examine_all", lambda settings, registry: diagnosis(status))
+    monkeypatch.setattr(machine, "examine_all", lambda settings, registry: diagnosis(status))
     result = CliRunner().invoke(app, ["doctor", "--json"])
     assert result.exit_code == code
     document = json.loads(result.stdout)
@@ -60,7 +60,7 @@ def test_doctor_as_json(app, monkeypatch, status, code):
 
 
 def test_doctor_as_a_table_shows_each_remedy(app, monkeypatch):
-    monkeypatch.setattr(doctor, "examine_all", lambda settings, registry: diagnosis(Status.FAIL))
+    monkeypatch.setattr(machine, "examine_all", lambda settings, registry: diagnosis(Status.FAIL))
     result = CliRunner().invoke(app, ["doctor"])
     assert "It is full" in result.stdout
     assert "Correct [models.m]." in result.stdout
@@ -134,7 +134,7 @@ def test_the_bandwidth_is_told_beside_the_data_sheets(app, monkeypatch):
         torch="2.11.0",
         measured_at=datetime(2026, 3, 1, tzinfo=UTC),
     )
-    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda settings, gpu_index: found)
+    monkeypatch.setattr(machine, "measure_bandwidth", lambda settings, gpu_index: found)
     shown = CliRunner().invoke(app, ["bandwidth"]).stdout
     assert "3,020 GB/s, median of 25 (2,990 to 3,050)" in shown
     assert "3,350 GB/s" in shown

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from core.cli import runs
-from core.cli.quality import command
+from core.cli import quality, runs
 from core.codec import decode
 from core.config import LaneRegistry
 from core.errors import InputError
@@ -30,9 +29,9 @@ def settings(tmp_path: Path) -> Settings:
 def run(monkeypatch: pytest.MonkeyPatch, settings: Settings):
     """Runs a command line; returns its exit code."""
     registry = LaneRegistry(models=(), lanes=(), source=None)
-    monkeypatch.setattr(command.context, "load", lambda: (settings, registry))
+    monkeypatch.setattr(quality.context, "load", lambda: (settings, registry))
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(command.quality)
+    app.command()(quality.quality)
     app.add_typer(runs.app, name="runs")
 
     def call(*arguments: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.run.telemetry import PassTelemetry
+from core.bench.run.recording import PassTelemetry
 from core.cluster.link import NodeWindows
 from core.domain.specs import Dialect, Endpoint
 from core.meter.usage import SampledUsage

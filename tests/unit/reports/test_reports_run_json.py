@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from pyarrow import BufferReader, parquet
 
-from core.bench.planning.plan import Limits
+from core.bench.bandwidth import bandwidth_of, roofline
+from core.bench.plan import Limits
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
-from core.bench.roofline import bandwidth_of, roofline
 from core.domain.bench import BenchRun, LoadLevel
 from core.errors import InputError
 from core.reports.run_json import SCHEMA_VERSION, from_json, to_json

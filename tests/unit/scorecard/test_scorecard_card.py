@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import i18n
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.statistics import Interval, Ratio
 from core.domain.bench import LoadLevel
 from core.domain.specs import Patience

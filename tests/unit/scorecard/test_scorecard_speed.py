@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.scorecard.speed import comparable, decode_ratio, throughput_ratio, ttft_ratio
 from tests.unit.bench.bench_samples import a_failure
 from tests.unit.scorecard.scorecard_samples import HF, TURBOMIND, run_of, speed_of

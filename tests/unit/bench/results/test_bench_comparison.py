@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.results.comparison import (
     FIGURE_NAMES,
     FIGURES,

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.passes import Speed, expected_requests, speed_of
-from core.bench.planning.plan import Isolation, Limits, Load, LoadKind
+from core.bench.passes import Speed, expected_requests, speed_of
+from core.bench.plan import Isolation, Limits, Load, LoadKind
 from core.bench.results import result as result_module
 from core.bench.results.definitions import Tool
 from core.bench.results.points import meets

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.bench.planning.plan import PromptKind, Workload
+from core.bench.plan import PromptKind, Workload
 from core.bench.results.result import results
 from core.bench.run.job import (
     bench_status,

@@ -1,9 +1,9 @@
 import asyncio
 from itertools import count
 
-from core.bench.prompts import ListedPrompts
 from core.bench.run import load
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
+from core.bench.workload import ListedPrompts
 from core.domain.conversation import Message, Role
 from core.domain.sampling import Sampling
 from core.domain.specs import Dialect, Endpoint

@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from core.bench.planning.plan import Arrivals, Isolation, SendFrom, Workload
-from core.bench.prompts import ListedPrompts
+from core.bench.plan import Arrivals, Isolation, SendFrom, Workload
 from core.bench.run.load import Extent, LaneLoad, arrivals
 from core.bench.run.load_processes import Here, LoadProcesses, OnNode, shifted
 from core.bench.run.split_load import Senders, SplitLoad
+from core.bench.workload import ListedPrompts
 from core.chat_api.client import Timeouts
 from core.cluster import jobs
 from core.cluster.protocol import Reply, Verb

@@ -12,10 +12,10 @@ from statistics import median
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, Isolation, Limits, Load, LoadKind, SendFrom, Workload
+from core.bench.plan import Arrivals, Isolation, Limits, Load, LoadKind, SendFrom, Workload
 from core.bench.results.notes import QueueTime
 from core.bench.results.result import results
-from core.bench.run import telemetry
+from core.bench.run import recording
 from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
 from core.domain.bench import EngineQueue, EngineUse, RunState
@@ -406,7 +406,7 @@ def test_somebody_elses_requests_make_the_queue_time_unknown(bench, server):
 
 
 def test_a_server_whose_metrics_hang_is_asked_once_a_run(bench, server, monkeypatch):
-    monkeypatch.setattr(telemetry, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(recording, "_TIMEOUT_S", 0.2)
     asked = []
 
     def hang():
@@ -524,9 +524,9 @@ def test_a_surprise_in_one_request_ends_no_run(bench, server, monkeypatch):
 
 
 def test_a_calibration_that_fails_is_tried_again_and_then_told(bench, server, monkeypatch):
-    from core.bench import prompt_maker
+    from core.bench import workload
 
-    monkeypatch.setattr(prompt_maker, "_RETRY_S", 0.01)
+    monkeypatch.setattr(workload, "_RETRY_S", 0.01)
     busy, fine = {"status": 503, "error": "full"}, {"chunks": 3}
     lanes = [
         remote("once", server.url, busy, *[fine] * 9),

@@ -9,11 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from core.bench.planning.plan import Arrivals, BenchPlan, Load, LoadKind, Workload
-from core.bench.prompts import ListedPrompts
+from core.bench.plan import Arrivals, BenchPlan, Load, LoadKind, Workload
 from core.bench.run.load import Extent, LaneLoad, arrivals
 from core.bench.run.load_processes import LoadProcesses
 from core.bench.run.split_load import SplitLoad, processes_for, share
+from core.bench.workload import ListedPrompts
 from core.chat_api.client import Timeouts
 from core.domain.conversation import Message, Role, StoredImage
 from core.domain.specs import Endpoint, EngineKind

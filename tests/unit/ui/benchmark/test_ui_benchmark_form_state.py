@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.plan import (
+from core.bench.plan import (
     Arrivals,
     Isolation,
     Limits,
@@ -11,7 +11,7 @@ from core.bench.planning.plan import (
     PromptKind,
     Workload,
 )
-from core.bench.planning.presets import Preset, preset_plan
+from core.bench.presets import Preset, preset_plan
 from core.errors import InputError
 from core.ui.benchmark.form_state import (
     OWN_LIMITS,

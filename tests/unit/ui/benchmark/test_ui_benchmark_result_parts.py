@@ -15,7 +15,7 @@ measured: list[int] = []
 def script():
     import streamlit as st
 
-    from core.bench.roofline import BandwidthUtilisation, roofline
+    from core.bench.bandwidth import BandwidthUtilisation, roofline
     from core.ui.benchmark.result_parts import offer_bandwidth
 
     limit = roofline(10**9, ["H100"])

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.bench.planning.plan import Workload
+from core.bench.plan import Workload
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
 from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary

@@ -10,16 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from core import units
-from core.bench.bandwidth import measured_bandwidth
-from core.bench.planning.wording import with_images
+from core.bench.bandwidth import BandwidthUtilisation, measured_bandwidth, utilisations
+from core.bench.passes import with_images
 from core.bench.results import tables as result_tables
 from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
-from core.bench.results.remarks import remarks
 from core.bench.results.result import BenchResult, results
-from core.bench.results.tables import points_table, queueing_table
-from core.bench.roofline import BandwidthUtilisation, utilisations
-from core.cli.output import write_file
-from core.cli.terminal import terminal
+from core.bench.results.tables import points_table, queueing_table, remarks
+from core.cli.terminal import terminal, write_file
 from core.i18n import _
 from core.reports.run_json import to_json
 from core.settings import Settings

@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.planning.passes import Speed, estimated_s
-from core.bench.planning.plan import (
+from core.bench.passes import Speed, estimated_s
+from core.bench.plan import (
     Arrivals,
     BenchPlan,
     Isolation,
@@ -13,7 +13,7 @@ from core.bench.planning.plan import (
     PromptKind,
     Workload,
 )
-from core.bench.planning.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
+from core.bench.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
 from core.codec import decode, encode
 from core.domain.bench import LoadLevel
 from core.errors import InputError

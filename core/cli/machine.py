@@ -1,4 +1,8 @@
-"""`telemetry`: GPUs and engines, sampled for some seconds."""
+"""Commands about this machine: `doctor`, `bandwidth` and `telemetry`.
+
+They tell which lanes can run here and what to do about the others, measure a GPU's memory bandwidth by a
+copy, so that load tests show speeds as a share of it, and sample GPUs and engines for some seconds.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,13 +11,17 @@ from typing import Annotated
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from core import units
+from core.bench.bandwidth import Bandwidth, bandwidth_of, measure_bandwidth
 from core.cli import context
 from core.cli.terminal import terminal
+from core.cluster.findings import examine_all
 from core.codec import encode_plain
+from core.doctor import Diagnosis, Status
 from core.engines.registry import Registry
-from core.i18n import _
+from core.i18n import N_, _
 from core.settings import load_settings
 from core.telemetry.gpus import GpuReading
 from core.telemetry.nvml import Nvml
@@ -22,6 +30,96 @@ from core.telemetry.samples import EngineProcess, EngineReading, Sample
 from core.telemetry.window import WindowStats
 
 output = terminal()
+progress = terminal(stderr=True)
+
+_MARKS = {
+    Status.OK: (N_("ok"), "green"),
+    Status.INFO: (N_("info"), "blue"),
+    Status.WARN: (N_("warning"), "yellow"),
+    Status.FAIL: (N_("error"), "bold red"),
+}
+
+
+def doctor(
+    as_json: context.AsJson = False,
+) -> None:
+    """Examine the machine and print a finding per line."""
+    settings, registry = context.load()
+    with progress.status(_("Importing the engines in child processes")):
+        diagnosis = examine_all(settings, registry)
+    if as_json:
+        typer.echo(encode_plain(_document(diagnosis)))
+    else:
+        output.print(_table(diagnosis))
+    if diagnosis.failed:
+        raise typer.Exit(1)
+
+
+def _document(diagnosis: Diagnosis) -> dict[str, object]:
+    return {
+        "findings": [
+            {
+                "status": finding.status,
+                "what": finding.subject,
+                "detail": finding.detail,
+                "remedy": finding.remedy,
+            }
+            for finding in diagnosis.findings
+        ],
+        "lanes": [
+            {
+                "name": lane.name,
+                "can_run": lane.can_run,
+                "reason": lane.reason.message if lane.reason else None,
+                "hint": lane.reason.hint if lane.reason else None,
+            }
+            for lane in diagnosis.lanes
+        ],
+        "machine": diagnosis.machine,
+    }
+
+
+def _table(diagnosis: Diagnosis) -> Table:
+    table = Table("", _("Check"), _("Result"))
+    for finding in diagnosis.findings:
+        detail = _(finding.detail)
+        if finding.remedy:
+            detail += f"\n→ {_(finding.remedy)}"
+        mark, style = _MARKS[finding.status]
+        table.add_row(Text(_(mark), style), _(finding.subject), detail)
+    return table
+
+
+def bandwidth(
+    gpu: Annotated[int, typer.Option(help=_("Index of the GPU, as `nvidia-smi` counts."), min=0)] = 0,
+    as_json: context.AsJson = False,
+) -> None:
+    """Measure how fast a GPU copies within its memory, and remember it."""
+    with progress.status(_("Copying within the GPU's memory")):
+        measured = measure_bandwidth(load_settings(), gpu_index=gpu)
+    if as_json:
+        typer.echo(encode_plain(measured))
+    else:
+        output.print("\n".join(_lines(measured)))
+
+
+def _lines(measured: Bandwidth) -> list[str]:
+    speeds = (measured.bytes_per_s, measured.low_bytes_per_s, measured.high_bytes_per_s)
+    middle, low, high = (f"{speed / 1e9:,.0f}" for speed in speeds)
+    lines = [
+        _(
+            "{gpu}: {speed} GB/s, median of {n} ({low} to {high})",
+            gpu=measured.gpu_name,
+            speed=middle,
+            n=measured.n,
+            low=low,
+            high=high,
+        )
+    ]
+    if sheet := bandwidth_of(measured.gpu_name):
+        lines.append(_("Data sheet: {speed} GB/s", speed=f"{sheet / 1e9:,.0f}"))
+    return lines
+
 
 _REDRAW_S = 0.5
 

@@ -1,5 +1,5 @@
-from core.bench.planning.passes import Speed, estimated_s
-from core.bench.planning.presets import Preset, preset_plan
+from core.bench.passes import Speed, estimated_s
+from core.bench.presets import Preset, preset_plan
 from tests.unit.bench.bench_samples import A, B
 
 

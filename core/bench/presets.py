@@ -10,8 +10,8 @@ from dataclasses import replace
 from enum import StrEnum
 from pathlib import PurePath
 
-from core.bench.planning.passes import Speed, estimated_s, request_s
-from core.bench.planning.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Workload
+from core.bench.passes import Speed, estimated_s, request_s
+from core.bench.plan import BenchPlan, Limits, Load, LoadKind, PromptKind, Workload
 from core.domain.specs import LaneSpec
 from core.errors import InputError
 from core.i18n import N_

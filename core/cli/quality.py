@@ -9,9 +9,8 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core.cli import context
-from core.cli.output import write_file
-from core.cli.quality.runs import lane_table, lines
-from core.cli.terminal import progress_text, terminal
+from core.cli.quality_runs import lane_table, lines
+from core.cli.terminal import progress_text, terminal, write_file
 from core.domain.bench import RunState
 from core.domain.quality import QualityRun
 from core.domain.specs import SETTINGS_OF, LaneSpec

@@ -9,8 +9,8 @@ import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
 from core import units
-from core.bench.planning.passes import estimated_s
-from core.bench.planning.plan import (
+from core.bench.passes import estimated_s
+from core.bench.plan import (
     MAX_WORKLOAD_IMAGES,
     Arrivals,
     BenchPlan,
@@ -22,7 +22,7 @@ from core.bench.planning.plan import (
     SendFrom,
     Workload,
 )
-from core.bench.planning.presets import (
+from core.bench.presets import (
     Preset,
     parse_limits,
     parse_numbers,
@@ -181,7 +181,7 @@ def bench(
         plan = _with_images(settings, plan, image, vary=not same_images)
     run = _measure(settings, plan)
     # NumPy and SQLAlchemy take their time to load, which is better taken now than before the first request.
-    from core.cli.bench.tables import tell
+    from core.cli.bench_tables import tell
 
     failed = tell(settings, run.id, json=json, raw=raw, html=html)
     if run.state is RunState.STOPPED:

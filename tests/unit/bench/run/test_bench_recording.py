@@ -6,8 +6,8 @@ from itertools import count
 
 import pytest
 
-from core.bench.run import telemetry
-from core.bench.run.telemetry import PassTelemetry, QueueCounter, QueueReader, read_counter, rise, rises
+from core.bench.run import recording
+from core.bench.run.recording import PassTelemetry, QueueCounter, QueueReader, read_counter, rise, rises
 from core.chat_api.client import open_session
 from core.domain.bench import EngineQueue
 from core.domain.specs import Dialect, Endpoint, EngineKind
@@ -51,7 +51,7 @@ class TwoGpus:
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     """Telemetry of three lanes: one on each GPU, and one over both."""
-    monkeypatch.setattr(telemetry, "Nvml", TwoGpus)
+    monkeypatch.setattr(recording, "Nvml", TwoGpus)
     home = settings_in(tmp_path)
     with Registry(home).changing() as engines:
         for name, gpus in (("first", (0,)), ("second", (1,)), ("both", (0, 1))):
@@ -212,7 +212,7 @@ def test_a_server_that_counts_is_read_each_time(server):
     ids=["404", "500", "not text", "other metrics", "dripping", "hanging"],
 )
 def test_a_server_that_shows_no_counter_is_asked_once(server, monkeypatch, metrics):
-    monkeypatch.setattr(telemetry, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(recording, "_TIMEOUT_S", 0.3)
     found, asked = read_twice(server, metrics)
     assert found == [{}, {}]
     assert asked == (metrics is not None)

@@ -13,8 +13,7 @@ from rich.table import Table
 
 from core import units
 from core.bench.statistics import Interval
-from core.cli.output import write_file
-from core.cli.terminal import terminal
+from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
 from core.domain.quality import QualityRecord
 from core.errors import InputError
