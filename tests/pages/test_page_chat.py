@@ -41,6 +41,12 @@ def button(app, label):
     return next(b for b in app.button if b.label == label)
 
 
+def keyed(widgets, kind):
+    """The only widget with a key of that kind."""
+    (widget,) = (each for each in widgets if (each.key or "").startswith(f"{kind}_"))
+    return widget
+
+
 def labels(app):
     return [b.label for b in app.button]
 
@@ -141,7 +147,7 @@ def test_regenerate_replaces_the_last_turn_and_leaves_it_out_of_the_history(app,
 
 def test_an_edited_prompt_replaces_the_last_turn(app, world):
     ask(app, "First?")
-    app.text_area(key=f"edited_prompt_{world.meter.plans[0].id}").set_value("Better?")
+    keyed(app.text_area, "edited_prompt").set_value("Better?")
     button(app, "Replace and send").click().run()
     assert world.meter.plans[1].prompt == "Better?"
     assert world.meter.plans[1].replaces == world.meter.plans[0].id
@@ -184,9 +190,35 @@ def test_versions_of_an_answer_can_be_looked_at_again(app, world):
     assert "the second answer" not in texts(app)
 
 
+def test_keys_are_used_again_and_nothing_of_an_earlier_turn_comes_back(app, world, monkeypatch):
+    monkeypatch.setattr(chat_session, "_MOST_KEYS", 2)
+    keys = set()
+    for number in range(5):
+        ask(app, f"Question {number}?")
+        edited, repeats = keyed(app.text_area, "edited_prompt"), keyed(app.number_input, "repeats")
+        assert (edited.value, repeats.value) == (f"Question {number}?", 4)
+        edited.set_value("Unsent").run()
+        keyed(app.number_input, "repeats").set_value(7).run()
+        keys |= {edited.key, repeats.key}
+    assert len(keys) == 4
+
+
+def test_conversations_of_others_in_the_list_get_no_endless_keys(new_app, world, monkeypatch):
+    monkeypatch.setattr(chat_session, "_MOST_KEYS", 12)
+    app, keys = new_app(), set()
+    for number in range(20):
+        world.store.turns.clear()
+        stored_turn(world, conversation_id=f"c{number}", prompt=f"Prompt {number}")
+        app.run()
+        shown = keyed(app.button, "open")
+        assert shown.label == f"Prompt {number}"
+        keys.add(shown.key)
+    assert len(keys) == 12
+
+
 def test_a_prompt_is_repeated_one_run_after_another_and_the_spread_is_shown(app, world):
     ask(app)
-    app.number_input(key=f"repeats_{world.meter.plans[0].id}").set_value(3)
+    keyed(app.number_input, "repeats").set_value(3)
     next(b for b in app.button if b.label == "Start").click().run()
     assert len(world.meter.plans) == 4
     assert [plan.replaces for plan in world.meter.plans[1:]] == [plan.id for plan in world.meter.plans[:3]]
@@ -197,7 +229,7 @@ def test_a_prompt_is_repeated_one_run_after_another_and_the_spread_is_shown(app,
 
 def test_repeating_ends_when_all_lanes_fail(app, world):
     ask(app)
-    app.number_input(key=f"repeats_{world.meter.plans[0].id}").set_value(5)
+    keyed(app.number_input, "repeats").set_value(5)
     for lane in ("hf", "hf-q4", "remote"):
         world.meter.errors[lane] = ErrorInfo("engine-crashed", "The engine died")
     next(b for b in app.button if b.label == "Start").click().run()
@@ -591,7 +623,8 @@ def test_a_long_conversation_gives_way_to_another_one_at_once(new_app, world, mo
     monkeypatch.setattr(chat_session, "sleep", pauses.append)
     app = new_app(conversation="c1").run()
     assert not pauses
-    next(each for each in app.button if each.key == "open_c2").click().run()
+    other = next(each for each in app.button if (each.key or "").startswith("open_") and not each.disabled)
+    other.click().run()
     assert not app.exception
     assert [f"Second {number}" in texts(app) for number in range(3)] == [True] * 3
     assert "First 3" not in texts(app)

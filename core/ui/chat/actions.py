@@ -148,7 +148,7 @@ def regenerate(page: ConversationPage, asked: Asked) -> None:
 
 
 def repeat_key(turn_id: str) -> str:
-    return f"repeats_{turn_id}"
+    return chat_session.key_of("repeats", turn_id)
 
 
 def repeat(page: ConversationPage, asked: Asked) -> None:
@@ -173,7 +173,7 @@ def go_on(page: ConversationPage) -> None:
 
 
 def edited_key(turn_id: str) -> str:
-    return f"edited_prompt_{turn_id}"
+    return chat_session.key_of("edited_prompt", turn_id)
 
 
 def send_edited(page: ConversationPage, asked: Asked) -> None:

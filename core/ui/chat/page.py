@@ -121,7 +121,7 @@ def _show_sidebar(page: ConversationPage, offered: Sequence[LaneSpec]) -> None:
         for summary in chat_session.recent(page):
             st.button(
                 escape(summary.title),
-                key=f"open_{summary.id}",
+                key=chat_session.key_of("open", summary.id),
                 type="tertiary",
                 disabled=summary.id == chat_session.chat(page).conversation_id,
                 on_click=chat_session.open_conversation,

@@ -30,6 +30,8 @@ _EXPANDED = "expanded_turns"
 _ASKED = "chat_asked"
 _IS_STILL = "chat_sidebar_is_still"
 _FLUSH_S = 0.05
+_KEYS = "chat_keys"
+_MOST_KEYS = 32
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
 
@@ -180,6 +182,21 @@ def wake_sidebar() -> None:
     """Draw the page again if its sidebar would else stay still although nothing is followed."""
     if st.session_state.get(_IS_STILL):
         st.rerun()
+
+
+def key_of(kind: str, item_id: str) -> str:
+    """The key of the item's widget, of which a page shows no more than a few.
+
+    Until a session ends, Streamlit keeps a description of each key's widget, with its arguments. So keys are
+    used again: an item has the same one until many others had theirs.
+    """
+    numbers: dict[str, int] = st.session_state.setdefault(_KEYS, {}).setdefault(kind, {})
+    number = numbers.pop(item_id, None)
+    if number is None:
+        is_full = len(numbers) >= _MOST_KEYS
+        number = numbers.pop(next(iter(numbers))) if is_full else len(numbers)
+    numbers[item_id] = number
+    return f"{kind}_{number}"
 
 
 def tick() -> None:

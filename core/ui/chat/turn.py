@@ -104,7 +104,7 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
             help=_("Ask again with the current settings"),
         )
         again = st.popover(_("Repeat"), icon=":material/repeat:", key=f"repeat_{turn.id}")
-        with again, st.form(f"repeat_form_{turn.id}", border=False):
+        with again, st.form(chat_session.key_of("repeat_form", turn.id), border=False):
             st.number_input(
                 _("More runs"),
                 min_value=1,
@@ -125,7 +125,7 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
             width="content",
         )
         edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
-        with edit, st.form(f"edit_form_{turn.id}", border=False):
+        with edit, st.form(chat_session.key_of("edit_form", turn.id), border=False):
             st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn.id), height=160)
             st.form_submit_button(
                 _("Replace and send"), type="primary", on_click=chat_actions.send_edited, args=(page, asked)
