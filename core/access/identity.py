@@ -103,6 +103,11 @@ _KEYS = ("operators", "viewers", "visibility", "session_hours")
 _CLOCKS_APART = timedelta(minutes=5)
 
 
+def _may_be_theirs(claims: Mapping[str, Any]) -> bool:
+    """Whether the provider doesn't call the e-mail address unverified; some say so in a word."""
+    return str(claims.get("email_verified", True)).strip().lower() not in ("false", "0", "no")
+
+
 @dataclass(frozen=True, slots=True)
 class _Entry:
     """One entry of a list: a claim and the value that it must have."""
@@ -113,7 +118,7 @@ class _Entry:
     def fits(self, claims: Mapping[str, Any]) -> bool:
         found = claims.get(self.claim)
         if self.claim == "email":
-            if not isinstance(found, str) or claims.get("email_verified") is False:
+            if not isinstance(found, str) or not _may_be_theirs(claims):
                 return False
             address = found.strip().lower()
             return address.endswith(self.value) if self.value.startswith("@") else address == self.value
@@ -165,7 +170,7 @@ class AccessPolicy:
         """Return who a visitor is: without a role if they aren't listed, NOBODY if their login is too old."""
         email = claims.get("email")
         subject = str(claims.get("sub") or "")
-        has_email = isinstance(email, str) and bool(email) and claims.get("email_verified") is not False
+        has_email = isinstance(email, str) and bool(email) and _may_be_theirs(claims)
         identity = str(email).strip().lower() if has_email else subject
         name = str(claims.get("name") or identity or NOBODY.name)
         login = login_of(claims)

@@ -1,15 +1,20 @@
 """The whole way through a real OpenID provider: login, roles, privacy, logout, and logins that have ended."""
 
+import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
+import aiohttp
 import oidc_provider_mock
 import pytest
 from e2e_dashboard import Chat, Dashboard, settle
 from e2e_voting import LEAST_VIEW_MS, Voter
 from oidc_provider_mock import User
 from playwright.sync_api import expect
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
 from core.store.sessions.sessions import Sessions
@@ -190,20 +195,90 @@ def test_after_the_logout_neither_another_tab_nor_the_old_cookies_open_anything(
     ],
 )
 def test_a_login_is_good_for_twelve_hours_and_can_not_be_forged(dashboard, browse, age_h, secret, text):
+    page = browse()
+    page.context.add_cookies([login_cookie(dashboard, age_h * 3600, secret)])
+    page.goto(dashboard.url)
+    expect(page.get_by_text(text).first).to_be_visible()
+
+
+def test_a_tab_that_nobody_touches_shows_the_door_when_its_login_has_ended(dashboard, browse):
+    page = browse()
+    page.context.add_cookies([login_cookie(dashboard, 12 * 3600 - 15, COOKIE_SECRET)])
+    page.goto(f"{dashboard.url}/history")
+    expect(account(page, "Ada", "Operator")).to_be_visible()
+    expect(page.get_by_text("Your login has expired")).to_be_visible(timeout=90_000)
+    expect(account(page, "Ada", "Operator")).to_have_count(0)
+
+
+def login_cookie(dashboard, age_s, secret):
+    """Of somebody who logged in so long ago."""
     claims = {
         "sub": "ada",
         "email": "ada@example.com",
         "name": "Ada",
-        "iat": int(time.time()) - age_h * 3600,
+        "iat": int(time.time()) - age_s,
         "origin": dashboard.url,
         "is_logged_in": True,
         "provider": "default",
     }
     value = create_signed_value(secret, "_streamlit_user", json.dumps(claims)).decode()
-    page = browse()
-    page.context.add_cookies([{"name": "_streamlit_user", "value": value, "url": dashboard.url}])
-    page.goto(dashboard.url)
-    expect(page.get_by_text(text).first).to_be_visible()
+    return {"name": "_streamlit_user", "value": value, "url": dashboard.url}
+
+
+def beside_the_browser(coroutine):
+    """Playwright has an event loop in this thread already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+async def answer_to_a_socket(dashboard, page):
+    """All that the server sends to a websocket without a cookie that asks for that page."""
+    message = BackMsg()
+    message.rerun_script.page_name = page
+    received = []
+    async with (
+        aiohttp.ClientSession() as http,
+        http.ws_connect(
+            f"{dashboard.url}/_stcore/stream", protocols=("streamlit",), origin=dashboard.url
+        ) as socket,
+    ):
+        await socket.send_bytes(message.SerializeToString())
+        async for frame in socket:
+            received.append(frame.data)
+            if ForwardMsg.FromString(frame.data).WhichOneof("type") == "script_finished":
+                break
+    return b"".join(received)
+
+
+@pytest.mark.parametrize("page", ["", "chat", "engines", "memory", "history", "vote"])
+def test_a_websocket_without_a_login_is_told_nothing(dashboard, page):
+    received = beside_the_browser(answer_to_a_socket(dashboard, page))
+    assert b"Log in" in received
+    assert not any(
+        word in received for word in (b"quick", b"steady", b"chat_input", str(dashboard.home).encode())
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [("evil.example", "http://evil.example"), (None, "http://evil.example"), ("evil.example", None)],
+)
+def test_another_site_can_not_open_a_websocket(dashboard, host, origin):
+    """As a page does whose name was made to point to this machine (DNS rebinding)."""
+
+    async def connect():
+        headers = {"Host": host} if host else {}
+        async with aiohttp.ClientSession() as http:
+            await http.ws_connect(
+                f"{dashboard.url}/_stcore/stream",
+                protocols=("streamlit",),
+                origin=origin or dashboard.url,
+                headers=headers,
+            )
+
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        beside_the_browser(connect())
+    assert refusal.value.status == 403
 
 
 def test_a_guest_votes_by_the_link_and_sees_nothing_else(dashboard, browser):

@@ -31,6 +31,7 @@ from core.ui.shared.visitor import (
     Standing,
     follow_wanted,
     identity,
+    leave_when_expired,
     note_login,
     show_door,
     visitor,
@@ -167,6 +168,7 @@ def navigate() -> Page:
         _show_config_error(error)
         st.stop()
     note_login()
+    leave_when_expired()
     follow_wanted(all_pages)
     st.set_page_config(page_title=f"{page.title} · LMDyno")
     st.session_state[_ENTERED] = True

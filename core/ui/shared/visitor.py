@@ -199,6 +199,7 @@ def is_mine(owner: str | None) -> bool:
 
 _WANTED_COOKIE = "lmdyno_wanted"
 _WANTED_S = 600
+_WATCH_S = 30.0
 _FOLLOWED = "account_wanted_followed"
 _TO_FORGET = "account_wanted_to_forget"
 _ROLES = {Role.VIEWER: N_("Viewer"), Role.OPERATOR: N_("Operator")}
@@ -256,6 +257,20 @@ def note_login() -> None:
     login = current_identity().login
     if login and resources.audit().begin_login(login):
         authorise(Action.LOG_IN, login)
+
+
+def leave_when_expired() -> None:
+    """Have the tab of a login show the door once that has ended, even if nobody does anything there.
+
+    What a page shows of engines and memory would go on in it.
+    """
+    if current_identity().login:
+        st.fragment(_leave_if_expired, run_every=_WATCH_S)()
+
+
+def _leave_if_expired() -> None:
+    if visitor().standing is not Standing.ADMITTED:
+        st.rerun()
 
 
 def follow_wanted(pages: list[Page]) -> None:

@@ -71,9 +71,16 @@ def test_who_it_is():
     assert (bob.id, bob.name, bob.sees) == ("b", "b", Visibility.PRIVATE)
 
 
-def test_an_unverified_address_is_nobodys_name():
-    claims = ADA | {"email_verified": False, "staff": 7}
+@pytest.mark.parametrize("unverified", [False, "false", "False", 0, "0", "no"])
+def test_an_unverified_address_is_nobodys_name(unverified):
+    claims = ADA | {"email_verified": unverified, "staff": 7}
     assert policy().identify(claims, NOW).id == "1"
+    assert role(ADA | {"email_verified": unverified}) is None
+
+
+@pytest.mark.parametrize("verified", [True, "true", 1, None])
+def test_an_address_that_is_not_called_unverified_counts(verified):
+    assert role(ADA | {"email_verified": verified}) is Role.OPERATOR
 
 
 @pytest.mark.parametrize(
