@@ -24,9 +24,9 @@ from markdown_it.token import Token
 from core.bench.results.result import results as bench_results
 from core.chat_api.answer import Answer
 from core.chat_api.client import failure_in
-from core.chat_api.refusals import failure
-from core.chat_api.server_errors import refused
-from core.chat_api.sse import EventSplitter, EventTooLarge
+from core.chat_api.failures import failure
+from core.chat_api.lenient import refused
+from core.chat_api.stream import EventSplitter, EventTooLarge
 from core.config import load_lanes
 from core.domain.sessions import SessionRecord
 from core.domain.specs import Dialect, Endpoint
@@ -37,8 +37,7 @@ from core.reports import quality_json, run_json
 from core.reports.imports import import_run, read_session
 from core.sessions.exports import session_json
 from core.settings import PROJECT_ROOT, Settings
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from core.ui.shared.markdown import FORMULAS, BlockSplitter, parse, split_blocks, streamlit_markdown
 from tests.e2e.markdown_spellings import AROUND, FETCHES, FOREIGN, URL
 from tests.scripted_server import MARKDOWN

@@ -25,14 +25,14 @@ from benchmarks.chaos_stand import Outcome, home_folder, leave, until
 from benchmarks.crowd_stand import server
 from core.bench.plan import Workload
 from core.bench.run.job import bench_status, start_bench
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineState, Registry
 from core.meter.link import MeterLink
 from core.settings import Settings
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.store.turns import Store
 from tests.unit.bench.bench_samples import a_plan, remote
 from tests.unit.engines.engine_stand_ins import lane_in, rows

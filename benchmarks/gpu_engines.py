@@ -28,8 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from core.config import load_lanes  # noqa: E402
-from core.domain.conversation import messages_for  # noqa: E402
-from core.domain.sampling import Sampling  # noqa: E402
+from core.domain.conversation import Sampling, messages_for  # noqa: E402
 from core.domain.specs import LaneSpec  # noqa: E402
 from core.domain.turns import RequestPlan, TurnPlan, new_id  # noqa: E402
 from core.engines.leases import lease  # noqa: E402

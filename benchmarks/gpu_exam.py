@@ -16,8 +16,7 @@ from scenes.drawing import draw
 from scenes.exam import TOPICS, Item, exam
 from scenes.scoring import is_right, normalised
 
-from core.domain.conversation import Exchange, StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
 from core.image_quiz.results import wilson

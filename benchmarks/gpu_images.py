@@ -9,8 +9,7 @@ import numpy as np
 from gpu_steps import ROOT  # noqa: F401  puts the project on the path
 from PIL import Image
 
-from core.domain.conversation import Message, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Sampling, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestPlan, RequestRecord, TurnPlan, new_id
 from core.engines.leases import lease

@@ -30,8 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from core.codec import encode  # noqa: E402  the folder above is on the path only now
-from core.domain.conversation import messages_for  # noqa: E402
-from core.domain.sampling import Sampling  # noqa: E402
+from core.domain.conversation import Sampling, messages_for  # noqa: E402
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights  # noqa: E402
 from core.domain.turns import RequestPlan, RequestRecord, TurnPlan, new_id  # noqa: E402
 from core.engines.leases import lease  # noqa: E402

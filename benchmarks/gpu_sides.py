@@ -101,8 +101,8 @@ async def lane_side(order: dict[str, Any]) -> None:
     from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
     from core.bench.workload import ListedPrompts
     from core.chat_api.client import open_session
-    from core.domain.bench import BenchPass, BenchRequest, LoadLevel
     from core.domain.conversation import messages_for
+    from core.domain.runs import BenchPass, BenchRequest, LoadLevel
     from core.domain.turns import utc_now
 
     lane, endpoint, sampling = _lane(order)
@@ -195,7 +195,7 @@ async def pipeline_side(order: dict[str, Any]) -> None:
 def _lane(order: dict[str, Any]) -> Any:
     """The lane, its endpoint as it runs now, and how it is asked."""
     from core.config import load_lanes
-    from core.domain.sampling import Sampling
+    from core.domain.conversation import Sampling
     from core.engines.resolve import find_endpoint
     from core.settings import load_settings
 

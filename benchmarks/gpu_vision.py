@@ -26,8 +26,7 @@ from gpu_images import Site
 from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, write_weights
 
 from core.bench.workload import SyntheticPrompts
-from core.domain.conversation import Exchange, Message, StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Exchange, Message, Sampling, StoredImage, messages_for
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager

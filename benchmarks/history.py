@@ -23,10 +23,9 @@ from pathlib import Path
 from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.results.result import RunRecords, summarise
 from core.bench.run.runner import new_run
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
-from core.domain.conversation import messages_for
+from core.domain.conversation import Sampling, messages_for
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.sampling import Sampling
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import (
@@ -42,8 +41,7 @@ from core.domain.turns import (
 from core.scorecard.reading import ScorecardReader
 from core.settings import PROJECT_ROOT
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from core.store.turns import Store
 
 LEVELS = (1, 4, 16)

@@ -35,8 +35,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import guidellm_peer  # noqa: E402
 from core.chat_api.answer import Answer  # noqa: E402
 from core.chat_api.client import Timeouts, open_session, send  # noqa: E402
-from core.domain.conversation import Message, Role  # noqa: E402
-from core.domain.sampling import Sampling  # noqa: E402
+from core.domain.conversation import Message, Role, Sampling  # noqa: E402
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec  # noqa: E402
 from core.domain.timing import Timing  # noqa: E402
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan  # noqa: E402

@@ -28,7 +28,7 @@ from typing import Any
 from gpu_steps import Steps, tell
 
 from core.codec import encode
-from core.domain.quality import QualityRecord
+from core.domain.runs import QualityRecord
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.jobs.registry import Jobs
 from core.models.awq.options import AwqOptions
@@ -39,7 +39,7 @@ from core.quality.results import LaneQuality, QualityResult, results
 from core.quality.run.process import conduct
 from core.quality.tasks.sets import PROMPTS, ShippedSet, shipped
 from core.settings import Settings, load_settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 
 ENGINES_AGREE_NATS = 0.002
 METHODS_AGREE_NATS = 0.001

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 
-from core.chat_api import prometheus
+from core.chat_api import servers
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = Path(tempfile.gettempdir()) / "lmdyno-real-servers"
@@ -55,11 +55,11 @@ class Stand:
     def published(self) -> dict[str, float]:
         """The sums of its own counters and gauges by name; empty for a server that publishes none."""
         try:
-            with urllib.request.urlopen(prometheus.url_of(self.metrics_url), timeout=10) as reply:
+            with urllib.request.urlopen(servers.metrics_url(self.metrics_url), timeout=10) as reply:
                 text = reply.read().decode()
         except OSError:
             return {}
-        return {name: sum(values) for name, values in prometheus.published(text).items()}
+        return {name: sum(values) for name, values in servers.published_metrics(text).items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from core.engines.manager import EngineManager
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.watch import EngineWatch
 from core.settings import PROJECT_ROOT, Settings
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.store.turns import Store
 from core.telemetry.processes import ProcessId, identify, this_process
 from tests import postgresql

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.domain.quality import QualityRun
+from core.domain.runs import QualityRun
 from core.errors import LMDynoError
 from core.i18n import _
 from core.jobs.records import JobStatus

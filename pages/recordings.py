@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from core.domain.bench import BenchRecord
+from core.domain.runs import BenchRecord
 from core.domain.turns import TurnRecord
 from core.errors import LMDynoError
 from core.i18n import _

@@ -82,7 +82,7 @@ LIBRARY_HOMES = {
     "jsonschema": ("core.quality.tasks.graders",),
     "referencing": ("core.quality.tasks.graders",),
     "ray": ("core.cluster.ray_fabric",),
-    "prometheus_client": ("core.chat_api.prometheus", "core.cli.metrics"),
+    "prometheus_client": ("core.chat_api.servers", "core.cli.metrics"),
 }
 
 ENGINE_LIBRARIES = {

@@ -16,15 +16,14 @@ from pathlib import Path
 from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.run.process import conduct
 from core.config import LaneRegistry, load_lanes
-from core.domain.bench import RunState
-from core.domain.conversation import EXAMPLES
-from core.domain.sampling import Sampling
+from core.domain.conversation import EXAMPLES, Sampling
+from core.domain.runs import RunState
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn
 from core.domain.turns import Mode, TurnRecord, new_id
 from core.engines.manager import EngineManager
+from core.meter.devices import SampledUsage
 from core.meter.keeping import run_and_keep
-from core.meter.usage import SampledUsage
 from core.replay.collecting import collect, paths_of
 from core.replay.recording import write
 from core.settings import load_settings

@@ -26,9 +26,8 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from core.config import load_lanes
 from core.config.lanes import cpu_features, native_dtype
-from core.domain.conversation import StoredImage
+from core.domain.conversation import Sampling, StoredImage
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.sampling import Sampling
 from core.domain.sessions import Session, SessionPlan, SessionState, Verdict, Vote
 from core.images.gallery import gallery
 from core.sessions.assignment import assigned_items
@@ -36,9 +35,9 @@ from core.sessions.items import build_ballot, usable_texts
 from core.sessions.prompts import prompt_set, shipped_set
 from core.settings import PROJECT_ROOT, Settings, load_settings
 from core.store.history import History
-from core.store.sessions.sessions import Sessions
-from core.store.sessions.votes import Votes
+from core.store.sessions import Sessions
 from core.store.turns import Store
+from core.store.votes import Votes
 from tests.e2e.e2e_dashboard import settle, started_dashboard
 
 LANES = """

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from core.bench.results.result import BenchResult
 from core.codec import decode, encode
-from core.domain.bench import BenchPass, LaneFacts
+from core.domain.runs import BenchPass, LaneFacts
 from core.domain.turns import utc_now
 from core.engines.devices import load_lock
 from core.engines.launch.placement import Place

@@ -23,7 +23,7 @@ from core.bench.plan import (
 )
 from core.bench.statistics import P95_MIN_N, P99_MIN_N
 from core.domain import fairness
-from core.domain.bench import BenchRequest, LoadLevel
+from core.domain.runs import BenchRequest, LoadLevel
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import RequestPlan
 from core.i18n import N_, N_plural, Text, _, ngettext

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from core.domain.bench import LoadLevel
-from core.domain.conversation import StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, StoredImage
+from core.domain.runs import LoadLevel
 from core.domain.specs import LaneSpec
 from core.domain.turns import new_id, utc_now
 from core.errors import InputError

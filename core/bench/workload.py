@@ -29,8 +29,7 @@ from core.bench.presets import prompt_kind
 from core.bench.prompt_files import read_prompts
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts, encoded, send
-from core.domain.conversation import EXAMPLES, Message, Role, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import EXAMPLES, Message, Role, Sampling, StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload, upload_path

@@ -11,7 +11,7 @@ from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval, Ratio
 from core.charts.load import Colors, conditions, label_axes
-from core.domain.bench import LoadLevel
+from core.domain.runs import LoadLevel
 from core.i18n import _
 
 _GIB = 2**30

@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from core import units
 from core.bench.results.definitions import DEFINITIONS, Definition, Tool
 from core.charts.load import Colors, label_axes
-from core.domain.bench import BenchPass, BenchRequest
+from core.domain.runs import BenchPass, BenchRequest
 from core.domain.timing import Timing
 from core.i18n import _
 

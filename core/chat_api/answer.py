@@ -7,10 +7,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from core.chat_api import dialects
-from core.chat_api.events import StreamEvent, Usage, read_event
-from core.chat_api.lenient import TextJoiner, one_line
-from core.chat_api.server_errors import ServerError
-from core.chat_api.sse import Event
+from core.chat_api.lenient import ServerError, TextJoiner, one_line
+from core.chat_api.stream import Event, StreamEvent, Usage, read_event
 from core.domain.specs import Dialect
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, utc_now
@@ -33,7 +31,7 @@ class NewText(NamedTuple):
 class Answer:
     """Collects timestamps, texts and counts of one request. Belongs to one event loop.
 
-    Nothing that a server sends raises. Whether the request succeeded, `core.chat_api.refusals` says.
+    Nothing that a server sends raises. Whether the request succeeded, `core.chat_api.failures` says.
 
     `on_sent` is called when the request has gone out, `on_text` after each read that brought text; both must
     return at once, since timestamps are taken in the same event loop.

@@ -1,6 +1,6 @@
 """Sends one chat request, timestamps its answer, and decides whether it succeeded.
 
-Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`' and `events`'. A timestamp is
+Knows HTTP; the meaning of what it sends and reads is `core.chat_api.dialects`' and `stream`'. A timestamp is
 taken when bytes arrive, before anything is parsed. `failure_in` is the one place that decides about success,
 for the chat, load tests and everything else.
 """
@@ -16,17 +16,21 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
-from core.chat_api import connection_errors, prometheus
+from core.chat_api import failures
 from core.chat_api.answer import Answer
-from core.chat_api.connection_errors import connect_timeout, connection_failure, no_first_token, stalled
 from core.chat_api.dialects import chat_body, customised
-from core.chat_api.lenient import UNREADABLE, Inflater, TooMuchData, json_document
-from core.chat_api.refusals import failure, see_log
-from core.chat_api.server_errors import ServerError, refused
+from core.chat_api.failures import (
+    connect_timeout,
+    connection_failure,
+    failure,
+    no_first_token,
+    see_log,
+    stalled,
+)
+from core.chat_api.lenient import UNREADABLE, Inflater, ServerError, TooMuchData, json_document, refused
 from core.chat_api.session import Attempt, Session, inflater, open_session, read_body
-from core.chat_api.sse import EventSplitter, EventTooLarge
-from core.domain.conversation import Message
-from core.domain.sampling import Sampling
+from core.chat_api.stream import EventSplitter, EventTooLarge
+from core.domain.conversation import Message, Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import FinishReason
 from core.errors import EngineError, InputError, LMDynoError
@@ -38,7 +42,6 @@ __all__ = [
     "Timeouts",
     "encoded",
     "get",
-    "metrics_text",
     "open_session",
     "post_json",
     "send",
@@ -174,15 +177,6 @@ async def get(session: Session, endpoint: Endpoint, url: str, *, timeout_s: floa
         return body
 
     return await _whole(session, "GET", endpoint, url, read, timeout_s=timeout_s)
-
-
-async def metrics_text(session: Session, endpoint: Endpoint, *, timeout_s: float) -> str | None:
-    """Return what the server publishes at `/metrics`; None if nothing, or not all of it within the time."""
-    try:
-        body = await get(session, endpoint, prometheus.url_of(endpoint.url), timeout_s=timeout_s)
-    except LMDynoError:
-        return None
-    return body.decode("utf-8", "replace") if isinstance(body, bytes) else None
 
 
 async def _whole(
@@ -328,21 +322,21 @@ def failure_in(answer: Answer, endpoint: Endpoint, lost: LMDynoError | None = No
     if answer.error:
         return failure(answer.error, endpoint)
     if answer.is_too_large:
-        return connection_errors.too_much(endpoint)
+        return failures.too_much(endpoint)
     if answer.finish_reason is FinishReason.ERROR:
         return _given_up(answer.finish_word, endpoint)
     if not answer.complete:
         if answer.strange:
-            return connection_errors.bad_stream(answer.strange)
+            return failures.bad_stream(answer.strange)
         if lost:
             return lost
         if answer.stray:
-            return connection_errors.not_a_stream(endpoint, answer.stray)
-        return connection_errors.broken_off(endpoint)
+            return failures.not_a_stream(endpoint, answer.stray)
+        return failures.broken_off(endpoint)
     if answer.strange:
-        return connection_errors.bad_stream(answer.strange)
+        return failures.bad_stream(answer.strange)
     if answer.finish_reason is None and not (answer.has_text or answer.calls_tool):
-        return connection_errors.empty_answer(endpoint)
+        return failures.empty_answer(endpoint)
     return None
 
 

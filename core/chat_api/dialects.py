@@ -1,7 +1,7 @@
 """Dialects: the requests that each kind of server takes, and the meaning of its answers.
 
 `chat_body` writes the request so that the same `Sampling` means the same everywhere; `output_tokens` evens
-out how usage counts. `core.chat_api.events` reads the answer.
+out how usage counts. `core.chat_api.stream` reads the answer.
 
 | setting | lmdeploy | transformers | vllm, sglang | llamacpp | generic |
 |---|---|---|---|---|---|
@@ -32,8 +32,7 @@ from typing import Any
 import orjson
 
 from core.chat_api.lenient import json_document, well_formed
-from core.domain.conversation import Message
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Sampling
 from core.domain.specs import Dialect, RequestOptions
 from core.domain.turns import FinishReason
 from core.i18n import N_, Text

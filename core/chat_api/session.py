@@ -19,10 +19,8 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 import orjson
 
-from core.chat_api.connection_errors import compressed, redirects, too_much
-from core.chat_api.lenient import Inflater, TooMuchData
-from core.chat_api.refusals import names_a_length
-from core.chat_api.server_errors import ServerError
+from core.chat_api.failures import compressed, names_a_length, redirects, too_much
+from core.chat_api.lenient import Inflater, ServerError, TooMuchData
 from core.domain.specs import Endpoint
 from core.i18n import N_, Text
 

@@ -34,12 +34,12 @@ from core.bench.run.process import conduct
 from core.cli import context
 from core.cli.images import kept
 from core.cli.terminal import progress_text, terminal
-from core.domain.bench import BenchRun, RunState
+from core.domain.runs import BenchRun, RunState
 from core.errors import InputError
 from core.i18n import N_, _
 from core.jobs.aftermath import ended_if_killed
 from core.settings import Settings
-from core.store.runs.bench_runs import RUN_INTERRUPTED
+from core.store.runs import RUN_INTERRUPTED
 
 STOPPED_EXIT_CODE = 130
 _DRAWN_PER_S = 2

@@ -20,7 +20,7 @@ from core.cli.terminal import terminal, write_file
 from core.i18n import _
 from core.reports.run_json import to_json
 from core.settings import Settings
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 
 _STYLES = {result_tables.Tone.PLAIN: "", result_tables.Tone.FAINT: "dim", result_tables.Tone.BAD: "red"}
 console = terminal()

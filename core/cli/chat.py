@@ -16,7 +16,7 @@ from core.cli.terminal import error_text, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
 from core.config import load_cluster
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turn_planning import ChatSettings, plan_turn
 from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnPlan, new_id

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from core.chat_api.probe import probe
+from core.chat_api.servers import probe
 from core.config import LaneRegistry, load_lanes
 from core.config.endpoints import api_key, bind_for_command, url_problem
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec

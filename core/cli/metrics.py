@@ -28,7 +28,7 @@ from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.meter.presence import is_running
+from core.meter.protocol import is_running
 from core.settings import Settings, load_settings
 from core.store.history import History
 from core.telemetry.nvml import Nvml

@@ -11,8 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedCo
 from core.cli import context
 from core.cli.quality_runs import lane_table, lines
 from core.cli.terminal import progress_text, terminal, write_file
-from core.domain.bench import RunState
-from core.domain.quality import QualityRun
+from core.domain.runs import QualityRun, RunState
 from core.domain.specs import SETTINGS_OF, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
@@ -34,7 +33,7 @@ from core.quality.tasks.sets import PROMPTS, SCENES, ShippedSet, read_set, scene
 from core.quality.tasks.task import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.runs.quality_runs import QUALITY_INTERRUPTED, QualityRuns
+from core.store.runs import QUALITY_INTERRUPTED, QualityRuns
 
 STOPPED_EXIT_CODE = 130
 NONE = "none"

@@ -15,7 +15,7 @@ from core import units
 from core.bench.statistics import Interval
 from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
-from core.domain.quality import QualityRecord
+from core.domain.runs import QualityRecord
 from core.errors import InputError
 from core.i18n import N_, _
 from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figures, flags
@@ -23,7 +23,7 @@ from core.quality.results import LaneQuality, Outcome, QualityResult, results
 from core.quality.verdict import verdicts
 from core.reports.quality_json import to_json
 from core.settings import Settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 
 console = terminal()
 

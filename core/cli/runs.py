@@ -24,8 +24,8 @@ from core.cli import walk as walks
 from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
-from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import BenchRecord
 from core.domain.turns import TurnRecord
 from core.errors import InputError, StoreError
 from core.i18n import N_, _
@@ -35,9 +35,8 @@ from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
 from core.settings import load_settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import JobResults
-from core.store.runs.quality_runs import QualityRuns
+from core.store.run_tables import JobResults
+from core.store.runs import BenchRuns, QualityRuns
 from core.store.turns import Store
 
 app = typer.Typer(no_args_is_help=True)

@@ -29,7 +29,7 @@ from core.sessions.run.answering import missing_answers
 from core.sessions.run.job import start_answers, start_judging
 from core.sessions.wording import STATE_NAMES, lane_figures
 from core.settings import Settings
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 
 app = typer.Typer(no_args_is_help=True)
 console = terminal()

@@ -15,14 +15,14 @@ from core import units
 from core.cli import context
 from core.cli.terminal import error_text, terminal, write_file
 from core.codec import encode_plain
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.turns import new_id
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.errors import InputError
 from core.i18n import N_, _
 from core.jobs.registry import Jobs
 from core.settings import Settings
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.walk.runner import summary
 
 console = terminal()

@@ -17,8 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from core.config.toml_source import IN_QUOTES, NOT_A_TABLE, NOT_TEXT, KeyPath, TomlSource
-from core.domain.rules import TIMEOUT, one_of
-from core.domain.specs import Dialect, EndpointSpec, LaneSpec, Patience, RequestOptions
+from core.domain.specs import TIMEOUT, Dialect, EndpointSpec, LaneSpec, Patience, RequestOptions, one_of
 from core.errors import ConfigError
 from core.i18n import N_, Message
 from core.settings import Settings

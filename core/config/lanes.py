@@ -25,7 +25,6 @@ from core.config.endpoints import (
     unknown_key,
 )
 from core.config.toml_source import IN_QUOTES, NOT_A_TABLE, NOT_TEXT, KeyPath, TomlSource
-from core.domain.rules import conflict, rule
 from core.domain.specs import (
     SETTINGS_OF,
     WEIGHTS_OF,
@@ -35,6 +34,8 @@ from core.domain.specs import (
     LaneSpec,
     ModelSpec,
     Weights,
+    conflict,
+    rule,
 )
 from core.i18n import N_
 from core.settings import Settings

@@ -1,6 +1,7 @@
-"""Conversations: messages with images, the history that each lane sees, and prompts to begin with.
+"""What a request asks: messages with images, the history that each lane sees, and how tokens are sampled.
 
-An image is known by its hash and sizes here; no image format is known and no file read.
+An image is known by its hash and sizes here; no image format is known and no file read. A dialect
+(`core.chat_api.dialects`) translates the sampling settings so that they mean the same to every engine.
 """
 
 import re
@@ -8,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.errors import InputError
 from core.i18n import N_, Text
 
 MAX_IMAGES = 8
@@ -96,3 +98,42 @@ def messages_for(
 def named_images(texts: Iterable[str]) -> frozenset[str]:
     """The hashes of the images that texts such as stored plans name; whatever looks like one counts."""
     return frozenset(sha256 for text in texts for sha256 in _SHA256.findall(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """Sampling settings of one request; raises InputError for values no engine accepts."""
+
+    temperature: float = 0.0
+    """0 is greedy: the most likely token each time; then top_p, top_k and seed have no effect."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 leaves all tokens in."""
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    max_tokens: int = 512
+    fixed_length: bool = False
+    """Generate exactly `max_tokens`, past any end-of-sequence token."""
+
+    def __post_init__(self) -> None:
+        _within("temperature", self.temperature, 0, 2)
+        if not 0 < self.top_p <= 1:
+            raise InputError(
+                N_("{key} is {value}.", key="top_p", value=self.top_p),
+                hint=N_("Choose a value greater than 0 and at most 1."),
+            )
+        _within("top_k", self.top_k, 0, 1000)
+        _within("repetition_penalty", self.repetition_penalty, 0.5, 2)
+        _within("max_tokens", self.max_tokens, 1, 131_072)
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(
+            N_("{key} is {value}.", key=name, value=value),
+            hint=N_("Choose a value from {low} to {high}.", low=f"{low:g}", high=f"{high:g}"),
+        )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import FinishReason, Place, RequestPlan, RequestRecord, TurnRecord
 from core.i18n import N_, N_plural, Text, _

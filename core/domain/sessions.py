@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from core.domain.conversation import StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Machine, RequestRecord, new_id, utc_now
 from core.errors import InputError

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.access.guard import current_identity
-from core.domain.conversation import MAX_IMAGES, Exchange, StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import MAX_IMAGES, Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Mode, RequestPlan, RequestRecord, TurnPlan, TurnRecord
 from core.errors import AccessDenied, InputError

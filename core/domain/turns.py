@@ -12,8 +12,7 @@ from enum import StrEnum
 from uuid import uuid4
 
 from core.access.identity import Person
-from core.domain.conversation import Message, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Sampling, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.errors import LMDynoError

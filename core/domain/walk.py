@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from core import units
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Machine, new_id, utc_now
 from core.i18n import N_, Text

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.engines.launch.table import chat_template, lmdeploy_flags
 from core.errors import InputError

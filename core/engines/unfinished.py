@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.chat_api.probe import server_metrics
+from core.chat_api.servers import server_metrics
 from core.domain.specs import Endpoint
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.settings import Settings

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from core.codec import decode
-from core.domain.conversation import StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turns import Mode, RequestPlan, TurnPlan, new_id
 from core.errors import InputError

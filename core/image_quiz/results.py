@@ -19,7 +19,7 @@ from core.image_quiz.plan import QuizPlan, QuizQuestion
 from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.quality.tasks.task import holds_any
 from core.settings import Settings
-from core.store.runs.job_results import keep_run
+from core.store.run_tables import keep_run
 
 
 class Verdict(StrEnum):

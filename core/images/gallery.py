@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config.toml_source import IN_QUOTES, KeyPath, TomlSource
-from core.domain.rules import one_of
+from core.domain.specs import one_of
 from core.i18n import N_, Message
 from core.settings import PROJECT_ROOT
 

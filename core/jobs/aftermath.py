@@ -27,8 +27,7 @@ _PATIENCE_S = 20.0
 def end_run(database_url: str, run_id: str, error: ErrorInfo | None) -> None:
     """End the run with that id, if it goes on; None is no error but a person's wish. Never raises."""
     # SQLAlchemy takes its time; most who look at jobs never need it.
-    from core.store.runs.bench_runs import BenchRuns
-    from core.store.runs.quality_runs import QualityRuns
+    from core.store.runs import BenchRuns, QualityRuns
 
     for runs in (BenchRuns(database_url), QualityRuns(database_url)):
         try:

@@ -15,7 +15,7 @@ from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.memory.prediction import MemoryPart
 from core.memory_sweep.plan import SweepPlan, SweepPoint
 from core.settings import Settings
-from core.store.runs.job_results import keep_run
+from core.store.run_tables import keep_run
 from core.telemetry.samples import MemorySource
 
 

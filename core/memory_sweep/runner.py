@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from core.domain.conversation import messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, messages_for
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan, new_id
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, model_path

@@ -11,8 +11,8 @@ from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests
 from core.files import keep_to_oneself
 from core.meter import process
+from core.meter.devices import SampledUsage
 from core.meter.recorder import RunStore
-from core.meter.usage import SampledUsage
 from core.process_setup import allow_many_open_files
 
 

@@ -11,10 +11,9 @@ from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests
 from core.errors import StoreError
 from core.images.store import ImageStore
-from core.meter.devices import DeviceQueue
+from core.meter.devices import DeviceQueue, UsageMeter
 from core.meter.protocol import Update
 from core.meter.turns import run_turn
-from core.meter.usage import UsageMeter
 from core.settings import Settings
 from core.store.turns import Store
 from core.telemetry.machine import describe_machine

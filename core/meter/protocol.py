@@ -1,15 +1,19 @@
 """Updates about a turn, and the messages between the meter's process and the dashboard.
 
 On the wire each line is one JSON document (`core.codec`). A connection carries one `Command` and its `Reply`,
-which for `follow` goes on with `Update`s up to the one that holds the record.
+which for `follow` goes on with `Update`s up to the one that holds the record. A lock shows others whether a
+meter of this home is running.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from core.access.identity import Person
 from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.files import is_held, lock_path, try_lock, unlock
 from core.i18n import N_
 from core.settings import Settings
 
@@ -18,6 +22,8 @@ METER_DIED = ErrorInfo(
     message=N_("The meter's process ended in the middle of the answer."),
     hint=N_("The text so far is kept. Ask again. If it happens again, see the dashboard's log."),
 )
+_PATIENCE_S = 0.1
+"""Longer than anybody holds the lock just to look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +109,22 @@ class Hello:
             database_url=self.database_url,
             secrets_file=Path(self.secrets_file),
         )
+
+
+@contextmanager
+def marked_running(settings: Settings) -> Iterator[None]:
+    """Mark a meter as running; each dashboard may have one."""
+    descriptor = try_lock(_running_lock(settings), shared=True, patience_s=_PATIENCE_S)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            unlock(descriptor)
+
+
+def is_running(settings: Settings) -> bool:
+    return is_held(_running_lock(settings))
+
+
+def _running_lock(settings: Settings) -> Path:
+    return lock_path(settings.locks_dir, "meter")

@@ -1,14 +1,20 @@
-"""One request of a running turn: its state, its updates, and its record."""
+"""One request of a running turn: its state, its updates, and its record.
+
+The end of a request to an engine on a node is explained by what the node, or its silence, says. A machine
+that loses power closes no connection, and an engine's log on a node can't be read here. So while such a
+request runs, its lane is looked at as well.
+"""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from typing import Any
 
 from core.access.identity import Person
 from core.chat_api import dialects
 from core.chat_api.answer import Answer
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import Endpoint
 from core.domain.turns import (
     ErrorInfo,
@@ -20,11 +26,12 @@ from core.domain.turns import (
     RequestRecord,
     UsageWindow,
 )
+from core.engines.log.requests import SAY_LITTLE
 from core.engines.unfinished import Unfinished
-from core.errors import LMDynoError
+from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
+from core.meter.devices import UsageMeter
 from core.meter.protocol import Update
-from core.meter.usage import UsageMeter
 
 _ENDED_BY_SERVER = (
     FinishReason.STOP,
@@ -34,6 +41,9 @@ _ENDED_BY_SERVER = (
 )
 _UPDATE_INTERVAL_S = 0.05
 """New text is told at most 20 times a second, the first at once."""
+_LOOK_S = 1.0
+_TOLD_WITHIN_S = 6.0
+"""Within this time a node's agent tells why an engine died, or the node counts as dead."""
 
 
 class Request:
@@ -233,3 +243,59 @@ class Request:
                 record=self._final,
             )
         )
+
+
+async def send_to_node(
+    sending: Coroutine[Any, Any, None],
+    resolve: Callable[[], Endpoint | None],
+    text_chars: Callable[[], int],
+) -> None:
+    """Run a request to its end, or until its node is dead and nothing more comes.
+
+    Args:
+        sending: the request.
+        resolve: finds the lane's endpoint, or raises what is wrong with it; reads files.
+        text_chars: how much of the answer there is.
+
+    Raises:
+        EngineError: what is wrong with the node or the engine there, else the request's own error.
+    """
+    task = asyncio.ensure_future(sending)
+    try:
+        before = -1
+        while not (await asyncio.wait({task}, timeout=_LOOK_S))[0]:
+            problem = await _problem_on_node(resolve)
+            so_far = text_chars()
+            # Its agent may be gone while the engine still answers.
+            if problem is not None and problem.code.startswith("node-") and so_far == before:
+                raise problem
+            before = so_far
+        await task
+    except EngineError as error:
+        cause = await _cause_on_node(resolve) if task.done() and error.code in SAY_LITTLE else None
+        if cause is None:
+            raise
+        raise cause from error
+    finally:
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError, EngineError):
+                await task
+
+
+async def _cause_on_node(resolve: Callable[[], Endpoint | None]) -> EngineError | None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _TOLD_WITHIN_S
+    while (problem := await _problem_on_node(resolve)) is None or problem.code.startswith("cluster-"):
+        if clock() >= deadline:
+            return None
+        await asyncio.sleep(_LOOK_S / 2)
+    return problem
+
+
+async def _problem_on_node(resolve: Callable[[], Endpoint | None]) -> EngineError | None:
+    try:
+        await asyncio.to_thread(resolve)
+    except EngineError as error:
+        return error
+    return None

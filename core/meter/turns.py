@@ -22,11 +22,9 @@ from core.engines.log.requests import send_explained
 from core.engines.unfinished import StoppedRequests
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.i18n import N_
-from core.meter.devices import DeviceQueue, Ticket
-from core.meter.node_requests import send_to_node
+from core.meter.devices import DeviceQueue, Ticket, UsageMeter, settled
 from core.meter.protocol import Update
-from core.meter.request import Request
-from core.meter.usage import UsageMeter, settled
+from core.meter.request import Request, send_to_node
 from core.models.context import not_sendable
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
+from core.domain.conversation import Sampling
 from core.domain.fairness import LMDEPLOY_KINDS
-from core.domain.sampling import Sampling
 from core.domain.specs import LaneSpec
 from core.domain.turns import new_id
 from core.errors import InputError

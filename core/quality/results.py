@@ -13,7 +13,7 @@ import numpy as np
 
 from core.bench.statistics import Interval, median_of_known, wilson
 from core.codec import decode
-from core.domain.quality import (
+from core.domain.runs import (
     Prompted,
     QualityAnswer,
     QualityLane,

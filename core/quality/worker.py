@@ -9,7 +9,7 @@ from typing import Any
 
 from core import process_setup
 from core.codec import decode
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_
 from core.jobs.worker import Report, run

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.domain.quality import Prompted, QualityAnswer, QualityRecord
+from core.domain.runs import Prompted, QualityAnswer, QualityRecord
 from core.quality.agreement import Piece, diff
 from core.quality.results import Outcome, QualityResult, outcome
 from core.quality.tasks.task import TaskItem

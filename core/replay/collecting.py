@@ -6,8 +6,7 @@ from pathlib import Path
 
 from core import __version__
 from core.codec import decode
-from core.domain.bench import BenchRecord, BenchRun, RunState
-from core.domain.quality import QualityRecord, QualityRun
+from core.domain.runs import BenchRecord, BenchRun, QualityRecord, QualityRun, RunState
 from core.domain.sessions import SessionRecord
 from core.domain.turns import TurnRecord
 from core.domain.walk import WalkRun
@@ -15,9 +14,8 @@ from core.errors import InputError, StoreError
 from core.i18n import N_
 from core.replay.recording import Recording
 from core.settings import PROJECT_ROOT, Settings
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
-from core.store.sessions.sessions import Sessions
+from core.store.runs import BenchRuns, QualityRuns
+from core.store.sessions import Sessions
 from core.store.turns import Store
 from core.walk import job
 

@@ -21,10 +21,9 @@ from core.i18n import N_
 from core.replay.recording import Recording, recordings_in
 from core.settings import Settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import Walks
-from core.store.runs.quality_runs import QualityRuns
-from core.store.sessions.sessions import Sessions
+from core.store.run_tables import Walks
+from core.store.runs import BenchRuns, QualityRuns
+from core.store.sessions import Sessions
 from core.store.turns import Store
 
 

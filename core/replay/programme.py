@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import TypeAlias
 
-from core.domain.bench import BenchRecord
+from core.domain.runs import BenchRecord
 from core.domain.turns import TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError

@@ -15,8 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from core.codec import decode, encode
-from core.domain.bench import BenchRecord
-from core.domain.quality import QualityRecord
+from core.domain.runs import BenchRecord, QualityRecord
 from core.domain.sessions import SessionRecord
 from core.domain.turns import Machine, TurnRecord, utc_now
 from core.domain.walk import WalkRun

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest, RunState
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, RunState
 from core.domain.timing import Timing
 from core.domain.turns import Phase, RequestRecord, TurnRecord
 from core.domain.walk import WalkRun

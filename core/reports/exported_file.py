@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from core.config.lanes import LANE_NAME
-from core.domain.bench import BenchPass, BenchRequest, RunFacts
-from core.domain.quality import QualityAnswer
+from core.domain.runs import BenchPass, BenchRequest, QualityAnswer, RunFacts
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.errors import InputError

@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from core.codec import decode
-from core.domain.bench import BenchRun
 from core.domain.history import RunKind
-from core.domain.quality import QualityRun
+from core.domain.runs import BenchRun, QualityRun
 from core.domain.sessions import Session, SessionAnswer, SessionRecord, SessionState, Verdict
 from core.errors import InputError, StoreError
 from core.i18n import N_, Text
 from core.reports import quality_json, run_json
 from core.reports.exported_file import ExportedFile, check_schema, check_timing, check_tokens
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import Any, BinaryIO
 
 from core.codec import decode, encode, encode_plain
-from core.domain.bench import RunState
-from core.domain.quality import QualityAnswer, QualityLane, QualityRecord, QualityRun
+from core.domain.runs import QualityAnswer, QualityLane, QualityRecord, QualityRun, RunState
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_

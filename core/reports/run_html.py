@@ -51,8 +51,7 @@ from core.charts.quality_points import (
     trade_off_points,
 )
 from core.charts.requests import gaps_chart, timeline_chart
-from core.domain.bench import BenchRecord
-from core.domain.quality import QualityRecord
+from core.domain.runs import BenchRecord, QualityRecord
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.i18n import _, current_language, ngettext
 from core.quality.comparison import flags

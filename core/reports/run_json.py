@@ -18,15 +18,7 @@ from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Distribution, Interval, Ratio
 from core.codec import decode, encode, encode_plain
-from core.domain.bench import (
-    BenchPass,
-    BenchRecord,
-    BenchRequest,
-    BenchRun,
-    LaneFacts,
-    LoadLevel,
-    RunState,
-)
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, BenchRun, LaneFacts, LoadLevel, RunState
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_

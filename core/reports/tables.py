@@ -11,8 +11,7 @@ from pyarrow import parquet
 
 from core import csv_text
 from core.access.guard import AuditEntry
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest
-from core.domain.quality import Prompted, QualityAnswer, QualityRecord
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, Prompted, QualityAnswer, QualityRecord
 from core.domain.turns import Place
 from core.quality.plan import QualityPlan
 from core.quality.results import outcome, plan_of

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from core.bench.results.result import RunRecords
 from core.domain.history import MeasuredLane
-from core.domain.quality import QualityRecord
+from core.domain.runs import QualityRecord
 from core.domain.specs import LaneSpec
 from core.domain.turns import Machine
 from core.quality.results import Outcome, results

@@ -9,7 +9,7 @@ from core.bench.results.comparison import ComparedPoint
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval, Ratio, mean_ratio
-from core.domain.bench import BenchRecord, LoadLevel
+from core.domain.runs import BenchRecord, LoadLevel
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from core.domain.conversation import messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, messages_for
 from core.domain.sessions import Judgement, Session, SessionItem, Verdict, Vote
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestPlan, TurnPlan

@@ -32,8 +32,17 @@ from core.access.guard import current_identity, require_writable
 from core.access.identity import Visibility
 from core.errors import StoreError
 from core.i18n import N_
-from core.store.database import Location, connect, copy_file, for_writing, parse_location, prepare_file
-from core.store.failures import OTHER, explain, explained
+from core.store.database import (
+    OTHER,
+    Location,
+    connect,
+    copy_file,
+    explain,
+    explained,
+    for_writing,
+    parse_location,
+    prepare_file,
+)
 
 SCRIPTS = Path(__file__).parent / "migrations"
 _WAIT_S = 60.0

@@ -28,7 +28,6 @@ from core.domain.turns import utc_now
 from core.store import history_entries
 from core.store.access import Access, by_link, insert_new, listed, upsert
 from core.store.history_entries import SUMMARY_VERSION, TABLES
-from core.store.sessions.tables import sessions
 from core.store.tables import (
     annotations,
     bench_runs,
@@ -39,6 +38,7 @@ from core.store.tables import (
     quality_runs,
     quizzes,
     requests,
+    sessions,
     sweeps,
     turns,
     walks,

@@ -22,12 +22,12 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
+from core.domain.runs import RunState
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Phase
 from core.store.access import listed
-from core.store.runs.run_rows import is_interrupted
+from core.store.run_tables import is_interrupted
 from core.store.tables import (
     annotations,
     bench_lanes,

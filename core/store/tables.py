@@ -1,11 +1,15 @@
-"""The schema: what is kept of turns, load tests, their requests, lanes, machines and messages.
+"""The schema: what is kept of turns, runs and sessions, their requests, lanes, machines and messages.
 
-Facts only; metrics are computed from a request's timestamps (`core.domain.timing`). What recurs is kept once,
-under a digest of itself: lanes and machines as they were then, and the messages that a request was sent. A
-message knows the one before it, so a conversation grows by what is said, not by its whole history each turn.
+Facts only; metrics are computed from a request's timestamps (`core.domain.timing`). What recurs is kept
+once, under a digest of itself: lanes and machines as they were then, and the messages that a request was
+sent. A message knows the one before it, so a conversation grows by what is said, not by its whole history
+each turn.
 
 A change here needs a migration (`core/store/migrations/versions`); so does a new member of a stored closed
 set: an empty one, by which older programs learn that they can't read it.
+
+A person's vote on an item of a session is one row under a key of both, so that it can't count twice,
+whatever a browser sends.
 """
 
 from typing import Any
@@ -14,6 +18,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -28,13 +33,18 @@ from sqlalchemy.schema import SchemaItem
 from core import i18n
 from core.access.guard import Action
 from core.access.identity import Person
-from core.domain.bench import BenchPass, LaneFacts, RunState
-from core.domain.conversation import Role, StoredImage
+from core.domain.conversation import Role, Sampling, StoredImage
 from core.domain.history import RunKind, Summary
-from core.domain.quality import Prompted, QualityLane
-from core.domain.sampling import Sampling
+from core.domain.runs import BenchPass, LaneFacts, Prompted, QualityLane, RunState
+from core.domain.sessions import (
+    SessionItem,
+    SessionPlan,
+    SessionPrompt,
+    SessionState,
+    Verdict,
+)
 from core.domain.specs import EngineKind, LaneSpec
-from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, Place, UsageWindow
+from core.domain.turns import ErrorInfo, FinishReason, Machine, Mode, Phase, Place, RequestRecord, UsageWindow
 from core.domain.walk import WalkRun
 from core.store.columns import Choice, Document, FreeText, Timestamps, UtcDateTime
 
@@ -144,6 +154,8 @@ request_pieces = Table(
 
 # The value is part of the text: a partial index serves only statements that repeat its condition.
 STILL_OPEN = text("phase <> 'done'")
+
+
 Index(
     "ix_requests_open",
     requests.c.updated_at,
@@ -169,7 +181,7 @@ def _runs(name: str, *columns: SchemaItem) -> Table:
 
 
 def _measured() -> tuple[Column[Any], ...]:
-    """Columns of runs that measure lane by lane (`core.domain.bench.RunFacts`)."""
+    """Columns of runs that measure lane by lane (`core.domain.runs.RunFacts`)."""
     return (
         Column("finished_at", UtcDateTime),
         Column("lmdyno", Text, nullable=False),
@@ -277,4 +289,94 @@ annotations = Table(
     Column("note", FreeText, nullable=False),
     Column("tag", FreeText, nullable=False),
     Column("deleted_at", UtcDateTime),
+)
+
+
+prompt_sets = Table(
+    "prompt_sets",
+    metadata,
+    Column("name", FreeText, primary_key=True),
+    # Computed from the prompts, so that the same ones are kept once.
+    Column("version", Text, primary_key=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("prompts", Document(tuple[SessionPrompt, ...]), nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("link", Text, nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False, index=True),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("opened_at", UtcDateTime),
+    Column("closed_at", UtcDateTime),
+    Column("state", Choice(SessionState), nullable=False),
+    Column("owner", FreeText),
+    Column("imported", Boolean, nullable=False),
+    Column("machine_id", ForeignKey("machines.id")),
+    Column("identical_pairs", Integer, nullable=False),
+    Column("title", FreeText, nullable=False),
+    Column("plan", Document(SessionPlan), nullable=False),
+    Column("items", Document(tuple[SessionItem, ...]), nullable=False),
+)
+
+session_answers = Table(
+    "session_answers",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("prompt", Integer, primary_key=True),
+    Column("lane", Integer, primary_key=True),
+    Column("sample", Integer, primary_key=True),
+    Column("record", Document(RequestRecord), nullable=False),
+)
+
+session_participants = Table(
+    "session_participants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("joined_at", UtcDateTime, nullable=False),
+    Column("seat", Integer, nullable=False),
+    Column("name", FreeText, nullable=False),
+    # The name without its case and spacing: two people must not look alike in a list.
+    Column("name_key", FreeText, nullable=False),
+    Column("user", FreeText),
+    Column("code", Text, nullable=False),
+    UniqueConstraint("session_id", "seat"),
+    UniqueConstraint("session_id", "name_key"),
+    UniqueConstraint("session_id", "user"),
+    UniqueConstraint("session_id", "code"),
+)
+
+session_votes = Table(
+    "session_votes",
+    metadata,
+    Column("participant_id", ForeignKey("session_participants.id", ondelete="CASCADE"), primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    Column("given_at", UtcDateTime, nullable=False),
+    Column("took_s", Float),
+    Column("shown", Document(tuple[int, ...]), nullable=False),
+    Column("verdict", Choice(Verdict), nullable=False),
+    Column("preference", Document(tuple[int, ...]), nullable=False),
+    Column("reasons", Document(tuple[str, ...]), nullable=False),
+    Column("comment", FreeText, nullable=False),
+    Column("deploy", Choice(Verdict)),
+    Column("deploy_preference", Document(tuple[int, ...])),
+    Index(None, "session_id", "given_at"),
+)
+
+session_judgements = Table(
+    "session_judgements",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("judge", FreeText, primary_key=True),
+    Column("item", Integer, primary_key=True),
+    Column("turned", Boolean, primary_key=True),
+    Column("given_at", UtcDateTime, nullable=False),
+    Column("verdict", Choice(Verdict)),
+    Column("preference", Document(tuple[int, ...]), nullable=False),
+    Column("error", Document(ErrorInfo)),
+    Column("text", FreeText, nullable=False),
 )

@@ -40,14 +40,7 @@ from core.errors import AccessDenied, StoreError
 from core.i18n import N_
 from core.store import records
 from core.store.access import Access, by_link, insert_new, listed, upsert
-from core.store.records import (
-    ConversationSummary,
-    StoredMessage,
-    thread_of,
-    to_message,
-    to_request,
-    to_turn,
-)
+from core.store.records import ConversationSummary, StoredMessage, thread_of, to_message, to_request, to_turn
 from core.store.tables import (
     STILL_OPEN,
     annotations,

@@ -14,14 +14,14 @@ from core import __version__
 from core.access.guard import Action, authorise
 from core.codec import encode
 from core.config import LaneRegistry, load_lanes
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.turns import new_id
 from core.domain.walk import WalkRun, walk_title
 from core.i18n import N_, Text
 from core.jobs.records import load_outcome, outcome_file, save_outcome
 from core.jobs.registry import Jobs
 from core.settings import Settings
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.telemetry.nvml import Nvml
 from core.walk.plan import lanes_at, walk_plan
 from core.walk.runner import Walk

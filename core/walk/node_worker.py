@@ -8,7 +8,7 @@ from typing import Any
 from core.cluster.jobs import end_when_told, follow
 from core.cluster.protocol import NodeJob
 from core.codec import decode
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.walk import WalkRun, walk_title
 from core.jobs.records import JobSpec
 from core.jobs.worker import Report, run

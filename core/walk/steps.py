@@ -15,8 +15,7 @@ from core.cluster.control import Engines
 from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.fitness import Status
-from core.domain.conversation import Exchange, StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit

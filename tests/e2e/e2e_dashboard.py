@@ -15,7 +15,7 @@ from time import monotonic, sleep
 from playwright.sync_api import Page, expect
 
 from core.codec import encode_plain
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.turns import Mode
 from core.settings import PROJECT_ROOT
 

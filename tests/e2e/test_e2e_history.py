@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 from core.bench.results.result import summarise
 from core.domain.history import HistoryFilter
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from tests.unit.bench.bench_samples import a_pass, a_plan, a_record, a_request, a_timing, remote
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

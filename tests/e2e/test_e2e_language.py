@@ -11,13 +11,12 @@ from e2e_texts import VISIBLE_TEXTS, english_words, everything_opened
 from playwright.sync_api import Browser, Page, expect
 
 from core.codec import encode
-from core.domain.quality import QualityRecord
+from core.domain.runs import QualityRecord
 from core.images.gallery import gallery
 from core.settings import PROJECT_ROOT
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
-from core.store.sessions.sessions import Sessions
-from core.store.sessions.votes import Votes
+from core.store.runs import BenchRuns, QualityRuns
+from core.store.sessions import Sessions
+from core.store.votes import Votes
 from tests.unit.bench.bench_samples import a_failure, a_pass, a_plan, a_record, a_request, remote
 from tests.unit.quality import quality_samples
 from tests.unit.sessions.session_samples import answers, open_session, plan

@@ -17,7 +17,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 from tests.unit.sessions.session_samples import answers, open_session, plan
 
 COOKIE_SECRET = "a-secret-for-the-tests-only-0123456789"

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from core.config import load_lanes
 from core.settings import Settings
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.telemetry.machine import describe_machine
 from tests.unit.scorecard.scorecard_samples import run_of
 

@@ -21,7 +21,7 @@ from core.cluster.control import ClusterEngines
 from core.cluster.link import ClusterLink, find_process
 from core.cluster.protocol import Verb
 from core.codec import encode
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.specs import ClusterSpec
 from core.domain.walk import StepKind, StepState
 from core.engines import supervisor

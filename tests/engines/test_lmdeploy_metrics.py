@@ -3,7 +3,7 @@
 import pytest
 
 from core.bench.run.recording import QueueCounter, read_counter, rise
-from core.domain.bench import EngineQueue
+from core.domain.runs import EngineQueue
 
 
 @pytest.fixture

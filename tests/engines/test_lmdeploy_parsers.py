@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, Weights
 from core.engines.recipes import recipes
 from tests.unit.engines.engine_stand_ins import lane_in

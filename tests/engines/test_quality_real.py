@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.config import demo_model
-from core.domain.bench import RunState
-from core.domain.quality import ScoringMethod
+from core.domain.runs import RunState, ScoringMethod
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
 from core.models.demo_models import is_text_prepared
 from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan
@@ -18,7 +17,7 @@ from core.quality.run.process import conduct
 from core.quality.tasks.sets import PROMPTS
 from core.quality.verdict import Level, verdicts
 from core.settings import load_settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 
 pytestmark = pytest.mark.timeout(1500)
 

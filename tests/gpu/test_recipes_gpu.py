@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.config import load_lanes
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.engines.recipes import KEY_VARIABLE, PORT, recipes
 from core.models import demo_models
 from core.settings import load_settings

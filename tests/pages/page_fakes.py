@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from core.access.guard import Action, authorise
-from core.chat_api.probe import Reach
+from core.chat_api.servers import Reach
 from core.config import LaneRegistry
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing

@@ -17,7 +17,7 @@ from core.bench.results.result import RunRecords
 from core.bench.workload import keep_prompt_file
 from core.codec import encode
 from core.config import LaneRegistry
-from core.domain.bench import EngineQueue, GpuUse, LaneFacts, RunState
+from core.domain.runs import EngineQueue, GpuUse, LaneFacts, RunState
 from core.domain.specs import ClusterSpec
 from core.domain.turns import ErrorInfo, Place, utc_now
 from core.errors import InputError
@@ -27,7 +27,7 @@ from core.images.store import ImageStore
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import Settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.ui.benchmark import form as bench_form
 from core.ui.benchmark import live as bench_live
 from core.ui.benchmark.form_state import Extent, Prompts

@@ -8,8 +8,7 @@ from streamlit.runtime.context import StreamlitCookies
 from streamlit.testing.v1 import AppTest
 
 from core.access.identity import Person
-from core.domain.conversation import Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Role, Sampling
 from core.domain.turn_planning import planned_record
 from core.domain.turns import (
     ErrorInfo,
@@ -23,7 +22,7 @@ from core.domain.turns import (
 from core.engines.registry import EngineState
 from core.errors import AccessDenied, EngineError, StoreError
 from core.meter.protocol import Update
-from core.ui.chat import actions as chat_actions
+from core.ui.chat import controls as chat_controls
 from core.ui.chat import session as chat_session
 
 
@@ -437,7 +436,7 @@ def test_no_widget_keeps_a_turn_with_its_answers(app):
     state = app.session_state._state._state  # Streamlit's own, within what guards it
     widgets = state._new_widget_state.widget_metadata.values()
     kept = [argument for widget in widgets for argument in widget.callback_args or ()]
-    assert any(isinstance(argument, chat_actions.Asked) for argument in kept)
+    assert any(isinstance(argument, chat_controls.Asked) for argument in kept)
     assert not any(isinstance(argument, TurnRecord) for argument in kept)
 
 
@@ -603,7 +602,9 @@ def test_a_prompt_is_not_taken_while_a_turn_runs_and_its_text_is_given_back(new_
 
 
 def test_a_prompt_that_is_probably_too_long_is_sent_when_it_comes_again(app, world, monkeypatch):
-    monkeypatch.setattr(chat_actions, "exceeded_context", lambda lane, messages: 8192 if lane is HF else None)
+    monkeypatch.setattr(
+        chat_controls, "exceeded_context", lambda lane, messages: 8192 if lane is HF else None
+    )
     prompt = "A long text. " * 3_000
     ask(app, prompt)
     assert world.meter.plans == []

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from core.access.guard import Action, AuditEntry
-from core.chat_api.probe import Reach, ServerMetrics
+from core.chat_api.servers import Reach, ServerMetrics
 from core.codec import encode
 from core.config import LaneRegistry, load_lanes
 from core.config.changes import changes_file, save_lane

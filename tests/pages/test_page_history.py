@@ -13,9 +13,9 @@ from page_fakes import HF, REMOTE
 from core.bench.plan import Workload
 from core.bench.results.result import RunRecords, results
 from core.codec import encode
-from core.domain.bench import RunState
+from core.domain.conversation import Sampling
 from core.domain.history import HistoryFilter, RunKind
-from core.domain.sampling import Sampling
+from core.domain.runs import RunState
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
 from core.image_quiz.plan import QuizPlan, one_question
@@ -32,9 +32,8 @@ from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json
 from core.settings import Settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import JobResult, JobResults, Walks
-from core.store.runs.quality_runs import QualityRuns
+from core.store.run_tables import JobResult, JobResults, Walks
+from core.store.runs import BenchRuns, QualityRuns
 from core.store.turns import Store
 from core.ui.chat import quiz
 from core.ui.history import list_page as history_list

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
-from core.chat_api.probe import ServerMetrics
+from core.chat_api.servers import ServerMetrics
 from core.codec import encode
 from core.domain.specs import ClusterSpec
 from core.domain.turns import ErrorInfo

@@ -7,7 +7,7 @@ import pytest
 from page_fakes import BOOK, HF, HF_Q4
 
 from core.bench.results.result import RunRecords
-from core.chat_api.probe import Reach
+from core.chat_api.servers import Reach
 from core.config import LaneRegistry
 from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineState
@@ -17,8 +17,7 @@ from core.replay.recording import SUFFIX
 from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from core.ui.overview import lanes
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources

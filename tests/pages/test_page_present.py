@@ -8,8 +8,8 @@ import pytest
 from page_fakes import BOOK, HF, HF_Q4, finished
 
 from core.bench.results.result import RunRecords
-from core.domain.bench import RunState
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
+from core.domain.runs import RunState
 from core.domain.turn_planning import planned_record
 from core.domain.turns import ErrorInfo, Phase, RequestPlan, TurnPlan
 from core.errors import StoreError
@@ -17,8 +17,7 @@ from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
 from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from core.ui.benchmark import live as bench_live
 from core.ui.chat import page as chat_page
 from core.ui.overview import scorecard

@@ -8,12 +8,12 @@ import pytest
 from page_fakes import BOOK, HF
 
 from core.config import LaneRegistry
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.specs import EngineKind
 from core.domain.turns import ErrorInfo
 from core.errors import InputError, StoreError
 from core.settings import Settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from core.ui.quality import form
 from core.ui.shared import resources
 from tests.unit.quality import quality_samples as samples

@@ -13,8 +13,8 @@ from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.sessions.exports import session_json
 from core.sessions.run import job
 from core.settings import Settings
-from core.store.sessions.sessions import Sessions
-from core.store.sessions.votes import Votes
+from core.store.sessions import Sessions
+from core.store.votes import Votes
 from core.ui.sessions import form, hosting, vote
 from core.ui.shared import resources
 from tests.unit.sessions.session_samples import answers, open_session, plan

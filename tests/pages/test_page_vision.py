@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from core.config import VISION_DEMO_NAME, LaneRegistry
-from core.domain.conversation import MAX_IMAGES, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import MAX_IMAGES, Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
 from core.domain.turn_planning import planned_record
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan

@@ -16,7 +16,7 @@ from core.files import write_atomically
 from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
 from core.settings import load_settings
 from core.store.history import History
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.telemetry.processes import this_process
 from core.ui.engines import walk as walk_section
 from core.ui.shared import resources

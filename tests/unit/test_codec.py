@@ -3,8 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from core.codec import decode, encode
-from core.domain.conversation import Message, Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
 from core.domain.turns import (

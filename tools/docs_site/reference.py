@@ -20,11 +20,11 @@ from core.bench.results.definitions import DEFINITIONS
 from core.codec import json_schema
 from core.config.endpoints import ENDPOINT_KEYS, PATIENCE_KEYS
 from core.config.lanes import LOCAL_KEYS, MODEL_KEYS
-from core.domain.rules import TIMEOUT, dtypes, rule
 from core.domain.sessions import SessionRecord
 from core.domain.specs import (
     FILE_ONLY_SETTINGS,
     SETTINGS_OF,
+    TIMEOUT,
     WEIGHTS_OF,
     Dialect,
     EndpointSpec,
@@ -34,6 +34,8 @@ from core.domain.specs import (
     ModelSpec,
     Patience,
     RequestOptions,
+    dtypes,
+    rule,
 )
 from core.domain.timing import Timing
 from core.reports import quality_json, run_json

@@ -12,7 +12,7 @@ from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval
 from core.codec import encode
-from core.domain.bench import LoadLevel
+from core.domain.runs import LoadLevel
 from core.errors import InputError
 from core.i18n import N_, Text, _
 

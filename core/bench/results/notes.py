@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from core.bench.plan import Workload
-from core.domain.bench import BenchPass, BenchRequest, LoadLevel
 from core.domain.fairness import LMDEPLOY_KINDS
+from core.domain.runs import BenchPass, BenchRequest, LoadLevel
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason
 from core.i18n import N_, Message, Text

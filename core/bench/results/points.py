@@ -19,7 +19,7 @@ from core.bench.statistics import (
     grouped_distribution,
     over_repeats,
 )
-from core.domain.bench import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
+from core.domain.runs import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
 from core.domain.timing import Timing
 from core.i18n import N_, Text
 

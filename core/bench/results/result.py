@@ -20,8 +20,8 @@ from core.bench.results.definitions import DEFINITIONS, Definition, Tool, system
 from core.bench.results.points import Part, Point, PointKey, point_of
 from core.bench.statistics import Ratio, mean_ratio, median_of_known
 from core.codec import decode
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, LoadLevel, RunState
 from core.domain.history import LaneSummary, Summary
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, BenchRun, LoadLevel, RunState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ T = TypeVar("T")
 
 
 class RunSource(Protocol):
-    """The part of `core.store.runs.bench_runs.BenchRuns` that is read."""
+    """The part of `core.store.runs.BenchRuns` that is read."""
 
     def run(self, run_id: str) -> BenchRun | None: ...
     def record(self, run_id: str) -> BenchRecord: ...

@@ -16,9 +16,8 @@ from core.bench.plan import Arrivals
 from core.bench.workload import Bodies, Prompts
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts
-from core.domain.bench import BenchRequest
-from core.domain.conversation import Message
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Sampling
+from core.domain.runs import BenchRequest
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason
 from core.engines.log.requests import send_explained

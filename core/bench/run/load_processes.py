@@ -36,7 +36,7 @@ from core.bench.run.load_process import (
 from core.chat_api.client import Timeouts
 from core.cluster.link import ClusterLink
 from core.cluster.protocol import Verb
-from core.domain.bench import BenchRequest
+from core.domain.runs import BenchRequest
 from core.engines.nodes import Node
 from core.errors import EngineError
 from core.i18n import N_

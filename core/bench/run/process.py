@@ -24,7 +24,7 @@ from core.chat_api.client import Timeouts, open_session
 from core.cluster.control import Engines
 from core.codec import decode
 from core.config import load_cluster
-from core.domain.bench import BenchRun, ProgressCallback, RunState
+from core.domain.runs import BenchRun, ProgressCallback, RunState
 from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_
@@ -51,7 +51,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> Be
 
     def open_store() -> BenchStore:
         # SQLAlchemy takes its time; the first request must not wait for it.
-        from core.store.runs.bench_runs import BenchRuns
+        from core.store.runs import BenchRuns
 
         return BenchRuns(settings.database_url)
 

@@ -22,10 +22,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from core.chat_api.client import Session, metrics_text
-from core.chat_api.prometheus import published
+from core.chat_api.client import Session
+from core.chat_api.servers import metrics_text, published_metrics
 from core.cluster.link import NodeWindows
-from core.domain.bench import BenchPass, BenchRequest, BenchRun, EngineQueue, EngineUse, GpuUse
+from core.domain.runs import BenchPass, BenchRequest, BenchRun, EngineQueue, EngineUse, GpuUse
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineEntry, EngineState, Registry
@@ -44,7 +44,7 @@ _SIGN_OF_LIFE_S = 15.0
 
 
 class BenchStore(Protocol):
-    """The part of `core.store.runs.bench_runs.BenchRuns` that is written to."""
+    """The part of `core.store.runs.BenchRuns` that is written to."""
 
     def save(
         self, run: BenchRun, passes: Sequence[BenchPass] = (), requests: Sequence[BenchRequest] = ()
@@ -265,7 +265,7 @@ class QueueCounter:
 
 def read_counter(text: str) -> QueueCounter | None:
     """The counter in what a server publishes, over all its models and engines; None without one."""
-    found = published(text)
+    found = published_metrics(text)
     sums = [value for name in _HISTOGRAMS for value in found.get(f"{name}_sum", ())]
     counts = [value for name in _HISTOGRAMS for value in found.get(f"{name}_count", ())]
     if not sums or len(sums) != len(counts) or not all(map(math.isfinite, (*sums, *counts))):

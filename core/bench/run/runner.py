@@ -25,15 +25,14 @@ from core.chat_api.client import Session, Timeouts
 from core.chat_api.dialects import notes as dialect_notes
 from core.chat_api.servers import place_of, with_model
 from core.codec import encode
-from core.domain.bench import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, ProgressCallback, RunState
+from core.domain.runs import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, ProgressCallback, RunState
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.engines.unfinished import StoppedRequests, Unfinished
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Message, Text
 from core.memory.model_sizes import lane_weight_bytes
-from core.meter.devices import DeviceQueue, Ticket
-from core.meter.usage import settled
+from core.meter.devices import DeviceQueue, Ticket, settled
 
 log = logging.getLogger(__name__)
 

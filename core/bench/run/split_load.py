@@ -22,7 +22,7 @@ from core.chat_api.client import Timeouts
 from core.chat_api.servers import place_of
 from core.cluster.link import ClusterLink
 from core.config.lanes import ADD_CLUSTER
-from core.domain.bench import BenchRequest
+from core.domain.runs import BenchRequest
 from core.domain.specs import ClusterSpec, Endpoint
 from core.domain.turns import Place
 from core.engines.nodes import Node, node_trouble, read_snapshot, trouble

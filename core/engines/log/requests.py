@@ -10,8 +10,7 @@ from pathlib import Path
 
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts, send
-from core.domain.conversation import Message
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Sampling
 from core.domain.specs import Endpoint
 from core.engines.log.diagnose import recognise
 from core.engines.log.file import read_since

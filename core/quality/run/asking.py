@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from core.domain.conversation import StoredImage, messages_for
-from core.domain.quality import Prompted, QualityAnswer
+from core.domain.runs import Prompted, QualityAnswer
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import FinishReason, RequestPlan, RequestRecord, TurnPlan
 from core.engines.leases import lease
 from core.engines.resolve import find_endpoint
 from core.engines.unfinished import StoppedRequests
 from core.images.store import ImageStore
-from core.meter.devices import DeviceQueue
+from core.meter.devices import DeviceQueue, UsageMeter
 from core.meter.turns import run_turn
-from core.meter.usage import UsageMeter
 from core.quality.plan import QualityPlan
 from core.settings import Settings
 

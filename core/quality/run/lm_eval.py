@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from core.domain.quality import ExternalScore
+from core.domain.runs import ExternalScore
 from core.domain.specs import Endpoint
 from core.errors import EngineError, EngineNotInstalled
 from core.i18n import N_

@@ -9,13 +9,12 @@ import signal
 from contextlib import closing, suppress
 
 from core.chat_api.client import open_session
-from core.domain.bench import ProgressCallback
-from core.domain.quality import QualityRun
-from core.meter.usage import SampledUsage
+from core.domain.runs import ProgressCallback, QualityRun
+from core.meter.devices import SampledUsage
 from core.quality.plan import QualityPlan
 from core.quality.run.runner import Runner, new_run
 from core.settings import Settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from core.telemetry.machine import describe_machine
 
 _SIGN_OF_LIFE_S = 20.0

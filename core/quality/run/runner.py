@@ -18,12 +18,13 @@ from core.chat_api.client import Session, Timeouts
 from core.chat_api.servers import place_of, with_model
 from core.cluster.control import Engines
 from core.codec import encode
-from core.domain.bench import ProgressCallback, RunState
-from core.domain.quality import (
+from core.domain.runs import (
+    ProgressCallback,
     Prompted,
     QualityAnswer,
     QualityLane,
     QualityRun,
+    RunState,
     TextScore,
     TokenizerFacts,
 )
@@ -33,8 +34,7 @@ from core.engines.unfinished import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
 from core.memory.model_sizes import lane_weight_bytes
-from core.meter.devices import DeviceQueue
-from core.meter.usage import UsageMeter
+from core.meter.devices import DeviceQueue, UsageMeter
 from core.models.awq.options import python_docs
 from core.quality.plan import QualityPlan, TextKind, windows
 from core.quality.run import lm_eval

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.chat_api.client import Session
 from core.domain.fairness import LMDEPLOY_KINDS
-from core.domain.quality import ScoringMethod, SequenceScore, TextScore, TokenizerFacts
+from core.domain.runs import ScoringMethod, SequenceScore, TextScore, TokenizerFacts
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.engines.launch.table import is_local_path, model_path, python_of

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.chat_api.client import MISSING, Session, post_json
-from core.domain.quality import TokenizerFacts
+from core.domain.runs import TokenizerFacts
 from core.domain.specs import Dialect, Endpoint, LaneSpec, Weights
 from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError

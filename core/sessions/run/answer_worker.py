@@ -11,7 +11,7 @@ from core.i18n import N_
 from core.jobs.worker import Report, run
 from core.sessions.run.answering import make_answers, missing_answers
 from core.settings import load_settings
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 from core.telemetry.machine import describe_machine
 
 

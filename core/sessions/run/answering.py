@@ -25,14 +25,13 @@ from core.engines.unfinished import StoppedRequests
 from core.errors import LMDynoError
 from core.i18n import N_
 from core.images.store import ImageStore
-from core.meter.devices import DeviceQueue
+from core.meter.devices import DeviceQueue, SampledUsage
 from core.meter.turns import Surroundings, Turn, unless_stopped
-from core.meter.usage import SampledUsage
 from core.models.context import require_sendable
 from core.sessions.items import second_samples
 from core.sessions.wording import has_failed
 from core.settings import Settings
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 
 Key = tuple[int, int, int]
 """Prompt, lane and sample."""

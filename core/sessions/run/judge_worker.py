@@ -17,7 +17,7 @@ from core.sessions.items import usable_texts
 from core.sessions.judging import JudgeTask, judge_tasks, judge_turn, read_verdict
 from core.sessions.run.answering import LanePart, ask_lanes
 from core.settings import load_settings
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:

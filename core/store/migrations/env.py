@@ -1,8 +1,7 @@
-"""Runs the migrations on the connection, and in the transaction, that `core.store.schema` hands over."""
+"""Runs the migrations on the connection, and in the transaction, that `core.store.access` hands over."""
 
 from alembic import context
 
-from core.store.sessions import tables as session_tables  # noqa: F401 - adds its tables
 from core.store.tables import metadata
 
 context.configure(

@@ -43,8 +43,7 @@ from core.errors import InputError, LMDynoError, StoreError
 from core.i18n import N_, _
 from core.images.sanitise import sanitise
 from core.ui.shared import resources
-from core.ui.shared.components import escape, show_error
-from core.ui.shared.images import show_images
+from core.ui.shared.components import escape, show_error, show_images
 
 NO_LIMITS = "none"
 OWN_LIMITS = "own"

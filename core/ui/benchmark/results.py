@@ -11,7 +11,7 @@ from core.bench.results.definitions import DEFINITIONS, Tool
 from core.bench.results.result import BenchResult
 from core.bench.results.tables import Remarks, few_requests_note, remarks
 from core.charts.load import STATISTICS, conditions
-from core.domain.bench import BenchRecord, RunState
+from core.domain.runs import BenchRecord, RunState
 from core.errors import InputError
 from core.i18n import N_, _, ngettext
 from core.ui.benchmark import result_parts

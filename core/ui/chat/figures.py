@@ -11,8 +11,7 @@ from core.access.identity import Person
 from core.charts.requests import LaneFigures
 from core.domain.turns import FinishReason, RequestRecord, UsageWindow
 from core.i18n import N_, _, ngettext
-from core.ui.shared.components import Slots, escape
-from core.ui.shared.images import given
+from core.ui.shared.components import Slots, escape, images_given
 from core.ui.shared.live_text import PAGE_CHARS, show_plain
 
 TTFT_HELP = N_(
@@ -110,7 +109,7 @@ def show_figures(record: RequestRecord, standing: Standing | None = None) -> Non
             usage_control(record)
         if record.image_count:
             with slots.fill("images"):
-                st.caption(f":material/image: {given(record)}")
+                st.caption(f":material/image: {images_given(record)}")
         if record.notes:
             with slots.fill("notes"):
                 for note in record.notes:

@@ -27,8 +27,15 @@ from core.ui.chat import session as chat_session
 from core.ui.chat.session import ConversationPage
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label, show_error, show_toast
-from core.ui.shared.images import facts, preview, show_image
+from core.ui.shared.components import (
+    escape,
+    image_facts,
+    image_preview,
+    lane_label,
+    show_error,
+    show_image,
+    show_toast,
+)
 from core.ui.shared.jobs import WAITING
 
 _ATTACHMENT_PX = 96
@@ -104,7 +111,7 @@ def show_images(page: ConversationPage) -> None:
                     icon=":material/close:",
                     type="tertiary",
                     key=page.key(f"remove_{image.sha256}"),
-                    help=facts(image),
+                    help=image_facts(image),
                     on_click=remove,
                     args=(page, image),
                 )
@@ -139,7 +146,7 @@ def _summary(chosen: tuple[StoredImage, ...], lanes: Sequence[LaneSpec], turns: 
     parts = [_("{n} of {most} images", n=len(chosen), most=MAX_IMAGES)]
     for lane in lanes:
         messages = messages_for("", earlier=history(lane.name, turns), images=chosen)
-        if known := preview(lane, messages):
+        if known := image_preview(lane, messages):
             parts.append(f"{lane_label(lane.name)} {known}")
     return " · ".join(parts)
 

@@ -19,10 +19,9 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, utc_now
 from core.i18n import N_, Text, _, ngettext
 from core.images.gallery import GalleryImage, gallery
-from core.ui.chat import actions as chat_actions
+from core.ui.chat import controls as chat_controls
 from core.ui.chat import images as chat_images
 from core.ui.chat import session as chat_session
-from core.ui.chat import settings as chat_controls
 from core.ui.chat.answers import RunningLane, wait_until_done
 from core.ui.chat.images import (
     add_from_gallery,
@@ -146,7 +145,7 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
                     icon=":material/stop_circle:",
                     type="primary",
                     shortcut="Esc",
-                    on_click=chat_actions.stop,
+                    on_click=chat_controls.stop,
                     args=(page, stoppable),
                     help=_("Ends all lanes; the text so far is kept"),
                 )
@@ -161,7 +160,7 @@ def _show_prompt(page: ConversationPage, conversation: Conversation) -> None:
                 key=page.key("prompt"),
                 accept_file="multiple" if page.takes_images else False,
                 file_type="image" if page.takes_images else None,
-                on_submit=chat_actions.submit,
+                on_submit=chat_controls.submit,
                 args=(page,),
             )
 
@@ -209,7 +208,7 @@ def _show_conversation(page: ConversationPage, conversation: Conversation) -> No
                 with slots.fill("actions"):
                     show_turn_actions(page, turns[-1])
     if conversation.running and wait_until_done(running):
-        chat_actions.go_on(page)
+        chat_controls.go_on(page)
         st.rerun()  # draws the turns from their records, now with chart and comparison
     chat_session.wake_sidebar()
 
@@ -255,7 +254,7 @@ def show_welcome(page: ConversationPage) -> None:
         st.markdown(_("Ask something below, or start with an example."))
     with st.container(horizontal=True):
         for label, prompt in EXAMPLES.items():
-            st.button(_(label), help=prompt, on_click=chat_actions.ask, args=(page, prompt))
+            st.button(_(label), help=prompt, on_click=chat_controls.ask, args=(page, prompt))
     show_cards(chat_controls.picked(page))
 
 
@@ -276,7 +275,7 @@ def ask_about(page: ConversationPage, image: GalleryImage) -> None:
     chat = chat_session.chat(page)
     chat.attachments = ()
     add_from_gallery(page, image)
-    if chat.attachments and chat_actions.send(page, image.questions[0].question, chat.attachments):
+    if chat.attachments and chat_controls.send(page, image.questions[0].question, chat.attachments):
         chat.attachments = ()
 
 

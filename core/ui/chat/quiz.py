@@ -32,14 +32,21 @@ from core.images.sanitise import sanitise
 from core.jobs.records import JobStatus
 from core.jobs.registry import Jobs
 from core.quality.tasks.task import RULE
-from core.ui.chat import settings as chat_controls
+from core.ui.chat import controls as chat_controls
 from core.ui.chat.images import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
 from core.ui.chat.session import ConversationPage
 from core.ui.chat.turn import describe
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_error
-from core.ui.shared.images import counted, show_image
+from core.ui.shared.components import (
+    color_of,
+    escape,
+    images_counted,
+    lane_label,
+    show_chart,
+    show_error,
+    show_image,
+)
 from core.ui.shared.jobs import not_deleted, show_job
 from core.ui.shared.visitor import offers, show_export
 
@@ -120,7 +127,7 @@ def _gallery_form(page: ConversationPage, kind: GalleryKind) -> _Questions | Non
                 "{n} question about {images}, with expected answers.",
                 "{n} questions about {images}, with expected answers.",
                 total,
-                images=counted(len(images)),
+                images=images_counted(len(images)),
             )
         )
         number = (

@@ -29,9 +29,9 @@ _OPENED = "chat_opened_s"
 _EXPANDED = "expanded_turns"
 _ASKED = "chat_asked"
 _IS_STILL = "chat_sidebar_is_still"
-_FLUSH_S = 0.05
 _KEYS = "chat_keys"
 _MOST_KEYS = 32
+_FLUSH_S = 0.05
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
 

@@ -17,14 +17,13 @@ from core.i18n import _
 from core.image_quiz.plan import QuizPlan
 from core.models.context import as_seen
 from core.quality.agreement import Agreement, Change, Piece, agreement, diff
-from core.ui.chat import actions as chat_actions
+from core.ui.chat import controls as chat_controls
 from core.ui.chat import session as chat_session
 from core.ui.chat.answers import RunningLane, is_long, show_lanes
+from core.ui.chat.controls import MODE_NAMES
 from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.session import ConversationPage
-from core.ui.chat.settings import MODE_NAMES
-from core.ui.shared.components import Slots, color_of, escape, lane_label, show_chart
-from core.ui.shared.images import show_images
+from core.ui.shared.components import Slots, color_of, escape, lane_label, show_chart, show_images
 from core.ui.shared.live_text import show_text
 
 CHART_WIDTH_PX = 300
@@ -93,13 +92,13 @@ def describe(turn: TurnRecord | QuizPlan) -> str:
 
 def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
     """Regenerate, repeat and edit, for the last turn; all keep the old record in the store as a version."""
-    asked = chat_actions.Asked.of(turn)
+    asked = chat_controls.Asked.of(turn)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.button(
             _("Regenerate"),
             icon=":material/refresh:",
             shortcut="Alt+G",
-            on_click=chat_actions.regenerate,
+            on_click=chat_controls.regenerate,
             args=(page, asked),
             help=_("Ask again with the current settings"),
         )
@@ -110,11 +109,11 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
                 min_value=1,
                 max_value=20,
                 value=4,
-                key=chat_actions.repeat_key(turn.id),
+                key=chat_controls.repeat_key(turn.id),
                 help=_("Asked one after another with the current settings. Stops if you leave this page."),
             )
             st.form_submit_button(
-                _("Start"), type="primary", on_click=chat_actions.repeat, args=(page, asked)
+                _("Start"), type="primary", on_click=chat_controls.repeat, args=(page, asked)
             )
         st.page_link(
             "pages/history.py",
@@ -126,9 +125,9 @@ def show_turn_actions(page: ConversationPage, turn: TurnRecord) -> None:
         )
         edit = st.popover(_("Edit prompt"), icon=":material/edit:", key=f"edit_{turn.id}")
         with edit, st.form(chat_session.key_of("edit_form", turn.id), border=False):
-            st.text_area(_("Prompt"), value=turn.prompt, key=chat_actions.edited_key(turn.id), height=160)
+            st.text_area(_("Prompt"), value=turn.prompt, key=chat_controls.edited_key(turn.id), height=160)
             st.form_submit_button(
-                _("Replace and send"), type="primary", on_click=chat_actions.send_edited, args=(page, asked)
+                _("Replace and send"), type="primary", on_click=chat_controls.send_edited, args=(page, asked)
             )
 
 

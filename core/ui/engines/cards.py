@@ -7,9 +7,17 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.domain.rules import DEVICES, QUANT_POLICIES, conflict, dtypes, rule
-from core.domain.sampling import Sampling
-from core.domain.specs import SETTINGS_OF, EngineSettings, LaneSpec
+from core.domain.conversation import Sampling
+from core.domain.specs import (
+    DEVICES,
+    QUANT_POLICIES,
+    SETTINGS_OF,
+    EngineSettings,
+    LaneSpec,
+    conflict,
+    dtypes,
+    rule,
+)
 from core.engines.manager import EngineStatus
 from core.engines.recipes import recipes
 from core.engines.registry import EngineState

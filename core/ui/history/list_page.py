@@ -19,8 +19,8 @@ from core import units
 from core.access.guard import Action, acting_as, is_read_only, may
 from core.access.identity import SYSTEM
 from core.bench.results.result import summarise
-from core.domain.bench import RunState
 from core.domain.history import HistoryEntry, HistoryFilter, RunKind
+from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
 from core.i18n import N_, _, ngettext

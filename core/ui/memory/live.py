@@ -8,7 +8,7 @@ import streamlit as st
 
 from core import units
 from core.charts.memory import Bar, live_chart, parts_chart
-from core.chat_api.probe import ServerMetrics, server_metrics
+from core.chat_api.servers import ServerMetrics, server_metrics
 from core.domain.specs import EngineKind, LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState

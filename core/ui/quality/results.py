@@ -21,7 +21,7 @@ from core.charts.quality_points import (
     trade_off_points,
 )
 from core.domain.history import RunKind
-from core.domain.quality import ExternalScore, QualityRecord, ScoringMethod
+from core.domain.runs import ExternalScore, QualityRecord, ScoringMethod
 from core.i18n import N_, Message, _, ngettext
 from core.quality.agreement import Change
 from core.quality.comparison import flags

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
-from core.domain.bench import BenchRecord
+from core.domain.runs import BenchRecord
 from core.domain.turns import ErrorInfo, Machine, Phase, RequestRecord, TurnRecord
 from core.domain.walk import WalkRun
 from core.errors import InputError

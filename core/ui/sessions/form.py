@@ -8,8 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from core.domain.conversation import StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, StoredImage
 from core.domain.sessions import (
     LEAST_LANES,
     MOST_LANES,

@@ -26,8 +26,7 @@ from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES, has_failed
 from core.ui.sessions.list_page import session_in_view
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label, show_error, show_toast
-from core.ui.shared.images import show_images
+from core.ui.shared.components import escape, lane_label, show_error, show_images, show_toast
 from core.ui.shared.jobs import show_job, show_job_log
 from core.ui.shared.live_text import show_text
 from core.ui.shared.presenting import present, set_presenting

@@ -23,7 +23,7 @@ from core.sessions.exports import (
     votes_csv,
 )
 from core.sessions.wording import STATE_NAMES
-from core.store.sessions.sessions import SessionSummary
+from core.store.sessions import SessionSummary
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error, show_toast
 from core.ui.shared.presenting import PRESENT

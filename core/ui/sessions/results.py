@@ -21,7 +21,7 @@ from core.sessions.judging import judge_results
 from core.sessions.results import SessionResults, compute_results
 from core.sessions.run.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.wording import REASON_NAMES, LaneFigures, lane_figures
-from core.store.sessions.votes import Turnout
+from core.store.votes import Turnout
 from core.ui.sessions.list_page import session_in_view
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_toast

@@ -21,11 +21,10 @@ from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.sessions.assignment import Assigned, require_invited
 from core.sessions.wording import LETTERS, REASON_NAMES, LaneFigures
-from core.store.sessions.votes import LONGEST_NAME
+from core.store.votes import LONGEST_NAME
 from core.ui.sessions.results import current_figures
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label, show_error, show_toast
-from core.ui.shared.images import show_images
+from core.ui.shared.components import escape, lane_label, show_error, show_images, show_toast
 from core.ui.shared.live_text import LiveText, show_text
 from core.ui.shared.visitor import VOTING_LINK
 

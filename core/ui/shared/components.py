@@ -1,11 +1,13 @@
-"""Small things that several pages draw: an error, a lane's name in its colour, text as it is, tabs.
+"""Small things that several pages draw: an error, a lane's name in its colour, text as it is, tabs, images.
 
-Parts of a page that aren't always there have a fixed place (`Slots`).
+Parts of a page that aren't always there have a fixed place (`Slots`). Images are shown small, and in words
+what they take of a lane's context.
 """
 
 import re
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -14,11 +16,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_tab_container import TabContainer
 
+from core import units
 from core.charts.colors import lane_color
+from core.domain.conversation import Message, StoredImage
 from core.domain.specs import EngineKind, LaneSpec, Weights
-from core.domain.turns import ErrorInfo
+from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnPlan
 from core.errors import LMDynoError
-from core.i18n import N_, _
+from core.i18n import N_, _, ngettext
+from core.models.context import context_use, image_costs, require_sendable, vision_context_tokens
+from core.models.vision import ImageCost
 from core.ui.shared import resources
 
 if TYPE_CHECKING:
@@ -52,6 +58,10 @@ _ARROW = re.compile(r"(?<!\S)(?:<->|->|<-|--|>=|<=|~=)(?!\S)")
 _WWW = re.compile(r"\b(www)\.", re.I)
 _SPLIT = "\0"
 """Marks the character after it; never part of a text, since parsers and browsers replace it."""
+
+SIDE_PX = 768
+"""Longer side of the image sent to the browser: the full-screen view shows more than the thumbnail."""
+THUMBNAIL_PX = 120
 
 
 def show_error(error: LMDynoError | ErrorInfo) -> None:
@@ -208,3 +218,131 @@ class Slots:
         for _place in range(number):
             self._left.popleft()
             st.empty()
+
+
+def images_counted(images: int) -> str:
+    """`1 image`, `3 images`."""
+    return ngettext("{n} image", "{n} images", images)
+
+
+def refuse_misfits(plan: TurnPlan) -> None:
+    """Raise InputError if a lane of the plan can't take the images that it would be sent."""
+    for request in plan.requests:
+        require_sendable(request.lane, request.messages)
+
+
+def image_preview(lane: LaneSpec, messages: Sequence[Message]) -> str | None:
+    """Size and tokens of the last message's images for the lane, and how much context all of them leave.
+
+    None where only the server knows.
+    """
+    costs = image_costs(lane, messages[-1].images)
+    if costs is None:
+        return None
+    sizes, tokens = _image_sizes(costs), _image_tokens(costs)
+    use = context_use(lane, messages)
+    context = units.count(use.context_tokens)
+    if use.left_tokens is None:
+        return _("{sizes}: {tokens} tokens", sizes=sizes, tokens=tokens)
+    if use.left_tokens < 1:
+        return _(
+            "{sizes}: {tokens} tokens, **more than its context of {context}**",
+            sizes=sizes,
+            tokens=tokens,
+            context=context,
+        )
+    return _(
+        "{sizes}: {tokens} tokens, leaving {left} of {context}",
+        sizes=sizes,
+        tokens=tokens,
+        left=units.count(use.left_tokens),
+        context=context,
+    )
+
+
+def images_given(record: RequestRecord) -> str:
+    """The images that a lane got for its answer, and how much of its context is left.
+
+    A request that ended before it was sent gave its lane nothing.
+    """
+    if record.timing is None:
+        return ngettext("{n} image, not sent", "{n} images, not sent", record.image_count)
+    images = [image for message in record.messages for image in message.images]
+    costs = image_costs(record.lane, images)
+    if costs is None:
+        number = ngettext("{n} image", "{n} images", len(images))
+        parts = [_("{images}: the server decides on size and tokens", images=number)]
+    else:
+        parts = [
+            ngettext(
+                "{n} image, {sizes}: {tokens} tokens",
+                "{n} images, {sizes}: {tokens} tokens",
+                len(images),
+                sizes=_image_sizes(costs),
+                tokens=_image_tokens(costs),
+            )
+        ]
+    if record.phase is Phase.DONE and record.prompt_tokens is not None:
+        parts.append(_context_left(record.lane, record.prompt_tokens + (record.output_tokens or 0)))
+    return " · ".join(parts)
+
+
+def _context_left(lane: LaneSpec, used_tokens: int) -> str:
+    available = vision_context_tokens(lane)
+    used = units.count(used_tokens)
+    if available is None:
+        return _("context: {used} used", used=used)
+    left = units.count(max(0, available - used_tokens))
+    return _("context: {used} used, {left} left", used=used, left=left)
+
+
+def _image_tokens(costs: Sequence[ImageCost]) -> str:
+    return units.count(sum(cost.tokens for cost in costs))
+
+
+def _image_sizes(costs: Sequence[ImageCost]) -> str:
+    """`336 × 336 px each` if all are alike, else such as `336 × 336 px (2), 640 × 480 px (1)`."""
+    groups = [
+        (f"{width_px} × {height_px} px", len(list(alike)))
+        for (width_px, height_px), alike in groupby(costs, lambda cost: (cost.width_px, cost.height_px))
+    ]
+    if len(groups) == 1:
+        size, number = groups[0]
+        return size if number == 1 else _("{size} each", size=size)
+    return ", ".join(f"{size} ({number})" for size, number in groups)
+
+
+def show_images(images: Sequence[StoredImage], *, width_px: int = THUMBNAIL_PX) -> None:
+    """A row of thumbnails; nothing for no images."""
+    if not images:
+        return
+    with st.container(horizontal=True, gap="small"):
+        for image in images:
+            with st.container(width=width_px, gap="xsmall"):
+                show_image(image)
+
+
+def show_image(image: StoredImage) -> None:
+    """One image as wide as its place; a placeholder if its file is gone or damaged."""
+    data = resources.image_store().thumbnail(image, SIDE_PX)
+    if data is None:
+        with st.container(border=True):
+            missing = _("{image}: the file is missing", image=escape(image.name or _("Image")))
+            st.caption(f":material/broken_image: {missing}")
+        return
+    st.image(data, width="stretch", alt=describe_image(image))
+
+
+def describe_image(image: StoredImage) -> str:
+    """`cat.png, 640 × 480 pixels`."""
+    return _(
+        "{image}, {width} × {height} pixels",
+        image=image.name or _("Image"),
+        width=image.width_px,
+        height=image.height_px,
+    )
+
+
+def image_facts(image: StoredImage) -> str:
+    """Name, size and type, in Markdown."""
+    return escape(f"{describe_image(image)}, {image.media_type.removeprefix('image/').upper()}")

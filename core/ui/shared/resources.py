@@ -16,7 +16,7 @@ from core import process_setup
 from core.access.guard import acting_as, make_read_only, record_with
 from core.access.identity import SYSTEM
 from core.bench.results.result import RunRecords
-from core.chat_api.probe import Reachability
+from core.chat_api.servers import Reachability
 from core.cluster.control import EngineControl, engines_of
 from core.config import LaneRegistry, load_lanes
 from core.doctor import can_run
@@ -37,12 +37,11 @@ from core.scorecard.reading import ScorecardReader
 from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.job_results import JobResults, Walks
-from core.store.runs.quality_runs import QualityRuns
-from core.store.sessions.sessions import Sessions
-from core.store.sessions.votes import Votes
+from core.store.run_tables import JobResults, Walks
+from core.store.runs import BenchRuns, QualityRuns
+from core.store.sessions import Sessions
 from core.store.turns import Store
+from core.store.votes import Votes
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 

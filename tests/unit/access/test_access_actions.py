@@ -10,7 +10,7 @@ import pytest
 
 from core.access.guard import Action, acting_as
 from core.access.identity import NOBODY, Identity, Role, Visibility
-from core.chat_api.probe import probe
+from core.chat_api.servers import probe
 from core.config import load_lanes
 from core.config.changes import changes_file, forget_lane, save_lane
 from core.domain.specs import Dialect, Endpoint

@@ -7,7 +7,7 @@ from core.access.identity import LOCAL, SYSTEM
 from core.domain.history import RunKind
 from core.errors import AccessDenied
 from core.store.history import History
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from tests.unit.replay.recorded import walk
 
 

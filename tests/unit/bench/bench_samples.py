@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.run.runner import new_run
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Machine

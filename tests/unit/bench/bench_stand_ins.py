@@ -5,7 +5,7 @@ import asyncio
 from core.bench.run.recording import NoTelemetry, Recorder
 from core.bench.run.runner import Runner, new_run
 from core.chat_api.client import Timeouts, open_session
-from core.domain.bench import BenchRecord
+from core.domain.runs import BenchRecord
 from core.domain.specs import Endpoint
 from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue

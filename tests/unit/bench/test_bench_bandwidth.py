@@ -18,7 +18,7 @@ from core.bench.bandwidth import (
 )
 from core.bench.results.result import results
 from core.cli.bench_tables import utilisation_text
-from core.domain.bench import GpuUse, LoadLevel
+from core.domain.runs import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
 from core.files import lock_path, try_lock, unlock

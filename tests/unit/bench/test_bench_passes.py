@@ -6,7 +6,7 @@ import pytest
 from core.bench.passes import Speed, Step, SweepProgress, advice, described, saturation, steps
 from core.bench.plan import Arrivals, Isolation, Load, LoadKind, PromptKind, Workload
 from core.bench.run.load import arrivals
-from core.domain.bench import LoadLevel
+from core.domain.runs import LoadLevel
 from core.domain.specs import EngineSettings
 from tests.unit.bench.bench_samples import HF, A, B, a_plan, remote
 

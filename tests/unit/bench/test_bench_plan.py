@@ -15,7 +15,7 @@ from core.bench.plan import (
 )
 from core.bench.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
 from core.codec import decode, encode
-from core.domain.bench import LoadLevel
+from core.domain.runs import LoadLevel
 from core.errors import InputError
 from tests.unit.bench.bench_samples import HF, A, B, a_plan
 

@@ -25,9 +25,8 @@ from core.bench.workload import (
 )
 from core.charts.load import conditions, latency_chart
 from core.codec import decode, encode
-from core.domain.bench import LaneFacts
-from core.domain.conversation import Message, Role, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling, StoredImage
+from core.domain.runs import LaneFacts
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec, ModelSpec
 from core.errors import InputError
 from core.images.gallery import gallery

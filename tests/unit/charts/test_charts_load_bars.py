@@ -12,7 +12,7 @@ from core.charts.load_bars import (
     utilisation_chart,
 )
 from core.charts.requests import incoming_chart
-from core.domain.bench import EngineUse, GpuUse, LoadLevel
+from core.domain.runs import EngineUse, GpuUse, LoadLevel
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
 GIB = 2**30

@@ -9,7 +9,7 @@ import pytest
 from core.chat_api.answer import Answer
 from core.chat_api.client import Timeouts, open_session, send
 from core.chat_api.servers import with_model
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import Dialect
 from core.domain.turns import FinishReason
 from core.errors import EngineBusy, EngineCrashed, EngineError, EngineOutOfMemory, EngineTimeout, InputError

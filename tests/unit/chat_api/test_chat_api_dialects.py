@@ -4,8 +4,7 @@ import pytest
 
 from core.chat_api import dialects
 from core.chat_api.dialects import chat_body, customised
-from core.domain.conversation import Message, Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling
 from core.domain.specs import Dialect, RequestOptions
 from core.domain.turns import FinishReason
 from tests.unit.meter.meter_samples import MESSAGES

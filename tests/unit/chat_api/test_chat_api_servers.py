@@ -3,9 +3,40 @@ import socket
 
 import pytest
 
-from core.chat_api.servers import place_of
+from core.chat_api.servers import (
+    MAX_METRICS_CHARS,
+    MAX_METRICS_LINE_CHARS,
+    metrics_url,
+    place_of,
+    published_metrics,
+)
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import Place
+
+
+def test_values_are_told_by_name_over_all_labels():
+    text = '# TYPE a:b gauge\na:b{m="x, {y}"} 2.0\na:b{m="z"} 1e-3\nplain 4\n'
+    assert published_metrics(text) == {"a:b": [2.0, 0.001], "plain": [4.0]}
+
+
+def test_what_is_not_in_the_format_tells_nothing():
+    assert published_metrics("<html>not found</html>") == {}
+    assert published_metrics("") == {}
+
+
+def test_a_line_or_a_page_without_end_is_left_out():
+    endless = "x" * MAX_METRICS_LINE_CHARS
+    assert published_metrics(f"a 1\n{endless}x\nb 2\n") == {"a": [1.0], "b": [2.0]}
+    assert "late" not in published_metrics("a 1\n" * (MAX_METRICS_CHARS // 4) + "late 1\n")
+
+
+def test_they_are_beside_the_version_path():
+    assert (
+        metrics_url("http://h:1/v1")
+        == metrics_url("http://h:1/v1/")
+        == metrics_url("http://h:1")
+        == "http://h:1/metrics"
+    )
 
 
 def server(host, node=None):

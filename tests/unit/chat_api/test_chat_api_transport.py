@@ -14,10 +14,10 @@ from core.chat_api import client as client_module
 from core.chat_api import servers
 from core.chat_api.answer import Answer
 from core.chat_api.client import Timeouts, open_session, send
-from core.chat_api.connection_errors import connection_failure
+from core.chat_api.failures import connection_failure
 from core.chat_api.servers import list_models, with_model
 from core.chat_api.session import is_loopback, proxy_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import Dialect, Endpoint, Patience, RequestOptions
 from core.errors import EngineBusy, LMDynoError
 from tests.raw_http import EVENTS, chunked, on_model_time, response, serving

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from core.chat_api import answer as answer_module
 from core.chat_api.answer import Answer
 from core.chat_api.client import failure_in
-from core.chat_api.sse import EventSplitter, EventTooLarge
+from core.chat_api.stream import EventSplitter, EventTooLarge
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import FinishReason
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from core import __main__ as program
 from core.cli import metrics as command
 from core.engines.leases import lease
-from core.meter.presence import present
+from core.meter.protocol import marked_running
 from core.settings import Settings, load_settings
 
 LANES = """
@@ -76,7 +76,7 @@ def test_leases_are_counted_by_lane(published, settings):
 
 
 def test_a_running_meter_is_up(published, settings):
-    with present(settings), present(settings):
+    with marked_running(settings), marked_running(settings):
         assert published()["lmdyno_meter_up",] == 1
     assert published()["lmdyno_meter_up",] == 0
 

@@ -13,7 +13,7 @@ from core.config import LaneRegistry
 from core.errors import InputError
 from core.image_quiz.results import QuizRun, keep
 from core.settings import Settings
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from tests.unit.image_quiz import quiz_samples
 from tests.unit.quality import quality_samples as samples
 from tests.unit.quality.toy_server import ToyModel, serving

@@ -8,7 +8,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from core.cli import walk
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo
 from core.domain.walk import StepKind, StepResult, StepState, WalkRun
 from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus

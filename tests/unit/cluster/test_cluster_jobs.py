@@ -11,7 +11,7 @@ import pytest
 from core.cluster import jobs
 from core.cluster.jobs import follow, quantize_on
 from core.cluster.protocol import NodeJob
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.walk import StepKind
 from core.errors import ConfigError, InputError, LMDynoError
 from core.jobs.records import JobSpec, JobState
@@ -19,7 +19,7 @@ from core.jobs.registry import Jobs
 from core.memory_sweep.job import start_sweep
 from core.memory_sweep.plan import SweepPlan, grid
 from core.models.awq.options import AwqOptions
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.walk.job import load, start_walk
 from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import model_in, wait_for

@@ -9,7 +9,7 @@ import pytest
 from core.bench.run.recording import PassTelemetry
 from core.cluster.link import NodeWindows
 from core.domain.specs import Dialect, Endpoint
-from core.meter.usage import SampledUsage
+from core.meter.devices import SampledUsage
 from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import wait_for
 

@@ -4,14 +4,7 @@ import pytest
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
 from core.doctor import can_run
-from core.domain.specs import (
-    EndpointSpec,
-    EngineKind,
-    EngineSettings,
-    LaneSpec,
-    ModelSpec,
-    Weights,
-)
+from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from tests.vision_checkpoints import LLAVA, write_checkpoint
 
 LINUX = ("linux", "x86_64")

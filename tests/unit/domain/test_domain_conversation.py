@@ -1,4 +1,7 @@
-from core.domain.conversation import Exchange, Message, Role, StoredImage, messages_for
+import pytest
+
+from core.domain.conversation import Exchange, Message, Role, Sampling, StoredImage, messages_for
+from core.errors import InputError
 
 CAT, DOG = (
     StoredImage(sha256=char * 64, media_type="image/png", width_px=8, height_px=8, size_bytes=90)
@@ -35,3 +38,27 @@ def test_images_of_earlier_turns_are_sent_again_with_their_prompts():
         Message(Role.ASSISTANT, "A cat."),
         Message(Role.USER, "Which is bigger?", (DOG,)),
     )
+
+
+def test_the_default_is_greedy():
+    assert Sampling().greedy
+    assert not Sampling(temperature=0.7).greedy
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -0.1},
+        {"temperature": 2.1},
+        {"temperature": float("nan")},
+        {"top_p": 0},
+        {"top_p": 1.01},
+        {"top_k": -1},
+        {"repetition_penalty": 0.1},
+        {"max_tokens": 0},
+    ],
+)
+def test_values_no_engine_accepts_are_refused_by_name(wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))) as caught:
+        Sampling(**wrong)
+    assert caught.value.hint

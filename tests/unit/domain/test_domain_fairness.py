@@ -1,8 +1,7 @@
 from dataclasses import replace
 
-from core.domain.conversation import Message, Role, StoredImage
+from core.domain.conversation import Message, Role, Sampling, StoredImage
 from core.domain.fairness import after, before, places
-from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
 from core.domain.turns import (

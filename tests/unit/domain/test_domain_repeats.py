@@ -1,7 +1,7 @@
 from dataclasses import replace
 
+from core.domain.conversation import Sampling
 from core.domain.fairness import Spread, comparable, repeats
-from core.domain.sampling import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnRecord, utc_now

@@ -3,8 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.conversation import Role, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Role, Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.turn_planning import ChatSettings, merge_turns, plan_turn, planned_record
 from core.domain.turns import FinishReason, Mode, Phase, TurnRecord

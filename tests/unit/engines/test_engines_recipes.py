@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.engines.recipes import Recipe, recipes
 from core.models.model_folders import Provenance

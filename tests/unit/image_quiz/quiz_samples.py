@@ -4,8 +4,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from core.domain.conversation import StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestRecord

@@ -9,15 +9,15 @@ from contextlib import closing
 
 import pytest
 
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.settings import PROJECT_ROOT, load_settings
-from core.store.runs.bench_runs import RUN_INTERRUPTED, BenchRuns
-from tests.unit.store.test_store_bench_runs import RUN
+from core.store.runs import RUN_INTERRUPTED, BenchRuns
+from tests.unit.store.test_store_runs_bench import RUN
 
 MEASURES = """
 import sys, time
 from core.jobs.aftermath import ended_if_killed
-from core.store.runs.bench_runs import RUN_INTERRUPTED
+from core.store.runs import RUN_INTERRUPTED
 with ended_if_killed(sys.argv[1], RUN_INTERRUPTED):
     print("measures", flush=True)
     time.sleep(600)

@@ -4,8 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.domain.conversation import Message, Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, TurnPlan
 

@@ -3,8 +3,7 @@ from contextlib import closing
 
 import pytest
 
-from core.domain.conversation import messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, messages_for
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.turns import Phase, RequestPlan, TurnPlan
 from core.errors import StoreError

@@ -9,7 +9,7 @@ import pytest
 from core.chat_api.client import Timeouts
 from core.domain.turns import FinishReason, Phase
 from core.engines.unfinished import Unfinished
-from core.meter import usage
+from core.meter import devices
 from core.meter.turns import run_turn
 from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan
 
@@ -34,7 +34,7 @@ class Notes:
 
 @pytest.fixture(autouse=True)
 def _quick_looks(monkeypatch):
-    monkeypatch.setattr(usage, "_POLL_S", 0.01)
+    monkeypatch.setattr(devices, "_BUSY_POLL_S", 0.01)
 
 
 def run(server, notes, *, cancel_after_s=None, resolve=resolve_remote, timeouts=None, **scenario):

@@ -8,7 +8,7 @@ import pytest
 
 from core.chat_api.answer import Answer
 from core.chat_api.client import Timeouts, open_session
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import FinishReason, Mode, Phase
 from core.errors import EngineBusy, EngineLoadFailed

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 
 from core import __version__
 from core.codec import encode
-from core.domain.bench import RunState
-from core.domain.quality import (
+from core.domain.runs import (
     Prompted,
     QualityAnswer,
     QualityLane,
     QualityRecord,
     QualityRun,
+    RunState,
     ScoringMethod,
     SequenceScore,
     TextScore,

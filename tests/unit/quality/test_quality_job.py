@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.errors import EngineNotInstalled, InputError
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
@@ -15,7 +15,7 @@ from core.quality import job
 from core.quality.job import JOB_KIND, start_quality
 from core.quality.plan import OWN_ANSWERS, QualityPlan
 from core.quality.results import results
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from tests.unit.quality import quality_samples as samples
 from tests.unit.quality.toy_server import ToyModel, lane, serving
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.domain.quality import ExternalScore
+from core.domain.runs import ExternalScore
 from core.domain.specs import Dialect, Endpoint
 from core.errors import EngineError, EngineNotInstalled
 from core.quality.run import lm_eval

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.quality import Prompted, QualityAnswer, ScoringMethod, TextScore
+from core.domain.runs import Prompted, QualityAnswer, ScoringMethod, TextScore
 from core.domain.turns import ErrorInfo, FinishReason
 from core.quality.comparison import flags
 from core.quality.results import Outcome, Role, outcome, results, role_of

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from core.chat_api.client import open_session
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.specs import Dialect
 from core.engines.unfinished import StoppedRequests, Unfinished
 from core.quality.plan import OWN_ANSWERS, QualityPlan, text_file
@@ -17,7 +17,7 @@ from core.quality.run.runner import Runner, new_run
 from core.quality.tasks.sets import ShippedSet, shipped
 from core.quality.tasks.task import Grader, TaskItem
 from core.quality.verdict import Level, verdicts
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from tests.unit.quality.toy_server import ToyModel, lane, serving
 
 BOOK = text_file("book.txt", ("The quick brown fox jumps over the lazy dog. " * 40).encode())

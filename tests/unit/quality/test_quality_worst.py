@@ -1,4 +1,4 @@
-from core.domain.quality import Prompted
+from core.domain.runs import Prompted
 from core.quality.agreement import Change, Piece
 from core.quality.results import Outcome, results
 from core.quality.worst import compared_answers

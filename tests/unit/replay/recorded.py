@@ -2,9 +2,8 @@
 
 from datetime import UTC, datetime
 
-from core.domain.bench import BenchPass, BenchRecord, BenchRequest, BenchRun, LaneFacts, LoadLevel, RunState
-from core.domain.conversation import messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling, messages_for
+from core.domain.runs import BenchPass, BenchRecord, BenchRequest, BenchRun, LaneFacts, LoadLevel, RunState
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Machine, Mode, Phase, RequestRecord, TurnRecord

@@ -4,12 +4,12 @@ from dataclasses import replace
 import pytest
 
 from core.codec import encode_plain
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.turns import Mode, Phase, RequestPlan, RequestRecord, TurnPlan
 from core.errors import InputError
 from core.replay.collecting import collect, paths_of
 from core.settings import load_settings
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.store.turns import Store
 from core.walk.job import save
 from tests.unit.replay.recorded import H200, bench, bench_pass, bench_request, lane, request, timing, walk

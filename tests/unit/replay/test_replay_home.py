@@ -11,8 +11,8 @@ from core.replay.home import fill, lanes_of, recordings_of, temporary_home
 from core.replay.recording import Recording, write
 from core.settings import load_settings
 from core.store.history import History
-from core.store.runs.quality_runs import QualityRuns
-from core.store.sessions.sessions import Sessions
+from core.store.runs import QualityRuns
+from core.store.sessions import Sessions
 from core.store.turns import Store
 from tests.unit.bench.bench_samples import a_pass, a_plan, a_record, a_request
 from tests.unit.quality import quality_samples

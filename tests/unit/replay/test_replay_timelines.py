@@ -1,6 +1,6 @@
 import pytest
 
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo, FinishReason, Phase
 from core.errors import InputError
 from core.replay.timelines import LaneFrame, LaneLoad, LoadTimeline, TurnTimeline, WalkFrame, WalkTimeline

@@ -17,8 +17,7 @@ from core.reports import exported_file
 from core.reports.exported_file import ExportedFile
 from core.reports.imports import import_run
 from core.reports.run_json import from_json, to_json
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 
 RAW = [("raw", "requests")]

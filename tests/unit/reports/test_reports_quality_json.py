@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.errors import InputError
 from core.quality.results import results
 from core.reports.quality_json import from_json, is_quality_document, to_json

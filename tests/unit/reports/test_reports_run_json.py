@@ -10,7 +10,7 @@ from core.bench.bandwidth import bandwidth_of, roofline
 from core.bench.plan import Limits
 from core.bench.results.comparison import compare
 from core.bench.results.result import results
-from core.domain.bench import BenchRun, LoadLevel
+from core.domain.runs import BenchRun, LoadLevel
 from core.errors import InputError
 from core.reports.run_json import SCHEMA_VERSION, from_json, to_json
 from core.reports.tables import requests_csv, requests_parquet

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from core import i18n
 from core.bench.plan import Workload
 from core.bench.statistics import Interval, Ratio
-from core.domain.bench import LoadLevel
+from core.domain.runs import LoadLevel
 from core.domain.specs import Patience
 from core.i18n import _
 from core.scorecard.card import Ratios, Staleness, interval_text, is_claim, staleness, verdict

@@ -7,14 +7,13 @@ from datetime import timedelta
 import pytest
 
 from core.bench.results.result import RunRecords
-from core.domain.bench import RunState
 from core.domain.history import RunKind
+from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo
 from core.scorecard.card import Staleness
 from core.scorecard.reading import ScorecardReader
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import BenchRuns, QualityRuns
 from tests.unit.bench.bench_samples import MACHINE
 from tests.unit.quality import quality_samples
 from tests.unit.scorecard.scorecard_samples import AWQ, HF, LANES, TURBOMIND, VERSION, run_of

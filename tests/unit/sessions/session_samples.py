@@ -1,6 +1,6 @@
 """Sessions without engines: plans, answers and votes as the tests need them."""
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.sessions import (
     PromptSet,
     Session,

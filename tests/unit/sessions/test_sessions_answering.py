@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.sessions import Candidate, Judgement, Session, SessionItem, SessionState, Verdict, Vote
 from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneSpec
 from core.engines.unfinished import StoppedRequests
@@ -23,7 +23,7 @@ from core.sessions.run.answering import (
 )
 from core.sessions.run.job import ANSWERS_KIND, job_of, start_answers, start_judging
 from core.sessions.wording import has_failed
-from core.store.sessions.sessions import Sessions
+from core.store.sessions import Sessions
 from tests.unit.sessions.session_samples import answers, open_session, plan
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.sessions import Candidate, ControlKind, VotingMode
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo, FinishReason

@@ -5,17 +5,8 @@ from datetime import UTC, datetime
 from multiprocessing.synchronize import Barrier
 
 from core.access.identity import Person
-from core.domain.conversation import Message, Role, StoredImage
-from core.domain.sampling import Sampling
-from core.domain.specs import (
-    Dialect,
-    EndpointSpec,
-    EngineKind,
-    EngineSettings,
-    LaneSpec,
-    ModelSpec,
-    Weights,
-)
+from core.domain.conversation import Message, Role, Sampling, StoredImage
+from core.domain.specs import Dialect, EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
 from core.domain.turns import (
     ErrorInfo,

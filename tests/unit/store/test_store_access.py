@@ -4,18 +4,18 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from test_store_bench_runs import RUN
+from test_store_runs_bench import RUN
 
 from core.access import guard
 from core.access.guard import Action, AuditEntry, acting_as, authorise
 from core.access.identity import LOCAL, NOBODY, Identity, Role, Visibility
-from core.domain.bench import BenchRecord
 from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import BenchRecord
 from core.domain.turns import utc_now
 from core.errors import AccessDenied
 from core.store.audit import AuditLog
 from core.store.history import History
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from tests.unit.store.store_samples import a_plan
 
 ADA = Identity(id="ada@example.com", name="Ada", role=Role.OPERATOR, login="a")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Engine, MetaData, Table, create_engine, insert, select, text
 from sqlalchemy.types import TypeEngine
 
-from core.domain.sampling import Sampling
+from core.domain.conversation import Sampling
 from core.domain.timing import Timing
 from core.domain.turns import Mode
 from core.errors import StoreError

@@ -2,14 +2,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from test_store_bench_runs import RUN
+from test_store_runs_bench import RUN
 
-from core.domain.bench import BenchRequest, LaneFacts, RunState
 from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
+from core.domain.runs import BenchRequest, LaneFacts, RunState
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.history import History, Purged
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from tests.unit.store.store_samples import HF, IMAGE, MACHINE, REMOTE, a_full_record, a_plan, a_record
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

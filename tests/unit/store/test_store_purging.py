@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
-from test_store_bench_runs import RUN
+from test_store_runs_bench import RUN
 
 from core.domain.conversation import Message, Role, named_images
 from core.domain.history import RunKind
@@ -14,7 +14,7 @@ from core.domain.turns import utc_now
 from core.store import turns as runs
 from core.store.database import connect, parse_location
 from core.store.history import History, Purged
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from core.store.tables import requests
 from tests.unit.store.store_samples import HF, IMAGE, MACHINE, a_plan
 

@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.walk import StepKind, StepResult, StepState
 from core.settings import load_settings
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.walk import job
 from core.walk.job import load
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from core.codec import encode
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.domain.walk import StepKind, StepResult, StepState, WalkRun
 from core.settings import load_settings
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from core.walk import node_worker
 from core.walk.job import load
 

@@ -12,7 +12,7 @@ from core.bench.results.result import results
 from core.bench.results.tables import queueing_table
 from core.cli.bench_tables import result_table
 from core.codec import decode, encode
-from core.domain.bench import BenchPass, EngineQueue, LoadLevel
+from core.domain.runs import BenchPass, EngineQueue, LoadLevel
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.reports.run_html import report_html
 from core.reports.run_json import from_json, to_json

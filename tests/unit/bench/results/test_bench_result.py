@@ -8,7 +8,7 @@ from core.bench.results import result as result_module
 from core.bench.results.definitions import Tool
 from core.bench.results.points import meets
 from core.bench.results.result import RunRecords, finished_part, newest_pass, results, summarise
-from core.domain.bench import EngineUse, GpuUse, LaneFacts, LoadLevel, RunState
+from core.domain.runs import EngineUse, GpuUse, LaneFacts, LoadLevel, RunState
 from core.domain.turns import ErrorInfo, FinishReason
 from core.errors import StoreError
 from tests.unit.bench.bench_samples import (

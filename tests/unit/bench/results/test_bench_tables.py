@@ -15,7 +15,7 @@ from core.bench.results.tables import (
     resources_table,
 )
 from core.cli.bench_tables import result_table
-from core.domain.bench import LaneFacts
+from core.domain.runs import LaneFacts
 from core.domain.turns import ErrorInfo, Place
 from core.reports.run_html import report_html
 from core.ui.benchmark.result_parts import markdown

@@ -14,11 +14,11 @@ from core.bench.run.job import (
     start_bench,
     stop_bench,
 )
-from core.domain.bench import RunState
+from core.domain.runs import RunState
 from core.errors import InputError
 from core.jobs.records import JobState
 from core.jobs.registry import Jobs
-from core.store.runs.bench_runs import BenchRuns
+from core.store.runs import BenchRuns
 from tests.unit.bench.bench_samples import HF, a_plan, remote
 
 QUICK = Workload(prompt_tokens=16, output_tokens=1000)

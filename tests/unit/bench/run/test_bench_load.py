@@ -4,8 +4,7 @@ from itertools import count
 from core.bench.run import load
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
 from core.bench.workload import ListedPrompts
-from core.domain.conversation import Message, Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling
 from core.domain.specs import Dialect, Endpoint
 
 ENDPOINT = Endpoint(url="http://gpu:1/v1", model="m", dialect=Dialect.GENERIC)

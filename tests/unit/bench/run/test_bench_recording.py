@@ -9,7 +9,7 @@ import pytest
 from core.bench.run import recording
 from core.bench.run.recording import PassTelemetry, QueueCounter, QueueReader, read_counter, rise, rises
 from core.chat_api.client import open_session
-from core.domain.bench import EngineQueue
+from core.domain.runs import EngineQueue
 from core.domain.specs import Dialect, Endpoint, EngineKind
 from core.domain.turns import utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry

@@ -18,7 +18,7 @@ from core.bench.results.result import results
 from core.bench.run import recording
 from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
-from core.domain.bench import EngineQueue, EngineUse, RunState
+from core.domain.runs import EngineQueue, EngineUse, RunState
 from core.domain.turns import FinishReason, Place
 from core.engines.unfinished import Unfinished
 from core.errors import EngineError, StoreError

@@ -8,8 +8,7 @@ import pytest
 
 from core.chat_api.answer import Answer
 from core.chat_api.client import Timeouts, open_session
-from core.domain.conversation import Message, Role
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling
 from core.domain.specs import Dialect, Endpoint
 from core.engines.log import requests
 from core.engines.log.file import read_since

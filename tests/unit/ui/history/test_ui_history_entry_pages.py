@@ -1,8 +1,7 @@
 import json
 from dataclasses import replace
 
-from core.domain.conversation import Message, Role, StoredImage
-from core.domain.sampling import Sampling
+from core.domain.conversation import Message, Role, Sampling, StoredImage
 from core.domain.turns import Mode, RequestRecord, TurnRecord, utc_now
 from core.ui.chat.session import CHAT, VISION
 from core.ui.history.entry_pages import page_of, turn_json

@@ -13,7 +13,7 @@ from core.errors import InputError
 from core.i18n import N_
 from core.store import records
 from core.store.access import Access, insert_new
-from core.store.sessions.rows import (
+from core.store.records import (
     name_key,
     new_code,
     participant_values,
@@ -22,7 +22,7 @@ from core.store.sessions.rows import (
     to_vote,
     vote_values,
 )
-from core.store.sessions.tables import session_participants, session_votes, sessions
+from core.store.tables import session_participants, session_votes, sessions
 
 LONGEST_NAME = 40
 

@@ -2,13 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.conversation import Exchange, StoredImage, messages_for
-from core.domain.sampling import Sampling
+from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, RequestPlan, RequestRecord, TurnPlan
 from core.errors import InputError
-from core.ui.shared.images import counted, given, preview, refuse_misfits
+from core.ui.shared.components import image_preview, images_counted, images_given, refuse_misfits
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, QWEN, QWEN_FILES, TEXT_ONLY, write_checkpoint
 
 IMAGE = StoredImage(sha256="ab" * 32, media_type="image/png", width_px=280, height_px=140, size_bytes=900)
@@ -61,7 +60,7 @@ def answered(lane, *images, prompt_tokens=600, output_tokens=20):
 
 
 def test_images_are_counted_in_words():
-    assert (counted(1), counted(3)) == ("1 image", "3 images")
+    assert (images_counted(1), images_counted(3)) == ("1 image", "3 images")
 
 
 def test_what_fits_is_sent_and_so_is_what_nobody_knows_about(llava):
@@ -93,31 +92,31 @@ def test_a_text_only_lane_is_refused_with_its_reason(tmp_path):
 
 def test_before_sending_the_lane_says_what_it_makes_of_the_new_images(llava, qwen):
     earlier = [Exchange("1?", "a", (IMAGE,))]
-    assert preview(llava, messages_for("", earlier=earlier, images=(IMAGE, LARGE))) == (
+    assert image_preview(llava, messages_for("", earlier=earlier, images=(IMAGE, LARGE))) == (
         "336 × 336 px each: 1,152 tokens, leaving 2,368 of 4,096"
     )
-    mixed = preview(qwen, messages_for("", images=(IMAGE, LARGE)))
+    mixed = image_preview(qwen, messages_for("", images=(IMAGE, LARGE)))
     assert mixed.startswith("280 × 140 px (1), 2800 × 2800 px (1): ")
-    assert preview(REMOTE, messages_for("", images=(IMAGE,))) is None
+    assert image_preview(REMOTE, messages_for("", images=(IMAGE,))) is None
 
 
 def test_too_much_is_said_before_sending(llava):
     engine = replace(llava, kind=EngineKind.PYTORCH, settings=EngineSettings(session_len=512))
-    text = preview(engine, messages_for("", images=(IMAGE,)))
+    text = image_preview(engine, messages_for("", images=(IMAGE,)))
     assert text.endswith("**more than its context of 512**")
 
 
 def test_an_answer_tells_what_was_given_and_what_is_left(llava):
-    assert given(answered(llava, IMAGE)) == (
+    assert images_given(answered(llava, IMAGE)) == (
         "1 image, 336 × 336 px: 576 tokens · context: 620 used, 3,476 left"
     )
 
 
 def test_an_answer_of_a_server_tells_what_is_known(llava):
-    assert given(answered(REMOTE, IMAGE, IMAGE)) == (
+    assert images_given(answered(REMOTE, IMAGE, IMAGE)) == (
         "2 images: the server decides on size and tokens · context: 620 used"
     )
-    unknown = given(answered(llava, IMAGE, prompt_tokens=None))
+    unknown = images_given(answered(llava, IMAGE, prompt_tokens=None))
     assert unknown == "1 image, 336 × 336 px: 576 tokens"
 
 
@@ -125,4 +124,4 @@ def test_what_was_never_sent_was_not_given(llava):
     refused = replace(
         answered(llava, IMAGE, IMAGE, prompt_tokens=None), timing=None, finish_reason=FinishReason.ERROR
     )
-    assert given(refused) == "2 images, not sent"
+    assert images_given(refused) == "2 images, not sent"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from core.domain.bench import (
+from core.domain.runs import (
     BenchPass,
     BenchRecord,
     BenchRequest,
@@ -19,7 +19,7 @@ from core.domain.bench import (
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, utc_now
 from core.errors import StoreError
-from core.store.runs.bench_runs import RUN_INTERRUPTED, BenchRuns
+from core.store.runs import RUN_INTERRUPTED, BenchRuns
 from core.store.tables import bench_runs
 from tests.unit.store.store_samples import HF, MACHINE, REMOTE
 

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import RunState
 from core.domain.turns import utc_now
 from core.store.history import History
-from core.store.runs.job_results import Walks
+from core.store.run_tables import Walks
 from tests.unit.replay.recorded import H200, lane, walk
 
 RUN = replace(walk(1.0, 2.0), lanes=(lane("hf"), lane("awq")))

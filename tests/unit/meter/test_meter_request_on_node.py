@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from core.errors import EngineCrashed, EngineError
-from core.meter import node_requests
-from core.meter.node_requests import send_to_node
+from core.meter import request as meter_request
+from core.meter.request import send_to_node
 
 SILENT = EngineCrashed("Node beta stopped answering.", code="node-silent")
 OUT_OF_MEMORY = EngineError("Node beta: out of memory.", code="gpu-full")
@@ -17,8 +17,8 @@ REFUSED = EngineError("The prompt is too long.", code="prompt-too-long")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(node_requests, "_LOOK_S", 0.02)
-    monkeypatch.setattr(node_requests, "_TOLD_WITHIN_S", 0.2)
+    monkeypatch.setattr(meter_request, "_LOOK_S", 0.02)
+    monkeypatch.setattr(meter_request, "_TOLD_WITHIN_S", 0.2)
 
 
 class Lane:

@@ -6,7 +6,7 @@ import pytest
 
 from core.chat_api.client import open_session
 from core.domain.turns import Phase
-from core.meter.host import BEAT_S, Feed, Pace, RunningTurn
+from core.meter.process import BEAT_S, Feed, Pace, RunningTurn
 from core.meter.protocol import Update
 from core.meter.recorder import Recorder
 from core.meter.turns import Surroundings

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from core.chat_api.connection_errors import broken_off, not_a_stream
-from core.chat_api.refusals import failure
-from core.chat_api.server_errors import refused
+from core.chat_api.failures import broken_off, failure, not_a_stream
+from core.chat_api.lenient import refused
 from core.domain.specs import Dialect, Endpoint
 from core.errors import EngineBusy, EngineCrashed, EngineError, EngineOutOfMemory, InputError
 

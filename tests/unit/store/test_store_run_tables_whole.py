@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import RunState
 from core.domain.turns import utc_now
 from core.image_quiz.results import keep
 from core.store.history import History
-from core.store.runs.job_results import JobResult, JobResults
+from core.store.run_tables import JobResult, JobResults
 from tests.unit.image_quiz import quiz_samples
 from tests.unit.replay.recorded import H200, lane
 

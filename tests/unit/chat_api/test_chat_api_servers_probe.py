@@ -7,8 +7,7 @@ from threading import Event
 
 import pytest
 
-from core.chat_api.probe import GOOD_FOR_S, Reach, Reachability, probe, server_metrics
-from core.chat_api.servers import read_metrics
+from core.chat_api.servers import GOOD_FOR_S, Reach, Reachability, probe, read_metrics, server_metrics
 from core.domain.specs import Dialect, Endpoint
 from core.errors import ConfigError, EngineError, EngineTimeout, InputError
 

@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.bench import RunState
 from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import RunState
 from core.errors import StoreError
 from core.store.history import History
-from core.store.runs.quality_runs import QualityRuns
+from core.store.runs import QualityRuns
 from tests.unit.quality import quality_samples as samples
 
 

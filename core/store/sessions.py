@@ -1,4 +1,4 @@
-"""Evaluation sessions: prompt sets, plans, answers and judgements; `core.store.sessions.votes` has votes."""
+"""Evaluation sessions: prompt sets, plans, answers and judgements; `core.store.votes` has votes."""
 
 import secrets
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ from core.errors import StoreError
 from core.i18n import N_
 from core.store import records
 from core.store.access import Access, by_link, insert_new, listed, upsert
-from core.store.sessions.rows import (
+from core.store.records import (
     answer_values,
     judgement_values,
     new_code,
@@ -37,7 +37,8 @@ from core.store.sessions.rows import (
     session_values,
     vote_values,
 )
-from core.store.sessions.tables import (
+from core.store.tables import (
+    machines,
     prompt_sets,
     session_answers,
     session_judgements,
@@ -45,7 +46,6 @@ from core.store.sessions.tables import (
     session_votes,
     sessions,
 )
-from core.store.tables import machines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
