@@ -33,7 +33,7 @@ from core.cluster.protocol import Hello
 from core.codec import encode
 from core.config import load_lanes
 from core.domain.specs import ClusterSpec
-from core.engines.nodes import nodes_file, read_snapshot
+from core.engines.resolve import nodes_file, read_snapshot
 from core.settings import PROJECT_ROOT, Settings
 from tests.e2e.e2e_dashboard import settle, started_dashboard
 from tests.unit.cluster.fake_fabric import FakeFabric, ScriptedAgent, gpu

@@ -36,7 +36,7 @@ from core.models.awq.options import Conversation, python_docs, sample_starts
 from core.models.awq.own_answers import as_jsonl, own_answers
 from core.models.demo_models import prepare_text
 from core.models.job import DEMO_OPTIONS, quantize
-from core.quality.tasks.sets import PROMPTS
+from core.quality.task_sets import PROMPTS
 from core.settings import load_settings
 
 EXAMPLES = (
@@ -229,7 +229,7 @@ class Experiment:
         }
         scoring = {"engine": "lmdeploy-turbomind", "path": path, "engine_config": config, "device": "cuda"}
         request.write_text(json.dumps({**scoring, "texts": [self._held_out]}))
-        self._child([sys.executable, "-m", "core.quality.run.score_worker", str(request), str(result)])
+        self._child([sys.executable, "-m", "core.quality.engine_child", str(request), str(result)])
         scores = json.loads(result.read_text())["texts"][0]
         nats = sum(score["nll_nats"] for score in scores) / sum(score["tokens"] for score in scores)
         name = f"TurboMind {'16 bits' if folder else 'W4A16, as models demo makes it'}"

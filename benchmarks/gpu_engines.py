@@ -31,8 +31,8 @@ from core.config import load_lanes  # noqa: E402
 from core.domain.conversation import Sampling, messages_for  # noqa: E402
 from core.domain.specs import LaneSpec  # noqa: E402
 from core.domain.turns import RequestPlan, TurnPlan, new_id  # noqa: E402
-from core.engines.leases import lease  # noqa: E402
 from core.engines.manager import EngineManager  # noqa: E402
+from core.engines.registry import lease  # noqa: E402
 from core.engines.resolve import find_endpoint  # noqa: E402
 from core.meter.turns import run_turn  # noqa: E402
 from core.settings import Settings, load_settings  # noqa: E402

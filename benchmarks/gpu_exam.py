@@ -19,7 +19,7 @@ from scenes.scoring import is_right, normalised
 from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
-from core.image_quiz.results import wilson
+from core.image_quiz.quiz import wilson
 from core.models.vision import vision_of
 
 TOKENS = 72

@@ -12,10 +12,10 @@ from PIL import Image
 from core.domain.conversation import Message, Sampling, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestPlan, RequestRecord, TurnPlan, new_id
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
+from core.engines.registry import lease
 from core.engines.resolve import find_endpoint
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.meter.turns import run_turn

@@ -33,18 +33,16 @@ from core.codec import encode  # noqa: E402  the folder above is on the path onl
 from core.domain.conversation import Sampling, messages_for  # noqa: E402
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights  # noqa: E402
 from core.domain.turns import RequestPlan, RequestRecord, TurnPlan, new_id  # noqa: E402
-from core.engines.leases import lease  # noqa: E402
-from core.engines.log.file import log_path, read_start  # noqa: E402
 from core.engines.manager import EngineManager  # noqa: E402
+from core.engines.registry import lease  # noqa: E402
 from core.engines.resolve import find_endpoint  # noqa: E402
-from core.engines.watch import EngineWatch  # noqa: E402
-from core.memory_sweep.plan import LANE, SweepPlan, SweepPoint  # noqa: E402
-from core.memory_sweep.results import PointResult, SweepRun  # noqa: E402
+from core.engines.status import EngineWatch  # noqa: E402
+from core.engines.supervisor import log_path, read_start  # noqa: E402
 from core.memory_sweep.runner import Sweeper  # noqa: E402
+from core.memory_sweep.sweep import LANE, PointResult, SweepPlan, SweepPoint, SweepRun  # noqa: E402  # noqa: E402
 from core.meter.turns import run_turn  # noqa: E402
 from core.settings import Settings, load_settings  # noqa: E402
-from core.telemetry.machine import describe_machine  # noqa: E402
-from core.telemetry.nvml import Nvml  # noqa: E402
+from core.telemetry.nvml import Nvml, describe_machine  # noqa: E402
 from core.telemetry.sampler import Sampler  # noqa: E402
 from core.telemetry.samples import Sample  # noqa: E402
 

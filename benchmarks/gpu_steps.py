@@ -23,7 +23,7 @@ from core.codec import encode  # noqa: E402  the folder above is on the path onl
 from core.domain.specs import LaneSpec  # noqa: E402
 from core.engines.manager import EngineManager  # noqa: E402
 from core.errors import LMDynoError  # noqa: E402
-from core.telemetry.machine import describe_machine  # noqa: E402
+from core.telemetry.nvml import describe_machine  # noqa: E402
 
 
 class Steps:

@@ -31,7 +31,7 @@ from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
 from core.models.context import image_cost
 from core.models.demo_models import prepare_vision
 from core.models.tokenizer import LaneTokenizer

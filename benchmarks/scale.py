@@ -32,7 +32,7 @@ from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import utc_now
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
 from core.settings import PROJECT_ROOT, Settings
 from core.store.runs import BenchRuns
 from core.store.turns import Store

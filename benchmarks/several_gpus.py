@@ -23,10 +23,10 @@ from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, 
 from core.config import load_lanes
 from core.domain.specs import EngineKind
 from core.engines.launch.table import LAUNCH_TABLE
-from core.engines.log.file import read_start
 from core.engines.manager import EngineManager
 from core.engines.registry import Registry
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
+from core.engines.supervisor import read_start
 from core.memory.model_sizes import checkpoint_sizes
 from core.memory.prediction import MemorySettings, predict
 from core.models.checkpoint import read_checkpoint

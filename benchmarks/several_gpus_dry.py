@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gpu_steps import ROOT
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec
-from core.engines.launch.placement import Place
 from core.engines.launch.table import Command, LaunchRow
-from core.telemetry.gpus import GpuFacts
+from core.engines.placement import Place
+from core.telemetry.samples import GpuFacts
 
 GIB = 2**30
 

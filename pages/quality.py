@@ -5,8 +5,7 @@ import streamlit as st
 from core.domain.runs import QualityRun
 from core.errors import LMDynoError
 from core.i18n import _
-from core.jobs.records import JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobStatus
 from core.quality.job import JOB_KIND
 from core.ui.engines.status import REFRESH_S
 from core.ui.quality.form import show_form

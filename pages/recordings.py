@@ -6,8 +6,8 @@ from core.domain.runs import BenchRecord
 from core.domain.turns import TurnRecord
 from core.errors import LMDynoError
 from core.i18n import _
-from core.replay.programme import Part, Programme, programme
 from core.replay.recording import Recording, recordings_in
+from core.replay.timelines import Part, Programme, programme
 from core.settings import load_settings
 from core.ui.replay.player import play_if_asked, playback_of, show_player
 from core.ui.replay.scenes import (

@@ -6,7 +6,7 @@ from core.access.guard import current_identity
 from core.domain.sessions import Participant, Session, SessionState, Vote
 from core.errors import LMDynoError
 from core.i18n import _
-from core.sessions.assignment import Assigned, assigned_items, deploy_items, is_invited
+from core.sessions.items import Assigned, assigned_items, deploy_items, is_invited
 from core.ui.sessions.results import show_results
 from core.ui.sessions.vote import (
     current_participant,

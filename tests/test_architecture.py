@@ -77,10 +77,10 @@ LIBRARY_HOMES = {
     "segno": ("core.ui.sessions",),
     "jinja2": ("core.reports",),
     "markupsafe": ("core.reports",),
-    "evalica": ("core.sessions.analysis",),
-    "krippendorff": ("core.sessions.analysis",),
-    "jsonschema": ("core.quality.tasks.graders",),
-    "referencing": ("core.quality.tasks.graders",),
+    "evalica": ("core.sessions.strengths",),
+    "krippendorff": ("core.sessions.comparisons",),
+    "jsonschema": ("core.quality.tasks",),
+    "referencing": ("core.quality.tasks",),
     "ray": ("core.cluster.ray_fabric",),
     "prometheus_client": ("core.chat_api.servers", "core.cli.metrics"),
 }
@@ -110,8 +110,7 @@ ENGINE_PROCESSES = {
     "core.models.tokenizer",
     "core.bench.bandwidth_worker",
     "core.walk.pipeline_program",
-    "core.quality.run.score_worker",
-    "core.quality.run.token_worker",
+    "core.quality.engine_child",
 }
 """Modules that run only as a child process of their own."""
 

@@ -24,11 +24,9 @@ from core.domain.turns import Mode, TurnRecord, new_id
 from core.engines.manager import EngineManager
 from core.meter.devices import SampledUsage
 from core.meter.keeping import run_and_keep
-from core.replay.collecting import collect, paths_of
-from core.replay.recording import write
+from core.replay.recording import collect, paths_of, write
 from core.settings import load_settings
-from core.telemetry.machine import describe_machine
-from core.telemetry.nvml import Nvml
+from core.telemetry.nvml import Nvml, describe_machine
 
 FOLLOW_UP = "Name one more fact about it."
 """Asked after the first example, so that the recording holds a conversation with a history."""

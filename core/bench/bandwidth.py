@@ -27,8 +27,7 @@ from core.bench.results.result import BenchResult
 from core.codec import decode, encode
 from core.domain.runs import BenchPass, LaneFacts
 from core.domain.turns import utc_now
-from core.engines.devices import load_lock
-from core.engines.launch.placement import Place
+from core.engines.placement import Place, load_lock
 from core.errors import (
     EngineBusy,
     EngineError,
@@ -41,8 +40,8 @@ from core.files import lock_path, locked, try_lock, unlock, write_atomically
 from core.i18n import N_, Message
 from core.meter.devices import measure_lock
 from core.settings import PROJECT_ROOT, Settings
-from core.telemetry.gpus import GpuFacts, GpuReading
 from core.telemetry.nvml import Nvml
+from core.telemetry.samples import GpuFacts, GpuReading
 from core.units import gib
 
 log = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from core.domain.specs import Endpoint, LaneSpec
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload, upload_path
 from core.i18n import N_, N_plural, Text
-from core.images.pixels import Variants
+from core.images.sanitise import Variants
 from core.images.store import data_url
 from core.models.checkpoint import checkpoint_folder
 from core.models.context import image_cost, not_sendable

@@ -14,10 +14,10 @@ from core.cluster.link import ClusterLink
 from core.codec import encode_plain
 from core.config.lanes import ADD_CLUSTER
 from core.domain.turns import ErrorInfo
-from core.engines.log.file import STARTING
 from core.engines.manager import EngineStatus
-from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble
 from core.engines.registry import STATE_NAMES, EngineState
+from core.engines.resolve import ClusterSnapshot, Node, read_snapshot, trouble
+from core.engines.supervisor import STARTING
 from core.errors import EngineError, InputError
 from core.i18n import N_, _
 from core.telemetry.nvml import Nvml

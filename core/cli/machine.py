@@ -23,11 +23,10 @@ from core.doctor import Diagnosis, Status
 from core.engines.registry import Registry
 from core.i18n import N_, _
 from core.settings import load_settings
-from core.telemetry.gpus import GpuReading
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
-from core.telemetry.samples import EngineProcess, EngineReading, Sample
-from core.telemetry.window import WindowStats
+from core.telemetry.samples import EngineProcess, EngineReading, GpuReading, Sample
+from core.telemetry.series import WindowStats
 
 output = terminal()
 progress = terminal(stderr=True)

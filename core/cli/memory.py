@@ -14,14 +14,12 @@ from core.codec import encode_plain
 from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
 from core.i18n import N_, _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.memory.kv_cache import kv_bytes_per_token
 from core.memory.model_sizes import checkpoint_sizes, facts_to_predict
 from core.memory.prediction import MemoryPrediction, MemorySettings, predict
 from core.memory_sweep.job import start_sweep
-from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
-from core.memory_sweep.results import SweepRun, load
+from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)

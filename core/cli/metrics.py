@@ -22,12 +22,10 @@ from core.cli.terminal import terminal
 from core.cluster.control import engines_of
 from core.config import load_lanes
 from core.domain.history import HistoryFilter, RunKind
-from core.engines.leases import lease_count
-from core.engines.registry import EngineState
+from core.engines.registry import EngineState, lease_count
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.meter.protocol import is_running
 from core.settings import Settings, load_settings
 from core.store.history import History

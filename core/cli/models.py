@@ -21,8 +21,7 @@ from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
 from core.errors import ModelError
 from core.i18n import _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models import demo_models, internlm2, model_folders
 from core.models.awq.options import NAMED_SETS, OWN_ANSWERS, PYTHON_DOCS, AwqOptions
 from core.models.job import check_quantization, prepare_demo_awq

@@ -17,6 +17,8 @@ from core.errors import InputError
 from core.i18n import N_, Text, _
 from core.images.store import ImageStore
 from core.jobs.aftermath import ended_if_killed
+from core.quality.asking import require_installed
+from core.quality.job import conduct
 from core.quality.plan import (
     KV_BITS,
     OWN_ANSWERS,
@@ -27,10 +29,8 @@ from core.quality.plan import (
     text_file,
 )
 from core.quality.results import results
-from core.quality.run.lm_eval import require_installed
-from core.quality.run.process import conduct
-from core.quality.tasks.sets import PROMPTS, SCENES, ShippedSet, read_set, scenes, shipped
-from core.quality.tasks.task import TaskItem
+from core.quality.task_sets import PROMPTS, SCENES, ShippedSet, read_set, scenes, shipped
+from core.quality.tasks import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings
 from core.store.runs import QUALITY_INTERRUPTED, QualityRuns

@@ -18,9 +18,8 @@ from core.codec import encode_plain
 from core.domain.runs import QualityRecord
 from core.errors import InputError
 from core.i18n import N_, _
-from core.quality.comparison import MAX_RUNS, QualityComparison, compare, figures, flags
 from core.quality.results import LaneQuality, Outcome, QualityResult, results
-from core.quality.verdict import verdicts
+from core.quality.verdict import MAX_RUNS, QualityComparison, compare, figures, flags, verdicts
 from core.reports.quality_json import to_json
 from core.settings import Settings
 from core.store.runs import QualityRuns

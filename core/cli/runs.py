@@ -30,7 +30,7 @@ from core.domain.turns import TurnRecord
 from core.errors import InputError, StoreError
 from core.i18n import N_, _
 from core.replay import recording
-from core.replay.collecting import collect, paths_of
+from core.replay.recording import collect, paths_of
 from core.reports.imports import import_run as take_in
 from core.reports.run_json import to_json
 from core.settings import load_settings

@@ -17,17 +17,15 @@ from core.codec import encode_plain
 from core.domain.sessions import SessionRecord
 from core.errors import InputError
 from core.i18n import N_, _
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.reports.imports import read_session
 from core.reports.session_html import session_html
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
+from core.sessions.job import missing_answers, start_answers, start_judging
 from core.sessions.judging import judge_results
 from core.sessions.results import compute_results
-from core.sessions.run.answering import missing_answers
-from core.sessions.run.job import start_answers, start_judging
-from core.sessions.wording import STATE_NAMES, lane_figures
+from core.sessions.telling import STATE_NAMES, lane_figures
 from core.settings import Settings
 from core.store.sessions import Sessions
 

@@ -23,7 +23,7 @@ from core.i18n import N_, _
 from core.jobs.registry import Jobs
 from core.settings import Settings
 from core.store.run_tables import Walks
-from core.walk.runner import summary
+from core.walk.job import summary
 
 console = terminal()
 

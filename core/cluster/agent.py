@@ -23,22 +23,21 @@ from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.launch.checks import need_of
-from core.engines.launch.placement import GpuView, wants_gpu
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
-from core.engines.nodes import NodeEngine
-from core.engines.registry import EngineEntry, Registry
+from core.engines.placement import GpuView, wants_gpu
+from core.engines.registry import EngineEntry, Registry, lease
+from core.engines.resolve import NodeEngine
+from core.engines.status import EngineWatch
 from core.engines.supervisor import TERM_GRACE_S
-from core.engines.watch import EngineWatch
 from core.errors import EngineLoadFailed, InputError, LMDynoError
 from core.files import close_to_others, keep_to_oneself
 from core.i18n import N_
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
-from core.telemetry.window import WindowStats
+from core.telemetry.samples import GpuFacts
+from core.telemetry.series import WindowStats
 
 log = logging.getLogger(__name__)
 

@@ -26,15 +26,13 @@ from core.config import load_cluster
 from core.domain.specs import ClusterSpec, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.launch.checks import need_of
-from core.engines.launch.placement import GpuView, visible
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
-from core.engines.leases import lease, sole_use
-from core.engines.log.file import STARTING
 from core.engines.manager import EngineManager
-from core.engines.nodes import read_snapshot
-from core.engines.registry import EngineState, Registry
-from core.engines.resolve import engine_node, find_endpoint, same_engine
+from core.engines.placement import GpuView, visible
+from core.engines.registry import EngineState, Registry, lease, sole_use
+from core.engines.resolve import engine_node, find_endpoint, read_snapshot, same_engine
 from core.engines.status import EngineStatus, node_status, wait_until_healthy
+from core.engines.supervisor import STARTING
 from core.errors import ConfigError, EngineBusy, EngineError
 from core.i18n import N_
 from core.settings import Settings

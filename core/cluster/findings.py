@@ -9,7 +9,7 @@ from core.config import LaneRegistry
 from core.doctor import Diagnosis, examine
 from core.doctor.fitness import Finding, Status
 from core.domain.specs import ClusterSpec
-from core.engines.nodes import ClusterSnapshot, Node, node_trouble, read_snapshot, trouble
+from core.engines.resolve import ClusterSnapshot, Node, node_trouble, read_snapshot, trouble
 from core.errors import EngineError
 from core.i18n import N_
 from core.settings import Settings

@@ -18,9 +18,8 @@ from core.cluster.tracking import TrackedNode, choose_node
 from core.codec import decode, encode
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.leases import in_use
-from core.engines.nodes import ClusterSnapshot, Placement, nodes_file, read_snapshot
-from core.engines.resolve import error_of
+from core.engines.registry import in_use
+from core.engines.resolve import ClusterSnapshot, Placement, error_of, nodes_file, read_snapshot
 from core.errors import EngineError, InputError, LMDynoError
 from core.files import write_atomically
 from core.i18n import N_

@@ -29,8 +29,7 @@ from core.domain.specs import ModelSpec
 from core.domain.turns import utc_now
 from core.errors import ConfigError, EngineCrashed, EngineError, InputError, LMDynoError
 from core.i18n import N_
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.jobs.worker import Report, run
 from core.models.awq.options import AwqOptions
 from core.models.job import QUANTISING, awq_folder, quantize

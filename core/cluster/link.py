@@ -21,14 +21,13 @@ from typing import Any
 from core.cluster.protocol import Command, Hello, Reply, Verb
 from core.codec import decode, encode
 from core.domain.specs import ClusterSpec
-from core.engines.nodes import NodeEngine, read_snapshot, trouble
-from core.engines.resolve import error_of
+from core.engines.resolve import NodeEngine, error_of, read_snapshot, trouble
 from core.errors import EngineCrashed, EngineError, EngineTimeout, InputError
 from core.files import is_held, lock_path, private_folder, try_lock, unlock
 from core.i18n import N_
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import ProcessId, this_process
-from core.telemetry.window import WindowStats
+from core.telemetry.series import WindowStats
 
 log = logging.getLogger(__name__)
 

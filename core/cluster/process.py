@@ -21,7 +21,7 @@ from core.cluster.link import Whereabouts, is_needed, last_process, process_lock
 from core.cluster.protocol import Command, Fabric, Hello, Reply
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo
-from core.engines.nodes import nodes_file
+from core.engines.resolve import nodes_file
 from core.errors import InputError
 from core.files import keep_to_oneself, try_lock, unlock, write_atomically
 from core.i18n import N_

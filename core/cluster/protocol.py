@@ -14,14 +14,13 @@ from typing import Protocol
 
 from core.domain.specs import ClusterSpec, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
-from core.engines.nodes import NodeEngine
-from core.jobs.records import JobRecord, JobSpec
+from core.engines.resolve import NodeEngine
+from core.jobs.registry import JobRecord, JobSpec
 from core.models.awq.options import AwqOptions
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
 from core.telemetry.processes import ProcessId
-from core.telemetry.samples import Sample
-from core.telemetry.window import WindowStats
+from core.telemetry.samples import GpuFacts, Sample
+from core.telemetry.series import WindowStats
 
 
 class Verb(StrEnum):

@@ -11,8 +11,8 @@ from datetime import datetime
 from core.cluster.protocol import Answer, FabricNode, NodeReport
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.nodes import Node, NodeEngine
 from core.engines.registry import EngineState
+from core.engines.resolve import Node, NodeEngine
 from core.errors import EngineLoadFailed, EngineOutOfMemory, LMDynoError
 from core.i18n import N_, Text
 from core.units import duration, gib

@@ -24,9 +24,8 @@ from core.doctor.probe import EngineStack
 from core.domain.turns import Machine
 from core.i18n import N_, Message, Text
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
-from core.telemetry.machine import available_bytes
-from core.telemetry.nvml import Nvml
+from core.telemetry.nvml import Nvml, available_bytes
+from core.telemetry.samples import GpuFacts
 
 _PYTHONS = ((3, 11), (3, 13))
 _SCARCE_MEMORY_BYTES = 2 * 2**30

@@ -14,9 +14,8 @@ from core.i18n import N_, Text
 from core.models.demo_models import is_text_prepared
 from core.settings import Settings
 from core.store.turns import Store
-from core.telemetry.gpus import GpuFacts
-from core.telemetry.machine import describe_machine
-from core.telemetry.nvml import Nvml
+from core.telemetry.nvml import Nvml, describe_machine
+from core.telemetry.samples import GpuFacts
 
 
 def diagnose(settings: Settings, lanes: LaneRegistry) -> tuple[Finding, ...]:

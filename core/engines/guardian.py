@@ -18,8 +18,7 @@ from pathlib import Path
 from core import process_setup
 from core.domain.turns import ErrorInfo
 from core.engines import supervisor
-from core.engines.leases import sole_use
-from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.registry import EngineEntry, EngineState, Registry, sole_use
 from core.engines.resolve import observed
 from core.engines.supervisor import TERM_GRACE_S, Target
 from core.errors import EngineBusy

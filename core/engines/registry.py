@@ -1,11 +1,13 @@
-"""engines.json: which engines run, who answers for them and where they listen.
+"""Which engines of a home run, in engines.json, and who is using one right now: its leases.
 
-Every LMDyno process of one home reads and writes it: the dashboard, the meter, the command line. Writes are
-atomic and one at a time between processes and threads. The file is readable by its owner alone, since it
-holds the random keys of local engines. What it says about a process must be checked against the process.
-
-How the replicas of a lane are stands in a file beside the engine's log, which
+Every LMDyno process of one home reads and writes engines.json: the dashboard, the meter, the command line.
+Writes are atomic and one at a time between processes and threads. The file is readable by its owner alone,
+since it holds the random keys of local engines. What it says about a process must be checked against the
+process. How the replicas of a lane are stands in a file beside the engine's log, which
 `core.engines.launch.serve_replicas` writes. It is believed only while the leader runs.
+
+A request holds its engine's lease while it runs, and nobody stops an engine whose lease is held. Leases are
+kernel locks, so those of a process that died are gone with it.
 """
 
 import json
@@ -21,14 +23,69 @@ from typing import Any
 from core.codec import decode, encode
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, new_id, utc_now
-from core.errors import InputError
-from core.files import lock_path, locked, write_atomically
+from core.errors import EngineBusy, InputError
+from core.files import holders, is_held, lock_path, locked, try_lock, unlock, write_atomically
 from core.i18n import N_, Text
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 
+_PATIENCE_S = 0.1
+"""Longer than anybody holds the exclusive lease just to look whether the engine is in use."""
+
 log = logging.getLogger(__name__)
 _MOST_BYTES = 2**16
+
+
+@contextmanager
+def lease(settings: Settings, lane_name: str) -> Iterator[None]:
+    """Keep the lane's engine from being stopped; any number of requests at once.
+
+    Never waits longer than a tenth of a second, so it is fit for an event loop. Raises EngineBusy when the
+    engine is being stopped.
+    """
+    descriptor = try_lock(_path(settings, lane_name), shared=True, patience_s=_PATIENCE_S)
+    if descriptor is None:
+        raise EngineBusy(
+            N_("The engine of {lane} is stopping.", lane=lane_name),
+            hint=N_("Wait until it has stopped, then start it again."),
+            code="engine-stopping",
+        )
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
+@contextmanager
+def sole_use(settings: Settings, lane_name: str) -> Iterator[None]:
+    """Keep new requests away from the lane's engine; raises EngineBusy while one runs."""
+    descriptor = try_lock(_path(settings, lane_name), patience_s=_PATIENCE_S)
+    if descriptor is None:
+        raise EngineBusy(
+            N_("{lane} is answering a request.", lane=lane_name),
+            hint=N_("Wait for the answer or stop it, then try again. Or force the engine to stop."),
+        )
+    try:
+        yield
+    finally:
+        unlock(descriptor)
+
+
+def in_use(settings: Settings, lane_name: str) -> bool:
+    """Whether a request of any process holds the lane's lease. Cheap."""
+    return is_held(_path(settings, lane_name))
+
+
+def lease_count(settings: Settings, lane_name: str) -> int | None:
+    """Return how often the lane's lease is held, by all processes; None where the system can't tell.
+
+    A request holds it once, and so does a run for its engines; a load test's requests hold none of their own.
+    """
+    return holders(_path(settings, lane_name))
+
+
+def _path(settings: Settings, lane_name: str) -> Path:
+    return lock_path(settings.locks_dir, f"lease-{lane_name}")
 
 
 class EngineState(StrEnum):

@@ -15,17 +15,14 @@ from urllib.parse import urlsplit
 
 from core.domain.specs import Endpoint, EngineKind
 from core.domain.turns import ErrorInfo
-from core.engines import supervisor
-from core.engines.devices import Devices, StartOrder
+from core.engines import diagnosis, supervisor
+from core.engines.diagnosis import PORT_TAKEN
 from core.engines.guardian import see_to_guardian
 from core.engines.launch.checks import need_of, version_of
-from core.engines.launch.placement import Place
 from core.engines.launch.table import Command, LaunchRow, is_local_path
-from core.engines.log import diagnose
-from core.engines.log.causes import PORT_TAKEN
-from core.engines.log.file import STARTING, log_path, read_tail
+from core.engines.placement import Devices, Place, StartOrder
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.engines.supervisor import Target
+from core.engines.supervisor import STARTING, Target, log_path, read_tail
 from core.errors import EngineError, EngineLoadFailed, EngineTimeout, LMDynoError
 from core.i18n import N_, Text
 from core.models.job import job_that_makes
@@ -158,7 +155,7 @@ class Startup:
         time.sleep(2 * _WEIGHTS_POLL_S)
 
     def _with_note(self, version: str) -> str:
-        unpacked = diagnose.unpacked_gguf(read_tail(self._log_file))
+        unpacked = diagnosis.unpacked_gguf(read_tail(self._log_file))
         return f"{version}, GGUF unpacked while loading" if unpacked else version
 
     def _spawn_until_it_answers(self, place: Place) -> tuple[Command, int]:
@@ -208,8 +205,8 @@ class Startup:
             ended = not supervisor.alive(process)
             text = read_tail(self._log_file)
             if ended:
-                raise diagnose.explain_failed_start(text, supervisor.exit_code(process))
-            if fallback := diagnose.wrong_backend(text):
+                raise diagnosis.explain_failed_start(text, supervisor.exit_code(process))
+            if fallback := diagnosis.wrong_backend(text):
                 raise fallback
             if supervisor.answers(
                 host, port, self._row.health_path, _HEALTH_TIMEOUT_S
@@ -220,7 +217,7 @@ class Startup:
             time.sleep(_POLL_S)
 
     def _timed_out(self, text: str) -> EngineTimeout:
-        last_line = "; ".join(diagnose.telling_lines(text, 1))
+        last_line = "; ".join(diagnosis.telling_lines(text, 1))
         limit = duration(self._lane.settings.start_timeout_s)
         if last_line:
             message = N_(

@@ -1,4 +1,4 @@
-"""File types by content alone, and PNG and JPEG files without what pixels don't need.
+"""File types by content alone, PNG and JPEG files without what pixels don't need, and reasons to refuse one.
 
 A name or a declared type proves nothing. Text, comments, thumbnails, second images, unknown parts and
 whatever hangs on behind are dropped before Pillow reads the file: that is where files hide bombs (compressed
@@ -12,8 +12,7 @@ import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 
-from core.i18n import N_
-from core.images.refusals import Refused, animated, damaged, of_type
+from core.i18n import N_, Message, Text
 
 _SAVE_AS = N_("Open it in an image editor, save it as PNG or JPEG, and use that file.")
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
@@ -32,6 +31,54 @@ _JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 """A marker that begins a segment: not a stuffed, a fill byte or a restart."""
 _SOI, _EOI, _SOS, _TEM = 0xD8, 0xD9, 0xDA, 0x01
 _APP0, _APP1, _APP2, _APP14, _COM = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+
+
+class Refused(Exception):
+    """Internal to this folder; `sanitise` turns it into an InputError that names the image.
+
+    `problem` names the image as `{image}`; `values` are its other values.
+    """
+
+    def __init__(self, code: str, problem: Message, hint: Message, **values: object) -> None:
+        super().__init__(code, problem, hint)
+        self.code = code
+        self.hint = hint
+        self._problem = problem
+        self._values = values
+
+    def problem(self, image: Text) -> Message:
+        """Return what is wrong with the image of that name."""
+        return self._problem.filled(image=image, **self._values)
+
+
+def damaged(reason: Message) -> Refused:
+    return Refused(
+        "image-damaged",
+        N_("{image} is damaged: {reason}."),
+        N_("Copy or download it again, or open it in an image editor and save it as PNG or JPEG."),
+        reason=reason,
+    )
+
+
+def too_many_pixels(problem: Message, **values: object) -> Refused:
+    return Refused(
+        "image-too-many-pixels",
+        problem,
+        N_("Scale it down in an image editor. Models see far fewer pixels anyway."),
+        **values,
+    )
+
+
+def animated() -> Refused:
+    return Refused(
+        "image-animated",
+        N_("{image} is animated, but models see only still images."),
+        N_("Save the frame you want as PNG or JPEG."),
+    )
+
+
+def of_type(problem: Message, hint: Message, **values: object) -> Refused:
+    return Refused("image-type", problem, hint, **values)
 
 
 class Kind(StrEnum):

@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from core.domain.turns import ErrorInfo, utc_now
 from core.i18n import N_, from_json
 from core.jobs.aftermath import end_run_in_process
-from core.jobs.records import CANCELLED, JobFolder, JobRecord, JobState
+from core.jobs.registry import CANCELLED, JobFolder, JobRecord, JobState
 from core.settings import PROJECT_ROOT
 from core.telemetry.processes import identify, this_process
 

@@ -17,8 +17,7 @@ from core.memory.prediction import ModelSizes, weight_bytes_16_bit, weight_bytes
 from core.models.architectures import LmdeploySupport, lmdeploy_support
 from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes, read_weights
 from core.models.model_config import ModelConfig
-from core.models.quantization import AWQ
-from core.models.weight_files import WeightFacts, read_gguf_header
+from core.models.weight_files import AWQ, WeightFacts, read_gguf_header
 
 _MIB = 2**20
 

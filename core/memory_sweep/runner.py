@@ -1,7 +1,7 @@
 """Measures a sweep, point by point: start the engine, send a request, read its memory, stop it.
 
 The request goes through the meter's own code. One failing point is that point's result. Runs in the sweep's
-own process (`core.memory_sweep.worker`); it blocks while it measures.
+own process (`core.memory_sweep.job`); it blocks while it measures.
 """
 
 import asyncio
@@ -14,24 +14,22 @@ from core.domain.conversation import Sampling, messages_for
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan, new_id
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, model_path
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
+from core.engines.registry import lease
+from core.engines.requests import StoppedRequests
 from core.engines.resolve import find_endpoint
-from core.engines.unfinished import StoppedRequests
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
 from core.errors import InputError, LMDynoError, TelemetryUnavailable
 from core.i18n import N_
 from core.memory.model_sizes import checkpoint_sizes
 from core.memory.prediction import MemorySettings, predict
-from core.memory_sweep.plan import LANE, SweepPlan, SweepPoint
-from core.memory_sweep.results import PointResult, SweepRun
+from core.memory_sweep.sweep import LANE, PointResult, SweepPlan, SweepPoint, SweepRun
 from core.meter.turns import run_turn
 from core.models.checkpoint import read_checkpoint
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
-from core.telemetry.machine import describe_machine
-from core.telemetry.nvml import Nvml
+from core.telemetry.nvml import Nvml, describe_machine
 from core.telemetry.sampler import Sampler
+from core.telemetry.samples import GpuFacts
 
 _PROMPT = "Count slowly from one to a hundred, and write each number as a word."
 _SETTLE_S = 15.0

@@ -6,9 +6,9 @@ from functools import partial
 from core import process_setup
 from core.domain.conversation import StoredImage
 from core.domain.turns import Machine
-from core.engines.leases import lease
+from core.engines.registry import lease
+from core.engines.requests import StoppedRequests
 from core.engines.resolve import find_endpoint
-from core.engines.unfinished import StoppedRequests
 from core.files import keep_to_oneself
 from core.meter import process
 from core.meter.devices import SampledUsage
@@ -39,7 +39,7 @@ def main() -> None:
         return Store(settings.database_url)
 
     def describe_machine() -> Machine:
-        from core.telemetry.machine import describe_machine
+        from core.telemetry.nvml import describe_machine
 
         return describe_machine()
 

@@ -18,14 +18,14 @@ from typing import Protocol
 from core.cluster.link import NodeWindows
 from core.domain.specs import Endpoint
 from core.domain.turns import UsageWindow
-from core.engines.unfinished import StoppedRequests, Unfinished
-from core.engines.watch import EngineWatch
+from core.engines.requests import StoppedRequests, Unfinished
+from core.engines.status import EngineWatch
 from core.files import lock_path, try_lock, unlock
 from core.i18n import N_, Text
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
-from core.telemetry.window import WindowStats, usage_of
+from core.telemetry.series import WindowStats, usage_of
 
 _LOCK_POLL_S = 0.05
 _BUSY_POLL_S = 0.2

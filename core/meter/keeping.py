@@ -6,9 +6,9 @@ from contextlib import closing
 from functools import partial
 
 from core.domain.turns import RequestRecord, TurnPlan
-from core.engines.leases import lease
+from core.engines.registry import lease
+from core.engines.requests import StoppedRequests
 from core.engines.resolve import find_endpoint
-from core.engines.unfinished import StoppedRequests
 from core.errors import StoreError
 from core.images.store import ImageStore
 from core.meter.devices import DeviceQueue, UsageMeter
@@ -16,7 +16,7 @@ from core.meter.protocol import Update
 from core.meter.turns import run_turn
 from core.settings import Settings
 from core.store.turns import Store
-from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import describe_machine
 
 
 async def run_and_keep(

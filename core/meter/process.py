@@ -27,7 +27,7 @@ from core.codec import decode, encode
 from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, Phase, RequestRecord, TurnPlan, TurnRecord
-from core.engines.unfinished import StoppedRequests
+from core.engines.requests import StoppedRequests
 from core.errors import InputError, LMDynoError
 from core.i18n import N_
 from core.meter.devices import DeviceQueue, SampledUsage

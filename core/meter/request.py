@@ -26,8 +26,7 @@ from core.domain.turns import (
     RequestRecord,
     UsageWindow,
 )
-from core.engines.log.requests import SAY_LITTLE
-from core.engines.unfinished import Unfinished
+from core.engines.requests import SAY_LITTLE, Unfinished
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
 from core.meter.devices import UsageMeter

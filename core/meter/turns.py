@@ -18,8 +18,7 @@ from core.chat_api.servers import place_of, with_model
 from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
-from core.engines.log.requests import send_explained
-from core.engines.unfinished import StoppedRequests
+from core.engines.requests import StoppedRequests, send_explained
 from core.errors import EngineBusy, EngineError, InputError, LMDynoError
 from core.i18n import N_
 from core.meter.devices import DeviceQueue, Ticket, UsageMeter, settled

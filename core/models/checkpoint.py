@@ -16,8 +16,14 @@ from core.errors import InputError
 from core.i18n import N_
 from core.models.architectures import Attention, attention_of
 from core.models.model_config import ModelConfig, read_config, read_json
-from core.models.quantization import Quantization, read_quantization
-from core.models.weight_files import MODEL_INCOMPLETE, WeightFacts, tensor_headers, weight_facts
+from core.models.weight_files import (
+    MODEL_INCOMPLETE,
+    Quantization,
+    WeightFacts,
+    read_quantization,
+    tensor_headers,
+    weight_facts,
+)
 
 _BYTES_16_BIT = 2
 

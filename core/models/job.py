@@ -16,8 +16,7 @@ from core.domain.specs import LaneSpec, ModelSpec
 from core.domain.turns import new_id
 from core.errors import InputError
 from core.i18n import N_
-from core.jobs.records import JobSpec, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobSpec, JobStatus
 from core.jobs.worker import Report, run
 from core.models import demo_models
 from core.models.awq.check import Concern, check_awq, choose_gpu
@@ -25,8 +24,8 @@ from core.models.awq.options import OWN_ANSWERS, AwqOptions, CalibrationSource, 
 from core.models.checkpoint import checkpoint_folder
 from core.models.model_folders import PROVENANCE_FILE, Provenance
 from core.settings import Settings, load_settings
-from core.telemetry.gpus import GpuFacts
 from core.telemetry.nvml import Nvml
+from core.telemetry.samples import GpuFacts
 
 QUANTISING = "quantise"
 DEMO_OPTIONS = AwqOptions(

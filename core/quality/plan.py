@@ -12,7 +12,7 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import new_id
 from core.errors import InputError
 from core.i18n import N_
-from core.quality.tasks.task import TaskItem
+from core.quality.tasks import TaskItem
 
 MOST_PROMPTS = 500
 MOST_TASKS = 4000

@@ -24,11 +24,9 @@ from core.domain.runs import (
 )
 from core.domain.specs import LaneSpec, Weights
 from core.domain.turns import ErrorInfo
-from core.quality.agreement import Agreement, agreement
-from core.quality.paired import McNemar, PairedDifference, mcnemar, mean_difference
+from core.quality.paired import Agreement, McNemar, PairedDifference, agreement, mcnemar, mean_difference
 from core.quality.plan import QualityPlan
-from core.quality.tasks.graders import Grade, grade
-from core.quality.tasks.task import TaskItem
+from core.quality.tasks import Grade, TaskItem, grade
 
 
 class Outcome(StrEnum):

@@ -14,10 +14,9 @@ from core.domain.runs import QualityAnswer, QualityLane, QualityRecord, QualityR
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
-from core.quality.comparison import flags
 from core.quality.plan import QualityPlan
 from core.quality.results import AgreementScore, LaneQuality, QualityResult, TaskScore, TextComparison
-from core.quality.verdict import verdicts
+from core.quality.verdict import flags, verdicts
 from core.reports.exported_file import ExportedFile, check_head, check_schema, checked_answers
 from core.reports.run_json import interval_json
 

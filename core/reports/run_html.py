@@ -54,11 +54,9 @@ from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import BenchRecord, QualityRecord
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.i18n import _, current_language, ngettext
-from core.quality.comparison import flags
 from core.quality.results import LaneQuality, Outcome, QualityResult, Role
-from core.quality.verdict import verdicts
-from core.quality.worst import compared_answers
-from core.walk.runner import summary
+from core.quality.verdict import compared_answers, flags, verdicts
+from core.walk.job import summary
 
 
 def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:

@@ -15,11 +15,11 @@ from core.charts.quality import StrengthBar, strengths_chart
 from core.domain.sessions import SessionRecord
 from core.i18n import _, current_language
 from core.sessions import telling
-from core.sessions.analysis.strengths import Standings
 from core.sessions.judging import judge_results
 from core.sessions.prompts import set_label
 from core.sessions.results import compute_results
-from core.sessions.wording import lane_figures
+from core.sessions.strengths import Standings
+from core.sessions.telling import lane_figures
 
 _ENVIRONMENT = Environment(
     loader=PackageLoader("core.reports", "templates"),

@@ -14,7 +14,7 @@ from core.quality.results import Outcome, results
 from core.quality.verdict import verdicts
 from core.scorecard.card import LaneNow, LaneQualityFigure, Scorecard, scorecard
 from core.scorecard.speed import LaneSpeed, lane_speed
-from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import describe_machine
 
 _KEPT = 64
 Key = TypeVar("Key")

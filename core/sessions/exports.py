@@ -21,7 +21,7 @@ from core.domain.sessions import (
     Vote,
 )
 from core.i18n import N_
-from core.sessions.analysis.comparisons import FIRST, SECOND, comparisons_of
+from core.sessions.comparisons import FIRST, SECOND, comparisons_of
 from core.sessions.items import usable_texts
 
 _CSV_HEAD = (

@@ -11,21 +11,24 @@ from statistics import median
 import numpy as np
 
 from core.domain.sessions import ControlKind, Session, SessionItem, SessionPrompt, Verdict, Vote
-from core.sessions.analysis.agreement import Agreement, ControlResult, agreement, control_result
-from core.sessions.analysis.comparisons import (
+from core.sessions.comparisons import (
     FIRST,
     SECOND,
     TIE,
+    Agreement,
     Comparison,
+    ControlResult,
     Floats,
     Share,
+    agreement,
     columns,
     comparisons_of,
+    control_result,
     of_votes,
     pairs_of,
     tallies,
 )
-from core.sessions.analysis.strengths import Standings, margins, resampled, standings
+from core.sessions.strengths import Standings, margins, resampled, standings
 
 _GROUP_RESAMPLES = 400
 

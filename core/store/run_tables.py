@@ -36,7 +36,7 @@ from core.store.tables import (
 Run = TypeVar("Run", BenchRun, QualityRun)
 
 _SILENT_S = 60.0
-"""Whoever measures saves more often than this (`core.bench.run.recording`, `core.quality.run.process`)."""
+"""Whoever measures saves more often than this (`core.bench.run.recording`, `core.quality.job`)."""
 
 _TABLES: Mapping[RunKind, tuple[Table, Table]] = {
     RunKind.QUIZ: (quizzes, quiz_lanes),

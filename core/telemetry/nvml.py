@@ -1,22 +1,28 @@
-"""NVIDIA's management library behind one funnel, where "not available" is a value and never an exception.
+"""NVIDIA's management library behind one funnel, and the machine that a turn ran on, for its record.
 
-The sole importer of `pynvml`. It knows GPUs, MIG instances and the driver's process list; it knows nothing of
-engines, lanes or time series. A driver that vanishes or a GPU that is lost leaves gaps with a reason, and the
-library is opened again some seconds later.
+"Not available" is a value and never an exception. The sole importer of `pynvml`. It knows GPUs, MIG instances
+and the driver's process list; it knows nothing of engines, lanes or time series. A driver that vanishes or a
+GPU that is lost leaves gaps with a reason, and the library is opened again some seconds later.
 """
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+import psutil
 import pynvml
 
-from core.domain.turns import ErrorInfo
+from core.domain.turns import ErrorInfo, Machine
 from core.i18n import N_
-from core.telemetry.gpus import (
+from core.telemetry.samples import (
     MIG_WITHOUT_INSTANCES,
     Gap,
     GpuFacts,
@@ -26,6 +32,7 @@ from core.telemetry.gpus import (
     problem_of,
     reason_of,
 )
+from core.units import gib
 
 T = TypeVar("T")
 
@@ -320,3 +327,78 @@ class Nvml:
 
 def _scaled(value: int | None, factor: float) -> float | None:
     return None if value is None else value * factor
+
+
+def describe_machine(nvml: Nvml | None = None) -> Machine:
+    """Return what can be told about this machine; None for what can't. Never raises. Thread-safe.
+
+    `nvml` is used if given, otherwise one is opened and closed again.
+    """
+    own = nvml is None
+    nvml = nvml or Nvml()
+    try:
+        return Machine(
+            host=platform.node() or "unknown",
+            platform=platform.platform(),
+            python=platform.python_version(),
+            cpu=_cpu_name(),
+            cores=_usable_cores(),
+            memory_bytes=psutil.virtual_memory().total,
+            gpus=tuple(_gpu_text(gpu.name, gpu.total_bytes) for gpu in nvml.devices()),
+            driver=nvml.driver_version(),
+        )
+    finally:
+        if own:
+            nvml.close()
+
+
+@dataclass(frozen=True, slots=True)
+class HostMemory:
+    """Main memory: all of it, and what programs can still get without swapping."""
+
+    total_bytes: int
+    available_bytes: int
+
+
+def host_memory() -> HostMemory:
+    memory = psutil.virtual_memory()
+    return HostMemory(int(memory.total), int(memory.available))
+
+
+def available_bytes() -> int:
+    """Memory that programs can still get without swapping."""
+    return host_memory().available_bytes
+
+
+def _gpu_text(name: str, total_bytes: int | None) -> str:
+    return name if total_bytes is None else f"{name}, {gib(total_bytes)}"
+
+
+def _usable_cores() -> int | None:
+    """Cores that this process may run on: fewer than the machine has in many containers."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _cpu_name() -> str | None:
+    """The CPU's model name; `platform.processor()` knows only its architecture on Linux and macOS."""
+    try:
+        if sys.platform == "linux":
+            return _cpuinfo_name(Path("/proc/cpuinfo").read_text("utf-8"))
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            run = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+            return run.stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return platform.processor() or None
+
+
+def _cpuinfo_name(cpuinfo: str) -> str | None:
+    """`model name` on x86; Arm kernels give none."""
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip() or None
+    return None

@@ -10,11 +10,10 @@ from core.cluster.protocol import NodeJob
 from core.codec import decode
 from core.domain.runs import RunState
 from core.domain.walk import WalkRun, walk_title
-from core.jobs.records import JobSpec
+from core.jobs.registry import JobSpec
 from core.jobs.worker import Report, run
 from core.settings import load_settings
-from core.walk.job import JOB_KIND, keep, load, run_file, save
-from core.walk.worker import walk_settings
+from core.walk.job import JOB_KIND, keep, load, run_file, save, walk_settings
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
@@ -23,7 +22,7 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     spec = JobSpec(
         kind=JOB_KIND,
         title=walk_title(arguments["model"], node),
-        worker="core.walk.worker",
+        worker="core.walk.job",
         arguments=dict(arguments),
         python=sys.executable,
     )

@@ -1,22 +1,27 @@
 """Take the steps of a walk on this machine.
 
 Each step starts the engines that it needs and ends them again, so that the next one finds the memory free. It
-raises LMDynoError if it fails; whoever calls it makes that the step's result.
+raises LMDynoError if it fails; whoever calls it makes that the step's result. The client and pipeline
+programs run with an engine's Python, and what they print is read.
 """
 
 import asyncio
+import json
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from core.cluster.control import Engines
+from core.codec import decode
 from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.fitness import Status
 from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
-from core.domain.specs import EngineKind, LaneSpec
+from core.domain.specs import Endpoint, EngineKind, LaneSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
@@ -29,22 +34,36 @@ from core.i18n import N_, Text
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
-from core.memory_sweep.plan import SweepPlan, SweepPoint
+from core.jobs.registry import Jobs, JobState
 from core.memory_sweep.runner import Sweeper
+from core.memory_sweep.sweep import SweepPlan, SweepPoint
 from core.meter.keeping import run_and_keep
 from core.models.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan, with_nodes
-from core.walk.programs import Call, run_client, run_pipeline
 
 _SAMPLING = Sampling(temperature=0.0, max_tokens=64)
 _IMAGE = "three-shapes"
 _QUANTISE_TIMEOUT_S = 1800.0
 _SERVER = "api-server"
 """The name under which both engines serve, so that a client sees one model id."""
+
+_HERE = Path(__file__).parent
+_CLIENT, _PIPELINE = _HERE / "client_program.py", _HERE / "pipeline_program.py"
+_TIMEOUT_S = 240.0
+_TAIL_CHARS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One answer that a program got."""
+
+    text: str
+    duration_s: float
+    ttft_s: float | None = None
+    output_tokens: int | None = None
+    kind: str = ""
 
 
 @dataclass(slots=True)
@@ -334,3 +353,75 @@ class Walker:
         """The GPU with the most free memory."""
         gpus = self._nvml.devices()
         return max(gpus, key=lambda gpu: gpu.free_bytes or 0).index if gpus else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientOutput:
+    model: str
+    """The id that the server lists first, or that it was asked for."""
+    listed: bool
+    """Whether `/v1/models` answered."""
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineOutput:
+    load_s: float
+    calls: tuple[Call, ...]
+
+
+async def run_client(python: str, endpoint: Endpoint, prompts: Sequence[str]) -> ClientOutput:
+    """Ask the prompts of a server with the OpenAI package; raises EngineError if the program fails."""
+    environment = {"OPENAI_API_KEY": endpoint.api_key or "none"}
+    return decode(
+        ClientOutput, await _run(python, _CLIENT, [endpoint.url, endpoint.model], list(prompts), environment)
+    )
+
+
+async def run_pipeline(python: str, request: Mapping[str, Any], *, gpu: int) -> PipelineOutput:
+    """Run LMDeploy's pipeline on one GPU; raises EngineError if the program fails."""
+    environment = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": str(gpu),
+        "HF_HUB_OFFLINE": "1",
+        "TM_LOG_LEVEL": "ERROR",
+    }
+    return decode(PipelineOutput, await _run(python, _PIPELINE, [], request, environment))
+
+
+async def _run(
+    python: str, program: Path, arguments: Sequence[str], request: object, environment: Mapping[str, str]
+) -> str:
+    """The last line that the program prints."""
+    child = await asyncio.create_subprocess_exec(
+        *(python, str(program), *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    try:
+        output, errors = await asyncio.wait_for(
+            child.communicate(json.dumps(request).encode()), timeout=_TIMEOUT_S
+        )
+    except TimeoutError:
+        raise EngineError(
+            N_(
+                "{program} didn't finish within {seconds} s.",
+                program=program.name,
+                seconds=f"{_TIMEOUT_S:g}",
+            ),
+            hint=N_("Run the command manually to see where it waits."),
+            code="program-timeout",
+        ) from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode != 0:
+        raise EngineError(
+            N_("{program} failed with exit code {code}.", program=program.name, code=child.returncode or 0),
+            hint=N_("It printed: {text}", text=errors.decode(errors="replace").strip()[-_TAIL_CHARS:]),
+            code="program-failed",
+        )
+    return output.decode(errors="replace").strip().rsplit("\n", 1)[-1]

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from core.config import load_lanes
 from core.settings import Settings
 from core.store.runs import BenchRuns
-from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import describe_machine
 from tests.unit.scorecard.scorecard_samples import run_of
 
 PROJECTOR = {"width": 1280, "height": 720}

@@ -6,8 +6,8 @@ from pathlib import Path
 from core.domain.specs import Dialect, EngineKind
 from core.engines.launch import serve_replicas
 from core.engines.launch.table import Command, LaunchRow
-from core.engines.log.file import log_path
-from core.telemetry.gpus import GpuFacts
+from core.engines.supervisor import log_path
+from core.telemetry.samples import GpuFacts
 
 HERE = Path(__file__).parent
 KEY = "the-key"

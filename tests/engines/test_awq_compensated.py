@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from core.jobs.records import JobState
+from core.jobs.registry import JobState
 from core.models.checkpoint import read_checkpoint
 from core.models.job import read_provenance
 from tests.engines.awq_tiny_model import write_tiny_llama

@@ -9,8 +9,7 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models.awq import worker
 from core.models.awq.options import AwqOptions
 from core.models.checkpoint import read_checkpoint

@@ -25,15 +25,12 @@ from core.domain.runs import RunState
 from core.domain.specs import ClusterSpec
 from core.domain.walk import StepKind, StepState
 from core.engines import supervisor
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
-from core.engines.nodes import read_snapshot
-from core.engines.registry import EngineState, Registry
-from core.engines.resolve import find_endpoint
+from core.engines.registry import EngineState, Registry, lease
+from core.engines.resolve import find_endpoint, read_snapshot
 from core.engines.supervisor import Target
 from core.errors import EngineCrashed, EngineError
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.walk.job import load as load_walk
 from core.walk.job import start_walk
 from tests.engines.fake_python import fake_python

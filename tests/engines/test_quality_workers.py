@@ -12,15 +12,15 @@ import torch
 
 from core.domain.specs import EngineKind, EngineSettings, Weights
 from core.errors import EngineError, EngineOutOfMemory
-from core.quality.run import score_worker, scoring
-from core.quality.run.scoring import Scored, TextIds, by_forward_pass, engine_request
+from core.quality import engine_child, scoring
+from core.quality.scoring import Scored, TextIds, by_forward_pass, engine_request
 from tests.unit.quality import quality_samples as samples
 
 IDS = [3, 1, 4, 1, 5]
 
 
 def scored(logits: torch.Tensor, given: int = 1, **request) -> dict:
-    reference = score_worker._Reference(request)
+    reference = engine_child._Reference(request)
     found = reference.add("0/0", logits, IDS, given)
     reference.close()
     return found
@@ -57,7 +57,7 @@ def test_the_reference_agrees_with_itself_and_others_are_held_against_it(tmp_pat
 def test_positions_that_the_reference_did_not_score_have_no_divergence(tmp_path):
     file = str(tmp_path / "reference.npz")
     scored(torch.zeros(5, 10), write_reference=file)
-    reference = score_worker._Reference({"read_reference": file})
+    reference = engine_child._Reference({"read_reference": file})
     assert "kl_nats" not in reference.add("9/9", torch.zeros(5, 10), IDS, 1)
 
 
@@ -142,11 +142,11 @@ def test_a_failure_leaves_its_reason_for_the_asker(tmp_path, monkeypatch):
     def broken(_request):
         raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setitem(score_worker._ENGINES, "transformers", broken)
+    monkeypatch.setitem(engine_child._ENGINES, "transformers", broken)
     request, result = tmp_path / "request.json", tmp_path / "result.json"
     request.write_text(json.dumps({"engine": "transformers", "texts": []}))
     with pytest.raises(RuntimeError):
-        score_worker.main([str(request), str(result)])
+        engine_child.score([str(request), str(result)])
     assert json.loads(result.read_text())["error"] == "out-of-memory"
 
 
@@ -158,11 +158,11 @@ def test_every_sequence_is_scored_in_order(tmp_path, monkeypatch, capsys):
         return torch.zeros(len(ids), 10)
 
     engine = SimpleNamespace(logits=logits, close=lambda: asked.append("closed"), versions=dict)
-    monkeypatch.setitem(score_worker._ENGINES, "transformers", lambda _request: engine)
+    monkeypatch.setitem(engine_child._ENGINES, "transformers", lambda _request: engine)
     request, result = tmp_path / "request.json", tmp_path / "result.json"
     texts = [[[[1, 2, 3], 1], [[4, 5], 1]], [[[6, 7, 8], 2]]]
     request.write_text(json.dumps({"engine": "transformers", "texts": texts}))
-    assert score_worker.main([str(request), str(result)]) == 0
+    assert engine_child.score([str(request), str(result)]) == 0
     found = json.loads(result.read_text())["texts"]
     assert [[row["tokens"] for row in text] for text in found] == [[2, 1], [1]]
     assert asked == [[1, 2, 3], [4, 5], [6, 7, 8], "closed"]

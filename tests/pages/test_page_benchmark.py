@@ -24,7 +24,7 @@ from core.errors import InputError
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState, JobStatus
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs import BenchRuns

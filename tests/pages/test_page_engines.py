@@ -29,11 +29,11 @@ from core.domain.specs import (
     Weights,
 )
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.nodes import nodes_file
 from core.engines.registry import EngineEntry, EngineState, Registry, Replica
+from core.engines.resolve import nodes_file
 from core.errors import EngineBusy, EngineCrashed, InputError
 from core.files import write_atomically
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.models import job as models_job
 from core.models.awq import check as awq_check
 from core.models.awq.options import AwqOptions

@@ -18,15 +18,14 @@ from core.domain.history import HistoryFilter, RunKind
 from core.domain.runs import RunState
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
-from core.image_quiz.plan import QuizPlan, one_question
-from core.image_quiz.results import load as load_quiz
-from core.image_quiz.results import save as save_quiz
+from core.image_quiz.quiz import QuizPlan, one_question
+from core.image_quiz.quiz import load as load_quiz
+from core.image_quiz.quiz import save as save_quiz
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.memory_sweep.plan import SweepPlan, SweepPoint
-from core.memory_sweep.results import PointResult, SweepRun
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
+from core.memory_sweep.sweep import PointResult, SweepPlan, SweepPoint, SweepRun
 from core.quality.results import results as quality_results
 from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json

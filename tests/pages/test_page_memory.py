@@ -13,17 +13,23 @@ from core.chat_api.servers import ServerMetrics
 from core.codec import encode
 from core.domain.specs import ClusterSpec
 from core.domain.turns import ErrorInfo
-from core.engines.nodes import nodes_file
+from core.engines.resolve import nodes_file
 from core.files import write_atomically
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
 from core.memory.kv_cache import KvLog
 from core.memory.prediction import MemoryPart
-from core.memory_sweep.plan import SweepPlan, SweepPoint
-from core.memory_sweep.results import PointResult, SweepRun, save
+from core.memory_sweep.sweep import PointResult, SweepPlan, SweepPoint, SweepRun, save
 from core.settings import Settings
-from core.telemetry.gpus import Gap, GpuReading
-from core.telemetry.samples import EngineGpuMemory, EngineReading, Event, EventKind, MemorySource, Sample
+from core.telemetry.samples import (
+    EngineGpuMemory,
+    EngineReading,
+    Event,
+    EventKind,
+    Gap,
+    GpuReading,
+    MemorySource,
+    Sample,
+)
 from core.ui.memory import live
 from core.ui.shared import resources
 from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot

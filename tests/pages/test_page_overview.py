@@ -12,7 +12,7 @@ from core.config import LaneRegistry
 from core.domain.turns import ErrorInfo
 from core.engines.registry import EngineState
 from core.errors import StoreError
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.replay.recording import SUFFIX
 from core.scorecard.reading import ScorecardReader
 from core.settings import Settings

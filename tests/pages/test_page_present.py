@@ -13,7 +13,7 @@ from core.domain.runs import RunState
 from core.domain.turn_planning import planned_record
 from core.domain.turns import ErrorInfo, Phase, RequestPlan, TurnPlan
 from core.errors import StoreError
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History

@@ -13,7 +13,7 @@ from core.replay.recording import write
 from core.settings import PROJECT_ROOT
 from core.ui.replay import player
 from core.ui.shared import resources, shell
-from tests.unit.replay.test_replay_home import RECORDING, RUN, TURN, VOTED
+from tests.unit.replay.test_replay_recording import RECORDING, RUN, TURN, VOTED
 
 
 @pytest.fixture

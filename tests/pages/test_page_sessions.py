@@ -9,9 +9,9 @@ from core.access import guard
 from core.access.identity import GUEST
 from core.domain.sessions import Display, Session, SessionState, Verdict, VotingMode
 from core.images.store import ImageStore
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
+from core.sessions import job
 from core.sessions.exports import session_json
-from core.sessions.run import job
 from core.settings import Settings
 from core.store.sessions import Sessions
 from core.store.votes import Votes

@@ -15,12 +15,11 @@ from core.domain.turn_planning import planned_record
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan
 from core.engines.registry import EngineState
 from core.image_quiz.job import JOB_KIND
-from core.image_quiz.plan import QuizPlan, QuizQuestion
-from core.image_quiz.results import QuizAnswer, QuizRun, save
+from core.image_quiz.quiz import QuizAnswer, QuizPlan, QuizQuestion, QuizRun, save
 from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.models import job as models_job
 from core.settings import Settings
 from core.ui.chat import images as chat_images

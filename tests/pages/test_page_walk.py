@@ -11,9 +11,9 @@ from streamlit.testing.v1 import AppTest
 from core.codec import encode
 from core.domain.specs import ClusterSpec, ModelSpec
 from core.domain.walk import walk_title
-from core.engines.nodes import nodes_file
+from core.engines.resolve import nodes_file
 from core.files import write_atomically
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.settings import load_settings
 from core.store.history import History
 from core.store.run_tables import Walks
@@ -112,7 +112,7 @@ def test_every_walk_that_runs_is_shown(settings):
                 id=name,
                 kind="walk",
                 title=walk_title("tiny", node),
-                worker="core.walk.worker",
+                worker="core.walk.job",
                 arguments={},
                 python="x",
             )
@@ -128,7 +128,7 @@ def test_steps_show_while_the_walk_runs(settings):
     save(settings, run)
     folder = JobFolder(settings.home / "jobs" / run.id)
     spec = JobSpec(
-        id=run.id, kind="walk", title="Walk with tiny", worker="core.walk.worker", arguments={}, python="x"
+        id=run.id, kind="walk", title="Walk with tiny", worker="core.walk.job", arguments={}, python="x"
     )
     folder.create(spec)
     folder.write(JobRecord(state=JobState.DONE))

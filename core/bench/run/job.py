@@ -9,8 +9,7 @@ from core.bench.workload import check_sendable, listed_prompts
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.errors import InputError
-from core.jobs.records import JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobStatus
 from core.settings import Settings
 
 log = logging.getLogger(__name__)

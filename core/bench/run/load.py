@@ -20,7 +20,7 @@ from core.domain.conversation import Message, Sampling
 from core.domain.runs import BenchRequest
 from core.domain.specs import Endpoint
 from core.domain.turns import ErrorInfo, FinishReason
-from core.engines.log.requests import send_explained
+from core.engines.requests import send_explained
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Text
 

@@ -26,7 +26,7 @@ from typing import Any
 from core.bench.run.load import Extent, LaneLoad, PassLoad, Sending
 from core.chat_api.client import Timeouts, open_session
 from core.domain.conversation import Sampling
-from core.engines.unfinished import StoppedRequests
+from core.engines.requests import StoppedRequests
 from core.i18n import Text
 from core.settings import Settings
 

@@ -37,7 +37,7 @@ from core.chat_api.client import Timeouts
 from core.cluster.link import ClusterLink
 from core.cluster.protocol import Verb
 from core.domain.runs import BenchRequest
-from core.engines.nodes import Node
+from core.engines.resolve import Node
 from core.errors import EngineError
 from core.i18n import N_
 from core.settings import PROJECT_ROOT, Settings

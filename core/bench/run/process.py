@@ -25,7 +25,7 @@ from core.cluster.control import Engines
 from core.codec import decode
 from core.config import load_cluster
 from core.domain.runs import BenchRun, ProgressCallback, RunState
-from core.engines.unfinished import StoppedRequests
+from core.engines.requests import StoppedRequests
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_
 from core.images.store import ImageStore
@@ -33,7 +33,7 @@ from core.jobs.worker import Report, run
 from core.meter.devices import DeviceQueue
 from core.process_setup import allow_many_open_files
 from core.settings import Settings, load_settings
-from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import describe_machine
 
 
 def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> BenchRun:

@@ -34,7 +34,7 @@ from core.settings import Settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineProcess
-from core.telemetry.window import WindowStats
+from core.telemetry.series import WindowStats
 
 log = logging.getLogger(__name__)
 

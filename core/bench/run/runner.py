@@ -28,7 +28,7 @@ from core.codec import encode
 from core.domain.runs import BenchPass, BenchRun, EngineUse, GpuUse, LaneFacts, ProgressCallback, RunState
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
-from core.engines.unfinished import StoppedRequests, Unfinished
+from core.engines.requests import StoppedRequests, Unfinished
 from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Message, Text
 from core.memory.model_sizes import lane_weight_bytes

@@ -25,8 +25,7 @@ from core.config.lanes import ADD_CLUSTER
 from core.domain.runs import BenchRequest
 from core.domain.specs import ClusterSpec, Endpoint
 from core.domain.turns import Place
-from core.engines.nodes import Node, node_trouble, read_snapshot, trouble
-from core.engines.resolve import error_of
+from core.engines.resolve import Node, error_of, node_trouble, read_snapshot, trouble
 from core.errors import EngineError, InputError
 from core.i18n import N_, Text
 from core.settings import Settings

@@ -12,8 +12,8 @@ from importlib import metadata
 from pathlib import Path
 
 from core.domain.specs import EngineKind, LaneSpec, Weights
-from core.engines.launch.placement import Need
 from core.engines.launch.table import LaunchRow, is_local_path, model_path, python_of
+from core.engines.placement import Need
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
 from core.memory.model_sizes import lane_weight_bytes
@@ -21,8 +21,8 @@ from core.models.architectures import lmdeploy_support
 from core.models.checkpoint import checkpoint_folder, read_weights
 from core.models.internlm2 import is_internlm2
 from core.models.model_config import ModelConfig, read_config
-from core.models.quantization import AWQ, Quantization, turbomind_refusal
 from core.models.vision import not_served
+from core.models.weight_files import AWQ, Quantization, turbomind_refusal
 
 _NO_4_BIT_HEAD_DIM = 64
 _TIMEOUT_S = 30

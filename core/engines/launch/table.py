@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec, Weights
-from core.engines.launch.placement import LOOPBACK, Place
-from core.engines.log.file import log_path
+from core.engines.placement import LOOPBACK, Place
+from core.engines.supervisor import log_path
 from core.models.vision import vision_of
 
 _SCRIPTS = Path(__file__).parent

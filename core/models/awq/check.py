@@ -25,8 +25,8 @@ from core.models.awq.options import (
 )
 from core.models.checkpoint import CheckpointFacts, checkpoint_folder, read_checkpoint
 from core.settings import PROJECT_ROOT
-from core.telemetry.gpus import GpuFacts
-from core.telemetry.machine import host_memory
+from core.telemetry.nvml import host_memory
+from core.telemetry.samples import GpuFacts
 
 _TIMEOUT_S = 300.0
 _PROGRAM = "core.models.awq.probe"

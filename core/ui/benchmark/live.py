@@ -16,8 +16,7 @@ from core.domain.history import HistoryEntry, HistoryFilter, RunKind
 from core.domain.runs import BenchRecord, RunState
 from core.errors import LMDynoError, StoreError
 from core.i18n import _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.scorecard.speed import LaneSpeed, lane_speed
 from core.ui.benchmark.result_parts import pass_text, show_points
 from core.ui.benchmark.results import show_results

@@ -48,7 +48,7 @@ from core.i18n import _
 from core.reports.run_html import TIMELINE_REQUESTS, report_html
 from core.reports.run_json import to_json
 from core.reports.tables import requests_csv, requests_parquet
-from core.telemetry.gpus import GpuReading
+from core.telemetry.samples import GpuReading
 from core.ui.shared import resources
 from core.ui.shared.components import escape, lane_label, show_error
 from core.ui.shared.visitor import show_export

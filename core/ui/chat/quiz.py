@@ -17,21 +17,26 @@ from core.domain.turns import RequestRecord
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, N_plural, _, ngettext
 from core.image_quiz.job import JOB_KIND, start_quiz
-from core.image_quiz.plan import (
+from core.image_quiz.quiz import (
     UPLOAD_EXAMPLE,
+    LaneScore,
+    QuizAnswer,
     QuizPlan,
     QuizQuestion,
+    QuizRun,
+    Verdict,
     gallery_questions,
+    load,
     one_question,
     put,
+    scores,
     uploaded_questions,
+    verdict,
 )
-from core.image_quiz.results import LaneScore, QuizAnswer, QuizRun, Verdict, load, scores, verdict
 from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
-from core.jobs.records import JobStatus
-from core.jobs.registry import Jobs
-from core.quality.tasks.task import RULE
+from core.jobs.registry import Jobs, JobStatus
+from core.quality.tasks import RULE
 from core.ui.chat import controls as chat_controls
 from core.ui.chat.images import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused
 from core.ui.chat.session import ConversationPage

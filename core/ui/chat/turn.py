@@ -14,9 +14,9 @@ from core.domain import fairness
 from core.domain.fairness import Spread, comparable, repeats
 from core.domain.turns import FinishReason, RequestRecord, TurnRecord
 from core.i18n import _
-from core.image_quiz.plan import QuizPlan
+from core.image_quiz.quiz import QuizPlan
 from core.models.context import as_seen
-from core.quality.agreement import Agreement, Change, Piece, agreement, diff
+from core.quality.paired import Agreement, Change, Piece, agreement, diff
 from core.ui.chat import controls as chat_controls
 from core.ui.chat import session as chat_session
 from core.ui.chat.answers import RunningLane, is_long, show_lanes

@@ -10,7 +10,7 @@ from core import units
 from core.access.guard import Action
 from core.cluster.findings import examine_all
 from core.doctor.fitness import Diagnosis, Finding, Status
-from core.engines.nodes import ClusterSnapshot, Node, read_snapshot, trouble
+from core.engines.resolve import ClusterSnapshot, Node, read_snapshot, trouble
 from core.errors import StoreError
 from core.i18n import N_, _, ngettext
 from core.reports.tables import audit_csv

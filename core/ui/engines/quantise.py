@@ -12,8 +12,7 @@ from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.errors import InputError, LMDynoError
 from core.files import keep_upload
 from core.i18n import N_, _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models import job as models_job
 from core.models.awq.options import NAMED_SETS, NO_DATA, OWN_ANSWERS, PYTHON_DOCS, AwqOptions, Rounding
 from core.ui.engines import status as engine_status

@@ -14,10 +14,10 @@ from core.access.guard import Action, may
 from core.chat_api.servers import Reach
 from core.config.changes import forget_lane, save_lane
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
-from core.engines.log.file import STARTING
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
 from core.engines.resolve import find_endpoint
+from core.engines.supervisor import STARTING
 from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.shared import resources

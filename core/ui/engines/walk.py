@@ -9,16 +9,14 @@ from core.domain.specs import Weights
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, StepState, WalkRun
 from core.errors import LMDynoError
 from core.i18n import N_, _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models.vision import is_for_images
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.jobs import choose_node, is_usable, show_job, show_job_log
 from core.ui.shared.visitor import offers
-from core.walk.job import JOB_KIND, load, start_walk
+from core.walk.job import JOB_KIND, load, start_walk, summary
 from core.walk.plan import lanes_at
-from core.walk.runner import summary
 
 _REFRESH_S = 1.0
 _SHOWN = 5

@@ -24,10 +24,10 @@ from core.charts.comparison import CURVES, LETTERS, Looks
 from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
 from core.i18n import _
-from core.quality.comparison import MAX_RUNS, QualityComparison
-from core.quality.comparison import compare as compare_quality
 from core.quality.results import QualityResult
 from core.quality.results import results as quality_results
+from core.quality.verdict import MAX_RUNS, QualityComparison
+from core.quality.verdict import compare as compare_quality
 from core.reports.run_html import comparison_html
 from core.ui.benchmark.result_parts import chart_tools
 from core.ui.history import entry_pages as history_entry

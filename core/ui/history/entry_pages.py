@@ -17,8 +17,8 @@ from core.domain.runs import BenchRecord, RunState
 from core.domain.turns import Machine, TurnRecord
 from core.errors import InputError
 from core.i18n import N_, _
-from core.image_quiz.results import QuizRun
-from core.memory_sweep.results import SweepRun
+from core.image_quiz.quiz import QuizRun
+from core.memory_sweep.sweep import SweepRun
 from core.quality.results import QualityResult, results
 from core.reports.run_html import quality_html, walk_html
 from core.ui.benchmark.results import show_plan, show_results

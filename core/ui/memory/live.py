@@ -15,13 +15,11 @@ from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import Text, _
-from core.memory.breakdown import TOTAL_SOURCES, SplitPart, split_memory
 from core.memory.model_sizes import lane_weight_bytes
-from core.telemetry.gpus import GpuReading
+from core.memory.prediction import TOTAL_SOURCES, SplitPart, split_memory
 from core.telemetry.sampler import Sampler
-from core.telemetry.samples import EngineReading, EventKind, MemorySource, Sample
-from core.telemetry.series import gpu_lines, host_lines, to_csv
-from core.telemetry.window import window_stats
+from core.telemetry.samples import EngineReading, EventKind, GpuReading, MemorySource, Sample
+from core.telemetry.series import gpu_lines, host_lines, to_csv, window_stats
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, in_a_line, lane_label, show_chart
 

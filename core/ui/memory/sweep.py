@@ -8,12 +8,10 @@ from core.charts.memory import SweepBar, sweep_chart
 from core.codec import encode_plain
 from core.errors import LMDynoError
 from core.i18n import _
-from core.jobs.records import JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobStatus
 from core.memory.kv_cache import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
-from core.memory_sweep.plan import DEFAULT_RATIOS, SweepPlan, grid
-from core.memory_sweep.results import SweepRun, load
+from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_chart, show_error

@@ -7,8 +7,7 @@ from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.i18n import _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models import job as models_job
 from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (

@@ -12,6 +12,7 @@ from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.models.vision import is_vision
+from core.quality.asking import is_installed
 from core.quality.job import start_quality
 from core.quality.plan import (
     KV_BITS,
@@ -22,8 +23,7 @@ from core.quality.plan import (
     kv_variants,
     text_file,
 )
-from core.quality.run.lm_eval import is_installed
-from core.quality.tasks.sets import (
+from core.quality.task_sets import (
     CSV_EXAMPLE,
     JSONL_EXAMPLE,
     PROMPTS,
@@ -34,7 +34,7 @@ from core.quality.tasks.sets import (
     scenes,
     shipped,
 )
-from core.quality.tasks.task import TaskItem
+from core.quality.tasks import TaskItem
 from core.ui.shared import resources
 from core.ui.shared.components import show_error
 from core.ui.shared.visitor import offers

@@ -23,11 +23,9 @@ from core.charts.quality_points import (
 from core.domain.history import RunKind
 from core.domain.runs import ExternalScore, QualityRecord, ScoringMethod
 from core.i18n import N_, Message, _, ngettext
-from core.quality.agreement import Change
-from core.quality.comparison import flags
+from core.quality.paired import Change
 from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, Role, results
-from core.quality.verdict import Level, verdicts
-from core.quality.worst import ComparedAnswer, compared_answers
+from core.quality.verdict import ComparedAnswer, Level, compared_answers, flags, verdicts
 from core.reports.quality_json import to_json
 from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_error
 from core.ui.shared.visitor import show_export

@@ -13,7 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core import units
 from core.i18n import _
-from core.replay.programme import SPEEDS, Playback
+from core.replay.timelines import SPEEDS, Playback
 
 PLAY = "play"
 """The address's parameter that starts the demo at once."""

@@ -17,7 +17,6 @@ from core.domain.turns import ErrorInfo, Machine, Phase, RequestRecord, TurnReco
 from core.domain.walk import WalkRun
 from core.errors import InputError
 from core.i18n import _
-from core.replay.programme import Part, Programme, Source
 from core.replay.recording import origin
 from core.replay.timelines import (
     SPEED_WINDOW_S,
@@ -25,10 +24,13 @@ from core.replay.timelines import (
     LaneLoad,
     LoadFrame,
     LoadTimeline,
+    Part,
+    Programme,
+    Source,
     TurnTimeline,
     WalkTimeline,
 )
-from core.telemetry.machine import describe_machine
+from core.telemetry.nvml import describe_machine
 from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines.walk import show_step, step_title

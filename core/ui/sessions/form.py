@@ -25,6 +25,7 @@ from core.i18n import N_, _, ngettext
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.models.vision import is_vision
+from core.sessions.job import start_answers
 from core.sessions.prompts import (
     SHIPPED,
     UPLOAD_TYPES,
@@ -36,8 +37,7 @@ from core.sessions.prompts import (
     shipped_set,
     uploaded_prompts,
 )
-from core.sessions.run.job import start_answers
-from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES
+from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES
 from core.ui.sessions import list_page
 from core.ui.shared import resources
 from core.ui.shared.components import lane_label, show_error

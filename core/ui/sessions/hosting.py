@@ -15,14 +15,12 @@ from core.access.guard import Action, may
 from core.domain.sessions import Candidate, Session, SessionAnswer, SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
-from core.jobs.records import JobStatus
+from core.jobs.registry import JobStatus
 from core.sessions import telling
-from core.sessions.assignment import assigned_items
-from core.sessions.items import build_ballot, giveaways, usable_texts
+from core.sessions.items import assigned_items, build_ballot, giveaways, usable_texts
+from core.sessions.job import ANSWERS_KIND, job_of, missing_answers, start_answers
 from core.sessions.prompts import set_label
-from core.sessions.run.answering import missing_answers
-from core.sessions.run.job import ANSWERS_KIND, job_of, start_answers
-from core.sessions.wording import DISPLAY_NAMES, MODE_NAMES, has_failed
+from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES, has_failed
 from core.ui.sessions.list_page import session_in_view
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources

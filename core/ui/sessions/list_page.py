@@ -22,7 +22,7 @@ from core.sessions.exports import (
     session_schema,
     votes_csv,
 )
-from core.sessions.wording import STATE_NAMES
+from core.sessions.telling import STATE_NAMES
 from core.store.sessions import SessionSummary
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error, show_toast

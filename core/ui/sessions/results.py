@@ -14,13 +14,13 @@ from core.charts.quality import PreferencePoint, StrengthBar, preference_chart, 
 from core.domain.sessions import Session, SessionState, Vote
 from core.errors import LMDynoError
 from core.i18n import N_, Message, _
-from core.jobs.records import JobStatus
+from core.jobs.registry import JobStatus
 from core.sessions import telling
-from core.sessions.analysis.strengths import Standings
+from core.sessions.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.judging import judge_results
 from core.sessions.results import SessionResults, compute_results
-from core.sessions.run.job import JUDGING_KIND, job_of, start_judging
-from core.sessions.wording import REASON_NAMES, LaneFigures, lane_figures
+from core.sessions.strengths import Standings
+from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
 from core.store.votes import Turnout
 from core.ui.sessions.list_page import session_in_view
 from core.ui.shared import resources

@@ -19,8 +19,8 @@ from core.access.guard import current_identity
 from core.domain.sessions import Display, Participant, Session, SessionPrompt, Verdict, Vote
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
-from core.sessions.assignment import Assigned, require_invited
-from core.sessions.wording import LETTERS, REASON_NAMES, LaneFigures
+from core.sessions.items import Assigned, require_invited
+from core.sessions.telling import LETTERS, REASON_NAMES, LaneFigures
 from core.store.votes import LONGEST_NAME
 from core.ui.sessions.results import current_figures
 from core.ui.shared import resources

@@ -6,12 +6,11 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action, may
-from core.engines.nodes import node_trouble, read_snapshot, trouble
+from core.engines.resolve import node_trouble, read_snapshot, trouble
 from core.errors import LMDynoError, StoreError
 from core.i18n import N_, Text, _
-from core.jobs.records import JobState, JobStatus
-from core.jobs.registry import Jobs
-from core.telemetry.gpus import GpuFacts
+from core.jobs.registry import Jobs, JobState, JobStatus
+from core.telemetry.samples import GpuFacts
 from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error, show_toast
 

@@ -23,7 +23,7 @@ from core.doctor import can_run
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo
-from core.engines.watch import EngineWatch
+from core.engines.status import EngineWatch
 from core.errors import InputError
 from core.files import close_to_others, keep_to_oneself
 from core.images.store import ImageStore
@@ -167,7 +167,7 @@ def _made(settings: Settings, registry: LaneRegistry, nvml: Nvml) -> Resources:
 
 def _replaying(settings: Settings) -> Resources:
     """The recordings as the store of a home of their own; from then on nothing can be changed."""
-    from core.replay.home import lanes_of, recordings_of, temporary_home  # only this mode needs it
+    from core.replay.recording import lanes_of, recordings_of, temporary_home  # only this mode needs it
 
     recordings = recordings_of(settings)
     with acting_as(SYSTEM):

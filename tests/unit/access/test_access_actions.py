@@ -18,8 +18,7 @@ from core.domain.turns import utc_now
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.errors import AccessDenied
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobFolder, JobRecord, Jobs, JobSpec, JobState
 from core.settings import PROJECT_ROOT, load_settings
 from core.store.audit import AuditLog
 from core.telemetry.processes import this_process

@@ -22,7 +22,7 @@ from core.domain.runs import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError
 from core.files import lock_path, try_lock, unlock
-from core.telemetry.gpus import GpuFacts, GpuReading
+from core.telemetry.samples import GpuFacts, GpuReading
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 
 GIB = 2**30

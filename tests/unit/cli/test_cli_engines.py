@@ -13,8 +13,8 @@ sys.path.insert(0, str(TESTS / "unit" / "engines"))
 
 from core import __main__ as program  # noqa: E402
 from core.cli import engines as command  # noqa: E402
-from core.engines.leases import lease  # noqa: E402
 from core.engines.manager import EngineManager  # noqa: E402
+from core.engines.registry import lease  # noqa: E402
 from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in  # noqa: E402
 
 LANES = ("hf", "other")

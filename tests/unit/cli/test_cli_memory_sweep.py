@@ -8,11 +8,9 @@ from typer.testing import CliRunner
 
 from core.cli import memory
 from core.domain.turns import ErrorInfo
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
 from core.memory.prediction import MemoryPart
-from core.memory_sweep.plan import SweepPoint
-from core.memory_sweep.results import PointResult, SweepRun, save
+from core.memory_sweep.sweep import PointResult, SweepPoint, SweepRun, save
 
 GIB = 2**30
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core import __main__ as program
 from core.cli import metrics as command
-from core.engines.leases import lease
+from core.engines.registry import lease
 from core.meter.protocol import marked_running
 from core.settings import Settings, load_settings
 

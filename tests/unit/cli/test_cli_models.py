@@ -12,7 +12,7 @@ from core.config import LaneRegistry
 from core.domain.specs import ModelSpec
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import ConfigError, InputError
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
+from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.models.awq.check import Concern
 from core.models.awq.options import AwqOptions
 from core.settings import Settings

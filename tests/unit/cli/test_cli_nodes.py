@@ -6,7 +6,7 @@ import pytest
 from core import __main__ as program
 from core.cluster.link import ClusterLink
 from core.codec import encode
-from core.engines.nodes import nodes_file
+from core.engines.resolve import nodes_file
 from core.files import write_atomically
 from core.settings import load_settings
 from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot

@@ -11,7 +11,7 @@ from core.cli import quality, runs
 from core.codec import decode
 from core.config import LaneRegistry
 from core.errors import InputError
-from core.image_quiz.results import QuizRun, keep
+from core.image_quiz.quiz import QuizRun, keep
 from core.settings import Settings
 from core.store.runs import QualityRuns
 from tests.unit.image_quiz import quiz_samples

@@ -8,8 +8,7 @@ import pytest
 
 from core import __main__ as program
 from core.domain.turns import Phase
-from core.replay.home import fill
-from core.replay.recording import Recording, read
+from core.replay.recording import Recording, fill, read
 from core.settings import load_settings
 from tests.unit.replay.recorded import AT, lane, request, timing, turn, walk
 

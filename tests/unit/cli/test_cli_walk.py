@@ -11,8 +11,7 @@ from core.cli import walk
 from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo
 from core.domain.walk import StepKind, StepResult, StepState, WalkRun
-from core.jobs.records import JobRecord, JobSpec, JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
 from core.walk import job
 
 FIRST = StepResult(kind=StepKind.ENVIRONMENT, state=StepState.DONE, duration_s=1.0)

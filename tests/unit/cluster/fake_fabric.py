@@ -18,9 +18,9 @@ from core.cluster.protocol import (
 from core.codec import decode, encode
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import new_id, utc_now
-from core.engines.nodes import NodeEngine
 from core.engines.registry import EngineState
-from core.telemetry.gpus import GpuFacts
+from core.engines.resolve import NodeEngine
+from core.telemetry.samples import GpuFacts
 
 GIB = 2**30
 

@@ -13,7 +13,7 @@ from core.codec import decode, encode
 from core.domain.specs import EngineKind
 from core.engines.registry import EngineState, Registry
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
+from core.telemetry.samples import GpuFacts
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, wait_for
 
 GIB = 2**30

@@ -12,11 +12,9 @@ from core.access.identity import Identity, Role
 from core.cluster.control import engines_of
 from core.cluster.link import ClusterLink, find_process
 from core.domain.specs import ClusterSpec, EngineKind
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
-from core.engines.nodes import read_snapshot
-from core.engines.registry import EngineState
-from core.engines.resolve import find_endpoint
+from core.engines.registry import EngineState, lease
+from core.engines.resolve import find_endpoint, read_snapshot
 from core.errors import AccessDenied, ConfigError, EngineBusy, EngineCrashed, EngineError
 from tests.unit.cluster.conftest import making
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, wait_for

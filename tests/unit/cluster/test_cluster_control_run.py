@@ -11,8 +11,7 @@ import pytest
 from core.cluster.control import Engines
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import utc_now
-from core.engines.leases import in_use
-from core.engines.registry import EngineEntry, EngineState, Registry
+from core.engines.registry import EngineEntry, EngineState, Registry, in_use
 from core.errors import EngineError
 from core.telemetry.processes import identify, this_process
 from tests.unit.bench.bench_samples import HF, remote

@@ -6,7 +6,7 @@ from core.codec import encode
 from core.config import LaneRegistry
 from core.doctor.fitness import Status
 from core.domain.specs import ClusterSpec
-from core.engines.nodes import nodes_file
+from core.engines.resolve import nodes_file
 from core.errors import EngineCrashed
 from core.files import write_atomically
 from tests.unit.engines.engine_stand_ins import settings_in

@@ -12,8 +12,8 @@ from core.cluster.hub import Hub
 from core.cluster.protocol import Command, Verb
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
-from core.engines.leases import lease
-from core.engines.nodes import read_snapshot
+from core.engines.registry import lease
+from core.engines.resolve import read_snapshot
 from core.telemetry.processes import ProcessId, this_process
 from tests.unit.cluster.fake_fabric import GIB, FakeFabric, ScriptedAgent, gpu
 from tests.unit.engines.engine_stand_ins import settings_in

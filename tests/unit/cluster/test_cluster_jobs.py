@@ -14,10 +14,9 @@ from core.cluster.protocol import NodeJob
 from core.domain.runs import RunState
 from core.domain.walk import StepKind
 from core.errors import ConfigError, InputError, LMDynoError
-from core.jobs.records import JobSpec, JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobSpec, JobState
 from core.memory_sweep.job import start_sweep
-from core.memory_sweep.plan import SweepPlan, grid
+from core.memory_sweep.sweep import SweepPlan, grid
 from core.models.awq.options import AwqOptions
 from core.store.run_tables import Walks
 from core.walk.job import load, start_walk

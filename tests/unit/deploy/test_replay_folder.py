@@ -9,7 +9,7 @@ import replay_folder
 
 from core.replay.recording import recordings_in, write
 from core.settings import PROJECT_ROOT
-from tests.unit.replay.test_replay_home import RECORDING
+from tests.unit.replay.test_replay_recording import RECORDING
 
 START = {"spaces": "start.sh", "openxlab": "app.py"}
 

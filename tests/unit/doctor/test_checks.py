@@ -12,7 +12,7 @@ from core.doctor.checks import (
 )
 from core.doctor.fitness import Status
 from core.doctor.probe import EngineStack, TorchFacts
-from core.telemetry.gpus import GpuFacts
+from core.telemetry.samples import GpuFacts
 
 H100 = GpuFacts(index=0, name="H100", total_bytes=1, free_bytes=1, compute_capability=(9, 0))
 V100 = GpuFacts(index=0, name="V100", total_bytes=1, free_bytes=1, compute_capability=(7, 0))

@@ -9,7 +9,7 @@ from core.doctor.probe import EngineStack, TorchFacts
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
 from core.settings import load_settings
-from core.telemetry.gpus import GpuFacts
+from core.telemetry.samples import GpuFacts
 
 GIB = 2**30
 H100 = GpuFacts(index=0, name="H100", total_bytes=80 * GIB, free_bytes=79 * GIB, compute_capability=(9, 0))

@@ -4,9 +4,9 @@ from datetime import timedelta
 
 from core import __version__
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.nodes import ClusterSnapshot, Node, Placement
-from core.telemetry.gpus import GpuFacts
+from core.engines.resolve import ClusterSnapshot, Node, Placement
 from core.telemetry.processes import this_process
+from core.telemetry.samples import GpuFacts
 
 GIB = 2**30
 SILENT = ErrorInfo("node-silent", "Node gpu2 stopped answering.", "Check the machine.")

@@ -8,9 +8,8 @@ import pytest
 
 from core.engines import guardian as guardian_module
 from core.engines.guardian import Guardian, is_abandoned, is_guarded
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
-from core.engines.registry import EngineState, Registry
+from core.engines.registry import EngineState, Registry, lease
 from core.engines.resolve import find_endpoint
 from core.errors import ConfigError, EngineError
 from core.files import lock_path, try_lock, unlock
@@ -83,7 +82,7 @@ def test_guardian_ends_with_the_last_engine(beside, tmp_path):
 
 
 def test_killed_guardian_is_replaced(beside, tmp_path, monkeypatch):
-    monkeypatch.setattr("core.engines.monitor._HEALTH_INTERVAL_S", 0.1)
+    monkeypatch.setattr("core.engines.manager._HEALTH_INTERVAL_S", 0.1)
     owner = beside(end_after="60")
     owner.start()
     settings = settings_in(tmp_path, end_engines_after="60")

@@ -16,9 +16,8 @@ import pytest
 from core.config import demo_model
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
-from core.engines.leases import in_use, lease
 from core.engines.manager import EngineManager
-from core.engines.registry import EngineState, Registry
+from core.engines.registry import EngineState, Registry, in_use, lease
 from core.engines.resolve import find_endpoint
 from core.errors import (
     ConfigError,
@@ -30,10 +29,10 @@ from core.errors import (
     EngineTimeout,
     WrongBackend,
 )
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.models.job import PREPARING_DEMOS
-from core.telemetry.gpus import GpuFacts
 from core.telemetry.processes import this_process
+from core.telemetry.samples import GpuFacts
 from tests.unit.engines.engine_stand_ins import gone, lane_in, row, rows, settings_in, wait_for
 
 GIB = 2**30

@@ -5,9 +5,8 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from core.engines.leases import lease
 from core.engines.manager import EngineManager
-from core.engines.registry import EngineState, Registry
+from core.engines.registry import EngineState, Registry, lease
 from core.engines.resolve import find_endpoint
 from core.errors import EngineBusy, EngineCrashed, EngineError
 from tests.unit.engines.engine_stand_ins import gone, lane_in, rows, settings_in, wait_for

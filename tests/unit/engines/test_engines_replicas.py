@@ -8,9 +8,9 @@ import psutil
 import pytest
 
 from core.domain.specs import EngineKind
-from core.engines.log.file import read_tail
 from core.engines.manager import EngineManager
 from core.engines.registry import EngineState, replica_log
+from core.engines.supervisor import read_tail
 from core.errors import EngineLoadFailed, EngineOutOfMemory
 from tests.engines.replica_stand_ins import TwoGpus, rows
 from tests.unit.engines.engine_stand_ins import gone, lane_in, settings_in, wait_for

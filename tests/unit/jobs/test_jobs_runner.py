@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.jobs import runner
-from core.jobs.records import JobFolder, JobSpec
+from core.jobs.registry import JobFolder, JobSpec
 from core.jobs.runner import Runner, out_of_memory_kills
 
 

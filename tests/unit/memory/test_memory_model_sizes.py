@@ -12,8 +12,7 @@ from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes, lane_weight
 from core.models.architectures import Attention, AttentionKind, LmdeploySupport
 from core.models.checkpoint import CheckpointFacts, facts_of_config
 from core.models.model_config import ModelConfig
-from core.models.quantization import Quantization
-from core.models.weight_files import WeightFacts
+from core.models.weight_files import Quantization, WeightFacts
 from tests.unit.models import model_configs as published
 
 PUBLISHED_PARAMETERS = {

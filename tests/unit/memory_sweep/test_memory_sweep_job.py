@@ -4,10 +4,9 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.records import JobRecord, JobState, JobStatus
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobRecord, Jobs, JobState, JobStatus
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
-from core.memory_sweep.plan import SweepPlan, SweepPoint
+from core.memory_sweep.sweep import SweepPlan, SweepPoint
 from core.settings import Settings
 
 END_S = 60

@@ -10,10 +10,10 @@ sys.path[:0] = [str(TESTS / "unit" / "engines"), str(TESTS / "unit" / "telemetry
 
 from core.domain.specs import EngineKind  # noqa: E402
 from core.engines.registry import Registry  # noqa: E402
-from core.engines.unfinished import StoppedRequests, Unfinished  # noqa: E402
+from core.engines.requests import StoppedRequests, Unfinished  # noqa: E402
 from core.errors import InputError  # noqa: E402
-from core.memory_sweep.plan import LANE, SweepPlan, SweepPoint, grid  # noqa: E402
 from core.memory_sweep.runner import Sweeper  # noqa: E402
+from core.memory_sweep.sweep import LANE, SweepPlan, SweepPoint, grid  # noqa: E402
 from core.telemetry.nvml import Nvml  # noqa: E402
 from core.telemetry.samples import MemorySource  # noqa: E402
 from tests.unit.engines.engine_stand_ins import model_in, row, settings_in  # noqa: E402

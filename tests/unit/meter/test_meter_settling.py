@@ -8,7 +8,7 @@ import pytest
 
 from core.chat_api.client import Timeouts
 from core.domain.turns import FinishReason, Phase
-from core.engines.unfinished import Unfinished
+from core.engines.requests import Unfinished
 from core.meter import devices
 from core.meter.turns import run_turn
 from tests.unit.meter.meter_samples import model, no_lease, remote_lane, resolve_remote, turn_plan

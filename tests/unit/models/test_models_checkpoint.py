@@ -14,8 +14,7 @@ from core.models.checkpoint import (
     read_weights,
 )
 from core.models.model_config import ModelConfig
-from core.models.quantization import Quantization
-from core.models.weight_files import read_safetensors_header
+from core.models.weight_files import Quantization, read_safetensors_header
 from tests.unit.models import model_configs as published
 
 CONFIG = {

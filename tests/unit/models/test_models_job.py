@@ -4,7 +4,7 @@ import pytest
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME, demo_model, demo_vision_model
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.models import demo_models
 from core.models import job as models_job
 from core.models.job import PREPARING_DEMOS, QUANTISING, job_that_makes

@@ -25,7 +25,7 @@ from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, W
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Machine
 from core.quality.plan import QualityPlan, text_file
-from core.quality.tasks.task import Grader, TaskItem
+from core.quality.tasks import Grader, TaskItem
 
 MODEL = ModelSpec(name="smol", checkpoint="/models/smol", awq="/models/smol-awq")
 HF = LaneSpec(name="hf", kind=EngineKind.TRANSFORMERS, model=MODEL, settings=EngineSettings(dtype="float16"))

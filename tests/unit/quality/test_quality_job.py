@@ -9,8 +9,7 @@ import pytest
 
 from core.domain.runs import RunState
 from core.errors import EngineNotInstalled, InputError
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.quality import job
 from core.quality.job import JOB_KIND, start_quality
 from core.quality.plan import OWN_ANSWERS, QualityPlan

@@ -4,9 +4,8 @@ import pytest
 
 from core.domain.runs import Prompted, QualityAnswer, ScoringMethod, TextScore
 from core.domain.turns import ErrorInfo, FinishReason
-from core.quality.comparison import flags
 from core.quality.results import Outcome, Role, outcome, results, role_of
-from core.quality.verdict import NOISE_NATS, Level, noise_nats, verdicts
+from core.quality.verdict import NOISE_NATS, Level, flags, noise_nats, verdicts
 from tests.unit.quality import quality_samples as samples
 
 

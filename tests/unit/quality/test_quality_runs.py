@@ -10,12 +10,12 @@ import pytest
 from core.chat_api.client import open_session
 from core.domain.runs import RunState
 from core.domain.specs import Dialect
-from core.engines.unfinished import StoppedRequests, Unfinished
+from core.engines.requests import StoppedRequests, Unfinished
 from core.quality.plan import OWN_ANSWERS, QualityPlan, text_file
 from core.quality.results import Outcome, QualityResult, results
-from core.quality.run.runner import Runner, new_run
-from core.quality.tasks.sets import ShippedSet, shipped
-from core.quality.tasks.task import Grader, TaskItem
+from core.quality.runner import Runner, new_run
+from core.quality.task_sets import ShippedSet, shipped
+from core.quality.tasks import Grader, TaskItem
 from core.quality.verdict import Level, verdicts
 from core.store.runs import QualityRuns
 from tests.unit.quality.toy_server import ToyModel, lane, serving

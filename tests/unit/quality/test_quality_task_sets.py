@@ -4,8 +4,7 @@ import pytest
 
 from core.errors import InputError
 from core.images.store import ImageStore
-from core.quality.tasks.graders import Grade, grade
-from core.quality.tasks.sets import (
+from core.quality.task_sets import (
     CSV_EXAMPLE,
     JSONL_EXAMPLE,
     ShippedSet,
@@ -14,7 +13,7 @@ from core.quality.tasks.sets import (
     scenes,
     shipped,
 )
-from core.quality.tasks.task import Grader
+from core.quality.tasks import Grade, Grader, grade
 
 ALL = [item for name in ShippedSet for item in shipped(name)]
 

@@ -1,16 +1,56 @@
+"""Recordings: collected, written, read, and as the home of a dashboard that only replays."""
+
 import json
 import lzma
+import shutil
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
-from core.domain.turns import Machine
-from core.errors import InputError
+from core.codec import encode_plain
+from core.domain.conversation import Sampling
+from core.domain.history import RunKind
+from core.domain.sessions import SessionRecord, SessionState
+from core.domain.turns import Machine, Mode, Phase, RequestPlan, RequestRecord, TurnPlan
+from core.errors import ConfigError, InputError
 from core.replay import recording
-from core.replay.recording import Recording, device_name, origin, read, recordings_in, write
+from core.replay.recording import (
+    Recording,
+    collect,
+    device_name,
+    fill,
+    lanes_of,
+    origin,
+    paths_of,
+    read,
+    recordings_in,
+    recordings_of,
+    temporary_home,
+    write,
+)
 from core.replay.timelines import TurnTimeline
 from core.settings import load_settings
-from tests.unit.replay.recorded import AT, H200, bench, bench_pass, bench_request, request, timing, turn, walk
+from core.store.history import History
+from core.store.runs import BenchRuns, QualityRuns
+from core.store.sessions import Sessions
+from core.store.turns import Store
+from core.walk.job import save
+from tests.unit.bench.bench_samples import a_pass, a_plan, a_record, a_request
+from tests.unit.quality import quality_samples
+from tests.unit.replay.recorded import (
+    AT,
+    H200,
+    bench,
+    bench_pass,
+    bench_request,
+    lane,
+    request,
+    timing,
+    turn,
+    walk,
+)
+from tests.unit.sessions.session_samples import answers, open_session, plan
 
 HF = request("hf", "Hello", timing(sent_s=1, chunks_s=(2, 3), content=(2, 3), ended_s=4, tokens=2))
 WHOLE = Recording(
@@ -23,6 +63,25 @@ WHOLE = Recording(
         bench(bench_request(0, "hf", 0, HF.timing), passes=(bench_pass(0, 1, 4, 1),), plan='{"lanes":[]}'),
     ),
     walk=walk(1.0, 2.0),
+)
+
+TIMING = timing(sent_s=1, chunks_s=(2,), content=(2,), ended_s=3, tokens=1)
+
+KINDS = {RunKind.CHAT, RunKind.BENCH, RunKind.QUALITY, RunKind.WALK}
+ANSWER = timing(sent_s=1, chunks_s=(2,), content=(2,), ended_s=3, tokens=1)
+TURN = replace(turn(request("hf", "Hi", ANSWER), request("awq", "Ho", ANSWER)), owner=None)
+RUN = a_record(a_plan(lane("hf")), [a_pass(0, ("hf",))], [a_request(number, "hf") for number in range(3)])
+VOTED = SessionRecord(session=open_session(plan("hf", "turbomind")), answers=answers(plan("hf", "turbomind")))
+RECORDING = Recording(
+    title="Demo",
+    recorded_at=AT,
+    lmdyno="0.2.0",
+    machine=H200,
+    turns=(TURN,),
+    runs=(RUN,),
+    quality=(quality_samples.record(),),
+    sessions=(VOTED,),
+    walk=replace(walk(1.0), lanes=(lane("hf"),)),
 )
 
 
@@ -103,3 +162,109 @@ def test_the_device_is_the_one_that_the_engines_were_on():
     assert device_name(H200, ["cpu"]) == "Xeon"
     assert device_name(H200, ["cpu", "cuda:0"]) == "NVIDIA H200"
     assert device_name(replace(CPU, cpu=None)) == "laptop"
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load_settings({"LMDYNO_HOME": str(tmp_path)})
+
+
+def stored_turn(settings, conversation_id, *, done=True):
+    record = request("hf", "Hi", TIMING, turn_id="")
+    plan = TurnPlan(
+        conversation_id=conversation_id,
+        prompt="Hi",
+        mode=Mode.TOGETHER,
+        sampling=Sampling(),
+        requests=(RequestPlan(lane=lane("hf"), messages=record.messages),),
+    )
+    with closing(Store(settings.database_url)) as store:
+        store.save_turn(plan, H200)
+        planned = RequestRecord.of(plan.requests[0], plan.id)
+        if done:
+            store.save_request(replace(planned, phase=Phase.DONE, timing=TIMING, text="Hi"))
+    return plan.id
+
+
+def test_entries_are_collected_in_the_order_given(settings, tmp_path):
+    record = bench(bench_request(0, "hf", 0, TIMING), passes=(bench_pass(0, 1, 3, 1),))
+    with closing(BenchRuns(settings.database_url)) as runs:
+        runs.add(record)
+    first, second = stored_turn(settings, "talk0001"), stored_turn(settings, "talk0001")
+    other = stored_turn(settings, "talk0002")
+    file = tmp_path / "walk.json"
+    file.write_bytes(encode_plain(walk(1.0)))
+    found = collect(settings, [other, "run00001", "talk0001"], walk=str(file), title="Demo")
+    assert [turn.id for turn in found.turns] == [other, first, second]
+    assert [one.run.id for one in found.runs] == ["run00001"]
+    assert found.walk == walk(1.0)
+    assert found.machine == H200
+
+
+def test_a_walk_is_found_by_its_id(settings):
+    save(settings, walk(1.0))
+    assert collect(settings, [], walk="walk00001").walk == walk(1.0)
+    with pytest.raises(InputError):
+        collect(settings, [], walk="unknown")
+
+
+def test_what_is_unknown_or_unfinished_is_refused(settings):
+    with pytest.raises(InputError):
+        collect(settings, ["unknown"])
+    running = stored_turn(settings, "talk0001", done=False)
+    with pytest.raises(InputError):
+        collect(settings, [running])
+
+
+def test_longer_paths_are_replaced_first(settings):
+    inside = replace(settings, home=settings.home / "deeper")
+    assert next(iter(paths_of(inside))) == str(inside.home)
+
+
+@pytest.fixture
+def home():
+    settings = temporary_home(load_settings({}), [RECORDING])
+    yield settings
+    shutil.rmtree(settings.home)
+
+
+def test_everything_of_a_recording_is_found_in_its_home(home):
+    with closing(Store(home.database_url)) as store:
+        assert store.turn(TURN.id) == TURN
+    with closing(History(home.database_url)) as history:
+        entries = {entry.kind: entry for entry in history.entries()}
+    assert set(entries) == KINDS
+    assert entries[RunKind.BENCH].summary.answered == 3
+    with closing(QualityRuns(home.database_url)) as quality:
+        (record,) = RECORDING.quality
+        assert quality.record(record.run.id).answers
+    with closing(Sessions(home.database_url)) as sessions:
+        stored = sessions.record(VOTED.session.id)
+    assert stored.session.state is SessionState.CLOSED
+    assert stored.session.link != VOTED.session.link
+    assert len(stored.answers) == len(VOTED.answers)
+
+
+def test_what_two_recordings_share_is_stored_once(home):
+    fill(home, RECORDING)
+    with closing(History(home.database_url)) as history:
+        assert history.count() == len(KINDS)
+
+
+def test_the_lanes_are_those_that_took_part_each_once():
+    other = replace(RECORDING, turns=(turn(request("hf", "Hi", ANSWER), turn_id="turn0002"),))
+    registry = lanes_of([RECORDING, other])
+    assert [one.name for one in registry.lanes][:2] == ["hf", "awq"]
+    assert len({one.name for one in registry.lanes}) == len(registry.lanes)
+    assert "tiny" in [model.name for model in registry.models]
+
+
+def test_a_folder_without_a_recording_says_what_to_do(tmp_path):
+    settings = load_settings({"LMDYNO_RECORDINGS": str(tmp_path)})
+    with pytest.raises(ConfigError) as caught:
+        recordings_of(settings)
+    assert caught.value.code == "no-recordings"
+    folder = tmp_path / "full"
+    write(RECORDING, folder / "demo.json.xz", paths={})
+    found = recordings_of(replace(settings, recordings_dir=folder))
+    assert [recording.title for recording in found] == ["Demo"]

@@ -14,8 +14,7 @@ from core.domain.sessions import (
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, RequestRecord, UsageWindow
-from core.sessions.assignment import assigned_items
-from core.sessions.items import build_ballot, usable_texts
+from core.sessions.items import assigned_items, build_ballot, usable_texts
 
 S = 1_000_000_000
 

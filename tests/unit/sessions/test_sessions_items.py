@@ -10,8 +10,14 @@ from core.domain.conversation import Sampling
 from core.domain.sessions import Candidate, ControlKind, VotingMode
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo, FinishReason
-from core.sessions.assignment import assigned_items
-from core.sessions.items import build_ballot, giveaways, mixed_prompts, second_samples, usable_texts
+from core.sessions.items import (
+    assigned_items,
+    build_ballot,
+    giveaways,
+    mixed_prompts,
+    second_samples,
+    usable_texts,
+)
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan
 
 

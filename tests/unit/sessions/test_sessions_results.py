@@ -7,8 +7,7 @@ import pytest
 from core.domain.sessions import ControlKind, Verdict, VotingMode
 from core.domain.turns import ErrorInfo, FinishReason
 from core.sessions.results import compute_results
-from core.sessions.telling import turnout
-from core.sessions.wording import lane_figures
+from core.sessions.telling import lane_figures, turnout
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan, votes_for
 
 

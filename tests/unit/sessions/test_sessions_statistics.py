@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 
 from core.domain.sessions import ControlKind
-from core.sessions.analysis.agreement import agreement, control_result
-from core.sessions.analysis.comparisons import FIRST, SECOND, TIE, Comparison, Share, columns, pairs_of
-from core.sessions.analysis.strengths import POINTS_PER_LOG_ODDS, standings, win_ratio
+from core.sessions.comparisons import (
+    FIRST,
+    SECOND,
+    TIE,
+    Comparison,
+    Share,
+    agreement,
+    columns,
+    control_result,
+    pairs_of,
+)
+from core.sessions.strengths import POINTS_PER_LOG_ODDS, standings, win_ratio
 from tests.unit.sessions.rooms import Room
 
 SIMULATIONS = 100

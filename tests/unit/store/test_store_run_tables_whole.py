@@ -9,7 +9,7 @@ import pytest
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.runs import RunState
 from core.domain.turns import utc_now
-from core.image_quiz.results import keep
+from core.image_quiz.quiz import keep
 from core.store.history import History
 from core.store.run_tables import JobResult, JobResults
 from tests.unit.image_quiz import quiz_samples

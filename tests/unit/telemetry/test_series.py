@@ -2,8 +2,7 @@ import csv
 import io
 from datetime import UTC, datetime, timedelta
 
-from core.telemetry.gpus import GpuReading
-from core.telemetry.samples import EngineGpuMemory, EngineReading, MemorySource, Sample
+from core.telemetry.samples import EngineGpuMemory, EngineReading, GpuReading, MemorySource, Sample
 from core.telemetry.series import gpu_lines, host_lines, to_csv
 
 GIB = 2**30

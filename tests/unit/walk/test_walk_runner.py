@@ -11,11 +11,9 @@ from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, 
 from core.errors import ConfigError, EngineError, InputError
 from core.reports.run_html import walk_html
 from core.settings import load_settings
-from core.walk.job import latest, load, save
+from core.walk.job import Walk, latest, load, save, summary
 from core.walk.plan import AWQ_RATIO, walk_plan
-from core.walk.programs import run_client
-from core.walk.runner import Walk, summary
-from core.walk.steps import Notes, Walker
+from core.walk.steps import Notes, Walker, run_client
 
 
 class NoGpu:
@@ -51,7 +49,7 @@ def settings(tmp_path):
 
 
 def walked(settings, walker, monkeypatch):
-    monkeypatch.setattr("core.walk.runner.can_run", lambda lane, *, gpu: None)
+    monkeypatch.setattr("core.walk.job.can_run", lambda lane, *, gpu: None)
     plan = walk_plan(load_lanes(settings, gpu=False), None, gpu=False)
     seen = []
     walk = Walk(plan, walker=walker, nvml=NoGpu(), run=WalkRun(model=plan.model.name))
@@ -130,7 +128,7 @@ def test_a_gpu_walk_adds_the_lanes_that_the_registry_lacks(settings):
 def test_a_client_that_fails_says_what_it_printed(tmp_path, monkeypatch):
     program = tmp_path / "client.py"
     program.write_text("import sys; sys.exit('no such server')")
-    monkeypatch.setattr("core.walk.programs._CLIENT", program)
+    monkeypatch.setattr("core.walk.steps._CLIENT", program)
     endpoint = Endpoint(url="http://127.0.0.1:9/v1", model="m", dialect=Dialect.GENERIC)
     with pytest.raises(EngineError) as caught:
         asyncio.run(run_client(sys.executable, endpoint, ["Hi"]))

@@ -16,8 +16,7 @@ from core.bench.run.job import (
 )
 from core.domain.runs import RunState
 from core.errors import InputError
-from core.jobs.records import JobState
-from core.jobs.registry import Jobs
+from core.jobs.registry import Jobs, JobState
 from core.store.runs import BenchRuns
 from tests.unit.bench.bench_samples import HF, a_plan, remote
 

@@ -22,7 +22,7 @@ from core.cluster.protocol import Reply, Verb
 from core.domain.conversation import Message, Role
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import Place
-from core.engines.nodes import Node
+from core.engines.resolve import Node
 from core.errors import EngineError, InputError
 from tests.unit.bench.bench_samples import NS, A, B, a_plan, a_request, a_timing, remote
 from tests.unit.engines.engine_stand_ins import settings_in

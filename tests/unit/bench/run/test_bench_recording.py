@@ -13,8 +13,8 @@ from core.domain.runs import EngineQueue
 from core.domain.specs import Dialect, Endpoint, EngineKind
 from core.domain.turns import utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry
-from core.telemetry.gpus import GpuReading, ProcessMemory
 from core.telemetry.processes import this_process
+from core.telemetry.samples import GpuReading, ProcessMemory
 from tests.timed_http import Step, Stream, Whole
 from tests.unit.engines.engine_stand_ins import lane_in, settings_in
 

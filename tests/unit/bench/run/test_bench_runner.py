@@ -20,7 +20,7 @@ from core.bench.run.runner import new_run
 from core.chat_api.client import Timeouts
 from core.domain.runs import EngineQueue, EngineUse, RunState
 from core.domain.turns import FinishReason, Place
-from core.engines.unfinished import Unfinished
+from core.engines.requests import Unfinished
 from core.errors import EngineError, StoreError
 from core.meter.devices import DeviceQueue
 from core.reports.run_json import point_json

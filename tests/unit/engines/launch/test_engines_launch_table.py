@@ -12,12 +12,12 @@ import pytest
 from core.domain.specs import EngineKind, ModelSpec, Weights
 from core.engines.launch import checks
 from core.engines.launch.checks import installed_versions
-from core.engines.launch.placement import CPU, Place
 from core.engines.launch.table import LAUNCH_TABLE, launch_table
+from core.engines.placement import CPU, Place
 from core.errors import EngineLoadFailed, EngineNotInstalled
 from core.models.architectures import LmdeploySupport
 from core.models.vision import CHAT_TEMPLATE_FILE
-from core.telemetry.gpus import GpuFacts
+from core.telemetry.samples import GpuFacts
 from tests.unit.engines.engine_stand_ins import lane_in, row
 from tests.vision_checkpoints import LLAVA, QWEN, TEXT_ONLY, write_checkpoint
 

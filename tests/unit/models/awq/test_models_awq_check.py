@@ -12,8 +12,8 @@ from core.models.awq import check as awq_check
 from core.models.awq.check import Concern, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
 from core.models.awq.options import AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts
-from core.models.quantization import Quantization
-from core.telemetry.gpus import GpuFacts
+from core.models.weight_files import Quantization
+from core.telemetry.samples import GpuFacts
 
 GIB = 2**30
 FACTS = CheckpointFacts(

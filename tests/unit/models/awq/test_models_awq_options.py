@@ -7,14 +7,13 @@ import pytest
 from core.config.lanes import demo_model
 from core.domain.specs import ModelSpec
 from core.errors import InputError
-from core.jobs.records import JobFolder, JobSpec
-from core.jobs.registry import Jobs
+from core.jobs.registry import JobFolder, Jobs, JobSpec
 from core.models import job as models_job
 from core.models.awq.check import Concern
 from core.models.awq.options import MAX_BYTES, AwqOptions, python_docs, read_text, sample_starts
 from core.models.job import awq_folder, prepare_demo_awq, quantize, read_provenance
 from core.settings import Settings
-from core.telemetry.gpus import GpuFacts
+from core.telemetry.samples import GpuFacts
 
 GPUS = (
     GpuFacts(index=0, name="H100", total_bytes=80, free_bytes=10, uuid="GPU-a"),

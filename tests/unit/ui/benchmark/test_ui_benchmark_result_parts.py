@@ -6,7 +6,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.errors import EngineBusy
-from core.telemetry.gpus import GpuReading
+from core.telemetry.samples import GpuReading
 from core.ui.benchmark import result_parts
 
 measured: list[int] = []

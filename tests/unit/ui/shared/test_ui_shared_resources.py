@@ -3,7 +3,7 @@ from dataclasses import replace
 from core.config import demo_model
 from core.config.lanes import demo_vision_model
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec
-from core.jobs.records import JobFolder, JobRecord, JobSpec, JobState
+from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.models.job import PREPARING_DEMOS
 from core.settings import load_settings
 from core.telemetry.processes import this_process
