@@ -271,7 +271,7 @@ def _markdown(text: str, outcome: Outcome) -> None:
     growing = BlockSplitter()
     for at in range(0, len(text), 37):
         growing.append(text[at : at + 37])
-        assert growing.finished is not None
+        growing.take_finished()
     blocks, references = split_blocks(text)
     for block in blocks:
         written = streamlit_markdown(block, references)

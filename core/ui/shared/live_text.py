@@ -17,7 +17,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core import units
 from core.i18n import _
-from core.ui.shared.markdown import FORMULAS, BlockSplitter, References, breakable, parse, split_blocks, write
+from core.ui.shared.markdown import (
+    FORMULAS,
+    BlockSplitter,
+    References,
+    breakable,
+    parse,
+    split_blocks,
+    takes_long,
+    write,
+)
 
 MIN_INTERVAL_S = 0.05
 """A reader sees no more than 20 updates a second, and each costs some 150 bytes besides its text."""
@@ -141,7 +150,7 @@ class Drawn:
 
 def draw(block: str, references: References) -> Drawn:
     """The block as Markdown for Streamlit, or folded if it alone costs too much."""
-    if len(block) > _MOST_BLOCK_CHARS:
+    if len(block) > _MOST_BLOCK_CHARS or takes_long(block):
         return Drawn(None, 0.0)
     tokens = parse(block, references)
     block_cost = _BLOCK_COST + cost(tokens)

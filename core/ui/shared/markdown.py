@@ -94,6 +94,8 @@ def _parser() -> MarkdownIt:
 
 
 _PARSER = _parser()
+_MOST_BRACKET_STEPS = 10_000_000
+"""Brackets times characters of one paragraph: 500 links in 20,000 characters."""
 _BLOCK_PARSER = _parser().disable(["inline", "text_join"])
 
 References = Mapping[str, Any]
@@ -102,6 +104,17 @@ References = Mapping[str, Any]
 
 def parse(text: str, references: References | None = None) -> list[Token]:
     return _PARSER.parse(text, {"references": dict(references or {})})
+
+
+def takes_long(block: str) -> bool:
+    """Whether the parser would look for the ends of so many brackets that all visitors have to wait.
+
+    It reads the rest of the paragraph for each one: seconds for some ten thousand.
+    """
+    if block.count("[") * len(block) <= _MOST_BRACKET_STEPS:
+        return False
+    lines = (token.content for token in _BLOCK_PARSER.parse(block, {}) if token.type == "inline")
+    return any(line.count("[") * len(line) > _MOST_BRACKET_STEPS for line in lines)
 
 
 class BlockSplitter:

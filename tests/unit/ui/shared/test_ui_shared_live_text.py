@@ -158,3 +158,16 @@ def test_what_models_usually_write_is_drawn(block):
     drawn = draw(block, {})
     assert drawn.markdown
     assert 0 < drawn.cost <= BLOCK_LIMIT
+
+
+@pytest.mark.parametrize("brackets", ["[" * 20_000, "> " + "![" * 8_000, "# " + "[a](" * 5_000])
+def test_brackets_that_would_hold_the_parser_up_are_folded(monkeypatch, brackets):
+    monkeypatch.setattr(live_text, "parse", lambda *_: pytest.fail("it was parsed"))
+    assert draw(brackets, {}).markdown is None
+
+
+@pytest.mark.parametrize(
+    "text", ["```\n" + "[1, 2], " * 2_000 + "\n```", "[a](http://h) " * 300, "- [x] y\n" * 100]
+)
+def test_brackets_that_cost_nothing_are_drawn(text):
+    assert draw(text, {}).markdown is not None
