@@ -89,9 +89,12 @@ def console_errors() -> list[str]:
 
 @pytest.fixture
 def page(browser, console_errors) -> Iterator[Page]:
-    """A visitor's tab; the test fails if the page wrote an error into the console."""
+    """A visitor's tab; the test fails if the page wrote an error into the console.
+
+    It asks for no animations, which are computed all the time and which a click would wait for.
+    """
     expect.set_options(timeout=LOOK_MS)
-    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(LOOK_MS)
     tab = context.new_page()
 

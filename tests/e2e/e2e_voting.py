@@ -48,7 +48,7 @@ class Voter:
         self._open()
 
     def _open(self) -> None:
-        self.context: BrowserContext = self._browser.new_context(**self._window)
+        self.context: BrowserContext = self._browser.new_context(**self._window, reduced_motion="reduce")
         self.context.set_default_timeout(30_000)
         self.page = self.context.new_page()
         self.sent.follow(self.page)

@@ -166,7 +166,9 @@ def opened(
     browser: Browser, dashboard: Dashboard, paths: list[str], *, locale: str
 ) -> Iterator[tuple[str, Page]]:
     """Each path in one tab of a browser whose owner reads that language."""
-    context = browser.new_context(viewport={"width": WIDTH_PX, "height": 900}, locale=locale)
+    context = browser.new_context(
+        viewport={"width": WIDTH_PX, "height": 900}, locale=locale, reduced_motion="reduce"
+    )
     page = context.new_page()
     for path in paths:
         page.goto(f"{dashboard.url}/{path}")

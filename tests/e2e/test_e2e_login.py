@@ -70,7 +70,7 @@ def browse(browser, dashboard):
     with ExitStack() as stack:
 
         def open_browser():
-            context = browser.new_context(viewport={"width": 1400, "height": 900})
+            context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
             stack.callback(context.close)
             context.set_default_timeout(30_000)
             context.route(
