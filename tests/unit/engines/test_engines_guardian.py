@@ -54,12 +54,15 @@ def test_engine_of_a_killed_process_is_ended_by_the_guardian_process(beside, tmp
     wait_for(lambda: gone(guardian.pid))
 
 
-def test_children_of_an_abandoned_engine_end_with_it(beside, tmp_path):
-    owner = beside("--child", "session", "--stubborn", end_after="0.5")
+def test_children_of_an_abandoned_engine_end_with_it(beside, guardian, tmp_path):
+    owner = beside("--child", "session", "--stubborn")
     pid = owner.start()
     child = psutil.Process(pid).children()[0]
     owner.kill()
-    wait_for(lambda: gone(pid) and gone(child.pid), timeout_s=40)
+    look(guardian, 0, 59)
+    assert [gone(pid), gone(child.pid)] == [False, False]
+    look(guardian, 60)
+    assert [gone(pid), gone(child.pid)] == [True, True]
 
 
 def test_engine_that_hangs_while_its_starter_is_killed_is_ended(beside, tmp_path):
