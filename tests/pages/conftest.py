@@ -6,6 +6,7 @@ from streamlit.testing.v1 import AppTest
 
 from core.access.identity import Identity, Role, Visibility
 from core.settings import PROJECT_ROOT
+from core.ui.chat import answers
 from core.ui.shared import resources, shell, visitor
 from core.ui.shared.visitor import Standing, Visitor
 
@@ -33,6 +34,7 @@ def world(monkeypatch):
     monkeypatch.setattr(resources, "history", lambda: SimpleNamespace(find=lambda ids: ()))
     monkeypatch.setattr(resources, "unfit", lambda lane: things.unfit.get(lane.name))
     monkeypatch.setattr(resources, "lanes", lambda: page_fakes.BOOK)
+    monkeypatch.setattr(answers, "_YIELD_S", 0.005)  # fakes answer at once
     return things
 
 

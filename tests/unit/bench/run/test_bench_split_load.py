@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from core.bench.plan import Arrivals, BenchPlan, Load, LoadKind, Workload
+from core.bench.run import load_process
 from core.bench.run.load import Extent, LaneLoad, arrivals
 from core.bench.run.load_processes import LoadProcesses
 from core.bench.run.split_load import SplitLoad, processes_for, share
@@ -19,16 +20,41 @@ from core.domain.conversation import Message, Role, StoredImage
 from core.domain.specs import Endpoint, EngineKind
 from core.domain.turns import FinishReason
 from core.errors import EngineError, InputError
+from tests.quick_processes import quick
 from tests.unit.bench.bench_samples import HF, NS, a_plan, remote
 from tests.unit.engines.engine_stand_ins import settings_in
 
 PROMPTS = ListedPrompts([(Message(Role.USER, f"prompt {number}"),) for number in range(100)], "listed")
 
 
-class Sent:
-    """One pass of a plan over several processes."""
+class Forked:
+    """The way to a process that serves as one that is started does, and is there at once."""
 
-    def __init__(self, folder, lane, *, workers=2, **plan):
+    node = None
+
+    def __init__(self):
+        self.connection, theirs = quick.Pipe()
+        self.process = quick.Process(target=serve_load, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    @property
+    def exit_code(self):
+        return self.process.exitcode
+
+    def end(self):
+        self.process.join(10)
+
+
+def serve_load(connection):
+    asyncio.run(load_process.serve(connection))
+
+
+class Sent:
+    """One pass of a plan over several processes, which are `started` as a load test starts them, or forks."""
+
+    def __init__(self, folder, lane, *, workers=2, started=False, **plan):
+        self.started = started
         self.plan = a_plan(lane, workers=workers, workload=Workload(output_tokens=50), **plan)
         self.lane = lane
         self.folder = folder
@@ -38,7 +64,11 @@ class Sent:
     def run(self, act, extent, *, width=None, warmup=0):
         async def send():
             processes = LoadProcesses(
-                settings_in(self.folder), self.plan, Timeouts(stall_s=0.5), self.requests.append
+                settings_in(self.folder),
+                self.plan,
+                Timeouts(stall_s=0.5),
+                self.requests.append,
+                None if self.started else [Forked() for _ in range(self.plan.workers)],
             )
             try:
                 self.load = SplitLoad(3, [self._lane_load()], extent, processes, width)
@@ -65,7 +95,7 @@ def asked(server):
 
 
 def test_a_schedule_is_dealt_out_without_changing_its_times(tmp_path, server):
-    sent = Sent(tmp_path, remote("a", server.url, chunks=3), workers=3)
+    sent = Sent(tmp_path, remote("a", server.url, chunks=3), workers=3, started=True)
     schedule = [offset for offset, _ in zip(arrivals(Arrivals.POISSON, 50.0, 7), range(20), strict=False)]
 
     async def act(load, _processes):
@@ -144,7 +174,7 @@ def test_stopping_hands_back_what_is_under_way_as_cancelled(tmp_path, server):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_stops_the_whole_group_is_left_to_the_first_process(tmp_path, server, number):
-    sent = Sent(tmp_path, remote("a", server.url, chunks=10, interval_s=0.02))
+    sent = Sent(tmp_path, remote("a", server.url, chunks=10, interval_s=0.02), started=True)
 
     async def act(load, processes):
         work = asyncio.create_task(load.run_closed(2))
@@ -159,7 +189,7 @@ def test_what_stops_the_whole_group_is_left_to_the_first_process(tmp_path, serve
 
 
 def test_a_killed_process_fails_the_pass_and_ends_the_others(tmp_path, server):
-    sent = Sent(tmp_path, remote("a", server.url, chunks=1000, interval_s=0.05))
+    sent = Sent(tmp_path, remote("a", server.url, chunks=1000, interval_s=0.05), started=True)
 
     async def act(load, processes):
         work = asyncio.create_task(load.run_closed(2))
