@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -113,6 +114,7 @@ def _end_with_the_owner() -> None:
     folder = Path(os.environ["TMPDIR"])
     sys.stdin.read()
     end_all(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
