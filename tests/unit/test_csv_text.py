@@ -28,3 +28,12 @@ def test_a_text_is_no_formula(text):
 def test_everything_else_stays_as_it_is():
     rows = [{"a": "plain", "b": -1.5, "c": None, "d": "", "e": "a=b", "f": True}]
     assert to_csv("abcdef", rows) == "a,b,c,d,e,f\nplain,-1.5,,,a=b,True\n"
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_a_text_stays_one_cell_where_another_delimiter_is_expected(delimiter):
+    text = to_csv(["lane", "n"], [{"lane": f"a{delimiter}=1+1", "n": None}])
+    _, line = text.splitlines()
+    assert line == f'"a{delimiter}=1+1",""'
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert row == {"lane": f"a{delimiter}=1+1", "n": ""}
