@@ -197,7 +197,8 @@ def _show_finished(record: RequestRecord, standing: Standing | None, *, height: 
 
 
 def _answer_box(request: RequestRecord, height: int | None, *, running: bool) -> DeltaGenerator:
-    key = f"answer_{request.lane.name}_{request.id}"
+    # A box of its own when it has ended: the one that followed the text is scrolled to where that was.
+    key = f"answer_{request.lane.name}_{request.id}_{'running' if running else 'ended'}"
     # Not while it is read again: a finished text would jump to its end.
     return st.container(height=height or "stretch", border=True, autoscroll=running, key=key)
 
