@@ -195,9 +195,9 @@ def test_a_page_that_is_run_without_the_router_gets_the_frame(new_app, page):
 
 
 def test_the_wanted_page_survives_the_login(open_as, monkeypatch):
-    kept = {"lmdyno_wanted": "%3Fconversation%3Dabc"}
+    kept = {"lmdyno_wanted": "chat%3Fconversation%3Dabc"}
     cookies = SimpleNamespace(to_dict=lambda: kept, get=kept.get)
-    app = open_as()
+    app = open_as(page=None)
     monkeypatch.setattr("streamlit.runtime.context.ContextProxy.cookies", cookies)
     app.user.update(
         {"is_logged_in": True, "sub": "b", "email": "bob@example.com", "iat": int(utc_now().timestamp())}
@@ -205,6 +205,20 @@ def test_the_wanted_page_survives_the_login(open_as, monkeypatch):
     app.run()
     assert app.query_params["conversation"] == "abc"
     assert len(app.chat_input) == 1
+
+
+@pytest.mark.parametrize(("opened", "switched"), [("", ["benchmark"]), ("engines", []), ("benchmark", [])])
+def test_the_wanted_page_is_followed_from_the_start_page_only(monkeypatch, opened, switched):
+    went_to = []
+    streamlit = SimpleNamespace(
+        session_state={},
+        context=SimpleNamespace(cookies=SimpleNamespace(to_dict=lambda: {"lmdyno_wanted": "benchmark%3F"})),
+        switch_page=lambda page, query_params: went_to.append(page.url_path),
+    )
+    monkeypatch.setattr(visitor, "st", streamlit)
+    pages = {path: SimpleNamespace(url_path=path) for path in ("", "benchmark", "engines")}
+    visitor.follow_wanted(list(pages.values()), pages[opened])
+    assert went_to == switched
 
 
 def test_a_faulty_lanes_file_is_one_clear_page(new_app, monkeypatch):

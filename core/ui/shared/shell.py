@@ -169,7 +169,7 @@ def navigate() -> Page:
         st.stop()
     note_login()
     leave_when_expired()
-    follow_wanted(all_pages)
+    follow_wanted(all_pages, page)
     st.set_page_config(page_title=f"{page.title} · LMDyno")
     st.session_state[_ENTERED] = True
     # Streamlit's own Stop ends the script run, not the answers: a page has to show only the one that does.

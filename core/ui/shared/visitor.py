@@ -273,8 +273,11 @@ def _leave_if_expired() -> None:
         st.rerun()
 
 
-def follow_wanted(pages: list[Page]) -> None:
-    """Once a session: go to the page that somebody wanted to see when they were asked to log in."""
+def follow_wanted(pages: list[Page], opened: Page) -> None:
+    """Once a session: go to the page that somebody wanted to see when they were asked to log in.
+
+    The provider leads back to the start page. Whoever opened another page since wants that one.
+    """
     if st.session_state.get(_FOLLOWED):
         return
     st.session_state[_FOLLOWED] = True
@@ -282,6 +285,8 @@ def follow_wanted(pages: list[Page]) -> None:
     if not address:
         return
     st.session_state[_TO_FORGET] = True
+    if opened.url_path:
+        return
     path, _query, query = unquote(address).partition("?")
     for page in pages:
         if page.url_path == path:
