@@ -14,30 +14,22 @@ PYTEST := $(BIN)/python -m pytest
 # Test processes: one more than there are cores, since tests also wait; JOBS=… to change.
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
 # Files of engine and browser tests stay whole, since their tests share a dashboard or what they loaded, and keep their
-# order: engines first, the longest files first. (Groups by mark do nothing with pytest 9.2 and xdist 3.8.)
-GROUPED := --numprocesses $(shell expr $(JOBS) + 1) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# Unit and page tests compute while browser tests wait. The latter are shown as they run; make shows the former when they
-# have ended, whole where it can (4.0 or later). When one of the two fails, the other one goes on to its end.
-SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+# order: engines first, the longest files first. (Groups by mark do nothing with pytest 9.2 and xdist 3.8.) They keep all
+# cores busy, so unit tests don't run beside them: that took longer in all.
+GROUPED := --numprocesses $(JOBS) --maxprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # uv leaves it to Python to compile what is imported. Where that is forbidden, every engine that a test starts would
 # compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test engine-and-browser-tests unit-and-page-tests check unit docs messages demo browser lock clean
+.PHONY: run test check unit docs messages demo browser lock clean
 
 run: .venv/run.stamp
 	@$(BIN)/streamlit run streamlit_app.py --server.port $(PORT)
 
 test: check demo browser
-	@$(SIDE_BY_SIDE) engine-and-browser-tests unit-and-page-tests
-
-# The + keeps make from holding the output back until the end.
-engine-and-browser-tests:
-	+$(PYTEST) $(GROUPED) tests/engines tests/e2e
-
-unit-and-page-tests:
-	nice -n 5 $(PYTEST) $(PARALLEL) --ignore tests/e2e --ignore tests/engines --ignore tests/gpu
+	$(PYTEST) $(PARALLEL) --ignore tests/e2e --ignore tests/engines --ignore tests/gpu
+	$(PYTEST) $(GROUPED) tests/engines tests/e2e
 
 # On a busy machine mypy's workers may not start in time, which it ends with 2: then it does the work alone.
 check: .venv/dev.stamp
