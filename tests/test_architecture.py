@@ -1,6 +1,7 @@
 """Check that imports run one way, each library has one importing folder, and folders stay small."""
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -273,3 +274,11 @@ def test_folders_stay_small():
         if path.name != "__init__.py":
             modules[path.parent] = modules.get(path.parent, 0) + 1
     assert not {folder: n for folder, n in modules.items() if n > MOST_MODULES}
+
+
+def test_the_test_files_that_begin_first_exist():
+    """A renamed one would silently lose its place in the order."""
+    text = (ROOT / "tests" / "conftest.py").read_text("utf-8")
+    names = re.findall(r'"(test_\w+)"', text)
+    assert len(names) > 20
+    assert set(names) <= {path.stem for path in ROOT.glob("tests/**/test_*.py")}
