@@ -62,7 +62,7 @@ from core.walk.job import summary
 def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:
     """The page of a template in `core/reports/templates`, in the current language; every value is escaped."""
     return (
-        _environment()
+        environment()
         .get_template(f"{template}.html.j2")
         .render(
             title=title,
@@ -85,14 +85,17 @@ def _chart_html(figure: go.Figure) -> str:
 
 
 @cache
-def _environment() -> Environment:
-    return Environment(
+def environment() -> Environment:
+    """The templates of all reports: every value is escaped, and `_` translates."""
+    templates = Environment(
         loader=PackageLoader("core.reports"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.globals["_"] = _
+    return templates
 
 
 TIMELINE_REQUESTS = 400

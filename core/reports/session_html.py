@@ -7,28 +7,19 @@ from collections.abc import Mapping
 
 import plotly.graph_objects as go
 import plotly.io as pio
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core.charts.quality import StrengthBar, strengths_chart
 from core.domain.sessions import SessionRecord
 from core.i18n import _, current_language
+from core.reports.run_html import environment
 from core.sessions import telling
 from core.sessions.judging import judge_results
 from core.sessions.prompts import set_label
 from core.sessions.results import compute_results
 from core.sessions.strengths import Standings
 from core.sessions.telling import lane_figures
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("core.reports", "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.globals["_"] = _
 
 
 def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
@@ -46,7 +37,7 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
         sections.append((_("By category"), telling.groups_table(results.categories, names, _("Category"))))
     if results.languages:
         sections.append((_("By language"), telling.groups_table(results.languages, names, _("Language"))))
-    template = _ENVIRONMENT.get_template("session.html")
+    template = environment().get_template("session.html.j2")
     return template.render(
         language=current_language().tag,
         plotly=Markup(get_plotlyjs()),

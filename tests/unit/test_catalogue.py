@@ -128,6 +128,15 @@ def test_a_text_inside_an_f_string_is_collected():
     assert [message.id for message in texts if message.id] == ["Held within", ("{n} lane", "{n} lanes")]
 
 
+def test_texts_of_report_templates_are_texts_of_the_code_too():
+    """Only those are collected."""
+    templates = (messages.ROOT / "core" / "reports" / "templates").glob("*.j2")
+    texts = {text for path in templates for text in re.findall(r'\b_\("([^"]+)"', path.read_text("utf-8"))}
+    assert texts
+    catalogue = messages.collect()
+    assert [text for text in sorted(texts) if text not in catalogue] == []
+
+
 def test_singular_and_plural_have_the_same_placeholders():
     """But for the number, which a singular may leave out."""
     catalogue = messages.collect()
