@@ -28,13 +28,13 @@ from core.ui.chat.session import ConversationPage
 from core.ui.engines.status import REFRESH_S
 from core.ui.shared import resources
 from core.ui.shared.components import (
+    errors_as_toasts,
     escape,
     image_facts,
     image_preview,
     lane_label,
     show_error,
     show_image,
-    show_toast,
 )
 from core.ui.shared.jobs import WAITING
 
@@ -312,7 +312,5 @@ def show_preparing() -> None:
 
 
 def _prepare() -> None:
-    try:
+    with errors_as_toasts():
         models_job.start_demos(resources.settings())
-    except LMDynoError as error:
-        show_toast(error)

@@ -4,7 +4,6 @@ A line each in the sidebar, a card each where there is something to do. The acti
 called after a form.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import streamlit as st
@@ -18,10 +17,9 @@ from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
 from core.engines.resolve import find_endpoint
 from core.engines.supervisor import STARTING
-from core.errors import LMDynoError
 from core.i18n import _
 from core.ui.shared import resources
-from core.ui.shared.components import describe_lane, escape, lane_label, prose, show_error, show_toast
+from core.ui.shared.components import describe_lane, errors_as_toasts, escape, lane_label, prose, show_error
 
 REFRESH_S = 1.0
 _BADGES = {
@@ -165,27 +163,32 @@ def start_button(
 
 
 def start(name: str) -> None:
-    _try(lambda: resources.manager().ensure(name))
+    with errors_as_toasts():
+        resources.manager().ensure(name)
 
 
 def stop(name: str) -> None:
     """Stop the lane's engine; one in use says so and goes on."""
-    _try(lambda: resources.manager().stop(name))
+    with errors_as_toasts():
+        resources.manager().stop(name)
 
 
 def restart(name: str) -> None:
     """Start the lane's engine again, whatever state it is in; one in use says so and goes on."""
-    _try(lambda: resources.manager().restart(name))
+    with errors_as_toasts():
+        resources.manager().restart(name)
 
 
 def add(lane: LaneSpec) -> None:
     """Add the lane for every session and for the command line."""
-    _try(lambda: keep_lane(lane))
+    with errors_as_toasts():
+        keep_lane(lane)
 
 
 def read_lanes_again() -> None:
     """After something else changed what they are made of; those that can't be read stay as they were."""
-    _try(resources.resources().reload_lanes)
+    with errors_as_toasts():
+        resources.resources().reload_lanes()
 
 
 def keep_lane(lane: LaneSpec) -> None:
@@ -206,15 +209,12 @@ def change_settings(lane: LaneSpec, settings: EngineSettings) -> None:
 
 def forget(lane: LaneSpec) -> None:
     """Undo what the dashboard kept of a lane; `removed` is how it was."""
-    _try(lambda: _forget(lane))
-
-
-def _forget(lane: LaneSpec) -> None:
     dashboard = resources.resources()
-    if forget_lane(dashboard.settings, lane.name):
-        st.session_state[_REMOVED] = lane
-    dashboard.reload_lanes()
-    resources.reachability().forget(lane.name)
+    with errors_as_toasts():
+        if forget_lane(dashboard.settings, lane.name):
+            st.session_state[_REMOVED] = lane
+        dashboard.reload_lanes()
+        resources.reachability().forget(lane.name)
 
 
 def removed() -> LaneSpec | None:
@@ -225,12 +225,6 @@ def removed() -> LaneSpec | None:
 
 def bring_back(lane: LaneSpec) -> None:
     """Undo `forget`."""
-    _try(lambda: keep_lane(lane))
+    with errors_as_toasts():
+        keep_lane(lane)
     st.session_state.pop(_REMOVED, None)
-
-
-def _try(action: Callable[[], None]) -> None:
-    try:
-        action()
-    except LMDynoError as error:
-        show_toast(error)

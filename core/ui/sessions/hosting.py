@@ -13,7 +13,6 @@ import streamlit as st
 from core import units
 from core.access.guard import Action, may
 from core.domain.sessions import Candidate, Session, SessionAnswer, SessionState
-from core.errors import LMDynoError
 from core.i18n import _, ngettext
 from core.jobs.registry import JobStatus
 from core.sessions import telling
@@ -24,7 +23,7 @@ from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES, has_failed
 from core.ui.sessions.list_page import session_in_view
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label, show_error, show_images, show_toast
+from core.ui.shared.components import errors_as_toasts, escape, lane_label, show_error, show_images
 from core.ui.shared.jobs import show_job, show_job_log
 from core.ui.shared.live_text import show_text
 from core.ui.shared.presenting import present, set_presenting
@@ -184,19 +183,15 @@ def _show_prompt_answers(session: Session, answers: tuple[SessionAnswer, ...]) -
 
 
 def _resume(session: Session) -> None:
-    try:
+    with errors_as_toasts():
         start_answers(resources.settings(), session)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def _open_voting(session: Session) -> None:
-    try:
+    with errors_as_toasts():
         texts = usable_texts(resources.sessions().answers(session.id))
         ballot = build_ballot(session.plan, texts)
         resources.sessions().open_voting(session.id, ballot.items, identical_pairs=ballot.identical_pairs)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def show_invitation(session: Session) -> None:
@@ -301,17 +296,13 @@ def _show_people() -> None:
 
 
 def _close_voting(session: Session) -> None:
-    try:
+    with errors_as_toasts():
         resources.sessions().close_voting(session.id)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def _reopen_voting(session: Session) -> None:
-    try:
+    with errors_as_toasts():
         resources.sessions().open_voting(session.id, session.items, identical_pairs=session.identical_pairs)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def show_screen() -> None:

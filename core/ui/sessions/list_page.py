@@ -25,7 +25,7 @@ from core.sessions.exports import (
 from core.sessions.telling import STATE_NAMES
 from core.store.sessions import SessionSummary
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, show_error, show_toast
+from core.ui.shared.components import color_of, errors_as_toasts, escape, show_error
 from core.ui.shared.presenting import PRESENT
 
 MAX_FILE_MB = 200
@@ -193,10 +193,8 @@ def _show_delete(session: Session) -> None:
 
 
 def _delete(session: Session) -> None:
-    try:
+    with errors_as_toasts():
         resources.sessions().delete(session.id)
-    except LMDynoError as error:
-        show_toast(error)
         return
     go_to_list()
 

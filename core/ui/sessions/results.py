@@ -12,7 +12,6 @@ from core import units
 from core.access.guard import Action, may
 from core.charts.quality import PreferencePoint, StrengthBar, preference_chart, strengths_chart
 from core.domain.sessions import Session, SessionState, Vote
-from core.errors import LMDynoError
 from core.i18n import N_, Message, _
 from core.jobs.registry import JobStatus
 from core.sessions import telling
@@ -24,7 +23,7 @@ from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
 from core.store.votes import Turnout
 from core.ui.sessions.list_page import session_in_view
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_toast
+from core.ui.shared.components import color_of, errors_as_toasts, escape, lane_label, show_chart
 from core.ui.shared.jobs import show_job
 
 _RESULTS = "session_results"
@@ -274,7 +273,5 @@ def _show_judging() -> None:
 def _start_judging(session: Session) -> None:
     name = st.session_state[_JUDGE]
     judge = next(lane for lane in resources.lanes().lanes if lane.name == name)
-    try:
+    with errors_as_toasts():
         start_judging(resources.settings(), session, judge, most_items=int(st.session_state[_NUMBER]))
-    except LMDynoError as error:
-        show_toast(error)

@@ -24,7 +24,7 @@ from core.sessions.telling import LETTERS, REASON_NAMES, LaneFigures
 from core.store.votes import LONGEST_NAME
 from core.ui.sessions.results import current_figures
 from core.ui.shared import resources
-from core.ui.shared.components import escape, lane_label, show_error, show_images, show_toast
+from core.ui.shared.components import errors_as_toasts, escape, lane_label, show_error, show_images
 from core.ui.shared.live_text import LiveText, show_text
 from core.ui.shared.visitor import VOTING_LINK
 
@@ -335,20 +335,16 @@ def _vote(
         comment="" if skipped else (st.session_state.get(_comment_key(serial)) or "").strip(),
         took_s=took_s,
     )
-    try:
+    with errors_as_toasts():
         resources.votes().vote(session.id, vote)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def _undo(person: Participant) -> None:
     forget_shown()
     for key in [key for key in st.session_state if str(key).startswith(_RANKED)]:
         del st.session_state[key]
-    try:
+    with errors_as_toasts():
         resources.votes().undo(person.id)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def _reasons_key(serial: int) -> str:
@@ -411,10 +407,8 @@ def _show_deploy_button(
 
 
 def _deploy(person: Participant, assigned: Assigned, verdict: Verdict, order: tuple[int, ...]) -> None:
-    try:
+    with errors_as_toasts():
         resources.votes().deploy(person.id, assigned.item, verdict, order)
-    except LMDynoError as error:
-        show_toast(error)
 
 
 def _figures_text(figures: LaneFigures) -> str:

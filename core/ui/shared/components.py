@@ -6,7 +6,8 @@ what they take of a lane's context.
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -74,9 +75,13 @@ def show_warning(problem: LMDynoError | ErrorInfo) -> None:
     st.warning(_told(problem), icon=":material/warning:")
 
 
-def show_toast(error: LMDynoError) -> None:
-    """The same in passing, for callbacks."""
-    st.toast(in_a_line(error), icon=":material/error:")
+@contextmanager
+def errors_as_toasts() -> Iterator[None]:
+    """Show an error in passing, for callbacks; what stands below the call that failed is not done."""
+    try:
+        yield
+    except LMDynoError as error:
+        st.toast(in_a_line(error), icon=":material/error:")
 
 
 def lane_label(name: str) -> str:

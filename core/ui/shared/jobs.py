@@ -7,12 +7,12 @@ import streamlit as st
 from core import units
 from core.access.guard import Action, may
 from core.engines.resolve import node_trouble, read_snapshot, trouble
-from core.errors import LMDynoError, StoreError
+from core.errors import StoreError
 from core.i18n import N_, Text, _
 from core.jobs.registry import Jobs, JobState, JobStatus
 from core.telemetry.samples import GpuFacts
 from core.ui.shared import resources
-from core.ui.shared.components import escape, prose, show_error, show_toast
+from core.ui.shared.components import errors_as_toasts, escape, prose, show_error
 
 _BADGES = {
     JobState.QUEUED: ("gray", N_("queued")),
@@ -96,10 +96,8 @@ def _show_end(status: JobStatus, label: Text) -> None:
 
 
 def _end(job_id: str) -> None:
-    try:
+    with errors_as_toasts():
         _jobs().cancel(job_id)
-    except LMDynoError as error:
-        show_toast(error)
         return
     st.session_state.setdefault(_ENDING, set()).add(job_id)
 
