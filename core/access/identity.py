@@ -103,9 +103,11 @@ _KEYS = ("operators", "viewers", "visibility", "session_hours")
 _CLOCKS_APART = timedelta(minutes=5)
 
 
-def _may_be_theirs(claims: Mapping[str, Any]) -> bool:
-    """Whether the provider doesn't call the e-mail address unverified; some say so in a word."""
-    return str(claims.get("email_verified", True)).strip().lower() not in ("false", "0", "no")
+def _email_of(claims: Mapping[str, Any]) -> str | None:
+    """The address in lower case; None without one, or if the provider calls it unverified, also in a word."""
+    email = claims.get("email")
+    is_unverified = str(claims.get("email_verified", True)).strip().lower() in ("false", "0", "no")
+    return email.strip().lower() if isinstance(email, str) and email and not is_unverified else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,9 @@ class _Entry:
     def fits(self, claims: Mapping[str, Any]) -> bool:
         found = claims.get(self.claim)
         if self.claim == "email":
-            if not isinstance(found, str) or not _may_be_theirs(claims):
+            address = _email_of(claims)
+            if address is None:
                 return False
-            address = found.strip().lower()
             return address.endswith(self.value) if self.value.startswith("@") else address == self.value
         if isinstance(found, (list, tuple)):
             return self.value in [str(each) for each in found]
@@ -168,10 +170,8 @@ class AccessPolicy:
 
     def identify(self, claims: Mapping[str, Any], now: datetime) -> Identity:
         """Return who a visitor is: without a role if they aren't listed, NOBODY if their login is too old."""
-        email = claims.get("email")
-        subject = str(claims.get("sub") or "")
-        has_email = isinstance(email, str) and bool(email) and _may_be_theirs(claims)
-        identity = str(email).strip().lower() if has_email else subject
+        email = _email_of(claims)
+        identity = str(claims.get("sub") or "") if email is None else email
         name = str(claims.get("name") or identity or NOBODY.name)
         login = login_of(claims)
         if not identity or not login or not self.is_fresh(claims, now):

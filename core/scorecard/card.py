@@ -137,10 +137,6 @@ class Scorecard:
     """The lane that is best by a figure of `FIGURES`; without figures that fewer than two comparable lanes
     have, and without a tie."""
 
-    @property
-    def baseline_row(self) -> Row:
-        return next(row for row in self.rows if row.name == self.baseline)
-
     def row(self, name: str) -> Row | None:
         return next((row for row in self.rows if row.name == name), None)
 

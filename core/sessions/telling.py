@@ -16,7 +16,6 @@ from core.domain.sessions import (
     Session,
     SessionAnswer,
     SessionState,
-    Verdict,
     VotingMode,
 )
 from core.domain.turns import FinishReason, RequestRecord
@@ -71,12 +70,6 @@ DISPLAY_NAMES = {Display.AT_ONCE: N_("At once"), Display.REPLAYED: N_("Replayed 
 CONTROL_NAMES = {
     ControlKind.TWO_SAMPLES: N_("Two answers from one lane"),
     ControlKind.IDENTICAL: N_("The same answer twice"),
-}
-VERDICT_NAMES = {
-    Verdict.PREFERRED: N_("Preferred one"),
-    Verdict.TIE: N_("Tie"),
-    Verdict.ALL_BAD: N_("All bad"),
-    Verdict.SKIPPED: N_("Skipped"),
 }
 LETTERS = "ABCD"
 """What answers are called while nobody may know whose they are."""

@@ -31,6 +31,7 @@ _ASKED = "chat_asked"
 _IS_STILL = "chat_sidebar_is_still"
 _KEYS = "chat_keys"
 _MOST_KEYS = 32
+"""For each kind of widget; more than a page shows at once."""
 _FLUSH_S = 0.05
 """Streamlit sends every 5 ms, and only the last of what was written to one place in between."""
 
