@@ -1,13 +1,14 @@
 """Handles of the browser tests: a running dashboard, and the chat page in a tab."""
 
 import base64
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
@@ -82,6 +83,36 @@ def started_dashboard(home: Path, lanes: str, **environ: str) -> Iterator[Dashbo
         except subprocess.TimeoutExpired:
             dashboard.process.kill()
             dashboard.process.wait()
+
+
+@contextmanager
+def started_markdown_page(folder: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The page that shows batches of texts as the chat shows answers; yields its URL.
+
+    It reads `texts.json` in the folder anew for each visit.
+    """
+    (folder / "texts.json").write_text(json.dumps(texts), "utf-8")
+    port, log = free_port(), folder / "log"
+    command = ["-m", "streamlit", "run", "tests/e2e/markdown_page.py", "--server.port", str(port)]
+    environ = {
+        "SHOWN_TEXTS": str(folder / "texts.json"),
+        "PYTHONPATH": str(PROJECT_ROOT),
+        "LMDYNO_HOME": str(folder),
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=PROJECT_ROOT,
+            env=os.environ | environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def settle(page: Page, *, timeout_s: float | None = None) -> None:

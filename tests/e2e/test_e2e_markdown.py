@@ -1,20 +1,13 @@
 """What models write, drawn in a real browser: nothing is fetched, and nothing is changed."""
 
-import json
-import os
-import subprocess
-import sys
 from itertools import product
 from urllib.parse import urlsplit
 
 import pytest
-from e2e_dashboard import free_port, wait_until_healthy
+from e2e_dashboard import started_markdown_page
 from markdown_spellings import AROUND, FETCHES, FOREIGN, URL
 from playwright.sync_api import expect
 
-from core.settings import PROJECT_ROOT
-
-STREAMLIT = [sys.executable, "-m", "streamlit", "run"]
 AS_WRITTEN = [
     ":red[x] and :blue-badge[y]",
     "a <- b, c -> d, e <-> f, g -- h",
@@ -46,36 +39,8 @@ def texts():
 
 @pytest.fixture(scope="module")
 def page_url(tmp_path_factory, texts):
-    folder = tmp_path_factory.mktemp("texts")
-    (folder / "texts.json").write_text(json.dumps(texts), "utf-8")
-    port = free_port()
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "streamlit",
-                "run",
-                "tests/e2e/markdown_page.py",
-                "--server.port",
-                str(port),
-            ],
-            cwd=PROJECT_ROOT,
-            env={
-                **os.environ,
-                "SHOWN_TEXTS": str(folder / "texts.json"),
-                "PYTHONPATH": str(PROJECT_ROOT),
-                "LMDYNO_HOME": str(folder),
-            },
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}", process, folder / "log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with started_markdown_page(tmp_path_factory.mktemp("texts"), texts) as url:
+        yield url
 
 
 @pytest.fixture
