@@ -52,8 +52,6 @@ def pytest_collection_modifyitems(items):
             # Browser, dashboard, meter and server share the machine with whatever else runs there. Once more,
             # and told in the summary; what fails twice fails.
             item.add_marker(pytest.mark.flaky(reruns=1))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(300))
 
 
 @pytest.fixture(scope="session")
