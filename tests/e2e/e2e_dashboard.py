@@ -123,6 +123,18 @@ def settle(page: Page, *, timeout_s: float | None = None) -> None:
     )
 
 
+def pick_lanes(page: Page, *lanes: str) -> None:
+    """Have these lanes asked and no others."""
+    pills = page.get_by_test_id("stSidebar").get_by_role("toolbar", name="Lanes").get_by_role("button")
+    expect(pills.first).to_be_visible()
+    for pill in pills.all():
+        is_wanted = pill.inner_text().removeprefix("■").strip() in lanes
+        if (pill.get_attribute("aria-pressed") == "true") != is_wanted:
+            pill.click()
+            expect(pill).to_have_attribute("aria-pressed", str(is_wanted).lower())
+    settle(page)
+
+
 class Chat:
     """The chat page's handles."""
 
@@ -136,11 +148,7 @@ class Chat:
             self._remember(pick, Mode.TOGETHER if together else Mode.ONE_AFTER_ANOTHER)
         self.page.goto(self.url)
         expect(self.input).to_be_enabled()
-        for lane in ("quick", "steady", "hanging", "broken"):
-            pill = self.page.get_by_test_id("stSidebar").get_by_role("button", name=f"■ {lane}")
-            if (pill.get_attribute("aria-pressed") == "true") != (lane in pick):
-                pill.click()
-                expect(pill).to_have_attribute("aria-pressed", str(lane in pick).lower())
+        pick_lanes(self.page, *pick)
         if together:
             expect(self.page.get_by_role("radio", name="Together")).to_be_checked()
         settle(self.page)

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from e2e_dashboard import Chat, settle
+from e2e_dashboard import Chat, pick_lanes, settle
 from playwright.sync_api import Page, expect
 
 from tests import scripted_server
@@ -46,12 +46,7 @@ def opened(chat: Chat, *lanes: str) -> None:
     """A new conversation with these lanes picked."""
     chat.page.goto(chat.url)
     settle(chat.page)
-    for lane in ("quick", "steady"):
-        pill = chat.page.get_by_test_id("stSidebar").get_by_role("button", name=f"■ {lane}")
-        if (pill.get_attribute("aria-pressed") == "true") != (lane in lanes):
-            pill.click()
-            expect(pill).to_have_attribute("aria-pressed", str(lane in lanes).lower())
-    settle(chat.page)
+    pick_lanes(chat.page, *lanes)
 
 
 def asked(chat: Chat, *lanes: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 import aiohttp
 import oidc_provider_mock
 import pytest
-from e2e_dashboard import Chat, Dashboard, settle
+from e2e_dashboard import Chat, Dashboard, pick_lanes, settle
 from e2e_voting import LEAST_VIEW_MS, Voter
 from oidc_provider_mock import User
 from playwright.sync_api import expect
@@ -144,7 +144,7 @@ def test_what_is_asked_is_private_but_for_a_link_and_says_who_stopped_it(dashboa
     ):  # before the question, whose answer ends in 25 s
         log_in(page, who, f"{dashboard.url}/chat")
     chat = Chat(bob, dashboard)
-    pick(bob, "steady")
+    pick_lanes(bob, "steady")
     chat.ask("A question of Bob's")
     expect(chat.answer("steady")).to_contain_text("word3")
     bob.wait_for_url("**/chat?conversation=*")
@@ -321,14 +321,3 @@ def test_everything_in_the_home_folder_is_its_owners_alone(dashboard):
     ]
     assert open_to_others == []
     assert (dashboard.home / "lmdyno.db").exists()
-
-
-def pick(page, lane):
-    """Only that lane is asked."""
-    expect(page.get_by_test_id("stChatInputTextArea")).to_be_enabled()
-    for name in ("quick", "steady", "hanging", "broken"):
-        pill = page.get_by_test_id("stSidebar").get_by_role("button", name=f"■ {name}")
-        if (pill.get_attribute("aria-pressed") == "true") != (name == lane):
-            pill.click()
-            expect(pill).to_have_attribute("aria-pressed", str(name == lane).lower())
-    settle(page)
