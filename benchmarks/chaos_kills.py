@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
@@ -52,7 +53,7 @@ SHARES = {
 """How 100 kills are shared out. `owner` is a process that owns an engine and is not started again."""
 IN_A_BROWSER = chaos_pages.KINDS
 
-_ENGINES = Path(__file__).resolve().parents[1] / "tests" / "unit" / "engines"
+_ROOT = Path(__file__).resolve().parents[1]
 _STREAM = {"chunks": 4000, "interval_s": 0.005}
 _ENGINE_OPTIONS = ("--chunks", "4000", "--chunk-s", "0.005")
 _HANDED_IN_S = 10.0
@@ -154,21 +155,17 @@ def _kill_within_a_bench(outcome: Outcome, chance: random.Random, settings: Sett
 
 def _kill_an_owner(outcome: Outcome, _chance: random.Random) -> None:
     with home_folder() as settings:
-        owner = subprocess.Popen(
-            [sys.executable, str(_ENGINES / "engine_owner.py"), str(settings.home), "2"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert owner.stdin is not None
-        assert owner.stdout is not None
-        owner.stdout.readline()
-        owner.stdin.write("\n")
-        owner.stdin.flush()
-        owner.stdout.readline()
-        engine = psutil.Process(int(owner.stdout.readline().split()[0]))
+        ours, theirs = Pipe()
+        command = [sys.executable, "-m", "tests.unit.engines.engine_owner", str(theirs.fileno())]
+        owner = subprocess.Popen([*command, str(settings.home), "2"], cwd=_ROOT, pass_fds=[theirs.fileno()])
+        theirs.close()
+        ours.recv()
+        ours.send("start")
+        ours.recv()
+        engine = psutil.Process(int(ours.recv().split()[0]))
         owner.kill()
         owner.wait()
+        ours.close()
         killed_s = time.monotonic()
         outcome.kills += 1
         until(lambda: Registry(settings).read()["hf"].state is EngineState.STOPPED)

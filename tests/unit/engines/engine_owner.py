@@ -1,5 +1,11 @@
-"""Another LMDyno process, for tests: starts the stand-in lane, tells its pid, and waits to be ended."""
+"""Another LMDyno process, for tests: starts the stand-in lane, tells its pid, and waits to be ended.
 
+    python -m tests.unit.engines.engine_owner DESCRIPTOR HOME END_AFTER [OPTION …]
+
+talks over that file descriptor, one end of a `multiprocessing.Pipe`.
+"""
+
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -25,3 +31,7 @@ def own(connection: Connection, home: Path, end_after: str, *options: str) -> No
     connection.send(f"{status.pid} {status.owned}")
     connection.recv()
     manager.close()
+
+
+if __name__ == "__main__":
+    own(Connection(int(sys.argv[1])), Path(sys.argv[2]), *sys.argv[3:])
