@@ -31,7 +31,7 @@ from core.domain.specs import (
 from core.domain.turns import ErrorInfo, utc_now
 from core.engines.registry import EngineEntry, EngineState, Registry, Replica
 from core.engines.resolve import nodes_file
-from core.errors import EngineBusy, EngineCrashed, InputError
+from core.errors import EngineBusy, EngineCrashed, InputError, StoreError
 from core.files import write_atomically
 from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.models import job as models_job
@@ -43,7 +43,7 @@ from core.settings import Settings
 from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
 from core.ui.engines import endpoints as endpoint_panel
-from core.ui.engines import machine
+from core.ui.engines import machine, status
 from core.ui.engines import quantise as quantise_panel
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
@@ -462,6 +462,20 @@ class TestEndpoints:
         assert engines.dashboard.registry.lane("lab") == lab
         assert "bring_back_lane" not in keys(app)
 
+    def test_a_removed_endpoint_that_can_not_be_kept_may_be_tried_again(
+        self, open_page, engines, monkeypatch
+    ):
+        lab = LaneSpec(
+            name="lab", kind=EngineKind.ENDPOINT, endpoint=EndpointSpec(url="http://lab/v1", model="m")
+        )
+        keep(engines, lab)
+        app = open_page(ENDPOINTS)
+        app.button(key="forget_lab").click().run()
+        monkeypatch.setattr(status, "save_lane", _disk_is_full)
+        app.button(key="bring_back_lane").click().run()
+        assert "The disk is full." in app.toast[0].value
+        assert "bring_back_lane" in keys(app)
+
     def test_every_setting_of_an_endpoint_can_be_changed(self, open_page, engines):
         app = edited(open_page(ENDPOINTS), engines.dashboard.registry.lane("remote"))
         for name, value in (
@@ -590,6 +604,10 @@ class TestEndpoints:
         assert "No `/metrics`" in texts(open_page(ENDPOINTS))
         engines.metrics = ServerMetrics(kv_used_ratio=0.25, running=3, waiting=None)
         assert "3 running · – waiting · KV cache 25%" in texts(open_page(ENDPOINTS))
+
+
+def _disk_is_full(_settings, _lane):
+    raise StoreError("The disk is full.", hint="Free some space.")
 
 
 def keep(engines, lane):

@@ -451,3 +451,5 @@ class TestHosting:
         app.run()
         click(app, "Delete permanently")
         assert room.sessions.summaries() == ()
+        assert not app.error
+        assert "There are no sessions yet" in texts(app)

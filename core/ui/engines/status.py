@@ -227,4 +227,4 @@ def bring_back(lane: LaneSpec) -> None:
     """Undo `forget`."""
     with errors_as_toasts():
         keep_lane(lane)
-    st.session_state.pop(_REMOVED, None)
+        st.session_state.pop(_REMOVED, None)

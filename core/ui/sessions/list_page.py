@@ -195,8 +195,7 @@ def _show_delete(session: Session) -> None:
 def _delete(session: Session) -> None:
     with errors_as_toasts():
         resources.sessions().delete(session.id)
-        return
-    go_to_list()
+        go_to_list()
 
 
 def session_in_view() -> Session | None:

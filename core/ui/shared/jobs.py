@@ -98,8 +98,7 @@ def _show_end(status: JobStatus, label: Text) -> None:
 def _end(job_id: str) -> None:
     with errors_as_toasts():
         _jobs().cancel(job_id)
-        return
-    st.session_state.setdefault(_ENDING, set()).add(job_id)
+        st.session_state.setdefault(_ENDING, set()).add(job_id)
 
 
 def _jobs() -> Jobs:
