@@ -20,14 +20,20 @@ from core.i18n import N_
 
 
 def configure_logs(level: int = logging.INFO) -> None:
-    """Send `core.*` records to stderr. Safe to call on every rerun; the root logger stays as it is."""
-    logger = logging.getLogger("core")
-    logger.setLevel(level)
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        logger.addHandler(handler)
-        logger.propagate = False
+    """Send records of `core.*`, and of the module that this process was started with, to stderr.
+
+    Safe to call on every rerun; the root logger stays as it is.
+    """
+    started = logging.getLogger("__main__")
+    if spec := sys.modules["__main__"].__spec__:
+        started.name = spec.name
+    for logger in (logging.getLogger("core"), started):
+        logger.setLevel(level)
+        if not logger.handlers:
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+            logger.addHandler(handler)
+            logger.propagate = False
 
 
 log = logging.getLogger(__name__)

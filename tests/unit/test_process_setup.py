@@ -1,8 +1,9 @@
 """The limit of open files: raised where that is allowed, told where it is low.
 
-The heaps that a process with many threads makes."""
+The log of a process, and the heaps that one with many threads makes."""
 
 import errno
+import os
 import platform
 import resource
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from core import process_setup
 from core.doctor.checks import _open_files
 from core.doctor.fitness import Status
+from core.settings import PROJECT_ROOT
 
 RAISE = """
 import resource
@@ -21,6 +23,28 @@ resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 process_setup.allow_many_open_files()
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
+
+
+STARTED = """
+import logging
+from core import process_setup
+process_setup.configure_logs()
+logging.getLogger(__name__).info("at work")
+logging.getLogger("core.jobs").info("a job")
+"""
+
+
+def test_a_module_that_is_a_process_of_its_own_logs_as_all_of_core(tmp_path):
+    (tmp_path / "worker.py").write_text(STARTED)
+    done = subprocess.run(
+        [sys.executable, "-m", "worker"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}"},
+    )
+    lines = [line.split(maxsplit=2)[2] for line in done.stderr.splitlines()]
+    assert lines == ["INFO worker at work", "INFO core.jobs a job"]
 
 
 @pytest.mark.parametrize(("soft", "hard", "reached"), [(64, 900, 900), (900, 900, 900)])
