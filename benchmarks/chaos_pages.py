@@ -153,7 +153,7 @@ def _kill_a_meter(stand: _Stand) -> None:
         meter = next(
             process
             for process in psutil.Process(stand.dashboard.process.pid).children(recursive=True)
-            if "core.meter" in process.cmdline()
+            if "core.meter.process" in process.cmdline()
         )
         killed_s = stand.kill(meter.pid)
         turn = stand.settle(shown, killed_s)

@@ -151,7 +151,9 @@ class Processes:
     def __init__(self, dashboard_pid: int) -> None:
         self.dashboard = psutil.Process(dashboard_pid)
         self.meter = next(
-            child for child in self.dashboard.children(recursive=True) if "core.meter" in child.cmdline()
+            child
+            for child in self.dashboard.children(recursive=True)
+            if "core.meter.process" in child.cmdline()
         )
 
     def look(self) -> dict[str, float]:

@@ -47,7 +47,7 @@ _SURELY_STORED = timedelta(seconds=60)
 """How old a turn is that the store has, unless the store has a problem."""
 _KEPT_AS = ("utf-8", "surrogatepass")
 _SOCKET = "meter"
-_COMMAND = (sys.executable, "-m", "core.meter")
+_COMMAND = (sys.executable, "-m", "core.meter.process")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
-"""The meter's process: runs turns for the dashboard, keeps their updates, and answers commands.
+"""The meter's process, `python -m core.meter.process`: runs turns for the dashboard, keeps their updates, and
+answers commands.
 
-It listens on a Unix socket in a folder that only its owner can enter, and asks for the token that the owner
-handed over. When the owner closes it, what still runs is cancelled and recorded; when the owner dies, which
-ends the standard input, running turns are finished and recorded first.
+`core.meter.link` starts it. It listens on a Unix socket in a folder that only its owner can enter, and asks
+for the token that the owner handed over. When the owner closes it, what still runs is cancelled and recorded;
+when the owner dies, which ends the standard input, running turns are finished and recorded first.
 
 Turns belong to the process: a follower that goes away ends nothing. What a request has told so far is kept in
 a `Feed` for followers that come late or come again.
@@ -22,13 +23,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from core import process_setup
 from core.chat_api.client import open_session
 from core.codec import decode, encode
 from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, Phase, RequestRecord, TurnPlan, TurnRecord
+from core.engines.registry import lease
 from core.engines.requests import StoppedRequests
+from core.engines.resolve import find_endpoint
 from core.errors import InputError, LMDynoError
+from core.files import keep_to_oneself
 from core.i18n import N_
 from core.meter.devices import DeviceQueue, SampledUsage
 from core.meter.protocol import Command, Hello, Reply, Update, Verb, marked_running
@@ -403,3 +408,46 @@ def _remove(folder: Path) -> None:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
+
+
+def main() -> None:
+    keep_to_oneself()
+    hello = read_hello()
+    settings = hello.settings
+    process_setup.configure_logs()
+    process_setup.allow_many_open_files()
+    process_setup.keep_heap_small()
+
+    def image_url(image: StoredImage) -> str:
+        # An image library comes along, which turns without images don't wait for.
+        from core.images.store import ImageStore
+
+        return ImageStore(settings.images_dir).data_url(image)
+
+    def open_store() -> RunStore:
+        # SQLAlchemy takes its time; the first request must not wait for it.
+        from core.store.turns import Store
+
+        # Its thousands of objects stay for good: looking through them for garbage would hold up timestamps.
+        gc.freeze()
+        return Store(settings.database_url)
+
+    def describe_machine() -> Machine:
+        from core.telemetry.nvml import describe_machine
+
+        return describe_machine()
+
+    run(
+        hello,
+        resolve=partial(find_endpoint, settings),
+        lease=partial(lease, settings),
+        image_url=image_url,
+        open_store=open_store,
+        describe_machine=describe_machine,
+        stopped=StoppedRequests(settings),
+        usage=SampledUsage(settings),
+    )
+
+
+if __name__ == "__main__":
+    main()
