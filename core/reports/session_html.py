@@ -18,7 +18,7 @@ from core.sessions import telling
 from core.sessions.judging import judge_results
 from core.sessions.prompts import set_label
 from core.sessions.results import compute_results
-from core.sessions.strengths import Standings
+from core.sessions.statistics import Standings
 from core.sessions.telling import lane_figures
 
 

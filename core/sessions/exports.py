@@ -21,8 +21,8 @@ from core.domain.sessions import (
     Vote,
 )
 from core.i18n import N_
-from core.sessions.comparisons import FIRST, SECOND, comparisons_of
 from core.sessions.items import usable_texts
+from core.sessions.statistics import FIRST, SECOND, comparisons_of
 
 _CSV_HEAD = (
     *("participant", "given_at", "took_s", "item", "control", "prompt", "category", "language"),

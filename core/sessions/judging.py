@@ -13,8 +13,7 @@ from core.domain.conversation import Sampling, messages_for
 from core.domain.sessions import Judgement, Session, SessionItem, Verdict, Vote
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestPlan, TurnPlan
-from core.sessions.comparisons import Share, columns, of_judgements
-from core.sessions.strengths import Standings, standings
+from core.sessions.statistics import Share, Standings, columns, of_judgements, standings
 
 _INSTRUCTION = """\
 You compare two answers to the same question. Judge how correct, helpful, complete and clear they are, and \

@@ -11,7 +11,7 @@ from statistics import median
 import numpy as np
 
 from core.domain.sessions import ControlKind, Session, SessionItem, SessionPrompt, Verdict, Vote
-from core.sessions.comparisons import (
+from core.sessions.statistics import (
     FIRST,
     SECOND,
     TIE,
@@ -20,15 +20,18 @@ from core.sessions.comparisons import (
     ControlResult,
     Floats,
     Share,
+    Standings,
     agreement,
     columns,
     comparisons_of,
     control_result,
+    margins,
     of_votes,
     pairs_of,
+    resampled,
+    standings,
     tallies,
 )
-from core.sessions.strengths import Standings, margins, resampled, standings
 
 _GROUP_RESAMPLES = 400
 

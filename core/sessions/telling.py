@@ -20,14 +20,14 @@ from core.domain.sessions import (
 )
 from core.domain.turns import FinishReason, RequestRecord
 from core.i18n import N_, Message, _, ngettext
-from core.sessions.comparisons import Share
 from core.sessions.judging import JudgeResult
 from core.sessions.results import GroupScore, SessionResults
-from core.sessions.strengths import (
+from core.sessions.statistics import (
     LEAST_COMPARISONS,
     LEAST_PROMPTS,
     LaneStanding,
     PairStanding,
+    Share,
     Standings,
 )
 

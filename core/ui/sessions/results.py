@@ -18,7 +18,7 @@ from core.sessions import telling
 from core.sessions.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.judging import judge_results
 from core.sessions.results import SessionResults, compute_results
-from core.sessions.strengths import Standings
+from core.sessions.statistics import Standings
 from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
 from core.store.votes import Turnout
 from core.ui.sessions.list_page import session_in_view

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.sessions.comparisons import FIRST, SECOND, TIE, Comparison, pairs_of
+from core.sessions.statistics import FIRST, SECOND, TIE, Comparison, pairs_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from core.domain.sessions import ControlKind
-from core.sessions.comparisons import (
+from core.sessions.statistics import (
     FIRST,
+    POINTS_PER_LOG_ODDS,
     SECOND,
     TIE,
     Comparison,
@@ -14,8 +15,9 @@ from core.sessions.comparisons import (
     columns,
     control_result,
     pairs_of,
+    standings,
+    win_ratio,
 )
-from core.sessions.strengths import POINTS_PER_LOG_ODDS, standings, win_ratio
 from tests.unit.sessions.rooms import Room
 
 SIMULATIONS = 100
