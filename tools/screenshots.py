@@ -30,8 +30,7 @@ from core.domain.conversation import Sampling, StoredImage
 from core.domain.history import HistoryFilter, RunKind
 from core.domain.sessions import Session, SessionPlan, SessionState, Verdict, Vote
 from core.images.gallery import gallery
-from core.sessions.items import assigned_items, build_ballot, usable_texts
-from core.sessions.prompts import prompt_set, shipped_set
+from core.sessions.items import assigned_items, build_ballot, prompt_set, shipped_set, usable_texts
 from core.settings import PROJECT_ROOT, Settings, load_settings
 from core.store.history import History
 from core.store.sessions import Sessions

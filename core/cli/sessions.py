@@ -23,8 +23,7 @@ from core.reports.session_html import session_html
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
 from core.sessions.job import missing_answers, start_answers, start_judging
-from core.sessions.judging import judge_results
-from core.sessions.results import compute_results
+from core.sessions.results import compute_results, judge_results
 from core.sessions.telling import STATE_NAMES, lane_figures
 from core.settings import Settings
 from core.store.sessions import Sessions

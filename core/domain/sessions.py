@@ -85,7 +85,7 @@ class PromptSet:
     name: str
     prompts: tuple[SessionPrompt, ...]
     version: str = ""
-    """Computed from the prompts (`core.sessions.prompts`): the same prompts have the same version."""
+    """Computed from the prompts (`core.sessions.items`): the same prompts have the same version."""
     created_at: datetime = field(default_factory=utc_now)
 
 

@@ -15,9 +15,8 @@ from core.domain.sessions import SessionRecord
 from core.i18n import _, current_language
 from core.reports.run_html import environment
 from core.sessions import telling
-from core.sessions.judging import judge_results
-from core.sessions.prompts import set_label
-from core.sessions.results import compute_results
+from core.sessions.items import set_label
+from core.sessions.results import compute_results, judge_results
 from core.sessions.statistics import Standings
 from core.sessions.telling import lane_figures
 

@@ -36,7 +36,7 @@ from core.meter.devices import DeviceQueue, SampledUsage
 from core.meter.turns import Surroundings, Turn, unless_stopped
 from core.models.context import require_sendable
 from core.sessions.items import second_samples, usable_texts
-from core.sessions.judging import JudgeTask, judge_tasks, judge_turn, read_verdict
+from core.sessions.results import JudgeTask, judge_tasks, judge_turn, read_verdict
 from core.sessions.telling import has_failed
 from core.settings import Settings, load_settings
 from core.store.sessions import Sessions

@@ -20,8 +20,7 @@ from core.domain.sessions import (
 )
 from core.domain.turns import FinishReason, RequestRecord
 from core.i18n import N_, Message, _, ngettext
-from core.sessions.judging import JudgeResult
-from core.sessions.results import GroupScore, SessionResults
+from core.sessions.results import GroupScore, JudgeResult, SessionResults
 from core.sessions.statistics import (
     LEAST_COMPARISONS,
     LEAST_PROMPTS,

@@ -25,8 +25,7 @@ from core.i18n import N_, _, ngettext
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.models.vision import is_vision
-from core.sessions.job import start_answers
-from core.sessions.prompts import (
+from core.sessions.items import (
     SHIPPED,
     UPLOAD_TYPES,
     guessed_language,
@@ -37,6 +36,7 @@ from core.sessions.prompts import (
     shipped_set,
     uploaded_prompts,
 )
+from core.sessions.job import start_answers
 from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES
 from core.ui.sessions import list_page
 from core.ui.shared import resources

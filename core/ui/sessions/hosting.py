@@ -16,9 +16,8 @@ from core.domain.sessions import Candidate, Session, SessionAnswer, SessionState
 from core.i18n import _, ngettext
 from core.jobs.registry import JobStatus
 from core.sessions import telling
-from core.sessions.items import assigned_items, build_ballot, giveaways, usable_texts
+from core.sessions.items import assigned_items, build_ballot, giveaways, set_label, usable_texts
 from core.sessions.job import ANSWERS_KIND, job_of, missing_answers, start_answers
-from core.sessions.prompts import set_label
 from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES, has_failed
 from core.ui.sessions.list_page import session_in_view
 from core.ui.sessions.results import current_results, show_strengths

@@ -16,8 +16,7 @@ from core.i18n import N_, Message, _
 from core.jobs.registry import JobStatus
 from core.sessions import telling
 from core.sessions.job import JUDGING_KIND, job_of, start_judging
-from core.sessions.judging import judge_results
-from core.sessions.results import SessionResults, compute_results
+from core.sessions.results import SessionResults, compute_results, judge_results
 from core.sessions.statistics import Standings
 from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
 from core.store.votes import Turnout

@@ -23,7 +23,7 @@ from core.sessions.job import (
     start_judging,
     turn_for,
 )
-from core.sessions.judging import JudgeTask, judge_results, judge_tasks, judge_turn, read_verdict
+from core.sessions.results import JudgeTask, judge_results, judge_tasks, judge_turn, read_verdict
 from core.sessions.telling import has_failed
 from core.store.sessions import Sessions
 from tests.unit.sessions.session_samples import answers, open_session, plan
