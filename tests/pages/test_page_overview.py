@@ -18,7 +18,7 @@ from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs import BenchRuns, QualityRuns
-from core.ui.overview import lanes
+from core.ui.overview import landing
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE
@@ -46,7 +46,7 @@ def home(world, monkeypatch, tmp_path):
     reader = ScorecardReader(world.bench, world.quality, RunRecords(world.bench), describe=lambda: MACHINE)
     monkeypatch.setattr(resources, "scorecards", lambda: reader)
     jobs = SimpleNamespace(statuses=lambda _kind=None: tuple(world.jobs), log_tail=lambda _id: "the log")
-    for module in (lanes, shared_jobs):
+    for module in (landing, shared_jobs):
         monkeypatch.setattr(module, "Jobs", lambda _settings: jobs)
     yield world
     for store in stores:
@@ -130,9 +130,9 @@ class TestFirstRun:
     def test_a_failure_is_told_while_lanes_lack_their_weights(self, open_page, home, monkeypatch):
         problem = ErrorInfo("disk-full", "The disk is full.", "Free 2 GB.")
         home.jobs = [preparing(JobState.FAILED, error=problem)]
-        monkeypatch.setattr(lanes.models_job, "are_demos_wanted", lambda _settings, _lanes: True)
+        monkeypatch.setattr(landing.models_job, "are_demos_wanted", lambda _settings, _lanes: True)
         assert "The disk is full." in texts(open_page())
-        monkeypatch.setattr(lanes.models_job, "are_demos_wanted", lambda _settings, _lanes: False)
+        monkeypatch.setattr(landing.models_job, "are_demos_wanted", lambda _settings, _lanes: False)
         assert "The disk is full." not in texts(open_page())
 
 

@@ -1,4 +1,10 @@
-"""The lanes right now: how far their demo weights are, and a card for what each one is and does."""
+"""What the overview begins with: an introduction to LMDyno, demo weights that are being made, and the lanes.
+
+The introduction stays closed in a browser that closed it. Each lane has a card for what it is and does.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import streamlit as st
 
@@ -6,9 +12,11 @@ from core import units
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
-from core.i18n import _
+from core.i18n import N_, Text, _
 from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models import job as models_job
+from core.replay.recording import SUFFIX
+from core.settings import load_settings
 from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (
     REFRESH_S,
@@ -21,12 +29,134 @@ from core.ui.engines.status import (
     start_button,
     state_badge,
 )
+from core.ui.replay.player import PLAY
 from core.ui.shared import resources
+from core.ui.shared.browser import keep_cookie
 from core.ui.shared.components import describe_lane, escape, in_a_line, lane_label, prose
 from core.ui.shared.jobs import show_job, show_job_log
 
+_COOKIE = "lmdyno_introduction"
+_CLOSED, _OPEN = "closed", "open"
+_CHOICE = "introduction"
+"""Session state: what the visitor chose in this session."""
+
 _CARD_PX = 260
 _MOST_IN_A_ROW = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    page: str
+    icon: str
+    label: Text
+    explanation: Text
+    query: Mapping[str, str] = field(default_factory=dict)
+
+
+_DEMO = _Step(
+    "pages/recordings.py",
+    ":material/movie:",
+    N_("Watch the 60-second demo"),
+    N_("A recording from a GPU, with its original timing."),
+    {PLAY: "1"},
+)
+_STEPS = (
+    _Step(
+        "pages/chat.py",
+        ":material/forum:",
+        N_("Ask all lanes a question"),
+        N_("Answers stream side by side with their latency."),
+    ),
+    _Step(
+        "pages/benchmark.py",
+        ":material/speed:",
+        N_("Measure under load"),
+        N_("A quick look takes about a minute and fills the scorecard."),
+    ),
+    _Step(
+        "pages/quality.py",
+        ":material/fact_check:",
+        N_("Compare quality"),
+        N_("What speed costs: answers beside those of a reference lane."),
+    ),
+    _Step(
+        "pages/memory.py",
+        ":material/memory:",
+        N_("Predict what fits"),
+        N_("Weights, KV cache and context of a model on a GPU, before you load it."),
+    ),
+    _Step(
+        "pages/engines.py",
+        ":material/hiking:",
+        N_("Take the walk"),
+        N_("From transformers to an API server, on this machine: tab **Walk** of Engines."),
+    ),
+)
+_IN_A_ROW = 3
+
+
+def show_introduction() -> None:
+    chosen = st.session_state.get(_CHOICE)
+    if chosen:
+        keep_cookie(_COOKIE, chosen)
+    else:
+        st.empty()
+    if (chosen or st.context.cookies.get(_COOKIE)) == _CLOSED:
+        st.button(
+            _("What is LMDyno?"),
+            icon=":material/help:",
+            type="tertiary",
+            key="introduction_open",
+            on_click=_choose,
+            args=(_OPEN,),
+        )
+        return
+    with st.container(border=True):
+        _show_text()
+        _show_steps()
+        with st.container(horizontal_alignment="right"):
+            st.button(
+                _("Close"),
+                icon=":material/close:",
+                type="tertiary",
+                key="introduction_close",
+                on_click=_choose,
+                args=(_CLOSED,),
+            )
+
+
+def _show_text() -> None:
+    st.markdown(
+        _(
+            "**LMDyno runs the same prompts on several LLM inference engines and measures how fast each "
+            "one answers, how much memory and energy it uses, and what that costs in quality.**"
+        )
+    )
+    lines = (
+        _("**TTFT**, time to first token: how long until the answer begins. Lower is better."),
+        _("**Decode speed**: tokens per second once the answer has begun. Higher is better."),
+        _(
+            "**Memory**: the peak of the engine's processes. LMDeploy's engines reserve GPU memory for the "
+            "KV cache when they start, so it depends on their settings."
+        ),
+    )
+    st.markdown("\n".join(f"- {line}" for line in lines))
+
+
+def _show_steps() -> None:
+    with st.grid(_IN_A_ROW, min_column_width=200):
+        for step in (*([_DEMO] if _has_recording() else []), *_STEPS):
+            with st.container(gap=None):
+                st.page_link(step.page, label=_(step.label), icon=step.icon, query_params=dict(step.query))
+                st.caption(_(step.explanation))
+
+
+def _has_recording() -> bool:
+    return any(load_settings().recordings_dir.glob(f"*{SUFFIX}"))
+
+
+def _choose(choice: str) -> None:
+    st.session_state[_CHOICE] = choice
 
 
 def show_demo_progress() -> None:
@@ -81,7 +211,7 @@ def _usable() -> str:
     )
 
 
-def show() -> None:
+def show_lanes() -> None:
     st.subheader(_("Lanes"), anchor=False)
     _show_cards()
     show_nodes()
