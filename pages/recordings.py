@@ -9,11 +9,13 @@ from core.i18n import _
 from core.replay.recording import Recording, recordings_in
 from core.replay.timelines import Part, Programme, programme
 from core.settings import load_settings
-from core.ui.replay.player import play_if_asked, playback_of, show_player
-from core.ui.replay.scenes import (
+from core.ui.replay import (
     ShowScene,
     origin_of,
+    play_if_asked,
+    playback_of,
     show_load_replay,
+    show_player,
     show_turn_replay,
     show_walk_replay,
     title_of,

@@ -11,7 +11,7 @@ from core.access.guard import is_read_only, make_read_only
 from core.replay import recording
 from core.replay.recording import write
 from core.settings import PROJECT_ROOT
-from core.ui.replay import player
+from core.ui import replay
 from core.ui.shared import resources, shell
 from tests.unit.replay.test_replay_recording import RECORDING, RUN, TURN, VOTED
 
@@ -33,8 +33,8 @@ def clock(monkeypatch):
     def sleep(seconds):
         clock.now_s += seconds
 
-    monkeypatch.setattr(player, "monotonic", lambda: clock.now_s)
-    monkeypatch.setattr(player, "sleep", sleep)
+    monkeypatch.setattr(replay, "monotonic", lambda: clock.now_s)
+    monkeypatch.setattr(replay, "sleep", sleep)
     return clock
 
 

@@ -6,8 +6,8 @@ import pytest
 from test_page_history import button, home, open_page, texts  # noqa: F401 - fixtures
 
 from core.domain.timing import Timing
-from core.ui.replay import player
-from core.ui.replay.scenes import opening_speed
+from core.ui import replay
+from core.ui.replay import opening_speed
 from tests.unit.replay.recorded import walk
 
 pytestmark = pytest.mark.usefixtures("clock")
@@ -31,8 +31,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(player, "monotonic", clock.monotonic)
-    monkeypatch.setattr(player, "sleep", clock.sleep)
+    monkeypatch.setattr(replay, "monotonic", clock.monotonic)
+    monkeypatch.setattr(replay, "sleep", clock.sleep)
     return clock
 
 

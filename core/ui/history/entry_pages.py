@@ -37,7 +37,7 @@ from core.ui.history.list_page import (
 from core.ui.history.session import REPLAY
 from core.ui.memory.sweep import show_points
 from core.ui.quality.results import show_results as show_quality_results
-from core.ui.replay.scenes import show_load_replay, show_turn_replay, show_walk_replay
+from core.ui.replay import show_load_replay, show_turn_replay, show_walk_replay
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
 from core.ui.shared.visitor import is_mine, show_export

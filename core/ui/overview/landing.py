@@ -29,7 +29,7 @@ from core.ui.engines.status import (
     start_button,
     state_badge,
 )
-from core.ui.replay.player import PLAY
+from core.ui.replay import PLAY
 from core.ui.shared import resources
 from core.ui.shared.browser import keep_cookie
 from core.ui.shared.components import describe_lane, escape, in_a_line, lane_label, prose

@@ -1,11 +1,13 @@
-"""What replays show: stored entries and a whole recording, each with its label, scene by scene.
+"""Replays of stored turns, load tests and walks, and of a whole recording: the scenes, and their player.
 
+While it plays, the script's run draws one moment after another until it ends or a click ends it; nothing is
+measured, sent or stored. It is no fragment: a click in a fragment waits until the fragment's run has ended.
 A scene is a turn, a load test or a walk at a moment of its recording.
 """
 
 from collections.abc import Callable
 from functools import cache
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol, TypeVar
 
 import streamlit as st
@@ -20,11 +22,13 @@ from core.i18n import _
 from core.replay.recording import origin
 from core.replay.timelines import (
     SPEED_WINDOW_S,
+    SPEEDS,
     LaneFrame,
     LaneLoad,
     LoadFrame,
     LoadTimeline,
     Part,
+    Playback,
     Programme,
     Source,
     TurnTimeline,
@@ -34,7 +38,6 @@ from core.telemetry.nvml import describe_machine
 from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
 from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines.walk import show_step, step_title
-from core.ui.replay.player import Scene, playback_of, show_player
 from core.ui.shared.components import color_of, describe_lane, escape, lane_label, show_error
 from core.ui.shared.live_text import LiveText
 
@@ -54,6 +57,20 @@ _POINTS = 240
 _CHART_HEIGHT_PX = 260
 
 _HEIGHT_PX = 560
+
+PLAY = "play"
+"""The address's parameter that starts the demo at once."""
+_TICK_S = 0.05
+_BAR_INTERVAL_S = 0.25
+_STEP_S = 0.01
+"""Of the slider."""
+
+
+class Scene(Protocol):
+    """A replayed recording, made anew for each run of the player; it draws into the current container."""
+
+    def draw(self, at_s: float, *, final: bool) -> None:
+        """Show that moment; `final` is the last one before the replay rests. Time never goes back."""
 
 
 class Timeline(Protocol):
@@ -366,3 +383,121 @@ class WalkScene:
         if under_way != self._under_way:
             self._under_way = under_way
             self._places[frame.done].markdown(under_way)
+
+
+def playback_of(name: str, duration_s: float, speed: float = 1.0) -> Playback:
+    """The session's replay of that name; `speed` is the one that it begins with."""
+    playback: Playback = st.session_state.setdefault(f"replay_{name}", Playback(duration_s, speed))
+    return playback
+
+
+def play_if_asked(playback: Playback) -> None:
+    """Play from the beginning if the address asks for it, once."""
+    if st.query_params.pop(PLAY, None) is not None:
+        playback.seek(0.0, monotonic())
+        playback.play(monotonic())
+
+
+def show_player(name: str, playback: Playback, label: str, make_scene: Callable[[], Scene]) -> None:
+    """The label of what is replayed, the controls, and the scene; `name` is unique on the page."""
+    now_s = monotonic()
+    is_playing = playback.is_playing(now_s)
+    _show_controls(name, playback, label, now_s)
+    bar = _show_place(name, playback, now_s)
+    scene = make_scene()
+    bar_due_s = 0.0
+    while is_playing:
+        now_s = monotonic()
+        is_playing = playback.is_playing(now_s)
+        if now_s >= bar_due_s:
+            bar_due_s = now_s + _BAR_INTERVAL_S
+            bar.progress(*_progress(playback, now_s))
+        scene.draw(playback.position_s(now_s), final=False)
+        # A click ends this run at the next access to the session's state.
+        playback_of(name, playback.duration_s)
+        if is_playing:
+            sleep(_TICK_S)
+        else:
+            playback.pause(now_s)
+            st.rerun()
+    scene.draw(playback.position_s(now_s), final=True)
+
+
+def _show_controls(name: str, playback: Playback, label: str, now_s: float) -> None:
+    is_playing = playback.is_playing(now_s)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        # Two buttons: a click on one whose last click began the run that it interrupts is lost.
+        if is_playing:
+            st.empty()
+            st.button(
+                _("Pause"),
+                icon=":material/pause:",
+                type="primary",
+                key=f"replay_pause_{name}",
+                on_click=lambda: playback.pause(monotonic()),
+            )
+        else:
+            st.button(
+                _("Play again") if playback.has_ended(now_s) else _("Play"),
+                icon=":material/play_arrow:",
+                type="primary",
+                key=f"replay_play_{name}",
+                on_click=lambda: playback.play(monotonic()),
+            )
+            st.empty()
+        st.button(
+            _("To the beginning"),
+            icon=":material/skip_previous:",
+            key=f"replay_begin_{name}",
+            on_click=lambda: playback.seek(0.0, monotonic()),
+        )
+        st.button(
+            _("To the end"),
+            icon=":material/skip_next:",
+            key=f"replay_end_{name}",
+            on_click=lambda: playback.seek(playback.duration_s, monotonic()),
+        )
+        key = f"replay_speed_{name}"
+        st.segmented_control(
+            _("Speed"),
+            SPEEDS,
+            default=playback.speed,
+            format_func=lambda speed: f"{speed:g}×",
+            key=key,
+            required=True,
+            label_visibility="collapsed",
+            on_change=lambda: playback.set_speed(st.session_state[key], monotonic()),
+        )
+        st.markdown(f":violet-badge[:material/replay: {label}]", width="content")
+
+
+def _show_place(name: str, playback: Playback, now_s: float) -> DeltaGenerator:
+    """A bar while it plays, and in its place a slider that jumps while it rests."""
+    place = st.empty()
+    if playback.is_playing(now_s):
+        place.progress(*_progress(playback, now_s))
+        return place
+    key = f"replay_place_{name}"
+    st.session_state[key] = min(round(playback.position_s(now_s), 2), playback.duration_s)
+    place.slider(
+        _("Place in the recording, in seconds"),
+        0.0,
+        max(playback.duration_s, _STEP_S),
+        step=_STEP_S,
+        key=key,
+        label_visibility="collapsed",
+        on_change=lambda: playback.seek(st.session_state[key], monotonic()),
+    )
+    return place
+
+
+def _progress(playback: Playback, now_s: float) -> tuple[float, str]:
+    position_s = playback.position_s(now_s)
+    share = position_s / playback.duration_s if playback.duration_s else 1.0
+    text = _(
+        "{position} of {duration} · {speed}×",
+        position=units.duration(position_s),
+        duration=units.duration(playback.duration_s),
+        speed=f"{playback.speed:g}",
+    )
+    return min(share, 1.0), text
