@@ -6,21 +6,30 @@ Quality runs are compared by a table of their lanes.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 import streamlit as st
 
-from core import units
+from core import csv_text, units
 from core.bench.results.comparison import (
     FIGURE_NAMES,
+    FIGURES,
+    MEANS,
+    MORE_IS_BETTER,
+    ComparedPoint,
     Comparison,
+    Difference,
+    change_text,
     compare,
     comparison_json,
     everything,
+    figure_text,
     known_figures,
     unpaired,
 )
 from core.bench.results.result import BenchResult
+from core.bench.statistics import Interval
 from core.charts import comparison as charts_comparison
-from core.charts.comparison import CURVES, LETTERS, Looks
+from core.charts.comparison import CURVES, LETTERS, Looks, point_name
 from core.codec import encode_plain
 from core.domain.history import HistoryEntry, RunKind
 from core.i18n import _
@@ -32,10 +41,8 @@ from core.reports.run_html import comparison_html
 from core.ui.benchmark.result_parts import chart_tools
 from core.ui.history import entry_pages as history_entry
 from core.ui.history import session as history_state
-from core.ui.history import tables
 from core.ui.history.list_page import show_outcome
 from core.ui.history.session import BASELINE
-from core.ui.history.tables import cell_text
 from core.ui.quality.results import lane_cells
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, lane_label
@@ -48,6 +55,23 @@ _ALL = "history_all_settings"
 _IMAGE = "history_image"
 _IMAGES = ("PNG", "SVG")
 CHART_WIDTH_PX = 420
+
+_SHOWN_AS_NONE = 0.0005
+"""Such changes read 0.0 %."""
+_COLUMNS = (
+    "lane",
+    "concurrency",
+    "rate_req_per_s",
+    "together",
+    "figure",
+    "run_id",
+    "run_title",
+    "is_baseline",
+    "value",
+    "change_ratio",
+    "change_low_ratio",
+    "change_high_ratio",
+)
 
 
 def show_comparison(run_ids: Sequence[str]) -> None:
@@ -106,9 +130,9 @@ def _show_runs(entries: Sequence[HistoryEntry]) -> int:
     named = history_state.address().baseline
     st.session_state[_BASELINE] = named if named in ids else ids[0]
     lines = [
-        f"| {letter} | [{cell_text(entry.title)}](history?run={entry.id}) "
-        f"| {cell_text(', '.join(entry.lanes))} "
-        f"| {history_entry.moment(entry.created_at)} | {cell_text(entry.host or '–')} |"
+        f"| {letter} | [{_cell_text(entry.title)}](history?run={entry.id}) "
+        f"| {_cell_text(', '.join(entry.lanes))} "
+        f"| {history_entry.moment(entry.created_at)} | {_cell_text(entry.host or '–')} |"
         for letter, entry in zip(LETTERS, entries, strict=False)
     ]
     st.markdown("\n".join([_table_head(), "|:--|:--|:--|:--|:--|", *lines]))
@@ -178,7 +202,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
     name = f"comparison-{'-'.join(run_id[:6] for run_id in ids)}"
     with st.container(horizontal=True):
         show_export("JSON", name, lambda: encode_plain(comparison_json(comparison)), file_name=f"{name}.json")
-        show_export("CSV", name, lambda: tables.to_csv(comparison), file_name=f"{name}.csv")
+        show_export("CSV", name, lambda: to_csv(comparison), file_name=f"{name}.csv")
         show_export(
             _("HTML report"),
             name,
@@ -192,7 +216,7 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
 def _show_warnings(comparison: Comparison) -> None:
     if not comparison.warnings:
         return
-    details = tables.workload_differences(comparison)
+    details = workload_differences(comparison)
     lines = [*(_(warning) for warning in comparison.warnings), *(f"- {detail}" for detail in details)]
     st.warning("\n\n".join(_line(line) for line in lines), icon=":material/balance:")
 
@@ -238,7 +262,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
             "Change of {figure} from the baseline; values in the table below", figure=_(FIGURE_NAMES[figure])
         ),
     )
-    st.markdown(tables.figure_table(comparison, figure))
+    st.markdown(figure_table(comparison, figure))
     st.caption(
         _(
             "Brackets: 95% confidence interval of the change (means, and speeds over repeats). "
@@ -251,7 +275,7 @@ def _show_changes(comparison: Comparison, looks: Looks) -> None:
     ) as every:
         if every.open:
             for name in figures:
-                table = tables.figure_table(comparison, name)
+                table = figure_table(comparison, name)
                 st.markdown(f"**{_(FIGURE_NAMES[name])}**\n\n{table}")
 
 
@@ -267,7 +291,7 @@ def _show_differences(comparison: Comparison) -> None:
             st.caption(_("{section}: no difference.", section=name))
             continue
         st.dataframe(
-            tables.difference_table(rows, len(comparison.runs)),
+            difference_table(rows, len(comparison.runs)),
             key=f"history_differences_{rows is settings}",
             hide_index=True,
             column_config={
@@ -276,6 +300,111 @@ def _show_differences(comparison: Comparison) -> None:
             },
             alt=_("{section} of the runs side by side", section=name),
         )
+
+
+def figure_table(comparison: Comparison, figure: str) -> str:
+    """One figure of all points as a Markdown table, with the change against the baseline."""
+    letters = LETTERS[: len(comparison.runs)]
+    head = "".join(f" {letter} |" for letter in letters)
+    lines = [f"| |{head}", "|:--|" + "--:|" * len(letters)]
+    for point in comparison.points:
+        if any(value is not None for value in point.values(figure)):
+            cells = "".join(f" {cell} |" for cell in _cells(comparison, point, figure))
+            lines.append(f"| {_cell_text(point_name(point))} |{cells}")
+    return "\n".join(lines)
+
+
+def difference_table(rows: Sequence[Difference], runs: int) -> pa.Table:
+    """A row for each setting, a column for each run, and whether they differ."""
+    columns: dict[str, Sequence[object]] = {
+        "setting": [row.path.removeprefix("plan.") for row in rows],
+        "differs": [row.differs for row in rows],
+    }
+    letters = LETTERS[:runs]
+    return pa.table(
+        columns | {letter: [row.values[place] for row in rows] for place, letter in enumerate(letters)}
+    )
+
+
+def workload_differences(comparison: Comparison) -> list[str]:
+    """The differences between the workloads: `output_tokens: A 128, B 256`."""
+    prefix = "plan.workload."
+    return [
+        f"{row.path.removeprefix(prefix)}: "
+        + ", ".join(f"{letter} {value}" for letter, value in zip(LETTERS, row.values, strict=False))
+        for row in comparison.settings
+        if row.path.startswith(prefix)
+    ]
+
+
+def to_csv(comparison: Comparison) -> str:
+    """A row for each figure of each point of each run; seconds, unknown is empty."""
+    return csv_text.to_csv(
+        _COLUMNS,
+        (
+            row
+            for point in comparison.points
+            for figure in FIGURES
+            for row in _csv_rows(comparison, point, figure)
+        ),
+    )
+
+
+def _csv_rows(comparison: Comparison, point: ComparedPoint, figure: str) -> list[dict[str, object]]:
+    changes = point.change_ratios(figure, comparison.baseline)
+    intervals = point.change_intervals(figure, comparison.baseline)
+    return [
+        {
+            "lane": point.lanes[place],
+            "concurrency": point.level.concurrency,
+            "rate_req_per_s": point.level.rate_req_per_s,
+            "together": point.together,
+            "figure": figure,
+            "run_id": result.run.id,
+            "run_title": result.run.title,
+            "is_baseline": place == comparison.baseline,
+            "value": value,
+            "change_ratio": changes[place],
+            "change_low_ratio": interval.low if (interval := intervals[place]) else None,
+            "change_high_ratio": interval.high if interval else None,
+        }
+        for place, (result, value) in enumerate(zip(comparison.runs, point.values(figure), strict=True))
+        if value is not None
+    ]
+
+
+def _cells(comparison: Comparison, point: ComparedPoint, figure: str) -> list[str]:
+    changes = point.change_ratios(figure, comparison.baseline)
+    intervals = point.change_intervals(figure, comparison.baseline)
+    return [
+        _cell(figure, value, None if place == comparison.baseline else changes[place], intervals[place])
+        for place, value in enumerate(point.values(figure))
+    ]
+
+
+def _cell(figure: str, value: float | None, change: float | None, interval: Interval | None) -> str:
+    text = _unbroken(figure_text(figure, value))
+    if change is None:
+        return text
+    return f"{text} :{_color(figure, change, interval)}[{_unbroken(change_text(change, interval))}]"
+
+
+def _unbroken(text: str) -> str:
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _color(figure: str, change: float, interval: Interval | None) -> str:
+    """Grey where the change is not shown to be one: its interval includes zero, or a mean has none."""
+    if abs(change) < _SHOWN_AS_NONE or (interval is None and figure in MEANS):
+        return "gray"
+    if interval is not None and interval.low <= 0 <= interval.high:
+        return "gray"
+    return "green" if (change > 0) == (figure in MORE_IS_BETTER) else "red"
+
+
+def _cell_text(text: str) -> str:
+    """Text of people or files, so that a Markdown table shows it as it is."""
+    return " ".join(escape(text).replace("|", "\\|").split())
 
 
 def are_quality(run_ids: Sequence[str]) -> bool:

@@ -6,29 +6,30 @@ once a click.
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
+import pyarrow as pa
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
 from core.access.guard import Action, acting_as, is_read_only, may
 from core.access.identity import SYSTEM
+from core.bench.results.comparison import MAX_RUNS
 from core.bench.results.result import summarise
-from core.domain.history import HistoryEntry, HistoryFilter, RunKind
+from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
 from core.domain.runs import RunState
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
-from core.i18n import N_, _, ngettext
+from core.i18n import N_, Text, _, ngettext
 from core.image_quiz.job import images_of_jobs
 from core.jobs.registry import Jobs
 from core.reports.imports import import_run
 from core.ui.history import session as history_state
-from core.ui.history import tables
 from core.ui.history.session import PAGE, show_filters
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, escape, show_error
@@ -41,6 +42,38 @@ _FIGURES_HELP = N_(
     "One value per lane, in lane order. Turn: its single request. Benchmark: p50 at the lane's lightest "
     "load; "
     "for the rest, open the run."
+)
+
+_KIND_NAMES = {
+    RunKind.CHAT: N_("Turn"),
+    RunKind.BENCH: N_("Benchmark"),
+    RunKind.QUALITY: N_("Quality"),
+    RunKind.WALK: N_("Walk"),
+    RunKind.QUIZ: N_("Quiz"),
+    RunKind.SWEEP: N_("Memory sweep"),
+}
+_STATES: dict[str, Text] = {
+    text: text for text in (N_("running"), N_("done"), N_("stopped"), N_("failed"), N_("cancelled"))
+}
+
+_COMPARABLE = frozenset({RunKind.BENCH, RunKind.QUALITY})
+_TEXTS = pa.list_(pa.string())
+_SCHEMA = pa.schema(
+    {
+        "open": pa.string(),
+        "when": pa.timestamp("us", tz="UTC"),
+        "kind": pa.string(),
+        "title": pa.string(),
+        "lanes": _TEXTS,
+        "ttft": _TEXTS,
+        "decode": _TEXTS,
+        "failed": pa.string(),
+        "state": pa.string(),
+        "tag": pa.string(),
+        "note": pa.string(),
+        "models": _TEXTS,
+        "machine": pa.string(),
+    }
 )
 
 MAX_FILE_MB = 200
@@ -123,7 +156,7 @@ def _show_table(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
     # Rows are selected by their place: another set of rows is another table, in which nothing is selected.
     shown = zlib.crc32(" ".join(entry.id for entry in entries).encode())
     chosen = st.dataframe(
-        tables.rows(entries),
+        rows(entries),
         key=f"history_table_{history_state.state().round}_{shown}",
         height="content",
         column_config=_columns(entries),
@@ -134,6 +167,59 @@ def _show_table(entries: Sequence[HistoryEntry]) -> tuple[HistoryEntry, ...]:
         alt=_("Turns and runs, newest first"),
     )
     return tuple(entries[place] for place in chosen.selection.rows if place < len(entries))
+
+
+def rows(entries: Sequence[HistoryEntry]) -> pa.Table:
+    """The table of these entries; figures of lanes stand in the lanes' order."""
+    return pa.Table.from_pylist([_row(entry) for entry in entries], schema=_SCHEMA)
+
+
+def failures(summary: Summary | None) -> str:
+    """`2 of 40`: requests that failed, of all that were answered or failed."""
+    if summary is None:
+        return units.UNKNOWN
+    return _(
+        "{part} of {total}",
+        part=units.count(summary.failed),
+        total=units.count(summary.answered + summary.failed),
+    )
+
+
+def comparable(entries: Sequence[HistoryEntry]) -> bool:
+    """Whether all of them are runs of one kind, and as many as can be compared."""
+    kinds = {entry.kind for entry in entries}
+    return 2 <= len(entries) <= MAX_RUNS and len(kinds) == 1 and kinds <= _COMPARABLE
+
+
+def _row(entry: HistoryEntry) -> dict[str, object]:
+    return {
+        "open": ":material/open_in_full:",
+        "when": entry.created_at,
+        "kind": _kind(entry),
+        "title": _(entry.title),
+        "lanes": entry.lanes,
+        "ttft": _figures(entry.summary, lambda lane: units.milliseconds(lane.ttft_s)),
+        "decode": _figures(entry.summary, lambda lane: _speed(lane.decode_tok_per_s)),
+        "failed": failures(entry.summary),
+        "state": _(_STATES.get(entry.state, entry.state)),
+        "tag": entry.tag,
+        "note": " ".join(entry.note.split()),
+        "models": entry.models,
+        "machine": entry.host,
+    }
+
+
+def _kind(entry: HistoryEntry) -> str:
+    name = _KIND_NAMES[entry.kind]
+    return _("{kind} with images", kind=name) if entry.with_images else _(name)
+
+
+def _figures(summary: Summary | None, text: Callable[[LaneSummary], str]) -> list[str]:
+    return [text(lane) for lane in summary.lanes] if summary else []
+
+
+def _speed(tok_per_s: float | None) -> str:
+    return units.tok_per_s(tok_per_s).removesuffix(" tok/s")
 
 
 def _columns(entries: Sequence[HistoryEntry]) -> dict[str, Any]:
@@ -198,7 +284,7 @@ def _show_actions(selected: Sequence[HistoryEntry], chosen: HistoryFilter, tags:
         _("Compare"),
         icon=":material/compare_arrows:",
         type="primary",
-        disabled=not tables.comparable(selected),
+        disabled=not comparable(selected),
         on_click=history_state.open_comparison,
         args=([entry.id for entry in selected],),
         help=_("Select two to six benchmark runs."),
