@@ -15,9 +15,8 @@ from core.config import LaneRegistry
 from core.errors import ConfigError, InputError
 from core.i18n import N_, _
 from core.jobs.registry import Jobs, JobState, JobStatus
-from core.memory.kv_cache import kv_bytes_per_token
 from core.memory.model_sizes import checkpoint_sizes, facts_to_predict
-from core.memory.prediction import MemoryPrediction, MemorySettings, predict
+from core.memory.prediction import MemoryPrediction, MemorySettings, kv_bytes_per_token, predict
 from core.memory_sweep.job import start_sweep
 from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.telemetry.nvml import Nvml

@@ -26,7 +26,7 @@ from core.engines.resolve import error_of, node_trouble, observed, read_snapshot
 from core.engines.supervisor import STARTING, last_stage, lines_of, read_start, read_tail
 from core.errors import EngineError, EngineTimeout
 from core.i18n import N_, Text
-from core.memory.kv_cache import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
+from core.memory.prediction import KvLog, kv_is_reserved, read_kv_log, weights_are_loaded
 from core.settings import Settings
 from core.telemetry.processes import ProcessId
 from core.telemetry.samples import EngineProcess, EngineView, Event, EventLog

@@ -12,8 +12,13 @@ from pathlib import Path
 from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.errors import InputError
 from core.i18n import N_
-from core.memory.kv_cache import KvShape, refuse_unless_plain_attention
-from core.memory.prediction import ModelSizes, weight_bytes_16_bit, weight_bytes_awq
+from core.memory.prediction import (
+    KvShape,
+    ModelSizes,
+    refuse_unless_plain_attention,
+    weight_bytes_16_bit,
+    weight_bytes_awq,
+)
 from core.models.architectures import LmdeploySupport, lmdeploy_support
 from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes, read_weights
 from core.models.model_config import ModelConfig

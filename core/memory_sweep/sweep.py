@@ -18,8 +18,7 @@ from core.domain.turns import ErrorInfo, Machine, new_id, utc_now
 from core.errors import InputError
 from core.i18n import N_, Text
 from core.jobs.registry import load_outcome, outcome_file, save_outcome
-from core.memory.kv_cache import KV_BITS
-from core.memory.prediction import MemoryPart
+from core.memory.prediction import KV_BITS, MemoryPart
 from core.settings import Settings
 from core.store.run_tables import keep_run
 from core.telemetry.samples import MemorySource

@@ -16,8 +16,7 @@ from core.domain.turns import ErrorInfo
 from core.engines.resolve import nodes_file
 from core.files import write_atomically
 from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
-from core.memory.kv_cache import KvLog
-from core.memory.prediction import MemoryPart
+from core.memory.prediction import KvLog, MemoryPart
 from core.memory_sweep.sweep import PointResult, SweepPlan, SweepPoint, SweepRun, save
 from core.settings import Settings
 from core.telemetry.samples import (

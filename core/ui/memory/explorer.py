@@ -16,12 +16,13 @@ from core.charts.colors import LANE_COLORS
 from core.charts.memory import Bar, order_chart, parts_chart, sequences_map
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
-from core.memory.kv_cache import KV_BITS, kv_bytes_per_token
 from core.memory.model_sizes import COMMON_GPUS, COMMON_MODELS, checkpoint_sizes, facts_to_predict
 from core.memory.prediction import (
+    KV_BITS,
     MemoryPrediction,
     MemorySettings,
     ModelSizes,
+    kv_bytes_per_token,
     largest_ratio,
     predict,
     predict_in_order,

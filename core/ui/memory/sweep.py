@@ -9,7 +9,7 @@ from core.codec import encode_plain
 from core.errors import LMDynoError
 from core.i18n import _
 from core.jobs.registry import Jobs, JobStatus
-from core.memory.kv_cache import KV_BITS
+from core.memory.prediction import KV_BITS
 from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
 from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.ui.memory.explorer import FORMS

@@ -7,8 +7,8 @@ import pytest
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.errors import InputError
 from core.memory import model_sizes
-from core.memory.kv_cache import kv_bytes_per_token
 from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes, lane_weight_bytes, loaded_weight_bytes
+from core.memory.prediction import kv_bytes_per_token
 from core.models.architectures import Attention, AttentionKind, LmdeploySupport
 from core.models.checkpoint import CheckpointFacts, facts_of_config
 from core.models.model_config import ModelConfig

@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from core.errors import InputError
-from core.memory.kv_cache import KvShape
 from core.memory.prediction import (
     CUDA_CONTEXT_BYTES,
+    KvShape,
     MemorySettings,
     ModelSizes,
     largest_ratio,

@@ -1,5 +1,4 @@
-from core.memory.kv_cache import KvLog
-from core.memory.prediction import Part, split_memory
+from core.memory.prediction import KvLog, Part, split_memory
 
 GIB = 2**30
 KV = KvLog(reserved_bytes=20 * GIB, free_bytes=70 * GIB, ratio=0.4)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import InputError
-from core.memory.kv_cache import (
+from core.memory.prediction import (
     BLOCK_TOKENS,
     KV_BITS,
     KvShape,
