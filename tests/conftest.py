@@ -23,7 +23,7 @@ def pytest_collection_finish(session):
 
 
 LONGEST_FIRST = (
-    *("test_quality_real", "test_walk_real", "test_demo_gguf_to_hf", "test_cluster_real"),
+    *("test_quality_real", "test_walk_real", "test_demo_checkpoints_text", "test_cluster_real"),
     *("test_engines_real", "test_e2e_language", "test_e2e_chat", "test_e2e_sessions", "test_e2e_login"),
     *("test_e2e_vision", "test_e2e_accessibility", "test_e2e_benchmark", "test_e2e_doors"),
     *("test_e2e_history", "test_e2e_layout", "test_memory_page"),

@@ -91,8 +91,8 @@ def _make_text(settings: Settings, report: StageCallback) -> None:
             _download(gguf, folder / "download", report)
         _verify(gguf)
         run_child(
-            "core.models.demo_gguf_to_hf",
-            [str(gguf), str(folder)],
+            "core.models.demo_checkpoints",
+            ["text", str(gguf), str(folder)],
             settings.logs_dir / f"{DEMO_NAME}.log",
             report,
         )
@@ -277,8 +277,8 @@ def _make_vision(settings: Settings, report: StageCallback) -> None:
     require_space(settings.models_dir, VISION_NEEDED_BYTES, N_("The demo vision model"))
     with staging(settings.models_dir / VISION_DEMO_NAME) as folder:
         run_child(
-            "core.models.demo_vision_assemble",
-            [str(SHIPPED_DIR), str(settings.models_dir / DEMO_NAME), str(folder)],
+            "core.models.demo_checkpoints",
+            ["vision", str(SHIPPED_DIR), str(settings.models_dir / DEMO_NAME), str(folder)],
             settings.logs_dir / f"{VISION_DEMO_NAME}.log",
             report,
         )

@@ -9,7 +9,7 @@ from scenes_llava.recipe import TINY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from core.models import demo_gguf_to_hf
+from core.models import demo_checkpoints
 
 _SPECIAL = (
     "<|endoftext|>",
@@ -22,7 +22,7 @@ _TEXT = "What color is the red circle? Where is the blue star? How many shapes a
 
 
 def write_tiny_text(folder: Path) -> Path:
-    """A padded checkpoint as `core.models.demo_gguf_to_hf` writes it: 96 hidden dimensions are real."""
+    """A padded checkpoint as `core.models.demo_checkpoints` writes it: 96 hidden dimensions are real."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -50,9 +50,9 @@ def write_tiny_text(folder: Path) -> Path:
         pad_token_id=2,
     )
     sizes = {**config.to_dict(), "dtype": "float16"}
-    padded = demo_gguf_to_hf.padded_config(sizes)
+    padded = demo_checkpoints.padded_config(sizes)
     weights = {name: tensor.numpy() for name, tensor in LlamaForCausalLM(config).state_dict().items()}
-    demo_gguf_to_hf.write(demo_gguf_to_hf.padded_weights(weights, sizes, padded), padded, folder)
+    demo_checkpoints.write_padded(demo_checkpoints.padded_weights(weights, sizes, padded), padded, folder)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
     )

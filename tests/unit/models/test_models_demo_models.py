@@ -13,7 +13,6 @@ import pytest
 from core.config import DEMO_GGUF_FILE, DEMO_NAME, demo_model, demo_vision_model
 from core.errors import ConfigError, ModelError
 from core.models import demo_models
-from core.models.demo_vision_assemble import with_image_token
 from core.settings import load_settings
 
 CONTENT = b"GGUF stand-in"
@@ -32,7 +31,7 @@ def converted(monkeypatch):
     calls: list[Path] = []
 
     def convert(module, arguments, log_file, report):
-        gguf, folder = (Path(argument) for argument in arguments)
+        gguf, folder = map(Path, arguments[1:])
         assert gguf.read_bytes() == CONTENT
         time.sleep(0.05)
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
@@ -115,7 +114,7 @@ def test_many_at_once_make_it_once(settings, converted):
 
 def test_a_failed_conversion_leaves_nothing(settings, converted, monkeypatch):
     def fail(module, arguments, log_file, report):
-        (Path(arguments[1]) / "config.json").touch()
+        (Path(arguments[2]) / "config.json").touch()
         raise ModelError("broken")
 
     monkeypatch.setattr(demo_models, "run_child", fail)
@@ -237,7 +236,7 @@ def assembled(settings, monkeypatch):
     def assemble(module, arguments, log_file, report):
         time.sleep(0.05)
         for name in ("config.json", "model.safetensors", "tokenizer.json"):
-            (Path(arguments[2]) / name).touch()
+            (Path(arguments[3]) / name).touch()
         calls.append(list(arguments))
 
     monkeypatch.setattr(demo_models, "run_child", assemble)
@@ -251,7 +250,7 @@ def test_it_is_made_once_from_what_is_shipped(settings, shipped, assembled):
     assert model == demo_vision_model(settings)
     assert demo_models.is_vision_prepared(settings)
     demo_models.prepare_vision(settings, lambda line: None)
-    assert [call[:2] for call in assembled] == [[str(shipped), demo_model(settings).checkpoint]]
+    assert [call[:3] for call in assembled] == [["vision", str(shipped), demo_model(settings).checkpoint]]
     note = json.loads((Path(model.checkpoint) / "provenance.json").read_text("utf-8"))
     assert note["source"]["licence"] == "Apache-2.0"
 
@@ -297,11 +296,6 @@ def test_a_failed_assembling_leaves_nothing(settings, shipped, assembled, monkey
         demo_models.prepare_vision(settings, lambda line: None)
     assert not demo_models.is_vision_prepared(settings)
     assert list(settings.models_dir.iterdir()) == []
-
-
-def test_a_tokenizer_without_the_unused_token_is_refused():
-    with pytest.raises(ValueError, match="16"):
-        with_image_token({"model": {"vocab": {"a": 0}}, "added_tokens": []})
 
 
 def test_what_is_shipped_stays_small():

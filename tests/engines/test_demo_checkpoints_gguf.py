@@ -7,7 +7,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from core.errors import InputError
-from core.models.demo_gguf_to_hf import GgufFile
+from core.models.demo_checkpoints import GgufFile
 
 VALUES = np.random.default_rng(0).normal(size=(6, 64)).astype(np.float32)
 

@@ -14,8 +14,8 @@ from scenes_llava.prompts import Prompter, Turn
 from scenes_llava.recipe import TINY
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from core.models import demo_vision_assemble
-from core.models.demo_vision_assemble import IMAGE_TOKEN_ID
+from core.models import demo_checkpoints
+from core.models.demo_checkpoints import IMAGE_TOKEN_ID
 from core.models.vision import CHAT_TEMPLATE_FILE
 from tests.engines.demo_vision_tiny import write_tiny_shipped, write_tiny_text
 
@@ -53,7 +53,7 @@ def tiny(tmp_path_factory):
         path.mkdir()
     write_tiny_text(text)
     model = write_tiny_shipped(text, shipped)
-    demo_vision_assemble.assemble(shipped, text, folder)
+    demo_checkpoints.assemble(shipped, text, folder)
     return model, text, folder
 
 
@@ -133,7 +133,12 @@ def test_names_are_the_hubs(tiny):
 def test_shipped_files_of_another_format_are_refused(tiny, tmp_path):
     (tmp_path / "architecture.json").write_text('{"format": 99}', "utf-8")
     with pytest.raises(SystemExit, match="format 99"):
-        demo_vision_assemble.assemble(tmp_path, tiny[1], tmp_path)
+        demo_checkpoints.assemble(tmp_path, tiny[1], tmp_path)
+
+
+def test_a_tokenizer_without_the_unused_token_is_refused():
+    with pytest.raises(ValueError, match="16"):
+        demo_checkpoints.with_image_token({"model": {"vocab": {"a": 0}}, "added_tokens": []})
 
 
 @pytest.mark.parametrize("name", DIALOGUES)

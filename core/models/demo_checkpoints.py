@@ -1,7 +1,8 @@
-"""A child process: turns a GGUF file of a small Llama into a checkpoint that every engine can load.
+"""A child process: writes the checkpoints of the demo models, in layouts that every engine can load.
 
-TurboMind's 4-bit kernels want sizes in multiples of 128, which the smallest models don't have. Zero-padding
-gives them such sizes without changing what they compute:
+The demo weights come out of a GGUF file of a small Llama. TurboMind's 4-bit kernels want sizes in multiples
+of 128, which the smallest models don't have. Zero-padding gives them such sizes without changing what they
+compute:
 
 - Appended attention heads have zero projections: they add zero to the output. Queries per KV head stay as
   many, so every real query head keeps its KV head.
@@ -9,16 +10,30 @@ gives them such sizes without changing what they compute:
   RMSNorm sees them, in the mean over n' instead of n squares: with weights × sqrt(n/n') and epsilon × n/n'
   its output on the real dimensions is the same.
 
+The vision model is a trained part joined to them. That part is not padded: its tensors go into the corner of
+zeros, so that padded dimensions stay zero in every residual. The adapter is merged. The small files beside
+the weights (configs, tokenizer, chat templates) are made from the demo weights' own files. They make
+transformers and LMDeploy's PyTorch engine see the same tokens and pixels:
+
+- An image is squashed to the tower's square and scaled to -1..1, and stands before the text of its turn: one
+  <image> token, expanded to one for each patch, and a line break.
+- <image> takes the place of a token that the demo weights have but never use: the vocabulary stays as large.
+  LMDeploy fills images with the config's padding token, which therefore has to be <image> as well.
+- LMDeploy guesses a template from the folder's path if it gets none: `lmdeploy_chat_template.json` is for its
+  `--chat-template`.
+
 Tensors are dequantised with the package `gguf`; everything else uses NumPy alone, since importing torch and
-transformers would take most of the time. Runs by itself:
-`python -m core.models.demo_gguf_to_hf FILE.gguf FOLDER`. Standard output is progress, a line each; the exit
+transformers would take most of the time. Runs by itself, as `python -m core.models.demo_checkpoints` with
+`text FILE.gguf FOLDER` or `vision SHIPPED TEXT FOLDER`. Standard output is progress, a line each; the exit
 code is 0 if FOLDER is complete.
 """
 
 import json
+import lzma
 import math
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +41,23 @@ import numpy as np
 import numpy.typing as npt
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
-from safetensors.numpy import save_file
+from safetensors.numpy import load, load_file, save_file
 
 from core.i18n import N_
 from core.models.model_folders import say
+from core.models.vision import CHAT_TEMPLATE_FILE
 from core.models.weight_files import read_gguf_header
 
 MULTIPLE = 128
+FORMAT = 2
+"""Of the shipped files."""
 
 STORED_DTYPE: npt.DTypeLike = np.float16
 """The values are 4-bit steps times fp16 scales: fp16 keeps three bits more of them than bf16, GPUs with
 TurboMind compute in it, and a bf16 lane rounds once, as it would have from the original."""
 
 Array = npt.NDArray[Any]
+Tensors = dict[str, Array]
 Config = Mapping[str, Any]
 
 _LAYER_NAMES = {
@@ -59,6 +78,29 @@ _OTHER_NAMES = {
 }
 _CONTROL = 3
 """A token's type in GGUF: one that marks, such as the end of a turn, and never stands in a text."""
+
+IMAGE_TOKEN = "<image>"
+IMAGE_TOKEN_ID = 16
+_REPLACED_TOKEN = "<empty_output>"
+
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "{{ '<|im_start|>system\n" + SYSTEM + "<|im_end|>\n' }}"
+    "{% endif %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['content'] is string %}"
+    "{{ message['content'] }}"
+    "{% else %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{{ message['content'] | selectattr('type', 'equalto', 'text') | map(attribute='text') | join('\n') }}"
+    "{% endif %}"
+    "{{ '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 class GgufFile:
@@ -105,7 +147,7 @@ def convert(gguf: Path, folder: Path) -> None:
     )
     weights = padded_weights(read_weights(file, config), config, padded)
     say(N_("Writing the checkpoint"))
-    write(weights, padded, folder)
+    write_padded(weights, padded, folder)
     write_tokenizer(file.metadata, folder)
 
 
@@ -178,12 +220,9 @@ def padded_weights(weights: Mapping[str, Array], config: Config, padded: Config)
     return result
 
 
-def write(weights: Mapping[str, Array], config: Config, folder: Path) -> None:
+def write_padded(weights: Mapping[str, Array], config: Config, folder: Path) -> None:
     """Save config, weights and a generation config that only says how answers end."""
-    with np.errstate(over="ignore"):
-        stored = {name: tensor.astype(STORED_DTYPE) for name, tensor in weights.items()}
-    if lost := [name for name, tensor in stored.items() if not np.isfinite(tensor).all()]:
-        sys.exit(f"{lost[0]} has values that {np.dtype(STORED_DTYPE).name} can't hold")
+    stored = {name: _stored(tensor, name) for name, tensor in weights.items()}
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     ends = {name: config.get(name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -287,9 +326,189 @@ def _rounded_up(size: int) -> int:
     return -(-size // MULTIPLE) * MULTIPLE
 
 
+def assemble(shipped_dir: Path, text_dir: Path, folder: Path) -> None:
+    """Write the complete checkpoint into `folder`."""
+    architecture = json.loads((shipped_dir / "architecture.json").read_text("utf-8"))
+    if architecture["format"] != FORMAT:
+        sys.exit(f"{shipped_dir} is of format {architecture['format']}; this version knows {FORMAT}")
+    say(N_("Reading the trained part and the demo weights"))
+    shipped = _shipped(shipped_dir)
+    text = load_file(text_dir / "model.safetensors")
+    say(N_("Merging the adapter into the demo weights"))
+    weights = {
+        **_under("vision_tower.", shipped),
+        **padded_projector(_under("multi_modal_projector.", shipped), text["model.norm.weight"].shape[0]),
+        **{f"language_model.{name}": tensor for name, tensor in merged(text, shipped).items()},
+    }
+    say(N_("Writing the checkpoint"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_vision_files(architecture, text_dir, folder)
+
+
+def merged(text: Tensors, shipped: Tensors) -> Tensors:
+    """The language model's weights plus the adapter's products, added up in float32."""
+    result = dict(text)
+    for name in shipped:
+        if not name.startswith("adapter.") or not name.endswith(".up"):
+            continue
+        stem = name.removesuffix(".up")
+        change = shipped[name].astype(np.float32) @ shipped[f"{stem}.down"].astype(np.float32)
+        target = f"model.{stem.removeprefix('adapter.')}.weight"
+        rows, columns = change.shape
+        weight = text[target].astype(np.float32)
+        weight[:rows, :columns] += change
+        result[target] = _stored(weight, target)
+    return result
+
+
+def padded_projector(projector: Tensors, hidden: int) -> Tensors:
+    """The projector in the padded size; GELU of zero is zero, so nothing reaches the padded dimensions."""
+    result: Tensors = {}
+    for name, tensor in projector.items():
+        shape = (hidden, *tensor.shape[1:])
+        if name.endswith("linear_2.weight"):
+            shape = (hidden, hidden)
+        whole: Array = np.zeros(shape, np.float16)
+        whole[tuple(slice(size) for size in tensor.shape)] = tensor
+        result[name] = whole
+    return result
+
+
+def _shipped(folder: Path) -> Tensors:
+    result: Tensors = {}
+    for path in _parts(folder):
+        result |= load(lzma.decompress(path.read_bytes()))
+    return result
+
+
+def _parts(folder: Path) -> Iterable[Path]:
+    return sorted(folder.glob("part-*.safetensors.xz"))
+
+
+def _under(prefix: str, tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def write_vision_files(architecture: dict[str, Any], text_dir: Path, folder: Path) -> None:
+    """Write all but the weights into `folder`.
+
+    Args:
+        architecture: the shipped `architecture.json`.
+        text_dir: the prepared demo weights.
+        folder: the checkpoint in the making.
+    """
+    vision = architecture["vision_config"]
+    _write_json(folder / "config.json", checkpoint_config(architecture, _read(text_dir / "config.json")))
+    _write_json(folder / "preprocessor_config.json", preprocessor_config(vision["image_size"]))
+    _write_json(folder / "processor_config.json", processor_config(vision["patch_size"]))
+    _write_json(folder / "tokenizer.json", with_image_token(_read(text_dir / "tokenizer.json")))
+    tokenizer_config = _read(text_dir / "tokenizer_config.json")
+    _write_json(folder / "tokenizer_config.json", {**tokenizer_config, "processor_class": "LlavaProcessor"})
+    _write_json(folder / CHAT_TEMPLATE_FILE, lmdeploy_template())
+    (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, "utf-8")
+    shutil.copy(text_dir / "generation_config.json", folder)
+
+
+def checkpoint_config(architecture: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:
+    """The config in the hub's form. LMDeploy wants the language model's architecture named inside."""
+    return {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "model_type": "llava",
+        "dtype": text["dtype"],
+        "image_token_index": IMAGE_TOKEN_ID,
+        "image_seq_length": architecture["image_tokens"],
+        "pad_token_id": IMAGE_TOKEN_ID,
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": True,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "default",
+        "tie_word_embeddings": False,
+        "text_config": {**text, "architectures": ["LlamaForCausalLM"]},
+        "vision_config": architecture["vision_config"],
+    }
+
+
+def preprocessor_config(side_px: int) -> dict[str, Any]:
+    side = {"height": side_px, "width": side_px}
+    return {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": side,
+        "resample": 3,
+        "do_center_crop": False,
+        "crop_size": side,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    }
+
+
+def processor_config(patch_px: int) -> dict[str, Any]:
+    """One additional token for the class token, which "default" takes away again."""
+    return {
+        "processor_class": "LlavaProcessor",
+        "image_token": IMAGE_TOKEN,
+        "patch_size": patch_px,
+        "num_additional_image_tokens": 1,
+        "vision_feature_select_strategy": "default",
+    }
+
+
+def with_image_token(tokenizer: dict[str, Any]) -> dict[str, Any]:
+    """The tokenizer with <image> in place of the unused token."""
+    vocabulary = {
+        IMAGE_TOKEN if token == _REPLACED_TOKEN else token: number
+        for token, number in tokenizer["model"]["vocab"].items()
+    }
+    added = [
+        {**token, "content": IMAGE_TOKEN} if token["content"] == _REPLACED_TOKEN else token
+        for token in tokenizer["added_tokens"]
+    ]
+    if vocabulary.get(IMAGE_TOKEN) != IMAGE_TOKEN_ID:
+        raise ValueError(f"the tokenizer has no token {IMAGE_TOKEN_ID} called {_REPLACED_TOKEN}")
+    return {**tokenizer, "added_tokens": added, "model": {**tokenizer["model"], "vocab": vocabulary}}
+
+
+def lmdeploy_template() -> dict[str, Any]:
+    """The same ChatML as `chat_template.jinja`; LMDeploy itself puts images and line breaks in front."""
+    return {
+        "model_name": "scenes-llava",
+        "system": "<|im_start|>system\n",
+        "meta_instruction": SYSTEM,
+        "eosys": "<|im_end|>\n",
+        "user": "<|im_start|>user\n",
+        "eoh": "<|im_end|>\n",
+        "assistant": "<|im_start|>assistant\n",
+        "eoa": "<|im_end|>",
+        "separator": "\n",
+        "capability": "chat",
+        "stop_words": ["<|im_end|>"],
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return content
+
+
+def _stored(tensor: Array, name: str) -> Array:
+    with np.errstate(over="ignore"):
+        stored = tensor.astype(STORED_DTYPE)
+    if not np.isfinite(stored).all():
+        sys.exit(f"{name} has values that {np.dtype(STORED_DTYPE).name} can't hold")
+    return stored
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    paths = map(Path, sys.argv[2:])
+    if sys.argv[1] == "vision":
+        assemble(*paths)
+    else:
+        convert(*paths)

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from core.config import demo_model
-from core.models import demo_gguf_to_hf, demo_models
-from core.models.demo_gguf_to_hf import GgufFile
+from core.models import demo_checkpoints, demo_models
+from core.models.demo_checkpoints import GgufFile
 from core.settings import load_settings
 
 MESSAGES = [
@@ -66,10 +66,10 @@ def logits(model, ids):
 
 
 def store(model, folder):
-    config = demo_gguf_to_hf.padded_config(config_of(model))
-    config["dtype"] = np.dtype(demo_gguf_to_hf.STORED_DTYPE).name
-    weights = demo_gguf_to_hf.padded_weights(weights_of(model), config_of(model), config)
-    demo_gguf_to_hf.write(weights, config, folder)
+    config = demo_checkpoints.padded_config(config_of(model))
+    config["dtype"] = np.dtype(demo_checkpoints.STORED_DTYPE).name
+    weights = demo_checkpoints.padded_weights(weights_of(model), config_of(model), config)
+    demo_checkpoints.write_padded(weights, config, folder)
 
 
 def loaded(config, weights):
@@ -79,7 +79,7 @@ def loaded(config, weights):
 
 
 def test_sizes_become_multiples_of_128_with_as_many_queries_per_kv_head(tiny):
-    padded = demo_gguf_to_hf.padded_config(config_of(tiny))
+    padded = demo_checkpoints.padded_config(config_of(tiny))
     assert (padded["num_key_value_heads"], padded["num_attention_heads"], padded["head_dim"]) == (4, 12, 32)
     assert (padded["hidden_size"], padded["intermediate_size"]) == (384, 256)
     assert padded["rms_norm_eps"] == pytest.approx(1e-2 * 96 / 384)
@@ -88,13 +88,13 @@ def test_sizes_become_multiples_of_128_with_as_many_queries_per_kv_head(tiny):
 
 def test_the_demo_models_sizes():
     sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "rms_norm_eps": 1e-5}
-    padded = demo_gguf_to_hf.padded_config({**sizes, "num_key_value_heads": 3, "head_dim": 64})
+    padded = demo_checkpoints.padded_config({**sizes, "num_key_value_heads": 3, "head_dim": 64})
     assert (padded["hidden_size"], padded["intermediate_size"]) == (768, 1536)
     assert (padded["num_attention_heads"], padded["num_key_value_heads"]) == (12, 4)
 
 
 def test_a_padded_and_stored_model_has_the_logits_of_the_original(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(demo_gguf_to_hf, "STORED_DTYPE", np.float32)
+    monkeypatch.setattr(demo_checkpoints, "STORED_DTYPE", np.float32)
     store(tiny, tmp_path)
 
     padded = AutoModelForCausalLM.from_pretrained(tmp_path)
@@ -105,8 +105,8 @@ def test_a_padded_and_stored_model_has_the_logits_of_the_original(tiny, tmp_path
 
 def test_without_the_norms_share_the_logits_differ(tiny):
     """The test above can fail: the rescaled norms and epsilon are what makes both equal."""
-    config = demo_gguf_to_hf.padded_config(config_of(tiny))
-    weights = demo_gguf_to_hf.padded_weights(weights_of(tiny), config_of(tiny), config)
+    config = demo_checkpoints.padded_config(config_of(tiny))
+    weights = demo_checkpoints.padded_weights(weights_of(tiny), config_of(tiny), config)
     padded = loaded({**config, "rms_norm_eps": tiny.config.rms_norm_eps}, weights)
     ids = torch.randint(0, 96, (2, 40))
     assert (logits(padded, ids) - logits(tiny, ids)).abs().max() > 1e-3
@@ -122,11 +122,11 @@ def test_the_stored_checkpoint_says_what_engines_ask_for(tiny, tmp_path):
 
 
 def test_values_beyond_float16_are_refused(tiny, tmp_path):
-    config = demo_gguf_to_hf.padded_config(config_of(tiny))
-    weights = demo_gguf_to_hf.padded_weights(weights_of(tiny), config_of(tiny), config)
+    config = demo_checkpoints.padded_config(config_of(tiny))
+    weights = demo_checkpoints.padded_weights(weights_of(tiny), config_of(tiny), config)
     weights["lm_head.weight"][0, 0] = 1e6
     with pytest.raises(SystemExit, match=r"lm_head\.weight"):
-        demo_gguf_to_hf.write(weights, config, tmp_path)
+        demo_checkpoints.write_padded(weights, config, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +164,10 @@ def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real):
     expected = logits(original, ids)
 
     file = GgufFile(folder / "gguf" / gguf["gguf_file"])
-    config = demo_gguf_to_hf.read_config(file.metadata)
-    padded_config = demo_gguf_to_hf.padded_config(config)
-    weights = demo_gguf_to_hf.padded_weights(
-        demo_gguf_to_hf.read_weights(file, config), config, padded_config
+    config = demo_checkpoints.read_config(file.metadata)
+    padded_config = demo_checkpoints.padded_config(config)
+    weights = demo_checkpoints.padded_weights(
+        demo_checkpoints.read_weights(file, config), config, padded_config
     )
     padded = loaded({**padded_config, "dtype": "float32"}, weights)
     assert (logits(padded, ids) - expected).abs().max() < 2e-4
