@@ -33,9 +33,8 @@ from core.images.gallery import gallery
 from core.sessions.items import assigned_items, build_ballot, prompt_set, shipped_set, usable_texts
 from core.settings import PROJECT_ROOT, Settings, load_settings
 from core.store.history import History
-from core.store.sessions import Sessions
+from core.store.sessions import Sessions, Votes
 from core.store.turns import Store
-from core.store.votes import Votes
 from tests.e2e.e2e_dashboard import settle, started_dashboard
 
 LANES = """

@@ -15,8 +15,7 @@ from core.domain.runs import QualityRecord
 from core.images.gallery import gallery
 from core.settings import PROJECT_ROOT
 from core.store.runs import BenchRuns, QualityRuns
-from core.store.sessions import Sessions
-from core.store.votes import Votes
+from core.store.sessions import Sessions, Votes
 from tests.unit.bench.bench_samples import a_failure, a_pass, a_plan, a_record, a_request, remote
 from tests.unit.quality import quality_samples
 from tests.unit.sessions.session_samples import answers, open_session, plan

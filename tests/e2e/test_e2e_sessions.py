@@ -13,8 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from core.charts.colors import LANE_COLORS
 from core.domain.sessions import Display, Session, SessionPlan, Verdict, VotingMode
-from core.store.sessions import Sessions
-from core.store.votes import Votes
+from core.store.sessions import Sessions, Votes
 from tests import postgresql, scripted_server
 from tests.scripted_server import Scenario
 from tests.unit.sessions.session_samples import answer, open_session, plan

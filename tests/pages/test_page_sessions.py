@@ -13,8 +13,7 @@ from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.sessions import job
 from core.sessions.exports import session_json
 from core.settings import Settings
-from core.store.sessions import Sessions
-from core.store.votes import Votes
+from core.store.sessions import Sessions, Votes
 from core.ui.sessions import form, hosting, vote
 from core.ui.shared import resources
 from tests.unit.sessions.session_samples import answers, open_session, plan

@@ -19,7 +19,7 @@ from core.sessions.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.results import SessionResults, compute_results, judge_results
 from core.sessions.statistics import Standings
 from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
-from core.store.votes import Turnout
+from core.store.sessions import Turnout
 from core.ui.sessions.list_page import session_in_view
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, errors_as_toasts, escape, lane_label, show_chart

@@ -21,7 +21,7 @@ from core.errors import InputError, LMDynoError
 from core.i18n import N_, _
 from core.sessions.items import Assigned, require_invited
 from core.sessions.telling import LETTERS, REASON_NAMES, LaneFigures
-from core.store.votes import LONGEST_NAME
+from core.store.sessions import LONGEST_NAME
 from core.ui.sessions.results import current_figures
 from core.ui.shared import resources
 from core.ui.shared.components import errors_as_toasts, escape, lane_label, show_error, show_images

@@ -39,9 +39,8 @@ from core.store.audit import AuditLog
 from core.store.history import History
 from core.store.run_tables import JobResults, Walks
 from core.store.runs import BenchRuns, QualityRuns
-from core.store.sessions import Sessions
+from core.store.sessions import Sessions, Votes
 from core.store.turns import Store
-from core.store.votes import Votes
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
 

@@ -9,8 +9,7 @@ import pytest
 from core import __main__ as program
 from core.cli import context
 from core.domain.sessions import Participant
-from core.store.sessions import Sessions
-from core.store.votes import Votes
+from core.store.sessions import Sessions, Votes
 from tests.unit.sessions.session_samples import answers, lane, open_session, plan, votes_for
 
 

@@ -22,8 +22,7 @@ from core.domain.sessions import (
 from core.domain.turns import Machine
 from core.errors import AccessDenied, InputError, StoreError
 from core.sessions.items import pasted_prompts, prompt_set
-from core.store.sessions import Sessions
-from core.store.votes import Votes
+from core.store.sessions import Sessions, Votes
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan
 
 
