@@ -1,9 +1,9 @@
-"""The history: all turns and load tests in one list, with notes, tags, and deleting that can be undone.
+"""The history: all turns and runs in one list, with notes, tags, and deleting that can be undone.
 
 Purging removes deleted entries for good: their rows, and messages and images that were only theirs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,10 +11,16 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Row,
+    Select,
     Table,
     Text,
     delete,
+    false,
     func,
+    literal,
+    null,
+    or_,
     select,
     text,
     type_coerce,
@@ -23,27 +29,52 @@ from sqlalchemy import (
 
 from core.access.guard import Action, authorise
 from core.domain.conversation import named_images
-from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind, Summary
-from core.domain.turns import utc_now
-from core.store import history_entries
+from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
+from core.domain.runs import RunState
+from core.domain.specs import LaneSpec
+from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.access import Access, by_link, insert_new, listed, upsert
-from core.store.history_entries import SUMMARY_VERSION, TABLES
+from core.store.run_tables import is_interrupted
 from core.store.tables import (
     annotations,
+    bench_lanes,
     bench_runs,
     bench_summaries,
     lanes,
     machines,
     messages,
+    quality_lanes,
     quality_runs,
+    quiz_lanes,
     quizzes,
     requests,
     sessions,
+    sweep_lanes,
     sweeps,
     turns,
+    walk_lanes,
     walks,
 )
 
+_SUMMARY_VERSION = 1
+"""Of the formulas behind a load test's summary; summaries of another version are made anew."""
+_TITLE_CHARS = 120
+_TABLES: Mapping[RunKind, Table] = {
+    RunKind.CHAT: turns,
+    RunKind.BENCH: bench_runs,
+    RunKind.QUALITY: quality_runs,
+    RunKind.WALK: walks,
+    RunKind.QUIZ: quizzes,
+    RunKind.SWEEP: sweeps,
+}
+_LANES: Mapping[RunKind, Table] = {
+    RunKind.BENCH: bench_lanes,
+    RunKind.QUALITY: quality_lanes,
+    RunKind.WALK: walk_lanes,
+    RunKind.QUIZ: quiz_lanes,
+    RunKind.SWEEP: sweep_lanes,
+}
+"""Of the kinds that are runs: which lanes took part in each."""
 _NAMING: dict[Table, ColumnElement[Any]] = {
     # As text: a record that can't be read any more still names its images.
     turns: type_coerce(turns.c.images, Text),
@@ -84,15 +115,12 @@ class History(Access):
         chosen = chosen or HistoryFilter()
         with self._reading() as connection:
             # Each part is cut to what the page could show of it, so that its index on the time is enough.
-            parts = [
-                history_entries.part(kind, history_entries.conditions(kind, chosen)).limit(offset + limit)
-                for kind in _kinds(chosen)
-            ]
+            parts = [_part(kind, _conditions(kind, chosen)).limit(offset + limit) for kind in _kinds(chosen)]
             both = union_all(*(select(part.subquery()) for part in parts)).subquery()
             rows = connection.execute(
                 select(both).order_by(both.c.created_at.desc(), both.c.id).limit(limit).offset(offset)
             ).all()
-            return history_entries.entries(connection, rows)
+            return _entries(connection, rows)
 
     def find(self, ids: Iterable[str]) -> tuple[HistoryEntry, ...]:
         """The entries with these ids, deleted ones too, in the order asked for.
@@ -103,12 +131,12 @@ class History(Access):
         with self._reading() as connection:
             rows = [
                 row
-                for kind, table in TABLES.items()
+                for kind, table in _TABLES.items()
                 for row in connection.execute(
-                    history_entries.part(kind, [table.c.id.in_(unique_ids), by_link(table.c.owner)])
+                    _part(kind, [table.c.id.in_(unique_ids), by_link(table.c.owner)])
                 )
             ]
-            by_id = {entry.id: entry for entry in history_entries.entries(connection, rows)}
+            by_id = {entry.id: entry for entry in _entries(connection, rows)}
         return tuple(by_id[item_id] for item_id in unique_ids if item_id in by_id)
 
     def count(self, chosen: HistoryFilter | None = None) -> int:
@@ -118,9 +146,7 @@ class History(Access):
             return sum(
                 connection.scalar(
                     select(func.count()).select_from(
-                        history_entries.part(kind, history_entries.conditions(kind, chosen))
-                        .order_by(None)
-                        .subquery()
+                        _part(kind, _conditions(kind, chosen)).order_by(None).subquery()
                     )
                 )
                 or 0
@@ -160,7 +186,7 @@ class History(Access):
         """Keep what a list shows of a load test, until the run is saved again."""
         row = {
             "run_id": run_id,
-            "version": SUMMARY_VERSION,
+            "version": _SUMMARY_VERSION,
             "run_updated_at": run_updated_at,
             "facts": summary,
         }
@@ -188,11 +214,11 @@ class History(Access):
         """Remove for good what was deleted before that moment; the files of images are the caller's."""
         authorise(Action.PURGE, f"deleted before {deleted_before:%Y-%m-%d %H:%M}")
         with self._writing() as connection:
-            return purge(connection, deleted_before)
+            return _purge(connection, deleted_before)
 
     def _authorise(self, action: Action, kind: RunKind, item_ids: Sequence[str]) -> None:
         """Before a transaction begins: the audit log is written in one of its own."""
-        table = TABLES[kind]
+        table = _TABLES[kind]
         with self._reading() as connection:
             rows = connection.execute(select(table.c.id, table.c.owner).where(table.c.id.in_(item_ids)))
             owners = {row.id: row.owner for row in rows}
@@ -220,7 +246,7 @@ def _used_tags(connection: Connection) -> tuple[str, ...]:
     """Tags of the entries that the current user sees in lists."""
     tags = {
         tag
-        for kind, table in TABLES.items()
+        for kind, table in _TABLES.items()
         for tag in connection.scalars(
             select(annotations.c.tag)
             .join(table, (annotations.c.kind == kind) & (annotations.c.item_id == table.c.id))
@@ -235,12 +261,215 @@ def _used(connection: Connection, column: ColumnElement[Any]) -> tuple[str, ...]
     return tuple(sorted(value for value in connection.scalars(select(column).distinct()) if value))
 
 
-def purge(connection: Connection, deleted_before: datetime) -> Purged:
+def _part(kind: RunKind, conditions: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """The rows of one kind under these conditions, newest first."""
+    table = _TABLES[kind]
+    is_run = kind in _LANES
+    return (
+        select(
+            literal(kind.value).label("kind"),
+            table.c.id,
+            table.c.created_at,
+            func.substr(_title(kind), 1, _TITLE_CHARS).label("title"),
+            machines.c.host,
+            annotations.c.note,
+            annotations.c.tag,
+            annotations.c.deleted_at,
+            table.c.owner,
+            # A turn has no state of its own, and nothing asks when it was updated.
+            (type_coerce(table.c.state, Text) if is_run else literal("")).label("state"),
+            (table.c.updated_at if is_run else turns.c.created_at).label("updated_at"),
+            (false() if is_run else _saw_images()).label("with_images"),
+        )
+        .select_from(table)
+        .outerjoin(machines, machines.c.id == table.c.machine_id)
+        .outerjoin(annotations, (annotations.c.kind == kind) & (annotations.c.item_id == table.c.id))
+        .where(*conditions)
+        .order_by(table.c.created_at.desc(), table.c.id)
+    )
+
+
+def _conditions(kind: RunKind, chosen: HistoryFilter) -> list[ColumnElement[bool]]:
+    """Return what `chosen` asks of the rows of a kind, and which of them whoever acts may see in lists."""
+    table = _TABLES[kind]
+    is_deleted = annotations.c.deleted_at.is_not(None)
+    terms: list[ColumnElement[bool]] = [listed(table.c.owner), is_deleted if chosen.deleted else ~is_deleted]
+    if chosen.since is not None:
+        terms.append(table.c.created_at >= chosen.since)
+    if chosen.until is not None:
+        terms.append(table.c.created_at < chosen.until)
+    if chosen.host is not None:
+        terms.append(machines.c.host == chosen.host)
+    if chosen.tag is not None:
+        terms.append(annotations.c.tag == chosen.tag)
+    if chosen.text:
+        terms.append(
+            or_(
+                _title(kind).icontains(chosen.text, autoescape=True),
+                annotations.c.note.icontains(chosen.text, autoescape=True),
+            )
+        )
+    if chosen.lane is not None or chosen.model is not None:
+        terms.append(_has_lane(kind, chosen))
+    return terms
+
+
+def _has_lane(kind: RunKind, chosen: HistoryFilter) -> ColumnElement[bool]:
+    table = _TABLES[kind]
+    part_of, entry_id = (
+        (requests, requests.c.turn_id) if kind is RunKind.CHAT else (_LANES[kind], _LANES[kind].c.run_id)
+    )
+    took_part = (
+        select(lanes.c.id)
+        .join(part_of, part_of.c.lane_id == lanes.c.id)
+        .where(entry_id == table.c.id)
+        .correlate(table)
+    )
+    if chosen.lane is not None:
+        took_part = took_part.where(lanes.c.name == chosen.lane)
+    if chosen.model is not None:
+        took_part = took_part.where(lanes.c.model == chosen.model)
+    return took_part.exists()
+
+
+def _saw_images() -> ColumnElement[bool]:
+    """Whether the turn's prompt had images, its own ones or those of earlier turns."""
+    earlier = turns.alias()
+    return (
+        select(earlier.c.id)
+        .where(
+            earlier.c.conversation_id == turns.c.conversation_id,
+            earlier.c.created_at <= turns.c.created_at,
+            earlier.c.images.is_not(null()),
+        )
+        .correlate(turns)
+        .exists()
+    )
+
+
+def _entries(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[HistoryEntry, ...]:
+    """The rows of `_part` as entries, in their order."""
+    turn_ids = [row.id for row in rows if row.kind == RunKind.CHAT]
+    run_ids = [row.id for row in rows if row.kind == RunKind.BENCH]
+    answers = _answers(connection, turn_ids)
+    took_part = {turn_id: [row.spec for row in lane_answers] for turn_id, lane_answers in answers.items()}
+    for kind, part_of in _LANES.items():
+        took_part |= _run_lanes(connection, part_of, [row.id for row in rows if row.kind == kind])
+    summaries = {turn_id: _turn_summary(lane_answers) for turn_id, lane_answers in answers.items()}
+    summaries |= _kept_summaries(connection, run_ids)
+    return tuple(
+        HistoryEntry(
+            kind=RunKind(row.kind),
+            id=row.id,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            title=" ".join(row.title.split()),
+            lanes=tuple(lane.name for lane in took_part.get(row.id, ())),
+            models=tuple(
+                dict.fromkeys(model for lane in took_part.get(row.id, ()) if (model := _model(lane)))
+            ),
+            with_images=row.with_images,
+            host=row.host,
+            state=_turn_state(answers.get(row.id, ())) if row.kind == RunKind.CHAT else _run_state(row),
+            note=row.note or "",
+            tag=row.tag or "",
+            deleted_at=row.deleted_at,
+            owner=row.owner,
+            summary=summaries.get(row.id),
+        )
+        for row in rows
+    )
+
+
+def _title(kind: RunKind) -> ColumnElement[str]:
+    return turns.c.prompt if kind is RunKind.CHAT else _TABLES[kind].c.title
+
+
+def _run_lanes(connection: Connection, part_of: Table, ids: list[str]) -> dict[str, list[LaneSpec]]:
+    chosen = (
+        select(part_of.c.run_id, lanes.c.spec)
+        .join(lanes, lanes.c.id == part_of.c.lane_id)
+        .where(part_of.c.run_id.in_(ids))
+        .order_by(part_of.c.position)
+    )
+    by_run: dict[str, list[LaneSpec]] = {}
+    for row in connection.execute(chosen):
+        by_run.setdefault(row.run_id, []).append(row.spec)
+    return by_run
+
+
+def _answers(connection: Connection, ids: list[str]) -> dict[str, list[Row[Any]]]:
+    """Of each turn its requests' lanes, ends and timestamps, in the order in which they were planned."""
+    chosen: Select[Any] = (
+        select(
+            requests.c.turn_id, lanes.c.spec, requests.c.phase, requests.c.finish_reason, requests.c.timing
+        )
+        .join(lanes, lanes.c.id == requests.c.lane_id)
+        .where(requests.c.turn_id.in_(ids))
+        .order_by(requests.c.position)
+    )
+    by_turn: dict[str, list[Row[Any]]] = {}
+    for row in connection.execute(chosen):
+        by_turn.setdefault(row.turn_id, []).append(row)
+    return by_turn
+
+
+def _turn_summary(answers: Sequence[Row[Any]]) -> Summary:
+    ended = [row.finish_reason for row in answers if row.phase is Phase.DONE]
+    failed = ended.count(FinishReason.ERROR)
+    return Summary(
+        lanes=tuple(
+            LaneSummary(
+                lane=row.spec.name,
+                ttft_s=row.timing.ttft_s if row.timing else None,
+                decode_tok_per_s=row.timing.decode_tok_per_s if row.timing else None,
+            )
+            for row in answers
+        ),
+        answered=len(ended) - failed - ended.count(FinishReason.CANCELLED),
+        failed=failed,
+    )
+
+
+def _turn_state(answers: Sequence[Row[Any]]) -> str:
+    """`failed` if any answer failed, else `running` if any is open, else `done`."""
+    if any(row.finish_reason is FinishReason.ERROR for row in answers):
+        return RunState.FAILED.value
+    is_open = any(row.phase is not Phase.DONE for row in answers)
+    return RunState.RUNNING.value if is_open else RunState.DONE.value
+
+
+def _kept_summaries(connection: Connection, ids: list[str]) -> dict[str, Summary]:
+    """The summaries that are still true of these load tests."""
+    chosen = (
+        select(bench_summaries.c.run_id, bench_summaries.c.facts)
+        .join(bench_runs, bench_runs.c.id == bench_summaries.c.run_id)
+        .where(
+            bench_summaries.c.run_id.in_(ids),
+            bench_summaries.c.version == _SUMMARY_VERSION,
+            bench_summaries.c.run_updated_at == bench_runs.c.updated_at,
+        )
+    )
+    return {row.run_id: row.facts for row in connection.execute(chosen)}
+
+
+def _run_state(row: Row[Any]) -> str:
+    state = RunState(row.state)
+    return (RunState.FAILED if is_interrupted(state, row.updated_at) else state).value
+
+
+def _model(lane: LaneSpec) -> str | None:
+    if lane.model:
+        return lane.model.name
+    return lane.endpoint.model if lane.endpoint else None
+
+
+def _purge(connection: Connection, deleted_before: datetime) -> Purged:
     """Remove what was deleted before that moment, in the connection's transaction."""
     _hold_off_writers(connection)
     removed, gone = 0, frozenset[str]()
     job_results = frozenset[str]()
-    for kind, table in TABLES.items():
+    for kind, table in _TABLES.items():
         old = table.c.id.in_(
             select(annotations.c.item_id).where(
                 annotations.c.kind == kind, annotations.c.deleted_at < deleted_before
