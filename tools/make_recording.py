@@ -19,8 +19,7 @@ from core.config import LaneRegistry, load_lanes
 from core.domain.conversation import EXAMPLES, Sampling
 from core.domain.runs import RunState
 from core.domain.specs import LaneSpec
-from core.domain.turn_planning import ChatSettings, plan_turn
-from core.domain.turns import Mode, TurnRecord, new_id
+from core.domain.turns import ChatSettings, Mode, TurnRecord, new_id, plan_turn
 from core.engines.manager import EngineManager
 from core.meter.devices import SampledUsage
 from core.meter.keeping import run_and_keep

@@ -18,8 +18,16 @@ from core.codec import encode_plain
 from core.config import load_cluster
 from core.domain.conversation import Sampling
 from core.domain.specs import LaneSpec
-from core.domain.turn_planning import ChatSettings, plan_turn
-from core.domain.turns import FinishReason, Mode, Phase, RequestRecord, TurnPlan, new_id
+from core.domain.turns import (
+    ChatSettings,
+    FinishReason,
+    Mode,
+    Phase,
+    RequestRecord,
+    TurnPlan,
+    new_id,
+    plan_turn,
+)
 from core.engines.manager import EngineStatus
 from core.errors import EngineError, StoreError
 from core.i18n import _

@@ -9,13 +9,14 @@ from core.chat_api.servers import Reach
 from core.config import LaneRegistry
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.timing import Timing
-from core.domain.turn_planning import merge_turns, planned_record
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
     Phase,
     RequestRecord,
     TurnRecord,
+    merge_turns,
+    planned_record,
     utc_now,
 )
 from core.engines.manager import EngineStatus

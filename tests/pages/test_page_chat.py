@@ -9,7 +9,6 @@ from streamlit.testing.v1 import AppTest
 
 from core.access.identity import Person
 from core.domain.conversation import Role, Sampling
-from core.domain.turn_planning import planned_record
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,
@@ -18,6 +17,7 @@ from core.domain.turns import (
     RequestPlan,
     TurnPlan,
     TurnRecord,
+    planned_record,
 )
 from core.engines.registry import EngineState
 from core.errors import AccessDenied, EngineError, StoreError

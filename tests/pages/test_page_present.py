@@ -10,8 +10,7 @@ from page_fakes import BOOK, HF, HF_Q4, finished
 from core.bench.results.result import RunRecords
 from core.domain.conversation import Sampling
 from core.domain.runs import RunState
-from core.domain.turn_planning import planned_record
-from core.domain.turns import ErrorInfo, Phase, RequestPlan, TurnPlan
+from core.domain.turns import ErrorInfo, Phase, RequestPlan, TurnPlan, planned_record
 from core.errors import StoreError
 from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.scorecard.reading import ScorecardReader

@@ -11,8 +11,7 @@ from PIL import Image
 from core.config import VISION_DEMO_NAME, LaneRegistry
 from core.domain.conversation import MAX_IMAGES, Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
-from core.domain.turn_planning import planned_record
-from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan
+from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan, planned_record
 from core.engines.registry import EngineState
 from core.image_quiz.job import JOB_KIND
 from core.image_quiz.quiz import QuizAnswer, QuizPlan, QuizQuestion, QuizRun, save

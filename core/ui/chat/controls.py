@@ -18,8 +18,16 @@ from core import units
 from core.codec import decode, encode_plain
 from core.domain.conversation import Sampling, StoredImage
 from core.domain.specs import LaneSpec
-from core.domain.turn_planning import MAX_LANES, ChatSettings, plan_turn
-from core.domain.turns import ErrorInfo, FinishReason, Mode, TurnPlan, TurnRecord
+from core.domain.turns import (
+    MAX_LANES,
+    ChatSettings,
+    ErrorInfo,
+    FinishReason,
+    Mode,
+    TurnPlan,
+    TurnRecord,
+    plan_turn,
+)
 from core.errors import AccessDenied, EngineError, LMDynoError
 from core.i18n import N_, _
 from core.models.context import estimated_tokens, exceeded_context

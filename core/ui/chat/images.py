@@ -13,8 +13,7 @@ from core.access.guard import Action, may
 from core.config import VISION_DEMO_NAME
 from core.domain.conversation import MAX_IMAGES, StoredImage, messages_for
 from core.domain.specs import LaneSpec
-from core.domain.turn_planning import history
-from core.domain.turns import ErrorInfo, TurnRecord
+from core.domain.turns import ErrorInfo, TurnRecord, history
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _, ngettext
 from core.images.gallery import GalleryImage, GalleryKind, gallery

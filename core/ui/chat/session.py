@@ -15,8 +15,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from core.domain.conversation import StoredImage
 from core.domain.specs import LaneSpec
-from core.domain.turn_planning import MAX_LANES, merge_turns
-from core.domain.turns import ErrorInfo, Phase, RequestRecord, TurnRecord, new_id
+from core.domain.turns import MAX_LANES, ErrorInfo, Phase, RequestRecord, TurnRecord, merge_turns, new_id
 from core.errors import AccessDenied, InputError, StoreError
 from core.i18n import N_, Message
 from core.meter.protocol import Update
