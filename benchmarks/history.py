@@ -24,8 +24,16 @@ from core.bench.plan import BenchPlan, Load, Workload
 from core.bench.results.result import RunRecords, summarise
 from core.bench.run.runner import new_run
 from core.domain.conversation import Sampling, messages_for
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import BenchPass, BenchRecord, BenchRequest, LaneFacts, LoadLevel, RunState
+from core.domain.runs import (
+    BenchPass,
+    BenchRecord,
+    BenchRequest,
+    HistoryFilter,
+    LaneFacts,
+    LoadLevel,
+    RunKind,
+    RunState,
+)
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import (

@@ -27,7 +27,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from core.config import load_lanes
 from core.config.lanes import cpu_features, native_dtype
 from core.domain.conversation import Sampling, StoredImage
-from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import HistoryFilter, RunKind
 from core.domain.sessions import Session, SessionPlan, SessionState, Verdict, Vote
 from core.images.gallery import gallery
 from core.sessions.items import assigned_items, build_ballot, prompt_set, shipped_set, usable_texts

@@ -21,7 +21,7 @@ import core
 from core.cli.terminal import terminal
 from core.cluster.control import engines_of
 from core.config import load_lanes
-from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import HistoryFilter, RunKind
 from core.engines.registry import EngineState, lease_count
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, _

@@ -24,8 +24,7 @@ from core.cli import walk as walks
 from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
 from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import BenchRecord
+from core.domain.runs import BenchRecord, HistoryFilter, RunKind
 from core.domain.turns import TurnRecord
 from core.errors import InputError, StoreError
 from core.i18n import N_, _

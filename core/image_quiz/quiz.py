@@ -18,7 +18,7 @@ from statistics import median
 from core.bench.statistics import Interval, wilson
 from core.codec import decode
 from core.domain.conversation import Sampling, StoredImage, messages_for
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.domain.specs import LaneSpec
 from core.domain.turns import (
     FinishReason,

@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import product
 from pathlib import Path
 
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.turns import ErrorInfo, Machine, new_id, utc_now
 from core.errors import InputError

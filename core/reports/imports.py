@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from core.codec import decode
-from core.domain.history import RunKind
-from core.domain.runs import BenchRun, QualityRun
+from core.domain.runs import BenchRun, QualityRun, RunKind
 from core.domain.sessions import Session, SessionAnswer, SessionRecord, SessionState, Verdict
 from core.errors import InputError, StoreError
 from core.i18n import N_, Text

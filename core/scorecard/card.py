@@ -19,7 +19,7 @@ from core import units
 from core.bench.plan import BenchPlan, Workload
 from core.bench.statistics import Interval, Ratio
 from core.codec import decode
-from core.domain.history import MeasuredLane
+from core.domain.runs import MeasuredLane
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Patience, Weights
 from core.domain.turns import Machine
 from core.errors import InputError

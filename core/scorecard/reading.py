@@ -6,8 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from core.bench.results.result import RunRecords
-from core.domain.history import MeasuredLane
-from core.domain.runs import QualityRecord
+from core.domain.runs import MeasuredLane, QualityRecord
 from core.domain.specs import LaneSpec
 from core.domain.turns import Machine
 from core.quality.results import Outcome, results

@@ -29,8 +29,15 @@ from sqlalchemy import (
 
 from core.access.guard import Action, authorise
 from core.domain.conversation import named_images
-from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
-from core.domain.runs import RunState
+from core.domain.runs import (
+    HistoryChoices,
+    HistoryEntry,
+    HistoryFilter,
+    LaneSummary,
+    RunKind,
+    RunState,
+    Summary,
+)
 from core.domain.specs import LaneSpec
 from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.access import Access, by_link, insert_new, listed, upsert

@@ -13,8 +13,7 @@ from sqlalchemy import Connection, Table, select, update
 
 from core.access.guard import current_identity
 from core.codec import encode
-from core.domain.history import MeasuredLane, RunKind
-from core.domain.runs import BenchRun, LaneFacts, QualityLane, QualityRun, RunState
+from core.domain.runs import BenchRun, LaneFacts, MeasuredLane, QualityLane, QualityRun, RunKind, RunState
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo, Machine, utc_now
 from core.domain.walk import WalkRun

@@ -8,15 +8,16 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, select
 
 from core.access.guard import Action, authorise
-from core.domain.history import MeasuredLane, RunKind
 from core.domain.runs import (
     BenchPass,
     BenchRecord,
     BenchRequest,
     BenchRun,
+    MeasuredLane,
     QualityAnswer,
     QualityRecord,
     QualityRun,
+    RunKind,
     RunState,
 )
 from core.domain.specs import LaneSpec

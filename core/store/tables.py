@@ -34,8 +34,7 @@ from core import i18n
 from core.access.guard import Action
 from core.access.identity import Person
 from core.domain.conversation import Role, Sampling, StoredImage
-from core.domain.history import RunKind, Summary
-from core.domain.runs import BenchPass, LaneFacts, Prompted, QualityLane, RunState
+from core.domain.runs import BenchPass, LaneFacts, Prompted, QualityLane, RunKind, RunState, Summary
 from core.domain.sessions import (
     SessionItem,
     SessionPlan,

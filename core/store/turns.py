@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from core.access.guard import may_see
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.domain.turns import (
     ErrorInfo,
     FinishReason,

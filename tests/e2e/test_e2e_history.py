@@ -8,7 +8,7 @@ from e2e_dashboard import settle
 from playwright.sync_api import expect
 
 from core.bench.results.result import summarise
-from core.domain.history import HistoryFilter
+from core.domain.runs import HistoryFilter
 from core.store.history import History
 from core.store.runs import BenchRuns
 from tests.unit.bench.bench_samples import a_pass, a_plan, a_record, a_request, a_timing, remote

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.config import demo_model
-from core.domain.history import RunKind
-from core.domain.runs import RunState
+from core.domain.runs import RunKind, RunState
 from core.domain.walk import StepKind, StepState
 from core.models.demo_models import is_text_prepared
 from core.reports.run_html import walk_html

@@ -14,8 +14,7 @@ from core.bench.plan import Workload
 from core.bench.results.result import RunRecords, results
 from core.codec import encode
 from core.domain.conversation import Sampling
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import RunState
+from core.domain.runs import HistoryFilter, RunKind, RunState
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
 from core.image_quiz.quiz import QuizPlan, one_question

@@ -20,8 +20,16 @@ from core.bench.results.definitions import DEFINITIONS, Definition, Tool, system
 from core.bench.results.points import Part, Point, PointKey, point_of
 from core.bench.statistics import Ratio, mean_ratio, median_of_known
 from core.codec import decode
-from core.domain.history import LaneSummary, Summary
-from core.domain.runs import BenchPass, BenchRecord, BenchRequest, BenchRun, LoadLevel, RunState
+from core.domain.runs import (
+    BenchPass,
+    BenchRecord,
+    BenchRequest,
+    BenchRun,
+    LaneSummary,
+    LoadLevel,
+    RunState,
+    Summary,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

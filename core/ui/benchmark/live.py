@@ -12,8 +12,7 @@ from core import units
 from core.bench.results.result import finished_part, newest_pass
 from core.bench.run.job import JOB_KIND, running_benches
 from core.charts.requests import incoming_chart
-from core.domain.history import HistoryEntry, HistoryFilter, RunKind
-from core.domain.runs import BenchRecord, RunState
+from core.domain.runs import BenchRecord, HistoryEntry, HistoryFilter, RunKind, RunState
 from core.errors import LMDynoError, StoreError
 from core.i18n import _
 from core.jobs.registry import Jobs, JobState, JobStatus

@@ -41,8 +41,7 @@ from core.charts.load_bars import (
     utilisation_chart,
 )
 from core.charts.requests import gaps_chart, timeline_chart
-from core.domain.history import RunKind
-from core.domain.runs import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLevel
+from core.domain.runs import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLevel, RunKind
 from core.errors import LMDynoError
 from core.i18n import _
 from core.reports.run_html import TIMELINE_REQUESTS, report_html

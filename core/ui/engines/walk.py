@@ -4,7 +4,7 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action
-from core.domain.history import HistoryFilter, RunKind
+from core.domain.runs import HistoryFilter, RunKind
 from core.domain.specs import Weights
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, StepState, WalkRun
 from core.errors import LMDynoError

@@ -31,7 +31,7 @@ from core.bench.statistics import Interval
 from core.charts import comparison as charts_comparison
 from core.charts.comparison import CURVES, LETTERS, Looks, point_name
 from core.codec import encode_plain
-from core.domain.history import HistoryEntry, RunKind
+from core.domain.runs import HistoryEntry, RunKind
 from core.i18n import _
 from core.quality.results import QualityResult
 from core.quality.results import results as quality_results

@@ -12,8 +12,7 @@ from core import units
 from core.access.guard import is_read_only
 from core.bench.results.comparison import Difference, everything
 from core.codec import decode, encode_plain
-from core.domain.history import HistoryEntry, RunKind
-from core.domain.runs import BenchRecord, RunState
+from core.domain.runs import BenchRecord, HistoryEntry, RunKind, RunState
 from core.domain.turns import Machine, TurnRecord
 from core.errors import InputError
 from core.i18n import N_, _

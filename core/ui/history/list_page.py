@@ -21,8 +21,7 @@ from core.access.guard import Action, acting_as, is_read_only, may
 from core.access.identity import SYSTEM
 from core.bench.results.comparison import MAX_RUNS
 from core.bench.results.result import summarise
-from core.domain.history import HistoryEntry, HistoryFilter, LaneSummary, RunKind, Summary
-from core.domain.runs import RunState
+from core.domain.runs import HistoryEntry, HistoryFilter, LaneSummary, RunKind, RunState, Summary
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
 from core.i18n import N_, Text, _, ngettext

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import streamlit as st
 
 from core.access.guard import is_read_only
-from core.domain.history import HistoryChoices, HistoryEntry, HistoryFilter, RunKind
+from core.domain.runs import HistoryChoices, HistoryEntry, HistoryFilter, RunKind
 from core.domain.turns import ErrorInfo
 from core.i18n import N_, _
 

@@ -20,8 +20,7 @@ from core.charts.quality_points import (
     prefix_curves,
     trade_off_points,
 )
-from core.domain.history import RunKind
-from core.domain.runs import ExternalScore, QualityRecord, ScoringMethod
+from core.domain.runs import ExternalScore, QualityRecord, RunKind, ScoringMethod
 from core.i18n import N_, Message, _, ngettext
 from core.quality.paired import Change
 from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, Role, results

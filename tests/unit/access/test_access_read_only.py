@@ -4,7 +4,7 @@ import pytest
 
 from core.access.guard import Action, acting_as, authorise, make_read_only, may
 from core.access.identity import LOCAL, SYSTEM
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.errors import AccessDenied
 from core.store.history import History
 from core.store.run_tables import Walks

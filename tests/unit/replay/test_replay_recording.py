@@ -10,7 +10,7 @@ import pytest
 
 from core.codec import encode_plain
 from core.domain.conversation import Sampling
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.domain.sessions import SessionRecord, SessionState
 from core.domain.turns import Machine, Mode, Phase, RequestPlan, RequestRecord, TurnPlan
 from core.errors import ConfigError, InputError

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.access.guard import acting_as
 from core.access.identity import Identity, Role
 from core.bench.results.result import results
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.errors import AccessDenied, InputError
 from core.reports import exported_file
 from core.reports.exported_file import ExportedFile

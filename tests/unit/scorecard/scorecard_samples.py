@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from core.bench.results.result import results
-from core.domain.history import MeasuredLane
-from core.domain.runs import BenchRecord, EngineUse, GpuUse, LaneFacts, LoadLevel
+from core.domain.runs import BenchRecord, EngineUse, GpuUse, LaneFacts, LoadLevel, MeasuredLane
 from core.domain.specs import LaneSpec
 from core.scorecard.card import LaneNow, Scorecard, scorecard
 from core.scorecard.speed import LaneSpeed, lane_speed

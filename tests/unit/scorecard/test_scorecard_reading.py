@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from core.bench.results.result import RunRecords
-from core.domain.history import RunKind
-from core.domain.runs import RunState
+from core.domain.runs import RunKind, RunState
 from core.domain.turns import ErrorInfo
 from core.scorecard.card import Staleness
 from core.scorecard.reading import ScorecardReader

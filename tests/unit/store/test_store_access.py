@@ -9,8 +9,7 @@ from test_store_runs_bench import RUN
 from core.access import guard
 from core.access.guard import Action, AuditEntry, acting_as, authorise
 from core.access.identity import LOCAL, NOBODY, Identity, Role, Visibility
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import BenchRecord
+from core.domain.runs import BenchRecord, HistoryFilter, RunKind
 from core.domain.turns import utc_now
 from core.errors import AccessDenied
 from core.store.audit import AuditLog

@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from test_store_runs_bench import RUN
 
-from core.domain.history import HistoryFilter, LaneSummary, RunKind, Summary
-from core.domain.runs import BenchRequest, LaneFacts, RunState
+from core.domain.runs import BenchRequest, HistoryFilter, LaneFacts, LaneSummary, RunKind, RunState, Summary
 from core.domain.timing import Timing
 from core.domain.turns import FinishReason, Phase, utc_now
 from core.store.history import History, Purged

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from test_store_runs_bench import RUN
 
 from core.domain.conversation import Message, Role, named_images
-from core.domain.history import RunKind
+from core.domain.runs import RunKind
 from core.domain.turns import utc_now
 from core.store import turns as runs
 from core.store.database import connect, parse_location

@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import RunState
+from core.domain.runs import HistoryFilter, RunKind, RunState
 from core.domain.turns import utc_now
 from core.store.history import History
 from core.store.run_tables import Walks

@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.history import HistoryFilter, RunKind
-from core.domain.runs import RunState
+from core.domain.runs import HistoryFilter, RunKind, RunState
 from core.errors import StoreError
 from core.store.history import History
 from core.store.runs import QualityRuns

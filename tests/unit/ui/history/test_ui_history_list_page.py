@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from core.domain.history import HistoryEntry, LaneSummary, RunKind, Summary
+from core.domain.runs import HistoryEntry, LaneSummary, RunKind, Summary
 from core.ui.history.list_page import comparable, failures, rows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
