@@ -22,7 +22,7 @@ from core.domain.specs import LaneSpec
 from core.domain.turns import ChatSettings, Mode, TurnRecord, new_id, plan_turn
 from core.engines.manager import EngineManager
 from core.meter.devices import SampledUsage
-from core.meter.keeping import run_and_keep
+from core.meter.turns import run_and_keep
 from core.replay.recording import collect, paths_of, write
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml, describe_machine

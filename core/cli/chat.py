@@ -31,8 +31,8 @@ from core.domain.turns import (
 from core.engines.manager import EngineStatus
 from core.errors import EngineError, StoreError
 from core.i18n import _
-from core.meter.keeping import run_and_keep
 from core.meter.protocol import Update
+from core.meter.turns import run_and_keep
 from core.models.context import not_sendable
 from core.settings import Settings
 from core.telemetry.nvml import Nvml

@@ -1,13 +1,14 @@
 """Runs a turn: its requests one after another or together, each to its end.
 
 Waits for engines and devices, holds leases while requests run, and reports what happens. One lane's failure
-is that lane's result; the others go on.
+is that lane's result; the others go on. The command line and jobs run turns in their own process;
+`run_and_keep` also puts them into the history.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -18,13 +19,17 @@ from core.chat_api.servers import place_of, with_model
 from core.domain.conversation import StoredImage
 from core.domain.specs import Endpoint, LaneSpec
 from core.domain.turns import Mode, Phase, RequestRecord, TurnPlan
+from core.engines.registry import lease
 from core.engines.requests import StoppedRequests, send_explained
-from core.errors import EngineBusy, EngineError, InputError, LMDynoError
+from core.engines.resolve import find_endpoint
+from core.errors import EngineBusy, EngineError, InputError, LMDynoError, StoreError
 from core.i18n import N_
 from core.meter.devices import DeviceQueue, Ticket, UsageMeter, settled
 from core.meter.protocol import Update
 from core.meter.request import Request, send_to_node
 from core.models.context import not_sendable
+from core.settings import Settings
+from core.telemetry.nvml import describe_machine
 
 log = logging.getLogger(__name__)
 
@@ -283,6 +288,58 @@ async def run_turn(
         finally:
             watcher.cancel()
         return turn.records()
+
+
+async def run_and_keep(
+    settings: Settings,
+    plan: TurnPlan,
+    *,
+    on_update: Callable[[Update], None] = lambda _update: None,
+    cancel: asyncio.Event | None = None,
+    on_problem: Callable[[StoreError], None] | None = None,
+    usage: UsageMeter | None = None,
+) -> tuple[RequestRecord, ...]:
+    """The turn's records, in plan order; failures of lanes are in them.
+
+    Setting `cancel` ends every request that still runs. `on_problem` hears why the turn couldn't be stored;
+    without it that StoreError is raised.
+    """
+    # A database and an image library come along, which the meter's process doesn't wait for.
+    from core.images.store import ImageStore
+    from core.store.turns import Store
+
+    with closing(Store(settings.database_url)) as store:
+        is_kept = _kept(lambda: store.save_turn(plan, describe_machine()), on_problem)
+
+        def save_records() -> None:
+            for record in records:
+                store.save_request(record)
+
+        records = await run_turn(
+            plan,
+            resolve=partial(find_endpoint, settings),
+            lease=partial(lease, settings),
+            on_update=on_update,
+            cancel=cancel or asyncio.Event(),
+            devices=DeviceQueue(settings.locks_dir),
+            stopped=StoppedRequests(settings),
+            image_url=ImageStore(settings.images_dir).data_url,
+            usage=usage,
+        )
+        if is_kept:
+            _kept(save_records, on_problem)
+    return records
+
+
+def _kept(write: Callable[[], None], on_problem: Callable[[StoreError], None] | None) -> bool:
+    try:
+        write()
+    except StoreError as error:
+        if on_problem is None:
+            raise
+        on_problem(error)
+        return False
+    return True
 
 
 async def _cancel_when(cancel: asyncio.Event, turn: Turn) -> None:

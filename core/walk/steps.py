@@ -37,7 +37,7 @@ from core.images.store import ImageStore
 from core.jobs.registry import Jobs, JobState
 from core.memory_sweep.runner import Sweeper
 from core.memory_sweep.sweep import SweepPlan, SweepPoint
-from core.meter.keeping import run_and_keep
+from core.meter.turns import run_and_keep
 from core.models.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
 from core.telemetry.nvml import Nvml

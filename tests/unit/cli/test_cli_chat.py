@@ -9,7 +9,7 @@ from PIL import Image
 
 from core import __main__ as program
 from core.engines.manager import EngineManager
-from core.meter import keeping
+from core.meter import turns
 from core.settings import load_settings
 from core.store.turns import Store
 from tests.scripted_server import running
@@ -196,8 +196,8 @@ def test_a_stopped_chat_exits_with_130(run, monkeypatch):
         more["cancel"].set()
         return await run_turn(*arguments, **more)
 
-    run_turn = keeping.run_turn
-    monkeypatch.setattr(keeping, "run_turn", stopped)
+    run_turn = turns.run_turn
+    monkeypatch.setattr(turns, "run_turn", stopped)
     with running() as server:
         code, _, _ = run("Hi", "--endpoint", server.url, "--model", json.dumps({"hang": True}))
     assert code == 130
