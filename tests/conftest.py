@@ -30,7 +30,7 @@ LONGEST_FIRST = (
     *("test_bench_runner", "test_meter_link", "test_engines_guardian", "test_image_quiz_job"),
     *("test_jobs_registry", "test_quality_job", "test_cluster_jobs", "test_engines_manager"),
     *("test_engines_processes", "test_store_processes", "test_engines_replicas", "test_memory_sweep_job"),
-    *("test_jobs_aftermath", "test_sessions_job", "test_bench_job", "test_bench_split_load"),
+    *("test_jobs_runner", "test_sessions_job", "test_bench_job", "test_bench_split_load"),
 )
 """A long file that begins last would go on while nothing else is left to do; and one that waits can do so
 beside those that compute."""

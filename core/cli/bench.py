@@ -37,7 +37,7 @@ from core.cli.terminal import progress_text, terminal
 from core.domain.runs import BenchRun, RunState
 from core.errors import InputError
 from core.i18n import N_, _
-from core.jobs.aftermath import ended_if_killed
+from core.jobs.runner import ended_if_killed
 from core.settings import Settings
 from core.store.runs import RUN_INTERRUPTED
 

@@ -16,7 +16,7 @@ from core.domain.specs import SETTINGS_OF, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
 from core.images.store import ImageStore
-from core.jobs.aftermath import ended_if_killed
+from core.jobs.runner import ended_if_killed
 from core.quality.asking import require_installed
 from core.quality.job import conduct
 from core.quality.plan import (

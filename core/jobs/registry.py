@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -29,10 +30,9 @@ from typing import Any, TypeVar
 from core.access.guard import Action, authorise, for_workers, may_see
 from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, new_id, utc_now
-from core.errors import InputError, LMDynoError
+from core.errors import InputError, LMDynoError, StoreError
 from core.files import write_atomically
 from core.i18n import N_, Text
-from core.jobs.aftermath import end_run
 from core.settings import PROJECT_ROOT, Settings
 from core.telemetry.processes import ProcessId, send_signal, send_signal_to_group
 
@@ -373,6 +373,19 @@ class Jobs:
             end_run(self._settings.database_url, spec.id, ended.error)
         folder.write(ended)
         return ended
+
+
+def end_run(database_url: str, run_id: str, error: ErrorInfo | None) -> None:
+    """End the stored run with that id, if it goes on; None is no error but a person's wish. Never raises."""
+    # SQLAlchemy takes its time; most who look at jobs never need it.
+    from core.store.runs import BenchRuns, QualityRuns
+
+    for runs in (BenchRuns(database_url), QualityRuns(database_url)):
+        try:
+            with closing(runs):
+                runs.end_lost(run_id, error)
+        except StoreError as exc:
+            log.warning("lost run not ended id=%s code=%s", run_id, exc.code)
 
 
 def _lives(folder: JobFolder, record: JobRecord) -> bool:

@@ -1,12 +1,19 @@
-"""One job's guardian process: `python -m core.jobs.runner FOLDER`.
+"""What outlives the process of a job or of a measurement, and ends properly what that could not.
 
-It waits for the job's device, starts the worker, keeps `state.json` up to date, and ends and explains the
-worker whatever happens to it. It outlives whoever started it, and loads nothing heavy itself. SIGTERM cancels
-the job. Whether a worker was killed because memory ran out tells the kernel's count of such kills.
+A job's runner, `python -m core.jobs.runner FOLDER LOCKS`, waits for the job's device, starts the worker,
+keeps `state.json` up to date, and ends and explains the worker whatever happens to it. It outlives whoever
+started it, and loads nothing heavy itself. SIGTERM cancels the job. The kernel's count of such kills tells
+whether a worker was killed because memory ran out.
+
+A worker that was killed leaves its run in the store as one that goes on. The runner ends the run, with the
+reason, through `python -m core.jobs.runner --end RUN`, since it loads no database library itself. A command
+that measures without a job has this process beside it. The reason comes through stdin, as JSON, and counts
+when stdin ends.
 """
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,19 +21,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from core import process_setup
+from core.codec import decode, encode
 from core.domain.turns import ErrorInfo, utc_now
 from core.i18n import N_, from_json
-from core.jobs.aftermath import end_run_in_process
-from core.jobs.registry import CANCELLED, JobFolder, JobRecord, JobState
-from core.settings import PROJECT_ROOT
+from core.jobs.registry import CANCELLED, JobFolder, JobRecord, JobState, end_run
+from core.settings import PROJECT_ROOT, load_settings
 from core.telemetry.processes import identify, this_process
+
+log = logging.getLogger(__name__)
 
 _SHOWN_CHARS = 450
 GRACE_S = 8
@@ -36,6 +46,9 @@ _FAREWELL_S = 5.0
 _CGROUP = Path("/proc/self/cgroup")
 _CGROUPS = Path("/sys/fs/cgroup")
 _WHOLE_MACHINE = Path("/proc/vmstat")
+_END = "--end"
+_PATIENCE_S = 20.0
+"""For the process that ends a run; one that goes on counts as interrupted a minute after its last sign."""
 
 
 class Runner:
@@ -240,7 +253,50 @@ def _counter(file: Path) -> int | None:
     return None
 
 
+def end_run_in_process(run_id: str, error: ErrorInfo | None, environment: Mapping[str, str]) -> None:
+    """As `core.jobs.registry.end_run`, in a process of its own with the settings of that environment."""
+    try:
+        subprocess.run(
+            [sys.executable, "-m", "core.jobs.runner", _END, run_id],
+            cwd=PROJECT_ROOT,
+            env=environment,
+            input=encode(error),
+            timeout=_PATIENCE_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        log.warning("lost run not ended id=%s reason=%s", run_id, exc)
+
+
+@contextmanager
+def ended_if_killed(run_id: str, error: ErrorInfo) -> Iterator[None]:
+    """Within this a run is ended in the store, with the error, as soon as this process is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "core.jobs.runner", _END, run_id],
+        cwd=PROJECT_ROOT,
+        stdin=subprocess.PIPE,
+        # Ctrl-C in the terminal is for this process alone.
+        start_new_session=True,
+    )
+    assert process.stdin is not None
+    try:
+        with suppress(BrokenPipeError):  # it ended at once; the run counts as interrupted a minute later
+            process.stdin.write(encode(error))
+            process.stdin.flush()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+
+
 def main(arguments: list[str]) -> int:
+    if arguments[0] == _END:
+        process_setup.configure_logs()
+        reason = sys.stdin.buffer.read()
+        error = None if reason == encode(None) else decode(ErrorInfo, reason)
+        end_run(load_settings().database_url, arguments[1], error)
+        return 0
     folder, locks_dir = map(Path, arguments)
     Runner(JobFolder(folder), locks_dir).run()
     return 0
