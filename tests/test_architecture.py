@@ -14,7 +14,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     {"core.i18n"},
     {
-        "core.csv_text",
         "core.errors",
         "core.files",
         "core.units",
@@ -182,7 +181,7 @@ def test_csv_is_written_in_one_place():
         and isinstance(node.value, ast.Name)
         and node.value.id == "csv"
     }
-    assert writing == {"core.csv_text"}
+    assert writing == {"core.codec"}
 
 
 def test_pages_never_import_pages():

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from core import csv_text
 from core.access.guard import AuditEntry
+from core.codec import to_csv
 from core.domain.runs import BenchPass, BenchRecord, BenchRequest, Prompted, QualityAnswer, QualityRecord
 from core.domain.turns import Place
 from core.quality.plan import QualityPlan
@@ -66,7 +66,7 @@ _AUDIT_COLUMNS = ("at", "who", "name", "action", "target", "allowed")
 
 def requests_csv(record: BenchRecord) -> str:
     """A row for each request of a run."""
-    return csv_text.to_csv(_RUN_COLUMNS, _request_rows(record))
+    return to_csv(_RUN_COLUMNS, _request_rows(record))
 
 
 def requests_parquet(record: BenchRecord) -> bytes:
@@ -76,7 +76,7 @@ def requests_parquet(record: BenchRecord) -> bytes:
 
 def answers_csv(record: QualityRecord) -> str:
     """A row for each answer of a quality run."""
-    return csv_text.to_csv(_ANSWER_COLUMNS, _answer_rows(record))
+    return to_csv(_ANSWER_COLUMNS, _answer_rows(record))
 
 
 def answers_parquet(record: QualityRecord) -> bytes:
@@ -86,7 +86,7 @@ def answers_parquet(record: QualityRecord) -> bytes:
 
 def audit_csv(entries: Iterable[AuditEntry]) -> str:
     """A row for each action; times in UTC."""
-    return csv_text.to_csv(
+    return to_csv(
         _AUDIT_COLUMNS,
         (
             {

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from core.codec import encode_plain, json_schema
-from core.csv_text import to_csv
+from core.codec import encode_plain, json_schema, to_csv
 from core.domain.sessions import (
     AnswerTexts,
     Candidate,

@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import TypeVar
 
-from core import csv_text
+from core import codec
 from core.domain.turns import UsageWindow
 from core.i18n import N_, Text
 from core.telemetry.samples import EngineReading, GpuReading, MemorySource, Sample
@@ -376,7 +376,7 @@ def to_csv(samples: Sequence[Sample], wall: Callable[[int], datetime]) -> str:
 
     What could not be read is an empty field. `wall` turns a sample's timestamp into a time of day.
     """
-    return csv_text.to_csv(
+    return codec.to_csv(
         COLUMNS,
         (
             {"time": wall(sample.at_ns).isoformat(timespec="milliseconds"), **row}

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from core import csv_text, units
+from core import codec, units
 from core.bench.results.comparison import (
     FIGURE_NAMES,
     FIGURES,
@@ -30,7 +30,6 @@ from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval
 from core.charts import comparison as charts_comparison
 from core.charts.comparison import CURVES, LETTERS, Looks, point_name
-from core.codec import encode_plain
 from core.domain.runs import HistoryEntry, RunKind
 from core.i18n import _
 from core.quality.results import QualityResult
@@ -201,7 +200,9 @@ def _show_actions(comparison: Comparison, lane_colors: Mapping[str, str]) -> Non
     baseline = ids[comparison.baseline]
     name = f"comparison-{'-'.join(run_id[:6] for run_id in ids)}"
     with st.container(horizontal=True):
-        show_export("JSON", name, lambda: encode_plain(comparison_json(comparison)), file_name=f"{name}.json")
+        show_export(
+            "JSON", name, lambda: codec.encode_plain(comparison_json(comparison)), file_name=f"{name}.json"
+        )
         show_export("CSV", name, lambda: to_csv(comparison), file_name=f"{name}.csv")
         show_export(
             _("HTML report"),
@@ -339,7 +340,7 @@ def workload_differences(comparison: Comparison) -> list[str]:
 
 def to_csv(comparison: Comparison) -> str:
     """A row for each figure of each point of each run; seconds, unknown is empty."""
-    return csv_text.to_csv(
+    return codec.to_csv(
         _COLUMNS,
         (
             row
