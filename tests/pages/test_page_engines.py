@@ -11,8 +11,7 @@ import pytest
 from core.access.guard import Action, AuditEntry
 from core.chat_api.servers import Reach, ServerMetrics
 from core.codec import encode
-from core.config import LaneRegistry, load_lanes
-from core.config.changes import changes_file, save_lane
+from core.config import LaneRegistry, changes_file, load_lanes, save_lane
 from core.doctor.fitness import Diagnosis, Finding, Status
 from core.domain.specs import (
     FILE_ONLY_SETTINGS,

@@ -9,8 +9,7 @@ import streamlit as st
 from core import units
 from core.access.guard import Action, may
 from core.chat_api.servers import EndpointReport, probe, server_metrics
-from core.config import LANE_NAME
-from core.config.changes import changed_lanes, endpoint_lane, file_lanes
+from core.config import LANE_NAME, changed_lanes, endpoint_lane, file_lanes
 from core.config.endpoints import LENGTH_NAMES, api_key, endpoint_table, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError

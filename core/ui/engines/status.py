@@ -11,7 +11,7 @@ import streamlit as st
 from core import units
 from core.access.guard import Action, may
 from core.chat_api.servers import Reach
-from core.config.changes import forget_lane, save_lane
+from core.config import forget_lane, save_lane
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState

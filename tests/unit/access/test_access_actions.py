@@ -11,8 +11,7 @@ import pytest
 from core.access.guard import Action, acting_as
 from core.access.identity import NOBODY, Identity, Role, Visibility
 from core.chat_api.servers import probe
-from core.config import load_lanes
-from core.config.changes import changes_file, forget_lane, save_lane
+from core.config import changes_file, forget_lane, load_lanes, save_lane
 from core.domain.specs import Dialect, Endpoint
 from core.domain.turns import utc_now
 from core.engines.manager import EngineManager

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.config import load_lanes
-from core.config.changes import changes_file, forget_lane, save_lane
+from core.config import changes_file, forget_lane, load_lanes, save_lane
 from core.domain.specs import (
     FILE_ONLY_SETTINGS,
     SETTINGS_OF,

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from core.config import load_lanes
-from core.config.changes import save_lane
+from core.config import load_lanes, save_lane
 from core.config.endpoints import api_key, bind_for_command, key_names
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec, Patience, RequestOptions
 from core.engines.resolve import find_endpoint

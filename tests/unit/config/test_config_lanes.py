@@ -6,8 +6,15 @@ from dataclasses import fields, replace
 
 import pytest
 
-from core.config import LaneRegistry, demo_model, demo_vision_model, lanes, load_lanes
-from core.config.changes import changes_file, save_lane
+from core.config import (
+    LaneRegistry,
+    changes_file,
+    demo_model,
+    demo_vision_model,
+    lanes,
+    load_lanes,
+    save_lane,
+)
 from core.config.lanes import native_dtype
 from core.domain.specs import (
     SETTINGS_OF,
