@@ -4,7 +4,7 @@ import streamlit as st
 
 from core.access.guard import Action
 from core.ui.benchmark.form import show_form
-from core.ui.benchmark.live import BOARD_REFRESH_S, is_running, show_benchmark_board, show_latest, show_live
+from core.ui.benchmark.runs import BOARD_REFRESH_S, is_running, show_benchmark_board, show_latest, show_live
 from core.ui.shared import shell
 from core.ui.shared.presenting import present, presents, show_present_button
 from core.ui.shared.visitor import offers

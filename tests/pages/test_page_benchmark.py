@@ -29,7 +29,7 @@ from core.settings import Settings
 from core.store.history import History
 from core.store.runs import BenchRuns
 from core.ui.benchmark import form as bench_form
-from core.ui.benchmark import live as bench_live
+from core.ui.benchmark import runs as bench_runs_page
 from core.ui.benchmark.form_state import Extent, Prompts
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
@@ -117,9 +117,9 @@ def real(world, monkeypatch, tmp_path):
 @pytest.fixture
 def bench(real, monkeypatch):
     """The same with jobs that the test describes."""
-    for module in (bench_form, bench_live):
+    for module in (bench_form, bench_runs_page):
         monkeypatch.setattr(module, "running_benches", real.running)
-    for module in (shared_jobs, bench_live):
+    for module in (shared_jobs, bench_runs_page):
         monkeypatch.setattr(module, "Jobs", real.as_jobs)
     monkeypatch.setattr(bench_form, "start_bench", real.start)
     return real

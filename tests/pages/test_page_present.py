@@ -17,7 +17,7 @@ from core.scorecard.reading import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs import BenchRuns, QualityRuns
-from core.ui.benchmark import live as bench_live
+from core.ui.benchmark import runs as bench_runs_page
 from core.ui.chat import page as chat_page
 from core.ui.overview import scorecard
 from core.ui.shared import resources
@@ -38,8 +38,8 @@ def room(world, monkeypatch, tmp_path):
     room.boards, room.jobs = [], []
     monkeypatch.setattr(resources, "reachability", lambda: SimpleNamespace(of=lambda _name, _find: None))
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings, gpu=False))
-    monkeypatch.setattr(bench_live, "running_benches", lambda _settings: tuple(room.jobs))
-    for module in (bench_live, chat_page, scorecard):
+    monkeypatch.setattr(bench_runs_page, "running_benches", lambda _settings: tuple(room.jobs))
+    for module in (bench_runs_page, chat_page, scorecard):
         monkeypatch.setattr(module, "show_board", lambda tiles, key: room.boards.append((key, list(tiles))))
     with (
         closing(BenchRuns(settings.database_url)) as bench,

@@ -20,7 +20,7 @@ from core.image_quiz.quiz import QuizRun
 from core.memory_sweep.sweep import SweepRun
 from core.quality.results import QualityResult, results
 from core.reports.run_html import quality_html, walk_html
-from core.ui.benchmark.results import show_plan, show_results
+from core.ui.benchmark.runs import show_plan, show_results
 from core.ui.chat.quiz import show_results as show_quiz_results
 from core.ui.chat.session import CHAT, CONVERSATION, VISION, ConversationPage
 from core.ui.chat.turn import show_turn

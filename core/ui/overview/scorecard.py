@@ -20,7 +20,7 @@ from core.i18n import N_, _, ngettext
 from core.scorecard.card import Gap, Row, Scorecard, Staleness, interval_text, ratio_number, verdict
 from core.scorecard.speed import Counted
 from core.ui.benchmark import form_state as bench_form
-from core.ui.benchmark.live import show_benchmark_board, speed_tile
+from core.ui.benchmark.runs import show_benchmark_board, speed_tile
 from core.ui.chat.page import show_newest_turn_board
 from core.ui.history.session import QUALITY, RUN
 from core.ui.quality import form as quality_form

@@ -1,30 +1,36 @@
-"""Load tests that run or wait, and the result of the newest one, or of one that was chosen.
+"""A load test on a page: its progress while it runs or waits, and its result when it has ended.
 
 Progress, figures and chart come from the job and the store: whoever opens the page sees the same, also after
-a reload or a restart of the dashboard. The board shows the same to a room, a tile for each lane.
+a reload or a restart of the dashboard. The board shows the same to a room, a tile for each lane. The history
+draws results with the same functions.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 import streamlit as st
 
 from core import units
-from core.bench.results.result import finished_part, newest_pass
+from core.bench.passes import described
+from core.bench.plan import BenchPlan
+from core.bench.results.definitions import DEFINITIONS, Tool
+from core.bench.results.result import BenchResult, finished_part, newest_pass
+from core.bench.results.tables import Remarks, few_requests_note, remarks
 from core.bench.run.job import JOB_KIND, running_benches
+from core.charts.load import STATISTICS, conditions
 from core.charts.requests import incoming_chart
 from core.domain.runs import BenchRecord, HistoryEntry, HistoryFilter, RunKind, RunState
-from core.errors import LMDynoError, StoreError
-from core.i18n import _
+from core.errors import InputError, LMDynoError, StoreError
+from core.i18n import N_, _, ngettext
 from core.jobs.registry import Jobs, JobState, JobStatus
 from core.scorecard.speed import LaneSpeed, lane_speed
-from core.ui.benchmark.result_parts import pass_text, show_points
-from core.ui.benchmark.results import show_results
+from core.ui.benchmark import result_parts
+from core.ui.benchmark.result_parts import View, pass_text, show_all_figures, show_exports, show_points
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, show_chart, show_error
+from core.ui.shared.components import color_of, escape, show_chart, show_error, show_tabs
 from core.ui.shared.jobs import WAITING, show_job
 from core.ui.shared.presenting import Tile, show_board
 
-FINISHED = "bench_finished"
+_FINISHED = "bench_finished"
 """Session state: the run that has just ended, whose result is wanted."""
 _KNOWN = "bench_known_as_running"
 _REFRESH_S = 1.0
@@ -33,7 +39,7 @@ _CHART_S = 3.0
 _IDLE_S = 4.0
 """How soon a run that another session started is seen."""
 
-RUN = "bench_run"
+_RUN = "bench_run"
 """The widget's key, and its name in the address."""
 _SHOWN = 50
 
@@ -41,13 +47,37 @@ BOARD_REFRESH_S = 2.0
 _LOOKED_AT = 20
 """Entries among which the board looks for the newest one that has ended."""
 
+_TOOL_NAMES = {
+    Tool.LMDYNO: "LMDyno",
+    Tool.VLLM: "vLLM",
+    Tool.SGLANG: "SGLang",
+    Tool.LMDEPLOY: "LMDeploy",
+    Tool.GUIDELLM: "GuideLLM",
+    Tool.AIPERF: "AIPerf",
+}
+_STATE_BADGES = {
+    RunState.RUNNING: N_(":orange-badge[running]"),
+    RunState.DONE: N_(":green-badge[done]"),
+    RunState.STOPPED: N_(":gray-badge[stopped]"),
+    RunState.FAILED: N_(":red-badge[failed]"),
+}
+_TABS: Mapping[str, Callable[[View], None]] = {
+    N_(":material/timer: Latency"): result_parts.show_latency,
+    N_(":material/speed: Throughput"): result_parts.show_throughput,
+    N_(":material/stacked_line_chart: Gaps"): result_parts.show_gaps,
+    N_(":material/view_timeline: Timeline"): result_parts.show_timeline,
+    N_(":material/compare_arrows: Lanes"): result_parts.show_comparison,
+    N_(":material/memory: Resources"): result_parts.show_resources,
+    N_(":material/error: Failures"): result_parts.show_failures,
+}
+
 
 def show_live() -> None:
     """All runs that go on or wait, the oldest first; refreshes itself."""
     running = _running()
     ids = {status.id for status in running}
     if ended := st.session_state.get(_KNOWN, set()) - ids:
-        st.session_state[FINISHED] = next(iter(ended))
+        st.session_state[_FINISHED] = next(iter(ended))
     st.session_state[_KNOWN] = ids
     _show_failed_start(running)
     st.fragment(_show_jobs, run_every=_REFRESH_S if running else _IDLE_S)()
@@ -179,7 +209,7 @@ def show_latest() -> None:
             _("Result of"),
             list(ended),
             format_func=lambda run_id: _label(ended[run_id]),
-            key=RUN,
+            key=_RUN,
             on_change=_show_address,
         )
         with st.spinner(_("Reading the run")):
@@ -191,17 +221,17 @@ def show_latest() -> None:
 
 def _open(ended: Collection[str]) -> None:
     """Select the run that has just ended, else the one that the address names."""
-    named = st.query_params.get(RUN)
-    if (finished := st.session_state.pop(FINISHED, None)) in ended:
-        st.session_state[RUN] = finished
-        st.query_params.pop(RUN, None)
-    elif RUN not in st.session_state and named in ended:
-        st.session_state[RUN] = named
+    named = st.query_params.get(_RUN)
+    if (finished := st.session_state.pop(_FINISHED, None)) in ended:
+        st.session_state[_RUN] = finished
+        st.query_params.pop(_RUN, None)
+    elif _RUN not in st.session_state and named in ended:
+        st.session_state[_RUN] = named
 
 
 def _show_address() -> None:
     # By hand: a bound selectbox would put its label into the address.
-    st.query_params[RUN] = st.session_state[RUN]
+    st.query_params[_RUN] = st.session_state[_RUN]
 
 
 def _show_nothing(*, is_running: bool) -> None:
@@ -284,3 +314,168 @@ def _lane_tiles(record: BenchRecord, *, running: bool) -> list[Tile]:
         speed_tile(facts.lane.name, speeds.get(facts.lane.name), note=notes.get(facts.lane.name, ""))
         for facts in record.run.lanes
     ]
+
+
+def show_results(record: BenchRecord, *, key: str) -> None:
+    """Draw everything that is known of a run, also of one that was stopped or has failed.
+
+    `key` is the prefix of the widgets' keys, so that a page may show several runs.
+    """
+    _show_head(record)
+    try:
+        with st.spinner(_("Computing results")):
+            result = resources.run_records().result(record)
+    except InputError as error:  # a plan of a later version
+        show_error(error)
+        return
+    if not result.points:
+        st.info(_("No request finished, so there are no results."), icon=":material/hourglass_empty:")
+        return
+    view = _show_options(record, key)
+    notes = remarks(view.result)
+    _show_verdict(notes)
+    show_points(view.result)
+    _show_notes(view.result, notes)
+    tabs = show_tabs([_(tab) for tab in _TABS], key=f"{key}_tab")
+    for tab, show in zip(tabs, _TABS.values(), strict=True):
+        if tab.open:
+            with tab:
+                show(view)
+    with st.expander(
+        _("All values"), icon=":material/table:", on_change="rerun", key=f"{key}_all"
+    ) as figures:
+        if figures.open:
+            show_all_figures(view.result)
+    show_exports(view)
+
+
+def _show_head(record: BenchRecord) -> None:
+    run = record.run
+    st.markdown(f"**{escape(run.title)}** {_(_STATE_BADGES[run.state])}")
+    machine = run.machine
+    facts = [
+        f"{run.created_at:%Y-%m-%d %H:%M} UTC",
+        *([machine.host, *machine.gpus, machine.cpu or "", machine.platform] if machine else []),
+        f"LMDyno {run.lmdyno}",
+        *dict.fromkeys(
+            _("{engine} on {device}", engine=lane.engine_version, device=lane.device)
+            if lane.device
+            else lane.engine_version
+            for lane in run.lanes
+            if lane.engine_version
+        ),
+        *(
+            _("{lane}: {place}", lane=lane.lane.name, place=_(lane.place.caption))
+            for lane in run.lanes
+            if lane.place and lane.place.caption
+        ),
+        _("imported") if run.imported else "",
+    ]
+    st.caption(" · ".join(escape(fact) for fact in facts if fact))
+    if run.error:
+        show_error(run.error)
+    for lane in run.lanes:
+        if lane.error and lane.error != run.error:
+            st.markdown(_("{lane} was excluded:", lane=escape(lane.lane.name)))
+            show_error(lane.error)
+
+
+def _show_options(record: BenchRecord, key: str) -> View:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        tool = st.segmented_control(
+            _("Metric definitions"),
+            list(_TOOL_NAMES),
+            format_func=_TOOL_NAMES.__getitem__,
+            default=Tool.LMDYNO,
+            required=True,
+            key=f"{key}_definition",
+            help=_(
+                "Recompute the same timestamps with another tool's definitions, to compare with its numbers."
+            ),
+            persist_state="session",
+        )
+        statistic = st.segmented_control(
+            _("Statistic"),
+            list(STATISTICS),
+            format_func=_,
+            default="p50",
+            required=True,
+            key=f"{key}_statistic",
+            persist_state="session",
+        )
+        image = st.segmented_control(
+            _("Save charts as"),
+            ["PNG", "SVG"],
+            default="PNG",
+            required=True,
+            key=f"{key}_image",
+            help=_("The camera above each chart saves it."),
+            persist_state="session",
+        )
+        log = st.toggle(_("Logarithmic"), key=f"{key}_log", persist_state="session")
+    st.caption(_definition_note(tool))
+    names = [facts.lane.name for facts in record.run.lanes]
+    return View(
+        key=key,
+        record=record,
+        result=resources.run_records().result(record, tool),
+        colors={name: color_of(name) for name in names},
+        statistic=statistic,
+        log=log,
+        image=image.lower(),
+    )
+
+
+def _definition_note(tool: Tool) -> str:
+    """The differences under a tool's definitions, in one line."""
+    ours, theirs = DEFINITIONS[Tool.LMDYNO], DEFINITIONS[tool]
+    if tool is Tool.LMDYNO:
+        return f"TTFT: {escape(_(ours.ttft))} · TPOT: {escape(_(ours.tpot))} · E2E: {escape(_(ours.e2e))}"
+    pairs = {
+        "TTFT": (ours.ttft, theirs.ttft),
+        "TPOT": (ours.tpot, theirs.tpot),
+        "ITL": (ours.itl, theirs.itl),
+        "E2E": (ours.e2e, theirs.e2e),
+        _("tokens"): (ours.tokens, theirs.tokens),
+        _("system speed"): (ours.throughput, theirs.throughput),
+    }
+    differing = (f"{name}: {escape(_(other))}" for name, (own, other) in pairs.items() if own != other)
+    return _(
+        "How {tool}'s definitions differ: {differences}",
+        tool=escape(theirs.title),
+        differences=" · ".join(differing),
+    )
+
+
+def show_plan(plan: BenchPlan) -> None:
+    """The plan in words, a line per setting."""
+    lines = (_("**{label}**: {text}", label=fact.label, text=escape(fact.text)) for fact in described(plan))
+    st.markdown("  \n".join(lines))
+
+
+def _show_verdict(notes: Remarks) -> None:
+    """The comparison of the lanes and its caveats, above the figures."""
+    for sentence in notes.verdict:
+        st.markdown(f":material/compare_arrows: {escape(sentence)}")
+    if notes.warnings:
+        st.warning("  \n".join(escape(line) for line in notes.warnings), icon=":material/balance:")
+
+
+def _show_notes(result: BenchResult, notes: Remarks) -> None:
+    """The conditions of the measurement."""
+    plan = result.plan
+    parts = [
+        conditions(result),
+        ngettext(
+            "{n} warm-up request per point, excluded", "{n} warm-up requests per point, excluded", plan.warmup
+        ),
+        ngettext("{n} repeat", "{n} repeats in alternating order", plan.repeats),
+        _("seed {seed}", seed=plan.seed),
+        few_requests_note(),
+    ]
+    lines = [" · ".join(parts), *notes.notes]
+    if limits := plan.limits:
+        kept = {"TTFT": limits.ttft_s, "TPOT": limits.tpot_s, "E2E": limits.e2e_s}
+        given = ", ".join(f"{name} {units.milliseconds(value)}" for name, value in kept.items() if value)
+        lines.append(_("Goodput counts requests that meet every limit: {limits}", limits=given))
+    st.caption("  \n".join(escape(line) for line in lines))
