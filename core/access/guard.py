@@ -48,6 +48,29 @@ class Action(StrEnum):
     READ_AUDIT = "read-audit"
 
 
+ACTION_NAMES = {
+    Action.CHAT: N_("Send a prompt"),
+    Action.VOTE: N_("Vote"),
+    Action.STOP_ANSWER: N_("Stop an answer"),
+    Action.ANNOTATE: N_("Note or tag"),
+    Action.DELETE: N_("Delete"),
+    Action.RESTORE: N_("Restore"),
+    Action.EXPORT: N_("Export"),
+    Action.LOG_IN: N_("Log in"),
+    Action.LOG_OUT: N_("Log out"),
+    Action.START_ENGINE: N_("Start an engine"),
+    Action.STOP_ENGINE: N_("Stop an engine"),
+    Action.RESTART_ENGINE: N_("Restart an engine"),
+    Action.CHANGE_LANE: N_("Change or add a lane"),
+    Action.REMOVE_LANE: N_("Remove a lane"),
+    Action.TEST_ENDPOINT: N_("Test an endpoint"),
+    Action.START_JOB: N_("Start a job"),
+    Action.CANCEL_JOB: N_("Cancel a job"),
+    Action.IMPORT: N_("Import"),
+    Action.PURGE: N_("Delete permanently"),
+    Action.READ_AUDIT: N_("Read the audit log"),
+}
+
 _OF_VIEWERS = frozenset({Action.CHAT, Action.VOTE, Action.EXPORT, Action.LOG_IN, Action.LOG_OUT})
 _OF_OWNERS = frozenset({Action.STOP_ANSWER, Action.ANNOTATE, Action.DELETE, Action.RESTORE})
 """What viewers may do to what is their own."""

@@ -42,8 +42,8 @@ from core.settings import Settings
 from core.store.audit import AuditLog
 from core.telemetry.processes import this_process
 from core.ui.engines import endpoints as endpoint_panel
-from core.ui.engines import machine, status
 from core.ui.engines import quantise as quantise_panel
+from core.ui.engines import status
 from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
 from tests import scripted_server
@@ -793,7 +793,7 @@ class TestMachine:
             on_findings(found[:2])
             return Diagnosis(findings=found, lanes=(), machine=None)
 
-        monkeypatch.setattr(machine, "examine_all", examine)
+        monkeypatch.setattr(status, "examine_all", examine)
         app = open_page(MACHINE)
         lines = [m.value for m in app.main.markdown if "**" in m.value]
         assert [line.split("**")[1] for line in lines] == ["Driver", "Disk", "GPU", "Memory"]

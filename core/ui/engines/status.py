@@ -1,9 +1,10 @@
-"""The state of the lanes' engines, and what the buttons about engines and lanes do.
+"""The state of engines, cluster nodes and this machine, and what the buttons about engines and lanes do.
 
 A line each in the sidebar, a card each where there is something to do. The actions are widget callbacks or
 called after a form.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import streamlit as st
@@ -11,13 +12,15 @@ import streamlit as st
 from core import units
 from core.access.guard import Action, may
 from core.chat_api.servers import Reach
+from core.cluster.findings import examine_all
 from core.config import forget_lane, save_lane
+from core.doctor.fitness import Diagnosis, Finding, Status
 from core.domain.specs import Endpoint, EngineSettings, LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import STATE_NAMES, EngineState
-from core.engines.resolve import find_endpoint
+from core.engines.resolve import ClusterSnapshot, Node, find_endpoint, read_snapshot, trouble
 from core.engines.supervisor import STARTING
-from core.i18n import _
+from core.i18n import _, ngettext
 from core.ui.shared import resources
 from core.ui.shared.components import describe_lane, errors_as_toasts, escape, lane_label, prose, show_error
 
@@ -31,6 +34,15 @@ _BADGES = {
 }
 
 _REMOVED = "removed_lane"
+_DIAGNOSIS = "doctor_diagnosis"
+_MARKS = {
+    Status.OK: ":green[:material/check_circle:]",
+    Status.INFO: ":blue[:material/info:]",
+    Status.WARN: ":orange[:material/warning:]",
+    Status.FAIL: ":red[:material/error:]",
+}
+_MOST_NAMES = 4
+"""Engines that are named in a node's row."""
 
 
 def show_overview(*, refreshes: bool) -> None:
@@ -228,3 +240,111 @@ def bring_back(lane: LaneSpec) -> None:
     with errors_as_toasts():
         keep_lane(lane)
         st.session_state.pop(_REMOVED, None)
+
+
+@st.fragment(run_every=REFRESH_S)
+def show_nodes() -> None:
+    """Nothing without `[cluster]` in the lanes file."""
+    if resources.lanes().cluster is None:
+        st.empty()
+        return
+    st.subheader(_("Nodes"), anchor=False)
+    snapshot = read_snapshot(resources.settings())
+    if problem := trouble(snapshot):
+        show_error(problem)
+    if snapshot is None or not snapshot.nodes:
+        if problem is None:
+            st.caption(_("Waiting for the first answer of the cluster."))
+        return
+    nodes = sorted(snapshot.nodes, key=lambda node: node.name)
+    st.table(
+        {
+            _("Node"): [f"{escape(node.name)}  \n:small[:gray[{escape(node.address)}]]" for node in nodes],
+            _("State"): [_node_badge(node) for node in nodes],
+            _("Free GPU memory"): [escape(_free_gpus(node)) for node in nodes],
+            _("Engines"): [escape(_engines(snapshot, node)) for node in nodes],
+            _("Last answer"): [_last_answer(node) for node in nodes],
+        },
+        border="horizontal",
+        hide_index=True,
+    )
+    if problem is None:
+        _show_problems(snapshot, nodes)
+
+
+def _free_gpus(node: Node) -> str:
+    """Such as `282.0 GiB on 2 GPUs`; of those that tell. "–" without a GPU."""
+    free = [gpu.free_bytes for gpu in node.gpus if gpu.free_bytes is not None]
+    if not free:
+        return units.UNKNOWN
+    return ngettext("{size} on {n} GPU", "{size} on {n} GPUs", len(free), size=units.gib(sum(free)))
+
+
+def _last_answer(node: Node) -> str:
+    """How long ago the node's agent answered."""
+    silent_s = node.silent_s()
+    if silent_s is None:
+        return units.UNKNOWN
+    return _("now") if node.alive else _("{time} ago", time=units.duration(silent_s))
+
+
+def _node_badge(node: Node) -> str:
+    if node.alive:
+        return f":green-badge[:material/check: {_('connected')}]"
+    if node.reported_at is None:
+        return f":orange-badge[:material/hourglass_top: {_('joining')}]"
+    return f":red-badge[:material/cloud_off: {_('lost')}]"
+
+
+def _engines(snapshot: ClusterSnapshot, node: Node) -> str:
+    names = snapshot.lanes_on(node)
+    shown = ", ".join(names[:_MOST_NAMES])
+    if len(names) > _MOST_NAMES:
+        return _("{names} and {n} more", names=shown, n=len(names) - _MOST_NAMES)
+    return shown or units.UNKNOWN
+
+
+def _show_problems(snapshot: ClusterSnapshot, nodes: Sequence[Node]) -> None:
+    lines = []
+    for node in nodes:
+        if node.problem is None:
+            continue
+        text = f"{prose(_(node.problem.message))} {prose(_(node.problem.hint))}".rstrip()
+        lanes = snapshot.lanes_on(node)
+        if lanes:
+            names = escape(", ".join(lanes))
+            text += f" {_('Lanes: {lanes}.', lanes=names)}"
+        lines.append(f":orange[:material/warning:] {text}")
+    if lines:
+        st.markdown("  \n".join(lines))
+
+
+def show_doctor() -> None:
+    st.markdown(_("Checks driver, packages, memory, and disk from the engines' environment."))
+    clicked = st.button(_("Check this machine"), icon=":material/stethoscope:")
+    if clicked or _DIAGNOSIS not in st.session_state:
+        _examine()
+    diagnosis: Diagnosis = st.session_state[_DIAGNOSIS]
+    for finding in sorted(diagnosis.findings, key=lambda finding: -list(Status).index(finding.status)):
+        _show_finding(finding)
+
+
+def _examine() -> None:
+    """Look at everything; what is known stands there at once, the rest as it comes."""
+
+    def show_all(findings: Sequence[Finding]) -> None:
+        for finding in findings:
+            _show_finding(finding)
+
+    place = st.empty()
+    with place.container(), st.spinner(_("Checking the engines' Python environment"), show_time=True):
+        st.session_state[_DIAGNOSIS] = examine_all(
+            resources.settings(), resources.lanes(), on_findings=show_all
+        )
+    place.empty()
+
+
+def _show_finding(finding: Finding) -> None:
+    remedy = f"  \n:gray[{prose(_(finding.remedy))}]" if finding.remedy else ""
+    what, detail = escape(_(finding.subject)), prose(_(finding.detail))
+    st.markdown(f"{_MARKS[finding.status]} **{what}** {detail}{remedy}")

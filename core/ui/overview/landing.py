@@ -17,13 +17,13 @@ from core.jobs.registry import Jobs, JobState, JobStatus
 from core.models import job as models_job
 from core.replay.recording import SUFFIX
 from core.settings import load_settings
-from core.ui.engines.machine import show_nodes
 from core.ui.engines.status import (
     REFRESH_S,
     finishing_badge,
     reach_badge,
     reach_of,
     show_lane,
+    show_nodes,
     show_stage,
     show_unfit,
     start_button,
