@@ -5,7 +5,7 @@ import pytest
 
 from core.config import LaneRegistry, load_lanes
 from core.doctor import Status, examine
-from core.doctor.probe import EngineStack, TorchFacts
+from core.doctor.stack import EngineStack, TorchFacts
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
 from core.settings import load_settings

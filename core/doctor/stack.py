@@ -1,6 +1,10 @@
-"""Findings about the machine and the engines' Python environments, and whether they fit each other.
+"""The Python environment of an engine: what it can do, and whether it fits this machine's GPUs.
 
-The machine is Python, processor, memory, disk, GPUs and their driver; an environment is the versions in it.
+What it can do is found out in that environment. Each question is a small program for a child process of the
+engine's interpreter: importing torch takes seconds, and a stack that doesn't fit together may abort or hang
+instead of raising. The last line of its standard error is then the reason. Nothing here imports an engine
+library.
+
 Sources of what is known about versions that do and don't work together:
 
 - Drivers: NVIDIA, "CUDA Compatibility", minor version compatibility
@@ -10,150 +14,194 @@ Sources of what is known about versions that do and don't work together:
 - transformers for LLaVA: image preprocessing fails with 5.17.0 and works with 5.23.0.
 """
 
-import shutil
+import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from core import process_setup, units
 from core.doctor.fitness import Finding, Status
-from core.doctor.probe import EngineStack
-from core.domain.turns import Machine
 from core.i18n import N_, Message, Text
-from core.settings import Settings
-from core.telemetry.nvml import Nvml, available_bytes
 from core.telemetry.samples import GpuFacts
 
-_PYTHONS = ((3, 11), (3, 13))
-_SCARCE_MEMORY_BYTES = 2 * 2**30
-_SCARCE_DISK_BYTES = 5 * 2**30
-_FULL_DISK_BYTES = 512 * 2**20
+_PACKAGES = ("lmdeploy", "transformers", "torch", "torchvision", "triton", "gguf", "datasets")
+"""Distributions whose versions decide what an engine can do."""
 
+_TIMEOUT_S = 120.0
 
-def machine_findings(settings: Settings, machine: Machine, nvml: Nvml) -> Iterator[Finding]:
-    """Yield what the machine offers, from its Python to its GPUs."""
-    yield _python(machine, (sys.version_info.major, sys.version_info.minor))
-    yield Finding(
-        Status.INFO,
-        N_("Machine"),
-        N_(
-            "{platform} · {cpu} · {n} cores",
-            platform=machine.platform,
-            cpu=machine.cpu or "CPU",
-            n=machine.cores,
-        ),
-    )
-    yield _memory(machine.memory_bytes, available_bytes())
-    yield _disk(settings.home)
-    yield _open_files(process_setup.open_files_allowed())
-    yield from _gpus(nvml)
-
-
-def _python(machine: Machine, version: tuple[int, int]) -> Finding:
-    if _PYTHONS[0] <= version <= _PYTHONS[1]:
-        return Finding(Status.OK, "Python", machine.python)
-    return Finding(
-        Status.WARN,
-        "Python",
-        N_("{version}, but LMDyno needs 3.11 to 3.13.", version=machine.python),
-        N_("Recreate the environment with one of these versions: `python3.12 -m venv .venv`"),
-    )
-
-
-def _memory(total: int | None, available: int) -> Finding:
-    detail = N_("{available} of {total} available", available=units.gib(available), total=units.gib(total))
-    if available >= _SCARCE_MEMORY_BYTES:
-        return Finding(Status.OK, N_("Memory"), detail)
-    return Finding(
-        Status.WARN,
-        N_("Memory"),
-        detail,
-        N_("Close other programs. An engine keeps its whole model in memory."),
-    )
-
-
-def _disk(home: Path) -> Finding:
-    existing = next(path for path in (home, *home.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    detail = N_("{free} free at {path}", free=units.gib(free), path=home)
-    if free < _FULL_DISK_BYTES:
-        remedy = N_("Free some space, or set LMDYNO_HOME to a folder on another disk.")
-        return Finding(Status.FAIL, N_("Disk"), detail, remedy)
-    if free < _SCARCE_DISK_BYTES:
-        remedy = N_("Models need more space. Set LMDYNO_HOME to a folder on a larger disk.")
-        return Finding(Status.WARN, N_("Disk"), detail, remedy)
-    return Finding(Status.OK, N_("Disk"), detail)
-
-
-def _open_files(limit: int) -> Finding:
-    tabs = limit // process_setup.FILES_PER_TAB
-    detail = N_("Up to {n} open at once, enough for about {tabs} browser tabs", n=limit, tabs=tabs)
-    if limit >= process_setup.ENOUGH_FILES:
-        return Finding(Status.OK, N_("Open files"), detail)
-    return Finding(
-        Status.WARN,
-        N_("Open files"),
-        detail,
-        N_("Raise the hard limit before you share the dashboard: `ulimit -Hn`, or LimitNOFILE in systemd."),
-    )
-
-
-def _gpus(nvml: Nvml) -> Iterator[Finding]:
-    driver, cuda = nvml.driver_version(), nvml.cuda_version()
-    if driver is not None:
-        detail: Text = driver
-        if cuda:
-            detail = N_("{driver}, supports CUDA up to {cuda}", driver=driver, cuda=f"{cuda[0]}.{cuda[1]}")
-        yield Finding(Status.OK, N_("NVIDIA driver"), detail)
-    devices = nvml.devices()
-    yield from (_gpu(device) for device in devices)
-    if problem := nvml.problem():
-        # No driver is how most laptops are; a driver that fails is not.
-        status = Status.INFO if problem.code == "no-nvidia-driver" else Status.WARN
-        yield Finding(status, "GPU", problem.message, problem.hint)
-    elif not devices:
-        yield Finding(Status.INFO, "GPU", N_("The driver lists no GPU."), N_("Lanes run on the CPU."))
-
-
-def _gpu(device: GpuFacts) -> Finding:
-    what = f"GPU {device.index}"
-    if device.free_bytes is None or device.total_bytes is None:
-        return Finding(Status.INFO, what, N_("{gpu}, shares the machine's memory", gpu=device.name))
-    capability = device.compute_capability
-    detail = N_(
-        "{gpu} · {free} of {total} free · compute capability {capability}",
-        gpu=device.name,
-        free=units.gib(device.free_bytes),
-        total=units.gib(device.total_bytes),
-        capability=f"{capability[0]}.{capability[1]}" if capability else units.UNKNOWN,
-    )
-    if device.free_bytes < device.total_bytes / 2:
-        return Finding(
-            Status.WARN,
-            what,
-            detail,
-            N_("Other programs use much of its memory. To list them, run `nvidia-smi`."),
-        )
-    return Finding(Status.OK, what, detail)
-
+_VERSIONS = f"""
+import importlib.metadata as metadata, json, platform
+versions = {{}}
+for name in {_PACKAGES!r}:
+    try:
+        versions[name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+needs = (metadata.requires("lmdeploy") or []) if "lmdeploy" in versions else []
+print(json.dumps({{"python": platform.python_version(), "versions": versions, "needs": needs}}))
+"""
+_TORCH = """
+import json, torch
+sees_gpu = torch.cuda.is_available()
+print(json.dumps({
+    "cuda": torch.version.cuda,
+    "sees_gpu": sees_gpu,
+    "architectures": torch.cuda.get_arch_list() if sees_gpu else [],
+}))
+"""
+_TURBOMIND = """
+import json, lmdeploy.turbomind as turbomind
+if not turbomind.is_available():
+    from lmdeploy.turbomind import _turbomind
+print(json.dumps({}))
+"""
 
 _REINSTALL = N_("Install the versions in requirements.txt: `pip install -r requirements.txt`")
-MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
+_MINIMUM_DRIVER = {11: "450", 12: "525", 13: "580"}
 """The oldest driver for each major version of CUDA."""
 
-TURBOMIND_CUDA_MAJOR = 12
+_TURBOMIND_CUDA_MAJOR = 12
 _TURBOMIND_FAMILIES = ((7, 0), (7, 5), (8, 0), (8, 6), (8, 9))
 """Compiled for these; a kernel also runs on later GPUs of the same major version."""
 _TURBOMIND_EXACT = ((9, 0), (10, 0), (12, 0))
 """Compiled with features of exactly these (`sm_90a`, `sm_100a`, `sm_120a`)."""
 
-LLAVA_TRANSFORMERS = "5.23.0"
+_LLAVA_TRANSFORMERS = "5.23.0"
 _LLAVA_BROKEN_UP_TO = "5.17.0"
 
 _BOUND_PACKAGES = ("torch", "torchvision", "transformers", "triton")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFacts:
+    """The build of PyTorch, and whether it reaches a GPU."""
+
+    cuda: str | None
+    """CUDA version it was built for, such as "13.0"; None for a CPU-only build."""
+    sees_gpu: bool
+    architectures: tuple[str, ...]
+    """GPU architectures with compiled kernels, such as `sm_90`; empty where it sees no GPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStack:
+    """One Python environment that engines run in. A `…_problem` is why a question has no answer."""
+
+    python: str
+    python_version: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    lmdeploy_needs: tuple[str, ...] = ()
+    """LMDeploy's requirements on other packages, in the notation of its metadata."""
+    torch: TorchFacts | None = None
+    turbomind_loads: bool = False
+    problem: Text | None = None
+    """Why the interpreter itself could not be asked."""
+    torch_problem: Text | None = None
+    turbomind_problem: Text | None = None
+
+
+class ProbeFailed(Exception):
+    """A child process that gave no answer, and why."""
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def probe_stack(python: str, *, timeout_s: float = _TIMEOUT_S) -> EngineStack:
+    """Examine the environment of an interpreter; takes some 10 s where torch is installed. Never raises."""
+    try:
+        answer = ask(python, _VERSIONS, timeout_s=timeout_s)
+    except ProbeFailed as failure:
+        return EngineStack(python=python, problem=failure.reason)
+    versions: dict[str, str] = answer["versions"]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        torch_answer = pool.submit(_ask_if, "torch" in versions, python, _TORCH, timeout_s)
+        turbomind_answer = pool.submit(_ask_if, "lmdeploy" in versions, python, _TURBOMIND, timeout_s)
+    torch, torch_problem = torch_answer.result()
+    turbomind, turbomind_problem = turbomind_answer.result()
+    return EngineStack(
+        python=python,
+        python_version=answer["python"],
+        versions=versions,
+        lmdeploy_needs=tuple(answer["needs"]),
+        torch=None
+        if torch is None
+        else TorchFacts(torch["cuda"], torch["sees_gpu"], tuple(torch["architectures"])),
+        torch_problem=torch_problem,
+        turbomind_loads=turbomind is not None,
+        turbomind_problem=turbomind_problem,
+    )
+
+
+def _ask_if(
+    installed: bool, python: str, program: str, timeout_s: float
+) -> tuple[dict[str, Any] | None, Text | None]:
+    """(answer, None) or (None, why there is none)."""
+    if not installed:
+        return None, N_("It isn't installed.")
+    try:
+        return ask(python, program, timeout_s=timeout_s), None
+    except ProbeFailed as failure:
+        return None, failure.reason
+
+
+def ask(python: str, program: str, *, timeout_s: float) -> dict[str, Any]:
+    """The JSON object that a program prints last; raises ProbeFailed with the reason if it prints none."""
+    try:
+        run = subprocess.run(
+            [python, "-c", program],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=_environment(python),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ProbeFailed(N_("No answer within {time}.", time=f"{timeout_s:g} s")) from None
+    except OSError as error:
+        raise ProbeFailed(N_("Can't run {path}: {reason}", path=python, reason=error.strerror)) from error
+    if run.returncode < 0:
+        raise ProbeFailed(
+            N_(
+                "Ended by {signal}: {line}",
+                signal=signal.Signals(-run.returncode).name,
+                line=_shortened(_last_line(run.stderr)),
+            )
+        )
+    if run.returncode > 0:
+        raise ProbeFailed(_shortened(_last_line(run.stderr)))
+    try:
+        answer = json.loads(_last_line(run.stdout))
+    except json.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ProbeFailed(N_("Unexpected output: {line}", line=_shortened(_last_line(run.stdout))))
+    return answer
+
+
+def _environment(python: str) -> dict[str, str] | None:
+    """Another interpreter must not see this one's packages, as PYTHONPATH would make it."""
+    if python == sys.executable:
+        return None
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
+def _shortened(line: str) -> Text:
+    return line[:300] or N_("no output")
 
 
 def stack_findings(
@@ -182,7 +230,7 @@ def stack_findings(
             Status.WARN,
             N_("{place}: {package}", place=where, package="LLaVA"),
             N_("Images fail with transformers {version}.", version=transformers),
-            N_("LLaVA needs transformers {version}.", version=LLAVA_TRANSFORMERS),
+            N_("LLaVA needs transformers {version}.", version=_LLAVA_TRANSFORMERS),
         )
     if "torch" in stack.versions:
         yield from _torch(stack, where, driver, gpus)
@@ -194,7 +242,7 @@ def turbomind_problem(
     stack: EngineStack, *, driver: str | None, gpus: Sequence[GpuFacts]
 ) -> tuple[Message, Message] | None:
     """(what is wrong, what to do) if TurboMind can't serve on this machine's GPUs; None if it can."""
-    if driver and (minimum := driver_needed(driver, TURBOMIND_CUDA_MAJOR)):
+    if driver and (minimum := driver_needed(driver, _TURBOMIND_CUDA_MAJOR)):
         return (
             N_(
                 "Driver {driver} is too old. TurboMind is built for CUDA 12, which needs {minimum} or later.",
@@ -303,7 +351,7 @@ def driver_needed(driver: str, cuda_major: int) -> str | None:
 
     None also for CUDA versions and drivers that the table can't judge.
     """
-    minimum = MINIMUM_DRIVER.get(cuda_major)
+    minimum = _MINIMUM_DRIVER.get(cuda_major)
     if minimum is None:
         return None
     try:
