@@ -4,7 +4,7 @@
 engines in child processes included.
 """
 
-from core.doctor.examination import diagnose, examine
+from core.doctor.examination import examine
 from core.doctor.fitness import Diagnosis, Finding, LaneFitness, Status, can_run
 
-__all__ = ["Diagnosis", "Finding", "LaneFitness", "Status", "can_run", "diagnose", "examine"]
+__all__ = ["Diagnosis", "Finding", "LaneFitness", "Status", "can_run", "examine"]

@@ -28,11 +28,6 @@ _SCARCE_DISK_BYTES = 5 * 2**30
 _FULL_DISK_BYTES = 512 * 2**20
 
 
-def diagnose(settings: Settings, lanes: LaneRegistry) -> tuple[Finding, ...]:
-    """The findings of `examine` alone."""
-    return examine(settings, lanes).findings
-
-
 def examine(
     settings: Settings,
     lanes: LaneRegistry,
