@@ -161,6 +161,26 @@ class TrackedNode:
         return engine is not None and engine.state in _UP
 
 
+def newest_nodes(listed: tuple[FabricNode, ...], known: dict[str, TrackedNode]) -> tuple[FabricNode, ...]:
+    """One node for each name.
+
+    While Ray has not yet noticed that a node ended, one that was started again under its name is listed
+    beside it: then the one that is new here is taken.
+    """
+
+    def is_newer(node: FabricNode) -> tuple[bool, bool, bool]:
+        former = known.get(node.name)
+        is_replaced = former is not None and node.node_id in former.replaced
+        return node.alive, not is_replaced, former is None or node.node_id != former.fabric.node_id
+
+    by_name: dict[str, FabricNode] = {}
+    for node in listed:
+        other = by_name.get(node.name)
+        if other is None or is_newer(node) > is_newer(other):
+            by_name[node.name] = node
+    return tuple(by_name.values())
+
+
 def choose_node(lane: LaneSpec, answers: Mapping[str, Answer | BaseException]) -> str:
     """The node for a lane, by what each agent said of its room.
 

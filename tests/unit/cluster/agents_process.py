@@ -11,9 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT))
 
-from core.cluster import hub  # noqa: E402
+from core.cluster import process  # noqa: E402
 from core.cluster.agent import Agent  # noqa: E402
-from core.cluster.process import main  # noqa: E402
 from core.cluster.protocol import FabricLost, FabricNode  # noqa: E402
 from tests.unit.engines.engine_stand_ins import rows  # noqa: E402
 
@@ -47,5 +46,5 @@ class AgentsFabric:
 
 
 if __name__ == "__main__":
-    hub.ASK_INTERVAL_S = hub._NODES_INTERVAL_S = hub._WRITE_INTERVAL_S = 0.2
-    sys.exit(main(AgentsFabric))
+    process.ASK_INTERVAL_S = process._NODES_INTERVAL_S = process._WRITE_INTERVAL_S = 0.2
+    sys.exit(process.main(AgentsFabric))

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.cluster import hub as hub_module
-from core.cluster import tracking
-from core.cluster.hub import Hub
+from core.cluster import process, tracking
+from core.cluster.process import Hub
 from core.cluster.protocol import Command, Verb
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo
@@ -29,10 +28,10 @@ def settings(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(hub_module, "ASK_INTERVAL_S", 0.02)
-    monkeypatch.setattr(hub_module, "ASK_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(hub_module, "_NODES_INTERVAL_S", 0.02)
-    monkeypatch.setattr(hub_module, "_WRITE_INTERVAL_S", 0.02)
+    monkeypatch.setattr(process, "ASK_INTERVAL_S", 0.02)
+    monkeypatch.setattr(process, "ASK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(process, "_NODES_INTERVAL_S", 0.02)
+    monkeypatch.setattr(process, "_WRITE_INTERVAL_S", 0.02)
     monkeypatch.setattr(tracking, "SILENT_S", 0.3)
 
 
