@@ -36,7 +36,7 @@ from core.models.awq.options import Conversation, python_docs, sample_starts
 from core.models.awq.own_answers import as_jsonl, own_answers
 from core.models.demo_models import prepare_text
 from core.models.job import DEMO_OPTIONS, quantize
-from core.quality.task_sets import PROMPTS
+from core.quality.plan import PROMPTS
 from core.settings import load_settings
 
 EXAMPLES = (

@@ -16,10 +16,10 @@ from scenes.drawing import draw
 from scenes.exam import TOPICS, Item, exam
 from scenes.scoring import is_right, normalised
 
+from core.bench.statistics import wilson
 from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import LaneSpec
 from core.domain.turns import RequestRecord
-from core.image_quiz.quiz import wilson
 from core.models.vision import vision_of
 
 TOKENS = 72

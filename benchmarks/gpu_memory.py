@@ -29,6 +29,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from core.bench.memory_sweep import (  # noqa: E402
+    LANE,
+    PointResult,
+    Sweeper,
+    SweepPlan,
+    SweepPoint,
+    SweepRun,
+)
 from core.codec import encode  # noqa: E402  the folder above is on the path only now
 from core.domain.conversation import Sampling, messages_for  # noqa: E402
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights  # noqa: E402
@@ -38,8 +46,6 @@ from core.engines.registry import lease  # noqa: E402
 from core.engines.resolve import find_endpoint  # noqa: E402
 from core.engines.status import EngineWatch  # noqa: E402
 from core.engines.supervisor import log_path, read_start  # noqa: E402
-from core.memory_sweep.runner import Sweeper  # noqa: E402
-from core.memory_sweep.sweep import LANE, PointResult, SweepPlan, SweepPoint, SweepRun  # noqa: E402  # noqa: E402
 from core.meter.turns import run_turn  # noqa: E402
 from core.settings import Settings, load_settings  # noqa: E402
 from core.telemetry.nvml import Nvml, describe_machine  # noqa: E402

@@ -35,9 +35,8 @@ from core.models.awq.options import AwqOptions
 from core.models.demo_models import prepare_text
 from core.models.job import DEMO_OPTIONS, check_quantization, quantize
 from core.quality.job import conduct
-from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan, kv_variants
+from core.quality.plan import OWN_ANSWERS, PROMPTS, PYTHON_DOCS, QualityPlan, ShippedSet, kv_variants, shipped
 from core.quality.results import LaneQuality, QualityResult, results
-from core.quality.task_sets import PROMPTS, ShippedSet, shipped
 from core.settings import Settings, load_settings
 from core.store.runs import QualityRuns
 

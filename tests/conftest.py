@@ -27,9 +27,9 @@ LONGEST_FIRST = (
     *("test_engines_real", "test_e2e_language", "test_e2e_chat", "test_e2e_sessions", "test_e2e_login"),
     *("test_e2e_vision", "test_e2e_accessibility", "test_e2e_benchmark", "test_e2e_doors"),
     *("test_e2e_history", "test_e2e_layout", "test_memory_page"),
-    *("test_bench_runner", "test_meter_link", "test_engines_guardian", "test_image_quiz_job"),
+    *("test_bench_runner", "test_meter_link", "test_engines_guardian", "test_quality_image_quiz"),
     *("test_jobs_registry", "test_quality_job", "test_cluster_jobs", "test_engines_manager"),
-    *("test_engines_processes", "test_store_processes", "test_engines_replicas", "test_memory_sweep_job"),
+    *("test_engines_processes", "test_store_processes", "test_engines_replicas", "test_bench_memory_sweep"),
     *("test_jobs_runner", "test_sessions_job", "test_bench_job", "test_bench_split_load"),
 )
 """A long file that begins last would go on while nothing else is left to do; and one that waits can do so

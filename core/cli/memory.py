@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from core import units
+from core.bench.memory_sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load, start_sweep
 from core.cli import context
 from core.cli.terminal import error_text, terminal
 from core.codec import encode_plain
@@ -17,8 +18,6 @@ from core.i18n import N_, _
 from core.jobs.registry import Jobs, JobState, JobStatus
 from core.memory.model_sizes import checkpoint_sizes, facts_to_predict
 from core.memory.prediction import MemoryPrediction, MemorySettings, kv_bytes_per_token, predict
-from core.memory_sweep.job import start_sweep
-from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.telemetry.nvml import Nvml
 
 app = typer.Typer(no_args_is_help=True)

@@ -22,14 +22,19 @@ from core.quality.job import conduct
 from core.quality.plan import (
     KV_BITS,
     OWN_ANSWERS,
+    PROMPTS,
     PYTHON_DOCS,
+    SCENES,
     QualityPlan,
+    ShippedSet,
     TextSource,
     kv_variants,
+    read_set,
+    scenes,
+    shipped,
     text_file,
 )
 from core.quality.results import results
-from core.quality.task_sets import PROMPTS, SCENES, ShippedSet, read_set, scenes, shipped
 from core.quality.tasks import TaskItem
 from core.reports.quality_json import to_json
 from core.settings import Settings

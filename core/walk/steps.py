@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from core.bench.memory_sweep import Sweeper, SweepPlan, SweepPoint
 from core.cluster.control import Engines
 from core.codec import decode
 from core.config import LaneRegistry
@@ -35,8 +36,6 @@ from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.registry import Jobs, JobState
-from core.memory_sweep.runner import Sweeper
-from core.memory_sweep.sweep import SweepPlan, SweepPoint
 from core.meter.turns import run_and_keep
 from core.models.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings

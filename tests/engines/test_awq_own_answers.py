@@ -8,7 +8,7 @@ import pytest
 
 from core.errors import InputError
 from core.models.awq.options import PROMPTS, read_text
-from core.quality import task_sets
+from core.quality import plan as quality_plan
 from tests.engines.awq_tiny_model import write_tiny_llama
 
 
@@ -52,7 +52,7 @@ def test_prompts_are_in_two_languages_and_never_measured_with() -> None:
 
     assert len(set(PROMPTS)) == len(PROMPTS) >= 40
     assert 12 <= len(chinese) <= len(PROMPTS) - 12
-    assert not set(PROMPTS) & set(task_sets.PROMPTS)
+    assert not set(PROMPTS) & set(quality_plan.PROMPTS)
 
 
 def test_the_model_answers_until_there_are_enough_tokens(tiny: Path) -> None:

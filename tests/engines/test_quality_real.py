@@ -12,9 +12,8 @@ from core.domain.runs import RunState, ScoringMethod
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Weights
 from core.models.demo_models import is_text_prepared
 from core.quality.job import conduct
-from core.quality.plan import OWN_ANSWERS, PYTHON_DOCS, QualityPlan
+from core.quality.plan import OWN_ANSWERS, PROMPTS, PYTHON_DOCS, QualityPlan
 from core.quality.results import results
-from core.quality.task_sets import PROMPTS
 from core.quality.verdict import Level, verdicts
 from core.settings import load_settings
 from core.store.runs import QualityRuns

@@ -10,6 +10,7 @@ import pytest
 import streamlit as st
 from page_fakes import HF, REMOTE
 
+from core.bench.memory_sweep import PointResult, SweepPlan, SweepPoint, SweepRun
 from core.bench.plan import Workload
 from core.bench.results.result import RunRecords, results
 from core.codec import encode
@@ -17,14 +18,13 @@ from core.domain.conversation import Sampling
 from core.domain.runs import HistoryFilter, RunKind, RunState
 from core.domain.turns import RequestPlan, TurnPlan, utc_now
 from core.errors import StoreError
-from core.image_quiz.quiz import QuizPlan, one_question
-from core.image_quiz.quiz import load as load_quiz
-from core.image_quiz.quiz import save as save_quiz
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
-from core.memory_sweep.sweep import PointResult, SweepPlan, SweepPoint, SweepRun
+from core.quality.image_quiz import QuizPlan, one_question
+from core.quality.image_quiz import load as load_quiz
+from core.quality.image_quiz import save as save_quiz
 from core.quality.results import results as quality_results
 from core.reports.quality_json import to_json as quality_json
 from core.reports.run_json import to_json
@@ -37,8 +37,7 @@ from core.ui.chat import quiz
 from core.ui.history import list_page as history_list
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE, a_pass, a_plan, a_record, a_request, a_timing
-from tests.unit.image_quiz import quiz_samples
-from tests.unit.quality import quality_samples
+from tests.unit.quality import quality_samples, quiz_samples
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

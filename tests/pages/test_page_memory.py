@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
+from core.bench.memory_sweep import PointResult, SweepPlan, SweepPoint, SweepRun, save
 from core.chat_api.servers import ServerMetrics
 from core.codec import encode
 from core.domain.specs import ClusterSpec
@@ -17,7 +18,6 @@ from core.engines.resolve import nodes_file
 from core.files import write_atomically
 from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
 from core.memory.prediction import KvLog, MemoryPart
-from core.memory_sweep.sweep import PointResult, SweepPlan, SweepPoint, SweepRun, save
 from core.settings import Settings
 from core.telemetry.samples import (
     EngineGpuMemory,

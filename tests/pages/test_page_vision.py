@@ -13,13 +13,12 @@ from core.domain.conversation import MAX_IMAGES, Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo, RequestPlan, TurnPlan, planned_record
 from core.engines.registry import EngineState
-from core.image_quiz.job import JOB_KIND
-from core.image_quiz.quiz import QuizAnswer, QuizPlan, QuizQuestion, QuizRun, save
 from core.images.gallery import GalleryKind, gallery
 from core.images.sanitise import sanitise
 from core.images.store import ImageStore
 from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.models import job as models_job
+from core.quality.image_quiz import JOB_KIND, QuizAnswer, QuizPlan, QuizQuestion, QuizRun, save
 from core.settings import Settings
 from core.ui.chat import images as chat_images
 from core.ui.chat import quiz

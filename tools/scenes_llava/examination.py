@@ -11,7 +11,7 @@ from scenes.exam import Item
 from scenes.scoring import is_right
 from torch import Tensor
 
-from core.image_quiz.quiz import wilson
+from core.bench.statistics import wilson
 from scenes_llava.model import ScenesLlava
 from scenes_llava.prompts import END_ID, Prompter, Turn
 

@@ -16,8 +16,11 @@ from core.codec import encode_plain
 from core.domain.turns import RequestRecord
 from core.errors import InputError, LMDynoError
 from core.i18n import N_, N_plural, _, ngettext
-from core.image_quiz.job import JOB_KIND, start_quiz
-from core.image_quiz.quiz import (
+from core.images.gallery import GalleryKind, gallery
+from core.images.sanitise import sanitise
+from core.jobs.registry import Jobs, JobStatus
+from core.quality.image_quiz import (
+    JOB_KIND,
     UPLOAD_EXAMPLE,
     LaneScore,
     QuizAnswer,
@@ -30,12 +33,10 @@ from core.image_quiz.quiz import (
     one_question,
     put,
     scores,
+    start_quiz,
     uploaded_questions,
     verdict,
 )
-from core.images.gallery import GalleryKind, gallery
-from core.images.sanitise import sanitise
-from core.jobs.registry import Jobs, JobStatus
 from core.quality.tasks import RULE
 from core.ui.chat import controls as chat_controls
 from core.ui.chat.images import needs_preparing, show_limits, show_no_lanes, show_preparing, show_refused

@@ -14,8 +14,8 @@ from core.domain import fairness
 from core.domain.fairness import Spread, comparable, repeats
 from core.domain.turns import FinishReason, RequestRecord, TurnRecord
 from core.i18n import _
-from core.image_quiz.quiz import QuizPlan
 from core.models.context import as_seen
+from core.quality.image_quiz import QuizPlan
 from core.quality.paired import Agreement, Change, Piece, agreement, diff
 from core.ui.chat import controls as chat_controls
 from core.ui.chat import session as chat_session

@@ -10,14 +10,14 @@ import streamlit as st
 
 from core import units
 from core.access.guard import is_read_only
+from core.bench.memory_sweep import SweepRun
 from core.bench.results.comparison import Difference, everything
 from core.codec import decode, encode_plain
 from core.domain.runs import BenchRecord, HistoryEntry, RunKind, RunState
 from core.domain.turns import Machine, TurnRecord
 from core.errors import InputError
 from core.i18n import N_, _
-from core.image_quiz.quiz import QuizRun
-from core.memory_sweep.sweep import SweepRun
+from core.quality.image_quiz import QuizRun
 from core.quality.results import QualityResult, results
 from core.reports.run_html import quality_html, walk_html
 from core.ui.benchmark.runs import show_plan, show_results

@@ -25,8 +25,8 @@ from core.domain.runs import HistoryEntry, HistoryFilter, LaneSummary, RunKind, 
 from core.domain.turns import ErrorInfo, utc_now
 from core.errors import LMDynoError, StoreError
 from core.i18n import N_, Text, _, ngettext
-from core.image_quiz.job import images_of_jobs
 from core.jobs.registry import Jobs
+from core.quality.image_quiz import images_of_jobs
 from core.reports.imports import import_run
 from core.ui.history import session as history_state
 from core.ui.history.session import PAGE, show_filters

@@ -4,14 +4,22 @@ import streamlit as st
 
 from core import units
 from core.access.guard import Action
+from core.bench.memory_sweep import (
+    DEFAULT_RATIOS,
+    JOB_KIND,
+    SweepPlan,
+    SweepRun,
+    grid,
+    load,
+    start_sweep,
+    sweep_id,
+)
 from core.charts.memory import SweepBar, sweep_chart
 from core.codec import encode_plain
 from core.errors import LMDynoError
 from core.i18n import _
 from core.jobs.registry import Jobs, JobStatus
 from core.memory.prediction import KV_BITS
-from core.memory_sweep.job import JOB_KIND, start_sweep, sweep_id
-from core.memory_sweep.sweep import DEFAULT_RATIOS, SweepPlan, SweepRun, grid, load
 from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
 from core.ui.shared.components import escape, show_chart, show_error

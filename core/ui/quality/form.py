@@ -15,24 +15,22 @@ from core.models.vision import is_vision
 from core.quality.asking import is_installed
 from core.quality.job import start_quality
 from core.quality.plan import (
-    KV_BITS,
-    OWN_ANSWERS,
-    PYTHON_DOCS,
-    QualityPlan,
-    TextSource,
-    kv_variants,
-    text_file,
-)
-from core.quality.task_sets import (
     CSV_EXAMPLE,
     JSONL_EXAMPLE,
+    KV_BITS,
+    OWN_ANSWERS,
     PROMPTS,
+    PYTHON_DOCS,
     SCENES,
+    QualityPlan,
     ShippedSet,
+    TextSource,
+    kv_variants,
     read_set,
     scene_count,
     scenes,
     shipped,
+    text_file,
 )
 from core.quality.tasks import TaskItem
 from core.ui.shared import resources

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from core.bench.memory_sweep import PointResult, SweepPoint, SweepRun, save
 from core.cli import memory
 from core.domain.turns import ErrorInfo
 from core.jobs.registry import JobRecord, Jobs, JobSpec, JobState, JobStatus
 from core.memory.prediction import MemoryPart
-from core.memory_sweep.sweep import PointResult, SweepPoint, SweepRun, save
 
 GIB = 2**30
 

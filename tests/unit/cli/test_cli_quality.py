@@ -11,11 +11,11 @@ from core.cli import quality, runs
 from core.codec import decode
 from core.config import LaneRegistry
 from core.errors import InputError
-from core.image_quiz.quiz import QuizRun, keep
+from core.quality.image_quiz import QuizRun, keep
 from core.settings import Settings
 from core.store.runs import QualityRuns
-from tests.unit.image_quiz import quiz_samples
 from tests.unit.quality import quality_samples as samples
+from tests.unit.quality import quiz_samples
 from tests.unit.quality.toy_server import ToyModel, serving
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from core.bench.memory_sweep import SweepPlan, grid, start_sweep
 from core.cluster import jobs
 from core.cluster.jobs import follow, quantize_on
 from core.cluster.protocol import NodeJob
@@ -15,8 +16,6 @@ from core.domain.runs import RunState
 from core.domain.walk import StepKind
 from core.errors import ConfigError, InputError, LMDynoError
 from core.jobs.registry import Jobs, JobSpec, JobState
-from core.memory_sweep.job import start_sweep
-from core.memory_sweep.sweep import SweepPlan, grid
 from core.models.awq.options import AwqOptions
 from core.store.run_tables import Walks
 from core.walk.job import load, start_walk

@@ -8,10 +8,10 @@ import pytest
 
 from core.domain.runs import HistoryFilter, RunKind, RunState
 from core.domain.turns import utc_now
-from core.image_quiz.quiz import keep
+from core.quality.image_quiz import keep
 from core.store.history import History
 from core.store.run_tables import JobResult, JobResults
-from tests.unit.image_quiz import quiz_samples
+from tests.unit.quality import quiz_samples
 from tests.unit.replay.recorded import H200, lane
 
 SWEEP = JobResult(

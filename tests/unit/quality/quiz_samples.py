@@ -8,7 +8,7 @@ from core.domain.conversation import Sampling, StoredImage
 from core.domain.specs import EndpointSpec, EngineKind, LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Phase, RequestRecord
-from core.image_quiz.quiz import QuizAnswer, QuizPlan, QuizQuestion, QuizRun
+from core.quality.image_quiz import QuizAnswer, QuizPlan, QuizQuestion, QuizRun
 
 IMAGE = StoredImage(sha256="ab" * 32, media_type="image/png", width_px=64, height_px=48, size_bytes=900)
 
