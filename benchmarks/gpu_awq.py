@@ -33,7 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from core.domain.specs import ModelSpec
 from core.jobs.registry import Jobs
 from core.models.awq.options import Conversation, python_docs, sample_starts
-from core.models.awq.own_answers import as_jsonl, own_answers
+from core.models.awq.worker import as_jsonl, own_answers
 from core.models.demo_models import prepare_text
 from core.models.job import DEMO_OPTIONS, quantize
 from core.quality.plan import PROMPTS

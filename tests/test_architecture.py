@@ -101,7 +101,6 @@ ENGINE_PROCESSES = {
     "core.engines.launch.serve_proxy",
     "core.models.demo_checkpoints",
     "core.models.internlm2_to_llama",
-    "core.models.awq.own_answers",
     "core.models.awq.rounding",
     "core.models.awq.probe",
     "core.models.awq.worker",

@@ -19,7 +19,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answer(source: Path, tokens: int, **changes: object):
-    from core.models.awq.own_answers import own_answers
+    from core.models.awq.worker import own_answers
 
     reports: list[tuple[str, float | None]] = []
 
@@ -79,7 +79,7 @@ def test_further_answers_differ_and_the_seed_repeats_them(tiny: Path) -> None:
 
 
 def test_the_kept_file_gives_the_same_text(tiny: Path, tmp_path: Path) -> None:
-    from core.models.awq.own_answers import as_jsonl
+    from core.models.awq.worker import as_jsonl
 
     text, _ = answer(tiny, tokens=40)
     file = tmp_path / "calibration.jsonl"
