@@ -35,7 +35,7 @@ from core.bench.workload import SyntheticPrompts
 from core.config import load_lanes
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
-from core.models.tokenizer import LaneTokenizer
+from core.models.context import LaneTokenizer
 from core.reports.run_json import from_json, point_json
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml

@@ -32,9 +32,8 @@ from core.domain.turns import RequestRecord
 from core.engines.manager import EngineManager
 from core.engines.resolve import find_endpoint
 from core.engines.status import EngineWatch
-from core.models.context import image_cost
+from core.models.context import LaneTokenizer, image_cost
 from core.models.demo_models import prepare_vision
-from core.models.tokenizer import LaneTokenizer
 from core.models.vision import refusal
 from core.settings import Settings, load_settings
 from core.telemetry.nvml import Nvml

@@ -37,7 +37,7 @@ from benchmarks.real_server_stand import (
     running,
     version,
 )
-from core.models.tokenizer import tokenizer_in
+from core.models.context import tokenizer_in
 
 PROMPT = "What is the chemical symbol for water?"
 LONG_PROMPT = "Write a very long story about a lighthouse keeper."

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -104,12 +105,13 @@ ENGINE_PROCESSES = {
     "core.models.awq.rounding",
     "core.models.awq.probe",
     "core.models.awq.worker",
-    "core.models.tokenizer",
     "core.bench.bandwidth_worker",
     "core.walk.pipeline_program",
     "core.quality.engine_child",
 }
 """Modules that run only as a child process of their own."""
+ENGINE_FUNCTIONS = {"core.models.context"}
+"""Modules that import one inside functions alone, for processes that measure or convert."""
 
 
 def module_name(path: Path) -> str:
@@ -128,6 +130,16 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
+
+
+def at_import(tree: ast.Module) -> set[str]:
+    """What importing the module imports at once."""
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return imports(ast.Module(top, []))
+
+
+def packages(modules: Iterable[str]) -> set[str]:
+    return {name.split(".")[0] for name in modules}
 
 
 def folder(module: str) -> str:
@@ -198,10 +210,10 @@ def test_a_foreign_library_has_one_home(library, homes):
 
 
 def test_engine_libraries_stay_in_engine_processes():
-    users = {
-        module for module in MODULES if {name.split(".")[0] for name in imports_of(module)} & ENGINE_LIBRARIES
-    }
-    assert users <= ENGINE_PROCESSES
+    users = {module for module in MODULES if packages(imports_of(module)) & ENGINE_LIBRARIES}
+    assert users <= ENGINE_PROCESSES | ENGINE_FUNCTIONS
+    loading = {module for module in users if packages(at_import(source(module))) & ENGINE_LIBRARIES}
+    assert not loading & ENGINE_FUNCTIONS
 
 
 def test_the_dashboard_imports_no_engine_library():
@@ -218,17 +230,10 @@ def test_the_dashboard_imports_no_engine_library():
 def test_unit_and_page_tests_load_no_engine():
     """Every test process would load it; such tests go to `tests/engines`."""
 
-    def at_import(tree: ast.Module) -> set[str]:
-        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        return imports(ast.Module(top, []))
-
     def skipped_without(tree: ast.Module) -> set[str]:
         """The modules that `pytest.importorskip` names."""
         calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
         return {call.args[0].value for call in calls if ast.unparse(call.func) == "pytest.importorskip"}
-
-    def packages(modules: set[str]) -> set[str]:
-        return {name.split(".")[0] for name in modules}
 
     heavy = {"torch", "transformers", "lmdeploy", "gguf"}
     loading = {name for name in ENGINE_PROCESSES if packages(at_import(source(name))) & heavy}

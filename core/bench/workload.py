@@ -37,8 +37,7 @@ from core.i18n import N_, N_plural, Text
 from core.images.sanitise import Variants
 from core.images.store import data_url
 from core.models.checkpoint import checkpoint_folder
-from core.models.context import image_cost, not_sendable
-from core.models.tokenizer import LaneTokenizer
+from core.models.context import LaneTokenizer, image_cost, not_sendable
 from core.settings import Settings
 
 _COMMON = """

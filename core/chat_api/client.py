@@ -35,6 +35,7 @@ from core.domain.specs import Endpoint
 from core.domain.turns import FinishReason
 from core.errors import EngineError, InputError, LMDynoError
 from core.i18n import N_
+from core.models.context import tokenizer_in
 
 __all__ = [
     "MISSING",
@@ -296,9 +297,6 @@ def _lost(exc: aiohttp.ClientError | OSError, endpoint: Endpoint, answer: Answer
 
 
 def _count(answer: Answer, tokenizer_folder: str) -> None:
-    # A library comes along that only this needs.
-    from core.models.tokenizer import tokenizer_in
-
     try:
         answer.count_with(tokenizer_in(tokenizer_folder).count)
     except InputError as error:

@@ -1,11 +1,15 @@
-"""Decide whether images and text fit a lane's context, before anything is sent.
+"""A lane's context, and what images and texts take of it, told before anything is sent.
 
-What images take is computed exactly and decides. Text is estimated: exact counts need the model's tokenizer
-and chat template, which the dashboard doesn't load, so the estimate serves for a warning and refuses nothing.
+What images take is computed exactly and decides. Text is estimated: exact counts need the model's chat
+template, so the estimate serves for a warning and refuses nothing. Where tokens of plain texts count, as in
+load tests, or for a server that doesn't count itself, the lane's own tokenizer counts them; only processes
+that measure load it.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 from core import units
 from core.domain.conversation import Message, StoredImage
@@ -21,6 +25,7 @@ _ASCII_CHARS_PER_TOKEN = 4.0
 """Of English; code and other alphabets have fewer."""
 _OTHER_CHARS_PER_TOKEN = 1.5
 """Of Chinese with today's vocabularies."""
+_CANDIDATES = 6000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,3 +153,54 @@ def exceeded_context(lane: LaneSpec, messages: Sequence[Message]) -> int | None:
     """The lane's context, if the messages probably don't fit it; else None."""
     context = context_tokens(lane)
     return context if context is not None and estimated_tokens(messages) >= context else None
+
+
+@lru_cache(maxsize=8)
+def tokenizer_in(folder: str) -> "LaneTokenizer":
+    """The tokenizer of a folder, read once. Raises InputError (`no-tokenizer`)."""
+    return LaneTokenizer(Path(folder))
+
+
+class LaneTokenizer:
+    """`tokenizer.json` of a checkpoint. Safe for several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises InputError (`no-tokenizer`) if the folder has none that can be read."""
+        from tokenizers import Tokenizer
+
+        file = folder / "tokenizer.json"
+        try:
+            self._tokenizer = Tokenizer.from_file(str(file))
+        # tokenizers raises a plain Exception for every kind of unreadable file.
+        except Exception as exc:
+            raise InputError(
+                N_("Can't read the tokenizer {path}: {reason}", path=file, reason=exc),
+                hint=N_("Checkpoints with a fast tokenizer have this file."),
+                code="no-tokenizer",
+            ) from exc
+
+    def count(self, text: str) -> int:
+        """Tokens of the text, without those that a chat template adds."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def plain_words(self) -> tuple[str, ...]:
+        """English-looking words that are one token each, at the start of a text and after a space.
+
+        In a stable order and from all over the alphabet; any of them joined by spaces are as many tokens.
+        """
+        candidates = set()
+        for token in self._tokenizer.get_vocab():
+            word = token.lstrip("Ġ▁")
+            if word != token and word.isascii() and word.isalpha() and word.islower() and len(word) > 1:
+                candidates.add(word)
+        words = sorted(candidates)
+        words = words[:: max(1, len(words) // _CANDIDATES)]
+        alone = self._counts(words)
+        inside = self._counts([f"the {word} the" for word in words])
+        around = self.count("the the")
+        return tuple(
+            word for word, one, more in zip(words, alone, inside, strict=True) if one == 1 == more - around
+        )
+
+    def _counts(self, texts: list[str]) -> list[int]:
+        return [len(found.ids) for found in self._tokenizer.encode_batch(texts, add_special_tokens=False)]

@@ -31,7 +31,7 @@ from core.domain.specs import Dialect, Endpoint, EndpointSpec, EngineKind, LaneS
 from core.errors import InputError
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
-from core.models.tokenizer import LaneTokenizer
+from core.models.context import LaneTokenizer
 from core.reports.run_json import from_json, to_json
 from tests.unit.bench.bench_samples import A, B, a_pass, a_plan, a_record, a_request
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
