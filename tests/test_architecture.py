@@ -101,7 +101,6 @@ ENGINE_PROCESSES = {
     "core.engines.launch.serve_lmdeploy",
     "core.engines.launch.serve_proxy",
     "core.models.demo_checkpoints",
-    "core.models.internlm2_to_llama",
     "core.models.awq.rounding",
     "core.models.awq.probe",
     "core.models.awq.worker",
@@ -110,7 +109,7 @@ ENGINE_PROCESSES = {
     "core.quality.engine_child",
 }
 """Modules that run only as a child process of their own."""
-ENGINE_FUNCTIONS = {"core.models.context"}
+ENGINE_FUNCTIONS = {"core.models.context", "core.models.internlm2"}
 """Modules that import one inside functions alone, for processes that measure or convert."""
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from core.errors import InputError, ModelError
-from core.models import internlm2, internlm2_to_llama
+from core.models import internlm2
 from core.settings import load_settings
 from tests.engines import internlm2_checkpoint as tiny
 
@@ -43,14 +43,14 @@ def largest_difference(folder: Path, weights: dict, scaling: dict | None, length
 def test_the_converted_checkpoint_has_the_originals_logits(source, converted, scaling):
     """24 tokens are more than the 16 of `max_position_embeddings`, so that dynamic scaling shows."""
     weights = tiny.write(source, scaling=scaling)
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     assert largest_difference(converted, weights, scaling) < 1e-4
 
 
 def test_the_scaling_and_the_order_in_wqkv_matter(source, converted):
     """The test above can fail: another scaling, or another order of the heads, gives other logits."""
     weights = tiny.write(source, scaling=DYNAMIC)
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     assert largest_difference(converted, weights, None) > 1e-2
     for name, tensor in weights.items():
         if "wqkv" in name:
@@ -61,14 +61,14 @@ def test_the_scaling_and_the_order_in_wqkv_matter(source, converted):
 @pytest.mark.parametrize(("shards", "files"), [("bin", 1), ("two", 2)])
 def test_pytorch_files_and_shards_give_the_same(source, converted, shards, files):
     weights = tiny.write(source, shards=shards)
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     assert len(list(converted.glob("*.safetensors"))) == files
     assert largest_difference(converted, weights, None) < 1e-4
 
 
 def test_config_and_generation_config_end_where_the_chat_ends(source, converted):
     tiny.write(source, scaling=DYNAMIC)
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     config = json.loads((converted / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert config["rope_parameters"] == {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1_000_000.0}
@@ -87,7 +87,7 @@ def test_a_program_in_a_pickle_is_not_run(source, converted, tmp_path):
     (source / "model.safetensors").unlink()
     torch.save({"output.weight": Program()}, source / "pytorch_model.bin")
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        internlm2_to_llama.convert(source, converted)
+        internlm2.write_llama(source, converted)
     assert not (tmp_path / "ran").exists()
 
 
@@ -105,12 +105,12 @@ def test_other_tensors_than_expected_end_it(source, converted, change, message):
     change(weights)
     tiny.write_shards(source, weights, "safetensors")
     with pytest.raises(SystemExit, match=message):
-        internlm2_to_llama.convert(source, converted)
+        internlm2.write_llama(source, converted)
 
 
 TEXTS = [
     *tiny.TEXT[:4],
-    *internlm2_to_llama._SAMPLES,
+    *internlm2._SAMPLES,
     "user\nWhat is it?",
     " leading and trailing ",
     "",
@@ -131,7 +131,7 @@ def test_the_fast_tokenizer_encodes_and_decodes_like_sentencepiece(source, train
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source, **training)
-    tokenizer = internlm2_to_llama.build_tokenizer(source)
+    tokenizer = internlm2.build_tokenizer(source)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(source / "tokenizer.model"))
     for text in TEXTS:
         ids = reference.encode(text)
@@ -144,7 +144,7 @@ def test_symbols_of_the_sentencepiece_model_stay_whole(source):
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source)
-    tokenizer = internlm2_to_llama.build_tokenizer(source)
+    tokenizer = internlm2.build_tokenizer(source)
     reference = sentencepiece.SentencePieceProcessor(model_file=str(source / "tokenizer.model"))
     text = "a [UNUSED_TOKEN_5] b[UNUSED_TOKEN_4]"
     assert tokenizer.encode(text, add_special_tokens=False) == reference.encode(text)
@@ -153,7 +153,7 @@ def test_symbols_of_the_sentencepiece_model_stay_whole(source):
 
 def test_a_saved_tokenizer_knows_the_chat(source, converted):
     tiny.write(source)
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     tokenizer = AutoTokenizer.from_pretrained(converted)
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "法国的首都?"}]
     prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
@@ -172,23 +172,23 @@ def test_a_chat_template_of_the_checkpoint_is_kept(source, converted):
     tiny.write(source)
     settings = json.loads((source / "tokenizer_config.json").read_text())
     (source / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": "mine"}))
-    internlm2_to_llama.convert(source, converted)
+    internlm2.write_llama(source, converted)
     assert AutoTokenizer.from_pretrained(converted).chat_template == "mine"
 
 
 def test_without_a_list_the_chat_models_tokens_get_their_ids():
-    found = internlm2_to_llama._special_tokens({}, 92_544)
-    assert {number: token.content for number, token in found.items()} == internlm2_to_llama._CHAT_TOKENS
-    assert internlm2_to_llama._special_tokens({}, 32_000) == {}
+    found = internlm2._special_tokens({}, 92_544)
+    assert {number: token.content for number, token in found.items()} == internlm2._CHAT_TOKENS
+    assert internlm2._special_tokens({}, 32_000) == {}
 
 
 def test_a_tokenizer_that_would_differ_ends_it(source, monkeypatch):
     source.mkdir()
     (source / "config.json").write_text('{"max_position_embeddings": 64}')
     tiny.write_tokenizer(source)
-    monkeypatch.setattr(internlm2_to_llama, "_merges", lambda scores: [])
+    monkeypatch.setattr(internlm2, "_merges", lambda scores: [])
     with pytest.raises(SystemExit, match=r"otherwise than tokenizer\.model"):
-        internlm2_to_llama.build_tokenizer(source)
+        internlm2.build_tokenizer(source)
 
 
 @pytest.fixture
