@@ -35,8 +35,14 @@ from core.replay.timelines import (
     WalkTimeline,
 )
 from core.telemetry.nvml import describe_machine
-from core.ui.chat.answers import MIN_LANE_WIDTH_PX, ONE_ROW_LANES
-from core.ui.chat.figures import Standing, show_figures, standings
+from core.ui.chat.answers import (
+    MIN_LANE_WIDTH_PX,
+    Standing,
+    columns_of,
+    reasoning_expander,
+    show_figures,
+    standings,
+)
 from core.ui.engines.walk import show_step, step_title
 from core.ui.shared.components import color_of, describe_lane, escape, lane_label, show_error
 from core.ui.shared.live_text import LiveText
@@ -204,10 +210,8 @@ class TurnScene:
     def __init__(self, turn: TurnRecord, timeline: TurnTimeline) -> None:
         self._timeline = timeline
         compare = standings(turn.requests, None)
-        lanes = len(turn.requests)
-        columns = lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
         self._lanes: list[_Lane] = []
-        with st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX) as grid:
+        with st.grid(columns_of(turn), min_column_width=MIN_LANE_WIDTH_PX) as grid:
             for request in turn.requests:
                 with grid.cell():
                     self._lanes.append(_Lane(request, compare.get(request.id)))
@@ -243,7 +247,7 @@ class _Lane:
         record = self._request
         if frame.reasoning_chars > self._reasoning_chars:
             if self._reasoning is None:
-                with self._reasoning_place, _reasoning_box():
+                with self._reasoning_place, reasoning_expander():
                     self._reasoning = LiveText()
             self._reasoning.append(record.reasoning[self._reasoning_chars : frame.reasoning_chars])
             self._reasoning_chars = frame.reasoning_chars
@@ -281,10 +285,6 @@ def _status(frame: LaneFrame) -> str:
             text = escape(_("Waiting for the first token"))
             return f":gray[{text}] · {units.duration(waited_s)}"
     return ""
-
-
-def _reasoning_box() -> DeltaGenerator:
-    return st.expander(_("Reasoning"), type="compact", icon=":material/psychology:")
 
 
 class LoadScene:

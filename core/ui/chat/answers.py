@@ -1,10 +1,10 @@
-"""The answers of a turn, a column for each lane, streaming at the same time.
+"""The answers of a turn, a column for each lane, streaming at the same time, each with its figures below.
 
 Each lane that is not done runs in a parallel fragment and follows its request. Following is only looking: a
 script run that ends, for whatever reason, changes nothing about the request.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from threading import Event, Lock
@@ -14,23 +14,24 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from core import units
-from core.domain.turns import FinishReason, Phase, RequestRecord, TurnRecord
+from core.access.guard import current_identity
+from core.access.identity import Person
+from core.domain.turns import FinishReason, Phase, RequestRecord, TurnRecord, UsageWindow
 from core.engines.registry import EngineState
 from core.errors import LMDynoError
-from core.i18n import _
+from core.i18n import N_, _, ngettext
 from core.meter.protocol import Update
 from core.ui.chat import session as chat_session
-from core.ui.chat.figures import Standing, show_figures, standings
 from core.ui.engines import status as engine_status
 from core.ui.engines.status import show_log
 from core.ui.shared import resources
-from core.ui.shared.components import Slots, describe_lane, escape, lane_label, show_error
-from core.ui.shared.live_text import LiveText, show_text
+from core.ui.shared.components import Slots, describe_lane, escape, images_given, lane_label, show_error
+from core.ui.shared.live_text import PAGE_CHARS, LiveText, show_plain, show_text
 
-ANSWER_HEIGHT_PX = 360
+_ANSWER_HEIGHT_PX = 360
 """Of an answer that comes, and of a long one that is not expanded."""
 MIN_LANE_WIDTH_PX = 210
-ONE_ROW_LANES = 4
+_ONE_ROW_LANES = 4
 _WIDTH_CHARS = 150
 """Characters in a line as wide as the page."""
 _BOX_LINES = 13
@@ -41,6 +42,28 @@ _YIELDS_PER_S = 200
 """Of all sessions together, since each look wakes a thread: in a crowd each looks less often."""
 _PARTS = ("status", "reasoning", "text", "end")
 """The places in an answer's box, the same while it comes and afterwards."""
+
+_TTFT_HELP = N_(
+    "**Time to first token**: from sending the request to the first chunk with text. n = 1 request."
+)
+_TTFT_IMAGES_HELP = N_(
+    "**Time to first token**: from sending the request to the first chunk with text. n = 1 request. It "
+    "includes preparing the images, so don't compare it with requests that have text only."
+)
+_DECODE_HELP = N_(
+    "**Decode speed** = 1 / TPOT, TPOT = (last chunk − first chunk) / (output tokens − tokens in the first "
+    "chunk). n = 1 request. Shown as – if the engine gave no token count or fewer than two chunks."
+)
+_E2E_HELP = N_(
+    "**End-to-end latency**: from sending the request to the last chunk with text. It depends on the "
+    "answer's length. n = 1 request."
+)
+_FINISH_NAMES = {
+    FinishReason.STOP: N_("finished"),
+    FinishReason.LENGTH: N_("reached the token limit"),
+    FinishReason.CANCELLED: N_("stopped by you"),
+    FinishReason.ERROR: N_("failed"),
+}
 
 
 class _Count:
@@ -72,6 +95,17 @@ class RunningLane:
     """Set when nothing more will be drawn, for whatever reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One answer compared with the others of its turn."""
+
+    first_token_fastest: bool = False
+    decode_fastest: bool = False
+    baseline: str | None = None
+    speed_ratio: float | None = None
+    """Decode speed over the baseline lane's; None for the baseline itself or without both speeds."""
+
+
 def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> list[RunningLane]:
     """Draw the turn's answers; returns the lanes that still run.
 
@@ -79,14 +113,14 @@ def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> lis
     shown from their beginning, unless they are expanded.
     """
     compare = standings(turn.requests, baseline)
-    columns = _columns(turn)
+    columns = columns_of(turn)
     running: list[RunningLane] = []
     grid = st.grid(columns, min_column_width=MIN_LANE_WIDTH_PX)
     for request in turn.requests:
         with grid.cell():
             _show_head(request)
             if request.phase is Phase.DONE:
-                height = ANSWER_HEIGHT_PX if _exceeds_box(request, columns) and not expanded else None
+                height = _ANSWER_HEIGHT_PX if _exceeds_box(request, columns) and not expanded else None
                 _show_finished(request, compare.get(request.id), height=height)
             else:
                 lane = RunningLane(request)
@@ -97,7 +131,7 @@ def show_lanes(turn: TurnRecord, *, baseline: str | None, expanded: bool) -> lis
 
 def is_long(turn: TurnRecord) -> bool:
     """Whether an answer of the turn is longer than its box, as far as can be told without the browser."""
-    return any(_exceeds_box(request, _columns(turn)) for request in turn.requests)
+    return any(_exceeds_box(request, columns_of(turn)) for request in turn.requests)
 
 
 def _exceeds_box(request: RequestRecord, columns: int) -> bool:
@@ -105,9 +139,10 @@ def _exceeds_box(request: RequestRecord, columns: int) -> bool:
     return sum(1 + len(line) // line_chars for line in request.text.splitlines()) > _BOX_LINES
 
 
-def _columns(turn: TurnRecord) -> int:
+def columns_of(turn: TurnRecord) -> int:
+    """One row of up to four lanes, else two rows."""
     lanes = len(turn.requests)
-    return lanes if lanes <= ONE_ROW_LANES else (lanes + 1) // 2
+    return lanes if lanes <= _ONE_ROW_LANES else (lanes + 1) // 2
 
 
 def _show_head(request: RequestRecord) -> None:
@@ -131,7 +166,7 @@ def wait_until_done(running: list[RunningLane]) -> bool:
 
 @st.fragment(parallel=True)
 def _follow(lane: RunningLane) -> None:
-    box = _answer_box(lane.request, ANSWER_HEIGHT_PX, running=True)
+    box = _answer_box(lane.request, _ANSWER_HEIGHT_PX, running=True)
     figures = st.container()
     try:
         lane.request = _stream(lane.request, box, chat_session.updates(lane.request))
@@ -161,7 +196,7 @@ def _stream(
                 if update:
                     status.update(update)
                     if update.reasoning and reasoning is None:
-                        with reasoning_place, _reasoning_expander():
+                        with reasoning_place, reasoning_expander():
                             reasoning = LiveText(opened_s=chat_session.opened_s())
                     if reasoning:
                         reasoning.append(update.reasoning)
@@ -184,7 +219,7 @@ def _show_finished(record: RequestRecord, standing: Standing | None, *, height: 
     with st.container(height="stretch"):
         with _answer_box(record, height, running=False), Slots(*_PARTS) as slots:
             if record.reasoning:
-                with slots.fill("reasoning"), _reasoning_expander():
+                with slots.fill("reasoning"), reasoning_expander():
                     show_text(record.reasoning, key=f"reasoning_{record.id}")
             with slots.fill("text"):
                 show_text(record.text, key=f"text_{record.id}")
@@ -203,7 +238,7 @@ def _answer_box(request: RequestRecord, height: int | None, *, running: bool) ->
     return st.container(height=height or "stretch", border=True, autoscroll=running, key=key)
 
 
-def _reasoning_expander() -> DeltaGenerator:
+def reasoning_expander() -> DeltaGenerator:
     return st.expander(_("Reasoning"), type="compact", icon=":material/psychology:")
 
 
@@ -280,7 +315,7 @@ class _StatusLine:
                     return _shimmering(_("Queued, position {place}", place=self._place))
                 return _shimmering(_("Waiting for its turn"))
             case Phase.STARTING:
-                return starting_text(self._request)
+                return _starting_text(self._request)
             case Phase.SETTLING:
                 return _shimmering(_("Waiting until a stopped request is finished"), elapsed_s)
             case Phase.SENT:
@@ -289,7 +324,7 @@ class _StatusLine:
                 return ""
 
 
-def starting_text(request: RequestRecord) -> str:
+def _starting_text(request: RequestRecord) -> str:
     """The stage of the engine's start-up, as its manager knows it."""
     if not request.lane.is_local:
         return _shimmering(_("Connecting"))
@@ -303,3 +338,178 @@ def _shimmering(text: str, elapsed_s: float | None = None) -> str:
     """A text that shows that something goes on, and for how long already."""
     shimmer = f":shimmer[{escape(text)}]"
     return shimmer if elapsed_s is None else f"{shimmer} · {units.duration(elapsed_s)}"
+
+
+def standings(records: Sequence[RequestRecord], baseline: str | None) -> dict[str, Standing]:
+    """By request id. Failed lanes have no standing; the fastest is one of at least two with the figure.
+
+    Where the baseline lane was not asked, the first lane takes its place.
+    """
+    names = [record.lane.name for record in records]
+    if baseline not in names:
+        baseline = names[0] if names else None
+    records = [record for record in records if record.finish_reason is not FinishReason.ERROR]
+    first = _best(records, lambda record: record.ttft_s, min)
+    decode = _best(records, lambda record: record.decode_tok_per_s, max)
+    reference = next((r.decode_tok_per_s for r in records if r.lane.name == baseline), None)
+    return {
+        record.id: Standing(
+            first_token_fastest=record.id == first,
+            decode_fastest=record.id == decode,
+            baseline=baseline,
+            speed_ratio=record.decode_tok_per_s / reference
+            if reference and record.decode_tok_per_s and record.lane.name != baseline
+            else None,
+        )
+        for record in records
+    }
+
+
+def show_figures(record: RequestRecord, standing: Standing | None = None) -> None:
+    """TTFT, decode speed and E2E as cards; tokens, finish reason and notes below."""
+    standing = standing or Standing()
+    with st.container(horizontal=True, gap="small"):
+        images = record.image_count
+        _card(
+            ngettext("TTFT with {n} image", "TTFT with {n} images", images) if images else "TTFT",
+            units.milliseconds(record.ttft_s),
+            _(_TTFT_IMAGES_HELP if images else _TTFT_HELP),
+            best=standing.first_token_fastest,
+        )
+        _card(
+            _("Decode"),
+            units.tok_per_s(record.decode_tok_per_s),
+            _(_DECODE_HELP),
+            best=standing.decode_fastest,
+        )
+        _card("E2E", units.milliseconds(record.e2e_s), _(_E2E_HELP))
+    with Slots("summary", "controls", "images", "notes") as slots:
+        with slots.fill("summary"):
+            st.caption(summary(record, standing))
+        with slots.fill("controls"), st.container(horizontal=True, gap="small"):
+            if record.text:
+                _copy_control(record.text, key=f"copy_{record.id}")
+            usage_control(record)
+        if record.image_count:
+            with slots.fill("images"):
+                st.caption(f":material/image: {images_given(record)}")
+        if record.notes:
+            with slots.fill("notes"):
+                for note in record.notes:
+                    st.caption(f":orange[:material/info:] {escape(_(note))}")
+
+
+def summary(record: RequestRecord, standing: Standing) -> str:
+    """`34 tokens in · 128 out · finished · 1.84× the decode speed of hf`, in Markdown."""
+    parts = []
+    if record.prompt_tokens is None and record.output_tokens is None:
+        parts.append(_("token counts unknown"))
+    else:
+        tokens_in, tokens_out = units.count(record.prompt_tokens), units.count(record.output_tokens)
+        if record.cached_tokens:
+            cached = units.count(record.cached_tokens)
+            parts.append(_("{count} tokens in ({cached} cached)", count=tokens_in, cached=cached))
+        else:
+            parts.append(_("{count} tokens in", count=tokens_in))
+        parts.append(_("{count} out", count=tokens_out))
+    if record.finish_reason:
+        parts.append(_stopped(record.stopped_by) or _(_FINISH_NAMES[record.finish_reason]))
+    if record.place and record.place.caption:
+        parts.append(escape(_(record.place.caption)))
+    if standing.speed_ratio is not None and standing.baseline:
+        parts.append(
+            _(
+                "**{ratio}** the decode speed of {lane}",
+                ratio=units.ratio(standing.speed_ratio),
+                lane=escape(standing.baseline),
+            )
+        )
+    return " · ".join(parts)
+
+
+def _stopped(by: Person | None) -> str | None:
+    """The person who stopped an answer, if that was somebody else."""
+    if by is None or by.id == current_identity().id:
+        return None
+    return _("stopped by {name}", name=escape(by.name))
+
+
+def _copy_control(text: str, *, key: str) -> None:
+    """The text as it was generated; the corner of its box holds Streamlit's own copy button."""
+    label, icon, explanation = (
+        _("Show as text"),
+        ":material/content_copy:",
+        _("The answer as plain Markdown, ready to copy."),
+    )
+    if len(text) > PAGE_CHARS:
+        if st.button(label, icon=icon, type="tertiary", key=key, help=explanation):
+            show_plain(text)
+        return
+    with st.popover(label, icon=icon, type="tertiary", key=key, help=explanation):
+        st.code(text, language=None, wrap_lines=True, height=320 if len(text) > 600 else "content")
+
+
+def _card(label: str, value: str, help_text: str, *, best: bool = False) -> None:
+    if best:
+        label = f"{label} :green-badge[:material/trophy:]"
+        help_text = f"**{_('The fastest of this turn.')}**\n\n{help_text}"
+    st.metric(label, value, help=help_text, width="content")
+
+
+def _best(
+    records: Sequence[RequestRecord],
+    figure: Callable[[RequestRecord], float | None],
+    choose: Callable[[Sequence[float]], float],
+) -> str | None:
+    known = {record.id: value for record in records if (value := figure(record)) is not None}
+    if len(known) < 2:
+        return None
+    best = choose(list(known.values()))
+    return next(request_id for request_id, value in known.items() if value == best)
+
+
+def usage_control(record: RequestRecord) -> None:
+    """A popover with the request's window; nothing for an answer that has none."""
+    if record.window is None:
+        return
+    with st.popover(
+        _("Memory and energy"),
+        icon=":material/memory:",
+        type="tertiary",
+        key=f"usage_{record.id}",
+        help=_("Sampled ten times per second while the request ran. n = 1 request."),
+    ):
+        _show_usage(record, record.window)
+
+
+def _show_usage(record: RequestRecord, window: UsageWindow) -> None:
+    if window.shared:
+        others = escape(", ".join(window.others))
+        shared = _("shared with {lanes}: not this lane's use alone", lanes=others)
+        st.caption(f":orange-badge[{shared}]")
+    above_idle = window.idle_power_w is not None and st.toggle(
+        _("Without idle power"),
+        key=f"idle_{record.id}",
+        help=_(
+            "Subtracts what the GPUs drew just before the request: {power}.",
+            power=units.watts(window.idle_power_w),
+        ),
+    )
+    energy_j = window.energy_above_idle_j if above_idle else window.energy_j
+    per_token = record.energy_above_idle_j_per_token if above_idle else record.energy_j_per_token
+    rows = {
+        _("Energy"): units.joules(energy_j),
+        _("Energy per output token"): units.joules(per_token),
+        _("Mean power"): units.watts(window.mean_power_w),
+        _("Idle power"): units.watts(window.idle_power_w),
+        _("Peak GPU memory, this engine"): units.gib(window.peak_gpu_bytes),
+        _("Peak GPU memory, all engines"): units.gib(window.peak_used_bytes),
+        _("Peak resident memory"): units.gib(window.peak_resident_bytes),
+        _("CPU cores in use"): units.UNKNOWN
+        if window.mean_cpu_ratio is None
+        else f"{window.mean_cpu_ratio:.1f}",
+    }
+    lines = [_("{name}: **{value}**", name=name, value=value) for name, value in rows.items()]
+    st.markdown("  \n".join(lines))
+    if window.energy_gap:
+        st.caption(_("Energy unknown: {reason}", reason=escape(_(window.energy_gap))))

@@ -19,9 +19,8 @@ from core.quality.image_quiz import QuizPlan
 from core.quality.paired import Agreement, Change, Piece, agreement, diff
 from core.ui.chat import controls as chat_controls
 from core.ui.chat import session as chat_session
-from core.ui.chat.answers import RunningLane, is_long, show_lanes
+from core.ui.chat.answers import RunningLane, is_long, show_lanes, standings
 from core.ui.chat.controls import MODE_NAMES
-from core.ui.chat.figures import lane_figures, standings
 from core.ui.chat.session import ConversationPage
 from core.ui.shared.components import Slots, color_of, escape, lane_label, show_chart, show_images
 from core.ui.shared.live_text import show_text
@@ -211,7 +210,16 @@ def _toggle(turn_id: str) -> None:
 def _show_charts(turn: TurnRecord, baseline: str | None) -> None:
     """First token and decode speed, each if at least two lanes have the figure."""
     compare = standings(turn.requests, baseline)
-    figures = [lane_figures(record, compare[record.id]) for record in turn.requests if record.id in compare]
+    figures = [
+        LaneFigures(
+            lane=record.lane.name,
+            ttft_s=record.ttft_s,
+            decode_tok_per_s=record.decode_tok_per_s,
+            speed_ratio=compare[record.id].speed_ratio,
+        )
+        for record in turn.requests
+        if record.id in compare
+    ]
     colors = {lane.lane: color_of(lane.lane) for lane in figures}
     first = [lane for lane in figures if lane.ttft_s is not None]
     decode = [lane for lane in figures if lane.decode_tok_per_s is not None]
