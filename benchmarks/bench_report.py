@@ -24,7 +24,7 @@ from core.charts.colors import lane_color
 from core.charts.load import Colors, pareto_chart, throughput_chart
 from core.charts.load_bars import interference_chart, speed_up_chart
 from core.domain.runs import BenchRecord
-from core.reports.run_html import report_html
+from core.reports.html import report_html
 from core.reports.run_json import from_json
 from core.settings import PROJECT_ROOT
 

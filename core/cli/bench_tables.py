@@ -137,7 +137,7 @@ def tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html: 
             write_file(Path(json), document)
     if html is not None:
         # plotly takes its time, and only this needs it.
-        from core.reports.run_html import report_html
+        from core.reports.html import report_html
 
         write_file(html, report_html(result, record).encode())
     return result.failed

@@ -82,7 +82,7 @@ def _record(settings: Settings, run_id: str) -> QualityRecord | None:
 def _written(record: QualityRecord, form: str) -> bytes:
     if form == "html":
         # plotly takes its time, and only this needs it.
-        from core.reports.run_html import quality_html
+        from core.reports.html import quality_html
 
         return quality_html(results(record), record).encode()
     if form == "json":

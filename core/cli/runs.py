@@ -275,7 +275,7 @@ def _parquet(record: BenchRecord) -> bytes:
 
 
 def _html(record: BenchRecord) -> bytes:
-    from core.reports.run_html import report_html
+    from core.reports.html import report_html
 
     return report_html(results(record), record).encode()
 

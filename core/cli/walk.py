@@ -129,7 +129,7 @@ def _stored(settings: Settings, run_id: str) -> WalkRun | None:
 
 
 def _html(run: WalkRun) -> bytes:
-    from core.reports.run_html import walk_html  # plotly takes its time, and only this needs it
+    from core.reports.html import walk_html  # plotly takes its time, and only this needs it
 
     return walk_html(run).encode()
 

@@ -8,7 +8,7 @@ from core.config import demo_model
 from core.domain.runs import RunKind, RunState
 from core.domain.walk import StepKind, StepState
 from core.models.demo_models import is_text_prepared
-from core.reports.run_html import walk_html
+from core.reports.html import walk_html
 from core.settings import load_settings
 from core.store.history import History
 from core.walk.job import take_walk

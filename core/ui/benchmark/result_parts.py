@@ -44,7 +44,7 @@ from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLevel, RunKind
 from core.errors import LMDynoError
 from core.i18n import _
-from core.reports.run_html import TIMELINE_REQUESTS, report_html
+from core.reports.html import TIMELINE_REQUESTS, report_html
 from core.reports.run_json import to_json
 from core.reports.tables import requests_csv, requests_parquet
 from core.telemetry.samples import GpuReading

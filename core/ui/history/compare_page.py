@@ -36,7 +36,7 @@ from core.quality.results import QualityResult
 from core.quality.results import results as quality_results
 from core.quality.verdict import MAX_RUNS, QualityComparison
 from core.quality.verdict import compare as compare_quality
-from core.reports.run_html import comparison_html
+from core.reports.html import comparison_html
 from core.ui.benchmark.result_parts import chart_tools
 from core.ui.history import entry_pages as history_entry
 from core.ui.history import session as history_state

@@ -19,7 +19,7 @@ from core.errors import InputError
 from core.i18n import N_, _
 from core.quality.image_quiz import QuizRun
 from core.quality.results import QualityResult, results
-from core.reports.run_html import quality_html, walk_html
+from core.reports.html import quality_html, walk_html
 from core.ui.benchmark.runs import show_plan, show_results
 from core.ui.chat.quiz import show_results as show_quiz_results
 from core.ui.chat.session import CHAT, CONVERSATION, VISION, ConversationPage

@@ -8,7 +8,7 @@ from core.charts.load import latency_chart, pareto_chart
 from core.charts.load_bars import speed_up_chart
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import LoadLevel
-from core.reports.run_html import report_html
+from core.reports.html import report_html
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
 COLORS = {name: lane_color(name, ["a", "b"]) for name in ("a", "b")}

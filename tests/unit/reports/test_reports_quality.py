@@ -14,7 +14,7 @@ from core.charts.quality_points import (
     trade_off_points,
 )
 from core.quality.results import results
-from core.reports.run_html import quality_html
+from core.reports.html import quality_html
 from core.reports.tables import answers_csv, answers_parquet
 from tests.unit.quality import quality_samples as samples
 

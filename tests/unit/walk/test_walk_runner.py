@@ -9,7 +9,7 @@ from core.doctor.fitness import Diagnosis
 from core.domain.specs import Dialect, Endpoint, EngineKind
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, StepState, Unit, WalkRun
 from core.errors import ConfigError, EngineError, InputError
-from core.reports.run_html import walk_html
+from core.reports.html import walk_html
 from core.settings import load_settings
 from core.walk.job import Walk, latest, load, save, summary
 from core.walk.plan import AWQ_RATIO, walk_plan

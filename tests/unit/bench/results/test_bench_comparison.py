@@ -15,7 +15,7 @@ from core.bench.results.result import results
 from core.charts import comparison as charts_comparison
 from core.charts.comparison import CURVES
 from core.codec import encode
-from core.reports.run_html import comparison_html
+from core.reports.html import comparison_html
 from tests.unit.bench.bench_samples import MACHINE, A, B, a_pass, a_plan, a_record, a_request, a_timing
 
 COLORS = {"a": "#000001", "b": "#000002"}

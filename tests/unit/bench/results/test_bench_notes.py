@@ -14,7 +14,7 @@ from core.cli.bench_tables import result_table
 from core.codec import decode, encode
 from core.domain.runs import BenchPass, EngineQueue, LoadLevel
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
-from core.reports.run_html import report_html
+from core.reports.html import report_html
 from core.reports.run_json import from_json, to_json
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request
 

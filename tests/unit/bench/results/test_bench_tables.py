@@ -17,7 +17,7 @@ from core.bench.results.tables import (
 from core.cli.bench_tables import result_table
 from core.domain.runs import LaneFacts
 from core.domain.turns import ErrorInfo, Place
-from core.reports.run_html import report_html
+from core.reports.html import report_html
 from core.ui.benchmark.result_parts import markdown
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 

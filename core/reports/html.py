@@ -1,6 +1,7 @@
-"""Write a run as one HTML file that opens anywhere and needs no network, with tables and interactive charts.
+"""Runs and sessions as HTML files that need no network, with tables and interactive charts.
 
-There are pages of a benchmark run, of a comparison of several, of a quality run and of a walk. plotly's own
+There are pages of a benchmark run, of a comparison of several, of a quality run, of a walk and of a session's
+results. They are in the current language, and Jinja2 escapes what people and models wrote. plotly's own
 script is part of a page with charts, once: 4 to 5 MB.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core import units
@@ -40,7 +42,7 @@ from core.charts.colors import lane_color
 from core.charts.comparison import CURVES, LETTERS, change_chart, load_chart, looks, point_name
 from core.charts.load import THROUGHPUTS, Colors, latency_chart, pareto_chart, throughput_chart
 from core.charts.load_bars import failures_chart, interference_chart, speed_up_chart
-from core.charts.quality import difference_chart, prefix_chart, trade_off_chart
+from core.charts.quality import StrengthBar, difference_chart, prefix_chart, strengths_chart, trade_off_chart
 from core.charts.quality_points import (
     AREA_NAMES,
     RIGHT_ANSWERS,
@@ -52,54 +54,22 @@ from core.charts.quality_points import (
 )
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import BenchRecord, QualityRecord
+from core.domain.sessions import SessionRecord
 from core.domain.walk import STATE_NAMES, STEP_TEXTS, StepResult, WalkRun
 from core.i18n import _, current_language, ngettext
 from core.quality.results import LaneQuality, Outcome, QualityResult, Role
 from core.quality.verdict import compared_answers, flags, verdicts
+from core.sessions import telling
+from core.sessions.items import set_label
+from core.sessions.results import compute_results, judge_results
+from core.sessions.statistics import Standings
+from core.sessions.telling import lane_figures
 from core.walk.job import summary
-
-
-def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:
-    """The page of a template in `core/reports/templates`, in the current language; every value is escaped."""
-    return (
-        environment()
-        .get_template(f"{template}.html.j2")
-        .render(
-            title=title,
-            language=current_language().tag,
-            plotly=get_plotlyjs() if charts else "",
-            charts=[_chart_html(chart) for chart in charts],
-            **values,
-        )
-    )
-
-
-def _chart_html(figure: go.Figure) -> str:
-    config: dict[str, Any] = {
-        "displaylogo": False,
-        "responsive": True,
-        "toImageButtonOptions": {"format": "svg"},
-    }
-    html: str = pio.to_html(figure, include_plotlyjs=False, full_html=False, config=config)
-    return html
-
-
-@cache
-def environment() -> Environment:
-    """The templates of all reports: every value is escaped, and `_` translates."""
-    templates = Environment(
-        loader=PackageLoader("core.reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.globals["_"] = _
-    return templates
-
 
 TIMELINE_REQUESTS = 400
 """A timeline of more would be a block of one colour."""
+_WORST = 20
+"""Different answers of each lane that the file shows."""
 
 
 def report_html(result: BenchResult, record: BenchRecord, colors: Colors | None = None) -> str:
@@ -271,10 +241,6 @@ def _differences(rows: Sequence[Difference]) -> list[tuple[str, ...]]:
     return [(row.path, *row.values) for row in rows]
 
 
-_WORST = 20
-"""Different answers of each lane that the file shows."""
-
-
 def quality_html(
     result: QualityResult, record: QualityRecord, colors: Mapping[str, str] | None = None
 ) -> str:
@@ -434,3 +400,103 @@ def _step(number: int, step: StepResult) -> dict[str, object]:
         "answers": [(_(answer.who), answer.prompt, answer.text) for answer in step.answers],
         "by_hand": step.by_hand,
     }
+
+
+def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
+    """The whole page; `lane_colors` has a colour for every lane. Participants are counted, not named."""
+    session = record.session
+    results = compute_results(session, record.votes)
+    names = telling.lane_names(session)
+    sections = [
+        (_("Standings"), telling.standings_table(results.standings, names)),
+        (_("Pairs"), telling.pairs_table(results.standings, names)),
+        (_("Who was preferred to whom"), telling.win_matrix(results.standings, names)),
+        (_("Measurements"), telling.figures_table(lane_figures(session, record.answers), names)),
+    ]
+    if results.categories:
+        sections.append((_("By category"), telling.groups_table(results.categories, names, _("Category"))))
+    if results.languages:
+        sections.append((_("By language"), telling.groups_table(results.languages, names, _("Language"))))
+    template = _environment().get_template("session.html.j2")
+    return template.render(
+        language=current_language().tag,
+        plotly=Markup(get_plotlyjs()),
+        session=session,
+        headline=telling.headline(session, results.standings),
+        facts=[
+            f"{session.created_at:%Y-%m-%d %H:%M} UTC",
+            *telling.turnout(results),
+            _(set_label(session.plan.prompts)),
+            *([session.machine.host] if session.machine else []),
+        ],
+        chart=_standings_chart(names, results.standings, lane_colors),
+        note=_(telling.STRENGTHS_NOTE),
+        sections=sections,
+        checks=telling.checks(session, results),
+        judges=[
+            (
+                result.judge,
+                telling.standings_table(result.standings, names),
+                telling.judge_lines(session, result),
+            )
+            for result in judge_results(session, record.judgements, record.votes)
+        ],
+    )
+
+
+def _standings_chart(names: list[str], standings: Standings, colors: Mapping[str, str]) -> Markup:
+    bars = [
+        StrengthBar(
+            lane=names[lane.lane],
+            points=lane.points,
+            low=lane.low,
+            high=lane.high,
+            text=telling.rank_text(lane, standings),
+        )
+        for lane in standings.lanes
+        if lane.points is not None
+    ]
+    if not bars:
+        return Markup()
+    figure: go.Figure = strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals"))
+    # plotly escapes what it puts into the script itself.
+    return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=False))
+
+
+def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:
+    """The page of a template in `core/reports/templates`, in the current language; every value is escaped."""
+    return (
+        _environment()
+        .get_template(f"{template}.html.j2")
+        .render(
+            title=title,
+            language=current_language().tag,
+            plotly=get_plotlyjs() if charts else "",
+            charts=[_chart_html(chart) for chart in charts],
+            **values,
+        )
+    )
+
+
+def _chart_html(figure: go.Figure) -> str:
+    config: dict[str, Any] = {
+        "displaylogo": False,
+        "responsive": True,
+        "toImageButtonOptions": {"format": "svg"},
+    }
+    html: str = pio.to_html(figure, include_plotlyjs=False, full_html=False, config=config)
+    return html
+
+
+@cache
+def _environment() -> Environment:
+    """The templates of all reports: every value is escaped, and `_` translates."""
+    templates = Environment(
+        loader=PackageLoader("core.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.globals["_"] = _
+    return templates
