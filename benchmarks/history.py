@@ -46,7 +46,7 @@ from core.domain.turns import (
     TurnPlan,
     utc_now,
 )
-from core.scorecard.reading import ScorecardReader
+from core.reports.scorecard import ScorecardReader
 from core.settings import PROJECT_ROOT
 from core.store.history import History
 from core.store.runs import BenchRuns, QualityRuns

@@ -33,7 +33,7 @@ LAYERS = [
     {"core.meter"},
     {"core.bench"},
     {"core.quality"},
-    {"core.scorecard", "core.sessions", "core.walk"},
+    {"core.sessions", "core.walk"},
     {"core.replay"},
     {"core.charts"},
     {"core.reports"},

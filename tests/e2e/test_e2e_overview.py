@@ -13,7 +13,7 @@ from core.config import load_lanes
 from core.settings import Settings
 from core.store.runs import BenchRuns
 from core.telemetry.nvml import describe_machine
-from tests.unit.scorecard.scorecard_samples import run_of
+from tests.unit.reports.scorecard_samples import run_of
 
 PROJECTOR = {"width": 1280, "height": 720}
 PHONE = {"width": 400, "height": 800}

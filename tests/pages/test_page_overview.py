@@ -14,7 +14,7 @@ from core.engines.registry import EngineState
 from core.errors import StoreError
 from core.jobs.registry import JobRecord, JobSpec, JobState, JobStatus
 from core.replay.recording import SUFFIX
-from core.scorecard.reading import ScorecardReader
+from core.reports.scorecard import ScorecardReader
 from core.settings import Settings
 from core.store.history import History
 from core.store.runs import BenchRuns, QualityRuns
@@ -23,7 +23,7 @@ from core.ui.shared import jobs as shared_jobs
 from core.ui.shared import resources
 from tests.unit.bench.bench_samples import MACHINE
 from tests.unit.quality import quality_samples
-from tests.unit.scorecard.scorecard_samples import run_of
+from tests.unit.reports.scorecard_samples import run_of
 
 SLOW = [0.040, 0.042, 0.038, 0.041]
 FAST = [0.010, 0.011, 0.009, 0.010]

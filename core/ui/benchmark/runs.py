@@ -22,7 +22,7 @@ from core.domain.runs import BenchRecord, HistoryEntry, HistoryFilter, RunKind, 
 from core.errors import InputError, LMDynoError, StoreError
 from core.i18n import N_, _, ngettext
 from core.jobs.registry import Jobs, JobState, JobStatus
-from core.scorecard.speed import LaneSpeed, lane_speed
+from core.reports.lane_figures import LaneSpeed, lane_speed
 from core.ui.benchmark import result_parts
 from core.ui.benchmark.result_parts import View, pass_text, show_all_figures, show_exports, show_points
 from core.ui.shared import resources

@@ -17,8 +17,8 @@ from core.bench.statistics import Ratio
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError
 from core.i18n import N_, _, ngettext
-from core.scorecard.card import Gap, Row, Scorecard, Staleness, interval_text, ratio_number, verdict
-from core.scorecard.speed import Counted
+from core.reports.lane_figures import Counted
+from core.reports.scorecard import Gap, Row, Scorecard, Staleness, interval_text, ratio_number, verdict
 from core.ui.benchmark import form_state as bench_form
 from core.ui.benchmark.runs import show_benchmark_board, speed_tile
 from core.ui.chat.page import show_newest_turn_board

@@ -33,7 +33,7 @@ from core.models import job as models_job
 from core.models.job import is_being_made
 from core.models.vision import is_for_images
 from core.process_setup import allow_many_open_files
-from core.scorecard.reading import ScorecardReader
+from core.reports.scorecard import ScorecardReader
 from core.settings import Mode, Settings, load_settings
 from core.store.audit import AuditLog
 from core.store.history import History

@@ -6,35 +6,47 @@ those can be compared.
 
 The verdict is one or two sentences made from these figures. A sentence says that a lane is faster or slower
 only if the 95 % interval, as it is printed, leaves out 1.
+
+`ScorecardReader` makes it from a store, and keeps what was computed once.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from core import units
 from core.bench.plan import BenchPlan, Workload
-from core.bench.statistics import Interval, Ratio
+from core.bench.results.result import RunRecords
+from core.bench.statistics import Ratio
 from core.codec import decode
-from core.domain.runs import MeasuredLane
+from core.domain.runs import MeasuredLane, QualityRecord
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, Patience, Weights
 from core.domain.turns import Machine
 from core.errors import InputError
 from core.i18n import N_, Text
-from core.scorecard.speed import (
+from core.reports.lane_figures import (
     Counted,
+    LaneQualityFigure,
     LaneSpeed,
     comparable,
     decode_ratio,
+    lane_speed,
+    quality_figures,
     throughput_ratio,
     ttft_ratio,
 )
+from core.telemetry.nvml import describe_machine
 
 _MOST_READ = 3
 """Runs of a lane, until one has figures of it."""
+_KEPT = 64
+"""Lanes of runs."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Staleness(StrEnum):
@@ -85,21 +97,6 @@ class Gap:
 
     reason: Staleness
     last: MeasuredLane | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneQualityFigure:
-    """A lane's figures in a quality run."""
-
-    run_id: str
-    measured_at: datetime
-    right: int | None
-    """Tasks answered correctly; None for a run without tasks."""
-    asked: int | None
-    interval: Interval | None
-    """Of the share of right answers."""
-    sentence: str
-    """The run's verdict on the lane, in the reader's language when it is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +201,88 @@ def scorecard(
             )
         )
     return Scorecard(baseline=baseline, rows=tuple(rows), best=_best(rows))
+
+
+class BenchSource(Protocol):
+    def measured(self, names: Collection[str], *, limit: int = 100) -> tuple[MeasuredLane, ...]: ...
+
+
+class QualitySource(BenchSource, Protocol):
+    def record(self, run_id: str) -> QualityRecord: ...
+
+
+class ScorecardReader:
+    """Thread-safe; reading raises StoreError."""
+
+    def __init__(
+        self,
+        bench_runs: BenchSource,
+        quality_runs: QualitySource,
+        run_records: RunRecords,
+        *,
+        describe: Callable[[], Machine] = describe_machine,
+    ) -> None:
+        self._bench_runs = bench_runs
+        self._quality_runs = quality_runs
+        self._run_records = run_records
+        self._describe = describe
+        self._machine: Machine | None = None
+        self._lock = threading.Lock()
+        self._speeds: OrderedDict[tuple[str, str], LaneSpeed | None] = OrderedDict()
+        self._qualities: OrderedDict[tuple[str, str], LaneQualityFigure | None] = OrderedDict()
+
+    def scorecard(
+        self, lanes: Sequence[LaneSpec], baseline: str, versions: Mapping[str, str | None]
+    ) -> Scorecard:
+        """The scorecard of these lanes as they are now.
+
+        `versions` are those of the engines that run, by lane.
+        """
+        names = [lane.name for lane in lanes]
+        machine = self._this_machine()
+        return scorecard(
+            [LaneNow(lane=lane, engine_version=versions.get(lane.name), machine=machine) for lane in lanes],
+            baseline,
+            benched=self._bench_runs.measured(names),
+            assessed=self._quality_runs.measured(names),
+            speed_of=self._speed,
+            quality_of=self._quality,
+        )
+
+    def _this_machine(self) -> Machine:
+        with self._lock:
+            if self._machine is None:
+                self._machine = self._describe()
+            return self._machine
+
+    def _speed(self, run: MeasuredLane) -> LaneSpeed | None:
+        key = (run.run_id, run.lane.name)
+        with self._lock:
+            if key in self._speeds:
+                return self._speeds[key]
+        record = self._run_records.record(run.run_id)
+        result = self._run_records.result(record)
+        speed = lane_speed(record, result, run.lane.name)
+        with self._lock:
+            _keep(self._speeds, key, speed)
+        return speed
+
+    def _quality(self, run: MeasuredLane) -> LaneQualityFigure | None:
+        key = (run.run_id, run.lane.name)
+        with self._lock:
+            if key in self._qualities:
+                return self._qualities[key]
+        figures = quality_figures(self._quality_runs.record(run.run_id))
+        with self._lock:
+            for lane, figure in figures.items():
+                _keep(self._qualities, (run.run_id, lane), figure)
+        return figures.get(run.lane.name)
+
+
+def _keep(cache: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    cache[key] = value
+    while len(cache) > _KEPT:
+        cache.popitem(last=False)
 
 
 def _newest(

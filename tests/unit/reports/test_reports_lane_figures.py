@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 
 from core.bench.plan import Workload
-from core.scorecard.speed import comparable, decode_ratio, throughput_ratio, ttft_ratio
+from core.reports.lane_figures import comparable, decode_ratio, throughput_ratio, ttft_ratio
 from tests.unit.bench.bench_samples import a_failure
-from tests.unit.scorecard.scorecard_samples import HF, TURBOMIND, run_of, speed_of
+from tests.unit.reports.scorecard_samples import HF, TURBOMIND, run_of, speed_of
 
 SLOW = [0.040, 0.042, 0.038, 0.041]
 FAST = [0.010, 0.011, 0.009, 0.010]

@@ -6,8 +6,8 @@ from dataclasses import replace
 from core.bench.results.result import results
 from core.domain.runs import BenchRecord, EngineUse, GpuUse, LaneFacts, LoadLevel, MeasuredLane
 from core.domain.specs import LaneSpec
-from core.scorecard.card import LaneNow, Scorecard, scorecard
-from core.scorecard.speed import LaneSpeed, lane_speed
+from core.reports.lane_figures import LaneSpeed, lane_speed
+from core.reports.scorecard import LaneNow, Scorecard, scorecard
 from tests.unit.bench import bench_samples
 from tests.unit.quality.quality_samples import AWQ, HF, TURBOMIND
 

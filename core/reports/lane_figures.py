@@ -1,4 +1,7 @@
-"""A lane's speed, memory and energy, from one benchmark run; what can be compared between two lanes."""
+"""A lane's figures: speed, memory and energy of a benchmark run, right answers of a quality run.
+
+Two lanes are compared by their speed where both did the same work at the same load.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +12,10 @@ from core.bench.results.comparison import ComparedPoint
 from core.bench.results.points import Point
 from core.bench.results.result import BenchResult
 from core.bench.statistics import Interval, Ratio, mean_ratio
-from core.domain.runs import BenchRecord, LoadLevel
+from core.domain.runs import BenchRecord, LoadLevel, QualityRecord
+from core.quality.results import Outcome
+from core.quality.results import results as quality_results
+from core.quality.verdict import verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,21 @@ class LaneSpeed:
         return Counted(point.system_tok_per_s, point.repeats)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneQualityFigure:
+    """A lane's figures in a quality run."""
+
+    run_id: str
+    measured_at: datetime
+    right: int | None
+    """Tasks answered correctly; None for a run without tasks."""
+    asked: int | None
+    interval: Interval | None
+    """Of the share of right answers."""
+    sentence: str
+    """The run's verdict on the lane, in the reader's language when it is drawn."""
+
+
 def lane_speed(record: BenchRecord, result: BenchResult, lane: str) -> LaneSpeed | None:
     """The figures of a lane; None where it answered nothing alone."""
     points = [
@@ -92,6 +113,23 @@ def lane_speed(record: BenchRecord, result: BenchResult, lane: str) -> LaneSpeed
         else None,
         weight_bytes=facts.weight_bytes if facts else None,
     )
+
+
+def quality_figures(record: QualityRecord) -> dict[str, LaneQualityFigure]:
+    """All lanes of a run at once, since grading its answers takes most of the time."""
+    result = quality_results(record)
+    sentences = {verdict.lane: verdict.sentence for verdict in verdicts(result)}
+    return {
+        lane.name: LaneQualityFigure(
+            run_id=record.run.id,
+            measured_at=record.run.created_at,
+            right=lane.tasks.outcomes[Outcome.RIGHT] if lane.tasks else None,
+            asked=lane.tasks.asked if lane.tasks else None,
+            interval=lane.tasks.interval if lane.tasks else None,
+            sentence=sentences[lane.name],
+        )
+        for lane in result.lanes
+    }
 
 
 def comparable(one: LaneSpeed, other: LaneSpeed) -> bool:
