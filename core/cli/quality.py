@@ -1,24 +1,31 @@
-"""`quality`: compare lanes from the command line, in this process; stored like a run of the dashboard."""
+"""`quality`: compare lanes from the command line, in this process, and quality runs in a terminal.
+
+A run is stored like one of the dashboard. It is shown as tables and sentences. `show`, `export` and
+`compare_runs` are what `runs` does with quality runs; each says whether the runs are quality runs at all.
+"""
 
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
+from rich.table import Table
 
+from core import units
+from core.bench.statistics import Interval
 from core.cli import context
-from core.cli.quality_runs import lane_table, lines
 from core.cli.terminal import progress_text, terminal, write_file
-from core.domain.runs import QualityRun, RunState
+from core.codec import encode_plain
+from core.domain.runs import QualityRecord, QualityRun, RunState
 from core.domain.specs import SETTINGS_OF, LaneSpec
 from core.errors import InputError
 from core.i18n import N_, Text, _
 from core.images.store import ImageStore
 from core.jobs.runner import ended_if_killed
 from core.quality.asking import require_installed
-from core.quality.job import conduct
 from core.quality.plan import (
     KV_BITS,
     OWN_ANSWERS,
@@ -34,8 +41,9 @@ from core.quality.plan import (
     shipped,
     text_file,
 )
-from core.quality.results import results
+from core.quality.results import LaneQuality, Outcome, QualityResult, results
 from core.quality.tasks import TaskItem
+from core.quality.verdict import MAX_RUNS, QualityComparison, compare, figures, flags, verdicts
 from core.reports.quality_json import to_json
 from core.settings import Settings
 from core.store.runs import QUALITY_INTERRUPTED, QualityRuns
@@ -131,8 +139,8 @@ def quality(
     if as_json:
         sys.stdout.buffer.write(to_json(result, record, raw=False) + b"\n")
     else:
-        console.print(lane_table(result))
-        for line in lines(result):
+        console.print(_lane_table(result))
+        for line in _lines(result):
             console.print(line)
         console.print(_("Stored as {run}", run=run.id), style="dim")
     if out is not None:
@@ -141,6 +149,53 @@ def quality(
         raise typer.Exit(STOPPED_EXIT_CODE)
     if run.state is not RunState.DONE or any(lane.error for lane in run.lanes):
         raise typer.Exit(1)
+
+
+def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:
+    record = _record(settings, run_id)
+    if record is None:
+        return False
+    result = results(record)
+    if as_json:
+        typer.echo(to_json(result, record, raw=False))
+        return True
+    console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {result.run.state}")
+    console.print(_lane_table(result))
+    for line in _lines(result):
+        console.print(line)
+    return True
+
+
+def export(settings: Settings, run_id: str, out: Path | None, form: str) -> bool:
+    record = _record(settings, run_id)
+    if record is None:
+        return False
+    content = _written(record, form)
+    if out is not None:
+        write_file(out, content)
+    else:
+        sys.stdout.buffer.write(content)
+    return True
+
+
+def compare_runs(settings: Settings, run_ids: Sequence[str], *, as_json: bool) -> bool:
+    stored = [_record(settings, run_id) for run_id in run_ids]
+    records = [record for record in stored if record is not None]
+    if not records:
+        return False
+    if len(records) < len(stored) or not 2 <= len(records) <= MAX_RUNS:
+        raise InputError(
+            N_("You can compare two to {n} runs of the same kind.", n=MAX_RUNS),
+            hint=N_("Choose only quality runs, or only benchmark runs."),
+        )
+    comparison = compare([results(record) for record in records])
+    if as_json:
+        typer.echo(encode_plain(_comparison_json(comparison)))
+        return True
+    for warning in comparison.warnings:
+        console.print(_(warning), style="yellow")
+    console.print(_comparison_table(comparison))
+    return True
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -199,6 +254,8 @@ def _content(name: str) -> bytes:
 
 
 def _conduct(settings: Settings, plan: QualityPlan) -> QualityRun:
+    from core.quality.job import conduct  # to look at runs takes no engines
+
     columns = (progress_text(), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress, transient=True, refresh_per_second=2) as bar:
         task = bar.add_task("", total=1.0)
@@ -208,3 +265,114 @@ def _conduct(settings: Settings, plan: QualityPlan) -> QualityRun:
 
         with ended_if_killed(plan.id, QUALITY_INTERRUPTED):
             return conduct(settings, plan, report)
+
+
+def _lane_table(result: QualityResult) -> Table:
+    """One row a lane: right answers, agreement, likelihood of each text, speed and memory."""
+    texts = [text.name for text in result.plan.texts]
+    table = Table(
+        _("lane"),
+        _("correct"),
+        _("95% interval"),
+        _("same answers"),
+        _("same tokens"),
+        *(_("{text}, nats", text=name) for name in texts),
+        _("decode p50"),
+        _("memory"),
+    )
+    for lane in result.lanes:
+        table.add_row(*_row(lane, texts))
+    return table
+
+
+def _lines(result: QualityResult) -> Iterator[str]:
+    """The verdicts with their reasons, then the differences between lanes."""
+    for verdict in verdicts(result):
+        yield f"{_(verdict.sentence)} {' '.join(_(reason) for reason in verdict.reasons)}".rstrip()
+    for lane in result.lanes:
+        for score in lane.facts.external:
+            yield _(
+                "{lane}, {program}: {task}, {metric} {value}",
+                lane=lane.name,
+                program=score.program,
+                task=score.task,
+                metric=score.metric,
+                value=f"{score.value:.4f}",
+            )
+        if lane.facts.external_error is not None:
+            yield _("{lane}: {problem}", lane=lane.name, problem=_(lane.facts.external_error.message))
+    for flag in flags(result):
+        yield _("Different: {what}", what=flag.text)
+
+
+def _record(settings: Settings, run_id: str) -> QualityRecord | None:
+    with closing(QualityRuns(settings.database_url)) as runs:
+        return runs.record(run_id) if runs.run(run_id) else None
+
+
+def _written(record: QualityRecord, form: str) -> bytes:
+    if form == "html":
+        # plotly takes its time, and only this needs it.
+        from core.reports.html import quality_html
+
+        return quality_html(results(record), record).encode()
+    if form == "json":
+        return to_json(results(record), record, raw=True)
+    from core.reports.tables import answers_csv, answers_parquet
+
+    return answers_csv(record).encode() if form == "csv" else answers_parquet(record)
+
+
+def _comparison_json(comparison: QualityComparison) -> dict[str, object]:
+    return {
+        "runs": [{"id": run.run.id, "title": run.run.title} for run in comparison.runs],
+        "warnings": [str(warning) for warning in comparison.warnings],
+        "lanes": [
+            {"lane": row.name, "runs": [figures(lane) if lane else None for lane in row.lanes]}
+            for row in comparison.lanes
+        ],
+    }
+
+
+def _comparison_table(comparison: QualityComparison) -> Table:
+    table = Table(_("lane"), _("metric"), *(run.run.title[:30] for run in comparison.runs))
+    for row in comparison.lanes:
+        known = [figures(lane) if lane else {} for lane in row.lanes]
+        names = dict.fromkeys(name for each in known for name in each)
+        for place, name in enumerate(names):
+            cells = [_cell(name, each.get(name)) for each in known]
+            table.add_row("" if place else row.name, name, *cells)
+    return table
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return units.UNKNOWN
+    if name.endswith("_ratio"):
+        return units.share(value)
+    if name.endswith("_bytes"):
+        return units.gib(value)
+    return f"{value:.4g}"
+
+
+def _row(lane: LaneQuality, texts: list[str]) -> list[str]:
+    tasks, agreement = lane.tasks, lane.agreement
+    row = [
+        lane.name,
+        f"{tasks.outcomes[Outcome.RIGHT]}/{tasks.asked}" if tasks else units.UNKNOWN,
+        _interval(tasks.interval if tasks else None),
+        f"{agreement.identical}/{agreement.n}" if agreement else units.UNKNOWN,
+        units.share(agreement.token_ratio if agreement else None),
+    ]
+    for name in texts:
+        score = lane.text(name)
+        value = units.nats(score.nats_per_token if score else None)
+        apart = score.difference if score else None
+        row.append(f"{value} ({units.nats_apart(apart.value)})" if apart else value)
+    return [*row, units.tok_per_s(lane.decode_tok_per_s_p50), units.gib(lane.memory_bytes)]
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return units.UNKNOWN
+    return f"{units.share(interval.low)} – {units.share(interval.high)}"

@@ -19,9 +19,9 @@ from core.bench.results.definitions import Tool
 from core.bench.results.result import results
 from core.bench.results.tables import points_table, queueing_table
 from core.cli import context
-from core.cli import quality_runs as quality_runs
+from core.cli import quality as quality_runs
 from core.cli import walk as walks
-from core.cli.bench_tables import comparison_table, difference_table, print_remarks, result_table
+from core.cli.bench import comparison_table, difference_table, print_remarks, result_table
 from core.cli.terminal import terminal, write_file
 from core.codec import encode_plain
 from core.domain.runs import BenchRecord, HistoryFilter, RunKind

@@ -17,7 +17,7 @@ from core.bench.bandwidth import (
     utilisations,
 )
 from core.bench.results.result import results
-from core.cli.bench_tables import utilisation_text
+from core.cli.bench import utilisation_text
 from core.domain.runs import GpuUse, LoadLevel
 from core.domain.specs import EngineSettings
 from core.errors import EngineBusy, EngineError, EngineNotInstalled, EngineOutOfMemory, InputError

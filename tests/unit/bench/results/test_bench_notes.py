@@ -10,7 +10,7 @@ from core.bench.plan import Load
 from core.bench.results.notes import QueueTime
 from core.bench.results.result import results
 from core.bench.results.tables import queueing_table
-from core.cli.bench_tables import result_table
+from core.cli.bench import result_table
 from core.codec import decode, encode
 from core.domain.runs import BenchPass, EngineQueue, LoadLevel
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec

@@ -14,7 +14,7 @@ from core.bench.results.tables import (
     repeats_table,
     resources_table,
 )
-from core.cli.bench_tables import result_table
+from core.cli.bench import result_table
 from core.domain.runs import LaneFacts
 from core.domain.turns import ErrorInfo, Place
 from core.reports.html import report_html
