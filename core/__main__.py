@@ -117,7 +117,7 @@ COMMANDS = {
         N_("Sample memory, power, and load of GPUs and engines, and summarise the samples."),
     ),
     "metrics": Command(
-        "core.cli.metrics:metrics",
+        "core.cli.machine:metrics",
         N_("Print the state of lanes, jobs, store, and meter for Prometheus, or serve it on a port."),
     ),
 }

@@ -82,7 +82,7 @@ LIBRARY_HOMES = {
     "jsonschema": ("core.quality.tasks",),
     "referencing": ("core.quality.tasks",),
     "ray": ("core.cluster.ray_fabric",),
-    "prometheus_client": ("core.chat_api.servers", "core.cli.metrics"),
+    "prometheus_client": ("core.chat_api.servers", "core.cli.machine"),
 }
 
 ENGINE_LIBRARIES = {

@@ -7,6 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from core.bench import bandwidth
 from core.bench.bandwidth import Bandwidth
 from core.cli import machine, memory
 from core.doctor import Diagnosis, Finding, LaneFitness, Status
@@ -134,7 +135,7 @@ def test_the_bandwidth_is_told_beside_the_data_sheets(app, monkeypatch):
         torch="2.11.0",
         measured_at=datetime(2026, 3, 1, tzinfo=UTC),
     )
-    monkeypatch.setattr(machine, "measure_bandwidth", lambda settings, gpu_index: found)
+    monkeypatch.setattr(bandwidth, "measure_bandwidth", lambda settings, gpu_index: found)
     shown = CliRunner().invoke(app, ["bandwidth"]).stdout
     assert "3,020 GB/s, median of 25 (2,990 to 3,050)" in shown
     assert "3,350 GB/s" in shown

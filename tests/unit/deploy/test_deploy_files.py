@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import core
-from core.cli.metrics import HomeCollector
+from core.cli.machine import HomeCollector
 from core.config import load_lanes
 from core.settings import load_settings
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from core import __main__ as program
-from core.cli import metrics as command
+from core.cli import machine
 from core.engines.registry import lease
 from core.meter.protocol import marked_running
 from core.settings import Settings, load_settings
@@ -92,7 +92,7 @@ def test_a_part_that_cannot_be_read_is_missing_and_named(published, settings):
 def test_it_is_served_on_loopback(settings, monkeypatch):
     started: list[tuple[object, threading.Thread]] = []
     addresses: list[str] = []
-    real = command.start_http_server
+    real = machine.start_http_server
 
     def start(port, address, registry):
         server, thread = real(0, address, registry)
@@ -103,8 +103,8 @@ def test_it_is_served_on_loopback(settings, monkeypatch):
         server.shutdown()
         return server, thread
 
-    monkeypatch.setattr(command, "start_http_server", start)
-    command.metrics(port=9464)
+    monkeypatch.setattr(machine, "start_http_server", start)
+    machine.metrics(port=9464)
     assert addresses == ["127.0.0.1"]
 
 
