@@ -1,12 +1,14 @@
-"""Walks as background jobs: all steps in the tutorial's order, and the files that a walk is kept in.
+"""Walks as background jobs: the lanes that one uses, all steps in the tutorial's order, and the files that a
+walk is kept in.
 
 A step that can't run here is skipped with its reason. A walk is a JSON file under `home/walks/`, written anew
 after every step, so that one that was stopped keeps what it had. One that a node of the cluster takes is kept
 here in the same way. A walk and its job have the same id.
 
-`python -m core.walk.job FOLDER FD` is the worker, started by `core.jobs`. On a node, the walk has a folder of
-its own in the node's home: its engines listen where nobody else reaches them, so the node's agent must not
-take them for engines of its lanes.
+`python -m core.walk.job FOLDER FD` is the worker, started by `core.jobs`: it takes the walk, or has a node
+take it and keeps what that reports. On a node, the walk has a folder of its own in the node's home: its
+engines listen where nobody else reaches them, so the node's agent must not take them for engines of its
+lanes.
 """
 
 import asyncio
@@ -23,24 +25,29 @@ from typing import Any
 
 from core import __version__, process_setup
 from core.access.guard import Action, authorise
+from core.cluster.jobs import follow
+from core.cluster.protocol import NodeJob
 from core.codec import decode, encode
 from core.config import LaneRegistry, load_lanes
 from core.doctor.fitness import can_run
 from core.domain.runs import RunState
-from core.domain.specs import LaneSpec
+from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
 from core.domain.turns import ErrorInfo, new_id
 from core.domain.walk import STEP_TEXTS, StepKind, StepResult, StepState, WalkRun, walk_title
-from core.errors import LMDynoError
+from core.errors import InputError, LMDynoError
 from core.i18n import N_, Text, _
-from core.jobs.registry import Jobs, load_outcome, outcome_file, save_outcome
+from core.jobs.registry import Jobs, JobSpec, load_outcome, outcome_file, save_outcome
 from core.jobs.worker import Report, run
+from core.models.vision import is_for_images
 from core.settings import Settings, load_settings
 from core.store.run_tables import Walks
 from core.telemetry.nvml import Nvml, describe_machine
-from core.walk.plan import WalkPlan, lanes_at, walk_plan
-from core.walk.steps import Notes, Walker
+from core.walk.steps import AWQ_RATIO, Notes, Walker, WalkPlan, with_nodes
 
 JOB_KIND = "walk"
+_WORKER = "core.walk.job"
+_FOLLOW = "follow"
+"""An argument of the job: the walk is taken on the node, and this job follows it."""
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +66,10 @@ def start_walk(settings: Settings, model: str | None = None, *, node: str | None
     if node is not None:
         local = tuple(lane for lane in registry.lanes if lane.is_local)
         lanes = LaneRegistry(models=registry.models, lanes=local, source=None)
-        arguments |= {"node": node, "lanes": json.loads(encode(lanes))}
+        arguments |= {"node": node, "lanes": json.loads(encode(lanes)), _FOLLOW: True}
     return Jobs(settings).start_module(
         JOB_KIND,
-        "core.walk.job" if node is None else "core.walk.node_worker",
+        _WORKER,
         arguments,
         title=walk_title(plan.model.name, node),
         job_id=walk_id,
@@ -157,6 +164,68 @@ def latest(settings: Settings, limit: int = 10) -> Sequence[WalkRun]:
         if run is not None:
             runs.append(run)
     return runs
+
+
+def lanes_at(registry: LaneRegistry, node: str | None) -> tuple[LaneSpec, ...]:
+    """The lanes that a walk on the node can use, as lanes of that machine: those of the node, then those that
+    name none. Without a node, those that name none.
+    """
+    fitting = [lane for lane in registry.lanes if lane.is_local and lane.model and lane.node in (node, None)]
+    fitting.sort(key=lambda lane: lane.node != node)
+    return tuple(replace(lane, node=None) for lane in fitting)
+
+
+def walk_plan(registry: LaneRegistry, model: str | None, *, gpu: bool, node: str | None = None) -> WalkPlan:
+    """The plan for a model of the registry, by default the first text model that has a lane.
+
+    Lanes that the registry lacks are added where a GPU can run them. Raises ConfigError for an unknown model
+    and where no lane has a model.
+
+    Args:
+        registry: the dashboard's lanes.
+        model: its name.
+        gpu: the machine that takes the walk has an NVIDIA GPU.
+        node: that machine's name in the cluster; None for this one.
+    """
+    local = lanes_at(registry, node)
+    others = [lane for lane in registry.lanes if lane.model and lane.node not in (node, None)]
+    spec = registry.model(model) if model else _first_text_model(local, others)
+    own = [lane for lane in local if lane.model == spec]
+    base = _first(own, EngineKind.TRANSFORMERS)
+    turbomind = _first(own, EngineKind.TURBOMIND)
+    awq = _first(own, EngineKind.AWQ)
+    if gpu:
+        turbomind = turbomind or LaneSpec(name="walk-turbomind", kind=EngineKind.TURBOMIND, model=spec)
+        awq = awq or LaneSpec(name="walk-awq", kind=EngineKind.AWQ, model=spec, weights=Weights.AWQ)
+        awq = replace(awq, settings=replace(awq.settings, cache_max_entry_count=AWQ_RATIO))
+    vision = [lane for lane in local if is_for_images(lane)]
+    return WalkPlan(
+        model=spec,
+        transformers=base or LaneSpec(name="walk-hf", kind=EngineKind.TRANSFORMERS, model=spec),
+        turbomind=turbomind,
+        awq=awq,
+        vision=_first(vision, EngineKind.PYTORCH) if gpu else _first(vision, EngineKind.TRANSFORMERS),
+        left_out=tuple(lane for lane in others if lane.model == spec or is_for_images(lane)),
+    )
+
+
+def _first_text_model(lanes: Sequence[LaneSpec], others: Sequence[LaneSpec]) -> ModelSpec:
+    for lane in lanes:
+        if lane.model is not None and lane.weights is Weights.CHECKPOINT and not is_for_images(lane):
+            return lane.model
+    if others:
+        raise InputError(
+            N_("All lanes with a model belong to other nodes: {lanes}.", lanes=with_nodes(others)),
+            hint=N_("Start the walk on one of these nodes, or name a model."),
+        )
+    raise InputError(
+        N_("No local lane has a text model."),
+        hint=N_("Prepare the demo weights with `lmdyno models demo`, or add a model to lanes.toml."),
+    )
+
+
+def _first(lanes: Sequence[LaneSpec], kind: EngineKind) -> LaneSpec | None:
+    return next((lane for lane in lanes if lane.kind is kind and lane.weights is not Weights.GGUF), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +339,11 @@ def summary(run: WalkRun) -> str:
 
 
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
-    """Take every step; the walk is saved after each."""
+    """Take every step, here or on the node that the arguments name; the walk is saved after each."""
+    return _take_on_node(arguments, report) if arguments.get(_FOLLOW) else _take_here(arguments, report)
+
+
+def _take_here(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     process_setup.configure_logs()
     settings, node = load_settings(), arguments.get("node")
     if node is None:
@@ -285,6 +358,32 @@ def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
             lanes=decode(LaneRegistry, json.dumps(arguments["lanes"])),
         )
     return {"walk": walk.id}
+
+
+def _take_on_node(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
+    """Have the node take the walk; it is saved here after each step, and in the history when it ends."""
+    settings, node, walk_id = load_settings(), arguments["node"], arguments["id"]
+    spec = JobSpec(
+        kind=JOB_KIND,
+        title=walk_title(arguments["model"], node),
+        worker=_WORKER,
+        arguments={name: value for name, value in arguments.items() if name != _FOLLOW},
+        python=sys.executable,
+    )
+    outcome = run_file(walk_settings(settings), walk_id).relative_to(settings.home)
+    try:
+        return follow(
+            settings,
+            node,
+            NodeJob(spec=spec, outcome=str(outcome)),
+            report,
+            lambda content: save(settings, decode(WalkRun, content)),
+        )
+    finally:
+        if (taken := load(settings, walk_id)) is not None:
+            # The node tells nothing more of a walk that is cancelled here.
+            stopped = replace(taken, state=RunState.STOPPED)
+            keep(settings, stopped if taken.state is RunState.RUNNING else taken)
 
 
 def walk_settings(settings: Settings) -> Settings:

@@ -22,7 +22,7 @@ from core.config import LaneRegistry
 from core.doctor.examination import examine
 from core.doctor.fitness import Status
 from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
-from core.domain.specs import Endpoint, EngineKind, LaneSpec
+from core.domain.specs import Endpoint, EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit
 from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
@@ -40,7 +40,12 @@ from core.meter.turns import run_and_keep
 from core.models.job import DEMO_OPTIONS, quantize, read_provenance
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
-from core.walk.plan import AWQ_RATIO, IMAGE_QUESTIONS, PROMPTS, RATIOS, WalkPlan, with_nodes
+
+PROMPTS = ("What is the capital of Japan?", "Explain what a GPU is.")
+"""Prompts on which the demo model answers alike in every number format, so lanes can be compared."""
+IMAGE_QUESTIONS = ("How many shapes are there?", "What color is the circle?")
+RATIOS = (0.8, 0.4, 0.05)
+AWQ_RATIO = 0.4
 
 _SAMPLING = Sampling(temperature=0.0, max_tokens=64)
 _IMAGE = "three-shapes"
@@ -52,6 +57,29 @@ _HERE = Path(__file__).parent
 _CLIENT, _PIPELINE = _HERE / "client_program.py", _HERE / "pipeline_program.py"
 _TIMEOUT_S = 240.0
 _TAIL_CHARS = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkPlan:
+    """The lanes of a walk; None where the machine has none of that kind."""
+
+    model: ModelSpec
+    transformers: LaneSpec | None
+    turbomind: LaneSpec | None
+    awq: LaneSpec | None
+    vision: LaneSpec | None
+    left_out: tuple[LaneSpec, ...] = ()
+    """Lanes of the model, or with images, that belong to other nodes."""
+
+    @property
+    def lanes(self) -> tuple[LaneSpec, ...]:
+        lanes = (self.transformers, self.turbomind, self.awq, self.vision)
+        return tuple(lane for lane in lanes if lane is not None)
+
+
+def with_nodes(lanes: Sequence[LaneSpec]) -> str:
+    """Such as `fast (gpu-1), small (gpu-2)`."""
+    return ", ".join(f"{lane.name} ({lane.node})" for lane in lanes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

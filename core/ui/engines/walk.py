@@ -15,8 +15,7 @@ from core.ui.shared import resources
 from core.ui.shared.components import escape, prose, show_error
 from core.ui.shared.jobs import choose_node, is_usable, show_job, show_job_log
 from core.ui.shared.visitor import offers
-from core.walk.job import JOB_KIND, load, start_walk, summary
-from core.walk.plan import lanes_at
+from core.walk.job import JOB_KIND, lanes_at, load, start_walk, summary
 
 _REFRESH_S = 1.0
 _SHOWN = 5

@@ -11,9 +11,8 @@ from core.domain.walk import STATE_NAMES, STEP_TEXTS, Answer, Figure, StepKind, 
 from core.errors import ConfigError, EngineError, InputError
 from core.reports.html import walk_html
 from core.settings import load_settings
-from core.walk.job import Walk, latest, load, save, summary
-from core.walk.plan import AWQ_RATIO, walk_plan
-from core.walk.steps import Notes, Walker, run_client
+from core.walk.job import Walk, latest, load, save, summary, walk_plan
+from core.walk.steps import AWQ_RATIO, Notes, Walker, run_client
 
 
 class NoGpu:

@@ -10,7 +10,7 @@ from core.domain.runs import RunState
 from core.domain.walk import StepKind, StepResult, StepState, WalkRun
 from core.settings import load_settings
 from core.store.run_tables import Walks
-from core.walk import node_worker
+from core.walk import job
 from core.walk.job import load
 
 ARGUMENTS = {"id": "walk0001", "model": "tiny", "node": "beta", "lanes": {"models": [], "lanes": []}}
@@ -30,15 +30,15 @@ def node(monkeypatch):
     """Makes the node tell these runs, one after another, then end with an error or well."""
 
     def tells(*runs, end=None):
-        def follow(settings, name, job, report, on_outcome):
-            jobs.append((name, job))
+        def follow(settings, name, asked, report, on_outcome):
+            jobs.append((name, asked))
             for run in runs:
                 on_outcome(encode(run).decode())
             if end is not None:
                 raise end
             return {"walk": "walk0001"}
 
-        monkeypatch.setattr(node_worker, "follow", follow)
+        monkeypatch.setattr(job, "follow", follow)
         return jobs
 
     jobs = []
@@ -51,7 +51,7 @@ def stored(settings):
 
 
 def work():
-    return node_worker.work(ARGUMENTS, lambda stage, progress=None: None)
+    return job.work({**ARGUMENTS, "follow": True}, lambda stage, progress=None: None)
 
 
 def test_a_walk_that_ended_there_is_in_the_history_here(settings, node):
@@ -59,8 +59,8 @@ def test_a_walk_that_ended_there_is_in_the_history_here(settings, node):
     jobs = node(RUNNING, done)
     assert work() == {"walk": "walk0001"}
     assert stored(settings) == load(settings, "walk0001") == done
-    ((name, job),) = jobs
-    assert (name, job.outcome, job.spec.arguments) == ("beta", "walk/walks/walk0001.json", ARGUMENTS)
+    ((name, asked),) = jobs
+    assert (name, asked.outcome, asked.spec.arguments) == ("beta", "walk/walks/walk0001.json", ARGUMENTS)
 
 
 def test_a_walk_that_is_cancelled_here_keeps_the_steps_that_were_told(settings, node):
