@@ -99,7 +99,7 @@ ENGINE_PROCESSES = {
     "core.cluster.ray_fabric",
     "core.engines.launch.serve_transformers",
     "core.engines.launch.serve_lmdeploy",
-    "core.engines.launch.serve_proxy",
+    "core.engines.launch.serve_replicas",
     "core.models.demo_checkpoints",
     "core.models.awq.rounding",
     "core.models.awq.probe",

@@ -6,6 +6,11 @@ can't start ends all of them, as an engine that can't start is no engine; one th
 the proxy, and the others go on answering. When the last one is gone, or the proxy, all end.
 
     serve_replicas.py --port 4711 --name engine-fp16 --devices 0 --devices 1 -- MODEL --backend turbomind …
+
+The proxy is this script too: `serve_replicas.py proxy --port 4711 --replicas 2`. Three things differ from
+`lmdeploy serve proxy`. It begins without the servers that an earlier proxy left in LMDeploy's own file. It
+answers `/health`, with 200 from the moment that all replicas have been added. And the addresses that add and
+remove servers need the key too: whoever could add a server would get the prompts.
 """
 
 import argparse
@@ -22,7 +27,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+# The folder of this script would come before every installed package.
+sys.path[:] = [place for place in sys.path if place != str(Path(__file__).parent)]
+
 HOST = "127.0.0.1"
+PROXY = "proxy"
+"""The first argument of the process that is the proxy."""
 HERE = Path(__file__).parent
 KEY_VARIABLE = "LMDYNO_ENGINE_KEY"
 POLL_S = 0.2
@@ -119,7 +129,7 @@ class Group:
         self.proxy = subprocess.Popen(
             [
                 sys.executable,
-                options.proxy,
+                *([options.proxy] if options.proxy else [__file__, PROXY]),
                 "--host",
                 options.host,
                 "--port",
@@ -209,12 +219,49 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="the id that the replicas serve the model under")
     parser.add_argument("--devices", action="append", required=True, help="CUDA_VISIBLE_DEVICES of a replica")
     parser.add_argument("--engine", default=str(HERE / "serve_lmdeploy.py"))
-    parser.add_argument("--proxy", default=str(HERE / "serve_proxy.py"))
+    parser.add_argument("--proxy", help="a script in place of LMDeploy's proxy")
     parser.add_argument("arguments", nargs="*", help="of each server, after --")
     return parser.parse_args(arguments)
 
 
+def serve_proxy(arguments: Sequence[str]) -> None:
+    """Hand over to LMDeploy's proxy, the one address of the replicas."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default=HOST)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--replicas", type=int, required=True)
+    options = parser.parse_args(arguments)
+    key = os.environ.pop(KEY_VARIABLE)
+
+    from lmdeploy.serve.proxy import proxy
+    from lmdeploy.serve.utils.server_utils import AuthenticationMiddleware
+
+    def key_for_all_but_health(app: object) -> object:
+        guard = AuthenticationMiddleware(app, [key])
+        guard.skip_prefixes = ["/health"]
+        return guard
+
+    was_complete = False
+
+    def health() -> object:
+        nonlocal was_complete
+        nodes = len(proxy.node_manager.nodes)
+        was_complete = was_complete or nodes >= options.replicas
+        status = 200 if was_complete and nodes else 503
+        return proxy.JSONResponse({"status": "healthy" if status == 200 else "initializing"}, status)
+
+    proxy.node_manager.nodes.clear()
+    proxy.app.add_api_route("/health", health, response_model=None)
+    proxy.app.add_middleware(key_for_all_but_health)
+    proxy.proxy(
+        server_name=options.host, server_port=options.port, disable_cache_status=True, log_level="WARNING"
+    )
+
+
 def main() -> None:
+    if sys.argv[1:2] == [PROXY]:
+        serve_proxy(sys.argv[2:])
+        return
     group = Group(parse())
 
     def stop(*_: object) -> None:
