@@ -235,6 +235,25 @@ def test_repeating_ends_when_all_lanes_fail(app, world):
     assert len(world.meter.plans) == 2
 
 
+def test_a_prompt_after_repeats_that_could_not_go_on_is_asked_once(app, world, monkeypatch):
+    ask(app)
+    start = world.meter.start
+
+    def fail_after_two(plan):
+        if len(world.meter.plans) == 2:
+            raise EngineError("The meter is gone")
+        start(plan)
+
+    monkeypatch.setattr(world.meter, "start", fail_after_two)
+    keyed(app.number_input, "repeats").set_value(5)
+    button(app, "Start").click().run()
+    assert len(world.meter.plans) == 2
+    assert "The meter is gone" in texts(app)
+    monkeypatch.setattr(world.meter, "start", start)
+    ask(app, "And of France?")
+    assert [plan.prompt for plan in world.meter.plans[2:]] == ["And of France?"]
+
+
 def test_the_baseline_is_one_of_the_picked_lanes(app, world):
     app.pills(key="chat_lanes").set_value(["hf-q4", "remote"]).run()
     assert app.selectbox(key="chat_baseline").options == ["hf-q4", "remote"]
@@ -429,6 +448,20 @@ def test_only_stop_cancels_a_running_turn(new_app, world):
     assert world.meter.cancelled == []
     button(app, "Stop").click().run()
     assert world.meter.cancelled == [turn.id]
+
+
+def test_a_stop_that_is_refused_says_why(new_app, world, monkeypatch):
+    world.meter.hold(stored_turn(world, done=False))
+    world.meter.unreachable = EngineError("The meter is away")
+
+    def refuse(_turn_id):
+        raise AccessDenied("Your login has expired.", code="logged-out")
+
+    monkeypatch.setattr(world.meter, "cancel", refuse)
+    app = new_app(conversation="c1").run()
+    button(app, "Stop").click().run()
+    assert not app.exception
+    assert "Your login has expired." in app.toast[0].value
 
 
 def test_no_widget_keeps_a_turn_with_its_answers(app):

@@ -8,6 +8,7 @@ import pytest
 from core.access import guard
 from core.access.identity import GUEST
 from core.domain.sessions import Display, Session, SessionState, Verdict, VotingMode
+from core.errors import StoreError
 from core.images.store import ImageStore
 from core.jobs.registry import JobFolder, JobRecord, JobSpec, JobState
 from core.sessions import job
@@ -205,6 +206,23 @@ class TestVoting:
         (vote,) = room.votes.votes(session.id)
         assert vote.order == tuple(vote.shown[position] for position in (1, 0, 2))
         assert "A" in [button.label for button in app.button]
+
+    def test_a_ranking_that_could_not_be_kept_is_completed_by_another_click(self, room, voter, monkeypatch):
+        session = keep(room, plan("a", "b", "c", prompts=8, mode=VotingMode.RANKING))
+        app = join(voter(session))
+        click(app, "B")
+        keep_vote = room.votes.vote
+
+        def fail(*_args):
+            raise StoreError("The database is locked")
+
+        monkeypatch.setattr(room.votes, "vote", fail)
+        click(app, "A")
+        assert "The database is locked" in app.toast[0].value
+        monkeypatch.setattr(room.votes, "vote", keep_vote)
+        click(app, "C")
+        (vote,) = room.votes.votes(session.id)
+        assert vote.order == tuple(vote.shown[position] for position in (1, 0, 2))
 
     def test_replayed_answers_come_whole(self, room, voter):
         session = keep(room, plan(*LANES, prompts=10, display=Display.REPLAYED, replay_chars_per_s=2000))

@@ -36,7 +36,7 @@ from core.ui.chat import session as chat_session
 from core.ui.chat.session import ConversationPage
 from core.ui.shared import resources
 from core.ui.shared.browser import keep_cookie
-from core.ui.shared.components import lane_label, refuse_misfits
+from core.ui.shared.components import errors_as_toasts, lane_label, refuse_misfits
 
 log = logging.getLogger(__name__)
 
@@ -295,9 +295,16 @@ def ask(page: ConversationPage, prompt: str) -> None:
 
 
 def send(
-    page: ConversationPage, prompt: str, images: tuple[StoredImage, ...] = (), *, replaces: str | None = None
+    page: ConversationPage,
+    prompt: str,
+    images: tuple[StoredImage, ...] = (),
+    *,
+    replaces: str | None = None,
+    repeating: bool = False,
 ) -> bool:
     """Start a turn with the settings of the moment, unless one of the conversation still runs.
+
+    It ends what was left of earlier repeats, unless it is one of them (`repeating`).
 
     A problem is kept for the page to show, and so is a warning about a prompt that is probably too long,
     which is sent when it comes again. Returns whether the turn was started.
@@ -310,6 +317,8 @@ def send(
             text = _("Lanes are still answering. Wait, or press Esc to stop them.")
             st.toast(text, icon=":material/info:")
             return False
+        if not repeating:
+            chat.repeats_left = 0
         try:
             plan = plan_turn(
                 prompt,
@@ -406,7 +415,7 @@ def go_on(page: ConversationPage) -> None:
     ends = (FinishReason.STOP, FinishReason.LENGTH)
     if not any(request.finish_reason in ends for request in turn.requests):
         chat.repeats_left = 0
-    elif send(page, turn.prompt, turn.images, replaces=turn.id):
+    elif send(page, turn.prompt, turn.images, replaces=turn.id, repeating=True):
         chat.repeats_left -= 1
 
 
@@ -421,5 +430,6 @@ def send_edited(page: ConversationPage, asked: Asked) -> None:
 def stop(page: ConversationPage, turn_ids: list[str]) -> None:
     """The explicit act: every lane of these turns ends, its text so far is kept; nothing is repeated."""
     chat_session.chat(page).repeats_left = 0
-    for turn_id in turn_ids:
-        resources.meter().cancel(turn_id)
+    with errors_as_toasts():
+        for turn_id in turn_ids:
+            resources.meter().cancel(turn_id)

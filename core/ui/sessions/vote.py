@@ -308,9 +308,9 @@ def _rank(session: Session, person: Participant, assigned: Assigned, place: int,
     ranked: list[int] = st.session_state[f"{_RANKED}_{serial}"]
     if place not in ranked:
         ranked.append(place)
-    if len(ranked) == len(assigned.shown) - 1:
-        last = next(other for other in assigned.shown if other not in ranked)
-        _vote(session, person, assigned, Verdict.PREFERRED, (*ranked, last), serial)
+    rest = [other for other in assigned.shown if other not in ranked]
+    if len(rest) <= 1:  # none if the vote couldn't be kept before
+        _vote(session, person, assigned, Verdict.PREFERRED, (*ranked, *rest), serial)
 
 
 def _vote(
