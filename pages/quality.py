@@ -28,7 +28,6 @@ def _show_running() -> None:
     status = _running()
     if status is None:
         st.rerun()
-        return
     with st.container(border=True):
         show_job(status, end=_("Stop"), show_detail=_show_so_far)
 
