@@ -45,7 +45,6 @@ from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, f
 from core.bench.results.result import BenchResult, results
 from core.bench.results.tables import points_table, queueing_table, remarks
 from core.cli import context
-from core.cli.images import kept
 from core.cli.terminal import progress_text, terminal, write_file
 from core.domain.runs import BenchRun, RunState
 from core.errors import InputError
@@ -303,7 +302,7 @@ def _with_images(settings: Settings, plan: BenchPlan, files: list[Path], *, vary
             N_("Too many images ({n}).", n=len(files)),
             hint=N_("Choose at most {most}. They are sent in rotation.", most=MAX_WORKLOAD_IMAGES),
         )
-    images = kept(settings, files)
+    images = context.stored_images(settings, files)
     return replace(plan, workload=replace(plan.workload, images=images, vary_images=vary))
 
 

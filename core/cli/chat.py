@@ -1,4 +1,4 @@
-"""`chat`: one prompt to several lanes, each answer with its measured latency."""
+"""`chat`: one prompt, with or without images, to several lanes, each answer with its measured latency."""
 
 import asyncio
 import signal
@@ -10,13 +10,13 @@ import typer
 from rich.table import Table
 
 from core import units
-from core.cli import context, images
+from core.cli import context
 from core.cli.engines import stage_text
 from core.cli.terminal import error_text, terminal
 from core.cluster.control import EngineControl, engines_of
 from core.codec import encode_plain
 from core.config import load_cluster
-from core.domain.conversation import Sampling
+from core.domain.conversation import MAX_IMAGES, Sampling, StoredImage
 from core.domain.specs import LaneSpec
 from core.domain.turns import (
     ChatSettings,
@@ -29,11 +29,11 @@ from core.domain.turns import (
     plan_turn,
 )
 from core.engines.manager import EngineStatus
-from core.errors import EngineError, StoreError
-from core.i18n import _
+from core.errors import EngineError, InputError, StoreError
+from core.i18n import N_, _
 from core.meter.protocol import Update
 from core.meter.turns import run_and_keep
-from core.models.context import not_sendable
+from core.models.context import image_cost, not_sendable
 from core.settings import Settings
 from core.telemetry.nvml import Nvml
 
@@ -74,7 +74,7 @@ def chat(
     settings, registry = context.load()
     endpoints = context.EndpointChoice(urls=endpoint, models=model, keys=api_key, dialect=dialect)
     lanes = context.chosen_lanes(settings, registry, lane, endpoints)
-    shown = images.taken_in(settings, image or [])
+    shown = _taken_in(settings, image or [])
     chosen = ChatSettings(
         lanes=lanes,
         mode=Mode.TOGETHER if together else Mode.ONE_AFTER_ANOTHER,
@@ -89,7 +89,7 @@ def chat(
     )
     plan = plan_turn(prompt, chosen, conversation_id=new_id(), turns=(), images=shown)
     if shown and not as_json:
-        progress.print("\n".join(images.lines(shown, lanes)))
+        progress.print("\n".join(_image_lines(shown, lanes)))
     records = _ask(settings, plan, quiet=as_json)
     if as_json:
         typer.echo(
@@ -97,7 +97,7 @@ def chat(
                 {
                     "turn_id": plan.id,
                     "mode": plan.mode,
-                    "images": images.facts(shown, lanes),
+                    "images": _image_facts(shown, lanes),
                     "lanes": [_result(r) for r in records],
                 }
             )
@@ -108,6 +108,15 @@ def chat(
         raise typer.Exit(STOPPED_EXIT_CODE)
     if any(record.error for record in records):
         raise typer.Exit(1)
+
+
+def _taken_in(settings: Settings, files: Sequence[Path]) -> tuple[StoredImage, ...]:
+    if len(files) > MAX_IMAGES:
+        raise InputError(
+            N_("Too many images ({n}).", n=len(files)),
+            hint=N_("Choose at most {most} images per question.", most=MAX_IMAGES),
+        )
+    return context.stored_images(settings, files)
 
 
 def _ask(settings: Settings, plan: TurnPlan, *, quiet: bool) -> tuple[RequestRecord, ...]:
@@ -195,6 +204,40 @@ class _Printer:
         if request_id not in self._headed:
             self._headed.add(request_id)
             output.rule(self._lanes[request_id], align="left")
+
+
+def _image_facts(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[dict[str, Any]]:
+    """For JSON output; what a lane's model sees is None where its arithmetic is not known."""
+    return [
+        {
+            "name": image.name,
+            "sha256": image.sha256,
+            "width_px": image.width_px,
+            "height_px": image.height_px,
+            "lanes": {lane.name: image_cost(lane, image) for lane in lanes},
+        }
+        for image in images
+    ]
+
+
+def _image_lines(images: Sequence[StoredImage], lanes: Sequence[LaneSpec]) -> list[str]:
+    """For a person: a line an image and, below it, one for each lane of which it is known what it sees."""
+    texts = []
+    for image in images:
+        texts.append(f"{image.name}: {image.width_px} × {image.height_px} px")
+        texts += [
+            "  "
+            + _(
+                "{lane}: {tokens} tokens at {width} × {height} px",
+                lane=lane.name,
+                tokens=units.count(cost.tokens),
+                width=cost.width_px,
+                height=cost.height_px,
+            )
+            for lane in lanes
+            if (cost := image_cost(lane, image))
+        ]
+    return texts
 
 
 def _result(record: RequestRecord) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""The start of every command: settings, and the lanes it is to use."""
+"""The start of every command: settings, and the lanes and images that it is to use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from core.chat_api.servers import probe
 from core.config import LaneRegistry, load_lanes
 from core.config.endpoints import api_key, bind_for_command, url_problem
+from core.domain.conversation import StoredImage
 from core.domain.specs import Dialect, EndpointSpec, EngineKind, LaneSpec
 from core.errors import ConfigError, InputError, LMDynoError
 from core.i18n import N_, _
@@ -120,6 +122,22 @@ def chosen_lanes(
     return (*(registry.lane(name) for name in dict.fromkeys(names or ())), *remote)
 
 
+def stored_images(settings: Settings, files: Sequence[Path]) -> tuple[StoredImage, ...]:
+    """The images in these files, now in the image store.
+
+    Raises InputError for a file that is none or can't be read, StoreError where the image store can't be
+    written.
+    """
+    # Pillow takes its time, and few commands have images.
+    from core.images.sanitise import Limits, sanitise
+    from core.images.store import ImageStore
+
+    image_store = ImageStore(settings.images_dir)
+    # All are checked before any is kept.
+    checked = [sanitise(_image_bytes(file, Limits().max_bytes), name=file.name) for file in files]
+    return tuple(image_store.put(image) for image in checked)
+
+
 def _endpoint_lane(
     settings: Settings,
     number: int,
@@ -154,3 +172,15 @@ def _recognised(url: str, key: str | None) -> Dialect:
         return probe(url, key).dialect
     except LMDynoError:
         return Dialect.GENERIC  # what is wrong shows in the requests
+
+
+def _image_bytes(file: Path, max_bytes: int) -> bytes:
+    try:
+        with file.expanduser().open("rb") as stream:
+            # One byte more than is taken tells a file that is too large from one that just fits.
+            return stream.read(max_bytes + 1)
+    except OSError as exc:
+        raise InputError(
+            N_("{file} can't be read: {reason}", file=file, reason=exc.strerror),
+            hint=N_("Check the path and its permissions."),
+        ) from exc
