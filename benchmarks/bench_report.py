@@ -21,8 +21,8 @@ from plotly.offline import get_plotlyjs
 
 from core.bench.results.result import BenchResult, results
 from core.charts.colors import lane_color
+from core.charts.comparison import interference_chart, speed_up_chart
 from core.charts.load import Colors, pareto_chart, throughput_chart
-from core.charts.load_bars import interference_chart, speed_up_chart
 from core.domain.runs import BenchRecord
 from core.reports.html import report_html
 from core.reports.run_json import from_json

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 from core.bench.plan import BenchPlan, Load, Workload
-from core.bench.run.process import conduct
+from core.bench.run.job import conduct
 from core.config import LaneRegistry, load_lanes
 from core.domain.conversation import EXAMPLES, Sampling
 from core.domain.runs import RunState

@@ -2,7 +2,7 @@
 
 Every chart says in its title whether the lanes were measured alone or together; together is dotted with
 hollow markers. Axes carry units, hovering shows all figures, and what is drawn from too few values is pale.
-`core.charts.load_bars` has a bar per lane, `core.charts.requests` the single requests.
+`core.charts.comparison` has a bar per lane, `core.charts.requests` the single requests.
 """
 
 from collections.abc import Callable, Mapping, Sequence

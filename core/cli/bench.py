@@ -44,6 +44,7 @@ from core.bench.results import tables as result_tables
 from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
 from core.bench.results.result import BenchResult, results
 from core.bench.results.tables import points_table, queueing_table, remarks
+from core.bench.run.job import conduct
 from core.cli import context
 from core.cli.terminal import progress_text, terminal, write_file
 from core.domain.runs import BenchRun, RunState
@@ -338,7 +339,6 @@ def _limits(text: str | None) -> Limits | None:
 
 
 def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
-    from core.bench.run.process import conduct  # to look at runs takes no load generator
 
     if progress.is_terminal:
         estimate = _("About {time}, plus engine start-up", time=units.duration(estimated_s(plan)))

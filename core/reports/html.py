@@ -26,7 +26,7 @@ from core.bench.results.comparison import (
     known_figures,
 )
 from core.bench.results.definitions import DEFINITIONS
-from core.bench.results.notes import BEFORE_SENDING, IN_THE_ENGINE
+from core.bench.results.points import BEFORE_SENDING, IN_THE_ENGINE
 from core.bench.results.result import BenchResult
 from core.bench.results.tables import (
     LATENCIES,
@@ -39,9 +39,18 @@ from core.bench.results.tables import (
     resources_table,
 )
 from core.charts.colors import lane_color
-from core.charts.comparison import CURVES, LETTERS, change_chart, load_chart, looks, point_name
+from core.charts.comparison import (
+    CURVES,
+    LETTERS,
+    change_chart,
+    failures_chart,
+    interference_chart,
+    load_chart,
+    looks,
+    point_name,
+    speed_up_chart,
+)
 from core.charts.load import THROUGHPUTS, Colors, latency_chart, pareto_chart, throughput_chart
-from core.charts.load_bars import failures_chart, interference_chart, speed_up_chart
 from core.charts.quality import StrengthBar, difference_chart, prefix_chart, strengths_chart, trade_off_chart
 from core.charts.quality_points import (
     AREA_NAMES,

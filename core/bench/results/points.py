@@ -1,17 +1,21 @@
-"""One lane at one load, over all repeats: every figure that is shown of it, from the timestamps.
+"""One lane at one load, over all repeats: every figure that is shown of it, from the timestamps, and the
+notes that belong to these figures before they are compared.
 
-Only answered requests are averaged; failed ones are counted by the code of their error.
+Only answered requests are averaged; failed ones are counted by the code of their error. Notes say how the
+answers ended, which may be empty, cut or of another length, and how long requests waited: here for their turn
+to be sent, and in the engine's queue. Between the two lies what nobody tells: the network, and what a server
+does before its engine's queue.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from core.bench.passes import is_serial
 from core.bench.plan import BenchPlan, Isolation, Limits, Workload
 from core.bench.results.definitions import TTFT_WITH_IMAGE, Definition, Figures, system_tok_per_s
-from core.bench.results.notes import QueueTime, answer_notes, queue_notes, queue_time
 from core.bench.statistics import (
     Distribution,
     RepeatStatistics,
@@ -19,11 +23,24 @@ from core.bench.statistics import (
     grouped_distribution,
     over_repeats,
 )
+from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.runs import BenchPass, BenchRequest, EngineUse, LaneFacts, LoadLevel
+from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
-from core.i18n import N_, Text
+from core.domain.turns import FinishReason
+from core.i18n import N_, Message, Text
 
 _NS = 1e-9
+
+BEFORE_SENDING = N_(
+    "schedule → send, by LMDyno's own clock; open loads only, as closed ones have no schedule"
+)
+IN_THE_ENGINE = N_(
+    "entry into the engine's queue → first scheduling: a mean, by the server's own counter at "
+    "/metrics. Unknown "
+    "without such a counter, and where it counted other requests than those of this run. LMDeploy's counter "
+    "leaves out the wait for one of its max_batch_size slots"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +65,14 @@ class OddLengths:
     low: int
     high: int
     """The shortest and the longest of them, in tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueTime:
+    """Time in the engine's queue: a mean, since the counter has nothing else."""
+
+    mean_s: float
+    n: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +210,7 @@ def point_of(
         icl_s=grouped_distribution([timing.icl_s for timing in timings], seed=plan.seed),
         e2e_s=spread([figure.e2e_s for figure in figures]),
         delay_s=spread([request.delay_s for part in parts for request in part.requests]),
-        queue_s=queue_time(key.lane, answered),
+        queue_s=_queue_time(key.lane, answered),
         decode_tok_per_s=spread([1 / figure.tpot_s if figure.tpot_s else None for figure in figures]),
         e2e_tok_per_s=spread([_e2e_speed(figure) for figure in figures]),
         prompt_tokens=_mean_prompt_tokens(parts),
@@ -206,8 +231,8 @@ def point_of(
         notes=(
             *_notes(key, facts, plan),
             *facts.notes,
-            *answer_notes(measured, plan.workload),
-            *queue_notes(facts.lane, key.level, answered),
+            *_answer_notes(measured, plan.workload),
+            *_queue_notes(facts.lane, key.level, answered),
         ),
     )
 
@@ -271,7 +296,7 @@ def _e2e_speed(figures: Figures) -> float | None:
 def _good(timings: Sequence[Timing], figures: Sequence[Figures], limits: Limits | None) -> int | None:
     if limits is None:
         return None
-    verdicts = [meets(timing, limits, each) for timing, each in zip(timings, figures, strict=True)]
+    verdicts = [meets(timing, limits, figure) for timing, figure in zip(timings, figures, strict=True)]
     return None if None in verdicts else sum(bool(verdict) for verdict in verdicts)
 
 
@@ -341,3 +366,113 @@ def _image_notes(facts: LaneFacts, workload: Workload) -> tuple[Text, ...]:
 def _known_sum(counts: Sequence[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if known and len(known) == len(counts) else None
+
+
+def _queue_time(lane: str, answered: Sequence[tuple[BenchPass, int]]) -> QueueTime | None:
+    """The mean over a lane's passes, each with the number of its requests that were answered there.
+
+    None unless the engine counted just these in every pass: with others in the sum, or some of ours missing,
+    it is not theirs.
+    """
+    counted = _counted(lane, answered)
+    if len(counted) != len(answered) or _is_mixed(counted):
+        return None
+    n = sum(requests for _, requests, _ in counted)
+    return QueueTime(mean_s=sum(total_s for total_s, _, _ in counted) / n, n=n) if n else None
+
+
+def _queue_notes(
+    lane: LaneSpec, level: LoadLevel, answered: Sequence[tuple[BenchPass, int]]
+) -> tuple[Text, ...]:
+    """Return what must be known of a lane's queue time, or why it is unknown although its server counts."""
+    counted = _counted(lane.name, answered)
+    if not counted:
+        return ()
+    if _is_mixed(counted):
+        return (N_("queue time unknown: the engine also counted requests of others"),)
+    places = lane.settings.requests_at_once
+    if lane.kind in LMDEPLOY_KINDS and (level.concurrency or 0) > places:
+        return (
+            N_(
+                "serves at most {n} requests at once: its queue time leaves out the wait for a slot",
+                n=f"{places:,}",
+            ),
+        )
+    return ()
+
+
+def _counted(lane: str, answered: Sequence[tuple[BenchPass, int]]) -> list[tuple[float, int, int]]:
+    """Seconds and requests by the engine's counter, and the requests answered, of the passes it told of."""
+    return [
+        (queue.total_s, queue.requests, ok)
+        for bench_pass, ok in answered
+        for queue in bench_pass.queues
+        if queue.lane == lane
+    ]
+
+
+def _is_mixed(counted: Sequence[tuple[float, int, int]]) -> bool:
+    return any(requests != ok for _, requests, ok in counted)
+
+
+class _Observation(NamedTuple):
+    text: Message
+    requests: int
+    """That it is true of."""
+    lengths: str = ""
+    asked: str = ""
+
+
+def _answer_notes(requests: Sequence[BenchRequest], workload: Workload) -> tuple[Message, ...]:
+    """Notes on the answered requests of a lane at a load."""
+    answered = [request for request in requests if request.ok]
+    return tuple(
+        observation.text.filled(
+            n=observation.requests,
+            all=len(answered),
+            lengths=observation.lengths,
+            asked=observation.asked,
+        )
+        for observation in (*_ends(answered), *_lengths(answered, workload))
+        if observation.requests
+    )
+
+
+def _ends(answered: Sequence[BenchRequest]) -> Iterator[_Observation]:
+    yield _Observation(
+        N_("{n} of {all} answers have no text; they make requests/s look better than it is."),
+        sum(not request.has_text for request in answered),
+    )
+    for reason, text in (
+        (None, N_("{n} of {all} answers ended without a reason, so they may be cut short.")),
+        (FinishReason.CONTENT_FILTER, N_("{n} of {all} answers were cut by the server's content filter.")),
+        (FinishReason.TOOL_CALLS, N_("{n} of {all} answers ended with a tool call.")),
+    ):
+        yield _Observation(text, sum(request.finish_reason is reason for request in answered))
+
+
+def _lengths(answered: Sequence[BenchRequest], workload: Workload) -> Iterator[_Observation]:
+    timings = [request.timing for request in answered if request.timing]
+    lengths = [timing.output_tokens for timing in timings if timing.output_tokens is not None]
+    asked = workload.output_tokens
+    if workload.fixed_output:
+        wrong = [length for length in lengths if length != asked]
+        text = N_("{n} of {all} answers are {lengths} tokens long instead of {asked}.")
+    else:
+        wrong = [length for length in lengths if length > asked]
+        text = N_("{n} of {all} answers are {lengths} tokens long, though at most {asked} were asked for.")
+    yield _Observation(text, len(wrong), _range(wrong), f"{asked:,}")
+    yield _Observation(
+        N_("{n} of {all} answers came in one burst; their decode speed is unknown."),
+        sum(timing.is_burst for timing in timings),
+    )
+    yield _Observation(
+        N_("The server counted no tokens for {n} of {all} answers."), len(answered) - len(lengths)
+    )
+
+
+def _range(lengths: Sequence[int]) -> str:
+    if not lengths:
+        return ""
+    low, high = min(lengths), max(lengths)
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

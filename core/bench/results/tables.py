@@ -11,8 +11,7 @@ from enum import StrEnum
 
 from core import units
 from core.bench.passes import unequal
-from core.bench.results.notes import BEFORE_SENDING, IN_THE_ENGINE
-from core.bench.results.points import Point
+from core.bench.results.points import BEFORE_SENDING, IN_THE_ENGINE, Point
 from core.bench.results.result import BenchResult, Interference, SpeedUp
 from core.bench.statistics import P90_MIN_N, P95_MIN_N, P99_MIN_N, Distribution, Ratio
 from core.domain import fairness

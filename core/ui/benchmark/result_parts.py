@@ -23,6 +23,14 @@ from core.bench.results.tables import (
     repeats_table,
     resources_table,
 )
+from core.charts.comparison import (
+    energy_chart,
+    failures_chart,
+    interference_chart,
+    memory_chart,
+    speed_up_chart,
+    utilisation_chart,
+)
 from core.charts.load import (
     LATENCY_TITLES,
     THROUGHPUTS,
@@ -31,14 +39,6 @@ from core.charts.load import (
     latency_chart,
     pareto_chart,
     throughput_chart,
-)
-from core.charts.load_bars import (
-    energy_chart,
-    failures_chart,
-    interference_chart,
-    memory_chart,
-    speed_up_chart,
-    utilisation_chart,
 )
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLevel, RunKind

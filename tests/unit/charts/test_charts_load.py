@@ -4,8 +4,8 @@ from core.bench.plan import Isolation, Load
 from core.bench.results.result import results
 from core.bench.results.tables import LATENCIES
 from core.charts.colors import lane_color
+from core.charts.comparison import speed_up_chart
 from core.charts.load import latency_chart, pareto_chart
-from core.charts.load_bars import speed_up_chart
 from core.charts.requests import gaps_chart, timeline_chart
 from core.domain.runs import LoadLevel
 from core.reports.html import report_html

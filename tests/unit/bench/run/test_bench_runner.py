@@ -13,7 +13,7 @@ from statistics import median
 import pytest
 
 from core.bench.plan import Arrivals, Isolation, Limits, Load, LoadKind, SendFrom, Workload
-from core.bench.results.notes import QueueTime
+from core.bench.results.points import QueueTime
 from core.bench.results.result import results
 from core.bench.run import recording
 from core.bench.run.runner import new_run

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from core.bench.plan import Load
-from core.bench.results.notes import QueueTime
+from core.bench.results.points import QueueTime
 from core.bench.results.result import results
 from core.bench.results.tables import queueing_table
 from core.cli.bench import result_table

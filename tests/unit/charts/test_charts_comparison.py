@@ -3,14 +3,14 @@ import pytest
 from core.bench.bandwidth import BandwidthUtilisation, Roofline
 from core.bench.plan import Isolation, Limits, Load
 from core.bench.results.result import results
-from core.charts.load import latency_chart, throughput_chart
-from core.charts.load_bars import (
+from core.charts.comparison import (
     energy_chart,
     failures_chart,
     interference_chart,
     memory_chart,
     utilisation_chart,
 )
+from core.charts.load import latency_chart, throughput_chart
 from core.charts.requests import incoming_chart
 from core.domain.runs import EngineUse, GpuUse, LoadLevel
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
