@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.bench.plan import PromptKind, Workload
-from core.bench.presets import prompt_kind
+from core.bench.prompt_files import prompt_kind
 from core.bench.workload import listed_prompts
 from core.config import load_lanes
 from core.domain.specs import EngineKind

@@ -1,4 +1,5 @@
-"""What a plan will do: the order of passes, a rough estimate of the time that they take, and that in words.
+"""What a plan will do: the order of passes, a rough estimate of the time that they take, and that in words;
+and ready-made plans, the shortest of which goes by that estimate.
 
 In every second repeat the lanes come in reverse order (ABBA), so that a machine that gets slower or faster
 during a run favours nobody. All lanes are measured at one level before the next level begins. Only where
@@ -8,14 +9,17 @@ less than they seem to.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from statistics import fmean
 
 from core.bench.plan import (
     FILE_KINDS,
+    LIMIT_PRESETS,
     Arrivals,
     BenchPlan,
     Isolation,
+    Load,
     LoadKind,
     PromptKind,
     SendFrom,
@@ -184,6 +188,84 @@ def _pass_s(plan: BenchPlan, lane: LaneSpec, level: LoadLevel, request_s: float)
             busy_s = number * request_s if is_serial(lane) else request_s
             measured_s = max(number / level.rate_req_per_s + request_s, busy_s)
     return warmup_s + measured_s + _PASS_OVERHEAD_S
+
+
+class Preset(StrEnum):
+    QUICK_LOOK = "quick look"
+    CHAT = "chat"
+    LONG_CONTEXT = "long context"
+    THROUGHPUT = "throughput"
+
+
+_QUICK_LOOK_S = 60.0
+_QUICK_SIZES = ((64, (1, 4)), (32, (1, 4)), (32, (1,)), (16, (1,)), (8, (1,)))
+"""Output tokens and concurrencies, from the one that tells most to the one that is done soonest."""
+_QUICK_TOLERANCE = 1.25
+_QUICK_LEAST_S = 3.0
+_QUICK_OVERHEAD_S = 2.0
+"""Of a pass in a quick look: warm-up, and the answers that are still awaited."""
+
+
+def preset_plan(
+    preset: Preset, lanes: Sequence[LaneSpec], speeds: Mapping[str, Speed] | None = None
+) -> BenchPlan:
+    """The plan of a preset for these lanes; the quick look adapts to `speeds`, by lane name, where known."""
+    match preset:
+        case Preset.QUICK_LOOK:
+            return _quick_look(lanes, speeds or {})
+        case Preset.CHAT:
+            return BenchPlan(
+                lanes=tuple(lanes),
+                workload=Workload(prompt_tokens=512, output_tokens=256),
+                load=Load(concurrencies=(1, 2, 4, 8, 16)),
+                requests=64,
+                repeats=3,
+                limits=LIMIT_PRESETS["chat"],
+                title=preset,
+            )
+        case Preset.LONG_CONTEXT:
+            return BenchPlan(
+                lanes=tuple(lanes),
+                workload=Workload(prompt_tokens=3072, output_tokens=128),
+                load=Load(concurrencies=(1, 4)),
+                requests=32,
+                repeats=3,
+                title=preset,
+            )
+        case Preset.THROUGHPUT:
+            return BenchPlan(
+                lanes=tuple(lanes),
+                workload=Workload(prompt_tokens=256, output_tokens=256),
+                load=Load(kind=LoadKind.SWEEP, max_concurrency=256),
+                requests=32,
+                title=preset,
+            )
+
+
+def _quick_look(lanes: Sequence[LaneSpec], speeds: Mapping[str, Speed]) -> BenchPlan:
+    """The largest of a few plans that keeps to a minute; the smallest one if none does."""
+    plan = _quick_plan(lanes, *_QUICK_SIZES[0])
+    for tokens, concurrencies in _QUICK_SIZES:
+        plan = _quick_plan(lanes, tokens, concurrencies)
+        if speeds and plan.seconds:
+            # The warm-up comes before the measured time, and the last answers are waited for after it.
+            around_s = 2 * max((request_s(plan, lane, speeds) for lane in lanes), default=0.0)
+            plan = replace(plan, seconds=max(_QUICK_LEAST_S, round(plan.seconds - around_s)))
+        if not speeds or estimated_s(plan, speeds) <= _QUICK_LOOK_S * _QUICK_TOLERANCE:
+            break
+    return plan
+
+
+def _quick_plan(lanes: Sequence[LaneSpec], tokens: int, concurrencies: tuple[int, ...]) -> BenchPlan:
+    passes = max(1, len(lanes)) * len(concurrencies)
+    return BenchPlan(
+        lanes=tuple(lanes),
+        workload=Workload(prompt_tokens=2 * tokens, output_tokens=tokens),
+        load=Load(concurrencies=concurrencies),
+        seconds=max(_QUICK_LEAST_S, round(_QUICK_LOOK_S / passes - _QUICK_OVERHEAD_S)),
+        warmup=1,
+        title=Preset.QUICK_LOOK,
+    )
 
 
 SEND_FROM_NAMES = {

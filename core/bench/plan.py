@@ -1,9 +1,11 @@
-"""The plan of a load test, checked before anything is started.
+"""The plan of a load test, checked before anything is started, and its values out of texts that people type.
 
 A plan is JSON through `core.codec` and is kept with its run, so that a result says what it is a result of.
 """
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -194,6 +196,17 @@ class Limits:
             )
 
 
+LIMIT_PRESETS: Mapping[str, Limits] = {
+    "chat": Limits(ttft_s=0.2, tpot_s=0.05),
+    "mlperf-conversational": Limits(ttft_s=2.0, tpot_s=0.1),
+    "mlperf-interactive": Limits(ttft_s=0.5, tpot_s=0.03),
+    "mlperf-70b-conversational": Limits(ttft_s=2.0, tpot_s=0.2),
+    "mlperf-70b-interactive": Limits(ttft_s=0.45, tpot_s=0.04),
+}
+"""`chat` is GuideLLM's example of a chat's limits; the others are those of MLPerf Inference's Server scenario
+for Llama 3.1 8B and Llama 2 70B, which MLPerf asks of the 99th percentile."""
+
+
 class SendFrom(StrEnum):
     """Which machines send the requests and take the times."""
 
@@ -319,6 +332,54 @@ class BenchPlan:
         if self.requests is None or self.load.kind is not LoadKind.SWEEP:
             return self.requests
         return max(self.requests, 2 * (level.concurrency or 1))
+
+
+def parse_limits(text: str) -> Limits:
+    """Limits as the command line takes them: `ttft=0.5,tpot=0.03` in seconds, or a preset's name."""
+    if text in LIMIT_PRESETS:
+        return LIMIT_PRESETS[text]
+    values: dict[str, float] = {}
+    for part in text.split(","):
+        name, separator, number = part.partition("=")
+        try:
+            seconds = float(number)
+        except ValueError:
+            seconds = -1.0
+        if name.strip() not in ("ttft", "tpot", "e2e") or not separator or not 0 < seconds < math.inf:
+            raise InputError(
+                N_("“{text}” is not a goodput limit.", text=part),
+                hint=N_(
+                    "Write limits in seconds, such as ttft=0.5,tpot=0.03,e2e=10, or use a preset: {names}.",
+                    names=", ".join(LIMIT_PRESETS),
+                ),
+            )
+        values[f"{name.strip()}_s"] = seconds
+    return Limits(**values)
+
+
+def parse_numbers(name: str, text: str) -> tuple[float, ...]:
+    """`1, 2.5, 4` as numbers; `name` says in the error what they are."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(map(math.isfinite, values)):
+        raise InputError(
+            N_("{name} must be a list of numbers, not “{text}”.", name=name, text=text),
+            hint=N_("Enter a list such as 1,4,16."),
+        )
+    return values
+
+
+def parse_whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """`1, 4, 16` as whole numbers."""
+    values = parse_numbers(name, text)
+    if any(value % 1 for value in values):
+        raise InputError(
+            N_("{name} must be a list of whole numbers, not “{text}”.", name=name, text=text),
+            hint=N_("Enter a list such as 1,4,16."),
+        )
+    return tuple(int(value) for value in values)
 
 
 def _whole(name: str, value: int, low: int, high: int) -> None:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from core.bench.plan import PromptKind
@@ -38,6 +38,17 @@ _HOLDERS = ("prompts", "data", "items", "rows")
 _NAME_FIELDS = ("role", "from")
 _CONTENT_FIELDS = ("content", "value", "text")
 _DELIMITERS = ",;\t"
+_KINDS_BY_ENDING = {
+    "": PromptKind.TEXT,
+    ".txt": PromptKind.TEXT,
+    ".text": PromptKind.TEXT,
+    ".jsonl": PromptKind.JSONL,
+    ".ndjson": PromptKind.JSONL,
+    ".json": PromptKind.SHAREGPT,
+    ".csv": PromptKind.CSV,
+    ".tsv": PromptKind.CSV,
+}
+PROMPT_ENDINGS = tuple(ending.removeprefix(".") for ending in _KINDS_BY_ENDING if ending)
 
 
 class _Wrong(Exception):
@@ -92,6 +103,20 @@ class PromptFile:
                 )
             )
         return remarks
+
+
+def prompt_kind(file_name: str) -> PromptKind:
+    """Return how a prompt file is read, by its ending. Raises InputError (`prompt-file`) for one that is
+    unknown.
+    """
+    ending = PurePath(file_name).suffix.lower()
+    if ending not in _KINDS_BY_ENDING:
+        raise InputError(
+            N_("Can't tell from the ending {ending} how to read the prompts.", ending=ending),
+            hint=N_("Known endings: {endings}.", endings=", ".join(filter(None, _KINDS_BY_ENDING))),
+            code="prompt-file",
+        )
+    return _KINDS_BY_ENDING[ending]
 
 
 def read_prompts(kind: PromptKind, path: Path) -> PromptFile:

@@ -25,8 +25,7 @@ from typing import Protocol
 from core import i18n
 from core.bench.passes import with_images
 from core.bench.plan import BenchPlan, PromptKind, Workload
-from core.bench.presets import prompt_kind
-from core.bench.prompt_files import read_prompts
+from core.bench.prompt_files import prompt_kind, read_prompts
 from core.chat_api.answer import Answer
 from core.chat_api.client import Session, Timeouts, encoded, send
 from core.domain.conversation import EXAMPLES, Message, Role, Sampling, StoredImage

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from core import units
 from core.bench.bandwidth import BandwidthUtilisation, measured_bandwidth, utilisations
-from core.bench.passes import estimated_s, with_images
+from core.bench.passes import Preset, estimated_s, preset_plan, with_images
 from core.bench.plan import (
     MAX_WORKLOAD_IMAGES,
     Arrivals,
@@ -31,20 +31,15 @@ from core.bench.plan import (
     PromptKind,
     SendFrom,
     Workload,
-)
-from core.bench.presets import (
-    Preset,
     parse_limits,
     parse_numbers,
     parse_whole_numbers,
-    preset_plan,
-    prompt_kind,
 )
+from core.bench.prompt_files import prompt_kind
 from core.bench.results import tables as result_tables
 from core.bench.results.comparison import FIGURES, MORE_IS_BETTER, Comparison, figure_text
 from core.bench.results.result import BenchResult, results
 from core.bench.results.tables import points_table, queueing_table, remarks
-from core.bench.run.job import conduct
 from core.cli import context
 from core.cli.terminal import progress_text, terminal, write_file
 from core.domain.runs import BenchRun, RunState
@@ -339,6 +334,7 @@ def _limits(text: str | None) -> Limits | None:
 
 
 def _measure(settings: Settings, plan: BenchPlan) -> BenchRun:
+    from core.bench.run.job import conduct  # to look at runs takes no load generator
 
     if progress.is_terminal:
         estimate = _("About {time}, plus engine start-up", time=units.duration(estimated_s(plan)))

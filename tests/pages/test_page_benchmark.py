@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import page_fakes
 import pytest
 
+from core.bench.passes import Preset, preset_plan
 from core.bench.plan import BenchPlan, Isolation, Limits, Load, LoadKind, PromptKind, SendFrom
-from core.bench.presets import Preset, preset_plan
 from core.bench.results.definitions import Tool
 from core.bench.results.result import RunRecords
 from core.bench.workload import keep_prompt_file

@@ -6,8 +6,9 @@ from typing import TypeVar
 import streamlit as st
 
 from core import units
-from core.bench.passes import SEND_FROM_NAMES, advice, described, estimated_s
+from core.bench.passes import SEND_FROM_NAMES, Preset, advice, described, estimated_s
 from core.bench.plan import (
+    LIMIT_PRESETS,
     MAX_CONCURRENCY,
     MAX_REQUESTS,
     MAX_SECONDS,
@@ -18,7 +19,6 @@ from core.bench.plan import (
     LoadKind,
     SendFrom,
 )
-from core.bench.presets import LIMIT_PRESETS, Preset
 from core.bench.run.job import running_benches, start_bench
 from core.domain.specs import LaneSpec
 from core.errors import LMDynoError

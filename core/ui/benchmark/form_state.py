@@ -13,8 +13,9 @@ from typing import Any
 
 import streamlit as st
 
-from core.bench.passes import Speed, speed_of
+from core.bench.passes import Preset, Speed, preset_plan, speed_of
 from core.bench.plan import (
+    LIMIT_PRESETS,
     Arrivals,
     BenchPlan,
     Isolation,
@@ -24,16 +25,11 @@ from core.bench.plan import (
     PromptKind,
     SendFrom,
     Workload,
-)
-from core.bench.presets import (
-    LIMIT_PRESETS,
-    PROMPT_ENDINGS,
-    Preset,
     parse_limits,
     parse_numbers,
     parse_whole_numbers,
-    preset_plan,
 )
+from core.bench.prompt_files import PROMPT_ENDINGS
 from core.bench.run.job import last_plan
 from core.bench.workload import check_sendable, keep_prompt_file
 from core.domain.conversation import StoredImage

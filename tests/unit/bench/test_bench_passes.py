@@ -3,7 +3,18 @@ from itertools import islice, pairwise
 
 import pytest
 
-from core.bench.passes import Speed, Step, SweepProgress, advice, described, saturation, steps
+from core.bench.passes import (
+    Preset,
+    Speed,
+    Step,
+    SweepProgress,
+    advice,
+    described,
+    estimated_s,
+    preset_plan,
+    saturation,
+    steps,
+)
 from core.bench.plan import Arrivals, Isolation, Load, LoadKind, PromptKind, Workload
 from core.bench.run.load import arrivals
 from core.domain.runs import LoadLevel
@@ -168,3 +179,24 @@ def test_what_the_lanes_do_not_share_is_named():
     assert "prefix cache" not in told(a_plan(GPU, workload=repeated, **PLENTY))
     assert "Without warm-up" in told(a_plan(A, warmup=0, **PLENTY))
     assert "which LMDyno can't stop" in told(a_plan(A, remote("c"), isolation=Isolation.STOPPED, **PLENTY))
+
+
+def test_the_quick_look_keeps_to_a_minute_on_slow_lanes():
+    slow = {name: Speed(ttft_s=3.0, tpot_s=0.5) for name in "ab"}
+    plan = preset_plan(Preset.QUICK_LOOK, [A, B], slow)
+    assert estimated_s(plan, slow) <= 75
+    assert plan.workload.output_tokens < preset_plan(Preset.QUICK_LOOK, [A, B]).workload.output_tokens
+
+
+def test_the_quick_look_is_as_large_as_fast_lanes_allow():
+    fast = {name: Speed(ttft_s=0.01, tpot_s=0.005) for name in "ab"}
+    assert (
+        preset_plan(Preset.QUICK_LOOK, [A, B], fast).workload
+        == preset_plan(Preset.QUICK_LOOK, [A, B]).workload
+    )
+
+
+def test_nothing_is_smaller_than_the_smallest_quick_look():
+    hopeless = {"a": Speed(ttft_s=300.0, tpot_s=60.0)}
+    plan = preset_plan(Preset.QUICK_LOOK, [A], hopeless)
+    assert (plan.workload.output_tokens, plan.load.concurrencies) == (8, (1,))

@@ -2,8 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from core.bench.passes import Speed, estimated_s
+from core.bench.passes import Preset, Speed, estimated_s, preset_plan
 from core.bench.plan import (
+    LIMIT_PRESETS,
     Arrivals,
     BenchPlan,
     Isolation,
@@ -12,8 +13,10 @@ from core.bench.plan import (
     LoadKind,
     PromptKind,
     Workload,
+    parse_limits,
+    parse_numbers,
+    parse_whole_numbers,
 )
-from core.bench.presets import LIMIT_PRESETS, Preset, parse_limits, preset_plan
 from core.codec import decode, encode
 from core.domain.runs import LoadLevel
 from core.errors import InputError
@@ -121,3 +124,19 @@ def test_the_estimate_knows_that_transformers_serves_one_at_a_time():
 def test_an_open_loop_takes_as_long_as_its_schedule():
     plan = a_plan(A, requests=20, load=Load(kind=LoadKind.OPEN, rates_req_per_s=(2.0,)), warmup=0)
     assert estimated_s(plan, {"a": Speed(ttft_s=0.1, tpot_s=0.0)}) == pytest.approx(10.1, abs=1)
+
+
+def test_numbers_as_people_write_them():
+    assert parse_numbers("The rate", "0.5, 1,2") == (0.5, 1, 2)
+    assert parse_whole_numbers("Concurrency", "1, 4, 16") == (1, 4, 16)
+    for text in ("", "1,,2", "many"):
+        with pytest.raises(InputError, match="must be a list of numbers"):
+            parse_whole_numbers("Concurrency", text)
+    with pytest.raises(InputError, match=r"must be a list of whole numbers, not “1\.5”"):
+        parse_whole_numbers("Concurrency", "1.5")
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "1,nan"])
+def test_what_is_not_finite_is_no_number(text):
+    with pytest.raises(InputError):
+        parse_numbers("The rate", text)

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from core.bench.passes import Preset, preset_plan
 from core.bench.plan import (
     Arrivals,
     Isolation,
@@ -11,7 +12,6 @@ from core.bench.plan import (
     PromptKind,
     Workload,
 )
-from core.bench.presets import Preset, preset_plan
 from core.errors import InputError
 from core.ui.benchmark.form_state import (
     OWN_LIMITS,
