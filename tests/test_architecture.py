@@ -102,7 +102,7 @@ ENGINE_PROCESSES = {
     "core.engines.launch.serve_replicas",
     "core.models.demo_checkpoints",
     "core.models.awq.rounding",
-    "core.models.awq.probe",
+    "core.models.awq.quantiser",
     "core.models.awq.worker",
     "core.bench.bandwidth_worker",
     "core.walk.pipeline_program",

@@ -174,7 +174,8 @@ def convert(settings: Settings, source: Path, *, name: str | None = None, report
             hint=N_("Use letters, digits, dots, hyphens, and underscores."),
         )
     folder = settings.models_dir / name
-    origin = {"checkpoint": source.name, "config_sha256": _sha256(source / "config.json")}
+    digest = hashlib.sha256((source / "config.json").read_bytes()).hexdigest()
+    origin = {"checkpoint": source.name, "config_sha256": digest}
     spec = ModelSpec(name=name, checkpoint=str(folder), awq=str(awq_dir(settings, name)))
     with exclusive(settings, name, report):
         if folder.exists():
@@ -220,10 +221,6 @@ def _require_same_origin(folder: Path, origin: dict[str, str]) -> None:
             hint=N_("Choose another name, or remove that folder."),
             code="name-taken",
         )
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _variant(reason: Message, hint: Message) -> InputError:

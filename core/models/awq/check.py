@@ -29,7 +29,7 @@ from core.telemetry.nvml import host_memory
 from core.telemetry.samples import GpuFacts
 
 _TIMEOUT_S = 300.0
-_PROGRAM = "core.models.awq.probe"
+_PROGRAM = "core.models.awq.quantiser"
 _BYTES_16_BIT = 2
 _BYTES_4_BIT = 0.5 + (2 + 0.5) / GROUP_SIZE
 """Of one weight: four bits, and its part of the group's 16-bit scale and 4-bit zero point."""

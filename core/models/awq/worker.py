@@ -42,7 +42,7 @@ from core.models.awq.options import (
     read_text,
     sample_starts,
 )
-from core.models.awq.output import PassProgress, explain
+from core.models.awq.quantiser import PassProgress, explain
 from core.models.awq.rounding import BITS, pack_fast
 from core.models.checkpoint import CheckpointFacts, read_checkpoint
 from core.models.model_folders import Provenance

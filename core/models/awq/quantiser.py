@@ -1,5 +1,7 @@
-"""Progress and failures of a quantisation, read from its output. Standard library only, since the worker runs
-it.
+"""LMDeploy's quantiser: what it takes, how far it is, and why it failed.
+
+What it takes stands in LMDeploy's tables: in the engine's Python, `python -m core.models.awq.quantiser`
+prints them as a line of JSON. All else needs the standard library only, since the worker there imports it.
 
 LMDeploy's `auto_awq` goes over the decoder layers three times and prints a line for each layer (calibrating,
 smoothing) or each linear layer (packing); without data only the last pass is left. The layers of a pass cost
@@ -8,7 +10,10 @@ beforehand. Failures are a table of patterns over the traceback that LMDeploy or
 matches counts.
 """
 
+import importlib.util
+import json
 import re
+import sys
 from dataclasses import dataclass
 
 from core.errors import EngineError, EngineNotInstalled, EngineOutOfMemory, InputError, LMDynoError
@@ -206,3 +211,50 @@ def _shares(calibrates: bool, search_scale: bool, on_gpu: bool) -> tuple[float, 
     if search_scale:
         return (0.85, 0.02) if on_gpu else (0.96, 0.01)
     return (0.3, 0.05) if on_gpu else (0.75, 0.05)
+
+
+def print_tables() -> None:
+    """The program: print which architectures the LMDeploy here takes, and what it lacks."""
+    facts: dict[str, object] = {
+        "lmdeploy": None,
+        "missing": None,
+        "quantisable": [],
+        "calibratable": [],
+        "servable": [],
+        "turbomind_problem": None,
+        "has_datasets": importlib.util.find_spec("datasets") is not None,
+    }
+    try:
+        import lmdeploy
+        from lmdeploy.lite.apis.calibrate import LAYER_TYPE_MAP
+        from lmdeploy.lite.quantization.awq import FC_FCS_MAP, NORM_FCS_MAP
+        from lmdeploy.turbomind.supported_models import SUPPORTED_ARCHS
+    except ModuleNotFoundError as exc:
+        facts["missing"] = exc.name
+    else:
+        facts |= {
+            "lmdeploy": lmdeploy.__version__,
+            "quantisable": list(LAYER_TYPE_MAP),
+            # LMDeploy notices only after the calibration pass that it can't smooth the others.
+            "calibratable": [
+                name
+                for name, layer in LAYER_TYPE_MAP.items()
+                if layer in FC_FCS_MAP and layer in NORM_FCS_MAP
+            ],
+            "servable": list(SUPPORTED_ARCHS),
+            "turbomind_problem": _turbomind_problem(),
+        }
+    sys.stdout.write(f"\n{json.dumps(facts)}\n")
+
+
+def _turbomind_problem() -> str | None:
+    """Return why TurboMind's library can't be loaded; lmdeploy itself keeps silent about it."""
+    try:
+        import lmdeploy.turbomind._turbomind  # noqa: F401
+    except (ImportError, OSError) as exc:
+        return str(exc)
+    return None
+
+
+if __name__ == "__main__":
+    print_tables()

@@ -3,7 +3,7 @@
 import pytest
 
 from core.errors import EngineNotInstalled, EngineOutOfMemory
-from core.models.awq.output import PassProgress, explain
+from core.models.awq.quantiser import PassProgress, explain
 
 CASES = [
     (
