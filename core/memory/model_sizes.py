@@ -19,8 +19,14 @@ from core.memory.prediction import (
     weight_bytes_16_bit,
     weight_bytes_awq,
 )
-from core.models.architectures import LmdeploySupport, lmdeploy_support
-from core.models.checkpoint import CheckpointFacts, facts_of_config, read_sizes, read_weights
+from core.models.checkpoint import (
+    CheckpointFacts,
+    LmdeploySupport,
+    facts_of_config,
+    lmdeploy_support,
+    read_sizes,
+    read_weights,
+)
 from core.models.model_config import ModelConfig
 from core.models.weight_files import AWQ, WeightFacts, read_gguf_header
 

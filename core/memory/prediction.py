@@ -30,7 +30,7 @@ from enum import StrEnum
 
 from core.errors import InputError
 from core.i18n import N_, Text
-from core.models.architectures import Attention
+from core.models.model_config import Attention
 from core.telemetry.samples import MemorySource
 
 BLOCK_TOKENS = 64

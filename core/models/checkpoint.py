@@ -1,21 +1,30 @@
-"""Facts about a checkpoint, from config.json and the headers of its weight files.
+"""A checkpoint on this machine: its facts, and which architectures the installed LMDeploy serves.
 
-Loads no weights and needs no torch. Of a checkpoint that is nothing but a config.json the parameters are
-counted from it, and the facts say so. That count knows decoder models with gated FFNs, dense or as a mixture
-of experts, and the vision transformers beside them; biases and small parts (a few thousandths) are left out,
-so a count from weight files is preferred.
+The facts come from config.json and the headers of the weight files. Loads no weights and needs no torch. Of a
+checkpoint that is nothing but a config.json the parameters are counted from it, and the facts say so. That
+count knows decoder models with gated FFNs, dense or as a mixture of experts, and the vision transformers
+beside them; biases and small parts (a few thousandths) are left out, so a count from weight files is
+preferred.
+
+What LMDeploy serves stands in its own tables: `SUPPORTED_ARCHS` in `turbomind/supported_models.py` and
+`MODULE_MAP` in `pytorch/models/module_map.py`. The files are read, not imported: importing LMDeploy takes ten
+seconds and half a gigabyte.
 """
 
+import ast
 import os
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
 from core.i18n import N_
-from core.models.architectures import Attention, attention_of
-from core.models.model_config import ModelConfig, read_config, read_json
+from core.models.model_config import Attention, ModelConfig, attention_of, read_config, read_json
 from core.models.weight_files import (
     MODEL_INCOMPLETE,
     Quantization,
@@ -26,6 +35,8 @@ from core.models.weight_files import (
 )
 
 _BYTES_16_BIT = 2
+_TIMEOUT_S = 30
+_LOCATE = "from importlib.util import find_spec; print(find_spec('lmdeploy').origin)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,3 +306,107 @@ def _vision(config: ModelConfig) -> int:
 def _number(values: Mapping[str, Any], *names: str) -> int:
     value = next((values[name] for name in names if isinstance(values.get(name), int)), 0)
     return int(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LmdeploySupport:
+    """The architectures of one installed LMDeploy, as `architectures` in config.json names them."""
+
+    version: str
+    turbomind: frozenset[str]
+    pytorch: frozenset[str]
+
+
+def lmdeploy_support(python: str | None = None) -> LmdeploySupport | None:
+    """The tables of the LMDeploy behind an interpreter (LMDyno's own by default).
+
+    None where it isn't installed, and for a version whose tables look different: then nothing is known, and
+    LMDeploy itself has to say.
+    """
+    folder = _own_folder() if python in (None, sys.executable) else _folder_behind(str(python))
+    return _read_tables(folder) if folder is not None else None
+
+
+def _own_folder() -> Path | None:
+    spec = find_spec("lmdeploy")
+    return Path(spec.origin).parent if spec is not None and spec.origin else None
+
+
+@lru_cache(maxsize=8)
+def _folder_behind(python: str) -> Path | None:
+    try:
+        done = subprocess.run(
+            [python, "-c", _LOCATE],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Path(done.stdout.strip()).parent
+
+
+@lru_cache(maxsize=8)
+def _read_tables(folder: Path) -> LmdeploySupport | None:
+    try:
+        version, turbomind, pytorch = (
+            ast.parse((folder / name).read_text("utf-8"))
+            for name in ("version.py", "turbomind/supported_models.py", "pytorch/models/module_map.py")
+        )
+    except (OSError, SyntaxError, ValueError):
+        return None
+    support = LmdeploySupport(
+        version=next(_texts_assigned(version, "__version__"), "?"),
+        turbomind=frozenset(_keys_assigned(turbomind, "SUPPORTED_ARCHS")),
+        pytorch=frozenset(_keys_updated(pytorch, "MODULE_MAP")),
+    )
+    return support if support.turbomind and support.pytorch else None
+
+
+def _texts_assigned(tree: ast.Module, name: str) -> Iterator[str]:
+    for value in _assigned(tree, name):
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            yield value.value
+
+
+def _keys_assigned(tree: ast.Module, name: str) -> Iterator[str]:
+    for value in _assigned(tree, name):
+        yield from _keys(value)
+
+
+def _keys_updated(tree: ast.Module, name: str) -> Iterator[str]:
+    """Keys of `NAME = {…}` and of every `NAME.update({…})`."""
+    yield from _keys_assigned(tree, name)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+            continue
+        owner = node.func.value
+        if node.func.attr == "update" and isinstance(owner, ast.Name) and owner.id == name:
+            yield from _keys(node.args[0])
+
+
+def _assigned(tree: ast.Module, name: str) -> Iterator[ast.expr]:
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(target, ast.Name) and target.id == name for target in node.targets
+        ):
+            yield node.value
+        if (
+            isinstance(node, ast.AnnAssign)
+            and node.value is not None
+            and isinstance(node.target, ast.Name)
+            and node.target.id == name
+        ):
+            yield node.value
+
+
+def _keys(value: ast.expr) -> Iterator[str]:
+    """Of a dictionary display, or of `dict(KEY=…)`."""
+    if isinstance(value, ast.Dict):
+        for key in value.keys:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                yield key.value
+    elif isinstance(value, ast.Call):
+        yield from (keyword.arg for keyword in value.keywords if keyword.arg)

@@ -21,8 +21,7 @@ from core.domain.specs import EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
 from core.errors import InputError
 from core.i18n import N_, Text
-from core.models.architectures import lmdeploy_support
-from core.models.checkpoint import checkpoint_folder
+from core.models.checkpoint import checkpoint_folder, lmdeploy_support
 from core.models.model_config import read_config, read_json
 
 MARKER_TOKENS = 2

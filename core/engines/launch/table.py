@@ -24,8 +24,7 @@ from core.engines.supervisor import log_path
 from core.errors import EngineLoadFailed, EngineNotInstalled, InputError
 from core.i18n import N_, Message
 from core.memory.model_sizes import lane_weight_bytes
-from core.models.architectures import lmdeploy_support
-from core.models.checkpoint import checkpoint_folder, read_weights
+from core.models.checkpoint import checkpoint_folder, lmdeploy_support, read_weights
 from core.models.internlm2 import is_internlm2
 from core.models.model_config import ModelConfig, read_config
 from core.models.vision import not_served, vision_of

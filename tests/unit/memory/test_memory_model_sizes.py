@@ -9,9 +9,8 @@ from core.errors import InputError
 from core.memory import model_sizes
 from core.memory.model_sizes import COMMON_MODELS, checkpoint_sizes, lane_weight_bytes, loaded_weight_bytes
 from core.memory.prediction import kv_bytes_per_token
-from core.models.architectures import Attention, AttentionKind, LmdeploySupport
-from core.models.checkpoint import CheckpointFacts, facts_of_config
-from core.models.model_config import ModelConfig
+from core.models.checkpoint import CheckpointFacts, LmdeploySupport, facts_of_config
+from core.models.model_config import Attention, AttentionKind, ModelConfig
 from core.models.weight_files import Quantization, WeightFacts
 from tests.unit.models import model_configs as published
 

@@ -14,7 +14,7 @@ from core.memory.prediction import (
     refuse_unless_plain_attention,
     weights_are_loaded,
 )
-from core.models.architectures import Attention, AttentionKind
+from core.models.model_config import Attention, AttentionKind
 
 GIB = 2**30
 QWEN2_5_7B = KvShape(layers=28, kv_heads=4, head_dim=128)

@@ -12,7 +12,7 @@ from core.domain.conversation import Exchange, StoredImage, messages_for
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.turns import RequestPlan
 from core.models import vision
-from core.models.architectures import LmdeploySupport
+from core.models.checkpoint import LmdeploySupport
 from core.models.context import as_seen, context_use, not_sendable, too_large, vision_context_tokens
 from core.models.vision import (
     FixedSize,

@@ -14,7 +14,7 @@ from core.engines.launch import table
 from core.engines.launch.table import LAUNCH_TABLE, installed_versions, launch_table
 from core.engines.placement import CPU, Place
 from core.errors import EngineLoadFailed, EngineNotInstalled
-from core.models.architectures import LmdeploySupport
+from core.models.checkpoint import LmdeploySupport
 from core.models.vision import CHAT_TEMPLATE_FILE
 from core.telemetry.samples import GpuFacts
 from tests.unit.engines.engine_stand_ins import lane_in, row

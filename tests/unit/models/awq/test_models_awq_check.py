@@ -7,11 +7,11 @@ import pytest
 
 from core.domain.specs import ModelSpec
 from core.errors import EngineNotInstalled, EngineOutOfMemory, InputError
-from core.models.architectures import Attention, AttentionKind
 from core.models.awq import check as awq_check
 from core.models.awq.check import Concern, QuantiserStack, ask_stack, check_awq, choose_gpu, result_bytes
 from core.models.awq.options import AwqOptions, CalibrationSource
 from core.models.checkpoint import CheckpointFacts
+from core.models.model_config import Attention, AttentionKind
 from core.models.weight_files import Quantization
 from core.telemetry.samples import GpuFacts
 
