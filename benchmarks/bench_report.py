@@ -25,7 +25,7 @@ from core.charts.comparison import interference_chart, speed_up_chart
 from core.charts.load import Colors, pareto_chart, throughput_chart
 from core.domain.runs import BenchRecord
 from core.reports.html import report_html
-from core.reports.run_json import from_json
+from core.reports.run_json import bench_from_json
 from core.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ IMAGES: dict[str, tuple[str, Callable[[BenchResult, Colors], go.Figure]]] = {
 def read_run(file: Path) -> BenchRecord:
     """A run as it was exported, compressed or not."""
     data = file.read_bytes()
-    return from_json(lzma.decompress(data) if file.suffix == ".xz" else data)
+    return bench_from_json(lzma.decompress(data) if file.suffix == ".xz" else data)
 
 
 def image_figure(name: str) -> go.Figure:

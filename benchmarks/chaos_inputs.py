@@ -33,8 +33,9 @@ from core.domain.specs import Dialect, Endpoint
 from core.errors import LMDynoError
 from core.images.sanitise import Limits, sanitise
 from core.quality.results import results as quality_results
-from core.reports import quality_json, run_json
-from core.reports.imports import import_run, read_session
+from core.reports import run_json
+from core.reports.exported_file import read_session
+from core.reports.run_json import import_run
 from core.sessions.exports import session_json
 from core.settings import PROJECT_ROOT, Settings
 from core.store.runs import BenchRuns, QualityRuns
@@ -213,8 +214,8 @@ def _good_imports() -> tuple[bytes, ...]:
     of = plan(prompts=3)
     session = SessionRecord(session=open_session(of), answers=answers(of))
     return (
-        run_json.to_json(bench_results(run), run, raw=True),
-        quality_json.to_json(quality_results(asked), asked, raw=True),
+        run_json.bench_to_json(bench_results(run), run, raw=True),
+        run_json.quality_to_json(quality_results(asked), asked, raw=True),
         session_json(session, names=True),
     )
 

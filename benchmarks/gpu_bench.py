@@ -36,7 +36,7 @@ from core.config import load_lanes
 from core.domain.specs import LaneSpec
 from core.engines.manager import EngineManager
 from core.models.context import LaneTokenizer
-from core.reports.run_json import from_json, point_json
+from core.reports.run_json import bench_from_json, point_json
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml
 
@@ -324,7 +324,7 @@ class Measurement:
         return facts | {"command": facts["command"].replace(str(self._work), "WORK")}
 
     def _figures(self, document: bytes) -> dict[str, Any]:
-        record = from_json(document)
+        record = bench_from_json(document)
         result = results(record)
         known = json.loads(document)
         near = utilisations(result, record.passes, lambda name: measured_bandwidth(self._settings, name))

@@ -30,7 +30,7 @@ from core.engines.supervisor import read_start
 from core.memory.model_sizes import checkpoint_sizes
 from core.memory.prediction import MemorySettings, predict
 from core.models.checkpoint import read_checkpoint
-from core.reports.run_json import from_json
+from core.reports.run_json import bench_from_json
 from core.settings import load_settings
 from core.telemetry.nvml import Nvml
 from core.telemetry.sampler import Sampler
@@ -272,7 +272,7 @@ class Measurement:
 def figures(document: bytes) -> dict[str, Any]:
     """What a run says: its points, its interference, and the energy of each GPU in each pass."""
     known = json.loads(document)
-    record = from_json(document)
+    record = bench_from_json(document)
     return {
         "points": known["points"],
         "interference": known["interference"],

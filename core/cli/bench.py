@@ -46,7 +46,7 @@ from core.domain.runs import BenchRun, RunState
 from core.errors import InputError
 from core.i18n import N_, _
 from core.jobs.runner import ended_if_killed
-from core.reports.run_json import to_json
+from core.reports.run_json import bench_to_json
 from core.settings import Settings
 from core.store.runs import RUN_INTERRUPTED, BenchRuns
 
@@ -355,7 +355,7 @@ def _tell(settings: Settings, run_id: str, *, json: str | None, raw: bool, html:
     with closing(BenchRuns(settings.database_url)) as runs:
         record = runs.record(run_id)
     result = results(record)
-    document = to_json(result, record, raw=raw) if json is not None else b""
+    document = bench_to_json(result, record, raw=raw) if json is not None else b""
     if json == "-":
         sys.stdout.buffer.write(document + b"\n")
     else:

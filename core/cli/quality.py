@@ -44,7 +44,7 @@ from core.quality.plan import (
 from core.quality.results import LaneQuality, Outcome, QualityResult, results
 from core.quality.tasks import TaskItem
 from core.quality.verdict import MAX_RUNS, QualityComparison, compare, figures, flags, verdicts
-from core.reports.quality_json import to_json
+from core.reports.run_json import quality_to_json
 from core.settings import Settings
 from core.store.runs import QUALITY_INTERRUPTED, QualityRuns
 
@@ -137,14 +137,14 @@ def quality(
         record = runs.record(run.id)
     result = results(record)
     if as_json:
-        sys.stdout.buffer.write(to_json(result, record, raw=False) + b"\n")
+        sys.stdout.buffer.write(quality_to_json(result, record, raw=False) + b"\n")
     else:
         console.print(_lane_table(result))
         for line in _lines(result):
             console.print(line)
         console.print(_("Stored as {run}", run=run.id), style="dim")
     if out is not None:
-        write_file(out, to_json(result, record, raw=True))
+        write_file(out, quality_to_json(result, record, raw=True))
     if run.state is RunState.STOPPED:
         raise typer.Exit(STOPPED_EXIT_CODE)
     if run.state is not RunState.DONE or any(lane.error for lane in run.lanes):
@@ -157,7 +157,7 @@ def show(settings: Settings, run_id: str, *, as_json: bool) -> bool:
         return False
     result = results(record)
     if as_json:
-        typer.echo(to_json(result, record, raw=False))
+        typer.echo(quality_to_json(result, record, raw=False))
         return True
     console.print(f"{result.run.title} · {result.run.created_at:%Y-%m-%d %H:%M} UTC · {result.run.state}")
     console.print(_lane_table(result))
@@ -317,7 +317,7 @@ def _written(record: QualityRecord, form: str) -> bytes:
 
         return quality_html(results(record), record).encode()
     if form == "json":
-        return to_json(results(record), record, raw=True)
+        return quality_to_json(results(record), record, raw=True)
     from core.reports.tables import answers_csv, answers_parquet
 
     return answers_csv(record).encode() if form == "csv" else answers_parquet(record)

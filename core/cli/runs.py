@@ -30,8 +30,8 @@ from core.errors import InputError, StoreError
 from core.i18n import N_, _
 from core.replay import recording
 from core.replay.recording import collect, paths_of
-from core.reports.imports import import_run as take_in
-from core.reports.run_json import to_json
+from core.reports.run_json import bench_to_json
+from core.reports.run_json import import_run as take_in
 from core.settings import load_settings
 from core.store.history import History
 from core.store.run_tables import JobResults
@@ -103,7 +103,7 @@ def show(
         return
     result = results(record, definition)
     if as_json:
-        typer.echo(to_json(result, record, raw=False))
+        typer.echo(bench_to_json(result, record, raw=False))
         return
     state = _(result.run.state)
     if result.run.imported:
@@ -259,7 +259,7 @@ def _format_of(out: Path | None) -> Format:
 
 
 def _json(record: BenchRecord) -> bytes:
-    return to_json(results(record), record, raw=True)
+    return bench_to_json(results(record), record, raw=True)
 
 
 def _csv(record: BenchRecord) -> bytes:

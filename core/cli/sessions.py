@@ -18,8 +18,8 @@ from core.domain.sessions import SessionRecord
 from core.errors import InputError
 from core.i18n import N_, _
 from core.jobs.registry import Jobs, JobState
+from core.reports.exported_file import read_session
 from core.reports.html import session_html
-from core.reports.imports import read_session
 from core.sessions import telling
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
 from core.sessions.job import missing_answers, start_answers, start_judging

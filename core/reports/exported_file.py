@@ -1,23 +1,28 @@
-"""Exported runs as they come in: read in pieces, bounded in size and depth, and checked beyond their form.
+"""Exported files as they come in: read in pieces, bounded in size and depth, and checked beyond their form.
 
-The file may come from anybody and be as large as a long load test. Its one long list is never in memory as
-a whole: a scanner that knows strings and brackets cuts it into entries, which are parsed one by one. The
-checks see to ids, ranges, and that the parts of a run belong together.
+A file may come from anybody and be as large as a long load test. Its one long list is never in memory as a
+whole: a scanner that knows strings and brackets cuts it into entries, which are parsed one by one. The checks
+see to ids, ranges, and that the parts of a run or of a session belong together.
 """
 
 import json
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import Any, BinaryIO, TypeVar
 
+from core.codec import decode
 from core.config.lanes import LANE_NAME
 from core.domain.runs import BenchPass, BenchRequest, QualityAnswer, RunFacts
+from core.domain.sessions import Session, SessionAnswer, SessionRecord, SessionState, Verdict
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.errors import InputError
-from core.i18n import N_
+from core.i18n import N_, Text
 from core.units import gib
+
+T = TypeVar("T")
 
 MAX_BYTES = 200 * 2**20
 _MAX_HEAD_BYTES = 16 * 2**20
@@ -30,6 +35,7 @@ _TOKEN = re.compile(_STRING + rb'|["\[\]{}:,]', re.DOTALL)
 _INSIDE = re.compile(_STRING + rb'|["\[\]{}]', re.DOTALL)
 """The same without what is between the numbers of an entry, of which there are millions."""
 _BETWEEN = re.compile(rb"[\s,]*")
+_HINT = N_("Use a JSON file that was exported here or with `lmdyno runs export`.")
 
 
 class ExportedFile:
@@ -117,7 +123,7 @@ class ExportedFile:
             N_("{record}: {place}: {problem}", record=self._what, place=N_("the document"), problem=problem)
             if in_document
             else N_("{file}: {problem}", file=self._what, problem=problem),
-            hint=N_("Use a JSON file that was exported here or with `lmdyno runs export`."),
+            hint=_HINT,
             code="bad-record",
         )
 
@@ -227,6 +233,20 @@ _MAX_PASSES = 100_000
 _MAX_REQUESTS = 10**8
 _MAX_TOKENS = 10**9
 _MAX_NS = 2**62
+_SESSION_SCHEMA_VERSION = 1
+_SESSION_ID = re.compile(r"[0-9a-z]{6,40}")
+_NOT_A_SESSION = N_("This isn't the JSON file of a session.")
+_MAX_ANSWER_CHARS = 4 * 2**20
+_MAX_NAME_CHARS = 1000
+_MAX_PEOPLE = 10_000
+_MAX_VOTES = 1_000_000
+_RENAMED_KEYS = (
+    (b"pictures", b"images"),
+    (b"pictures_per_request", b"images_per_request"),
+    (b"vary_pictures", b"vary_images"),
+    (b"picture_tokens", b"image_tokens"),
+    (b"sharing", b"isolation"),
+)
 
 
 def check_schema(version: int, supported: int) -> None:
@@ -242,6 +262,22 @@ def check_schema(version: int, supported: int) -> None:
             hint=N_("Update LMDyno."),
             code="newer-schema",
         )
+
+
+def with_new_keys(data: bytes) -> bytes:
+    """The document of a benchmark run of schema 1, with the keys that schema 2 renamed."""
+    # Inside a JSON string a quote has a backslash before it, so only keys match.
+    for old, new in _RENAMED_KEYS:
+        data = re.sub(rb'"%s"(?=\s*:)' % old, b'"%s"' % new, data)
+    return data
+
+
+def read_as(kind: type[T], data: bytes, *, what: Text) -> T:
+    """A part of a document; `what` begins errors. Raises InputError (`bad-record`)."""
+    try:
+        return decode(kind, data, otherwise=what)
+    except InputError as error:
+        raise InputError(error.message, hint=_HINT, code=error.code) from error
 
 
 def check_head(run: RunFacts, lanes: Sequence[LaneSpec]) -> None:
@@ -297,9 +333,9 @@ def checked_requests(requests: Iterable[BenchRequest], passes: Sequence[BenchPas
         seen.add(request.number)
         _require(request.lane in lanes.get(request.pass_number, ()), place, "belongs to no pass of its lane")
         _require(abs(request.planned_ns or 0) <= _MAX_NS, place, "has a timestamp out of range")
-        check_tokens(place, request.prompt_tokens, request.cached_tokens)
+        _check_tokens(place, request.prompt_tokens, request.cached_tokens)
         if request.timing:
-            check_timing(place, request.timing)
+            _check_timing(place, request.timing)
         yield request
 
 
@@ -313,18 +349,136 @@ def checked_answers(answers: Iterable[QualityAnswer], lanes: Collection[str]) ->
         _require(0 <= answer.item <= _MAX_REQUESTS and 0 <= answer.repeat <= 1000, place, "is out of range")
         _require(key not in seen, place, "occurs twice")
         seen.add(key)
-        check_tokens(place, answer.prompt_tokens, *(answer.token_ids or ()))
+        _check_tokens(place, answer.prompt_tokens, *(answer.token_ids or ()))
         if answer.timing:
-            check_timing(place, answer.timing)
+            _check_timing(place, answer.timing)
         yield answer
 
 
-def check_tokens(place: str, *counts: int | None) -> None:
+def read_session(file: BinaryIO) -> SessionRecord:
+    """The session in an open file; raises InputError for anything that is not a whole one.
+
+    Its answers, which are most of it, are read one by one. Voting is closed: the link of the other machine
+    doesn't lead here.
+    """
+    exported = ExportedFile(file, [("answers",)], what=_NOT_A_SESSION)
+    record = decode(SessionRecord, exported.head(), otherwise=_NOT_A_SESSION)
+    check_schema(record.schema_version, _SESSION_SCHEMA_VERSION)
+    if problem := _session_problem(record):
+        raise _contradiction(problem)
+    answers = tuple(_checked_session_answers(exported.entries(), record.session))
+    state = SessionState.CLOSED if record.session.items else SessionState.DRAFT
+    session = replace(record.session, state=state, link="", imported=True)
+    return replace(record, session=session, answers=answers)
+
+
+def _contradiction(problem: Text) -> InputError:
+    return InputError(
+        N_("The session's JSON contradicts itself: {problem}", problem=problem),
+        hint=N_("Export it again."),
+        code="bad-record",
+    )
+
+
+def _checked_session_answers(entries: Iterable[bytes], session: Session) -> Iterator[SessionAnswer]:
+    lanes, prompts = range(len(session.plan.lanes)), range(len(session.plan.prompts.prompts))
+    seen: set[tuple[int, int, int]] = set()
+    for entry in entries:
+        answer = decode(SessionAnswer, entry, otherwise=_NOT_A_SESSION)
+        key, record = (answer.prompt, answer.lane, answer.sample), answer.record
+        is_fine = answer.prompt in prompts and answer.lane in lanes and answer.sample in (0, 1)
+        has_moment = record.sent_at is None or record.sent_at.tzinfo is not None
+        is_short = len(record.text) + len(record.reasoning) <= _MAX_ANSWER_CHARS
+        if key in seen or not (is_fine and has_moment and is_short):
+            raise _contradiction(N_("an answer"))
+        seen.add(key)
+        place = f"answers.{answer.prompt}.{answer.lane}"
+        _check_tokens(place, record.prompt_tokens, record.cached_tokens)
+        if record.timing:
+            _check_timing(place, record.timing)
+        yield answer
+
+
+def _session_problem(record: SessionRecord) -> Text | None:
+    session = record.session
+    lanes, prompts = range(len(session.plan.lanes)), range(len(session.plan.prompts.prompts))
+    people = {person.id for person in record.participants}
+    checks = (
+        (_SESSION_ID.fullmatch(session.id), N_("the id")),
+        (len(session.plan.title) <= _MAX_NAME_CHARS, N_("the title")),
+        (
+            all(
+                moment is None or moment.tzinfo is not None
+                for moment in (
+                    *(session.created_at, session.opened_at, session.closed_at),
+                    *(person.joined_at for person in record.participants),
+                    *(vote.given_at for vote in record.votes),
+                    *(judgement.given_at for judgement in record.judgements),
+                )
+            ),
+            N_("a time without its zone"),
+        ),
+        (
+            len(record.participants) <= _MAX_PEOPLE
+            and len(record.votes) <= _MAX_VOTES
+            and len(record.judgements) <= _MAX_VOTES,
+            N_("more votes than people can give"),
+        ),
+        (
+            all(
+                item.prompt in prompts
+                and len(item.candidates) >= 2
+                and all(
+                    candidate.lane in lanes and candidate.sample in (0, 1) for candidate in item.candidates
+                )
+                for item in session.items
+            ),
+            N_("an item"),
+        ),
+        (
+            len(people) == len({p.seat for p in record.participants}) == len(record.participants)
+            and all(
+                person.session_id == session.id
+                and 0 <= person.seat < _MAX_VOTES
+                and _ID.fullmatch(person.id) is not None
+                and len(person.name) <= _MAX_NAME_CHARS
+                for person in record.participants
+            ),
+            N_("a participant"),
+        ),
+        (
+            len({(vote.participant_id, vote.item) for vote in record.votes}) == len(record.votes),
+            N_("two votes of one person on one item"),
+        ),
+        (
+            all(
+                vote.participant_id in people
+                and _fits(session, vote.item, vote.verdict, vote.order)
+                and (vote.deploy is None or _fits(session, vote.item, vote.deploy, vote.deploy_order))
+                and sorted(vote.shown) == list(range(len(session.items[vote.item].candidates)))
+                for vote in record.votes
+            ),
+            N_("a vote"),
+        ),
+        (all(_fits(session, j.item, j.verdict, j.order) for j in record.judgements), N_("a judgement")),
+    )
+    return next((what for fine, what in checks if not fine), None)
+
+
+def _fits(session: Session, item: int, verdict: Verdict | None, order: Iterable[int]) -> bool:
+    """Whether a verdict can be one on that item."""
+    if item not in range(len(session.items)):
+        return False
+    places = list(range(len(session.items[item].candidates))) if verdict is Verdict.PREFERRED else []
+    return sorted(order) == places
+
+
+def _check_tokens(place: str, *counts: int | None) -> None:
     for count in counts:
         _require(count is None or 0 <= count <= _MAX_TOKENS, place, "has a token count out of range")
 
 
-def check_timing(place: str, timing: Timing) -> None:
+def _check_timing(place: str, timing: Timing) -> None:
     """Timestamps in order, and as many lengths as chunks."""
     chunks = timing.chunk_ns
     moments = [timing.sent_ns, *chunks]
@@ -338,13 +492,13 @@ def check_timing(place: str, timing: Timing) -> None:
     )
     _require(len(timing.chunk_tokens or chunks) == len(chunks), place, "has not a token count for each chunk")
     counts = (*timing.content_chars, *timing.reasoning_chars, *(timing.chunk_tokens or ()))
-    check_tokens(place, timing.output_tokens, min(counts, default=None), max(counts, default=None))
+    _check_tokens(place, timing.output_tokens, min(counts, default=None), max(counts, default=None))
 
 
 def _require(holds: bool, place: str, problem: str) -> None:
     if not holds:
         raise InputError(
             N_("The file can't be imported: {place} {problem}", place=place, problem=problem),
-            hint=N_("Use a JSON file that was exported here or with `lmdyno runs export`."),
+            hint=_HINT,
             code="bad-record",
         )

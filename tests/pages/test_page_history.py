@@ -26,8 +26,7 @@ from core.quality.image_quiz import QuizPlan, one_question
 from core.quality.image_quiz import load as load_quiz
 from core.quality.image_quiz import save as save_quiz
 from core.quality.results import results as quality_results
-from core.reports.quality_json import to_json as quality_json
-from core.reports.run_json import to_json
+from core.reports.run_json import bench_to_json, quality_to_json
 from core.settings import Settings
 from core.store.history import History
 from core.store.run_tables import JobResult, JobResults, Walks
@@ -402,13 +401,13 @@ def test_an_exported_run_is_imported_and_shown(open_page, home):
     record = home.record(title="from afar")
     record = replace(record, run=replace(record.run, note="Theirs", tag="keep"))
     app = open_page()
-    upload(app, to_json(results(record), record, raw=True))
+    upload(app, bench_to_json(results(record), record, raw=True))
     assert addressed(app) == {"run": record.run.id}
     assert "from afar" in texts(app)
     entry = home.history.entries()[0]
     assert (entry.note, entry.tag) == ("Theirs", "keep")
     app = open_page()
-    upload(app, to_json(results(record), record, raw=True))
+    upload(app, bench_to_json(results(record), record, raw=True))
     assert "already exists" in texts(app)
 
 
@@ -422,7 +421,7 @@ def test_an_exported_run_is_imported_and_shown(open_page, home):
 )
 def test_a_file_that_can_t_be_imported_is_a_clear_message(open_page, home, change, message):
     record = home.record()
-    changed = change(json.loads(to_json(results(record), record, raw=True)))
+    changed = change(json.loads(bench_to_json(results(record), record, raw=True)))
     app = open_page()
     upload(app, changed if isinstance(changed, bytes) else json.dumps(changed).encode())
     assert message in app.error[0].value
@@ -554,7 +553,7 @@ def test_quality_runs_are_compared_with_each_other(home, open_page):
 def test_an_exported_quality_run_is_imported(home, open_page):
     record = quality_samples.record(note="Kept")
     app = open_page()
-    content = quality_json(quality_results(record), record, raw=True)
+    content = quality_to_json(quality_results(record), record, raw=True)
     upload(app, content)
     assert not app.exception
     assert home.quality.run("q1").note == "Kept"

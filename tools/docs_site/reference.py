@@ -38,13 +38,13 @@ from core.domain.specs import (
     rule,
 )
 from core.domain.timing import Timing
-from core.reports import quality_json, run_json
+from core.reports import run_json
 from core.walk.job import WalkRun
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS: Mapping[str, tuple[str, type[Any]]] = {
-    "run": ("A load test: `lmdyno runs export`, **History**", run_json.Document),
-    "quality": ("A quality run: `lmdyno runs export`, **History**", quality_json.Document),
+    "run": ("A load test: `lmdyno runs export`, **History**", run_json.BenchDocument),
+    "quality": ("A quality run: `lmdyno runs export`, **History**", run_json.QualityDocument),
     "session": ("An evaluation session: `lmdyno sessions export`, **Sessions**", SessionRecord),
     "walk": ("A walk through the tutorial's steps: `lmdyno walk --json`", WalkRun),
 }

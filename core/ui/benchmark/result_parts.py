@@ -45,7 +45,7 @@ from core.domain.runs import BenchPass, BenchRecord, BenchRun, LaneFacts, LoadLe
 from core.errors import LMDynoError
 from core.i18n import _
 from core.reports.html import TIMELINE_REQUESTS, report_html
-from core.reports.run_json import to_json
+from core.reports.run_json import bench_to_json
 from core.reports.tables import requests_csv, requests_parquet
 from core.telemetry.samples import GpuReading
 from core.ui.shared import resources
@@ -91,7 +91,7 @@ def show_exports(view: View) -> None:
     record, result, colors = view.record, view.result, view.colors
     formats: dict[str, tuple[Callable[[], bytes], str]] = {
         "JSON": (
-            lambda: to_json(result, record, raw=True),
+            lambda: bench_to_json(result, record, raw=True),
             _("Everything, with every timestamp. Can be imported again."),
         ),
         "CSV": (lambda: requests_csv(record).encode(), _("One row per request.")),

@@ -27,7 +27,7 @@ from core.errors import LMDynoError, StoreError
 from core.i18n import N_, Text, _, ngettext
 from core.jobs.registry import Jobs
 from core.quality.image_quiz import images_of_jobs
-from core.reports.imports import import_run
+from core.reports.run_json import import_run
 from core.ui.history import session as history_state
 from core.ui.history.session import PAGE, show_filters
 from core.ui.shared import resources

@@ -25,7 +25,7 @@ from core.i18n import N_, Message, _, ngettext
 from core.quality.paired import Change
 from core.quality.results import AgreementScore, LaneQuality, Outcome, QualityResult, Role, results
 from core.quality.verdict import ComparedAnswer, Level, compared_answers, flags, verdicts
-from core.reports.quality_json import to_json
+from core.reports.run_json import quality_to_json
 from core.ui.shared.components import color_of, escape, lane_label, show_chart, show_error
 from core.ui.shared.visitor import show_export
 
@@ -225,7 +225,7 @@ def _show_exports(result: QualityResult, record: QualityRecord) -> None:
     show_export(
         _("Export JSON"),
         f"{RunKind.QUALITY} {result.run.id}",
-        lambda: to_json(result, record, raw=True),
+        lambda: quality_to_json(result, record, raw=True),
         file_name=f"quality-{result.run.id}.json",
         key=f"export_{result.run.id}",
     )

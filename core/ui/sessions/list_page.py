@@ -11,8 +11,8 @@ from core.access.guard import Action, authorise, is_read_only, may, may_see
 from core.domain.sessions import Session, SessionRecord, SessionState
 from core.errors import LMDynoError
 from core.i18n import _, ngettext
+from core.reports.exported_file import read_session
 from core.reports.html import session_html
-from core.reports.imports import read_session
 from core.sessions import telling
 from core.sessions.exports import (
     FORMAT_NAMES,

@@ -32,7 +32,7 @@ from core.errors import InputError
 from core.images.gallery import gallery
 from core.images.sanitise import sanitise
 from core.models.context import LaneTokenizer
-from core.reports.run_json import from_json, to_json
+from core.reports.run_json import bench_from_json, bench_to_json
 from tests.unit.bench.bench_samples import A, B, a_pass, a_plan, a_record, a_request
 from tests.vision_checkpoints import LLAVA, LLAVA_FILES, TEXT_ONLY, write_checkpoint
 
@@ -395,7 +395,7 @@ def test_results_with_images_say_so_everywhere():
     figure = latency_chart(result, "TTFT", COLORS)
     assert "with images" in figure.layout.title.subtitle.text
     assert "unique noise" in figure.data[-1].customdata[0]
-    document = json.loads(to_json(result, record, raw=True))
+    document = json.loads(bench_to_json(result, record, raw=True))
     assert (document["points"][0]["images_per_request"], document["points"][0]["image_tokens"]) == (1, 30)
     assert [each["sha256"] for each in document["plan"]["workload"]["images"]] == [
         CAT.image.sha256,
@@ -411,7 +411,7 @@ def test_results_without_images_don_t_mention_them():
 
 def test_an_exported_run_comes_back_without_the_files():
     record = a_result(with_images(), tokens=30.0)
-    back = from_json(to_json(results(record), record, raw=True))
+    back = bench_from_json(bench_to_json(results(record), record, raw=True))
     assert results(back).plan.workload.images == (CAT.image, COFFEE.image)
     assert results(back).points == results(record).points
 

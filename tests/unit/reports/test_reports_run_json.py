@@ -12,7 +12,7 @@ from core.bench.results.comparison import compare
 from core.bench.results.result import results
 from core.domain.runs import BenchRun, LoadLevel
 from core.errors import InputError
-from core.reports.run_json import SCHEMA_VERSION, from_json, to_json
+from core.reports.run_json import BENCH_SCHEMA_VERSION, bench_from_json, bench_to_json
 from core.reports.tables import requests_csv, requests_parquet
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request, a_timing
 
@@ -29,12 +29,12 @@ def a_full_record(ttft_s=0.1, gap_s=0.01, **plan):
 
 
 def document(record, *, raw=False):
-    return json.loads(to_json(results(record), record, raw=raw))
+    return json.loads(bench_to_json(results(record), record, raw=raw))
 
 
 def test_the_document_has_the_documented_shape():
     found = document(a_full_record())
-    assert found["schema_version"] == SCHEMA_VERSION
+    assert found["schema_version"] == BENCH_SCHEMA_VERSION
     assert found["environment"]["machine"]["host"] == "lab"
     assert found["plan"]["workload"]["prompt_tokens"] == 32
     assert found["raw"] is None
@@ -50,7 +50,7 @@ def test_the_document_has_the_documented_shape():
 
 def test_an_exported_run_comes_back_with_all_its_facts():
     record = a_full_record()
-    back = from_json(to_json(results(record), record, raw=True))
+    back = bench_from_json(bench_to_json(results(record), record, raw=True))
     assert back.run.imported
     assert replace(back.run, imported=False, plan="") == replace(record.run, plan="")
     assert (back.passes, back.requests) == (record.passes, record.requests)
@@ -61,7 +61,7 @@ def test_an_exported_run_comes_back_with_all_its_facts():
 def test_a_file_without_timestamps_is_refused():
     record = a_full_record()
     with pytest.raises(InputError) as refused:
-        from_json(to_json(results(record), record, raw=False))
+        bench_from_json(bench_to_json(results(record), record, raw=False))
     assert refused.value.code == "no-raw-facts"
 
 
@@ -76,7 +76,7 @@ def test_a_file_without_timestamps_is_refused():
 )
 def test_a_file_that_is_no_run_is_refused(data, code, message):
     with pytest.raises(InputError) as refused:
-        from_json(data)
+        bench_from_json(data)
     assert refused.value.code == code
     assert refused.value.message.startswith(message)
 
@@ -189,4 +189,4 @@ def test_a_record_of_another_version_still_reads(tmp_path):
     record = a_full_record()
     assert isinstance(record.run, BenchRun)
     found = document(record, raw=True) | {"something_new": 1}
-    assert from_json(json.dumps(found).encode()).requests == record.requests
+    assert bench_from_json(json.dumps(found).encode()).requests == record.requests

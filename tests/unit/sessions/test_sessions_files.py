@@ -13,8 +13,8 @@ from core.domain.sessions import Judgement, Participant, SessionRecord, SessionS
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from core.i18n import N_
+from core.reports.exported_file import read_session
 from core.reports.html import session_html
-from core.reports.imports import read_session
 from core.sessions.exports import battle_log, llm_comparator, session_json, session_schema, votes_csv
 from tests.unit.sessions.session_samples import answer, answers, open_session, plan, votes_for
 

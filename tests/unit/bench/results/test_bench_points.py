@@ -15,7 +15,7 @@ from core.codec import decode, encode
 from core.domain.runs import BenchPass, EngineQueue, LoadLevel
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.reports.html import report_html
-from core.reports.run_json import from_json, to_json
+from core.reports.run_json import bench_from_json, bench_to_json
 from tests.unit.bench.bench_samples import A, B, a_failure, a_pass, a_plan, a_record, a_request
 
 
@@ -121,7 +121,7 @@ def printed(table):
 
 def test_both_halves_are_told_everywhere(record):
     result = results(record)
-    document = json.loads(to_json(result, record, raw=False))
+    document = json.loads(bench_to_json(result, record, raw=False))
     assert document["points"][0]["queue_s"] == {"mean": 0.0125, "n": 1}
     assert document["points"][0]["delay_s"]["n"] == 1
     table = printed(result_table(queueing_table(result)))
@@ -135,22 +135,22 @@ def test_both_halves_are_told_everywhere(record):
 
 def test_unknown_is_no_number(record):
     none = replace(record, passes=(a_pass(),), requests=(a_request(0),))
-    document = json.loads(to_json(results(none), none, raw=False))
+    document = json.loads(bench_to_json(results(none), none, raw=False))
     assert document["points"][0]["queue_s"] is None
     assert queueing_table(results(none)) is None
     assert "<th>in the engine" not in report_html(results(none), none)
 
 
 def test_an_exported_run_comes_back_with_it(record):
-    back = from_json(to_json(results(record), record, raw=True))
+    back = bench_from_json(bench_to_json(results(record), record, raw=True))
     assert back.passes == record.passes
     assert results(back).points[0].queue_s == QueueTime(mean_s=0.0125, n=1)
 
 
 def test_a_run_that_was_written_before_there_was_a_counter_still_opens(record):
-    document = json.loads(to_json(results(record), record, raw=True))
+    document = json.loads(bench_to_json(results(record), record, raw=True))
     del document["points"][0]["queue_s"], document["raw"]["passes"][0]["queues"]
-    back = from_json(encode(document))
+    back = bench_from_json(encode(document))
     assert back.passes[0].queues == ()
     assert results(back).points[0].queue_s is None
     stored = json.loads(encode(a_pass()))

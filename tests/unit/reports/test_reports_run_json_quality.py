@@ -7,13 +7,13 @@ import pytest
 from core.domain.runs import RunState
 from core.errors import InputError
 from core.quality.results import results
-from core.reports.quality_json import from_json, is_quality_document, to_json
+from core.reports.run_json import is_quality_document, quality_to_json, read_quality
 from tests.unit.quality import quality_samples as samples
 
 
 def document(*, raw: bool, record=None) -> bytes:
     record = record or samples.record()
-    return to_json(results(record), record, raw=raw)
+    return quality_to_json(results(record), record, raw=raw)
 
 
 def test_a_document_names_every_figure():
@@ -31,7 +31,7 @@ def test_a_document_names_every_figure():
 
 def test_a_raw_document_is_the_same_run_again():
     record = samples.record(note="Kept", tag="demo")
-    again = from_json(document(raw=True, record=record))
+    again = read_quality(io.BytesIO(document(raw=True, record=record)))
     assert again.answers == record.answers
     assert again.run == replace(record.run, imported=True)
     assert results(again).lanes == results(record).lanes
@@ -39,16 +39,16 @@ def test_a_raw_document_is_the_same_run_again():
 
 def test_a_run_that_goes_on_is_imported_as_stopped():
     running = samples.record(state=RunState.RUNNING, finished_at=None)
-    assert from_json(document(raw=True, record=running)).run.state is RunState.STOPPED
+    assert read_quality(io.BytesIO(document(raw=True, record=running))).run.state is RunState.STOPPED
 
 
 def test_what_is_no_raw_document_is_refused_with_the_reason():
     with pytest.raises(InputError, match="not the answers they were computed from") as refused:
-        from_json(document(raw=False))
+        read_quality(io.BytesIO(document(raw=False)))
     assert refused.value.code == "no-raw-facts"
     newer = json.loads(document(raw=True)) | {"schema_version": 99}
     with pytest.raises(InputError) as refused:
-        from_json(json.dumps(newer).encode())
+        read_quality(io.BytesIO(json.dumps(newer).encode()))
     assert refused.value.code == "newer-schema"
 
 

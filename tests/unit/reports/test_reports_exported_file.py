@@ -15,8 +15,7 @@ from core.domain.runs import RunKind
 from core.errors import AccessDenied, InputError
 from core.reports import exported_file
 from core.reports.exported_file import ExportedFile
-from core.reports.imports import import_run
-from core.reports.run_json import from_json, to_json
+from core.reports.run_json import bench_from_json, bench_to_json, import_run
 from core.store.runs import BenchRuns, QualityRuns
 from tests.unit.bench.bench_samples import A, a_pass, a_plan, a_record, a_request
 
@@ -26,11 +25,11 @@ RAW = [("raw", "requests")]
 def a_document(**changes):
     record = a_record(a_plan(A), [a_pass(0, ("a",))], [a_request(number) for number in range(3)])
     record = replace(record, run=replace(record.run, **changes))
-    return json.loads(to_json(results(record), record, raw=True))
+    return json.loads(bench_to_json(results(record), record, raw=True))
 
 
 def read(document):
-    return from_json(json.dumps(document).encode())
+    return bench_from_json(json.dumps(document).encode())
 
 
 def pieces_of(file):
@@ -107,20 +106,20 @@ def test_what_is_no_document_is_refused(text):
 @given(st.binary(max_size=60))
 def test_no_bytes_are_a_crash(data):
     with pytest.raises(InputError):
-        from_json(data)
+        bench_from_json(data)
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(monkeypatch):
     monkeypatch.setattr(exported_file, "MAX_BYTES", 100)
     with pytest.raises(InputError) as refused:
-        from_json(b" " * 101)
+        bench_from_json(b" " * 101)
     assert refused.value.code == "import-too-large"
 
 
 def test_what_is_beside_the_requests_has_a_limit(monkeypatch):
     monkeypatch.setattr(exported_file, "_MAX_HEAD_BYTES", 1000)
     with pytest.raises(InputError) as refused:
-        from_json(json.dumps({"junk": ["x" * 100] * 100}).encode())
+        bench_from_json(json.dumps({"junk": ["x" * 100] * 100}).encode())
     assert refused.value.code == "import-too-large"
 
 
@@ -196,8 +195,8 @@ def test_a_run_goes_in_once_and_whole(stores):
     imported = import_run(io.BytesIO(data), *stores)
     assert (imported.kind, imported.is_new) == (RunKind.BENCH, True)
     record = stores[0].record(imported.run.id)
-    assert replace(record.run, plan="") == replace(from_json(data).run, plan="")
-    assert record.requests == from_json(data).requests
+    assert replace(record.run, plan="") == replace(bench_from_json(data).run, plan="")
+    assert record.requests == bench_from_json(data).requests
     assert not import_run(io.BytesIO(data), *stores).is_new
 
 
