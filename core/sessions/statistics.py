@@ -36,7 +36,6 @@ from typing import NamedTuple
 
 import krippendorff
 import numpy as np
-from evalica.evalica import Winner, bradley_terry_pyo3
 from numpy.typing import NDArray
 
 from core.bench.statistics import CONFIDENCE, Interval, t_quantile_975
@@ -403,6 +402,9 @@ def win_ratio(points: float) -> float:
 
 def _fit(tally: Floats, pseudo: Floats, connected: list[int], lanes: int) -> Floats:
     """Points of the connected lanes for a tally (pairs × outcomes); NaN for the others."""
+    # It loads pandas, which takes half a second and which reading and exporting sessions go without.
+    from evalica.evalica import Winner, bradley_terry_pyo3
+
     index = {lane: place for place, lane in enumerate(connected)}
     first, second, winners, weights = [], [], [], []
     for (one, other), counts, extra in zip(pairs_of(lanes), tally, pseudo, strict=True):
