@@ -5,11 +5,9 @@ import streamlit as st
 from core.domain.sessions import Session, SessionState
 from core.errors import LMDynoError
 from core.i18n import _
-from core.ui.sessions import list_page
-from core.ui.sessions.form import show_form
 from core.ui.sessions.hosting import show_answers, show_invitation, show_screen
-from core.ui.sessions.list_page import badge, session_in_view
-from core.ui.sessions.results import show_judge, show_results
+from core.ui.sessions.list_page import badge, go_to_list, is_new, session_in_view, show_form, show_sessions
+from core.ui.sessions.results import show_files, show_judge, show_results
 from core.ui.shared import shell
 from core.ui.shared.components import escape, show_error, show_tabs
 from core.ui.shared.presenting import presents
@@ -18,7 +16,7 @@ REFRESH_S = 3.0
 
 
 def _show_session(session: Session) -> None:
-    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=list_page.go_to_list)
+    st.button(_("All sessions"), icon=":material/arrow_back:", type="tertiary", on_click=go_to_list)
     st.markdown(f"### {escape(session.plan.title)} {badge(session.state)}", anchors=False)
     if session.plan.purpose:
         st.text(session.plan.purpose)
@@ -38,7 +36,7 @@ def _show_session(session: Session) -> None:
             show_judge(session)
     if exports.open:
         with exports:
-            list_page.show_files(session)
+            show_files(session)
 
 
 @st.fragment(run_every=REFRESH_S)
@@ -54,7 +52,7 @@ def _show_live_results() -> None:
 
 shell.require()
 try:
-    if list_page.is_new():
+    if is_new():
         show_form()
     elif session := session_in_view():
         if presents():
@@ -62,7 +60,7 @@ try:
         else:
             _show_session(session)
     else:
-        list_page.show_sessions()
+        show_sessions()
 except LMDynoError as error:
     show_error(error)
-    st.button(_("All sessions"), icon=":material/arrow_back:", on_click=list_page.go_to_list)
+    st.button(_("All sessions"), icon=":material/arrow_back:", on_click=go_to_list)

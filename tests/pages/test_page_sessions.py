@@ -15,7 +15,7 @@ from core.sessions import job
 from core.sessions.exports import session_json
 from core.settings import Settings
 from core.store.sessions import Sessions, Votes
-from core.ui.sessions import form, hosting, vote
+from core.ui.sessions import hosting, list_page, vote
 from core.ui.shared import resources
 from tests.unit.sessions.session_samples import answers, open_session, plan
 
@@ -45,7 +45,7 @@ def room(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "votes", lambda: things.votes)
     monkeypatch.setattr(resources, "image_store", lambda: things.images)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
-    monkeypatch.setattr(form, "start_answers", start)
+    monkeypatch.setattr(list_page, "start_answers", start)
     monkeypatch.setattr(hosting, "start_answers", start)
     monkeypatch.setattr(vote, "_LEAST_VIEW_S", 0.0)
     yield things

@@ -1,6 +1,6 @@
-"""The results of a session on a page: for its host while it runs, for its voters when they may see them.
+"""The results of a session: on a page for its host and voters, judged by a model, and as files.
 
-A host can have a lane or an endpoint judge the session's pairs, next to the participants' votes.
+Voters see them when they may. A model's judgements stand next to the participants' votes.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,18 +9,27 @@ from dataclasses import dataclass
 import streamlit as st
 
 from core import units
-from core.access.guard import Action, may
+from core.access.guard import Action, authorise, may
 from core.charts.quality import PreferencePoint, StrengthBar, preference_chart, strengths_chart
-from core.domain.sessions import Session, SessionState, Vote
+from core.domain.sessions import Session, SessionRecord, SessionState, Vote
 from core.i18n import N_, Message, _
 from core.jobs.registry import JobStatus
+from core.reports.html import session_html
 from core.sessions import telling
+from core.sessions.exports import (
+    FORMAT_NAMES,
+    battle_log,
+    llm_comparator,
+    session_json,
+    session_schema,
+    votes_csv,
+)
 from core.sessions.job import JUDGING_KIND, job_of, start_judging
 from core.sessions.results import SessionResults, compute_results, judge_results
 from core.sessions.statistics import Standings
 from core.sessions.telling import REASON_NAMES, LaneFigures, lane_figures
 from core.store.sessions import Turnout
-from core.ui.sessions.list_page import session_in_view
+from core.ui.sessions.list_page import go_to_list, session_in_view
 from core.ui.shared import resources
 from core.ui.shared.components import color_of, errors_as_toasts, escape, lane_label, show_chart
 from core.ui.shared.jobs import show_job
@@ -32,6 +41,7 @@ REFRESH_S = 2.0
 _PAIRS = 60
 _JUDGE = "session_judge"
 _NUMBER = "session_judge_pairs"
+_NAMES = "export_names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,3 +284,88 @@ def _start_judging(session: Session) -> None:
     judge = next(lane for lane in resources.lanes().lanes if lane.name == name)
     with errors_as_toasts():
         start_judging(resources.settings(), session, judge, most_items=int(st.session_state[_NUMBER]))
+
+
+def show_files(session: Session) -> None:
+    st.toggle(
+        _("With the participants' names"),
+        key=_NAMES,
+        help=_("Without names, participants are numbered. Files never contain links or codes."),
+    )
+    lanes = telling.lane_names(session)
+    pair = st.multiselect(
+        _("Lanes for LLM Comparator"),
+        lanes,
+        default=lanes[:2],
+        max_selections=2,
+        key=f"pair_{session.id}",
+        placeholder=_("Choose one or more"),
+    )
+    with st.container(horizontal=True):
+        _show_download(session, "html", _("Report (HTML)"), "html", _report)
+        _show_download(session, "json", _(FORMAT_NAMES["json"]), "json", _json)
+        _show_download(session, "csv", _(FORMAT_NAMES["csv"]), "csv", _csv)
+        _show_download(session, "battles", _(FORMAT_NAMES["battles"]), "jsonl", battle_log)
+        if len(pair) == 2:
+            first, second = (lanes.index(name) for name in pair)
+            _show_download(
+                session,
+                "comparator",
+                _(FORMAT_NAMES["comparator"]),
+                "comparator.json",
+                lambda record: llm_comparator(record, first, second),
+            )
+        _show_download(
+            session, "schema", _(FORMAT_NAMES["schema"]), "schema.json", lambda _record: session_schema()
+        )
+    _show_delete(session)
+
+
+def _show_download(
+    session: Session, kind: str, label: str, ending: str, make: Callable[[SessionRecord], bytes]
+) -> None:
+    st.download_button(
+        label,
+        lambda: _made(session, make),
+        file_name=f"session-{session.id}.{ending}",
+        icon=":material/download:",
+        key=f"download_{kind}_{session.id}",
+        on_click="ignore",
+        disabled=session.state is SessionState.DRAFT and kind != "schema",
+    )
+
+
+def _made(session: Session, make: Callable[[SessionRecord], bytes]) -> bytes:
+    authorise(Action.EXPORT, f"session: {session.plan.title}", owner=session.owner)
+    return make(resources.sessions().record(session.id))
+
+
+def _json(record: SessionRecord) -> bytes:
+    return session_json(record, names=bool(st.session_state.get(_NAMES)))
+
+
+def _csv(record: SessionRecord) -> bytes:
+    return votes_csv(record, names=bool(st.session_state.get(_NAMES)))
+
+
+def _report(record: SessionRecord) -> bytes:
+    colors = {name: color_of(name) for name in telling.lane_names(record.session)}
+    return session_html(record, colors).encode()
+
+
+def _show_delete(session: Session) -> None:
+    with st.popover(_("Delete"), icon=":material/delete:"):
+        st.markdown(_("Delete the session with all its answers and votes. This can not be undone."))
+        st.button(
+            _("Delete permanently"),
+            type="primary",
+            on_click=_delete,
+            args=(session,),
+            disabled=not may(Action.DELETE, owner=session.owner),
+        )
+
+
+def _delete(session: Session) -> None:
+    with errors_as_toasts():
+        resources.sessions().delete(session.id)
+        go_to_list()
