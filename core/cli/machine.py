@@ -34,7 +34,7 @@ from core.cluster.control import engines_of
 from core.cluster.findings import examine_all
 from core.codec import encode_plain
 from core.config import load_lanes
-from core.doctor import Diagnosis, Status
+from core.doctor.fitness import Diagnosis, Status
 from core.domain.runs import HistoryFilter, RunKind
 from core.engines.registry import EngineState, Registry, lease_count
 from core.errors import InputError, LMDynoError

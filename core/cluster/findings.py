@@ -6,8 +6,8 @@ from contextlib import suppress
 from core import __version__
 from core.cluster.link import ClusterLink
 from core.config import LaneRegistry
-from core.doctor import Diagnosis, examine
-from core.doctor.fitness import Finding, Status
+from core.doctor import examine
+from core.doctor.fitness import Diagnosis, Finding, Status
 from core.domain.specs import ClusterSpec
 from core.engines.resolve import ClusterSnapshot, Node, node_trouble, read_snapshot, trouble
 from core.errors import EngineError

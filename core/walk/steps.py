@@ -19,7 +19,7 @@ from core.bench.memory_sweep import Sweeper, SweepPlan, SweepPoint
 from core.cluster.control import Engines
 from core.codec import decode
 from core.config import LaneRegistry
-from core.doctor.examination import examine
+from core.doctor import examine
 from core.doctor.fitness import Status
 from core.domain.conversation import Exchange, Sampling, StoredImage, messages_for
 from core.domain.specs import Endpoint, EngineKind, LaneSpec, ModelSpec

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from core import process_setup
-from core.doctor.examination import _open_files
+from core.doctor import _open_files
 from core.doctor.fitness import Status
 from core.settings import PROJECT_ROOT
 

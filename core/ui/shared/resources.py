@@ -19,7 +19,7 @@ from core.bench.results.result import RunRecords
 from core.chat_api.servers import Reachability
 from core.cluster.control import EngineControl, engines_of
 from core.config import LaneRegistry, load_lanes
-from core.doctor import can_run
+from core.doctor.fitness import can_run
 from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.specs import LaneSpec
 from core.domain.turns import ErrorInfo

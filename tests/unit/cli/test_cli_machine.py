@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from core.bench import bandwidth
 from core.bench.bandwidth import Bandwidth
 from core.cli import machine, memory
-from core.doctor import Diagnosis, Finding, LaneFitness, Status
+from core.doctor.fitness import Diagnosis, Finding, LaneFitness, Status
 from core.domain.turns import ErrorInfo, Machine
 from core.errors import InputError
 from tests.unit.cli.safetensors_stub import write_checkpoint

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from core.config import DEMO_NAME, VISION_DEMO_NAME
-from core.doctor import can_run
+from core.doctor.fitness import can_run
 from core.domain.specs import EndpointSpec, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from tests.vision_checkpoints import LLAVA, write_checkpoint
 

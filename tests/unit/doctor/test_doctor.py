@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from core.config import LaneRegistry, load_lanes
-from core.doctor import Status, examine
+from core.doctor import examine
+from core.doctor.fitness import Status
 from core.doctor.stack import EngineStack, TorchFacts
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec
 from core.domain.turns import ErrorInfo
