@@ -290,7 +290,9 @@ class Sessions(Access):
         """Keep what a judge said, in place of what it said of the same items before."""
         with self._writing() as connection:
             upsert(
-                connection, session_judgements, [judgement_values(session_id, each) for each in judgements]
+                connection,
+                session_judgements,
+                [judgement_values(session_id, judgement) for judgement in judgements],
             )
 
     def judgements(self, session_id: str) -> tuple[Judgement, ...]:

@@ -237,10 +237,10 @@ def read_grown(connection: Connection, request_ids: Sequence[str]) -> tuple[Requ
         return ()
     grown = select(request_pieces.c.request_id).where(request_pieces.c.request_id.in_(request_ids))
     ids = set(connection.scalars(grown).all())
-    found = (
+    by_turn = (
         _read_requests(connection, select(requests.c.turn_id).where(requests.c.id.in_(ids))) if ids else {}
     )
-    return tuple(record for records in found.values() for record in records if record.id in ids)
+    return tuple(record for records in by_turn.values() for record in records if record.id in ids)
 
 
 def read_conversation(connection: Connection, conversation_id: str) -> tuple[TurnRecord, ...]:
@@ -278,7 +278,7 @@ def read_conversations(
 def _newest(with_images: bool | None) -> Select[tuple[str, datetime, int]]:
     """Conversations, the newest first.
 
-    They are found from the newest turn on, so that for a few of them few turns are read, however large the
+    They are by_turn from the newest turn on, so that for a few of them few turns are read, however large the
     store is: each draw of a page with a conversation lists some.
     """
     talk = turns.alias("talk")
@@ -330,14 +330,14 @@ def _lane_names(connection: Connection, conversation_ids: list[str]) -> dict[str
 
 def _read_turns(connection: Connection, chosen: ColumnElement[bool]) -> tuple[TurnRecord, ...]:
     turn_rows = connection.execute(select(turns).where(chosen).order_by(turns.c.created_at, turns.c.id)).all()
-    found = _read_requests(connection, select(turns.c.id).where(chosen))
+    by_turn = _read_requests(connection, select(turns.c.id).where(chosen))
     hosts = {
         row.id: row.facts
         for row in connection.execute(
             select(machines).where(machines.c.id.in_(select(turns.c.machine_id).where(chosen).distinct()))
         )
     }
-    return tuple(to_turn(row, found[row.id], hosts.get(row.machine_id)) for row in turn_rows)
+    return tuple(to_turn(row, by_turn[row.id], hosts.get(row.machine_id)) for row in turn_rows)
 
 
 def _read_requests(connection: Connection, turn_ids: Select[tuple[str]]) -> dict[str, list[RequestRecord]]:
@@ -378,7 +378,7 @@ def _read_threads(connection: Connection, last_ids: Select[tuple[str | None]]) -
         .where(messages.c.id.in_(last_ids))
         .cte("thread", recursive=True)
     )
-    # UNION leaves out what it has already found: histories that share a start are walked once.
+    # UNION leaves out what it has already by_turn: histories that share a start are walked once.
     thread = thread.union(
         select(messages.c.id, messages.c.parent_id).where(messages.c.id == thread.c.parent_id)
     )
