@@ -278,7 +278,7 @@ def read_conversations(
 def _newest(with_images: bool | None) -> Select[tuple[str, datetime, int]]:
     """Conversations, the newest first.
 
-    They are by_turn from the newest turn on, so that for a few of them few turns are read, however large the
+    They are found from the newest turn on, so that for a few of them few turns are read, however large the
     store is: each draw of a page with a conversation lists some.
     """
     talk = turns.alias("talk")
@@ -378,7 +378,7 @@ def _read_threads(connection: Connection, last_ids: Select[tuple[str | None]]) -
         .where(messages.c.id.in_(last_ids))
         .cte("thread", recursive=True)
     )
-    # UNION leaves out what it has already by_turn: histories that share a start are walked once.
+    # UNION leaves out what it has already found: histories that share a start are walked once.
     thread = thread.union(
         select(messages.c.id, messages.c.parent_id).where(messages.c.id == thread.c.parent_id)
     )
