@@ -4,8 +4,7 @@ import streamlit as st
 
 from core.i18n import _
 from core.ui.memory.explorer import show_explorer, show_order
-from core.ui.memory.live import show_live, show_split
-from core.ui.memory.sweep import show_sweep
+from core.ui.memory.measured import show_live, show_split, show_sweep
 from core.ui.shared import shell
 from core.ui.shared.components import show_tabs
 

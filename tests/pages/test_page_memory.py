@@ -29,7 +29,7 @@ from core.telemetry.samples import (
     MemorySource,
     Sample,
 )
-from core.ui.memory import live
+from core.ui.memory import measured
 from core.ui.shared import resources
 from tests.unit.engines.node_samples import a_lost_node, a_node, a_snapshot
 from tests.unit.models import model_configs as published
@@ -100,7 +100,7 @@ def memory(world, monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "sampler", lambda: things.sampler)
     monkeypatch.setattr(resources, "watch", lambda: things.watch)
     monkeypatch.setattr(resources, "resources", lambda: SimpleNamespace(settings=settings))
-    monkeypatch.setattr(live, "server_metrics", lambda *a, **k: things.metrics)
+    monkeypatch.setattr(measured, "server_metrics", lambda *a, **k: things.metrics)
     return things
 
 
@@ -205,7 +205,7 @@ def test_the_split_names_every_part_and_its_source(open_page, memory, monkeypatc
     memory.sampler.gpus = (gpu(),)
     memory.sampler.engines = (engine("hf", 26),)
     memory.watch.kv = {"hf": KvLog(reserved_bytes=20 * GIB, free_bytes=40 * GIB, ratio=0.5)}
-    monkeypatch.setattr(live, "_weight_bytes", lambda lane: 4 * GIB)
+    monkeypatch.setattr(measured, "_weight_bytes", lambda lane: 4 * GIB)
     text = texts(open_page())
     assert "| weights | 4.00 GiB | checkpoint files |" in text
     assert "| KV reserved | 20.00 GiB | engine's log |" in text
@@ -318,7 +318,7 @@ def test_without_a_gpu_there_is_nothing_to_sweep(open_page):
 def test_a_sweep_starts_with_what_the_form_says(open_page, memory, monkeypatch):
     started = []
     monkeypatch.setattr(
-        "core.ui.memory.sweep.start_sweep", lambda settings, plan, *, node: started.append((plan, node))
+        "core.ui.memory.measured.start_sweep", lambda settings, plan, *, node: started.append((plan, node))
     )
     memory.sampler.gpus = (gpu(),)
     app = open_page(":material/tune: Sweep")
@@ -345,7 +345,8 @@ def test_without_a_cluster_no_node_can_be_chosen(open_page):
 def test_a_sweep_starts_on_the_chosen_node(open_page, cluster, monkeypatch):
     started = []
     monkeypatch.setattr(
-        "core.ui.memory.sweep.start_sweep", lambda settings, plan, *, node: started.append((plan.gpu, node))
+        "core.ui.memory.measured.start_sweep",
+        lambda settings, plan, *, node: started.append((plan.gpu, node)),
     )
     app = open_page(":material/tune: Sweep")
     assert "this machine has none" in texts(app)

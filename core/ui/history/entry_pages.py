@@ -34,7 +34,7 @@ from core.ui.history.list_page import (
     tag_control,
 )
 from core.ui.history.session import REPLAY
-from core.ui.memory.sweep import show_points
+from core.ui.memory.measured import show_sweep_points
 from core.ui.quality.results import show_results as show_quality_results
 from core.ui.replay import show_load_replay, show_turn_replay, show_walk_replay
 from core.ui.shared import resources
@@ -337,7 +337,7 @@ def show_sweep(sweep_id: str) -> None:
     if entry is None or run is None:
         return
     _show_head(entry)
-    show_points(sweep_id, run, export=True)
+    show_sweep_points(sweep_id, run, export=True)
     _show_environment(run.machine)
 
 

@@ -8,12 +8,12 @@ from core.settings import PROJECT_ROOT
 PROGRAM = """
 import sys
 from core.ui.shared import shell
-assert "core.ui.memory.live" not in sys.modules
+assert "core.ui.memory.measured" not in sys.modules
 thread = shell.preload()
 assert {"numpy", "pandas"} <= set(sys.modules)  # before any thread could see them half imported
 assert shell.preload() is thread
 thread.join()
-wanted = {"plotly.graph_objects", "core.ui.benchmark.form", "core.ui.memory.live"}
+wanted = {"plotly.graph_objects", "core.ui.benchmark.form", "core.ui.memory.measured"}
 missing = wanted - set(sys.modules)
 print(sorted(missing), "torch" in sys.modules)
 """

@@ -1,4 +1,8 @@
-"""What GPUs and engines hold: over time, right now, and split into parts for each running engine."""
+"""Measured memory: of GPUs and engines over time, of each engine by parts, and of a sweep's points.
+
+A sweep is a background job that starts an engine with each KV cache setting, and compares the memory that was
+predicted with the measured one.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,21 +11,37 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from core import units
-from core.charts.memory import Bar, live_chart, parts_chart
+from core.access.guard import Action
+from core.bench.memory_sweep import (
+    DEFAULT_RATIOS,
+    JOB_KIND,
+    SweepPlan,
+    SweepRun,
+    grid,
+    load,
+    start_sweep,
+    sweep_id,
+)
+from core.charts.memory import Bar, SweepBar, live_chart, parts_chart, sweep_chart
 from core.chat_api.servers import ServerMetrics, server_metrics
+from core.codec import encode_plain
 from core.domain.specs import EngineKind, LaneSpec
 from core.engines.manager import EngineStatus
 from core.engines.registry import EngineState
 from core.engines.resolve import find_endpoint
 from core.errors import LMDynoError
 from core.i18n import Text, _
+from core.jobs.registry import Jobs, JobStatus
 from core.memory.model_sizes import lane_weight_bytes
-from core.memory.prediction import TOTAL_SOURCES, SplitPart, split_memory
+from core.memory.prediction import KV_BITS, TOTAL_SOURCES, SplitPart, split_memory
 from core.telemetry.sampler import Sampler
 from core.telemetry.samples import EngineReading, EventKind, GpuReading, MemorySource, Sample
 from core.telemetry.series import gpu_lines, host_lines, to_csv, window_stats
+from core.ui.memory.explorer import FORMS
 from core.ui.shared import resources
-from core.ui.shared.components import color_of, escape, in_a_line, lane_label, show_chart
+from core.ui.shared.components import color_of, escape, in_a_line, lane_label, show_chart, show_error
+from core.ui.shared.jobs import choose_node, gpus_of, is_usable, not_deleted, show_job
+from core.ui.shared.visitor import offers, show_export
 
 _CARDS_S = 1.0
 _CHART_S = 2.0
@@ -44,6 +64,9 @@ _MOVING_CONFIG = {**_CHART_CONFIG, "modeBarButtons": [["toImage"]]}
 _SPLIT_REFRESH_S = 5.0
 """LMDeploy renews these figures of its /metrics every ten seconds."""
 _TIMEOUT_S = 1.0
+
+_SWEEP_REFRESH_S = 1.0
+_SWEEPS = 5
 
 
 def show_live() -> None:
@@ -331,3 +354,150 @@ def _show_remote() -> None:
                 used=units.UNKNOWN if load.kv_used_ratio is None else f"{load.kv_used_ratio:.0%}",
             )
         st.markdown(f"{lane_label(lane.name)} {facts}")
+
+
+def show_sweep() -> None:
+    st.markdown(
+        _(
+            "Starts TurboMind with each KV cache setting, sends one request, and compares the prediction "
+            "with NVML "
+            "and the engine's log. Takes about 30 s per point. Keeps running if you leave this page."
+        )
+    )
+    if offers(Action.START_JOB):
+        node = choose_node("sweep_node")
+        plan = _show_sweep_form(node)
+        if plan and is_usable(node):
+            try:
+                start_sweep(resources.settings(), plan, node=node)
+            except LMDynoError as error:
+                show_error(error)
+    _show_sweeps()
+
+
+def _show_sweep_form(node: str | None) -> SweepPlan | None:
+    readings = resources.sampler().sample().gpus if node is None else gpus_of(node)
+    gpus = {gpu.index: f"GPU {gpu.index} · {gpu.name}" for gpu in readings}
+    models = {model.name: model for model in resources.lanes().models}
+    if not gpus or not models:
+        if gpus:
+            text = _("A sweep needs a model on this machine, but all lanes are endpoints.")
+        elif node is None:
+            text = _("A sweep needs an NVIDIA GPU, but this machine has none.")
+        else:
+            text = _("A sweep needs an NVIDIA GPU, but node {node} has none.", node=escape(node))
+        st.info(text, icon=":material/memory:")
+        return None
+    with st.form("sweep", border=True):
+        left, right = st.columns(2)
+        name = left.selectbox(
+            _("Model"),
+            list(models),
+            key="sweep_model",
+        )
+        gpu = right.selectbox(
+            "GPU",
+            list(gpus),
+            format_func=gpus.__getitem__,
+            key="sweep_gpu" if node is None else f"sweep_gpu_{node}",
+        )
+        ratios = st.pills(
+            _("KV cache ratios"),
+            DEFAULT_RATIOS,
+            selection_mode="multi",
+            default=DEFAULT_RATIOS,
+            key="sweep_ratios",
+        )
+        bits = st.pills(
+            _("KV cache bits"),
+            KV_BITS,
+            selection_mode="multi",
+            default=[16],
+            key="sweep_bits",
+        )
+        forms = st.pills(
+            _("Weights"),
+            FORMS,
+            selection_mode="multi",
+            default=[FORMS[0]],
+            format_func=_,
+            key="sweep_weights",
+        )
+        if not st.form_submit_button(_("Start sweep"), type="primary", icon=":material/play_arrow:"):
+            return None
+    try:
+        return SweepPlan(
+            model=models[name], points=grid(ratios, bits, [form == FORMS[1] for form in forms]), gpu=gpu
+        )
+    except LMDynoError as error:
+        show_error(error)
+        return None
+
+
+@st.fragment(run_every=_SWEEP_REFRESH_S)
+def _show_sweeps() -> None:
+    """The newest sweeps with what they measured so far; refreshes itself."""
+    for status in not_deleted(Jobs(resources.settings()).statuses(JOB_KIND)[:_SWEEPS]):
+        with st.container(border=True):
+            show_job(status, show_detail=_show_measured)
+
+
+def _show_measured(status: JobStatus) -> None:
+    try:
+        run = load(resources.settings(), sweep_id(status.spec))
+    except LMDynoError as error:
+        show_error(error)
+        return
+    if run and run.points:
+        show_sweep_points(status.id, run)
+
+
+def show_sweep_points(key: str, run: SweepRun, *, export: bool = False) -> None:
+    """The chart and the values of the points measured so far."""
+    st.caption(f"{escape(run.gpu_name)} · {escape(run.engine_version or units.UNKNOWN)}")
+    bars = [
+        SweepBar(
+            name=result.point.label,
+            predicted_bytes=result.predicted_bytes,
+            measured_bytes=result.measured_bytes,
+        )
+        for result in run.points
+        if result.predicted_bytes is not None
+    ]
+    show_chart(
+        sweep_chart(bars, _("GPU memory of the engine, GiB")),
+        key=f"sweep_{key}",
+        alt=_("Predicted and measured memory of each point; values below"),
+    )
+    error = _("Error")
+    names = (
+        _("Point"),
+        _("KV cache (log)"),
+        error,
+        _("Tokens"),
+        error,
+        _("Memory (NVML)"),
+        error,
+    )
+    head = [f"| {' | '.join(names)} |", "|:--|--:|--:|--:|--:|--:|--:|"]
+    rows = [
+        f"| {escape(r.point.label)} | {units.gib(r.log_kv_bytes)} | {units.percent(r.kv_error_ratio)} "
+        f"| {units.count(r.log_kv_tokens)} | {units.percent(r.tokens_error_ratio)} "
+        f"| {units.gib(r.measured_bytes)} | {units.percent(r.total_error_ratio)} |"
+        for r in run.points
+    ]
+    with st.expander(_("Values"), icon=":material/table:"):
+        st.markdown("\n".join(head + rows))
+        st.caption(_("Error: predicted divided by measured, minus 1."))
+    if export:
+        show_export(
+            _("Export JSON"),
+            f"sweep {run.plan.id}",
+            lambda: encode_plain(run),
+            file_name=f"sweep-{run.plan.id}.json",
+            key=f"export_{key}",
+        )
+    for result in run.points:
+        if result.error:
+            text = _("{name}: {value}", name=result.point.label, value=result.error.message)
+            st.caption(f":orange[:material/error:] {escape(text)}")
