@@ -12,7 +12,6 @@ from typing import Any
 import plotly.graph_objects as go
 import plotly.io as pio
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from core import units
@@ -426,11 +425,11 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
         sections.append((_("By category"), telling.groups_table(results.categories, names, _("Category"))))
     if results.languages:
         sections.append((_("By language"), telling.groups_table(results.languages, names, _("Language"))))
-    template = _environment().get_template("session.html.j2")
-    return template.render(
-        language=current_language().tag,
-        plotly=Markup(get_plotlyjs()),
-        session=session,
+    return _render(
+        "session",
+        title=session.plan.title,
+        charts=_standings_chart(names, results.standings, lane_colors),
+        purpose=session.plan.purpose,
         headline=telling.headline(session, results.standings),
         facts=[
             f"{session.created_at:%Y-%m-%d %H:%M} UTC",
@@ -438,7 +437,6 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
             _(set_label(session.plan.prompts)),
             *([session.machine.host] if session.machine else []),
         ],
-        chart=_standings_chart(names, results.standings, lane_colors),
         note=_(telling.STRENGTHS_NOTE),
         sections=sections,
         checks=telling.checks(session, results),
@@ -453,7 +451,10 @@ def session_html(record: SessionRecord, lane_colors: Mapping[str, str]) -> str:
     )
 
 
-def _standings_chart(names: list[str], standings: Standings, colors: Mapping[str, str]) -> Markup:
+def _standings_chart(
+    names: list[str], standings: Standings, colors: Mapping[str, str]
+) -> tuple[go.Figure, ...]:
+    """Empty if no lane has points."""
     bars = [
         StrengthBar(
             lane=names[lane.lane],
@@ -466,10 +467,8 @@ def _standings_chart(names: list[str], standings: Standings, colors: Mapping[str
         if lane.points is not None
     ]
     if not bars:
-        return Markup()
-    figure: go.Figure = strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals"))
-    # plotly escapes what it puts into the script itself.
-    return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=False))
+        return ()
+    return (strengths_chart(bars, colors, title=_("Rating in points, with 95% intervals")),)
 
 
 def _render(template: str, *, title: str, charts: Sequence[go.Figure] = (), **values: object) -> str:
