@@ -344,6 +344,21 @@ class TestHosting:
         assert app.query_params["id"] == session.id
         assert "Which one?" in texts(app)
 
+    def test_answers_that_can_not_be_begun_leave_one_session_to_resume(self, room, host, monkeypatch):
+        def refuse(_settings, _session):
+            raise StoreError("The disk is full.", hint="Free some space.")
+
+        monkeypatch.setattr(list_page, "start_answers", refuse)
+        app = click(host(), "New session")
+        app.text_input(key="new_title").set_value("Which one?")
+        app.pills(key="new_lanes").set_value(["hf", "remote"])
+        click(app, "Generate answers")
+        (summary,) = room.sessions.summaries()
+        assert app.query_params["id"] == summary.id
+        assert "The disk is full." in app.error[0].value
+        click(app, "Resume")
+        assert room.started == [summary.id]
+
     def test_what_is_missing_is_said(self, room, host):
         app = click(click(host(), "New session"), "Generate answers")
         assert "no title" in texts(app)

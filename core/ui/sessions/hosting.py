@@ -19,7 +19,7 @@ from core.sessions import telling
 from core.sessions.items import assigned_items, build_ballot, giveaways, set_label, usable_texts
 from core.sessions.job import ANSWERS_KIND, job_of, missing_answers, start_answers
 from core.sessions.telling import DISPLAY_NAMES, MODE_NAMES, has_failed
-from core.ui.sessions.list_page import session_in_view
+from core.ui.sessions.list_page import NOT_STARTED, session_in_view
 from core.ui.sessions.results import current_results, show_strengths
 from core.ui.shared import resources
 from core.ui.shared.components import errors_as_toasts, escape, lane_label, show_error, show_images
@@ -49,6 +49,10 @@ def show_answers(session: Session) -> None:
         with st.container(border=True):
             show_job(job)
             show_job_log(job)
+    else:
+        created, problem = st.session_state.get(NOT_STARTED, (None, None))
+        if created == session.id:
+            show_error(problem)
     answers = resources.sessions().answers(session.id)
     _show_lanes(session, answers)
     if session.state is SessionState.DRAFT:

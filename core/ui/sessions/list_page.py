@@ -53,6 +53,8 @@ _MAX_FILE_MB = 200
 
 _COLORS = {SessionState.DRAFT: "orange", SessionState.OPEN: "green", SessionState.CLOSED: "gray"}
 
+NOT_STARTED = "session_not_started"
+"""In the session state: a new session whose answers couldn't be begun, and why. Its page offers to resume."""
 _ID = "id"
 _NEW = "session_new"
 
@@ -194,20 +196,17 @@ def show_form() -> None:
             system_prompt=system_prompt,
             **voting,
         )
-        session = _create(plan)
+        resources.sessions().save_prompt_set(plan.prompts)
+        session = resources.sessions().create(Session(plan=plan))
     except LMDynoError as error:
         show_error(error)
         return
+    try:
+        start_answers(resources.settings(), session)
+    except LMDynoError as error:
+        st.session_state[NOT_STARTED] = (session.id, error)
     go_to_session(session.id)
     st.rerun()
-
-
-def _create(plan: SessionPlan) -> Session:
-    """Keep the session and begin with its answers; a job that can't start leaves a session to resume."""
-    resources.sessions().save_prompt_set(plan.prompts)
-    session = resources.sessions().create(Session(plan=plan))
-    start_answers(resources.settings(), session)
-    return session
 
 
 def _show_lanes() -> tuple[LaneSpec, ...]:
