@@ -1,6 +1,7 @@
 """The engines page in a browser: a server becomes a lane there, and answers in the chat."""
 
 import re
+from secrets import token_hex
 
 import pytest
 from playwright.sync_api import expect
@@ -21,17 +22,18 @@ def test_recipes_of_a_lane_are_ready_to_copy(engines, server):
 
 
 def test_a_server_becomes_a_lane_and_answers_in_the_chat(engines, chat, server):
-    add_endpoint(engines, server.url, "lab")
+    lab = f"lab-{token_hex(2)}"
+    add_endpoint(engines, server.url, lab)
     sidebar = engines.get_by_test_id("stSidebar")
-    expect(sidebar.get_by_text("lab", exact=True)).to_be_visible()
-    chat.open(pick=(), together=False)
+    expect(sidebar.get_by_text(lab, exact=True)).to_be_visible()
+    chat.open(pick=(lab,), together=False)
     chat.ask()
-    expect(chat.answer("lab")).to_contain_text("Hello from the script.")
+    expect(chat.answer(lab)).to_contain_text("Hello from the script.")
     expect(chat.answers).to_have_count(1)
     engines.get_by_role("navigation").get_by_role("link", name="Engines").click()
     engines.get_by_role("tab", name="Endpoints").click()
-    engines.get_by_role("button", name="Remove").click()
-    expect(sidebar.get_by_text("lab", exact=True)).to_have_count(0)
+    engines.locator(f".st-key-forget_{lab}").get_by_role("button").click()
+    expect(sidebar.get_by_text(lab, exact=True)).to_have_count(0)
 
 
 def add_endpoint(page, url, name):

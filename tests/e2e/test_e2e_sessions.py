@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from e2e_dashboard import Dashboard, started_dashboard
@@ -65,7 +66,7 @@ def kept_session(url: str, of: SessionPlan, *, texts: tuple[str, ...]) -> Sessio
     prompts = range(len(of.prompts.prompts))
     given = tuple(answer(prompt, lane, text=text) for prompt in prompts for lane, text in enumerate(texts))
     with closing(Sessions(url)) as sessions:
-        session = sessions.create(open_session(of, given, link=f"link-of-{of.mode}"))
+        session = sessions.create(open_session(of, given, link=f"link-{token_hex(4)}"))
         sessions.save_answers(session.id, given)
     return session
 
