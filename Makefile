@@ -7,11 +7,11 @@
 # make messages the translations' catalogues, brought up to date with the code
 PYTHON ?= python3
 PORT ?= 8501
-JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 BIN := .venv/bin
 INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 PYTEST := $(BIN)/python -m pytest
-# Test processes: one more than there are cores, since tests also wait; JOBS=… to change.
+# Test processes: two more than there are cores, since tests also wait; JOBS=… to change.
 PARALLEL := --numprocesses $(JOBS) --dist worksteal
 # Files of engine and browser tests stay whole, since their tests share a dashboard or what they loaded, and keep their
 # order: engines first, the longest files first. (Groups by mark do nothing with pytest 9.2 and xdist 3.8.) They keep all
