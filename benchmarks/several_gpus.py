@@ -22,7 +22,7 @@ from gpu_steps import Steps, arguments, healthy, start_engines, tell, wait_for, 
 
 from core.config import load_lanes
 from core.domain.specs import EngineKind
-from core.engines.launch import LAUNCH_TABLE
+from core.engines.launch.table import LAUNCH_TABLE
 from core.engines.manager import EngineManager
 from core.engines.registry import Registry
 from core.engines.status import EngineWatch

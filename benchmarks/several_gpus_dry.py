@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gpu_steps import ROOT
 
 from core.domain.specs import Dialect, EngineKind, LaneSpec
-from core.engines.launch import Command, LaunchRow
+from core.engines.launch.table import Command, LaunchRow
 from core.engines.placement import Place
 from core.telemetry.samples import GpuFacts
 

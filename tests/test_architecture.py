@@ -111,6 +111,14 @@ ENGINE_PROCESSES = {
 """Modules that run only as a child process of their own."""
 ENGINE_FUNCTIONS = {"core.models.context", "core.models.internlm2"}
 """Modules that import one inside functions alone, for processes that measure or convert."""
+ENGINE_ENTRIES = {
+    "core.jobs.worker",
+    "core.engines.launch.serve_transformers",
+    "core.models.awq.quantiser",
+    "core.bench.bandwidth_worker",
+    "core.quality.engine_child",
+}
+"""What a lane's own Python starts, or needs to start: it may lack the packages of LMDyno."""
 
 
 def module_name(path: Path) -> str:
@@ -224,6 +232,14 @@ def test_the_dashboard_imports_no_engine_library():
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", sorted(ENGINE_ENTRIES))
+def test_a_python_without_packages_can_start_what_engines_need(module):
+    program = f"import sys; sys.path.append({str(ROOT)!r}); import {module}"
+    # Neither site-packages nor what a variable names.
+    child = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
 
 
 def test_unit_and_page_tests_load_no_engine():

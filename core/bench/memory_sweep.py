@@ -30,7 +30,7 @@ from core.domain.conversation import Sampling, messages_for
 from core.domain.runs import RunKind
 from core.domain.specs import EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
 from core.domain.turns import ErrorInfo, Machine, RequestPlan, TurnPlan, new_id, utc_now
-from core.engines.launch import LAUNCH_TABLE, LaunchRow, model_path
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, model_path
 from core.engines.manager import EngineManager
 from core.engines.registry import lease
 from core.engines.requests import StoppedRequests

@@ -22,7 +22,7 @@ from core.cluster.protocol import Answer, NodeReport, Request, Verb, Weighed
 from core.codec import decode, encode
 from core.domain.specs import EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.launch import LAUNCH_TABLE, LaunchRow, need_of
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, need_of
 from core.engines.manager import EngineManager
 from core.engines.placement import GpuView, wants_gpu
 from core.engines.registry import EngineEntry, Registry, lease

@@ -25,7 +25,7 @@ from core.cluster.protocol import Verb
 from core.config import load_cluster
 from core.domain.specs import ClusterSpec, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, utc_now
-from core.engines.launch import LAUNCH_TABLE, LaunchRow, need_of
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, need_of
 from core.engines.manager import EngineManager
 from core.engines.placement import GpuView, visible
 from core.engines.registry import EngineState, Registry, lease, sole_use

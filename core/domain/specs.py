@@ -21,7 +21,7 @@ _LMDEPLOY_DTYPES = ("auto", "float16", "bfloat16")
 
 
 class EngineKind(StrEnum):
-    """The kinds of engines; each local kind is a row of `core.engines.launch`."""
+    """The kinds of engines; each local kind is a row of `core.engines.launch.table`."""
 
     TRANSFORMERS = "transformers"
     TURBOMIND = "turbomind"

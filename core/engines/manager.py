@@ -21,7 +21,7 @@ from core.domain.turns import ErrorInfo, utc_now
 from core.engines import status, supervisor
 from core.engines.diagnosis import explain_death
 from core.engines.guardian import is_guarded, see_to_guardian
-from core.engines.launch import LAUNCH_TABLE, LaunchRow
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow
 from core.engines.placement import LOOPBACK, Devices, GpuView
 from core.engines.registry import (
     EngineEntry,

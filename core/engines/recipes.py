@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 
 from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, LaneSpec, ModelSpec, Weights
-from core.engines.launch import chat_template, lmdeploy_flags
+from core.engines.launch.table import chat_template, lmdeploy_flags
 from core.errors import InputError
 from core.i18n import N_, Text
 from core.models.awq.options import NAMED_SETS, Rounding

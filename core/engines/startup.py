@@ -18,7 +18,7 @@ from core.domain.turns import ErrorInfo
 from core.engines import diagnosis, supervisor
 from core.engines.diagnosis import PORT_TAKEN
 from core.engines.guardian import see_to_guardian
-from core.engines.launch import Command, LaunchRow, is_local_path, need_of, version_of
+from core.engines.launch.table import Command, LaunchRow, is_local_path, need_of, version_of
 from core.engines.placement import Devices, Place, StartOrder
 from core.engines.registry import EngineEntry, EngineState, Registry
 from core.engines.supervisor import STARTING, Target, log_path, read_tail

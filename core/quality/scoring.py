@@ -28,7 +28,7 @@ from core.domain.fairness import LMDEPLOY_KINDS
 from core.domain.runs import ScoringMethod, SequenceScore, TextScore, TokenizerFacts
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec, Weights
 from core.domain.turns import ErrorInfo
-from core.engines.launch import is_local_path, model_path, python_of
+from core.engines.launch.table import is_local_path, model_path, python_of
 from core.errors import EngineError, EngineOutOfMemory, LMDynoError
 from core.i18n import N_
 from core.quality.engine_child import PROBE, PROBE_QUESTION, PROGRESS, RESULT, child_environment, digest, end

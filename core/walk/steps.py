@@ -25,7 +25,7 @@ from core.domain.conversation import Exchange, Sampling, StoredImage, messages_f
 from core.domain.specs import Endpoint, EngineKind, LaneSpec, ModelSpec
 from core.domain.turns import Mode, RequestPlan, RequestRecord, TurnPlan, new_id
 from core.domain.walk import Answer, Figure, Unit
-from core.engines.launch import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
+from core.engines.launch.table import LAUNCH_TABLE, LaunchRow, launch_table, model_path, new_key, python_of
 from core.engines.manager import EngineManager
 from core.engines.recipes import recipes
 from core.engines.resolve import find_endpoint

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from core.domain.specs import Dialect, EngineKind
-from core.engines.launch import Command, LaunchRow, serve_replicas
+from core.engines.launch import serve_replicas
+from core.engines.launch.table import Command, LaunchRow
 from core.engines.supervisor import log_path
 from core.telemetry.samples import GpuFacts
 

@@ -11,7 +11,7 @@ from core.domain.conversation import Sampling
 from core.domain.specs import EngineKind, Weights
 from core.engines.recipes import recipes
 from tests.unit.engines.engine_stand_ins import lane_in
-from tests.unit.engines.launch.test_engines_launch import GPU, command
+from tests.unit.engines.launch.test_engines_launch_table import GPU, command
 from tests.unit.engines.test_engines_recipes import AWQ, PYTORCH, TURBOMIND, words
 
 pytest.importorskip("lmdeploy", reason="LMDeploy has wheels for Linux on x86-64 only")

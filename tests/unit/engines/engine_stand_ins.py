@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from core.domain.specs import Dialect, EngineKind, EngineSettings, LaneSpec, ModelSpec, Weights
-from core.engines.launch import Command, LaunchRow
+from core.engines.launch.table import Command, LaunchRow
 from core.settings import Settings
 
 FAKE_ENGINE = Path(__file__).parents[2] / "engines" / "fake_engine.py"

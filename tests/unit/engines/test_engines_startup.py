@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from core.domain.specs import Dialect, Endpoint
-from core.engines.launch import LAUNCH_TABLE
+from core.engines.launch.table import LAUNCH_TABLE
 from core.engines.startup import warm_up
 
 

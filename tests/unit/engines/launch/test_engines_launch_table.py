@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from core.domain.specs import EngineKind, ModelSpec, Weights
-from core.engines import launch
-from core.engines.launch import LAUNCH_TABLE, installed_versions, launch_table
+from core.engines.launch import table
+from core.engines.launch.table import LAUNCH_TABLE, installed_versions, launch_table
 from core.engines.placement import CPU, Place
 from core.errors import EngineLoadFailed, EngineNotInstalled
 from core.models.checkpoint import LmdeploySupport
@@ -145,7 +145,7 @@ class TestVision:
     def test_llava_on_turbomind_is_refused_before_anything_is_started(self, tmp_path):
         lane = self.lane(tmp_path / "llava", EngineKind.TURBOMIND)
         with pytest.raises(EngineLoadFailed, match="TurboMind doesn't support Llava") as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "engine-without-vision"
         assert '"pytorch"' in caught.value.hint
 
@@ -153,13 +153,13 @@ class TestVision:
 class TestChecks:
     def test_need_is_the_weights_share_of_each_gpu(self, tmp_path):
         lane = lane_in(tmp_path, kind=EngineKind.TURBOMIND, tp=2, cache_max_entry_count=0.3)
-        need = launch.need_of(lane, row())
+        need = table.need_of(lane, row())
         assert (need.weight_bytes, need.kv_ratio) == (2, 0.3)
 
     def test_form_that_the_model_has_not(self, tmp_path):
         lane = replace(lane_in(tmp_path), weights=Weights.GGUF)
         with pytest.raises(EngineLoadFailed) as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "model-form-missing"
         assert "gguf" in caught.value.hint
 
@@ -167,33 +167,33 @@ class TestChecks:
         lane = lane_in(tmp_path)
         (Path(lane.model.checkpoint) / "model.safetensors").unlink()
         with pytest.raises(EngineLoadFailed) as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "model-incomplete"
 
     def test_group_size_that_turbomind_does_not_take(self, tmp_path):
         lane = quantised(lane_in(tmp_path, kind=EngineKind.AWQ), group_size=64)
         with pytest.raises(EngineLoadFailed, match="groups of 64") as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "group-size"
-        launch.need_of(quantised(lane, group_size=128), row())
+        table.need_of(quantised(lane, group_size=128), row())
 
     @pytest.mark.parametrize("kind", [EngineKind.TURBOMIND, EngineKind.PYTORCH])
     def test_kv_cache_of_4_bits_that_turbomind_cannot_keep(self, tmp_path, kind):
         lane = lane_in(tmp_path, kind=kind, quant_policy=4)
         if kind is EngineKind.PYTORCH:
-            assert launch.need_of(lane, row()).weight_bytes == 4
+            assert table.need_of(lane, row()).weight_bytes == 4
             return
         with pytest.raises(EngineLoadFailed, match="head_dim of 64") as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "kv-bits-unsupported"
-        launch.need_of(with_config(lane, head_dim=128), row())
-        launch.need_of(replace(lane, settings=replace(lane.settings, quant_policy=8)), row())
+        table.need_of(with_config(lane, head_dim=128), row())
+        table.need_of(replace(lane, settings=replace(lane.settings, quant_policy=8)), row())
 
     def test_awq_lane_over_plain_weights(self, tmp_path):
         lane = lane_in(tmp_path, kind=EngineKind.AWQ)
         lane = replace(lane, weights=Weights.AWQ, model=replace(lane.model, awq=lane.model.checkpoint))
         with pytest.raises(EngineLoadFailed) as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "not-awq"
 
     @pytest.mark.parametrize(
@@ -207,10 +207,10 @@ class TestChecks:
     def test_quantisation_that_turbomind_refuses(self, tmp_path, quantization, said):
         lane = with_config(lane_in(tmp_path, kind=EngineKind.TURBOMIND), quantization_config=quantization)
         with pytest.raises(EngineLoadFailed, match=said) as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "quantization-not-served"
         assert "lmdyno quantize" in caught.value.hint
-        assert launch.need_of(replace(lane, kind=EngineKind.TRANSFORMERS), row()).weight_bytes == 4
+        assert table.need_of(replace(lane, kind=EngineKind.TRANSFORMERS), row()).weight_bytes == 4
 
     @pytest.mark.parametrize(
         ("architecture", "engine"), [("Gemma2ForCausalLM", "pytorch"), ("FalconForCausalLM", "transformers")]
@@ -223,26 +223,26 @@ class TestChecks:
             turbomind=frozenset({"LlamaForCausalLM"}),
             pytorch=frozenset({"Gemma2ForCausalLM"}),
         )
-        monkeypatch.setattr(launch, "lmdeploy_support", lambda python: support)
+        monkeypatch.setattr(table, "lmdeploy_support", lambda python: support)
         lane = with_config(lane_in(tmp_path, kind=EngineKind.TURBOMIND), architectures=[architecture])
         with pytest.raises(EngineLoadFailed, match=f"doesn't support {architecture}") as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert f'engine = "{engine}"' in caught.value.hint
-        monkeypatch.setattr(launch, "lmdeploy_support", lambda python: None)
-        assert launch.need_of(lane, row()).weight_bytes == 4
+        monkeypatch.setattr(table, "lmdeploy_support", lambda python: None)
+        assert table.need_of(lane, row()).weight_bytes == 4
 
     def test_weights_are_known_where_config_json_tells_no_sizes(self, tmp_path):
         lane = lane_in(tmp_path)
         (Path(lane.model.checkpoint) / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-        assert launch.need_of(lane, row()).weight_bytes == 4
+        assert table.need_of(lane, row()).weight_bytes == 4
 
     def test_weights_of_a_hub_id_are_unknown_and_not_nothing(self, tmp_path):
         lane = replace(lane_in(tmp_path), model=ModelSpec(name="far", checkpoint="org/never-downloaded"))
-        assert launch.need_of(lane, row()).weight_bytes is None
+        assert table.need_of(lane, row()).weight_bytes is None
 
     def test_path_that_transformers_would_misread(self, tmp_path):
         with pytest.raises(EngineLoadFailed) as caught:
-            launch.need_of(lane_in(tmp_path / "a@b"), row())
+            table.need_of(lane_in(tmp_path / "a@b"), row())
         assert caught.value.code == "model-path"
 
     def test_internlm2_is_to_be_converted_first(self, tmp_path):
@@ -250,17 +250,17 @@ class TestChecks:
         config = Path(lane.model.checkpoint) / "config.json"
         config.write_text('{"model_type": "internlm2", "architectures": ["InternLM2ForCausalLM"]}')
         with pytest.raises(EngineLoadFailed) as caught:
-            launch.need_of(lane, row())
+            table.need_of(lane, row())
         assert caught.value.code == "needs-conversion"
         assert f"models internlm2 {lane.model.checkpoint}" in caught.value.hint
 
     def test_version_names_packages_and_backend(self, tmp_path):
         stand_in = replace(row(), label="turbomind")
-        assert launch.version_of(lane_in(tmp_path), stand_in) == f"psutil {psutil.__version__} (turbomind)"
+        assert table.version_of(lane_in(tmp_path), stand_in) == f"psutil {psutil.__version__} (turbomind)"
 
     def test_missing_package(self, tmp_path):
         with pytest.raises(EngineNotInstalled, match="no-such-engine"):
-            launch.version_of(lane_in(tmp_path), replace(row(), packages=("psutil", "no-such-engine")))
+            table.version_of(lane_in(tmp_path), replace(row(), packages=("psutil", "no-such-engine")))
 
 
 def with_config(lane, **values):
