@@ -4,14 +4,17 @@ The bound in float32 is 1e-4 of the largest logit: padding changes nothing but t
 summed.
 """
 
+from functools import cache
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from core.config import demo_model
+from core.engines.launch import serve_transformers
 from core.models import demo_checkpoints, demo_models
 from core.models.demo_checkpoints import GgufFile
 from core.settings import load_settings
@@ -134,16 +137,16 @@ def real():
     settings = load_settings()
     demo_models.prepare_text(settings, lambda line: None)
     model = demo_model(settings)
-    gguf = Path(model.gguf)
+    path = Path(model.gguf)
     return Path(model.checkpoint), {
-        "pretrained_model_name_or_path": str(gguf.parent),
-        "gguf_file": gguf.name,
+        "pretrained_model_name_or_path": str(path.parent),
+        "gguf_file": path.name,
     }
 
 
 def test_both_forms_of_the_demo_weights_get_the_same_prompt_tokens(real):
-    folder, gguf = real
-    of_checkpoint, of_gguf = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(**gguf)
+    folder, file = real
+    of_checkpoint, of_gguf = AutoTokenizer.from_pretrained(folder), AutoTokenizer.from_pretrained(**file)
     assert of_checkpoint.chat_template == of_gguf.chat_template
     for length in (1, 2, 4):
         ids = [
@@ -154,16 +157,24 @@ def test_both_forms_of_the_demo_weights_get_the_same_prompt_tokens(real):
     assert of_checkpoint.eos_token_id == of_gguf.eos_token_id == 2
 
 
-def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real):
+@pytest.fixture
+def quick_reading(monkeypatch):
+    """Without the vocabulary, which takes transformers most of the time and a model's weights don't need."""
+    monkeypatch.setattr(gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map))
+    monkeypatch.setattr(gguf.GGUFReader, "_get_field_parts", gguf.GGUFReader._get_field_parts)
+    serve_transformers.skip_vocabularies()
+
+
+def test_the_demo_checkpoint_has_the_logits_of_the_gguf_file(real, quick_reading):
     """In float32 up to summation order; as stored up to float16's rounding of weights (0.05 of 38 seen)."""
-    folder, gguf = real
-    original = AutoModelForCausalLM.from_pretrained(**gguf, dtype=torch.float32)
+    folder, of_gguf = real
+    original = AutoModelForCausalLM.from_pretrained(**of_gguf, dtype=torch.float32)
     ids = AutoTokenizer.from_pretrained(folder).apply_chat_template(MESSAGES, return_tensors="pt")[
         "input_ids"
     ]
     expected = logits(original, ids)
 
-    file = GgufFile(folder / "gguf" / gguf["gguf_file"])
+    file = GgufFile(folder / "gguf" / of_gguf["gguf_file"])
     config = demo_checkpoints.read_config(file.metadata)
     padded_config = demo_checkpoints.padded_config(config)
     weights = demo_checkpoints.padded_weights(
