@@ -16,28 +16,36 @@ from tests.unit.engines.test_engines_recipes import AWQ, PYTORCH, TURBOMIND, wor
 
 pytest.importorskip("lmdeploy", reason="LMDeploy has wheels for Linux on x86-64 only")
 
-PARSE_LMDEPLOY = """
+PARSER = """
 import json, sys
 from lmdeploy.cli.cli import CLI
 from lmdeploy.cli.lite import SubCliLite
 from lmdeploy.cli.serve import SubCliServe
 CLI.add_parsers(); SubCliServe.add_parsers(); SubCliLite.add_parsers()
 for line in sys.stdin:
-    known = vars(CLI.parser.parse_args(json.loads(line)))
-    print(json.dumps({k: v for k, v in known.items() if isinstance(v, str | int | float | bool | list)}))
-"""
-LMDEPLOY_PARSER = """
-import json, sys
-from lmdeploy.cli.cli import CLI
-from lmdeploy.cli.serve import SubCliServe
-CLI.add_parsers()
-SubCliServe.add_parsers()
-parsed = [CLI.parser.parse_args(["serve", "api_server", *argv]) for argv in json.load(sys.stdin)]
-print(json.dumps([vars(options) for options in parsed], default=str))
+    print("@" + json.dumps(vars(CLI.parser.parse_args(json.loads(line))), default=str), flush=True)
 """
 
 
-def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
+@pytest.fixture(scope="module")
+def parse():
+    """parse(arguments) → what LMDeploy understands, as it would from its command line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PARSER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+
+        def parsed(arguments):
+            child.stdin.write(json.dumps(arguments) + "\n")
+            child.stdin.flush()
+            answer = next((line for line in child.stdout if line.startswith("@")), None)
+            assert answer, f"LMDeploy doesn't understand {arguments}"
+            return json.loads(answer[1:])
+
+        yield parsed
+        child.stdin.close()
+
+
+def test_lmdeploy_parses_its_commands_with_the_lanes_settings(parse):
     lines = [
         words(recipe)
         for lane in (TURBOMIND, AWQ, PYTORCH)
@@ -45,17 +53,8 @@ def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
         if recipe.code.removeprefix("CUDA_VISIBLE_DEVICES=0,1 ").startswith("lmdeploy")
     ]
     assert len(lines) == 7
-    done = subprocess.run(
-        [sys.executable, "-c", PARSE_LMDEPLOY],
-        input="\n".join(json.dumps(line[1:]) for line in lines),
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(parsed) == len(lines)
-    for line, options in zip(lines, parsed, strict=True):
+    for line in lines:
+        options = parse(line[1:])
         if line[1] == "lite":
             assert (options["model"], options["work_dir"]) == ("/models/m", "/models/m-awq")
             continue
@@ -71,7 +70,7 @@ def test_lmdeploy_parses_its_commands_with_the_lanes_settings():
             assert options["server_name"] == "127.0.0.1"
 
 
-def test_every_flag_reaches_lmdeploys_own_parser(tmp_path):
+def test_every_flag_reaches_lmdeploys_own_parser(parse, tmp_path):
     settings = {
         "dtype": "bfloat16",
         "session_len": 8192,
@@ -85,15 +84,8 @@ def test_every_flag_reaches_lmdeploys_own_parser(tmp_path):
     kinds = (EngineKind.TURBOMIND, EngineKind.AWQ, EngineKind.PYTORCH)
     lanes = [lane_in(tmp_path, kind.value, kind, **settings) for kind in kinds]
     lanes[1] = replace(lanes[1], weights=Weights.AWQ, model=replace(lanes[1].model, awq="/m/awq"))
-    answer = subprocess.run(
-        [sys.executable, "-c", LMDEPLOY_PARSER],
-        input=json.dumps([command(lane, GPU).argv[2:] for lane in lanes]),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=True,
-    )
-    for lane, parsed in zip(lanes, json.loads(answer.stdout.splitlines()[-1]), strict=True):
+    for lane in lanes:
+        parsed = parse(["serve", "api_server", *command(lane, GPU).argv[2:]])
         assert {name: parsed[name] for name in settings} == settings
         assert parsed["backend"] == ("pytorch" if lane.kind is EngineKind.PYTORCH else "turbomind")
         assert parsed["model_format"] == ("awq" if lane.kind is EngineKind.AWQ else None)

@@ -15,6 +15,12 @@ from tools import messages
 FILES = sorted(messages.LOCALE_DIR.glob("*/LC_MESSAGES/lmdyno.po"))
 
 
+@cache
+def _collected() -> Catalog:
+    return messages.collect()
+
+
+@cache
 def _texts(file):
     with file.open("rb") as stream:
         return [message for message in read_po(stream) if message.id]
@@ -133,13 +139,13 @@ def test_texts_of_report_templates_are_texts_of_the_code_too():
     templates = (messages.ROOT / "core" / "reports" / "templates").glob("*.j2")
     texts = {text for path in templates for text in re.findall(r'\b_\("([^"]+)"', path.read_text("utf-8"))}
     assert texts
-    catalogue = messages.collect()
+    catalogue = _collected()
     assert [text for text in sorted(texts) if text not in catalogue] == []
 
 
 def test_singular_and_plural_have_the_same_placeholders():
     """But for the number, which a singular may leave out."""
-    catalogue = messages.collect()
+    catalogue = _collected()
     assert [
         message.id
         for message in catalogue
