@@ -46,14 +46,10 @@ class _Bar:
 def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
     """Return how many times as fast each lane decodes as the baseline, with 95 % intervals."""
     bars = [
-        _Bar(
+        _ratio_bar(
             speed_up.lane,
             _lane_and_load(speed_up.lane, speed_up.level, together=speed_up.is_together),
-            speed_up.tpot_ratio.value,
-            units.ratio(speed_up.tpot_ratio.value),
-            speed_up.tpot_ratio.interval,
-            _ratio_hover(speed_up.tpot_ratio),
-            speed_up.tpot_ratio.is_clear,
+            speed_up.tpot_ratio,
         )
         for speed_up in result.speed_ups
     ]
@@ -72,15 +68,7 @@ def speed_up_chart(result: BenchResult, colors: Colors) -> go.Figure:
 def interference_chart(result: BenchResult, colors: Colors) -> go.Figure:
     """Return what each lane loses while the others work too: 1 is nothing; with 95 % intervals."""
     bars = [
-        _Bar(
-            loss.lane,
-            _lane_and_load(loss.lane, loss.level),
-            loss.tpot_ratio.value,
-            units.ratio(loss.tpot_ratio.value),
-            loss.tpot_ratio.interval,
-            _ratio_hover(loss.tpot_ratio),
-            loss.tpot_ratio.is_clear,
-        )
+        _ratio_bar(loss.lane, _lane_and_load(loss.lane, loss.level), loss.tpot_ratio)
         for loss in result.interference
     ]
     figure = _bars(bars, colors)
@@ -331,6 +319,18 @@ def _bars(bars: Sequence[_Bar], colors: Colors) -> go.Figure:
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_layout(showlegend=False, bargap=0.3, height=_height(len(bars)))
     return figure
+
+
+def _ratio_bar(lane: str, label: str, ratio: Ratio) -> _Bar:
+    return _Bar(
+        lane,
+        label,
+        ratio.value,
+        units.ratio(ratio.value),
+        ratio.interval,
+        _ratio_hover(ratio),
+        ratio.is_clear,
+    )
 
 
 def _ratio_hover(ratio: Ratio) -> str:
