@@ -13,10 +13,15 @@ import ctypes
 import errno
 import logging
 import resource
+import signal
 import sys
+from typing import TYPE_CHECKING
 
 from core.errors import LMDynoError
 from core.i18n import N_
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -96,3 +101,13 @@ def keep_heap_small() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(set_option(_ARENA_MAX, _HEAPS)) and bool(set_option(_TRIM_THRESHOLD, _KEPT_BYTES))
+
+
+def stop_on_signals() -> "asyncio.Event":
+    """An event that SIGTERM or SIGINT sets from now on. In the main thread's running event loop only."""
+    import asyncio  # most processes that are set up here do without
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

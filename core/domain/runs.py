@@ -17,6 +17,7 @@ from typing import TypeAlias
 from core.domain.specs import LaneSpec
 from core.domain.timing import Timing
 from core.domain.turns import ErrorInfo, FinishReason, Machine, Place
+from core.errors import EngineError, LMDynoError
 from core.i18n import N_, Message, Text
 
 ProgressCallback: TypeAlias = Callable[[Text, float | None], None]
@@ -224,6 +225,15 @@ class RunFacts:
     """Measured elsewhere and read from an exported file."""
     note: str = ""
     tag: str = ""
+
+
+def job_result(run: RunFacts, *, stopped: Text) -> dict[str, str]:
+    """What the job of an ended run hands in. Raises LMDynoError: `stopped`, or the run's own error."""
+    if run.state is RunState.STOPPED:
+        raise LMDynoError(stopped, hint=N_("The results so far are kept."), code="stopped")
+    if run.error is not None:
+        raise EngineError(run.error.message, hint=run.error.hint, code=run.error.code)
+    return {"run_id": run.id, "state": run.state}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

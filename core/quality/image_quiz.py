@@ -13,7 +13,6 @@ A quiz and its job have the same id. `python -m core.quality.image_quiz FOLDER F
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -421,9 +420,7 @@ def conduct(settings: Settings, plan: QuizPlan, on_answer: Callable[[QuizRun], N
 async def _conduct(
     settings: Settings, plan: QuizPlan, on_answer: Callable[[QuizRun], None], tell: Tell
 ) -> QuizRun:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = process_setup.stop_on_signals()
     run = QuizRun(plan=plan, machine=describe_machine())
     with closing(Engines(settings, plan.lanes)) as engines:
         await unless_stopped(stop, _bring_up(engines, plan, tell))

@@ -13,7 +13,6 @@ found out by then: the run is in the store, whatever becomes of the job.
 
 import asyncio
 import logging
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +35,7 @@ from core.domain.runs import (
     RunState,
     TextScore,
     TokenizerFacts,
+    job_result,
 )
 from core.domain.specs import Dialect, Endpoint, EngineKind, LaneSpec
 from core.domain.turns import ErrorInfo, Machine, RequestRecord, utc_now
@@ -98,13 +98,7 @@ def start_quality(settings: Settings, plan: QualityPlan) -> str:
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     process_setup.configure_logs()
     done = conduct(load_settings(), decode(QualityPlan, arguments["plan"]), report)
-    if done.state is RunState.STOPPED:
-        raise LMDynoError(
-            N_("The comparison was stopped."), hint=N_("The results so far are kept."), code="stopped"
-        )
-    if done.error is not None:
-        raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)
-    return {"run_id": done.id, "state": done.state}
+    return job_result(done, stopped=N_("The comparison was stopped."))
 
 
 def conduct(settings: Settings, plan: QualityPlan, report: ProgressCallback) -> QualityRun:
@@ -121,9 +115,7 @@ def conduct(settings: Settings, plan: QualityPlan, report: ProgressCallback) -> 
 async def _run(
     settings: Settings, plan: QualityPlan, run: QualityRun, store: QualityRuns, report: ProgressCallback
 ) -> QualityRun:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = process_setup.stop_on_signals()
     usage = SampledUsage(settings) if any(lane.is_local for lane in plan.lanes) else None
     if usage is not None:
         usage.start()

@@ -8,7 +8,6 @@ lane's failure is its own.
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -109,9 +108,7 @@ def ask_lanes(settings: Settings, parts: Sequence[LanePart], tell: Tell) -> bool
 
 
 async def _ask_lanes(settings: Settings, parts: Sequence[LanePart], tell: Tell) -> bool:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = process_setup.stop_on_signals()
     with closing(SampledUsage(settings)) as usage:
         usage.start()
         stopped = StoppedRequests(settings)

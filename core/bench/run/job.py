@@ -8,7 +8,6 @@ in the store, whatever becomes of the job. A run and its job have the same id.
 import asyncio
 import logging
 import re
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -27,10 +26,10 @@ from core.chat_api.client import Timeouts, open_session
 from core.cluster.control import Engines
 from core.codec import decode, encode
 from core.config import load_cluster
-from core.domain.runs import BenchRun, ProgressCallback, RunState
+from core.domain.runs import BenchRun, ProgressCallback, job_result
 from core.domain.specs import EngineKind, LaneSpec
 from core.engines.requests import StoppedRequests
-from core.errors import EngineError, InputError, LMDynoError
+from core.errors import InputError
 from core.i18n import N_
 from core.images.store import ImageStore
 from core.jobs.registry import Jobs, JobStatus
@@ -126,13 +125,7 @@ def conduct(settings: Settings, plan: BenchPlan, report: ProgressCallback) -> Be
 def work(arguments: Mapping[str, Any], report: Report) -> Mapping[str, Any]:
     process_setup.configure_logs()
     done = conduct(load_settings(), decode(BenchPlan, arguments["plan"]), report)
-    if done.state is RunState.STOPPED:
-        raise LMDynoError(
-            N_("The benchmark was stopped."), hint=N_("The results so far are kept."), code="stopped"
-        )
-    if done.error is not None:
-        raise EngineError(done.error.message, hint=done.error.hint, code=done.error.code)
-    return {"run_id": done.id, "state": done.state}
+    return job_result(done, stopped=N_("The benchmark was stopped."))
 
 
 async def _run(
@@ -143,9 +136,7 @@ async def _run(
     report: ProgressCallback,
     images: RequestImages | None,
 ) -> BenchRun:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = process_setup.stop_on_signals()
     local = [lane.name for lane in plan.lanes if lane.is_local]
     with ExitStack() as held:
         engines = Engines(settings, plan.lanes)
